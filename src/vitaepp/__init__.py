@@ -1,0 +1,1 @@
+"""ViT-AE++ for medical images."""

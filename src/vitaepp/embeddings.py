@@ -1,0 +1,108 @@
+"""Embeddings on disk: one Parquet file, a row a subject, readable by any tool.
+
+Columns are `subject`, the label columns, `split`, then the features `f0 … fD-1`. The file's
+metadata says which run and store it came from. Its controls, embeddings of the same subjects that
+involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parquet` for `x.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vitaepp.errors import EvaluationError, one_line
+from vitaepp.files import atomic_path
+
+#: Controls, by their name in metrics.json, and what they are.
+CONTROLS = {
+    "untrained": "an untrained encoder of the same shape",
+    "raw": "raw intensities (PCA)",
+}
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of subjects, with what is known of them.
+
+    Attributes:
+        table: `subject`, label columns and `split`, one row a subject.
+        features: `(subject, feature)`, float32.
+        provenance: free facts, such as `run`, `store` and `method`; may be empty.
+    """
+
+    table: pd.DataFrame
+    features: npt.NDArray[np.float32]
+    provenance: dict[str, Any]
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Names of the label columns."""
+        return [str(c) for c in self.table.columns if c not in ("subject", "split")]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the Parquet file, whole or not at all."""
+        front = self.table[["subject", *self.label_columns, "split"]]
+        columns = pd.DataFrame(
+            self.features,
+            columns=[f"f{i}" for i in range(self.features.shape[1])],
+            index=front.index,
+        )
+        table = pa.Table.from_pandas(pd.concat([front, columns], axis=1), preserve_index=False)
+        metadata = {
+            **(table.schema.metadata or {}),
+            b"vitaepp": json.dumps(self.provenance).encode(),
+        }
+        with atomic_path(path) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Embeddings:
+        """Read a Parquet file with a `subject` column and features `f0 … fD-1`.
+
+        Raises:
+            EvaluationError: missing, damaged, or without those columns.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise EvaluationError(
+                f"{path}: no such file; make it with vitaepp embed RUN STORE {path}"
+            )
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise EvaluationError(
+                f"{path}: not a Parquet file of embeddings: {one_line(error)}"
+            ) from None
+        names: list[str] = []
+        while f"f{len(names)}" in table.column_names:
+            names.append(f"f{len(names)}")
+        if not names or "subject" not in table.column_names:
+            raise EvaluationError(f"{path}: has no columns subject and f0 … fD-1; not embeddings")
+        frame = table.to_pandas()
+        if "split" not in frame:
+            frame["split"] = ""
+        features = frame[names].to_numpy(np.float32)
+        if not np.isfinite(features).all():
+            bad = frame["subject"][~np.isfinite(features).all(axis=1)].iloc[0]
+            raise EvaluationError(f"{path}: features of subject {bad} are not finite; embed again")
+        metadata = (table.schema.metadata or {}).get(b"vitaepp", b"{}")
+        return cls(frame.drop(columns=names), features, json.loads(metadata))
+
+
+def control_path(path: str | os.PathLike[str], control: str) -> Path:
+    """Where a control of an embeddings file lies.
+
+    >>> control_path("run/embeddings.parquet", "raw").as_posix()
+    'run/embeddings.raw.parquet'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{control}{path.suffix}")

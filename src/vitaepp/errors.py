@@ -1,0 +1,61 @@
+"""What can go wrong, each with what was found, where, and what would be right.
+
+Every error that a user can cause is a `VitaeppError`; the command line prints its message as one
+line and exits with status 2. Anything else that escapes is a defect of this library.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VitaeppError(Exception):
+    """Base of every error that the user can act on; its message is one line."""
+
+
+class RecipeError(VitaeppError):
+    """A setting is unknown, of the wrong type, or does not fit the others."""
+
+
+class SourceError(VitaeppError):
+    """The raw data as a whole cannot be taken in: no known layout, a broken manifest."""
+
+
+class SubjectError(VitaeppError):
+    """One subject cannot be prepared; the others go on and this one is named in failures.csv."""
+
+
+class StoreError(VitaeppError):
+    """A store is missing, not one of ours, in use, or does not fit what is asked of it."""
+
+
+class RunError(VitaeppError):
+    """A run folder or checkpoint is missing, incomplete, or not one of ours."""
+
+
+class TrainingError(VitaeppError):
+    """Training cannot go on, for example because a loss term is not finite."""
+
+
+class EvaluationError(VitaeppError):
+    """Embeddings or labels do not allow the evaluation that is asked for."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any exception on one line, without its traceback."""
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the known name that is closest to `name`, or all of them if none is.
+
+    >>> nearest("optim.epoch", ["optim.epochs", "seed"])
+    'did you mean optim.epochs?'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known are {', '.join(names)}"

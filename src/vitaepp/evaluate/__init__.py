@@ -1,0 +1,1 @@
+"""How good an embedding is: linear classifiers, reconstruction metrics, statistics."""

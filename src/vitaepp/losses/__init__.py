@@ -1,0 +1,1 @@
+"""The four losses of ViT-AE++: reconstruction, perceptual, edge, contrastive."""

@@ -1,0 +1,1 @@
+"""Pure modules: patches, positions, transformer, autoencoder, VGG; no training."""

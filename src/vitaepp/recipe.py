@@ -1,0 +1,395 @@
+"""Recipe: every setting of a run, typed, validated and documented in one place.
+
+A recipe is read from YAML, changed by dotted paths (`optim.epochs=100`), and written back resolved:
+`recipe.yaml` in a run folder holds every setting that made it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vitaepp.errors import RecipeError, nearest, one_line
+from vitaepp.files import write_text
+
+
+def _one_or_per_axis(value: Any) -> Any:
+    """Accept `96`, `"96,96,64"`, `[96]` or `(96, 96, 64)`; one value stands for every axis."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, int | float):
+        value = (value,)
+    return value
+
+
+PerAxisInt = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(_one_or_per_axis),
+    Field(min_length=1, max_length=3),
+]
+PerAxisFloat = Annotated[
+    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    BeforeValidator(_one_or_per_axis),
+    Field(min_length=1, max_length=3),
+]
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
+]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
+    """Spread one value over `ndim` axes, or check that there is one for each.
+
+    >>> per_axis((8,), 3, "model.patch_size")
+    (8, 8, 8)
+    """
+    if len(values) == 1:
+        return tuple(values) * ndim
+    if len(values) != ndim:
+        found = ",".join(str(v) for v in values)
+        raise RecipeError(
+            f"{what}={found} has {len(values)} values, but the images have {ndim} axes; "
+            f"give one value or {ndim}"
+        )
+    return tuple(values)
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and closed to names that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class PrepareSettings(Section):
+    """How raw files become a store."""
+
+    size: PerAxisInt | None = Field(
+        None,
+        description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
+        "224 for image folders, their own size for .npz.",
+    )
+    spacing: PerAxisFloat | None = Field(
+        None,
+        description="Voxel size in mm. Unset: 1 mm for scans; images without a physical "
+        "spacing are scaled as a whole to fit into the size.",
+    )
+    modalities: Names | None = Field(
+        None, description="Channels, in order. Unset: those that the layout finds."
+    )
+    center: Literal["mask", "foreground", "image"] | None = Field(
+        None,
+        description="What the crop is centred on. Unset: the mask where there is one, else the "
+        "image.",
+    )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    backbone: Literal["vit"] = Field("vit", description="Encoder architecture.")
+    size: Literal["tiny", "small", "base", "large"] = Field(
+        "base", description="Width, depth and heads of the transformer by name."
+    )
+    embed_dim: int | None = Field(None, ge=2, description="Width, instead of the size's own.")
+    depth: int | None = Field(None, ge=1, description="Blocks, instead of the size's own.")
+    num_heads: int | None = Field(None, ge=1, description="Heads, instead of the size's own.")
+    patch_size: PerAxisInt = Field((8,), description="Patch in voxels, one value or one an axis.")
+    mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
+    pool: Literal["mean", "cls"] = Field(
+        "mean", description="Embedding: mean of the patch tokens, or the CLS token."
+    )
+    decoder_embed_dim: int = Field(512, ge=2, description="Width of the decoder.")
+    decoder_depth: int = Field(8, ge=1, description="Blocks of the decoder.")
+    decoder_num_heads: int = Field(16, ge=1, description="Heads of the decoder.")
+    init: str | None = Field(
+        None,
+        description="Checkpoint, run folder or encoder folder whose weights training starts from.",
+    )
+
+
+class ReconstructionSettings(Section):
+    """L_rec, the mean squared error of intensities."""
+
+    weight: Weight = Field(1.0, description="Factor of L_rec.")
+    patches: Literal["masked", "all"] = Field("masked", description="Patches it is taken over.")
+    normalize_targets: bool = Field(
+        False, description="Standardise each target patch by its own mean and variance."
+    )
+
+
+class PerceptualSettings(Section):
+    """L_per, the distance of VGG-16 features (Johnson et al. 2016)."""
+
+    weight: Weight = Field(0.01, description="λ_per.")
+    weights: str = Field(
+        "random",
+        description="VGG-16 weights: imagenet (downloaded once), random, or a file with "
+        "torchvision's key names.",
+    )
+    slices: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        4, description="2D slices drawn per volume and step in 3D, or all."
+    )
+    axis: Annotated[int, Field(ge=0, le=2)] | Literal["any"] = Field(
+        2, description="Axis that slices are taken along in 3D; any draws one per sample."
+    )
+
+
+class EdgeSettings(Section):
+    """L_edge, the mean squared error of Sobel gradient magnitudes."""
+
+    weight: Weight = Field(10.0, description="λ_edge at the start of training.")
+    decay: Literal["linear", "none"] = Field(
+        "linear", description="linear: falls to 0 over the training."
+    )
+    blur: float = Field(
+        0.0, ge=0, description="Gaussian blur of the target before its edges, sigma in voxels."
+    )
+
+
+class ContrastiveSettings(Section):
+    """L_cl, SimSiam's loss between the pooled features of two masked views."""
+
+    weight: Weight = Field(1.0, description="λ_cl.")
+
+
+class LossSettings(Section):
+    """L = L_rec + λ_per L_per + λ_edge(t) L_edge + λ_cl L_cl."""
+
+    reconstruction: ReconstructionSettings = Field(default_factory=ReconstructionSettings)
+    perceptual: PerceptualSettings = Field(default_factory=PerceptualSettings)
+    edge: EdgeSettings = Field(default_factory=EdgeSettings)
+    contrastive: ContrastiveSettings = Field(default_factory=ContrastiveSettings)
+
+
+class ViewSettings(Section):
+    """The augmented second view, and the normalisation of both."""
+
+    normalize: Literal["crop", "foreground"] = Field(
+        "crop", description="Voxels whose mean and deviation z-score a channel."
+    )
+    log_gamma: float = Field(0.3, ge=0, description="Gamma is exp(u), u within ± this.")
+    rotation: float = Field(10.0, ge=0, le=180, description="Rotation within ± this, in degrees.")
+    scale: float = Field(0.1, ge=0, lt=1, description="Scaling of each axis within 1 ± this.")
+    noise: float = Field(
+        0.1,
+        ge=0,
+        description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
+    )
+
+
+class OptimSettings(Section):
+    """AdamW and its schedule."""
+
+    epochs: int = Field(1000, ge=1, description="Passes over the data.")
+    batch_size: int = Field(4, ge=1, description="Images per step and device.")
+    accumulate: int = Field(1, ge=1, description="Steps whose gradients make one update.")
+    base_lr: float = Field(
+        1e-3, gt=0, description="Learning rate per 256 images of the effective batch."
+    )
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="Linear warm-up. Unset: 4 % of the epochs."
+    )
+    weight_decay: float = Field(0.05, ge=0, description="None on biases, norms and tokens.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest gradient norm. Unset: no limit."
+    )
+
+
+class DataSettings(Section):
+    """How a store is read during training."""
+
+    cache: Literal["auto", "none", "memory", "device"] = Field(
+        "auto", description="Where the store is held. auto: in memory where it fits."
+    )
+    split: str | None = Field(
+        None, description="Train on this split only. Unset: train where the store has it, else all."
+    )
+    workers: int = Field(2, ge=0, description="Reading processes, used when nothing is cached.")
+
+
+class TrainerSettings(Section):
+    """What the training runs on."""
+
+    devices: int | Literal["auto"] = Field(1, description="Devices per node, or auto for all.")
+    nodes: int = Field(1, ge=1, description="Machines.")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How devices share work.")
+    precision: Literal["auto", "32", "bf16", "16"] = Field(
+        "auto", description="auto: bf16 on a GPU that has it, else 32."
+    )
+    checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+
+
+class Recipe(Section):
+    """Every setting of a run."""
+
+    method: Literal["vitae++", "vitae"] = Field(
+        "vitae++",
+        description="vitae++, or vitae (plain ViT-AE: the other losses' weights default to 0).",
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order, masks, views and slices.")
+    prepare: PrepareSettings = Field(default_factory=PrepareSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    loss: LossSettings = Field(default_factory=LossSettings)
+    views: ViewSettings = Field(default_factory=ViewSettings)
+    optim: OptimSettings = Field(default_factory=OptimSettings)
+    data: DataSettings = Field(default_factory=DataSettings)
+    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_defaults(cls, values: Any) -> Any:
+        # Plain ViT-AE is ViT-AE++ without its three additions. Only the defaults change, so that
+        # every row of the paper's Table 3 is a recipe: vitae with loss.edge.weight=10, and so on.
+        if isinstance(values, dict) and values.get("method") == "vitae":
+            loss = dict(values.get("loss") or {})
+            for term in ("perceptual", "edge", "contrastive"):
+                loss[term] = {"weight": 0.0} | dict(loss.get(term) or {})
+            values = values | {"loss": loss}
+        return values
+
+    @classmethod
+    def load(
+        cls, recipe: str | os.PathLike[str] | None = None, settings: Sequence[str] = ()
+    ) -> Recipe:
+        """Read a shipped recipe by name or a YAML file, then apply `name=value` settings.
+
+        Raises:
+            RecipeError: no such recipe, an unknown setting, or a value that does not fit.
+        """
+        values = {} if recipe is None else _read_yaml(recipe)
+        for setting in settings:
+            _apply(values, setting)
+        return cls.parse(values, where=f"recipe {recipe}" if recipe else "settings")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Validate plain values; every problem becomes one `RecipeError` line."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {_first_problem(error)}") from None
+
+    def changed(self, **sections: Mapping[str, Any]) -> Recipe:
+        """A copy with some settings replaced: `recipe.changed(optim={"epochs": 3})`."""
+        values = self.model_dump()
+        for section, changes in sections.items():
+            values[section] = values[section] | dict(changes)
+        return Recipe.parse(values)
+
+    def to_yaml(self) -> str:
+        """Every setting as YAML, in the order of this file."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the resolved recipe, whole or not at all."""
+        write_text(path, self.to_yaml())
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("vitaepp") / "recipes"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def describe_settings(
+    section: type[BaseModel] = Recipe, prefix: str = ""
+) -> Iterator[tuple[str, Any, str]]:
+    """Every setting as (dotted name, default, description), in the order of this file."""
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from describe_settings(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.default, field.description or ""
+
+
+def _read_yaml(recipe: str | os.PathLike[str]) -> dict[str, Any]:
+    name = os.fspath(recipe)
+    if name in shipped_recipes():
+        text = (resources.files("vitaepp") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise RecipeError(f"{name}: not a text file; a recipe is YAML") from None
+    else:
+        raise RecipeError(
+            f"no recipe {name!r}: no such file, and {nearest(name, shipped_recipes())}"
+        )
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(
+            f"{name}: a recipe is a mapping of settings, found {type(values).__name__}"
+        )
+    return values
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    """Put `a.b=c` into nested values; the right side is read as YAML."""
+    path, equals, text = setting.partition("=")
+    path = path.strip()
+    known = [name for name, _, _ in describe_settings()]
+    if not equals:
+        raise RecipeError(f"--set {setting}: write name=value")
+    if path not in known:
+        inside = [name for name in known if name.startswith(f"{path}.")]
+        hint = f"it is a group, of {', '.join(inside)}" if inside else nearest(path, known)
+        raise RecipeError(f"unknown setting {path}; {hint}")
+    try:
+        value = yaml.safe_load(text)
+        if isinstance(value, str) and _is_number(value):
+            value = float(value)  # YAML 1.1 takes 1e-3 for a string
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
+    *sections, name = path.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_problem(error: ValidationError) -> str:
+    known = [name for name, _, _ in describe_settings()]
+    problem = error.errors()[0]
+    # Union members and tuple positions follow the setting's own name in pydantic's location.
+    parts: list[str] = []
+    for part in problem["loc"]:
+        candidate = ".".join([*parts, str(part)])
+        if problem["type"] != "extra_forbidden" and not any(
+            name == candidate or name.startswith(f"{candidate}.") for name in known
+        ):
+            break
+        parts.append(str(part))
+    path = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown setting {path}; {nearest(path, known)}"
+    message = one_line(Exception(problem["msg"])).removeprefix("Value error, ")
+    return f"{path}={problem['input']!r}: {message[0].lower()}{message[1:]}"

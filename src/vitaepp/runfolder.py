@@ -1,0 +1,38 @@
+"""RunFolder: where a training run keeps what, and what it says when a piece is missing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vitaepp.errors import RunError
+from vitaepp.recipe import Recipe
+
+
+class RunFolder:
+    """Paths inside a run folder.
+
+    Raises:
+        RunError: with `must_exist`, the folder is missing or holds no run.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], must_exist: bool = True) -> None:
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.yaml"
+        self.metrics_file = self.path / "metrics.csv"
+        self.summary_file = self.path / "summary.json"
+        self.checkpoint = self.path / "last.ckpt"
+        self.encoder = self.path / "encoder"
+        self.evaluation = self.path / "evaluation"
+        self.reconstruction = self.path / "reconstruction"
+        if must_exist and not self.recipe_file.is_file():
+            what = "not a run (no recipe.yaml in it)" if self.path.is_dir() else "no such run"
+            raise RunError(f"{self.path}: {what}; make one with vitaepp pretrain STORE {self.path}")
+
+    def recipe(self) -> Recipe:
+        """The resolved recipe that made this run."""
+        return Recipe.load(self.recipe_file)
+
+    def holds(self, path: str | os.PathLike[str]) -> bool:
+        """Whether `path` lies inside this run."""
+        return Path(path).resolve().is_relative_to(self.path.resolve())

@@ -1,0 +1,378 @@
+"""Store: the prepared data on disk, one Zarr v3 array of images and one table of subjects.
+
+    STORE/
+      store.json      what the images are: modalities, size, spacing, dtype, centring
+      images.zarr     (subject, channel, *space), one chunk a subject, intensities in [0, 255]
+      table.parquet   row i describes image i: subject, split, labels, geometry, intensity, source
+      failures.csv    subjects that could not be prepared, each with its reason (only if any)
+
+The table is the authority: a subject is in the store when it has a row there. Subjects are first
+*staged*, each on its own as a finished chunk file, by any number of processes; `commit` links the
+chunks into the array and then replaces the table. A crash at any moment leaves the last committed
+store, and the staged subjects for the next run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+
+from vitaepp.errors import StoreError
+from vitaepp.files import atomic_path, write_json
+
+FORMAT = 1
+
+#: Columns that every store has; all others are the user's labels.
+RESERVED_COLUMNS = (
+    "subject",
+    "split",
+    "affine",
+    "intensity_min",
+    "intensity_max",
+    "source",
+    "checksum",
+)
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What the images of a store are; two stores with equal info can be joined.
+
+    Attributes:
+        modalities: channel names, in order.
+        size: voxels per spatial axis; its length is the number of spatial axes.
+        spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
+        dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
+        center: what crops are centred on: `mask`, `foreground` or `image`.
+    """
+
+    modalities: tuple[str, ...]
+    size: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    dtype: str
+    center: str
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.size)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image: (channel, *space)."""
+        return (len(self.modalities), *self.size)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one prepared image, besides its labels.
+
+    Attributes:
+        subject: unique key.
+        affine: homogeneous matrix, row by row: index in the crop to world coordinates (RAS+, mm)
+            in 3D; index to (row, column) of the original image in 2D.
+        intensity_min: per modality, the original intensity that became 0.
+        intensity_max: per modality, the original intensity that became 255.
+        source: per modality, where it came from, relative to the source.
+        checksum: digest of the source files and everything that shaped the image.
+    """
+
+    subject: str
+    affine: tuple[float, ...]
+    intensity_min: tuple[float, ...]
+    intensity_max: tuple[float, ...]
+    source: tuple[str, ...]
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A subject that could not be prepared, and why, in one line."""
+
+    subject: str
+    reason: str
+
+
+class Store:
+    """A prepared data set, opened for reading.
+
+    Example:
+        >>> store = Store("store")                        # doctest: +SKIP
+        >>> store.images[0].shape, store.table.subject[0]   # doctest: +SKIP
+        ((4, 96, 96, 96), 'BraTS19_2013_0_1')
+
+    Raises:
+        StoreError: the folder is missing or not a store.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.info = _read_info(self.path)
+        table = self.path / "table.parquet"
+        if not table.is_file():
+            raise StoreError(
+                f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
+            )
+        self.table: pd.DataFrame = pd.read_parquet(table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        shape = "×".join(str(n) for n in self.info.size)
+        return f"Store({str(self.path)!r}: {len(self)} subjects, {self.info.modalities}, {shape})"
+
+    @cached_property
+    def images(self) -> zarr.Array[Any]:
+        """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
+        array = zarr.open_array(self.path / "images.zarr", mode="r")
+        if array.shape[1:] != self.info.shape or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: images.zarr holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *self.info.shape)}; prepare the store again"
+            )
+        return array
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Names of the user's own columns."""
+        return [str(c) for c in self.table.columns if c not in RESERVED_COLUMNS]
+
+    def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+        """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
+        if len(rows) == 0:
+            return np.empty((0, *self.info.shape), self.info.dtype)
+        return np.asarray(self.images.oindex[np.asarray(rows)])
+
+    def batches(
+        self, batch_size: int, rows: Sequence[int] | None = None
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Images in order, `batch_size` at a time."""
+        rows = range(len(self)) if rows is None else rows
+        for start in range(0, len(rows), batch_size):
+            yield self.read(rows[start : start + batch_size])
+
+
+class StoreWriter:
+    """The one process that may add to a store; others can only `stage` for it.
+
+    Holds a lock that the operating system takes back when the process dies.
+
+    Example:
+        >>> with StoreWriter("store", info) as writer:                  # doctest: +SKIP
+        ...     stage("store", info, image, record)     # from any process
+        ...     writer.commit(labels, failures=[])
+
+    Raises:
+        StoreError: the folder holds something else, a store of other settings, or is in use.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], info: StoreInfo) -> None:
+        self.path = Path(path)
+        self.info = info
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path}: is a file; a store is a folder")
+        if (self.path / "store.json").exists():
+            existing = _read_info(self.path)
+            if existing != info:
+                raise StoreError(
+                    f"{self.path}: holds a different store ({_difference(existing, info)}); "
+                    "prepare into another folder, or remove it first"
+                )
+        elif self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+            raise StoreError(f"{self.path}: not empty and not a store; choose another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 (held until __exit__)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise StoreError(
+                f"{self.path}: another prepare is writing here; wait for it to end"
+            ) from None
+        write_json(self.path / "store.json", {"format": FORMAT} | asdict(info))
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.close()
+
+    def checksums(self) -> dict[str, str]:
+        """Digest of every subject that is finished, committed or staged, by its key."""
+        found = {}
+        if (self.path / "table.parquet").is_file():
+            table = pd.read_parquet(self.path / "table.parquet", columns=["subject", "checksum"])
+            found = dict(zip(table["subject"], table["checksum"], strict=True))
+        return found | {record.subject: record.checksum for record in self._staged()}
+
+    def commit(self, labels: pd.DataFrame, failures: Sequence[Failure]) -> None:
+        """Make every staged subject part of the store.
+
+        Rows of subjects that were there keep their place; new ones follow in the order of
+        `labels`. A staged subject that was there before (its source changed) replaces its image.
+
+        Args:
+            labels: one row a subject of the source, with `subject`, `split` and label columns.
+            failures: written to failures.csv; an empty list removes the file.
+        """
+        old = pd.DataFrame(columns=["subject"])
+        if (self.path / "table.parquet").is_file():
+            old = pd.read_parquet(self.path / "table.parquet")
+        staged = {record.subject: record for record in self._staged()}
+        kept = [str(s) for s in old["subject"]]
+        new = [s for s in labels["subject"].astype(str) if s in staged and s not in set(kept)]
+        order = [*kept, *new]
+        if order:
+            self._link(order, staged)
+            self._write_table(order, old, staged, labels)
+        failed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
+        if len(failed):
+            with atomic_path(self.path / "failures.csv") as temporary:
+                failed.to_csv(temporary, index=False)
+        else:
+            (self.path / "failures.csv").unlink(missing_ok=True)
+        shutil.rmtree(self.path / ".staged", ignore_errors=True)
+
+    def _staged(self) -> list[Record]:
+        return [_read_record(p) for p in sorted((self.path / ".staged").glob("*.json"))]
+
+    def _link(self, order: Sequence[str], staged: dict[str, Record]) -> None:
+        array = self.path / "images.zarr"
+        if array.is_dir():
+            images = zarr.open_array(array, mode="r+")
+            if images.shape[0] != len(order):
+                images.resize((len(order), *self.info.shape))
+        else:
+            with atomic_path(array) as temporary:
+                _create_array(temporary, len(order), self.info)
+        for row, subject in enumerate(order):
+            if subject in staged:
+                chunk = array / _chunk_key(row, self.info)
+                chunk.parent.mkdir(parents=True, exist_ok=True)
+                # The name is swapped, never the content: readers of the old image keep it.
+                fresh = chunk.with_name(chunk.name + ".new")
+                fresh.unlink(missing_ok=True)
+                os.link(_staged_folder(self.path, subject) / _chunk_key(0, self.info), fresh)
+                os.replace(fresh, chunk)
+
+    def _write_table(
+        self,
+        order: Sequence[str],
+        old: pd.DataFrame,
+        staged: dict[str, Record],
+        labels: pd.DataFrame,
+    ) -> None:
+        facts = old.set_index("subject", drop=False).to_dict("index")
+        fresh = (
+            labels.assign(subject=labels["subject"].astype(str))
+            .set_index("subject")
+            .to_dict("index")
+        )
+        rows = []
+        for subject in order:
+            row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
+            row |= fresh.get(subject, {})
+            if subject in staged:
+                row |= {
+                    k: list(v) if isinstance(v, tuple) else v
+                    for k, v in asdict(staged[subject]).items()
+                }
+            rows.append(row)
+        table = pd.DataFrame(rows)
+        names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
+        table = table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
+        with atomic_path(self.path / "table.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+
+
+def stage(
+    path: str | os.PathLike[str], info: StoreInfo, image: npt.NDArray[Any], record: Record
+) -> None:
+    """Finish one subject for the next commit; safe from any process, whole or not at all.
+
+    Args:
+        path: the store.
+        info: what its images are.
+        image: `(channel, *space)`, intensities in [0, 255].
+        record: what is known of it.
+    """
+    path = Path(path)
+    if image.shape != info.shape:
+        raise ValueError(f"image of shape {image.shape} for a store of {info.shape}")
+    folder = _staged_folder(path, record.subject)
+    with atomic_path(folder) as temporary:
+        array = _create_array(temporary, 1, info)
+        stored = np.rint(image) if info.dtype == "uint8" else image
+        array[0] = stored.astype(info.dtype)
+    write_json(folder.with_suffix(".json"), asdict(record))
+
+
+def _create_array(path: Path, length: int, info: StoreInfo) -> zarr.Array[Any]:
+    return zarr.create_array(
+        path,
+        shape=(length, *info.shape),
+        chunks=(1, *info.shape),
+        dtype=info.dtype,
+        fill_value=0,
+        dimension_names=("subject", "channel", *"xyz"[: info.ndim])
+        if info.ndim == 3
+        else ("subject", "channel", "row", "column"),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _chunk_key(row: int, info: StoreInfo) -> Path:
+    """Path of a row's chunk inside the array, by Zarr v3's default chunk key encoding."""
+    return Path("c", str(row), *("0" for _ in info.shape))
+
+
+def _staged_folder(path: Path, subject: str) -> Path:
+    # Subject keys may hold any character, so that folders are named by digest.
+    return path / ".staged" / hashlib.sha256(subject.encode()).hexdigest()[:32]
+
+
+def _read_record(path: Path) -> Record:
+    return Record(**_with_tuples(json.loads(path.read_text(encoding="utf-8"))))
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _read_info(path: Path) -> StoreInfo:
+    file = path / "store.json"
+    if not file.is_file():
+        what = "not a store (no store.json in it)" if path.is_dir() else "no such store"
+        raise StoreError(f"{path}: {what}; make one with vitaepp prepare SOURCE {path}")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise StoreError(f"{path}: made by another version of vitaepp; prepare it again")
+        return StoreInfo(**_with_tuples(values))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StoreError(f"{file}: damaged or not ours; prepare the store again") from None
+
+
+def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
+    have, want = asdict(existing), asdict(asked)
+    return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
