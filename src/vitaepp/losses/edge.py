@@ -1,0 +1,127 @@
+"""L_edge: the mean squared error of edge maps (Eq. 2 of the paper)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+_CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
+
+
+def gradient_magnitude(
+    images: Float[Tensor, "batch channel *space"], *, eps: float = 1e-6
+) -> Float[Tensor, "batch channel *space"]:
+    """Edge map: the length of the spatial gradient, per channel.
+
+    Derivatives are taken with the normalised Sobel kernel (intensity per voxel) in every spatial
+    axis, two or three; borders are replicated, so that the volume's edge is no edge.
+
+    Args:
+        images: intensities, any unit.
+        eps: added under the root, so that the gradient stays finite where images are flat.
+
+    Returns:
+        Edge map in the images' unit per voxel, same shape.
+
+    Source:
+        Kanopoulos et al. 1988; Eq. 2 of Prabhakar et al. 2023.
+
+    Example:
+        >>> ramp = 3 * torch.arange(5.0).view(1, 1, 5, 1).expand(1, 1, 5, 5)
+        >>> gradient_magnitude(ramp)[0, 0, 2]
+        tensor([3.0000, 3.0000, 3.0000, 3.0000, 3.0000])
+    """
+    squared = torch.full_like(images, eps)
+    for derivative in sobel(images):
+        squared = squared + derivative.square()
+    return squared.sqrt()
+
+
+def sobel(
+    images: Float[Tensor, "batch channel *space"],
+) -> tuple[Float[Tensor, "batch channel *space"], ...]:
+    """Derivative along each spatial axis by the normalised Sobel kernel, borders replicated.
+
+    The kernel is a central difference in one axis and a binomial mean in the others; its absolute
+    values sum to 1 (the usual integer kernel's to 8 in 2D and 32 in 3D).
+
+    Source:
+        Kanopoulos et al. 1988.
+    """
+    # The kernel is separable, and three taps are sums of shifted copies: a quarter of the time of
+    # a dense convolution on a CPU. Each axis smooths what the axes before it gave, and adds its own
+    # derivative of what they have smoothed.
+    derivatives: list[Tensor] = []
+    smoothed = F.pad(images, (1, 1) * (images.ndim - 2), mode="replicate")
+    for axis in range(images.ndim - 1, 1, -1):
+        derivatives = [_smooth(d, axis) for d in derivatives] + [_differ(smoothed, axis)]
+        if axis > 2:
+            smoothed = _smooth(smoothed, axis)
+    return tuple(reversed(derivatives))
+
+
+def _smooth(x: Tensor, axis: int) -> Tensor:
+    inner = x.shape[axis] - 2
+    outer = x.narrow(axis, 0, inner) + x.narrow(axis, 2, inner)
+    return (outer * 0.25).add(x.narrow(axis, 1, inner), alpha=0.5)
+
+
+def _differ(x: Tensor, axis: int) -> Tensor:
+    inner = x.shape[axis] - 2
+    return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)) * 0.5
+
+
+def edge_loss(
+    prediction: Float[Tensor, "batch channel *space"],
+    target: Float[Tensor, "batch channel *space"],
+    *,
+    blur: float = 0.0,
+) -> Float[Tensor, ""]:
+    """Mean squared error between the edge maps of a reconstruction and its original.
+
+    Args:
+        prediction: reconstructed intensities.
+        target: original intensities, same unit.
+        blur: Gaussian blur of the target before its edges are taken, sigma in voxels; 0 is none
+            (the paper), 2 is what its released code does.
+
+    Returns:
+        The images' unit squared per voxel squared.
+
+    Source:
+        Eq. 2 of Prabhakar et al. 2023.
+
+    Example:
+        >>> images = torch.rand(2, 1, 6, 6, 6)
+        >>> edge_loss(images, images).item()
+        0.0
+    """
+    with torch.no_grad():
+        edges = gradient_magnitude(gaussian_blur(target, blur) if blur else target)
+    return F.mse_loss(gradient_magnitude(prediction), edges)
+
+
+def gaussian_blur(
+    images: Float[Tensor, "batch channel *space"], sigma: float
+) -> Float[Tensor, "batch channel *space"]:
+    """Gaussian blur along every spatial axis, borders replicated.
+
+    Args:
+        images: any unit.
+        sigma: standard deviation in voxels; the kernel reaches four of them.
+    """
+    ndim = images.ndim - 2
+    radius = max(1, round(4 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    taps = torch.exp(-0.5 * (offsets / sigma).square())
+    taps = taps / taps.sum()
+    x = images.flatten(0, 1)[:, None]
+    for axis in range(ndim):
+        shape = [1] * ndim
+        shape[axis] = -1
+        padding = [0] * (2 * ndim)
+        padding[2 * (ndim - 1 - axis)] = padding[2 * (ndim - 1 - axis) + 1] = radius
+        x = _CONVOLUTION[ndim](F.pad(x, padding, mode="replicate"), taps.view(1, 1, *shape))
+    return x.unflatten(0, images.shape[:2])[:, :, 0]

@@ -1,0 +1,138 @@
+"""L_per: the distance of VGG-16 features over 2D slices (Eq. 1 of the paper)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitaepp.errors import RecipeError
+from vitaepp.nn.vgg import SMALLEST_SIDE, VGG16
+
+
+class PerceptualLoss(nn.Module):
+    """Mean squared error of VGG-16 features, averaged over levels, slices and channels.
+
+    Each channel is a grey image on its own; an RGB image goes in as RGB. Both images are scaled to
+    [0, 1] by the range of the target's channel. In 3D, slices are drawn at random, without
+    repetition, anew at each call: their mean estimates the mean over all slices without bias.
+
+    The gradient reaches the prediction. (The authors' released code computes this term without
+    gradient, so that there it trains nothing.)
+
+    Args:
+        vgg: the network that looks.
+        slices: slices drawn per volume, or `all` (the paper's sum, as a mean).
+        axis: axis that slices are taken along; `any` takes each axis for a third.
+        rgb: the image's three channels are the colours of one image.
+
+    Source:
+        Johnson et al. 2016; Eq. 1 of Prabhakar et al. 2023.
+
+    Example:
+        >>> loss = PerceptualLoss(VGG16("random"), slices=2)
+        >>> volume = torch.rand(1, 1, 16, 16, 8)
+        >>> loss(volume, volume, torch.rand(1, loss.draws_needed(volume.shape[2:]))).item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        vgg: VGG16,
+        slices: int | Literal["all"] = 4,
+        axis: int | Literal["any"] = 2,
+        rgb: bool = False,
+    ) -> None:
+        super().__init__()
+        self.vgg = vgg
+        self.slices = slices
+        self.axis = axis
+        self.rgb = rgb
+
+    def check(self, space: tuple[int, ...]) -> None:
+        """Refuse images whose slices VGG cannot look at.
+
+        Raises:
+            RecipeError: slices smaller than 8 × 8, or an axis that the images do not have.
+        """
+        if len(space) == 3 and self.axis != "any" and self.axis >= len(space):
+            raise RecipeError(f"loss.perceptual.axis={self.axis}: the images have axes 0 to 2")
+        for axis in self._axes(len(space)):
+            plane = [n for i, n in enumerate(space) if i != axis or len(space) == 2]
+            if min(plane) < SMALLEST_SIDE:
+                raise RecipeError(
+                    f"the perceptual loss needs slices of at least {SMALLEST_SIDE} × "
+                    f"{SMALLEST_SIDE} voxels, these have {' × '.join(map(str, plane))}; choose "
+                    "another loss.perceptual.axis, or loss.perceptual.weight=0"
+                )
+
+    def draws_needed(self, space: tuple[int, ...]) -> int:
+        """Uniform draws per sample that a call needs: one a slice, on each axis it may take."""
+        return 0 if len(space) == 2 else sum(space[axis] for axis in self._axes(len(space)))
+
+    def forward(
+        self,
+        prediction: Float[Tensor, "batch channel *space"],
+        target: Float[Tensor, "batch channel *space"],
+        draws: Float[Tensor, "batch draw"],
+    ) -> Float[Tensor, ""]:
+        """The loss.
+
+        Args:
+            prediction: reconstructed intensities.
+            target: original intensities, same unit.
+            draws: uniform random numbers, `draws_needed` a sample, which choose the slices.
+        """
+        space = tuple(range(2, target.ndim))
+        low, high = target.amin(space, keepdim=True), target.amax(space, keepdim=True)
+        # A constant channel has no range of its own; its intensities then count as they are.
+        scale = torch.where(high > low, high - low, torch.ones_like(high))
+        prediction, target = (prediction - low) / scale, (target - low) / scale
+        if len(space) == 2:
+            return self._distance(prediction, target)
+        axes = self._axes(len(space))
+        means = []
+        for axis in axes:
+            size = target.shape[2 + axis]
+            noise, draws = draws[:, :size], draws[:, size:]
+            count = size if self.slices == "all" else min(self.slices, size)
+            chosen = noise.argsort(dim=1)[:, :count]
+            means.append(
+                self._distance(
+                    take_slices(prediction, chosen, axis), take_slices(target, chosen, axis)
+                )
+            )
+        return torch.stack(means).mean()
+
+    def _axes(self, ndim: int) -> tuple[int, ...]:
+        return tuple(range(ndim)) if self.axis == "any" else (self.axis,)
+
+    def _distance(
+        self,
+        prediction: Float[Tensor, "image channel height width"],
+        target: Float[Tensor, "image channel height width"],
+    ) -> Float[Tensor, ""]:
+        if not self.rgb:
+            prediction, target = (x.flatten(0, 1)[:, None] for x in (prediction, target))
+        with torch.no_grad():
+            wanted = list(self.vgg(target))
+        levels = [
+            (seen - want).square().mean()
+            for seen, want in zip(self.vgg(prediction), wanted, strict=True)
+        ]
+        return torch.stack(levels).mean()
+
+
+def take_slices(volumes: Tensor, chosen: Tensor, axis: int) -> Tensor:
+    """Slices of volumes as images: `(batch, channel, *space)` to `(batch × slice, channel, ·, ·)`.
+
+    Args:
+        volumes: three spatial axes.
+        chosen: indices, `(batch, slice)`, each sample its own.
+        axis: spatial axis that they are taken along, 0 to 2.
+    """
+    sliced = volumes.movedim(2 + axis, 1)
+    rows = torch.arange(len(volumes), device=volumes.device)[:, None]
+    return sliced[rows, chosen].flatten(0, 1)

@@ -1,0 +1,79 @@
+"""Images as sequences of patches, for any number of spatial axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from vitaepp.errors import RecipeError
+
+
+def patch_grid(image_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
+    """Patches per axis.
+
+    Raises:
+        RecipeError: a side of the image is not a multiple of the patch's.
+
+    Example:
+        >>> patch_grid((96, 96, 64), (8, 8, 16))
+        (12, 12, 4)
+    """
+    if any(size % patch for size, patch in zip(image_size, patch_size, strict=True)):
+        sizes, patches = (",".join(map(str, v)) for v in (image_size, patch_size))
+        fitting = ",".join(
+            str(max(p, round(s / p) * p)) for s, p in zip(image_size, patch_size, strict=True)
+        )
+        raise RecipeError(
+            f"images of {sizes} voxels cannot be cut into patches of {patches}; "
+            f"prepare with --size {fitting}, or set another model.patch_size"
+        )
+    return tuple(size // patch for size, patch in zip(image_size, patch_size, strict=True))
+
+
+def patchify(
+    images: Float[Tensor, "batch channel *space"], patch_size: Sequence[int]
+) -> Float[Tensor, "batch patch value"]:
+    """Cut images into patches, flattened with the channel last, as MAE does.
+
+    Args:
+        images: two or three spatial axes, each a multiple of its patch.
+        patch_size: voxels per axis.
+
+    Returns:
+        Patches in row-major order of the grid; `value = prod(patch_size) * channel`.
+
+    Source:
+        He et al. 2021, whose published decoders predict values in this order.
+    """
+    whole, grid, values = _names(len(patch_size))
+    sizes = {f"p{axis}": patch for axis, patch in enumerate(patch_size)}
+    return rearrange(images, f"b c {whole} -> b ({grid}) ({values} c)", **sizes)
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch patch value"],
+    grid: Sequence[int],
+    patch_size: Sequence[int],
+) -> Float[Tensor, "batch channel *space"]:
+    """Put patches back into images: the inverse of `patchify`.
+
+    Args:
+        patches: as `patchify` returns them.
+        grid: patches per axis.
+        patch_size: voxels per axis.
+    """
+    whole, names, values = _names(len(patch_size))
+    sizes = {f"p{axis}": patch for axis, patch in enumerate(patch_size)}
+    sizes |= {f"g{axis}": count for axis, count in enumerate(grid)}
+    return rearrange(patches, f"b ({names}) ({values} c) -> b c {whole}", **sizes)
+
+
+def _names(ndim: int) -> tuple[str, str, str]:
+    axes = range(ndim)
+    grid = " ".join(f"g{axis}" for axis in axes)
+    values = " ".join(f"p{axis}" for axis in axes)
+    whole = " ".join(f"(g{axis} p{axis})" for axis in axes)
+    return whole, grid, values

@@ -1,0 +1,42 @@
+"""Fixed sine-cosine positions for any number of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def axis_widths(embed_dim: int, ndim: int) -> tuple[int, ...]:
+    """How many of the features each axis gets: even numbers, as equal as they can be.
+
+    >>> axis_widths(768, 3), axis_widths(512, 3), axis_widths(512, 2)
+    ((256, 256, 256), (172, 170, 170), (256, 256))
+    """
+    pairs, rest = divmod(embed_dim // 2, ndim)
+    return tuple(2 * (pairs + (axis < rest)) for axis in range(ndim))
+
+
+def sincos_positions(grid: Sequence[int], embed_dim: int) -> Float[Tensor, "token embed_dim"]:
+    """Position table: a zero row for the CLS token, then one row a patch in row-major order.
+
+    The features are split over the axes, the last axis first (as MAE does in 2D); within an axis
+    come the sines, then the cosines, of the patch's index at geometrically falling frequencies.
+
+    Args:
+        grid: patches per axis.
+        embed_dim: width, even.
+
+    Source:
+        Vaswani et al. 2017; He et al. 2021 for the layout in 2D.
+    """
+    index = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    parts = []
+    for width, axis in zip(axis_widths(embed_dim, len(grid)), reversed(index), strict=True):
+        omega = torch.arange(width // 2, dtype=torch.float64) / (width / 2)
+        angles = axis.reshape(-1, 1) * 10000.0**-omega
+        parts += [angles.sin(), angles.cos()]
+    table = torch.cat(parts, dim=1)
+    return torch.cat([table.new_zeros(1, embed_dim), table]).float()

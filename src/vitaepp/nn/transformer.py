@@ -1,0 +1,179 @@
+"""The vision transformer encoder, for images with two or three spatial axes.
+
+Parameter names are MAE's own, so that published checkpoints load without a translation table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitaepp.errors import RecipeError
+from vitaepp.nn.patches import patch_grid, patchify
+from vitaepp.nn.positions import sincos_positions
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017), fused."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Each token becomes a mixture of all tokens."""
+        q, k, v = rearrange(
+            self.qkv(x), "b t (three heads d) -> three b heads t d", three=3, heads=self.num_heads
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(rearrange(mixed, "b heads t d -> b t (heads d)"))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Applied to each token alone."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block (Dosovitskiy et al. 2021)."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
+        """Attention, then MLP, each on a residual branch."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Linear embedding of patches, its weight in the shape of a convolution as MAE keeps it."""
+
+    def __init__(self, in_channels: int, patch_size: Sequence[int], embed_dim: int) -> None:
+        super().__init__()
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(patch_size)]
+        size = tuple(patch_size)
+        self.proj = convolution(in_channels, embed_dim, kernel_size=size, stride=size)  # type: ignore[arg-type]
+
+    def forward(
+        self, patches: Float[Tensor, "batch patch value"]
+    ) -> Float[Tensor, "batch patch embed_dim"]:
+        """Embed patches as `patchify` returns them; hidden ones need not be among them."""
+        weight = self.proj.weight.movedim(1, -1).flatten(1)
+        return F.linear(patches, weight, self.proj.bias)
+
+
+class VisionTransformer(nn.Module):
+    """Encoder of patches: linear embedding, fixed positions, a CLS token, pre-norm blocks.
+
+    Args:
+        in_channels: channels of the image.
+        image_size: voxels per axis, two or three axes.
+        patch_size: voxels per axis.
+        embed_dim: width.
+        depth: number of blocks.
+        num_heads: attention heads.
+
+    Raises:
+        RecipeError: sizes that do not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        image_size: Sequence[int],
+        patch_size: Sequence[int],
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+    ) -> None:
+        super().__init__()
+        check_width("model.embed_dim", embed_dim, num_heads, len(image_size))
+        self.patch_size = tuple(patch_size)
+        self.grid = patch_grid(image_size, patch_size)
+        self.patch_embed = PatchEmbed(in_channels, patch_size, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed: Tensor
+        self.register_buffer("pos_embed", sincos_positions(self.grid, embed_dim)[None])
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+        initialize(self)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a whole image."""
+        return self.pos_embed.shape[1] - 1
+
+    def encode(
+        self,
+        patches: Float[Tensor, "batch patch value"],
+        visible: Int[Tensor, "batch visible"] | None = None,
+    ) -> Float[Tensor, "batch token embed_dim"]:
+        """Features of the CLS token, then of the visible patches (all, without `visible`)."""
+        positions = self.pos_embed[:, 1:]
+        if visible is not None:
+            # Hidden patches are dropped before the embedding, which then costs a quarter.
+            patches = patches.take_along_dim(visible[..., None], dim=1)
+            positions = positions.take_along_dim(visible[..., None], dim=1)
+        x = self.patch_embed(patches) + positions
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([cls.to(x.dtype), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward(
+        self, images: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch token embed_dim"]:
+        """Features of whole images: the CLS token, then every patch."""
+        return self.encode(patchify(images, self.patch_size))
+
+
+def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
+    """Refuse a width that heads or positions cannot share.
+
+    Raises:
+        RecipeError: naming the setting.
+    """
+    if embed_dim % num_heads:
+        raise RecipeError(f"{name}={embed_dim} is not a multiple of its {num_heads} heads")
+    if embed_dim % 2 or embed_dim < 2 * ndim:
+        raise RecipeError(f"{name}={embed_dim}: positions need an even width of {2 * ndim} or more")
+
+
+def initialize(module: nn.Module) -> None:
+    """MAE's initialisation: Xavier for matrices, zero biases, tokens of deviation 0.02."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
+            nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for name, parameter in module.named_parameters():
+        if name.endswith("_token"):
+            nn.init.normal_(parameter, std=0.02)
+
+
+def pool(
+    tokens: Float[Tensor, "batch token embed_dim"], how: str
+) -> Float[Tensor, "batch embed_dim"]:
+    """One vector an image: the `mean` over its patch tokens, or the `cls` token."""
+    return tokens[:, 1:].mean(dim=1) if how == "mean" else tokens[:, 0]

@@ -1,0 +1,126 @@
+"""Views: normalisation, gamma, affine, noise, for a whole batch on its own device.
+
+Random views act on intensities in [0, 1] with the background at 0; `standardize` comes last.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitaepp.draws import Draws
+from vitaepp.recipe import ViewSettings
+
+
+def standardize(
+    images: Float[Tensor, "batch channel *space"], over: str = "crop"
+) -> Float[Tensor, "batch channel *space"]:
+    """Z-score each channel of each image; a constant channel becomes zero.
+
+    Args:
+        images: intensities, any unit, background at 0.
+        over: the voxels whose mean and deviation are used: the whole `crop`, or its `foreground`
+            (voxels above 0). Where the foreground is constant, as in a mask, or empty, the crop's
+            are used.
+
+    Example:
+        >>> standardize(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]])).flatten()
+        tensor([-1.,  1., -1.,  1.])
+    """
+    flat = images.flatten(2)
+    mean, std = flat.mean(dim=2), flat.std(dim=2, correction=0)
+    if over == "foreground":
+        inside = flat > 0
+        count = inside.sum(dim=2).clamp(min=1)
+        inner_mean = (flat * inside).sum(dim=2) / count
+        centred = (flat - inner_mean[..., None]) * inside
+        inner_std = (centred.square().sum(dim=2) / count).sqrt()
+        varied = inner_std > 1e-4 * inner_mean.abs()
+        mean, std = torch.where(varied, inner_mean, mean), torch.where(varied, inner_std, std)
+    # Rounding leaves a constant channel a deviation of some 1e-7 of its mean; that is not contrast.
+    flat_channel = std <= 1e-6 * mean.abs().clamp(min=1e-6)
+    scale = torch.where(flat_channel, torch.zeros_like(std), 1 / std.clamp(min=1e-12))
+    shape = (*images.shape[:2], *(1,) * (images.ndim - 2))
+    return (images - mean.view(shape)) * scale.view(shape)
+
+
+def second_view(
+    images: Float[Tensor, "batch channel *space"], draws: Draws, settings: ViewSettings
+) -> Float[Tensor, "batch channel *space"]:
+    """Gamma, affine and noise, each sample with its own draws.
+
+    Args:
+        images: intensities in [0, 1].
+        draws: source of random numbers.
+        settings: how strong each is.
+
+    Source:
+        Prabhakar et al. 2023, section 4; ranges are TorchIO's defaults.
+    """
+    ndim = images.ndim - 2
+    turns = 1 if ndim == 2 else 3
+    u = 2 * draws.uniform(1 + turns + ndim + 1) - 1
+    gamma, angles, scales, noise = u.split([1, turns, ndim, 1], dim=1)
+    images = adjust_gamma(images, settings.log_gamma * gamma[:, 0])
+    if settings.rotation or settings.scale:
+        radians = math.radians(settings.rotation) * angles
+        images = affine(images, radians, 1 + settings.scale * scales)
+    if settings.noise:
+        deviation = settings.noise * (noise[:, 0] + 1) / 2
+        images = images + _per_sample(deviation, images) * draws.normal_like(images)
+    return images
+
+
+def adjust_gamma(
+    images: Float[Tensor, "batch channel *space"], log_gamma: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch channel *space"]:
+    """Raise intensities in [0, 1] to the power `exp(log_gamma)`; 0 and 1 stay."""
+    return images.clamp(min=0) ** _per_sample(log_gamma.exp(), images)
+
+
+def affine(
+    images: Float[Tensor, "batch channel *space"],
+    radians: Float[Tensor, "batch turn"],
+    scales: Float[Tensor, "batch axis"],
+) -> Float[Tensor, "batch channel *space"]:
+    """Scale, then rotate about the centre, in voxels; linear, with 0 outside.
+
+    Args:
+        images: any unit, background at 0.
+        radians: one angle in 2D, one about each axis in 3D.
+        scales: per axis, above 1 enlarges.
+    """
+    space = images.shape[2:]
+    forward = rotation_matrix(radians) * scales[:, None, :]
+    # Sampling asks where a voxel of the result comes from, in coordinates from -1 to 1 with the
+    # last axis first; a voxel along axis i is 2 / size_i of them.
+    size = torch.tensor(space, dtype=images.dtype, device=images.device)
+    inverse = torch.linalg.inv(forward.to(images.dtype)) * (size[None, :] / size[:, None])
+    theta = F.pad(inverse.flip(1, 2), (0, 1))
+    grid = F.affine_grid(theta, [len(images), 1, *space], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def rotation_matrix(radians: Float[Tensor, "batch turn"]) -> Float[Tensor, "batch axis axis"]:
+    """Rotation by one angle in the plane, or by three about the axes in turn, in space."""
+    if radians.shape[1] == 1:
+        return _plane_rotation(radians[:, 0], 0, 1, 2)
+    matrix = _plane_rotation(radians[:, 0], 1, 2, 3)
+    matrix = matrix @ _plane_rotation(radians[:, 1], 2, 0, 3)
+    return matrix @ _plane_rotation(radians[:, 2], 0, 1, 3)
+
+
+def _plane_rotation(angle: Tensor, first: int, second: int, ndim: int) -> Tensor:
+    matrix = torch.eye(ndim, dtype=angle.dtype, device=angle.device).repeat(len(angle), 1, 1)
+    matrix[:, first, first] = matrix[:, second, second] = angle.cos()
+    matrix[:, first, second] = -angle.sin()
+    matrix[:, second, first] = angle.sin()
+    return matrix
+
+
+def _per_sample(values: Tensor, images: Tensor) -> Tensor:
+    return values.to(images.dtype).view(-1, *(1,) * (images.ndim - 1))
