@@ -1,0 +1,283 @@
+"""Evaluate an embedding: linear classifiers on it and on its controls, over the same folds.
+
+DIR/
+  metrics.json          the contract: protocol, label, n, classes, folds, mean, std, controls
+  predictions.parquet   a row per tested subject: fold, label, decision scores of all
+  map.csv               the embedding in two dimensions: subject, label, x, y
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.errors import EvaluationError, RunError
+from vitaepp.evaluate.classifier import Protocol, fit, outer_folds
+from vitaepp.evaluate.labels import Class, Labels, read_labels, require_in_both, require_members
+from vitaepp.evaluate.map import embedding_map, map_rows
+from vitaepp.evaluate.scores import fold_scores, spread
+from vitaepp.files import atomic_path, write_json
+from vitaepp.progress import say, track
+from vitaepp.runfolder import RunFolder
+
+#: Name of the embedding itself, beside those of its controls, in predictions.parquet.
+METHOD = "method"
+
+_Array = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    train: npt.NDArray[np.intp]
+    test: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One set of features, measured: scores and decisions per fold, and the C of each."""
+
+    folds: list[dict[str, float]]
+    decisions: list[npt.NDArray[np.float64]]
+    chosen: list[float]
+
+    def to_json(self) -> dict[str, Any]:
+        mean, std = spread(self.folds)
+        return {"folds": self.folds, "mean": mean, "std": std, "C": self.chosen}
+
+
+def evaluate(
+    embeddings: str | os.PathLike[str],
+    label: str,
+    out: str | os.PathLike[str],
+    protocol: Protocol | None = None,
+    seed: int = 0,
+    folds: int = 5,
+) -> dict[str, Any]:
+    """Measure with a linear classifier how much an embedding tells about a label.
+
+    Protocol `svm` is the paper's for 3D: a linear SVM in stratified five-fold nested
+    cross-validation, 20 % of each training part held out to choose C, refit on all of it. Protocol
+    `linear` is the paper's for 2D: a linear probe (multinomial logistic regression) on given train
+    and test splits, 20 % of train held out for its C; subjects of any other split take no part.
+    Features are standardised on the training part. AUC is taken from the decision function;
+    sensitivity and specificity, with two classes, at its zero.
+
+    The controls that lie beside the embeddings, an untrained encoder and raw intensities (reduced
+    by PCA inside each training part), go through the very same folds.
+
+    Args:
+        embeddings: Parquet file of `vitaepp embed`.
+        label: column of classes; subjects where it is empty are left out.
+        out: folder for metrics.json, predictions.parquet and map.csv. Where the embeddings name
+            the run that made them and `out` is outside it, the run gets a copy under
+            `evaluation/LABEL-PROTOCOL/` for its report.
+        protocol: `svm` or `linear`; unset, `linear` where labelled subjects are split into train
+            and test, else `svm`.
+        seed: draws the folds and the held-out parts.
+        folds: outer folds of `svm`.
+
+    Returns:
+        What metrics.json holds. Standard deviations are the sample's over folds, None for one fold.
+
+    Raises:
+        EvaluationError: the file, the label or the splits do not allow the evaluation.
+
+    Source:
+        Prabhakar et al. 2023, section 4, "Evaluation strategy, classifier, and metrics".
+    """
+    path = Path(embeddings)
+    if folds < 2:
+        raise EvaluationError(f"folds={folds}: cross-validation needs at least 2")
+    if protocol not in (None, "svm", "linear"):
+        raise EvaluationError(f"no protocol {protocol!r}; known are linear, svm")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise EvaluationError(f"{out}: is a file; --out names a folder")
+    embedded = _sorted_by_subject(Embeddings.load(path), path)
+    labels = read_labels(embedded.table, label)
+    if labels.missing:
+        say(
+            f"{labels.missing} of {len(embedded.table)} subjects have no {label}; they are left out"
+        )
+    splits = embedded.table["split"].fillna("").astype(str).to_numpy()[labels.rows]
+    if protocol is None:
+        protocol = "linear" if {"train", "test"} <= set(splits) else "svm"
+    parts = _plan(protocol, labels, splits, folds, seed)
+    controls = _load_controls(path, embedded)
+    features = {METHOD: embedded.features} | {k: c.features for k, c in controls.items()}
+    tasks = [(name, k) for name in features for k in range(len(parts))]
+    measured = {name: _Measured([], [], []) for name in features}
+    for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
+        rows = features[name][labels.rows]
+        _measure(measured[name], protocol, rows, labels, parts[k], seed + k, pca=name == "raw")
+
+    shown = map_rows(len(labels.rows), seed=seed)
+    points, how = embedding_map(embedded.features[labels.rows[shown]], seed=seed)
+    subjects = embedded.table["subject"].to_numpy()[labels.rows]
+    used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
+    metrics = {
+        "protocol": protocol,
+        "label": label,
+        "n": len(used),
+        "classes": list(labels.classes),
+        "positive": labels.classes[1] if len(labels.classes) == 2 else None,
+        **measured[METHOD].to_json(),
+        "controls": {
+            name: {"what": CONTROLS[name], **measured[name].to_json()} for name in controls
+        },
+        "members": _members(labels, used),
+        "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
+        "left_out": {
+            "unlabelled": labels.missing,
+            "other splits": len(labels.rows) - len(used),
+        },
+        "features": int(embedded.features.shape[1]),
+        "std_is": "sample standard deviation over folds",
+        "map": how if len(shown) == len(labels.rows) else f"{how}, {len(shown)} random subjects",
+        "seed": seed,
+        "provenance": embedded.provenance,
+    }
+    predictions = _predictions(subjects, labels, parts, measured)
+    points_table = pd.DataFrame(
+        {
+            "subject": subjects[shown],
+            "label": [str(labels.values[i]) for i in shown],
+            "x": points[:, 0],
+            "y": points[:, 1],
+        }
+    )
+    for folder in _destinations(Path(out), embedded.provenance, label, protocol):
+        _write(folder, metrics, predictions, points_table)
+    return metrics
+
+
+def _plan(
+    protocol: Protocol, labels: Labels, splits: npt.NDArray[Any], folds: int, seed: int
+) -> list[_Fold]:
+    """Which labelled rows train and test in each fold, or an error where that cannot be."""
+    if protocol == "linear":
+        require_in_both(labels, list(splits))
+        return [_Fold(np.flatnonzero(splits == "train"), np.flatnonzero(splits == "test"))]
+    # With two folds, a training part is half a class, and must itself be split once more.
+    require_members(labels, folds if folds > 2 else 4)
+    fold_of = outer_folds(labels.codes, folds=folds, seed=seed)
+    return [_Fold(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)]
+
+
+def _sorted_by_subject(embedded: Embeddings, path: Path) -> Embeddings:
+    """Rows in the order of their subjects, so that folds are tied to them and not to the file."""
+    subjects = embedded.table["subject"].astype(str)
+    twice = subjects[subjects.duplicated()]
+    if len(twice):
+        raise EvaluationError(f"{path}: subject {twice.iloc[0]!r} is there twice; embed again")
+    order = np.argsort(subjects.to_numpy(dtype=object), kind="stable")
+    table = embedded.table.assign(subject=subjects).iloc[order].reset_index(drop=True)
+    return Embeddings(table, embedded.features[order], embedded.provenance)
+
+
+def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
+    controls = {}
+    for name in CONTROLS:
+        file = control_path(path, name)
+        if not file.is_file():
+            continue
+        control = _sorted_by_subject(Embeddings.load(file), file)
+        if list(control.table["subject"]) != list(embedded.table["subject"]):
+            raise EvaluationError(
+                f"{file}: holds other subjects than {path.name}; run vitaepp embed again, which "
+                "writes both"
+            )
+        controls[name] = control
+    missing = [CONTROLS[name] for name in CONTROLS if name not in controls]
+    if missing:
+        say(
+            f"no control beside {path}: {' and '.join(missing)}; a number without its controls "
+            "says nothing, vitaepp embed writes them"
+        )
+    return controls
+
+
+def _measure(
+    measured: _Measured,
+    protocol: Protocol,
+    features: _Array,
+    labels: Labels,
+    part: _Fold,
+    seed: int,
+    pca: bool,
+) -> None:
+    fitted = fit(protocol, features[part.train], labels.codes[part.train], seed=seed, pca=pca)
+    decision = fitted.decision(features[part.test])
+    measured.folds.append(fold_scores(labels.codes[part.test], decision))
+    measured.decisions.append(decision)
+    measured.chosen.append(fitted.C)
+
+
+def _members(labels: Labels, used: npt.NDArray[np.intp]) -> dict[str, int]:
+    counts = np.bincount(labels.codes[used], minlength=len(labels.classes))
+    return {str(c): int(n) for c, n in zip(labels.classes, counts, strict=True)}
+
+
+def score_columns(name: str, classes: list[Class] | tuple[Class, ...]) -> list[str]:
+    """Columns of predictions.parquet that hold the decision scores of one set of features.
+
+    >>> score_columns("raw", ["high", "low"]), score_columns("raw", [1, 2, 3])
+    (['raw'], ['raw:1', 'raw:2', 'raw:3'])
+    """
+    return [name] if len(classes) == 2 else [f"{name}:{c}" for c in classes]
+
+
+def _predictions(
+    subjects: npt.NDArray[Any],
+    labels: Labels,
+    parts: list[_Fold],
+    measured: Mapping[str, _Measured],
+) -> pd.DataFrame:
+    tested = np.concatenate([p.test for p in parts])
+    columns: dict[str, Any] = {
+        "subject": subjects[tested],
+        "fold": np.repeat(np.arange(len(parts)), [len(p.test) for p in parts]),
+        "label": [str(labels.values[i]) for i in tested],
+    }
+    for name, result in measured.items():
+        decisions = np.concatenate(result.decisions)
+        scores = decisions.reshape(len(tested), -1)
+        names = score_columns(name, labels.classes)
+        columns |= dict(zip(names, scores.T, strict=True))
+    return pd.DataFrame(columns)
+
+
+def _destinations(
+    out: Path, provenance: Mapping[str, Any], label: str, protocol: str
+) -> list[Path]:
+    """The folder that is asked for and, where the run that was embedded is there, one inside it."""
+    named = provenance.get("run")
+    if not isinstance(named, str):
+        return [out]
+    try:
+        run = RunFolder(named)
+    except RunError:
+        return [out]
+    if run.holds(out):
+        return [out]
+    safe = re.sub(r"[^\w.+-]+", "_", label).strip(".") or "label"
+    return [out, run.evaluation / f"{safe}-{protocol}"]
+
+
+def _write(
+    folder: Path, metrics: dict[str, Any], predictions: pd.DataFrame, points: pd.DataFrame
+) -> None:
+    with atomic_path(folder / "predictions.parquet") as temporary:
+        predictions.to_parquet(temporary, index=False)
+    with atomic_path(folder / "map.csv") as temporary:
+        points.to_csv(temporary, index=False)
+    # Last, because a report takes a folder for complete when it finds this file.
+    write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,149 @@
+"""Labels: a column of the embeddings as classes, or a line that says why it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.errors import EvaluationError, nearest
+
+#: A column of numbers with more distinct values than this may be a measurement, not classes.
+MOST_NUMERIC_CLASSES = 10
+
+Class = int | float | str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which rows are labelled, and with what.
+
+    Attributes:
+        name: the column.
+        rows: rows of the table that have a label.
+        codes: index into `classes` of each of these rows.
+        classes: the values in sort order, numbers by size and text by alphabet.
+        missing: number of rows without a label.
+    """
+
+    name: str
+    rows: npt.NDArray[np.intp]
+    codes: npt.NDArray[np.intp]
+    classes: tuple[Class, ...]
+    missing: int
+
+    @property
+    def values(self) -> list[Class]:
+        """The label of each labelled row."""
+        return [self.classes[code] for code in self.codes]
+
+
+def read_labels(table: pd.DataFrame, name: str) -> Labels:
+    """Take a column of a table as classes.
+
+    Empty cells, empty text and non-finite numbers are missing labels.
+
+    Args:
+        table: one row a subject, with `subject`, `split` and label columns.
+        name: the column that is asked for.
+
+    Raises:
+        EvaluationError: no such column, one class only, or a continuous quantity.
+    """
+    columns = [str(c) for c in table.columns if c not in ("subject", "split")]
+    if name not in columns:
+        hint = nearest(name, columns) if columns else "the embeddings have no label column"
+        raise EvaluationError(f"no label column {name!r}; {hint}")
+    values = [_plain(value) for value in table[name].tolist()]
+    rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)
+    given = [value for value in values if value is not None]
+    if not given:
+        raise EvaluationError(f"label {name!r} is empty for all {len(values)} subjects")
+    if any(isinstance(value, str) for value in given):
+        given = [str(value) for value in given]
+    classes = tuple(sorted(set(given)))
+    if len(classes) == 1:
+        raise EvaluationError(
+            f"label {name!r} has one class only ({classes[0]!r} for all {len(given)} labelled "
+            "subjects); a classifier needs at least two"
+        )
+    if _looks_continuous(classes, len(given)):
+        middle = float(np.median([float(value) for value in given]))
+        raise EvaluationError(
+            f"label {name!r} looks continuous ({len(classes)} different values in {len(given)} "
+            f"subjects); evaluate classifies, so add a column of classes, for example "
+            f"{name} above {middle:.4g} or not"
+        )
+    code = {value: i for i, value in enumerate(classes)}
+    codes = np.array([code[value] for value in given], dtype=np.intp)
+    return Labels(name, rows, codes, classes, len(values) - len(given))
+
+
+def require_members(labels: Labels, at_least: int) -> None:
+    """Refuse labels where a class is too small to be split over the folds.
+
+    Raises:
+        EvaluationError: naming the class, its members and what is needed.
+    """
+    counts = np.bincount(labels.codes, minlength=len(labels.classes))
+    few = int(counts.argmin())
+    if counts[few] < at_least:
+        raise EvaluationError(
+            f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} subjects, "
+            f"but the folds need at least {at_least} of each class; join classes, label more "
+            "subjects, or ask for fewer folds"
+        )
+
+
+def require_in_both(labels: Labels, splits: Sequence[str]) -> None:
+    """Refuse a train and test split where a class is missing from one of them.
+
+    Args:
+        labels: of all labelled subjects.
+        splits: `train`, `test` or else, of each labelled subject.
+
+    Raises:
+        EvaluationError: naming the split and the class.
+    """
+    names = np.array(splits, dtype=object)
+    for split, at_least in (("train", 2), ("test", 1)):
+        counts = np.bincount(labels.codes[names == split], minlength=len(labels.classes))
+        if not counts.any():
+            raise EvaluationError(
+                f"no subject labelled {labels.name!r} is in split {split!r}; protocol linear needs "
+                "train and test, without them use svm"
+            )
+        few = int(counts.argmin())
+        if counts[few] < at_least:
+            raise EvaluationError(
+                f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} subjects "
+                f"in split {split!r}, and needs at least {at_least}; split the classes evenly, or "
+                "use protocol svm"
+            )
+
+
+def _plain(value: Any) -> Class | None:
+    """A cell as a plain integer, number or text; None where it is missing."""
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value))
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        if not np.isfinite(value):
+            return None
+        return int(value) if float(value).is_integer() else float(value)
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    text = str(value).strip()
+    return text or None
+
+
+def _looks_continuous(classes: Sequence[Class], n: int) -> bool:
+    if any(isinstance(value, str) for value in classes) or len(classes) <= MOST_NUMERIC_CLASSES:
+        return False
+    fractional = any(isinstance(value, float) for value in classes)
+    return fractional or len(classes) > n / 5

@@ -1,0 +1,96 @@
+"""Scores of a classifier on one fold, and their mean and spread over folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+#: What is measured in every fold, in the order of metrics.json.
+METRICS = ("auc", "sensitivity", "specificity", "accuracy")
+
+
+def fold_scores(codes: npt.NDArray[np.intp], decision: npt.NDArray[np.float64]) -> dict[str, float]:
+    """AUC, sensitivity, specificity and accuracy of decision scores.
+
+    With two classes the second is the positive one and the decision is positive above zero. With
+    more, each class is held against the rest: the AUC of its own score, and the sensitivity and
+    specificity of choosing it because its score is the largest; all averaged over classes with
+    equal weight (macro).
+
+    Args:
+        codes: `(subject,)`, the true class; every class must occur.
+        decision: `(subject,)` for two classes, `(subject, class)` for more.
+
+    Returns:
+        The four metrics, each in [0, 1].
+
+    Example:
+        >>> fold_scores(np.array([0, 0, 1, 1]), np.array([-2.0, 0.5, 0.4, 3.0]))
+        {'auc': 0.75, 'sensitivity': 1.0, 'specificity': 0.5, 'accuracy': 0.75}
+    """
+    predicted = predicted_codes(decision)
+    if decision.ndim == 1:
+        return {
+            "auc": auc(codes == 1, decision),
+            "sensitivity": float(np.mean(predicted[codes == 1] == 1)),
+            "specificity": float(np.mean(predicted[codes == 0] == 0)),
+            "accuracy": float(np.mean(predicted == codes)),
+        }
+    classes = range(decision.shape[1])
+    return {
+        "auc": float(np.mean([auc(codes == c, decision[:, c]) for c in classes])),
+        "sensitivity": float(np.mean([np.mean(predicted[codes == c] == c) for c in classes])),
+        "specificity": float(np.mean([np.mean(predicted[codes != c] != c) for c in classes])),
+        "accuracy": float(np.mean(predicted == codes)),
+    }
+
+
+def predicted_codes(decision: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """The class that decision scores choose: above zero with two classes, else the largest.
+
+    Args:
+        decision: `(subject,)` or `(subject, class)`.
+    """
+    if decision.ndim == 1:
+        return (decision > 0).astype(np.intp)
+    return decision.argmax(axis=1)
+
+
+def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float:
+    """Area under the ROC curve: how often a positive outscores a negative, ties counting half.
+
+    Computed from ranks (Mann and Whitney 1947), exactly.
+
+    Args:
+        positive: `(subject,)`, with both values present.
+        score: `(subject,)`, larger for more positive.
+
+    Example:
+        >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.9]))
+        0.75
+    """
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    rank = (last - (counts - 1) / 2)[inverse]
+    n = int(positive.sum())
+    wins = float(rank[positive].sum()) - n * (n + 1) / 2
+    return float(wins / (n * (len(score) - n)))
+
+
+def spread(
+    folds: Sequence[Mapping[str, float]],
+) -> tuple[dict[str, float], dict[str, float | None]]:
+    """Mean and standard deviation over folds, per metric.
+
+    The deviation is the sample's (divided by folds - 1); of a single fold there is none, and it is
+    None rather than a zero that would claim certainty.
+    """
+    mean: dict[str, float] = {}
+    std: dict[str, float | None] = {}
+    for name in METRICS:
+        values = [fold[name] for fold in folds]
+        mean[name] = float(np.mean(values))
+        std[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return mean, std

@@ -1,0 +1,126 @@
+"""The result in words and in a small table: which is ahead, the embedding or its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vitaepp.embeddings import CONTROLS
+from vitaepp.evaluate.scores import METRICS
+
+_METHODS = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
+_CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results table.
+
+    Attributes:
+        key: `method` or the control's name.
+        name: what it is called in print.
+        mean: each metric's mean over folds, in [0, 1].
+        std: each metric's sample standard deviation, None for a single fold.
+        folds: the metrics of each fold.
+    """
+
+    key: str
+    name: str
+    mean: Mapping[str, float]
+    std: Mapping[str, float | None]
+    folds: tuple[Mapping[str, float], ...]
+
+    def text(self, metric: str) -> str:
+        """A metric as `0.846 ± 0.034`, or `0.846` where there is one fold only."""
+        std = self.std[metric]
+        return f"{self.mean[metric]:.3f}" + ("" if std is None else f" ± {std:.3f}")
+
+
+def method_name(metrics: Mapping[str, Any]) -> str:
+    """What the embedding is called in print, from its provenance."""
+    method = (metrics.get("provenance") or {}).get("method")
+    return _METHODS.get(str(method), str(method)) if method else "embedding"
+
+
+def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
+    """The embedding and its controls, from the content of a metrics.json."""
+    found = [("method", method_name(metrics), metrics)]
+    controls = metrics.get("controls") or {}
+    found += [(k, _CONTROLS[k], controls[k]) for k in CONTROLS if k in controls]
+    return [
+        Row(key, name, part["mean"], part["std"], tuple(part["folds"])) for key, name, part in found
+    ]
+
+
+def leading_metric(metrics: Mapping[str, Any]) -> str:
+    """What is compared first: AUC in cross-validation, accuracy on a test split."""
+    return "accuracy" if metrics["protocol"] == "linear" else "auc"
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """One sentence that says which is ahead, and whether the lead exceeds the spread.
+
+    Folds are shared, so that differences are taken fold by fold; a lead within one standard
+    deviation of them is called a tie. This is a description, not a significance test.
+    """
+    rows = summary_rows(metrics)
+    metric = leading_metric(metrics)
+    title = "AUC" if metric == "auc" else metric
+    first, *rest = sorted(rows, key=lambda row: -row.mean[metric])
+    if len(rows) == 1:
+        return (
+            f"{first.name} reaches {title} {first.text(metric)}, but has no control beside it: "
+            "whether training helped cannot be said."
+        )
+    second = rest[0]
+    lead = first.mean[metric] - second.mean[metric]
+    if lead < 5e-4:
+        return f"{first.name} and {second.name} are level at {title} {first.mean[metric]:.3f}."
+    sentence = (
+        f"{first.name} is ahead of {second.name} by {lead:.3f} {title} "
+        f"({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
+    )
+    if len(first.folds) < 2:
+        chance = _binomial_deviation(metrics, second.mean["accuracy"])
+        if metric == "accuracy" and chance is not None and lead < 2 * chance:
+            return f"{sentence}, which a test set of this size does not tell from chance."
+        return f"{sentence}, on one test split."
+    differences = [a[metric] - b[metric] for a, b in zip(first.folds, second.folds, strict=True)]
+    centre = sum(differences) / len(differences)
+    deviation = (sum((d - centre) ** 2 for d in differences) / (len(differences) - 1)) ** 0.5
+    wins = sum(d > 0 for d in differences)
+    if lead < deviation:
+        return (
+            f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
+            "no clear winner."
+        )
+    return f"{sentence}, and in {wins} of {len(differences)} folds."
+
+
+def summary_table(metrics: Mapping[str, Any]) -> str:
+    """A plain-text table of the embedding and its controls, and the sentence of `verdict`.
+
+    Args:
+        metrics: what `evaluate` returned, or the content of a metrics.json.
+    """
+    rows = summary_rows(metrics)
+    header = ["", "AUC", *(m for m in METRICS if m != "auc")]
+    cells = [[row.name, *(row.text(m) for m in METRICS)] for row in rows]
+    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in pairs)
+        for line in [header, *cells]
+        for pairs in [list(enumerate(zip(line, widths, strict=True)))]
+    ]
+    lines.insert(1, "─" * len(lines[0]))
+    return "\n".join([*lines, "", verdict(metrics)])
+
+
+def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:
+    """Standard deviation of an accuracy measured on the test subjects, by chance alone."""
+    sizes = metrics.get("sizes") or []
+    tested = sum(int(size["test"]) for size in sizes)
+    if not tested:
+        return None
+    return float((accuracy * (1 - accuracy) / tested) ** 0.5)

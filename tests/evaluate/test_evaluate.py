@@ -1,0 +1,450 @@
+"""Evaluation: nothing of a test fold reaches training, and the numbers are scikit-learn's."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluate import evaluate, summary_rows, summary_table, verdict
+from vitaepp.evaluate.classifier import fit, hold_out, outer_folds
+from vitaepp.evaluate.labels import read_labels
+from vitaepp.evaluate.map import embedding_map
+from vitaepp.evaluate.scores import fold_scores, spread
+
+
+@pytest.fixture(autouse=True)
+def quick_map(request, monkeypatch):
+    """t-SNE has its own test; elsewhere its seconds would measure nothing."""
+    if "with_map" not in request.keywords.get("usefixtures", ()):
+        flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
+        monkeypatch.setattr("vitaepp.evaluate.evaluation.embedding_map", flat)
+
+
+def cohort(n=60, d=12, classes=("high", "low"), signal=1.0, seed=0, split=""):
+    random = np.random.default_rng(seed)
+    codes = np.arange(n) % len(classes)
+    centres = random.normal(size=(len(classes), d)) * signal
+    features = (centres[codes] + random.normal(size=(n, d))).astype(np.float32)
+    subjects = [f"s{i:03d}" for i in random.permutation(n)]
+    labels = pd.Series([classes[c] for c in codes])
+    table = pd.DataFrame({"subject": subjects, "grade": labels, "split": split})
+    return Embeddings(table, features, {"method": "vitae++"})
+
+
+def with_controls(path, embedded, seed=1):
+    embedded.save(path)
+    random = np.random.default_rng(seed)
+    for name in ("untrained", "raw"):
+        noise = random.normal(size=(len(embedded.table), 30)).astype(np.float32)
+        Embeddings(embedded.table, noise, {}).save(control_path(path, name))
+    return path
+
+
+def test_every_fold_equals_a_plain_scikit_learn_script(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort(n=61, signal=0.5))
+    metrics = evaluate(path, "grade", tmp_path / "out", seed=3)
+
+    frame = pd.read_parquet(path).sort_values("subject", ignore_index=True)
+    raw = pd.read_parquet(tmp_path / "e.raw.parquet").sort_values("subject", ignore_index=True)
+    y = (frame["grade"] == "low").to_numpy().astype(int)
+    X = frame.filter(regex=r"^f\d+$").to_numpy(np.float64)
+    R = raw.filter(regex=r"^f\d+$").to_numpy(np.float64)
+    outer = StratifiedKFold(5, shuffle=True, random_state=3)
+    for k, (train, test) in enumerate(outer.split(X, y)):
+        inner, held = hold_out(y[train], seed=3 + k)
+
+        def run(fit_rows, score_rows, C, data, components):
+            a, b = data[fit_rows], data[score_rows]
+            if components:
+                pca = PCA(components, svd_solver="full").fit(a)
+                a, b = pca.transform(a), pca.transform(b)
+            scaler = StandardScaler().fit(a)
+            svm = SVC(kernel="linear", C=C / a.shape[1], class_weight="balanced")
+            return svm.fit(scaler.transform(a), y[fit_rows]).decision_function(scaler.transform(b))
+
+        for result, data, pca in ((metrics, X, False), (metrics["controls"]["raw"], R, True)):
+            best, chosen = (-1.0,), None
+            for C in (1, 3, 10, 30, 100, 300):
+                few = min(64, len(inner) // 2, data.shape[1]) if pca else None
+                scores = run(train[inner], train[held], C, data, few)
+                truth = y[train[held]]
+                balanced = np.mean([recall_score(truth, scores > 0, pos_label=p) for p in (0, 1)])
+                value = (round(roc_auc_score(truth, scores), 9), round(balanced, 9))
+                if value > best:
+                    best, chosen = value, C
+            few = min(64, len(train) // 2, data.shape[1]) if pca else None
+            scores = run(train, test, chosen, data, few)
+            expected = {
+                "auc": roc_auc_score(y[test], scores),
+                "sensitivity": recall_score(y[test], scores > 0),
+                "specificity": recall_score(y[test], scores > 0, pos_label=0),
+                "accuracy": accuracy_score(y[test], scores > 0),
+            }
+            assert result["folds"][k] == pytest.approx(expected)
+    aucs = [fold["auc"] for fold in metrics["folds"]]
+    assert metrics["mean"]["auc"] == pytest.approx(np.mean(aucs))
+    assert metrics["std"]["auc"] == pytest.approx(np.std(aucs, ddof=1))
+
+
+def test_shuffled_labels_are_at_chance_and_the_label_itself_is_perfect(tmp_path):
+    means = []
+    for seed in range(12):
+        embedded = cohort(n=80, d=40, signal=1.0, seed=seed)
+        shuffled = np.random.default_rng(100 + seed).permutation(embedded.table["grade"])
+        Embeddings(embedded.table.assign(grade=shuffled), embedded.features, {}).save(
+            tmp_path / "shuffled.parquet"
+        )
+        means.append(
+            evaluate(tmp_path / "shuffled.parquet", "grade", tmp_path / "o")["mean"]["auc"]
+        )
+    # The AUC of 80 subjects without signal deviates by about 0.065; the mean of 12 by 0.02.
+    assert abs(np.mean(means) - 0.5) < 0.06
+
+    embedded = cohort(n=40)
+    truth = (embedded.table["grade"] == "low").to_numpy()[:, None].astype(np.float32)
+    Embeddings(embedded.table, truth, {}).save(tmp_path / "oracle.parquet")
+    oracle = evaluate(tmp_path / "oracle.parquet", "grade", tmp_path / "o")
+    assert oracle["mean"] == {"auc": 1, "sensitivity": 1, "specificity": 1, "accuracy": 1}
+    assert oracle["std"]["auc"] == 0
+
+
+@pytest.mark.parametrize("pca", [False, True])
+@pytest.mark.parametrize("protocol", ["svm", "linear"])
+def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, protocol, pca):
+    split = ["test" if i % 5 == 0 else "train" for i in range(60)]
+    embedded = cohort(split=split, d=40)
+    # A second feature names the row, so that spies see which rows reach a fit.
+    features = np.column_stack([embedded.features, np.arange(60)]).astype(np.float32)
+    path = tmp_path / "e.parquet"
+    Embeddings(embedded.table, features, {}).save(path)
+    if pca:
+        Embeddings(embedded.table, features, {}).save(control_path(path, "raw"))
+    seen = []
+
+    def spy(kind, method):
+        original = getattr(kind, method)
+
+        def watched(self, X, *rest, **named):
+            if X.shape[1] == features.shape[1]:
+                seen.append(set(np.rint(X[:, -1]).astype(int)))
+            return original(self, X, *rest, **named)
+
+        monkeypatch.setattr(kind, method, watched)
+
+    spy(StandardScaler, "fit")
+    spy(PCA, "fit_transform")
+    metrics = evaluate(path, "grade", tmp_path / "out", protocol=protocol)
+    predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    row_of = {s: i for i, s in enumerate(embedded.table["subject"])}
+    tested = [
+        {row_of[s] for s in part["subject"]} for _, part in predictions.groupby("fold", sort=True)
+    ]
+    assert len(seen) == 2 * len(tested) * (2 if pca else 1)
+    per_fold = np.tile(np.repeat(np.arange(len(tested)), 2), 2 if pca else 1)
+    for rows, fold in zip(seen, per_fold, strict=True):
+        assert not rows & tested[fold]
+    sizes = [len(rows) for rows in seen[:2]]
+    assert sizes[1] == metrics["sizes"][0]["train"]
+    assert sizes[0] == pytest.approx(0.8 * sizes[1], abs=2)
+
+
+def test_perturbing_one_test_subject_changes_no_other_score_of_its_fold(tmp_path):
+    embedded = cohort(signal=0.4)
+    path = with_controls(tmp_path / "e.parquet", embedded)
+    evaluate(path, "grade", tmp_path / "a")
+    before = pd.read_parquet(tmp_path / "a" / "predictions.parquet")
+    victim = before["subject"].iloc[0]
+    features = embedded.features.copy()
+    features[embedded.table["subject"] == victim] += 1000
+    Embeddings(embedded.table, features, {}).save(path)
+    evaluate(path, "grade", tmp_path / "b")
+    after = pd.read_parquet(tmp_path / "b" / "predictions.parquet")
+    same = (before["fold"] == before["fold"].iloc[0]) & (before["subject"] != victim)
+    pd.testing.assert_frame_equal(before[same], after[same])
+    others = before["fold"] != before["fold"].iloc[0]
+    assert not np.allclose(before[others]["method"], after[others]["method"])
+
+
+def test_the_order_of_rows_changes_nothing(tmp_path):
+    embedded = cohort(signal=0.4)
+    path = with_controls(tmp_path / "e.parquet", embedded)
+    first = evaluate(path, "grade", tmp_path / "a")
+    for name in (None, "untrained", "raw"):
+        file = path if name is None else control_path(path, name)
+        loaded = Embeddings.load(file)
+        order = np.random.default_rng(len(str(name))).permutation(len(loaded.table))
+        table = loaded.table.iloc[order].reset_index(drop=True)
+        Embeddings(table, loaded.features[order], loaded.provenance).save(file)
+    assert evaluate(path, "grade", tmp_path / "b") == first
+    for name in ("metrics.json", "predictions.parquet", "map.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_controls_go_through_the_same_folds(tmp_path):
+    embedded = cohort(signal=0.4)
+    path = tmp_path / "e.parquet"
+    embedded.save(path)
+    embedded.save(control_path(path, "untrained"))
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    assert metrics["controls"]["untrained"]["folds"] == metrics["folds"]
+    assert set(metrics["controls"]) == {"untrained"}
+    predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    assert (predictions["method"] == predictions["untrained"]).all()
+    assert sorted(predictions["subject"]) == sorted(embedded.table["subject"])
+
+
+def test_metrics_json_keeps_the_contract(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort())
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written == metrics
+    names = {"auc", "sensitivity", "specificity", "accuracy"}
+    for part in (written, written["controls"]["untrained"], written["controls"]["raw"]):
+        assert len(part["folds"]) == 5
+        for scores in (*part["folds"], part["mean"], part["std"]):
+            assert set(scores) == names
+            assert all(0 <= value <= 1 for value in scores.values())
+    assert (written["protocol"], written["label"], written["n"]) == ("svm", "grade", 60)
+    assert (written["classes"], written["positive"]) == (["high", "low"], "low")
+    points = pd.read_csv(tmp_path / "out" / "map.csv")
+    assert list(points.columns) == ["subject", "label", "x", "y"]
+    assert len(points) == 60
+    assert [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")] == []
+
+
+def test_three_classes_are_held_one_against_the_rest(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort(n=90, classes=(1, 2, 10), signal=0.8))
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    assert (metrics["classes"], metrics["positive"]) == ([1, 2, 10], None)
+    predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
+    for k, part in predictions.groupby("fold"):
+        scores = part[["method:1", "method:2", "method:10"]].to_numpy()
+        truth = part["label"].map({"1": 0, "2": 1, "10": 2}).to_numpy()
+        chosen = scores.argmax(axis=1)
+        macro = np.mean([roc_auc_score(truth == c, scores[:, c]) for c in range(3)])
+        assert metrics["folds"][k]["auc"] == pytest.approx(macro)
+        recall = recall_score(truth, chosen, average="macro")
+        assert metrics["folds"][k]["sensitivity"] == pytest.approx(recall)
+        assert metrics["folds"][k]["accuracy"] == pytest.approx(np.mean(truth == chosen))
+    assert metrics["mean"]["auc"] > 0.8 > metrics["controls"]["raw"]["mean"]["auc"]
+
+
+def test_the_linear_probe_trains_on_train_and_is_scored_on_test(tmp_path):
+    split = ["test", "train", "train", "val", "train", "test"] * 20
+    embedded = cohort(n=120, classes=("a", "b", "c", "d"), signal=0.7, split=split)
+    path = with_controls(tmp_path / "e.parquet", embedded)
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    assert metrics["protocol"] == "linear"
+    assert metrics["sizes"] == [{"train": 60, "test": 40}]
+    assert (metrics["n"], metrics["left_out"]) == (100, {"unlabelled": 0, "other splits": 20})
+    assert metrics["std"] == dict.fromkeys(metrics["mean"])
+
+    table = embedded.table.sort_values("subject")
+    X = embedded.features[table.index].astype(np.float64)
+    y = table["grade"].map(dict(zip("abcd", range(4), strict=True))).to_numpy()
+    train, test = (table["split"] == "train").to_numpy(), (table["split"] == "test").to_numpy()
+    scaler = StandardScaler().fit(X[train])
+    probe = LogisticRegression(C=metrics["C"][0], max_iter=500)
+    probe.fit(scaler.transform(X[train]), y[train])
+    expected = probe.score(scaler.transform(X[test]), y[test])
+    assert metrics["folds"][0]["accuracy"] == pytest.approx(expected)
+    auc = roc_auc_score(
+        y[test],
+        probe.predict_proba(scaler.transform(X[test])),
+        multi_class="ovr",
+    )
+    assert metrics["folds"][0]["auc"] == pytest.approx(auc, abs=0.05)
+
+
+def test_unlabelled_subjects_are_left_out_and_counted(tmp_path, capsys):
+    embedded = cohort()
+    grade = embedded.table["grade"].astype(object)
+    grade.iloc[:7] = [None, np.nan, "", " ", pd.NA, None, None]
+    Embeddings(embedded.table.assign(grade=grade), embedded.features, {}).save(
+        tmp_path / "e.parquet"
+    )
+    metrics = evaluate(tmp_path / "e.parquet", "grade", tmp_path / "out")
+    assert metrics["n"] == 53
+    assert metrics["left_out"]["unlabelled"] == 7
+    said = capsys.readouterr().err
+    assert "7 of 60 subjects have no grade" in said
+    assert "without its controls says nothing" in said
+
+
+def test_whole_numbers_with_gaps_are_still_whole_numbers():
+    table = pd.DataFrame({"subject": list("abcd"), "idh": [1.0, np.nan, 0.0, 1.0], "split": ""})
+    labels = read_labels(table, "idh")
+    assert labels.classes == (0, 1)
+    assert labels.rows.tolist() == [0, 2, 3]
+    assert labels.codes.tolist() == [1, 0, 1]
+    assert labels.values == [1, 0, 1]
+
+
+def changed(**columns):
+    embedded = cohort()
+    return Embeddings(embedded.table.assign(**columns), embedded.features, {})
+
+
+@pytest.mark.parametrize(
+    ("embedded", "arguments", "message"),
+    [
+        (cohort(), {"label": "grad"}, "no label column 'grad'; did you mean grade?"),
+        (changed(grade="high"), {}, "one class only"),
+        (changed(grade=None), {}, "empty for all 60 subjects"),
+        (changed(grade=["rare"] * 4 + ["common"] * 56), {}, "class 'rare' has 4 subjects.*5"),
+        (changed(grade=np.linspace(0.1, 80, 60)), {}, "looks continuous .60 different values"),
+        (changed(grade=np.arange(60)), {}, "looks continuous"),
+        (changed(subject="same"), {}, "'same' is there twice"),
+        (cohort(), {"protocol": "linear"}, "no subject labelled 'grade' is in split 'train'"),
+        (
+            changed(split=["train"] * 40 + ["test"] * 20, grade=["a"] * 40 + ["b"] * 20),
+            {},
+            "class 'b' has 0 subjects in split 'train'",
+        ),
+        (cohort(), {"protocol": "tree"}, "no protocol 'tree'; known are linear, svm"),
+        (cohort(), {"folds": 1}, "at least 2"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(tmp_path, embedded, arguments, message):
+    embedded.save(tmp_path / "e.parquet")
+    arguments = {"label": "grade", "out": tmp_path / "out"} | arguments
+    with pytest.raises(EvaluationError, match=message) as caught:
+        evaluate(tmp_path / "e.parquet", **arguments)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_controls_of_other_subjects_are_refused(tmp_path):
+    path = tmp_path / "e.parquet"
+    cohort().save(path)
+    cohort(n=50).save(control_path(path, "raw"))
+    with pytest.raises(
+        EvaluationError, match=r"e\.raw\.parquet: holds other subjects.*embed again"
+    ):
+        evaluate(path, "grade", tmp_path / "out")
+
+
+def test_the_run_gets_a_copy_unless_the_result_is_in_it(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("method: vitae++\n")
+    embedded = cohort()
+    table = embedded.table.rename(columns={"grade": "WHO grade/2021"})
+    path = tmp_path / "e.parquet"
+    Embeddings(table, embedded.features, {"run": str(run)}).save(path)
+    evaluate(path, "WHO grade/2021", tmp_path / "out")
+    copy = run / "evaluation" / "WHO_grade_2021-svm"
+    for name in ("metrics.json", "predictions.parquet", "map.csv"):
+        assert (copy / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    evaluate(path, "WHO grade/2021", run / "evaluation" / "mine")
+    assert sorted(p.name for p in (run / "evaluation").iterdir()) == ["WHO_grade_2021-svm", "mine"]
+
+    Embeddings(table, embedded.features, {"run": str(tmp_path / "gone")}).save(path)
+    evaluate(path, "WHO grade/2021", tmp_path / "alone")
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (4, 60), (33, 17), (5, 6, 7)])
+def test_held_out_rows_are_a_fifth_of_each_class(counts):
+    codes = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    inner, held = hold_out(codes, seed=1)
+    assert sorted([*inner, *held]) == list(range(sum(counts)))
+    for c, n in enumerate(counts):
+        assert (codes[held] == c).sum() == max(1, round(0.2 * n))
+        assert (codes[inner] == c).sum() >= 1
+    assert np.array_equal(hold_out(codes, seed=1)[1], held)
+    assert max(np.bincount(outer_folds(codes, folds=2, seed=0))) <= (sum(counts) + len(counts)) / 2
+
+
+def test_few_subjects_and_constant_features_do_not_break_anything(tmp_path):
+    embedded = cohort(n=10)
+    features = np.zeros((10, 3), np.float32)
+    Embeddings(embedded.table, features, {}).save(tmp_path / "e.parquet")
+    metrics = evaluate(tmp_path / "e.parquet", "grade", tmp_path / "out")
+    assert metrics["mean"]["auc"] == 0.5
+
+
+def test_scores_of_a_classifier_that_is_always_right_wrong_or_undecided():
+    codes = np.array([0, 0, 1, 1, 1])
+    sign = 2.0 * codes - 1
+    assert set(fold_scores(codes, sign).values()) == {1.0}
+    assert set(fold_scores(codes, -sign).values()) == {0.0}
+    undecided = fold_scores(codes, np.zeros(5))
+    assert undecided == {"auc": 0.5, "sensitivity": 0, "specificity": 1, "accuracy": 0.4}
+    mean, std = spread([undecided])
+    assert mean == undecided
+    assert std == dict.fromkeys(mean)
+
+
+def test_imbalance_does_not_silence_the_smaller_class():
+    random = np.random.default_rng(0)
+    codes = np.array([0] * 180 + [1] * 20)
+    features = random.normal(size=(200, 300)) + 0.25 * codes[:, None]
+    test = random.normal(size=(200, 300)) + 0.25 * codes[:, None]
+    scores = fold_scores(codes, fit("svm", features, codes, seed=0).decision(test))
+    assert scores["auc"] > 0.95
+    assert min(scores["sensitivity"], scores["specificity"]) > 0.7
+
+
+@pytest.mark.parametrize(("n", "how"), [(7, "PCA"), (40, "t-SNE")])
+def test_the_map_keeps_groups_together_and_is_the_same_every_time(n, how):
+    codes = np.arange(n) % 2
+    features = np.random.default_rng(0).normal(size=(n, 20)) + 8 * codes[:, None]
+    points, made = embedding_map(features, seed=0)
+    assert made.startswith(how)
+    assert points.shape == (n, 2)
+    assert np.isfinite(points).all()
+    assert np.array_equal(points, embedding_map(features, seed=0)[0])
+    centres = [points[codes == c].mean(axis=0) for c in (0, 1)]
+    nearer = [np.argmin([np.linalg.norm(p - c) for c in centres]) for p in points]
+    assert np.array_equal(nearer, codes)
+
+
+@pytest.mark.parametrize("shape", [(20, 1), (5, 1), (12, 4)])
+def test_the_map_of_degenerate_features_is_finite(shape):
+    assert np.isfinite(embedding_map(np.ones(shape), seed=0)[0]).all()
+    assert np.isfinite(embedding_map(np.arange(np.prod(shape)).reshape(shape), seed=0)[0]).all()
+
+
+def made_up(aucs, controls, protocol="svm"):
+    def part(values):
+        folds = [
+            dict.fromkeys(("auc", "sensitivity", "specificity", "accuracy"), v) for v in values
+        ]
+        mean, std = spread(folds)
+        return {"folds": folds, "mean": mean, "std": std}
+
+    extra = {name: part(values) for name, values in controls.items()}
+    facts = {"protocol": protocol, "provenance": {"method": "vitae++"}, "controls": extra}
+    return facts | part(aucs) | {"sizes": [{"train": 400, "test": 100}]}
+
+
+def test_the_verdict_tells_who_is_ahead_and_when_nobody_is():
+    ahead = made_up([0.8, 0.82, 0.81], {"untrained": [0.7, 0.71, 0.72], "raw": [0.6, 0.6, 0.6]})
+    assert "ViT-AE++ is ahead of untrained encoder by 0.100 AUC" in verdict(ahead)
+    assert "in 3 of 3 folds" in verdict(ahead)
+    behind = made_up([0.7, 0.71, 0.72], {"raw": [0.8, 0.82, 0.81]})
+    assert verdict(behind).startswith("raw intensities (PCA) is ahead of ViT-AE++")
+    unclear = made_up([0.9, 0.6, 0.75], {"raw": [0.6, 0.9, 0.7]})
+    assert "no clear winner" in verdict(unclear)
+    assert "has no control" in verdict(made_up([0.9, 0.8], {}))
+    assert "level" in verdict(made_up([0.9, 0.8], {"raw": [0.9, 0.8]}))
+    probe = made_up([0.80], {"raw": [0.77]}, protocol="linear")
+    assert "does not tell from chance" in verdict(probe)
+    assert "on one test split" in verdict(made_up([0.9], {"raw": [0.5]}, protocol="linear"))
+
+    table = summary_table(ahead).splitlines()
+    assert [row.key for row in summary_rows(ahead)] == ["method", "untrained", "raw"]
+    assert table[0].split() == ["AUC", "sensitivity", "specificity", "accuracy"]
+    assert table[2].startswith("ViT-AE++")
+    assert "0.810 ± 0.010" in table[2]
+    assert table[-1] == verdict(ahead)
