@@ -200,7 +200,7 @@ class OptimSettings(Section):
     warmup_epochs: float | None = Field(
         None, ge=0, description="Linear warm-up. Unset: 4 % of the epochs."
     )
-    weight_decay: float = Field(0.05, ge=0, description="None on biases, norms and tokens.")
+    weight_decay: float = Field(0.05, ge=0, description="None on biases and norms.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas.")
     clip_norm: float | None = Field(
         None, gt=0, description="Largest gradient norm. Unset: no limit."
@@ -228,7 +228,9 @@ class TrainerSettings(Section):
     precision: Literal["auto", "32", "bf16", "16"] = Field(
         "auto", description="auto: bf16 on a GPU that has it, else 32."
     )
-    checkpoint_every: int = Field(1, ge=1, description="Epochs between checkpoints.")
+    checkpoint_every: float = Field(
+        60.0, ge=0, description="Seconds between checkpoints, at the end of an epoch."
+    )
 
 
 class Recipe(Section):

@@ -17,6 +17,14 @@ from vitaepp.errors import RecipeError
 from vitaepp.nn.patches import patch_grid, patchify
 from vitaepp.nn.positions import sincos_positions
 
+#: Width, blocks and heads of the sizes that have names.
+SIZES = {
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+}
+
 
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017), fused."""

@@ -61,7 +61,6 @@ class VGG16(nn.Module):
         else:
             self._load(weights)
         self.requires_grad_(False)
-        self.eval()
 
     def forward(
         self, images: Float[Tensor, "batch channel height width"]

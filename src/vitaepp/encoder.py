@@ -1,0 +1,298 @@
+"""Encoder: the frozen feature extractor that people keep, and embedding a store with it.
+
+Example:
+    >>> from vitaepp import Encoder, Store            # doctest: +SKIP
+    >>> encoder = Encoder.from_pretrained("run")      # doctest: +SKIP
+    >>> features = encoder.embed(Store("store"))      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitaepp.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.errors import RecipeError, RunError, one_line
+from vitaepp.files import atomic_path, write_json
+from vitaepp.methods import encoder_shape
+from vitaepp.nn.transformer import VisionTransformer, pool
+from vitaepp.progress import track
+from vitaepp.recipe import Recipe
+from vitaepp.runfolder import RunFolder
+from vitaepp.store import Store, StoreInfo
+from vitaepp.views import standardize
+
+FORMAT = 1
+
+#: The raw-intensity control keeps at most this many values an image; larger images are averaged.
+RAW_VALUES = 8192
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is and what it expects.
+
+    Attributes:
+        method: method that trained it, or `untrained`.
+        modalities: channels, in order.
+        shape: arguments of `VisionTransformer`.
+        pool: `mean` or `cls`.
+        normalize: voxels whose mean and deviation z-score a channel: `crop` or `foreground`.
+    """
+
+    method: str
+    modalities: tuple[str, ...]
+    shape: dict[str, Any]
+    pool: str
+    normalize: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, info: StoreInfo, method: str | None = None) -> EncoderConfig:
+        """The encoder that a recipe makes of a store's images."""
+        return cls(
+            method=method or recipe.method,
+            modalities=info.modalities,
+            shape=encoder_shape(recipe, len(info.modalities), info.size),
+            pool=recipe.model.pool,
+            normalize=recipe.views.normalize,
+        )
+
+
+class Encoder(nn.Module):
+    """Images to features: normalise, encode every patch, pool.
+
+    Attributes:
+        config: what it is and what it expects.
+        backbone: the network; fine-tune it as you like.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = VisionTransformer(**config.shape)
+
+    @classmethod
+    def untrained(cls, recipe: Recipe, info: StoreInfo) -> Encoder:
+        """The encoder that training with this recipe starts from: the honest control."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return cls(EncoderConfig.of(recipe, info, method="untrained")).eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str]) -> Encoder:
+        """Load an encoder from a run folder, or from its `encoder` folder.
+
+        Raises:
+            RunError: there is none, or it is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder = Path(path)
+        if (folder / "recipe.yaml").is_file():
+            folder = RunFolder(folder).encoder
+            if not folder.is_dir():
+                raise RunError(
+                    f"{path}: training has not ended; go on with vitaepp pretrain --resume"
+                )
+        config_file, weights = folder / "config.json", folder / "model.safetensors"
+        if not config_file.is_file() or not weights.is_file():
+            what = "no encoder (config.json and model.safetensors) in it"
+            raise RunError(f"{folder}: {what if folder.is_dir() else 'no such run or encoder'}")
+        try:
+            values = json.loads(config_file.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise RunError(f"{folder}: made by another version of vitaepp")
+            values["modalities"] = tuple(values["modalities"])
+            encoder = cls(EncoderConfig(**values))
+        except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
+            raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
+        try:
+            encoder.backbone.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise RunError(f"{weights}: does not fit its config.json: {one_line(error)}") from None
+        return encoder.eval()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors`, as one folder, whole or not at all."""
+        from safetensors.torch import save_file
+
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            state = {
+                k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()
+            }
+            save_file(state, temporary / "model.safetensors")
+            write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+        return int(self.config.shape["embed_dim"])
+
+    def forward(self, images: Shaped[Tensor, "batch channel *space"]) -> Float[Tensor, "batch dim"]:
+        """Features of images with intensities in [0, 255]."""
+        images = standardize(images.float() / 255, self.config.normalize)
+        return pool(self.backbone(images), self.config.pool)
+
+    def embed(
+        self,
+        store: Store,
+        rows: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        what: str = "embedding",
+    ) -> npt.NDArray[np.float32]:
+        """Features of a store's images, `(image, feature)`.
+
+        Args:
+            store: prepared with the modalities and size that the encoder was trained on.
+            rows: which images; all by default.
+            batch_size: images at a time; chosen by their size by default.
+            device: where to compute; an accelerator if there is one by default.
+            what: what progress is called.
+
+        Raises:
+            RunError: the store's images are of another kind.
+        """
+        check_fits(self.config, store)
+        place = default_device() if device is None else torch.device(device)
+        size = batch_size or max(1, 2**22 // int(np.prod(store.info.shape)))
+        total = len(store) if rows is None else len(rows)
+        self.to(place).eval()
+        features = []
+        with torch.inference_mode():
+            batches = store.batches(size, rows)
+            for images in track(batches, what, -(-total // size), unit="batches"):
+                features.append(self(torch.from_numpy(images).to(place)).float().cpu().numpy())
+        return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+
+
+def default_device() -> torch.device:
+    """The accelerator, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_fits(config: EncoderConfig, store: Store) -> None:
+    """Refuse a store whose images an encoder was not made for.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    wanted = (config.modalities, tuple(config.shape["image_size"]))
+    found = (store.info.modalities, store.info.size)
+    for what, want, have in zip(("modalities", "size"), wanted, found, strict=True):
+        if want != have:
+            raise RunError(
+                f"{store.path}: its {what} are {','.join(map(str, have))}, the encoder was trained "
+                f"on {','.join(map(str, want))}; prepare the store like the one of the training"
+            )
+
+
+def embed(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    controls: bool = True,
+    batch_size: int | None = None,
+    device: str | None = None,
+) -> Path:
+    """Embed every subject of a store, and its controls beside it.
+
+    Args:
+        run: run folder, or an encoder folder (which has no untrained control).
+        store: prepared store.
+        out: Parquet file: `subject`, label columns, `split`, `f0 … fD-1`.
+        controls: also write `OUT.untrained.parquet` and `OUT.raw.parquet`.
+        batch_size: images at a time.
+        device: where to compute.
+
+    Returns:
+        The path of `out`.
+
+    Raises:
+        RunError, StoreError: run and store are missing or do not fit each other.
+    """
+    opened = Store(store)
+    encoder = Encoder.from_pretrained(run)
+    check_fits(encoder.config, opened)
+    labels = opened.table[["subject", *opened.label_columns, "split"]]
+    origin = {
+        "method": encoder.config.method,
+        "run": str(Path(run).resolve()),
+        "store": str(opened.path.resolve()),
+    }
+
+    def save(path: Path, features: npt.NDArray[np.float32], method: str) -> None:
+        Embeddings(labels, features, origin | {"method": method}).save(path)
+
+    # The controls come first: where the embeddings are, their controls are too.
+    for control in CONTROLS:
+        control_path(out, control).unlink(missing_ok=True)
+    if controls:
+        if (Path(run) / "recipe.yaml").is_file():
+            untrained = Encoder.untrained(RunFolder(run).recipe(), opened.info)
+            features = untrained.embed(
+                opened, batch_size=batch_size, device=device, what="embedding, untrained"
+            )
+            save(control_path(out, "untrained"), features, "untrained")
+        save(control_path(out, "raw"), raw_features(opened), "raw")
+    features = encoder.embed(opened, batch_size=batch_size, device=device)
+    save(Path(out), features, encoder.config.method)
+    return Path(out)
+
+
+def raw_features(store: Store) -> npt.NDArray[np.float32]:
+    """Raw intensities of a store's images, in at most as many coordinates as there are images.
+
+    Images are points; where there are fewer of them than voxels, they are turned (an isometry:
+    inner products stay) into a space of as many dimensions as images. So a classifier, or a PCA
+    fitted on some of them, gives what it would give on the voxels themselves.
+
+    Returns:
+        `(image, coordinate)`, intensities in [0, 1].
+    """
+    shape = store.info.shape
+    count, values = len(store), int(np.prod(shape))
+    if values > count > RAW_VALUES:
+        # Too many to turn: a table of all pairs would not fit. Coarser images stand in.
+        factor = (values / RAW_VALUES) ** (1 / store.info.ndim)
+        pooled = tuple(max(1, int(n / factor)) for n in store.info.size)
+        adapt = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[store.info.ndim]
+        blocks = (
+            adapt(torch.from_numpy(block).float(), pooled).flatten(1).numpy()  # type: ignore[arg-type]
+            for block in store.batches(64)
+        )
+        return np.concatenate(list(blocks), dtype=np.float32) / np.float32(255)
+    step = max(1, 2**27 // values)
+    starts = range(0, count, step)
+
+    def block(start: int) -> npt.NDArray[np.float32]:
+        rows = range(start, min(start + step, count))
+        return store.read(rows).reshape(len(rows), -1).astype(np.float32) / np.float32(255)
+
+    if values <= count:
+        return np.concatenate([block(start) for start in starts], dtype=np.float32)
+    gram = np.empty((count, count))
+    for start in track(starts, "raw intensities", len(starts), unit="blocks"):
+        first = block(start)
+        for other in range(start, count, step):
+            second = first if other == start else block(other)
+            part = first.astype(np.float64) @ second.T.astype(np.float64)
+            gram[start : start + step, other : other + step] = part
+            gram[other : other + step, start : start + step] = part.T
+    values_, vectors = np.linalg.eigh(gram)
+    return (vectors * np.sqrt(values_.clip(min=0))).astype(np.float32)

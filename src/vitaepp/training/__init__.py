@@ -1,0 +1,1 @@
+"""Pre-training under Lightning: recipe and store in, run folder out."""

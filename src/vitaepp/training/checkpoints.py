@@ -1,0 +1,91 @@
+"""Checkpoints: whole or not at all on disk, and nothing but tensors and plain values in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from vitaepp.encoder import EncoderConfig
+from vitaepp.errors import RunError, one_line
+from vitaepp.files import atomic_path
+from vitaepp.methods import Method, build_method, encoder_shape
+from vitaepp.recipe import Recipe
+from vitaepp.runfolder import RunFolder
+
+FORMAT = 1
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and hold only tensors and plain values."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside, then rename."""
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read; whatever is asked for, no code in the file is run."""
+        return load_checkpoint(path)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of ours without running any code in it.
+
+    Raises:
+        RunError: it is missing, damaged, or not one of ours.
+    """
+    if not Path(path).is_file():
+        raise RunError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RunError(
+            f"{path}: not a checkpoint that can be read safely ({one_line(error)[:80]}…)"
+        ) from None
+    if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
+        raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")
+    if checkpoint["vitaepp"].get("format") != FORMAT:
+        raise RunError(f"{path}: made by another version of vitaepp")
+    return dict(checkpoint)
+
+
+def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
+    """The whole trained model of a run, with its decoder.
+
+    Raises:
+        RunError: no run, or a checkpoint that is not one of ours.
+    """
+    folder = RunFolder(run)
+    checkpoint = load_checkpoint(folder.checkpoint)
+    facts = checkpoint["vitaepp"]
+    recipe = Recipe.parse(facts["recipe"])
+    # Only the losses need VGG, and none is computed here.
+    recipe = recipe.changed(
+        loss=recipe.loss.model_dump()
+        | {"perceptual": recipe.loss.perceptual.model_dump() | {"weight": 0.0}}
+    )
+    size = tuple(facts["image_size"])
+    method = build_method(recipe, len(facts["modalities"]), size)
+    state = {
+        name.removeprefix("method."): value for name, value in checkpoint["state_dict"].items()
+    }
+    try:
+        method.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"{folder.checkpoint}: does not fit its recipe: {one_line(error)}") from None
+    config = EncoderConfig(
+        recipe.method,
+        tuple(facts["modalities"]),
+        encoder_shape(recipe, len(facts["modalities"]), size),
+        recipe.model.pool,
+        recipe.views.normalize,
+    )
+    return method.eval(), config

@@ -1,0 +1,163 @@
+"""Batches of a store for training: held in memory where it fits, in an order that a seed gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vitaepp.errors import RecipeError, nearest
+from vitaepp.recipe import DataSettings
+from vitaepp.store import Store
+
+#: Share of the free memory that `cache=auto` is ready to fill.
+CACHE_SHARE = 0.5
+
+Batch = tuple[Shaped[Tensor, "batch channel *space"], Int[Tensor, " batch"]]
+
+
+class EpochOrder(Sampler[list[int]]):
+    """Batches of one epoch: a permutation that depends on seed and epoch alone.
+
+    Every process takes its part of each joint batch, so that N processes see together what one
+    process with N times the batch would see.
+
+    Args:
+        rows: what is sampled.
+        batch_size: per process.
+        seed: of the run.
+        rank: which process this is.
+        processes: how many there are.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.rows = np.asarray(rows)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.processes = processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-(len(self.rows) // self.processes) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        joint = self.batch_size * self.processes
+        whole = len(order) - len(order) % self.processes
+        for start in range(0, whole, joint):
+            batch = order[start : min(start + joint, whole)]
+            share = len(batch) // self.processes
+            yield batch[self.rank * share : (self.rank + 1) * share].tolist()
+
+
+class StoreImages(Dataset[Batch]):
+    """Images of a store by lists of rows.
+
+    Args:
+        path: the store.
+        place: where all images are held, or None to read them from disk each time.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], place: torch.device | None) -> None:
+        self.path = Path(path)
+        self.images: Tensor | None = None
+        self._store: Store | None = None
+        if place is not None:
+            store = Store(path)
+            blocks = [torch.from_numpy(block).to(place) for block in store.batches(64)]
+            self.images = torch.cat(blocks)
+
+    def __getitem__(self, rows: list[int]) -> Batch:
+        index = torch.tensor(rows)
+        if self.images is not None:
+            return self.images[index.to(self.images.device)], index
+        if self._store is None:  # opened in the process that reads
+            self._store = Store(self.path)
+        return torch.from_numpy(self._store.read(rows)), index
+
+
+def training_rows(store: Store, split: str | None) -> list[int]:
+    """Rows to train on: the split that is asked for, or `train` where there is one, or all.
+
+    Raises:
+        RecipeError: the split does not exist.
+    """
+    splits = store.table["split"].fillna("").astype(str)
+    if split is None:
+        split = "train" if (splits == "train").any() else None
+    if split is None:
+        return list(range(len(store)))
+    rows = np.flatnonzero(splits == split).tolist()
+    if not rows:
+        known = sorted(set(splits) - {""})
+        hint = nearest(split, known) if known else "the store has no splits"
+        raise RecipeError(f"data.split={split}: no subject of {store.path} is in it; {hint}")
+    return rows
+
+
+def training_loader(
+    store: Store,
+    settings: DataSettings,
+    order: EpochOrder,
+    device: torch.device,
+) -> DataLoader[Batch]:
+    """Load batches in the given order, from memory where the store fits there."""
+    place = cache_place(store, settings, device)
+    workers = settings.workers if place is None else 0
+    options: dict[str, Any] = {}
+    if workers:
+        # Zarr runs threads, which a forked process would not have.
+        options = {"multiprocessing_context": "spawn", "persistent_workers": True}
+    return DataLoader(
+        StoreImages(store.path, place),
+        sampler=order,  # yields lists of rows, hence batch_size=None
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=device.type == "cuda" and (place is None or place.type == "cpu"),
+        **options,
+    )
+
+
+def cache_place(store: Store, settings: DataSettings, device: torch.device) -> torch.device | None:
+    """Where the store is held: the device, memory, or nowhere."""
+    if settings.cache == "none":
+        return None
+    if settings.cache == "device":
+        return device
+    memory = torch.device("cpu")
+    if settings.cache == "memory":
+        return memory
+    size = len(store) * int(np.prod(store.info.shape)) * np.dtype(store.info.dtype).itemsize
+    if device.type == "cuda" and size < CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return device
+    return memory if size < CACHE_SHARE * free_memory() else None
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,169 @@
+"""Lightning's view of a method: optimiser, schedule, and what is logged."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from vitaepp.draws import Draws
+from vitaepp.encoder import Encoder, check_fits
+from vitaepp.errors import RunError, TrainingError
+from vitaepp.methods import Method, build_method
+from vitaepp.recipe import Recipe
+from vitaepp.store import Store
+from vitaepp.training.checkpoints import FORMAT
+from vitaepp.training.data import Batch
+
+RGB = ("red", "green", "blue")
+
+
+class Training(L.LightningModule):
+    """Lightning's view of a method: optimiser, schedule, and what is logged.
+
+    Args:
+        recipe: every setting.
+        store: what is trained on.
+    """
+
+    def __init__(self, recipe: Recipe, store: Store) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.modalities = store.info.modalities
+        self.image_size = store.info.size
+        self.method: Method = build_method(
+            recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
+        )
+        self.seconds_before = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._samples = 0
+        if recipe.model.init:
+            start_from(self.method, recipe.model.init, store)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The loss of one batch.
+
+        Raises:
+            TrainingError: a term is not finite.
+        """
+        images, rows = batch
+        draws = Draws(self.recipe.seed, self.current_epoch, rows.tolist(), images.device)
+        total = self.trainer.estimated_stepping_batches
+        output = self.method(images, draws, progress=self.global_step / total)
+        loss = output.loss
+        self._check_finite(output.terms)
+        values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
+        values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
+        values |= output.monitors
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(images)
+        self._samples += len(images)
+        return loss
+
+    def epoch_means(self) -> dict[str, float]:
+        """Means over the epoch's samples and all processes; resets them."""
+        names = list(self._sums)
+        means = torch.stack([self._sums[name] for name in names]) / self._samples
+        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        self._sums, self._samples = {}, 0
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with linear warm-up and a cosine to 0, step by step."""
+        settings = self.recipe.optim
+        trained = [p for p in self.method.parameters() if p.requires_grad]
+        groups = [
+            # Biases and norms are vectors; everything else decays.
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        batch = settings.batch_size * settings.accumulate * self.trainer.world_size
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=settings.base_lr * batch / 256,
+            betas=settings.betas,
+            fused=True,
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+        share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
+        warmup = round(total * min(share, 1.0))
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is not trained, and say what the checkpoint is of."""
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith("method.perceptual.")]:
+            del state[name]
+        checkpoint["vitaepp"] = {
+            "format": FORMAT,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "modalities": list(self.modalities),
+            "image_size": list(self.image_size),
+            "seconds": time.monotonic() - self.started + self.seconds_before,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put back what was left out."""
+        self.seconds_before = float(checkpoint["vitaepp"]["seconds"])
+        for name, value in self.state_dict().items():
+            if name.startswith("method.perceptual."):
+                checkpoint["state_dict"][name] = value
+
+    def on_fit_start(self) -> None:
+        """Start the clock."""
+        self.started = time.monotonic()
+
+    def _check_finite(self, terms: Mapping[str, Tensor]) -> None:
+        values = torch.stack([term.detach() for term in terms.values()])
+        if bool(values.isfinite().all()):
+            return
+        for name, value in terms.items():
+            if not bool(value.isfinite()):
+                raise TrainingError(
+                    f"the {name} loss is {value.item()} at step {self.global_step} (epoch "
+                    f"{self.current_epoch}); the last checkpoint is from before. Go on from it "
+                    "with --resume, or start again with a lower optim.base_lr, with "
+                    "optim.clip_norm=1, or with trainer.precision=32"
+                )
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Linear from 0 over `warmup` steps, then half a cosine down to 0 at `total`.
+
+    >>> [round(learning_rate_factor(s, 2, 6), 3) for s in range(7)]
+    [0.0, 0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup:
+        return step / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def start_from(method: Method, path: str, store: Store) -> None:
+    """Initialise the encoder from a run folder or an encoder folder.
+
+    Raises:
+        RunError: there is none, or its shapes differ.
+    """
+    encoder = Encoder.from_pretrained(path)
+    check_fits(encoder.config, store)
+    own = method.encoder.state_dict()
+    given = encoder.backbone.state_dict()
+    wrong = [k for k in given if k not in own or own[k].shape != given[k].shape]
+    if wrong:
+        have = tuple(own[wrong[0]].shape) if wrong[0] in own else "nothing"
+        raise RunError(
+            f"model.init={path}: {wrong[0]} is of shape {tuple(given[wrong[0]].shape)}, "
+            f"this recipe's model has {have}; set the same model.size and patch_size"
+        )
+    method.encoder.load_state_dict(own | given)

@@ -1,0 +1,257 @@
+"""Pre-training: a recipe and a store become a run folder, under Lightning."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+from vitaepp.encoder import Encoder, EncoderConfig
+from vitaepp.errors import RunError, TrainingError
+from vitaepp.files import locked, write_json
+from vitaepp.methods import Method
+from vitaepp.progress import say
+from vitaepp.recipe import Recipe
+from vitaepp.runfolder import RunFolder
+from vitaepp.store import Store
+from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
+from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
+from vitaepp.training.data import EpochOrder, training_loader, training_rows
+from vitaepp.training.module import Training
+
+
+def pretrain(
+    store: str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    *,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    settings: Sequence[str] = (),
+    resume: bool = False,
+) -> Path:
+    """Train an encoder on a store.
+
+    Args:
+        store: prepared store.
+        run: folder for everything that the training leaves; see `RunFolder`.
+        recipe: a recipe, its name, or its file; the defaults without it.
+        settings: changes to it, such as `"optim.epochs=100"`.
+        resume: go on with the run from its last checkpoint, with the recipe that it began with.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RecipeError, StoreError: settings or store do not fit.
+        RunError: the folder holds another run, or none to resume.
+        TrainingError: a loss term is not finite.
+    """
+    opened = Store(store)
+    folder = RunFolder(run, must_exist=False)
+    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, settings)
+    # What the store was prepared with is a fact, whatever the recipe says.
+    chosen = chosen.changed(prepare=_prepare_settings(opened))
+    checkpoint = None
+    if folder.checkpoint.is_file():
+        if not resume:
+            raise RunError(
+                f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
+                "another folder"
+            )
+        asked = recipe is not None or len(settings) > 0
+        chosen = _same_recipe(folder, chosen if asked else folder.recipe())
+        checkpoint = folder.checkpoint
+    elif folder.path.is_dir() and not folder.recipe_file.is_file() and any(folder.path.iterdir()):
+        raise RunError(f"{folder.path}: not empty and not a run; choose another folder")
+    # Whatever does not fit is refused before anything is written.
+    rows = training_rows(opened, chosen.data.split)
+    module = Training(chosen, opened)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder.path), _quiet_lightning():
+            _train(opened, rows, module, folder, checkpoint)
+    except BlockingIOError:
+        raise RunError(f"{folder.path}: another training is writing here; let it end") from None
+    return folder.path
+
+
+def _train(
+    store: Store, rows: list[int], module: Training, folder: RunFolder, checkpoint: Path | None
+) -> None:
+    recipe = module.recipe
+    if checkpoint is not None:
+        epoch = int(load_checkpoint(checkpoint)["epoch"]) + 1
+        if epoch >= recipe.optim.epochs and folder.encoder.is_dir():
+            say(f"{folder.path}: training has ended already, after {epoch} epochs")
+            return
+        say(f"going on after epoch {epoch} of {recipe.optim.epochs}")
+    recipe.save(folder.recipe_file)
+    trainer = L.Trainer(
+        max_epochs=recipe.optim.epochs,
+        accelerator="auto",
+        devices=recipe.trainer.devices,
+        num_nodes=recipe.trainer.nodes,
+        strategy=recipe.trainer.strategy,
+        precision=_precision(recipe),  # type: ignore[arg-type]
+        accumulate_grad_batches=recipe.optim.accumulate,
+        gradient_clip_val=recipe.optim.clip_norm,
+        plugins=[AtomicCheckpoints()],
+        callbacks=[History(folder), Checkpoints(folder), TrainingProgress()],
+        logger=_tensorboard(folder),
+        default_root_dir=folder.path,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        benchmark=torch.cuda.is_available(),
+    )
+    order = EpochOrder(
+        rows, recipe.optim.batch_size, recipe.seed, trainer.global_rank, trainer.world_size
+    )
+    if len(order) == 0:
+        raise TrainingError(
+            f"{len(rows)} subjects to train on, fewer than the {trainer.world_size} processes"
+        )
+    device = trainer.strategy.root_device
+    loader = training_loader(store, recipe.data, order, device)
+    described = _describe(store, recipe, module.method, len(rows), device)
+    if trainer.is_global_zero:
+        write_json(folder.summary_file, described)
+        _announce(recipe, store, described)
+    started = time.monotonic()
+    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        encoder = Encoder(EncoderConfig.of(recipe, store.info))
+        trained = module.method.encoder.state_dict()
+        encoder.backbone.load_state_dict({k: trained[k] for k in encoder.backbone.state_dict()})
+        encoder.save(folder.encoder)
+        described |= {
+            "steps": trainer.global_step,
+            "seconds": round(time.monotonic() - started + module.seconds_before, 1),
+        }
+        write_json(folder.summary_file, described)
+        say(f"trained {recipe.optim.epochs} epochs in {described['seconds']:.0f} s: {folder.path}")
+
+
+def _prepare_settings(store: Store) -> dict[str, Any]:
+    info = store.info
+    return {
+        "size": info.size,
+        "spacing": info.spacing,
+        "modalities": info.modalities,
+        "center": info.center,
+        "dtype": info.dtype,
+    }
+
+
+def _same_recipe(folder: RunFolder, asked: Recipe) -> Recipe:
+    began, now = folder.recipe(), asked
+    if began != now:
+        before, after = _flat(began.model_dump()), _flat(now.model_dump())
+        name = next(k for k in before if before[k] != after[k])
+        raise RunError(
+            f"{folder.path}: began with {name}={before[name]}, now asked to go on with "
+            f"{after[name]}; resume without settings, or start another run"
+        )
+    return began
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _precision(recipe: Recipe) -> str:
+    chosen = recipe.trainer.precision
+    if chosen == "auto":
+        chosen = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32"
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+def _tensorboard(folder: RunFolder) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return False
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(folder.path, name="tensorboard", version="")
+
+
+def _describe(
+    store: Store, recipe: Recipe, method: Method, trained_on: int, device: torch.device
+) -> dict[str, Any]:
+    info = store.info
+    encoder = sum(
+        p.numel()
+        for name, p in method.encoder.named_parameters()
+        if not name.startswith(("decoder_", "mask_token"))
+    )
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "method": recipe.method,
+        "store": {
+            "subjects": len(store),
+            "modalities": list(info.modalities),
+            "size": list(info.size),
+            "spacing": None if info.spacing is None else list(info.spacing),
+            "label_columns": store.label_columns,
+        },
+        "trained_on": trained_on,
+        "parameters": {"encoder": encoder, "decoder": trained - encoder},
+        "epochs": recipe.optim.epochs,
+        "device": name,
+        "precision": _precision(recipe),
+        "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
+    size = " × ".join(map(str, store.info.size))
+    say(
+        f"{recipe.method} on {described['trained_on']} images of {len(store.info.modalities)} × "
+        f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
+        f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
+    )
+    perceptual = recipe.loss.perceptual
+    if perceptual.weight and perceptual.weights == "random":
+        say(
+            "the perceptual loss looks through a VGG-16 with random weights; for medical images "
+            "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
+        )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's banners and hints say nothing that a user of this library could act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        yield

@@ -1,0 +1,74 @@
+"""Shared by all tests: checked shapes, small stores, real data where it is."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vitaepp.store import Record, Store, StoreInfo, StoreWriter, stage
+
+MakeStore = Callable[..., Store]
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> MakeStore:
+    """Make a store of smooth random images whose label `bright` they carry."""
+
+    def make(
+        subjects: int = 8,
+        size: tuple[int, ...] = (16, 16, 16),
+        modalities: tuple[str, ...] = ("t1", "t2"),
+        name: str = "store",
+        splits: bool = False,
+    ) -> Store:
+        rng = np.random.default_rng(0)
+        spacing = (1.0,) * len(size)
+        info = StoreInfo(modalities, size, spacing, "float16", "image")
+        labels = pd.DataFrame(
+            {
+                "subject": [f"s{i:03d}" for i in range(subjects)],
+                "split": [
+                    "test" if splits and i % 4 == 3 else "train" * splits for i in range(subjects)
+                ],
+                "bright": [i % 2 for i in range(subjects)],
+            }
+        )
+        with StoreWriter(tmp_path / name, info) as writer:
+            for i, subject in enumerate(labels.subject):
+                ramp = sum(np.meshgrid(*(np.linspace(0, 60, n) for n in size), indexing="ij"))
+                image = ramp + rng.normal(0, 5, info.shape) + 40 * (i % 2)
+                affine = tuple(np.eye(len(size) + 1).ravel())
+                zeros, tops = (0.0,) * len(modalities), (255.0,) * len(modalities)
+                record = Record(subject, affine, zeros, tops, modalities, "x")
+                stage(writer.path, info, image.clip(0, 255), record)
+            writer.commit(labels, [])
+        return Store(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is missing."""
+    folder = Path(os.environ.get("VITAEPP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set VITAEPP_DATA")
+    return folder
+
+
+#: A recipe that trains in seconds.
+TINY = (
+    "model.embed_dim=48",
+    "model.depth=2",
+    "model.num_heads=4",
+    "model.decoder_embed_dim=48",
+    "model.decoder_depth=1",
+    "model.decoder_num_heads=4",
+    "model.patch_size=8",
+    "loss.perceptual.slices=1",
+    "optim.epochs=3",
+    "optim.batch_size=4",
+)

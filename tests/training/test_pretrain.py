@@ -1,0 +1,144 @@
+"""Training end to end on tiny stores: what a run holds, resuming, and what is refused."""
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import TINY
+from vitaepp.encoder import Encoder, embed
+from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.recipe import Recipe
+from vitaepp.training.checkpoints import load_checkpoint
+from vitaepp.training.pretrain import pretrain
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "last.ckpt")["state_dict"]
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (32, 16)])
+def test_a_run_holds_what_the_contract_says(make_store, tmp_path, size):
+    store = make_store(size=size)
+    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    history = pd.read_csv(run / "metrics.csv")
+    assert list(history.epoch) == [0, 1, 2]
+    for term in ("reconstruction", "perceptual", "edge", "contrastive"):
+        assert history[f"loss/{term}"].notna().all()
+        assert history[f"weighted/{term}"].notna().all()
+    sums = history.filter(like="weighted/").sum(axis=1)
+    assert torch.allclose(torch.tensor(sums), torch.tensor(history.loss), atol=1e-5)
+    assert Recipe.load(run / "recipe.yaml").optim.epochs == 3
+    encoder = Encoder.from_pretrained(run)
+    assert encoder.embed(store).shape == (len(store), 48)
+    assert not any("perceptual" in name for name in weights(run))
+
+
+def test_plain_vitae_computes_only_its_term(make_store, tmp_path):
+    run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, "method=vitae"))
+    history = pd.read_csv(run / "metrics.csv")
+    assert [c for c in history if c.startswith("loss/")] == ["loss/reconstruction"]
+
+
+def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_path, monkeypatch):
+    store = make_store(subjects=6)
+    settings = (*TINY, "trainer.checkpoint_every=0")
+    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
+
+    from vitaepp.training.module import Training
+
+    step = Training.training_step
+
+    def dies(self, batch, index):
+        if self.current_epoch == 2:
+            raise SystemExit("killed")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", dies)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, tmp_path / "cut", settings=settings)
+    monkeypatch.setattr(Training, "training_step", step)
+    with pytest.raises(RunError, match="training has not ended"):
+        Encoder.from_pretrained(tmp_path / "cut")
+    with pytest.raises(RunError, match="--resume"):
+        pretrain(store.path, tmp_path / "cut", settings=settings)
+    with pytest.raises(RunError, match=r"optim\.epochs=3, now asked to go on with 9"):
+        pretrain(store.path, tmp_path / "cut", settings=(*settings, "optim.epochs=9"), resume=True)
+    cut = pretrain(store.path, tmp_path / "cut", resume=True)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(cut)[name]), name
+    history = pd.read_csv(cut / "metrics.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(
+        history, pd.read_csv(whole / "metrics.csv").drop(columns="seconds")
+    )
+
+
+def test_the_untrained_control_is_where_training_began(make_store, tmp_path):
+    store = make_store()
+    recipe = Recipe.load(settings=TINY)
+    start = Encoder.untrained(recipe, store.info).backbone.state_dict()
+    from vitaepp.methods import build_method
+
+    method = build_method(recipe, 2, store.info.size)
+    for name, value in start.items():
+        assert torch.equal(value, method.encoder.state_dict()[name]), name
+    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    trained = Encoder.from_pretrained(run).backbone.state_dict()
+    assert not torch.equal(trained["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])
+
+
+def test_a_loss_that_is_not_finite_names_term_and_step(make_store, tmp_path, monkeypatch):
+    import vitaepp.methods.vitaepp as method
+
+    monkeypatch.setattr(method, "edge_loss", lambda *_, **__: torch.tensor(float("nan")))
+    with pytest.raises(TrainingError, match=r"edge loss is nan at step 0 \(epoch 0\)"):
+        pretrain(make_store().path, tmp_path / "run", settings=TINY)
+
+
+def test_training_on_the_training_split_only(make_store, tmp_path):
+    from vitaepp.training.data import training_rows
+
+    store = make_store(splits=True)
+    assert training_rows(store, None) == [0, 1, 2, 4, 5, 6]
+    assert training_rows(store, "test") == [3, 7]
+    with pytest.raises(RecipeError, match="did you mean train"):
+        training_rows(store, "trian")
+    assert training_rows(make_store(name="other"), None) == list(range(8))
+
+
+def test_starting_from_another_run(make_store, tmp_path):
+    store = make_store()
+    first = pretrain(store.path, tmp_path / "first", settings=TINY)
+    frozen = (*TINY, f"model.init={first}", "optim.epochs=1", "optim.base_lr=1e-12")
+    second = pretrain(store.path, tmp_path / "second", settings=frozen)
+    a = Encoder.from_pretrained(first).backbone.state_dict()
+    b = Encoder.from_pretrained(second).backbone.state_dict()
+    assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
+    wide = (*frozen, "model.embed_dim=96")
+    with pytest.raises(RunError, match=r"model\.init=.* is of shape .*48"):
+        pretrain(store.path, tmp_path / "third", settings=wide)
+
+
+def test_what_is_not_a_run_or_a_checkpoint_is_refused(make_store, tmp_path):
+    store = make_store()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="not empty and not a run"):
+        pretrain(store.path, tmp_path / "mine", settings=TINY)
+    run = tmp_path / "run"
+    run.mkdir()
+    Recipe.load(settings=TINY).save(run / "recipe.yaml")
+    (run / "last.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match="not a checkpoint that can be read safely"):
+        pretrain(store.path, run, resume=True)
+    torch.save({"model": {}}, run / "last.ckpt")
+    with pytest.raises(RunError, match="not a checkpoint of vitaepp"):
+        pretrain(store.path, run, resume=True)
+    with pytest.raises(RunError, match="no such run"):
+        embed(tmp_path / "nowhere", store.path, tmp_path / "x.parquet")
+
+
+def test_images_that_patches_do_not_divide_are_refused(make_store, tmp_path):
+    store = make_store(size=(16, 20, 16))
+    with pytest.raises(RecipeError, match="--size 16,16,16"):
+        pretrain(store.path, tmp_path / "run", settings=TINY)
+    assert not (tmp_path / "run").exists()
