@@ -14,14 +14,14 @@ store, and the staged subjects for the next run.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,9 +30,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import zarr
+from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
-from vitaepp.files import atomic_path, write_json
+from vitaepp.files import atomic_path, locked, write_json
 
 FORMAT = 1
 
@@ -193,17 +194,24 @@ class StoreWriter:
                     f"{self.path}: holds a different store ({_difference(existing, info)}); "
                     "prepare into another folder, or remove it first"
                 )
-        elif self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir()):
+        elif self.path.is_dir() and any(
+            p.name != ".lock" and not _is_temporary(p) for p in self.path.iterdir()
+        ):
             raise StoreError(f"{self.path}: not empty and not a store; choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "a")  # noqa: SIM115 (held until __exit__)
+        self._lock = ExitStack()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
+            self._lock.enter_context(locked(self.path))
+        except BlockingIOError:
             raise StoreError(
                 f"{self.path}: another prepare is writing here; wait for it to end"
             ) from None
+        # A killed run leaves its temporaries; no one else can be writing them now.
+        for leftover in [*self.path.glob(".tmp-*"), *(self.path / ".staged").glob(".tmp-*")]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
         write_json(self.path / "store.json", {"format": FORMAT} | asdict(info))
 
     def __enter__(self) -> StoreWriter:
@@ -239,8 +247,8 @@ class StoreWriter:
         if (self.path / "table.parquet").is_file():
             old = pd.read_parquet(self.path / "table.parquet")
         staged = {record.subject: record for record in self._staged()}
-        kept = [str(s) for s in old["subject"]]
-        new = [s for s in labels["subject"].astype(str) if s in staged and s not in set(kept)]
+        kept = dict.fromkeys(old["subject"].astype(str))
+        new = [s for s in labels["subject"].astype(str) if s in staged and s not in kept]
         order = [*kept, *new]
         if order:
             self._link(order, staged)
@@ -254,7 +262,8 @@ class StoreWriter:
         shutil.rmtree(self.path / ".staged", ignore_errors=True)
 
     def _staged(self) -> list[Record]:
-        return [_read_record(p) for p in sorted((self.path / ".staged").glob("*.json"))]
+        files = sorted((self.path / ".staged").glob("*.json"))
+        return [_read_record(p) for p in files if not _is_temporary(p)]
 
     def _link(self, order: Sequence[str], staged: dict[str, Record]) -> None:
         array = self.path / "images.zarr"
@@ -272,7 +281,7 @@ class StoreWriter:
                 # The name is swapped, never the content: readers of the old image keep it.
                 fresh = chunk.with_name(chunk.name + ".new")
                 fresh.unlink(missing_ok=True)
-                os.link(_staged_folder(self.path, subject) / _chunk_key(0, self.info), fresh)
+                _link_or_copy(_staged_file(self.path, subject, ".chunk"), fresh)
                 os.replace(fresh, chunk)
 
     def _write_table(
@@ -298,7 +307,7 @@ class StoreWriter:
                     for k, v in asdict(staged[subject]).items()
                 }
             rows.append(row)
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
         table = table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
         with atomic_path(self.path / "table.parquet") as temporary:
@@ -319,17 +328,25 @@ def stage(
     path = Path(path)
     if image.shape != info.shape:
         raise ValueError(f"image of shape {image.shape} for a store of {info.shape}")
-    folder = _staged_folder(path, record.subject)
-    with atomic_path(folder) as temporary:
-        array = _create_array(temporary, 1, info)
-        stored = np.rint(image) if info.dtype == "uint8" else image
-        array[0] = stored.astype(info.dtype)
-    write_json(folder.with_suffix(".json"), asdict(record))
+    array, chunks = _encoder(info)
+    stored = np.rint(image) if info.dtype == "uint8" else image
+    array[0] = stored.astype(info.dtype)
+    # The record comes last: a subject is staged when it is there.
+    with atomic_path(_staged_file(path, record.subject, ".chunk")) as temporary:
+        temporary.write_bytes(chunks[_chunk_key(0, info).as_posix()].to_bytes())
+    write_json(_staged_file(path, record.subject, ".json"), asdict(record))
 
 
-def _create_array(path: Path, length: int, info: StoreInfo) -> zarr.Array[Any]:
+@lru_cache(maxsize=4)
+def _encoder(info: StoreInfo) -> tuple[zarr.Array[Any], dict[str, Any]]:
+    """An array of one subject in memory and its chunks as they lie on disk, to encode with."""
+    chunks: dict[str, Any] = {}
+    return _create_array(MemoryStore(chunks), 1, info), chunks
+
+
+def _create_array(place: Path | MemoryStore, length: int, info: StoreInfo) -> zarr.Array[Any]:
     return zarr.create_array(
-        path,
+        place,
         shape=(length, *info.shape),
         chunks=(1, *info.shape),
         dtype=info.dtype,
@@ -346,9 +363,32 @@ def _chunk_key(row: int, info: StoreInfo) -> Path:
     return Path("c", str(row), *("0" for _ in info.shape))
 
 
-def _staged_folder(path: Path, subject: str) -> Path:
-    # Subject keys may hold any character, so that folders are named by digest.
-    return path / ".staged" / hashlib.sha256(subject.encode()).hexdigest()[:32]
+def _staged_file(path: Path, subject: str, suffix: str) -> Path:
+    # Subject keys may hold any character, so that files are named by digest.
+    return path / ".staged" / (hashlib.sha256(subject.encode()).hexdigest()[:32] + suffix)
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".tmp-")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # file systems without hard links
+        shutil.copyfile(source, target)
+
+
+def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Infer a column's type; integers stay integers where some are missing."""
+    known = column.dropna()
+    if 0 < len(known) < len(column) and all(_is_whole(v) for v in known):
+        return column.astype("Int64")
+    return column.infer_objects()
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _read_record(path: Path) -> Record:
