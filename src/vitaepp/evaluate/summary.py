@@ -37,15 +37,19 @@ class Row:
         return f"{self.mean[metric]:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def method_name(metrics: Mapping[str, Any]) -> str:
-    """What the embedding is called in print, from its provenance."""
-    method = (metrics.get("provenance") or {}).get("method")
+def display_name(method: object) -> str:
+    """What a method is called in print; `embedding` where it is not known.
+
+    >>> display_name("vitae++"), display_name(None)
+    ('ViT-AE++', 'embedding')
+    """
     return _METHODS.get(str(method), str(method)) if method else "embedding"
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The embedding and its controls, from the content of a metrics.json."""
-    found = [("method", method_name(metrics), metrics)]
+    method = (metrics.get("provenance") or {}).get("method")
+    found = [("method", display_name(method), metrics)]
     controls = metrics.get("controls") or {}
     found += [(k, _CONTROLS[k], controls[k]) for k in CONTROLS if k in controls]
     return [

@@ -1,0 +1,163 @@
+"""Reconstructions for the page: every slice of a few subjects, as images inside the HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+KINDS = ("original", "masked", "reconstruction")
+
+#: Bytes of encoded images that a report spends on all its reconstructions together.
+BUDGET = 3_500_000
+
+#: Slices of a volume that are shown at most; deeper ones show every n-th.
+MOST_SLICES = 48
+
+#: Pixels a side of a slice; larger ones are reduced by whole factors.
+MOST_PIXELS = 256
+
+#: Pixels that a sheet of slices is high at most; WebP ends at 16383.
+TALLEST_SHEET = 16_000
+
+#: Subjects shown at most, of volumes and of flat images.
+MOST_VOLUMES = 4
+MOST_IMAGES = 12
+
+_COLOUR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Original, masked and reconstruction side by side; the slices of a volume one below the other.
+
+    Attributes:
+        subject: its key.
+        channel: its name.
+        source: data URI of the image.
+        slices: how many there are, 1 for a flat image.
+        step: every how manyth slice of the volume is shown.
+        aspect: width by height of one row of three, in the images' own proportions.
+    """
+
+    subject: str
+    channel: str
+    source: str
+    slices: int
+    step: int
+    aspect: float
+
+
+def sheets(
+    volumes: Mapping[str, Path], spacing: Sequence[float] | None, budget: int
+) -> tuple[list[Sheet], list[str]]:
+    """Encode subjects in order until the budget of bytes is spent; the first always fits.
+
+    Args:
+        volumes: `.npz` files by subject: uint8 `original`, `masked`, `reconstruction`, each
+            `(channel, *space)`, and `channels`, their names.
+        spacing: voxel size per axis, for true proportions; None takes voxels as cubes.
+        budget: bytes.
+
+    Returns:
+        The sheets, and a line for every file that cannot be read.
+    """
+    made: list[Sheet] = []
+    broken: list[str] = []
+    spent = shown = 0
+    for subject, file in volumes.items():
+        try:
+            found, size, flat = _subject_sheets(subject, file, spacing)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            broken.append(f"{file.name} cannot be read: {error}")
+            continue
+        if made and (spent + size > budget or shown >= (MOST_IMAGES if flat else MOST_VOLUMES)):
+            break
+        made += found
+        spent += size
+        shown += 1
+    return made, broken
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes of an image as a URI that needs no other file."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _subject_sheets(
+    subject: str, file: Path, spacing: Sequence[float] | None
+) -> tuple[list[Sheet], int, bool]:
+    with np.load(file, allow_pickle=False) as arrays:
+        images = [np.asarray(arrays[kind]) for kind in KINDS]
+        names = [str(name) for name in arrays["channels"]]
+    shape = images[0].shape
+    if any(image.shape != shape or image.dtype != np.uint8 for image in images):
+        raise ValueError("its images differ in shape or are not uint8")
+    if len(shape) not in (3, 4) or shape[0] != len(names) or 0 in shape:
+        raise ValueError(f"images of shape {shape} with {len(names)} channel names")
+    flat = len(shape) == 3
+    if flat and tuple(name.lower() for name in names) in _COLOUR_NAMES:
+        tiles = {"colour": [np.moveaxis(image, 0, -1) for image in images]}
+    else:
+        tiles = {name: [image[c] for image in images] for c, name in enumerate(names)}
+    found, size = [], 0
+    for channel, three in tiles.items():
+        content, slices, step = _encode_flat(three) if flat else _encode_volume(three)
+        size += len(content)
+        uri = data_uri(content, "webp")
+        found.append(Sheet(subject, channel, uri, slices, step, _aspect(shape, spacing)))
+    return found, size, flat
+
+
+def _encode_volume(three: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes, int, int]:
+    """Slices along the last axis, the second axis upwards: axial, front up, in RAS."""
+    _, height, depth = three[0].shape
+    smaller = math.ceil(max(three[0].shape[:2]) / MOST_PIXELS)
+    step = max(
+        math.ceil(depth / MOST_SLICES), math.ceil(depth * (height / smaller + 1) / TALLEST_SHEET)
+    )
+    rows = [
+        np.concatenate([_reduced(volume[:, ::-1, z].T, smaller) for volume in three], axis=1)
+        for z in range(0, depth, step)
+    ]
+    return _webp(np.concatenate(rows, axis=0)), len(rows), step
+
+
+def _encode_flat(three: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes, int, int]:
+    smaller = math.ceil(max(three[0].shape[:2]) / MOST_PIXELS)
+    return _webp(np.concatenate([_reduced(image, smaller) for image in three], axis=1)), 1, 1
+
+
+def _reduced(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    """Fewer pixels by averaging squares of them."""
+    from PIL import Image
+
+    if factor == 1:
+        return pixels
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
+
+
+def _webp(pixels: npt.NDArray[Any]) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "WEBP", quality=82, method=4)
+    return buffer.getvalue()
+
+
+def _aspect(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
+    space = shape[1:]
+    unit = spacing if spacing and len(spacing) == len(space) else [1.0] * len(space)
+    if len(space) == 2:
+        height, width = space[0] * unit[0], space[1] * unit[1]
+    else:
+        width, height = space[0] * unit[0], space[1] * unit[1]
+    return round(3 * width / height, 4)
