@@ -153,6 +153,43 @@ class Store:
         """Names of the user's own columns."""
         return [str(c) for c in self.table.columns if c not in RESERVED_COLUMNS]
 
+    def summary(self, sample: int = 32) -> str:
+        """What the store holds, as text of several lines, for people to read.
+
+        Args:
+            sample: subjects, evenly spread, whose images are read for the mean intensities.
+        """
+        info, n = self.info, len(self)
+        size = "×".join(str(v) for v in info.size)
+        if info.spacing is None:
+            space = f"{size}, whole images scaled to fit"
+        else:
+            space = f"{size}, spacing {'×'.join(f'{v:g}' for v in info.spacing)}, around the "
+            space += info.center
+        lines = [
+            ("subjects", str(n)),
+            ("image", f"{space}, {info.dtype}"),
+            ("modalities", ", ".join(info.modalities)),
+        ]
+        rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
+        images = self.read(rows).astype(np.float32)
+        over = f"over {len(rows)} subjects" if len(rows) < n else "over all subjects"
+        for i, modality in enumerate(info.modalities):
+            mean, deviation = images[:, i].mean(), images[:, i].std()
+            lines.append((f"  {modality}", f"intensity {mean:.1f} ± {deviation:.1f} {over}"))
+        if self.table["split"].any():
+            lines.append(("split", _counts(self.table["split"].replace("", None))))
+        for name in self.label_columns:
+            lines.append((f"label {name}", _counts(self.table[name])))
+        failures = self.path / "failures.csv"
+        if failures.is_file():
+            failed = pd.read_csv(failures, dtype=str)
+            lines.append(("failed", f"{len(failed)} subjects, named in {failures.name}"))
+            for subject, reason in failed.head(3).itertuples(index=False):
+                lines.append((f"  {subject}", str(reason)))
+        width = max(len(name) for name, _ in lines)
+        return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
         if len(rows) == 0:
@@ -385,6 +422,18 @@ def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
     if 0 < len(known) < len(column) and all(_is_whole(v) for v in known):
         return column.astype("Int64")
     return column.infer_objects()
+
+
+def _counts(column: pd.Series[Any], most: int = 8) -> str:
+    """Values of a column with their counts, or its range where it is a measurement."""
+    known = column.dropna()
+    missing = f", {len(column) - len(known)} missing" if len(known) < len(column) else ""
+    if known.nunique() > most:
+        if pd.api.types.is_numeric_dtype(known):
+            return f"{known.min():g} to {known.max():g}, median {known.median():g}{missing}"
+        return f"{known.nunique()} different values{missing}"
+    counts = known.value_counts().sort_index()
+    return ", ".join(f"{value}: {count}" for value, count in counts.items()) + missing
 
 
 def _is_whole(value: object) -> bool:
