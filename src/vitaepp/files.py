@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -51,6 +53,18 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     with open(Path(folder) / ".lock", "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+def file_stem(key: str) -> str:
+    """A file name for any subject key: readable, without separators, different for each key.
+
+    >>> file_stem("BraTS19_001"), file_stem("train/../x")
+    ('BraTS19_001', 'train_.._x-6a81f575')
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", key).lstrip(".")[:100]
+    if plain == key:
+        return plain
+    return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

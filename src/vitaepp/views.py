@@ -23,13 +23,26 @@ def standardize(
 
     Args:
         images: intensities, any unit, background at 0.
-        over: the voxels whose mean and deviation are used: the whole `crop`, or its `foreground`
-            (voxels above 0). Where the foreground is constant, as in a mask, or empty, the crop's
-            are used.
+        over: which voxels `channel_moments` looks at.
 
     Example:
         >>> standardize(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]])).flatten()
         tensor([-1.,  1., -1.,  1.])
+    """
+    mean, std = channel_moments(images, over)
+    scale = torch.where(std > 0, 1 / std.clamp(min=1e-12), torch.zeros_like(std))
+    return (images - mean) * scale
+
+
+def channel_moments(
+    images: Float[Tensor, "batch channel *space"], over: str = "crop"
+) -> tuple[Float[Tensor, "batch channel *one"], Float[Tensor, "batch channel *one"]]:
+    """Mean and standard deviation of each channel, ready to be broadcast; 0 where constant.
+
+    Args:
+        images: intensities, any unit, background at 0.
+        over: the whole `crop`, or its `foreground` (voxels above 0). Where the foreground is
+            constant, as in a mask, or empty, the crop's moments are taken.
     """
     flat = images.flatten(2)
     mean, std = flat.mean(dim=2), flat.std(dim=2, correction=0)
@@ -41,11 +54,10 @@ def standardize(
         inner_std = (centred.square().sum(dim=2) / count).sqrt()
         varied = inner_std > 1e-4 * inner_mean.abs()
         mean, std = torch.where(varied, inner_mean, mean), torch.where(varied, inner_std, std)
-    # Rounding leaves a constant channel a deviation of some 1e-7 of its mean; that is not contrast.
-    flat_channel = std <= 1e-6 * mean.abs().clamp(min=1e-6)
-    scale = torch.where(flat_channel, torch.zeros_like(std), 1 / std.clamp(min=1e-12))
+    # Rounding leaves a constant channel a deviation of some 1e-7 of its mean; it is no contrast.
+    std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, torch.zeros_like(std))
     shape = (*images.shape[:2], *(1,) * (images.ndim - 2))
-    return (images - mean.view(shape)) * scale.view(shape)
+    return mean.view(shape), std.view(shape)
 
 
 def second_view(

@@ -1,0 +1,236 @@
+"""The command line: each verb calls one function of the library, and holds no logic.
+
+Exit status 0 is done; 1 is done, but some subjects failed; 2 is refused, with one line that says
+what is wrong and what would be right.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitaepp.errors import VitaeppError, one_line
+
+# Imports of the library stay inside the verbs: `--help` answers at once.
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="ViT-AE++: self-supervised representations of 2D and 3D medical images.",
+    epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
+)
+
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Prepared store.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """What holds for every verb."""
+    if version:
+        from vitaepp import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+) -> None:
+    """The whole workflow on phantom scans, from raw files to a report, in some minutes."""
+    from vitaepp.walkthrough import demo as run_demo
+
+    run_demo(out)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Manifest CSV, folder of scans, or .npz.")
+    ],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store to make.")],
+    size: Annotated[
+        str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
+    ] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="Voxel size in mm: 1, or one an axis.")
+    ] = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="Channels, in order: flair,t1,t1ce,t2.")
+    ] = None,
+    center: Annotated[
+        str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV with a column subject and columns of labels.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+) -> None:
+    """Turn raw scans into a store: orient, resample, crop, rescale."""
+    from vitaepp.ingest.prepare import prepare as run_prepare
+    from vitaepp.recipe import Recipe
+
+    result = run_prepare(
+        source,
+        store,
+        size=size,
+        spacing=spacing,
+        modalities=modalities,
+        center=center,
+        labels=labels,
+        dtype=dtype,
+        settings=Recipe.load(recipe).prepare if recipe else None,
+        workers=workers,
+    )
+    print(result)
+    if result.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(store: StorePath) -> None:
+    """Say what a store holds."""
+    from vitaepp.store import inspect as describe
+
+    print(describe(store))
+
+
+@app.command()
+def pretrain(
+    store: StorePath,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to make.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe's name or a YAML file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+    ] = False,
+) -> None:
+    """Train an encoder on a store, without labels."""
+    from vitaepp.training.pretrain import pretrain as run_pretrain
+
+    print(run_pretrain(store, run, recipe=recipe, settings=settings or (), resume=resume))
+
+
+@app.command()
+def embed(
+    run: RunPath,
+    store: StorePath,
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="File of embeddings.")],
+) -> None:
+    """Embed every subject of a store, with the controls beside."""
+    from vitaepp.encoder import embed as run_embed
+
+    print(run_embed(run, store, out))
+
+
+@app.command()
+def evaluate(
+    embeddings: Annotated[
+        Path, typer.Argument(metavar="EMBEDDINGS.parquet", help="What vitaepp embed wrote.")
+    ],
+    label: Annotated[str, typer.Option(help="Column to predict.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.json.")],
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
+    ] = None,
+) -> None:
+    """Measure embeddings with a linear classifier, against the controls."""
+    from vitaepp.evaluation.evaluation import evaluate as run_evaluate
+    from vitaepp.evaluation.summary import summary_table
+
+    print(summary_table(run_evaluate(embeddings, label, out, protocol=protocol)))
+
+
+@app.command()
+def reconstruct(
+    run: RunPath,
+    store: StorePath,
+    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the results.")],
+    subjects: Annotated[
+        int | None, typer.Option(min=1, help="How many, spread evenly; all by default.")
+    ] = None,
+) -> None:
+    """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
+    from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
+
+    table = run_reconstruct(run, store, out, subjects=subjects)
+    mean, std = table[["psnr", "ssim"]].mean(), table[["psnr", "ssim"]].std(ddof=0)
+    print(
+        f"{len(table)} subjects: PSNR {mean['psnr']:.2f} ± {std['psnr']:.2f} dB, "
+        f"SSIM {mean['ssim']:.3f} ± {std['ssim']:.3f}"
+    )
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run or several.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+) -> None:
+    """Put runs on one page that opens in any browser, offline."""
+    from vitaepp.reporting.report import report as run_report
+
+    print(run_report(runs, out))
+
+
+@app.command()
+def settings() -> None:
+    """List every setting of a recipe, its default and what it means."""
+    from vitaepp.recipe import describe_settings, shipped_recipes
+
+    for name, default, text in describe_settings():
+        print(f"{name} = {'unset' if default is None else default}\n    {text}")
+    print(f"\nshipped recipes: {', '.join(shipped_recipes())}")
+
+
+def main() -> None:
+    """Run the command line."""
+    import click
+
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        status = app(arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        status = 130
+    except click.exceptions.Abort:
+        status = 130
+    except click.ClickException as error:
+        _complain(f"{one_line(Exception(error.format_message()))}; see vitaepp --help")
+        status = 2
+    except (VitaeppError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        _complain(one_line(error))
+        status = 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _complain(
+            f"unexpected {type(error).__name__}: {one_line(error)}; this is a defect of vitaepp, "
+            "please report it with what --debug prints"
+        )
+        status = 3
+    sys.exit(status)
+
+
+def _complain(line: str) -> None:
+    print(f"vitaepp: {line}", file=sys.stderr)

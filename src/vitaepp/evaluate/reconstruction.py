@@ -1,0 +1,242 @@
+"""What a trained autoencoder makes of the patches it does not see: images, PSNR and SSIM."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitaepp.draws import Draws
+from vitaepp.encoder import check_fits, default_device
+from vitaepp.errors import RecipeError
+from vitaepp.files import atomic_path, file_stem
+from vitaepp.losses.reconstruction import patch_moments
+from vitaepp.methods import ViTAE
+from vitaepp.nn.masking import random_masks
+from vitaepp.nn.patches import patchify
+from vitaepp.progress import track
+from vitaepp.runfolder import RunFolder
+from vitaepp.store import Store
+from vitaepp.training.checkpoints import load_method
+from vitaepp.views import channel_moments, standardize
+
+#: Subjects whose slices the report can leaf through; more would make it heavy.
+BROWSABLE = 6
+
+#: Shortest side of a picture in a panel, in pixels.
+PANEL_SIDE = 160
+
+
+def reconstruct(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    subjects: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """Hide patches of each image as in training, let the model fill them in, and measure.
+
+    The reconstruction is the image with its hidden patches replaced by predictions; visible ones
+    are the image's own, as they are the model's input. PSNR and SSIM compare it with the image, on
+    intensities in [0, 255], averaged over channels.
+
+    Writes `metrics.csv` (`subject, psnr, ssim`), and for each subject a panel `<subject>.png`
+    (original, masked, reconstruction) and, in 3D, `<subject>_<modality>.nii.gz` in the original
+    scan's space and intensities; for a few, `<subject>.npz` for the report to leaf through. The
+    report's part is also left in the run's own `reconstruction` folder.
+
+    Args:
+        run: trained run folder.
+        store: store like the one of the training.
+        out: folder for the results.
+        subjects: how many, evenly over the store, those that were not trained on first; all
+            without it.
+        seed: of the masks; the same seed hides the same patches, whatever the model.
+        device: where to compute.
+
+    Returns:
+        The table in metrics.csv.
+
+    Raises:
+        RunError, StoreError: run and store are missing or do not fit each other.
+        RecipeError: the run's method reconstructs nothing.
+    """
+    folder, opened, target = RunFolder(run), Store(store), Path(out)
+    method, config = load_method(run)
+    check_fits(config, opened)
+    if not isinstance(method, ViTAE):
+        raise RecipeError(f"{run}: method {config.method} has no decoder, nothing to reconstruct")
+    place = default_device() if device is None else torch.device(device)
+    method.to(place)
+    rows = choose_rows(opened, subjects)
+    target.mkdir(parents=True, exist_ok=True)
+    measured = []
+    for index, row in enumerate(track(rows, "reconstructing", len(rows))):
+        image = torch.from_numpy(opened.read([row])).float().to(place)
+        restored, visible = restore(method, image, Draws(seed, 0, [row], place))
+        subject = str(opened.table["subject"].iloc[row])
+        psnr, ssim = image_quality(restored, image)
+        measured.append({"subject": subject, "psnr": psnr, "ssim": ssim})
+        parts = {
+            "original": image,
+            "masked": torch.where(visible, image, torch.zeros_like(image)),
+            "reconstruction": restored,
+        }
+        arrays = {
+            name: part[0].round().clamp(0, 255).byte().cpu().numpy() for name, part in parts.items()
+        }
+        stem = target / file_stem(subject)
+        draw_panel(arrays, stem.with_name(f"{stem.name}.png"))
+        if index < BROWSABLE:
+            with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
+                channels = np.array(opened.info.modalities)
+                np.savez_compressed(temporary, channels=channels, **arrays)  # type: ignore[arg-type]
+        if opened.info.ndim == 3:
+            write_volumes(restored[0].cpu().numpy(), opened, row, stem)
+    table = pd.DataFrame(measured, columns=["subject", "psnr", "ssim"])
+    with atomic_path(target / "metrics.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    _leave_in_run(folder, target, table)
+    return table
+
+
+def choose_rows(store: Store, subjects: int | None) -> list[int]:
+    """Rows spread evenly over the store; those of another split than `train` come first."""
+    splits = store.table["split"].fillna("").astype(str).to_numpy()
+    held_out = (splits != "train") & (splits != "")
+    groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
+    count = len(store) if subjects is None else min(subjects, len(store))
+    rows: list[int] = []
+    for group in groups:
+        wanted = min(count - len(rows), len(group))
+        if wanted:
+            rows += group[np.linspace(0, len(group) - 1, wanted).round().astype(int)].tolist()
+    return rows
+
+
+def restore(
+    method: ViTAE, images: Float[Tensor, "batch channel *space"], draws: Draws
+) -> tuple[Float[Tensor, "batch channel *space"], Tensor]:
+    """Images with their hidden patches as the model predicts them, and which voxels were visible.
+
+    Args:
+        method: trained.
+        images: intensities in [0, 255].
+        draws: what the masks are drawn from.
+    """
+    recipe, model = method.recipe, method.autoencoder
+    over = recipe.views.normalize
+    with torch.inference_mode():
+        patches = patchify(standardize(images / 255, over), model.patch_size)
+        mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
+        predicted = model.decode(model.encode(patches, mask.visible), mask.visible).float()
+        if recipe.loss.reconstruction.normalize_targets:
+            mean, deviation = patch_moments(patches)
+            predicted = predicted * deviation + mean
+        seen = torch.zeros_like(patches)
+        seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
+        visible = model.assemble(seen) > 0
+        mean, deviation = channel_moments(images / 255, over)
+        filled = (model.assemble(predicted) * deviation + mean) * 255
+        return torch.where(visible, images, filled.clamp(0, 255)), visible
+
+
+def image_quality(
+    restored: Float[Tensor, "one channel *space"], image: Float[Tensor, "one channel *space"]
+) -> tuple[float, float]:
+    """PSNR in dB and SSIM of intensities in [0, 255], averaged over channels.
+
+    Equal images have no PSNR; theirs is given as 100 dB.
+
+    Source:
+        MONAI's metrics; Wang et al. 2004 for SSIM.
+    """
+    from monai.metrics.regression import SSIMMetric
+
+    channels = (restored.transpose(0, 1), image.transpose(0, 1))
+    error = (channels[0] - channels[1]).square().flatten(1).mean(dim=1)
+    psnr = (20 * np.log10(255) - 10 * error.clamp(min=255**2 / 1e10).log10()).mean()
+    window = min(11, *image.shape[2:])
+    ssim = SSIMMetric(image.ndim - 2, data_range=255.0, win_size=window - (window % 2 == 0))
+    return float(psnr), float(torch.as_tensor(ssim(*channels)).mean())
+
+
+def draw_panel(arrays: dict[str, npt.NDArray[np.uint8]], path: Path) -> None:
+    """A picture with a row a channel: original, masked, reconstruction.
+
+    Volumes show their middle slices: axial for each channel, or, where there is only one channel,
+    in all three planes.
+    """
+    from PIL import Image
+
+    rows = []
+    channels, *space = next(iter(arrays.values())).shape
+    if len(space) == 2:
+        rgb = channels == 3
+        kinds: Sequence[Any] = [None] if rgb else range(channels)
+        rows = [
+            [np.moveaxis(a, 0, -1) if k is None else a[k] for a in arrays.values()] for k in kinds
+        ]
+    else:
+        axes = (2, 1, 0) if channels == 1 else (2,)
+        rows = [
+            [view_slice(a[c], axis, space[axis] // 2) for a in arrays.values()]
+            for c in range(channels)
+            for axis in axes
+        ]
+    lines = []
+    for row in rows:
+        scale = -(-PANEL_SIDE // min(row[0].shape[:2]))
+        enlarged = [x.repeat(scale, 0).repeat(scale, 1) for x in row]
+        gap = [(0, 0), (0, 4), *[(0, 0)] * (enlarged[0].ndim - 2)]
+        lines.append(np.concatenate([np.pad(x, gap) for x in enlarged], axis=1))
+    width = max(line.shape[1] for line in lines)
+    padded = [np.pad(x, [(0, 4), (0, width - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]) for x in lines]
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.concatenate(padded)).save(temporary)
+
+
+def view_slice(volume: npt.NDArray[np.uint8], axis: int, index: int) -> npt.NDArray[np.uint8]:
+    """A slice of an (x, y, z) volume as a radiologist's picture: anterior or superior is up."""
+    return np.take(volume, index, axis).T[::-1]
+
+
+def write_volumes(image: npt.NDArray[np.float32], store: Store, row: int, stem: Path) -> None:
+    """One NIfTI file a modality, in the space and the intensities of the original scan."""
+    import SimpleITK as sitk
+
+    record = store.table.iloc[row]
+    affine = np.asarray(record["affine"], float).reshape(4, 4)
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
+    for channel, modality in enumerate(store.info.modalities):
+        low, high = record["intensity_min"][channel], record["intensity_max"][channel]
+        values = (low + image[channel] / 255 * (high - low)).astype(np.float32)
+        volume = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
+        volume.SetSpacing(spacing.tolist())
+        volume.SetDirection((to_lps[:3, :3] / spacing).ravel().tolist())
+        volume.SetOrigin(to_lps[:3, 3].tolist())
+        with atomic_path(stem.with_name(f"{stem.name}_{file_stem(modality)}.nii.gz")) as temporary:
+            sitk.WriteImage(volume, str(temporary))
+
+
+def _leave_in_run(folder: RunFolder, target: Path, table: pd.DataFrame) -> None:
+    if folder.holds(target):
+        return
+    with atomic_path(folder.reconstruction) as temporary:
+        temporary.mkdir()
+        shutil.copy(target / "metrics.csv", temporary)
+        for subject in table["subject"][:BROWSABLE]:
+            for suffix in ("png", "npz"):
+                shutil.copy(target / f"{file_stem(subject)}.{suffix}", temporary)

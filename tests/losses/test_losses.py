@@ -1,0 +1,179 @@
+"""Properties of the losses, and independent references."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from vitaepp.errors import RecipeError
+from vitaepp.losses.contrastive import contrastive_loss, feature_spread
+from vitaepp.losses.edge import edge_loss, gaussian_blur, gradient_magnitude, sobel
+from vitaepp.losses.perceptual import PerceptualLoss, take_slices
+from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
+from vitaepp.nn.vgg import VGG16
+
+
+@pytest.fixture(scope="module")
+def vgg():
+    return VGG16("random")
+
+
+def random(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_gradients_of_a_ramp_are_its_slope_in_every_axis(ndim):
+    slopes = torch.tensor([2.0, -3.0, 0.5][:ndim])
+    axes = torch.meshgrid(*(torch.arange(7.0) for _ in range(ndim)), indexing="ij")
+    ramp = sum(s * a for s, a in zip(slopes, axes, strict=True))[None, None]
+    inside = (0, 0, *(slice(1, -1),) * ndim)
+    for derivative, slope in zip(sobel(ramp), slopes, strict=True):
+        assert torch.allclose(derivative[inside], slope.expand(5), atol=1e-5)
+    length = gradient_magnitude(ramp, eps=0.0)[inside]
+    assert torch.allclose(length, slopes.square().sum().sqrt().expand(5), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (6, 9, 7)])
+def test_sobel_agrees_with_scipy(shape):
+    image = random(2, 3, *shape)
+    norm = {2: 8, 3: 32}[len(shape)]
+    for axis, derivative in enumerate(sobel(image)):
+        for b in range(2):
+            for c in range(3):
+                wanted = ndimage.sobel(image[b, c].numpy(), axis=axis, mode="nearest") / norm
+                assert np.allclose(derivative[b, c], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(30, 25), (30, 25, 28)])
+def test_blur_agrees_with_scipy(shape):
+    image = random(1, 2, *shape)
+    wanted = ndimage.gaussian_filter(image[0, 1].numpy(), 2.0, mode="nearest", truncate=4.0)
+    assert np.allclose(gaussian_blur(image, 2.0)[0, 1], wanted, atol=1e-5)
+
+
+def test_a_perfect_reconstruction_has_no_loss(vgg):
+    image = random(2, 1, 16, 16, 16)
+    patches = random(2, 8, 64)
+    perceptual = PerceptualLoss(vgg, slices="all")
+    assert edge_loss(image, image) == 0
+    assert perceptual(image, image, random(2, 16)) == 0
+    assert reconstruction_loss(patches, patches) == 0
+    assert reconstruction_loss(patches, patches, torch.tensor([[1, 2], [0, 7]])) == 0
+
+
+def test_only_the_chosen_patches_count():
+    patches = random(2, 8, 64)
+    wrong = patches.clone()
+    chosen = torch.tensor([[1, 2], [0, 7]])
+    wrong[0, 3] += 100
+    assert reconstruction_loss(wrong, patches, chosen) == 0
+    wrong[0, 1] += 2
+    assert reconstruction_loss(wrong, patches, chosen) == pytest.approx(4 / 4, rel=1e-5)
+
+
+def test_normalised_targets_have_unit_moments():
+    patches = 5 + 3 * random(2, 8, 64)
+    mean, deviation = patch_moments(patches)
+    target = (patches - mean) / deviation
+    assert target.mean(-1).abs().max() < 1e-5
+    assert (target.var(-1) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("space", [(16, 16), (16, 16, 16)])
+def test_gradients_are_finite_on_constant_images_and_reach_the_prediction(vgg, space):
+    perceptual = PerceptualLoss(vgg, slices=2)
+    draws = random(2, perceptual.draws_needed(space))
+    for target in (torch.zeros(2, 1, *space), torch.full((2, 1, *space), 7.0)):
+        for start in (torch.zeros_like(target), random(*target.shape)):
+            for loss in (edge_loss, lambda p, t: perceptual(p, t, draws)):
+                prediction = start.clone().requires_grad_()
+                value = loss(prediction, target)
+                value.backward()
+                assert value.isfinite()
+                assert prediction.grad.isfinite().all()
+                if start.abs().sum() > 0:
+                    assert prediction.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("axis", [0, 2, "any"])
+def test_sampled_slices_estimate_the_mean_over_all_without_bias(vgg, axis):
+    target, prediction = random(1, 2, 16, 16, 16), random(1, 2, 16, 16, 16).flip(2)
+    ramp = torch.linspace(0, 1, 16)
+    prediction = prediction * ramp.view(1, 1, 1, 1, 16) + target * ramp.view(1, 1, 16, 1, 1)
+    whole = PerceptualLoss(vgg, slices="all", axis=axis)
+    sampled = PerceptualLoss(vgg, slices=2, axis=axis)
+    generator = torch.Generator().manual_seed(1)
+    needed = sampled.draws_needed((16, 16, 16))
+    with torch.no_grad():
+        wanted = whole(prediction, target, torch.rand(1, needed, generator=generator))
+        values = torch.stack(
+            [
+                sampled(prediction, target, torch.rand(1, needed, generator=generator))
+                for _ in range(60)
+            ]
+        )
+    error = values.std() / len(values) ** 0.5
+    assert values.std() > 0
+    assert abs(values.mean() - wanted) < 4 * error
+
+
+def test_each_sample_has_its_own_slices_and_each_channel_is_an_image():
+    volume = torch.arange(2 * 3 * 4 * 5 * 6).view(2, 3, 4, 5, 6)
+    chosen = torch.tensor([[0, 3], [2, 1]])
+    slices = take_slices(volume, chosen, 0)
+    assert slices.shape == (4, 3, 5, 6)
+    assert torch.equal(slices[1], volume[0, :, 3])
+    assert torch.equal(slices[2], volume[1, :, 2])
+    assert torch.equal(take_slices(volume, chosen, 2)[3], volume[1, ..., 1])
+
+
+def test_the_perceptual_loss_does_not_depend_on_the_unit(vgg):
+    loss = PerceptualLoss(vgg)
+    a, b, draws = random(2, 1, 16, 16), random(2, 1, 16, 16).flip(2), random(2, 0)
+    scaled = loss(30 * a - 8, 30 * b - 8, draws)
+    assert torch.allclose(loss(a, b, draws), scaled, rtol=1e-3)
+
+
+def test_an_rgb_image_is_one_image(vgg):
+    a, b, draws = random(1, 3, 16, 16), random(1, 3, 16, 16).flip(2), random(1, 0)
+    together = PerceptualLoss(vgg, rgb=True)(a, b, draws)
+    apart = PerceptualLoss(vgg)(a, b, draws)
+    assert not torch.allclose(together, apart, rtol=1e-3)
+
+
+def test_slices_too_small_for_vgg_are_refused(vgg):
+    with pytest.raises(RecipeError, match="at least 8 × 8"):
+        PerceptualLoss(vgg).check((16, 4, 16))
+    PerceptualLoss(vgg, axis=1).check((16, 4, 16))
+    with pytest.raises(RecipeError, match="4 × 16"):
+        PerceptualLoss(vgg, axis="any").check((16, 4, 16))
+
+
+def test_contrastive_loss_is_the_symmetric_cosine():
+    rng = np.random.default_rng(0)
+    p1, p2, z1, z2 = rng.normal(size=(4, 5, 8)).astype(np.float32)
+
+    def cosine(a, b):
+        return np.mean((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+
+    wanted = -(cosine(p1, z2) + cosine(p2, z1)) / 2
+    t = [torch.from_numpy(x) for x in (p1, p2, z1, z2)]
+    assert contrastive_loss((t[0], t[1]), (t[2], t[3])) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_no_gradient_flows_through_the_stop_gradient():
+    p1, p2, z1, z2 = random(4, 3, 8).clone().requires_grad_().unbind()
+    for x in (p1, p2, z1, z2):
+        x.retain_grad()
+    contrastive_loss((p1, p2), (z1, z2)).backward()
+    assert p1.grad.abs().sum() > 0
+    assert p2.grad.abs().sum() > 0
+    assert z1.grad is None
+    assert z2.grad is None
+
+
+def test_feature_spread_tells_collapse():
+    assert feature_spread(torch.ones(8, 64)) == pytest.approx(0, abs=1e-6)
+    spread = torch.randn(512, 64, generator=torch.Generator().manual_seed(0))
+    assert feature_spread(spread) == pytest.approx(1, abs=0.05)

@@ -1,0 +1,63 @@
+"""Reconstructions: what is visible stays, and volumes land where they came from."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import TINY
+from vitaepp.draws import Draws
+from vitaepp.evaluate.reconstruction import choose_rows, image_quality, reconstruct, restore
+from vitaepp.training.checkpoints import load_method
+from vitaepp.training.pretrain import pretrain
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (32, 16)])
+def test_files_of_a_reconstruction(make_store, tmp_path, size):
+    store = make_store(size=size)
+    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    out = tmp_path / "out"
+    table = reconstruct(run, store.path, out, subjects=3)
+    assert list(pd.read_csv(out / "metrics.csv")) == ["subject", "psnr", "ssim"]
+    assert len(table) == 3
+    for subject in table.subject:
+        assert (out / f"{subject}.png").is_file()
+        arrays = np.load(out / f"{subject}.npz", allow_pickle=False)
+        assert arrays["original"].shape == store.info.shape
+        assert arrays["channels"].tolist() == ["t1", "t2"]
+        if len(size) == 3:
+            volume = nib.load(out / f"{subject}_t1.nii.gz")
+            assert volume.shape == size
+            assert np.allclose(volume.affine, np.eye(4))
+    assert (run / "reconstruction" / "metrics.csv").read_text() == (out / "metrics.csv").read_text()
+
+
+def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):
+    store = make_store()
+    run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "model.mask_ratio=0.5"))
+    method, _ = load_method(run)
+    image = torch.from_numpy(store.read([0])).float()
+    first, visible = restore(method, image, Draws(0, 0, [0]))
+    again, same = restore(method, image, Draws(0, 0, [0]))
+    assert torch.equal(first[visible], image[visible])
+    assert not torch.allclose(first[~visible], image[~visible])
+    assert visible.float().mean() == 0.5
+    assert torch.equal(visible, same)
+    assert torch.equal(first, again)
+
+
+def test_psnr_and_ssim_of_known_images():
+    image = torch.rand(1, 2, 16, 16) * 255
+    assert image_quality(image, image) == pytest.approx((100, 1), abs=1e-4)
+    psnr, ssim = image_quality(image + 25.5, image)
+    assert psnr == pytest.approx(20, abs=1e-3)
+    assert ssim < 1
+
+
+def test_subjects_that_were_not_trained_on_come_first(make_store):
+    store = make_store(splits=True)
+    assert choose_rows(store, 2) == [3, 7]
+    assert choose_rows(store, 4) == [3, 7, 0, 6]
+    assert choose_rows(store, None)[:2] == [3, 7]
+    assert sorted(choose_rows(store, None)) == list(range(8))
