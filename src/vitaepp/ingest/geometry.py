@@ -19,6 +19,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+#: Coordinates, one vector or many, the axes last.
+Vectors = Sequence[Any] | npt.NDArray[Any]
+
 #: Grids that agree to this part of a voxel over the whole crop are the same; NIfTI stores its
 #: affine in single precision.
 VOXEL_TOLERANCE = 1e-3
@@ -69,11 +72,11 @@ class Grid:
         """World position of the middle of the grid."""
         return self.to_world((np.array(self.size) - 1) / 2)
 
-    def to_world(self, index: npt.ArrayLike) -> Floats:
+    def to_world(self, index: Vectors) -> Floats:
         """World coordinates of (fractional) indices, `(..., n)`."""
         return np.asarray(np.asarray(index) @ self.affine[:-1, :-1].T + self.affine[:-1, -1])
 
-    def to_index(self, world: npt.ArrayLike) -> Floats:
+    def to_index(self, world: Vectors) -> Floats:
         """Fractional indices of world coordinates, `(..., n)`."""
         shifted = np.asarray(world) - self.affine[:-1, -1]
         return np.asarray(np.linalg.solve(self.affine[:-1, :-1], shifted[..., None])[..., 0])
@@ -102,9 +105,7 @@ def closest_ras(grid: Grid) -> Grid:
     return Grid(size, affine)
 
 
-def crop_grid(
-    reference: Grid, spacing: Sequence[float], size: Sequence[int], center: npt.ArrayLike
-) -> Grid:
+def crop_grid(reference: Grid, spacing: Vectors, size: Sequence[int], center: Vectors) -> Grid:
     """The grid of a crop: RAS axes as close as the reference allows, around a point.
 
     The crop's voxels lie on the lattice of the given spacing that starts at the reference's first

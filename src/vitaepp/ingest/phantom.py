@@ -29,7 +29,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError
 from vitaepp.files import atomic_path, write_json
-from vitaepp.ingest.geometry import Grid
+from vitaepp.ingest.geometry import Grid, Vectors
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.writers import write_scan
 from vitaepp.progress import track
@@ -233,7 +233,7 @@ class _Canvas:
             for name, mean in TISSUES.items()
         }
 
-    def paint(self, tissue: str, share: Volume) -> None:
+    def paint(self, tissue: str, share: npt.NDArray[np.floating[Any]]) -> None:
         """Cover a share in [0, 1] of each voxel with a tissue."""
         for image, value in zip(self.images, self.values[tissue], strict=True):
             image += share * (np.float32(value) - image)
@@ -279,7 +279,7 @@ def _scanner_grid(rng: np.random.Generator, site: str) -> Grid:
     return Grid(tuple(size.tolist()), affine)
 
 
-def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: npt.ArrayLike) -> Volume:
+def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -> Volume:
     """Scalp to ventricles; returns the depth in the brain: 0 at its middle, 1 at its surface."""
     axes = np.asarray(semi_axes, np.float32)
     x, y, z = canvas.points
@@ -358,11 +358,11 @@ def _paint_tumour(
             size = radius * rng.uniform(0.35, 0.7) * rng.uniform(0.8, 1.2, 3)
             cyst = _ellipsoid(canvas, center + offset, size) * tumour
             canvas.paint("cyst", cyst * rng.uniform(0.8, 1.0))
-            enhancing = enhancing * (1 - cyst)
+            enhancing = np.asarray(enhancing * (1 - cyst), np.float32)
     # Enhancing tissue is a mixture, so that its brightness varies without a new tissue.
     strength = rng.uniform(*settings.enhancement)
     blotchy = np.clip(1 + 0.3 * canvas.waves(rng, 8), 0.3, 1.3)
-    canvas.paint("enhancing", np.clip(enhancing * strength * blotchy, 0, 1))
+    canvas.paint("enhancing", np.asarray(np.clip(enhancing * strength * blotchy, 0, 1), np.float32))
     _paint_vessels(canvas, rng, center, radius, brain, settings)
 
     mask = np.zeros(canvas.grid.size, np.uint8)
@@ -390,7 +390,7 @@ def _paint_vessels(
         off = relative - along[:, None, None, None] * t - across[:, None, None, None] * bend
         distance = np.linalg.norm(off, axis=0)
         tube = _soft(1.5 * (rng.uniform(0.5, 1.0) - distance)) * _soft(rng.uniform(8, 20) - abs(t))
-        canvas.paint("vessel", tube * brain * np.float32(rng.uniform(0.5, 1.0)))
+        canvas.paint("vessel", np.asarray(tube * brain * rng.uniform(0.5, 1.0), np.float32))
 
 
 def _scan(
@@ -421,7 +421,7 @@ def _length(points: npt.NDArray[np.floating[Any]], axes: Iterable[float]) -> Vol
     return np.asarray(np.sqrt((scaled**2).sum(axis=0)), np.float32)
 
 
-def _ellipsoid(canvas: _Canvas, center: npt.ArrayLike, axes: npt.ArrayLike) -> Volume:
+def _ellipsoid(canvas: _Canvas, center: Vectors, axes: Vectors) -> Volume:
     axes = np.asarray(axes, np.float32)
     relative = canvas.points - np.asarray(center, np.float32)[:, None, None, None]
     return _soft((1 - _length(relative, axes)) * float(axes.mean()))

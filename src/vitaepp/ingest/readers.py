@@ -27,6 +27,9 @@ from vitaepp.ingest.geometry import Grid, simpleitk
 SCAN_SUFFIXES = (".nii.gz", ".nii")
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")
 
+NIFTI_HEADER = 348
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
@@ -207,50 +210,60 @@ def _read(path: Path, name: str) -> Any:
 
 
 def _check_nifti(path: Path, name: str) -> None:
-    """Refuse a file that is shorter than its header says; the image library fills up with zeros."""
+    """Refuse what the image library mends in silence: it puts zeros for missing bytes and NaN."""
     compressed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if compressed else open(path, "rb") as file:
-            header = file.read(540)
-            needed = _nifti_bytes(header)
-            found = len(header) + _remaining(file) if compressed else path.stat().st_size
+            header = file.read(NIFTI_HEADER)
+            if header[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
+                raise SubjectError(f"{name}: is NIfTI-2, which is not read; save it as NIfTI-1")
+            data = _nifti_data(header)
+            if data is None:
+                raise SubjectError(
+                    f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
+                )
+            start, length, float_type = data
+            file.read(max(start - NIFTI_HEADER, 0))
+            found, bad = _scan_bytes(file, length, float_type)
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated or corrupt (its compressed data break off)"
         ) from None
-    if needed is None:
-        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a NIfTI file")
-    if found < needed:
+    if found < length:
         raise SubjectError(
-            f"{name}: truncated: its header promises {needed} bytes, it has {found}; copy it again"
+            f"{name}: truncated: its header promises {length} bytes of voxels, it has {found}; "
+            "copy it again"
         )
+    if bad:
+        raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
 
 
-def _remaining(file: Any) -> int:
-    # Reading to the end also verifies the checksum that closes a gzip file.
-    total = 0
-    while block := file.read(1 << 20):
-        total += len(block)
-    return total
-
-
-def _nifti_bytes(header: bytes) -> int | None:
-    """Length of a single-file NIfTI-1 or -2 by its header, None if it is neither."""
-    layouts = {348: ("8h", 40, "h", 72, "f", 108), 540: ("8q", 16, "h", 14, "q", 168)}
+def _nifti_data(header: bytes) -> tuple[int, int, str | None] | None:
+    """Start and length of a NIfTI-1's voxels in bytes, and their type if they are floats."""
     for order in "<>":
-        if len(header) < 348:
-            return None
-        (kind,) = struct.unpack_from(f"{order}i", header)
-        if kind not in layouts or len(header) < kind:
-            continue
-        dims, at, bits, bits_at, offset, offset_at = layouts[kind]
-        dim = struct.unpack_from(order + dims, header, at)
-        (bitpix,) = struct.unpack_from(order + bits, header, bits_at)
-        (start,) = struct.unpack_from(order + offset, header, offset_at)
-        if not 1 <= dim[0] <= 7 or not np.isfinite(start):
-            return None
-        return int(start) + prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * bitpix // 8
+        if len(header) == NIFTI_HEADER and struct.unpack_from(f"{order}i", header)[0] == 348:
+            dim = struct.unpack_from(f"{order}8h", header, 40)
+            datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
+            (start,) = struct.unpack_from(f"{order}f", header, 108)
+            if not 1 <= dim[0] <= 7 or not np.isfinite(start):
+                return None
+            length = prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * bits // 8
+            kind = NIFTI_FLOATS.get(datatype)
+            return int(start), length, None if kind is None else order + kind
     return None
+
+
+def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int]:
+    """Bytes that are there, at most `length`, and how many of their floats are not finite."""
+    found = bad = 0
+    # Reading to the end also verifies the checksum that closes a gzip file.
+    while block := file.read(1 << 20):
+        block = block[: length - found]
+        found += len(block)
+        if float_type is not None:
+            values = np.frombuffer(block[: len(block) // 8 * 8], float_type)
+            bad += values.size - int(np.count_nonzero(np.isfinite(values)))
+    return found, bad
 
 
 def _check_jpeg(path: Path, name: str) -> None:
@@ -342,7 +355,7 @@ def npz_keys(path: Path) -> list[str]:
         ) from None
 
 
-def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(member)

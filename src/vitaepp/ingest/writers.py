@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.files import atomic_path
-from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.geometry import Grid, Vectors, simpleitk
 
 
-def write_scan(
-    path: str | os.PathLike[str], values: npt.NDArray[Any], affine: npt.ArrayLike
-) -> None:
+def write_scan(path: str | os.PathLike[str], values: npt.NDArray[Any], affine: Vectors) -> None:
     """Write a 3D NIfTI file, whole or not at all.
 
     Args:

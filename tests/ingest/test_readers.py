@@ -1,0 +1,174 @@
+"""A file is read right, or refused in one clear line."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from tests.ingest.trees import picture, scan, volume
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.readers import (
+    NpzArray,
+    is_grey,
+    npz_keys,
+    read_array,
+    read_picture,
+    read_scan,
+    to_grey,
+)
+
+
+def break_off(path, share=0.6):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def corrupt_middle(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\0" * 40
+    path.write_bytes(data)
+
+
+def short_inside_gzip(path):
+    data = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(data[:-100]))
+
+
+def with_value(value):
+    def change(path):
+        values = volume().astype(np.float32)
+        values[1, 2, 3] = value
+        scan(path, values=values)
+
+    return change
+
+
+def nifti(values, intent=None):
+    def change(path):
+        image = nib.Nifti1Image(values, np.eye(4))
+        if intent:
+            image.header.set_intent(intent)
+        image.to_filename(path)
+
+    return change
+
+
+def sheared(path):
+    affine = np.eye(4)
+    affine[0, 1] = 0.3
+    nib.Nifti1Image(volume(), affine).to_filename(path)
+
+
+BROKEN = [
+    ("x.nii.gz", break_off, "truncated or corrupt"),
+    ("x.nii", break_off, "truncated: its header promises 2160 bytes of voxels, it has 1155"),
+    ("x.nii", lambda p: break_off(p, 0.02), "not a NIfTI"),
+    ("x.nii.gz", corrupt_middle, "truncated or corrupt"),
+    ("x.nii.gz", short_inside_gzip, "truncated: its header promises"),
+    ("x.nii.gz", lambda p: p.write_text("hello"), "truncated or corrupt"),
+    ("x.nii", lambda p: p.write_text("hello" * 200), "not a NIfTI"),
+    ("x.nii", lambda p: p.write_bytes(b""), "empty"),
+    ("x.nii", lambda p: p.unlink(), "no such file"),
+    ("x.nii.gz", with_value(np.nan), "1 voxels are NaN or infinite"),
+    ("x.nii", with_value(-np.inf), "NaN or infinite"),
+    ("x.nii", nifti(np.stack([volume()] * 2, -1)), r"is 4D \(10×12×9×2\); a 3D volume"),
+    ("x.nii", nifti(volume()[:, :, 0]), "is 2D"),
+    ("x.nii", nifti(np.stack([volume()] * 3, -1)[:, :, :, None], "vector"), "3 values a voxel"),
+    ("x.nii", nifti(np.full((5, 5, 5), 7, np.int16)), "the same value, 7"),
+    ("x.nii", nifti(volume().astype(np.complex64)), "complex"),
+    ("x.nii", lambda p: nib.Nifti2Image(volume(), np.eye(4)).to_filename(p), "is NIfTI-2"),
+    ("x.nii", sheared, "not at right angles"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "message"), BROKEN)
+def test_a_broken_scan_is_refused_in_one_line_and_silence(tmp_path, capfd, name, change, message):
+    path = scan(tmp_path / name)
+    change(path)
+    with pytest.raises(SubjectError, match=message) as caught:
+        read_scan(path, "case/x")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("case/x: ")
+    assert str(tmp_path) not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "X.NII"])
+def test_scans_of_every_type_are_what_nibabel_reads(tmp_path, dtype, name):
+    values = volume().astype(dtype)
+    nib.Nifti1Image(values, np.diag([-2, 1.5, 1, 1])).to_filename(tmp_path / "y.nii.gz")
+    data = gzip.decompress((tmp_path / "y.nii.gz").read_bytes())
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    image = read_scan(tmp_path / name, "x")
+    assert np.array_equal(image.values, values)
+    np.testing.assert_allclose(image.grid.affine, np.diag([-2, 1.5, 1, 1]))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_trailing_axes_of_one_and_either_byte_order_are_fine(tmp_path, order):
+    header = nib.Nifti1Header(endianness=order)
+    values = volume()[..., None].astype(np.float32)
+    header.set_data_dtype(header.structarr["dim"].dtype.newbyteorder(order).str[0] + "f4")
+    nib.Nifti1Image(values, np.eye(4), header).to_filename(tmp_path / "x.nii")
+    assert np.array_equal(read_scan(tmp_path / "x.nii", "x").values, values[..., 0])
+    break_off(tmp_path / "x.nii", 0.9)
+    with pytest.raises(SubjectError, match="truncated"):
+        read_scan(tmp_path / "x.nii", "x")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_truncated_picture_is_refused_in_silence(tmp_path, capfd, suffix):
+    path = picture(tmp_path / f"x{suffix}", shape=(64, 64))
+    break_off(path)
+    with pytest.raises(SubjectError, match=r"x: .*truncated"):
+        read_picture(path, "x")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pictures_keep_rows_columns_and_colours_and_lose_transparency(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 255, (7, 5, 4)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(rgba, isVector=True), str(tmp_path / "x.png"))
+    image = read_picture(tmp_path / "x.png", "x")
+    assert np.array_equal(image.values, rgba[..., :3])
+    assert image.grid.size == (7, 5)
+    assert image.is_colour
+    assert not is_grey(image)
+    np.testing.assert_allclose(to_grey(image), rgba[..., :3] @ [0.299, 0.587, 0.114])
+    grey = read_picture(picture(tmp_path / "g.png"), "g")
+    assert is_grey(grey)
+    assert np.array_equal(to_grey(grey), grey.values[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "space", "colour"),
+    [
+        ((8, 8), (8, 8), False),
+        ((8, 8, 3), (8, 8), True),
+        ((8, 8, 1), (8, 8), False),
+        ((8, 8, 8), (8, 8, 8), False),
+        ((8, 8, 8, 3), (8, 8, 8), True),
+    ],
+)
+def test_arrays_of_pictures_and_volumes_are_told_apart(shape, space, colour):
+    image = read_array(np.random.default_rng(0).random(shape), "x")
+    assert image.grid.size == space
+    assert image.is_colour == colour
+
+
+def test_npz_items_come_one_by_one_and_strangers_code_is_not_run(tmp_path):
+    arrays = {"a": np.arange(24).reshape(4, 3, 2), "f": np.asfortranarray(np.eye(3))}
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    assert npz_keys(tmp_path / "x.npz") == ["a", "f"]
+    for key, value in arrays.items():
+        assert np.array_equal(np.stack(list(NpzArray(tmp_path / "x.npz", key))), value)
+    with pytest.raises(SourceError, match="has no array b"):
+        NpzArray(tmp_path / "x.npz", "b")
+    np.savez(tmp_path / "o.npz", a=np.array([object()]))
+    with pytest.raises(SourceError, match="Python objects"):
+        NpzArray(tmp_path / "o.npz", "a")
+    break_off(tmp_path / "x.npz")
+    with pytest.raises(SourceError, match="truncated"):
+        npz_keys(tmp_path / "x.npz")
