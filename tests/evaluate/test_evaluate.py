@@ -19,6 +19,7 @@ from vitaepp.evaluate.classifier import fit, hold_out, outer_folds
 from vitaepp.evaluate.labels import read_labels
 from vitaepp.evaluate.map import embedding_map
 from vitaepp.evaluate.scores import fold_scores, spread
+from vitaepp.files import file_stem
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_every_fold_equals_a_plain_scikit_learn_script(tmp_path):
 
 def test_shuffled_labels_are_at_chance_and_the_label_itself_is_perfect(tmp_path):
     means = []
-    for seed in range(12):
+    for seed in range(8):
         embedded = cohort(n=80, d=40, signal=1.0, seed=seed)
         shuffled = np.random.default_rng(100 + seed).permutation(embedded.table["grade"])
         Embeddings(embedded.table.assign(grade=shuffled), embedded.features, {}).save(
@@ -106,8 +107,8 @@ def test_shuffled_labels_are_at_chance_and_the_label_itself_is_perfect(tmp_path)
         means.append(
             evaluate(tmp_path / "shuffled.parquet", "grade", tmp_path / "o")["mean"]["auc"]
         )
-    # The AUC of 80 subjects without signal deviates by about 0.065; the mean of 12 by 0.02.
-    assert abs(np.mean(means) - 0.5) < 0.06
+    # The AUC of 80 subjects without signal deviates by about 0.065; the mean of 8 by 0.025.
+    assert abs(np.mean(means) - 0.5) < 0.075
 
     embedded = cohort(n=40)
     truth = (embedded.table["grade"] == "low").to_numpy()[:, None].astype(np.float32)
@@ -342,11 +343,11 @@ def test_the_run_gets_a_copy_unless_the_result_is_in_it(tmp_path):
     path = tmp_path / "e.parquet"
     Embeddings(table, embedded.features, {"run": str(run)}).save(path)
     evaluate(path, "WHO grade/2021", tmp_path / "out")
-    copy = run / "evaluation" / "WHO_grade_2021-svm"
+    copy = run / "evaluation" / f"{file_stem('WHO grade/2021')}-svm"
     for name in ("metrics.json", "predictions.parquet", "map.csv"):
         assert (copy / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     evaluate(path, "WHO grade/2021", run / "evaluation" / "mine")
-    assert sorted(p.name for p in (run / "evaluation").iterdir()) == ["WHO_grade_2021-svm", "mine"]
+    assert {p.name for p in (run / "evaluation").iterdir()} == {copy.name, "mine"}
 
     Embeddings(table, embedded.features, {"run": str(tmp_path / "gone")}).save(path)
     evaluate(path, "WHO grade/2021", tmp_path / "alone")
@@ -412,7 +413,9 @@ def test_the_map_keeps_groups_together_and_is_the_same_every_time(n, how):
 @pytest.mark.parametrize("shape", [(20, 1), (5, 1), (12, 4)])
 def test_the_map_of_degenerate_features_is_finite(shape):
     assert np.isfinite(embedding_map(np.ones(shape), seed=0)[0]).all()
-    assert np.isfinite(embedding_map(np.arange(np.prod(shape)).reshape(shape), seed=0)[0]).all()
+    assert np.isfinite(
+        embedding_map(np.arange(np.prod(shape), dtype=float).reshape(shape), seed=0)[0]
+    ).all()
 
 
 def made_up(aucs, controls, protocol="svm"):
@@ -430,16 +433,16 @@ def made_up(aucs, controls, protocol="svm"):
 
 def test_the_verdict_tells_who_is_ahead_and_when_nobody_is():
     ahead = made_up([0.8, 0.82, 0.81], {"untrained": [0.7, 0.71, 0.72], "raw": [0.6, 0.6, 0.6]})
-    assert "ViT-AE++ is ahead of untrained encoder by 0.100 AUC" in verdict(ahead)
+    assert "ViT-AE++ leads the untrained encoder by 0.100 AUC" in verdict(ahead)
     assert "in 3 of 3 folds" in verdict(ahead)
     behind = made_up([0.7, 0.71, 0.72], {"raw": [0.8, 0.82, 0.81]})
-    assert verdict(behind).startswith("raw intensities (PCA) is ahead of ViT-AE++")
+    assert verdict(behind).startswith("Raw intensities lead ViT-AE++ by 0.100")
     unclear = made_up([0.9, 0.6, 0.75], {"raw": [0.6, 0.9, 0.7]})
     assert "no clear winner" in verdict(unclear)
     assert "has no control" in verdict(made_up([0.9, 0.8], {}))
     assert "level" in verdict(made_up([0.9, 0.8], {"raw": [0.9, 0.8]}))
     probe = made_up([0.80], {"raw": [0.77]}, protocol="linear")
-    assert "does not tell from chance" in verdict(probe)
+    assert "less than chance alone" in verdict(probe)
     assert "on one test split" in verdict(made_up([0.9], {"raw": [0.5]}, protocol="linear"))
 
     table = summary_table(ahead).splitlines()

@@ -9,7 +9,6 @@ DIR/
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from vitaepp.evaluate.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluate.labels import Class, Labels, read_labels, require_in_both, require_members
 from vitaepp.evaluate.map import embedding_map, map_rows
 from vitaepp.evaluate.scores import fold_scores, spread
-from vitaepp.files import atomic_path, write_json
+from vitaepp.files import atomic_path, file_stem, write_json
 from vitaepp.progress import say, track
 from vitaepp.runfolder import RunFolder
 
@@ -58,7 +57,7 @@ def evaluate(
     embeddings: str | os.PathLike[str],
     label: str,
     out: str | os.PathLike[str],
-    protocol: Protocol | None = None,
+    protocol: str | None = None,
     seed: int = 0,
     folds: int = 5,
 ) -> dict[str, Any]:
@@ -108,23 +107,23 @@ def evaluate(
             f"{labels.missing} of {len(embedded.table)} subjects have no {label}; they are left out"
         )
     splits = embedded.table["split"].fillna("").astype(str).to_numpy()[labels.rows]
-    if protocol is None:
-        protocol = "linear" if {"train", "test"} <= set(splits) else "svm"
-    parts = _plan(protocol, labels, splits, folds, seed)
+    given = {"train", "test"} <= set(splits)
+    chosen: Protocol = "linear" if protocol == "linear" or (protocol is None and given) else "svm"
+    parts = _plan(chosen, labels, splits, folds, seed)
     controls = _load_controls(path, embedded)
     features = {METHOD: embedded.features} | {k: c.features for k, c in controls.items()}
     tasks = [(name, k) for name in features for k in range(len(parts))]
     measured = {name: _Measured([], [], []) for name in features}
     for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
         rows = features[name][labels.rows]
-        _measure(measured[name], protocol, rows, labels, parts[k], seed + k, pca=name == "raw")
+        _measure(measured[name], chosen, rows, labels, parts[k], seed + k, pca=name == "raw")
 
     shown = map_rows(len(labels.rows), seed=seed)
     points, how = embedding_map(embedded.features[labels.rows[shown]], seed=seed)
     subjects = embedded.table["subject"].to_numpy()[labels.rows]
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     metrics = {
-        "protocol": protocol,
+        "protocol": chosen,
         "label": label,
         "n": len(used),
         "classes": list(labels.classes),
@@ -154,7 +153,7 @@ def evaluate(
             "y": points[:, 1],
         }
     )
-    for folder in _destinations(Path(out), embedded.provenance, label, protocol):
+    for folder in _destinations(Path(out), embedded.provenance, label, chosen):
         _write(folder, metrics, predictions, points_table)
     return metrics
 
@@ -268,8 +267,7 @@ def _destinations(
         return [out]
     if run.holds(out):
         return [out]
-    safe = re.sub(r"[^\w.+-]+", "_", label).strip(".") or "label"
-    return [out, run.evaluation / f"{safe}-{protocol}"]
+    return [out, run.evaluation / f"{file_stem(label)}-{protocol}"]
 
 
 def _write(

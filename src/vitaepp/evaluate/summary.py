@@ -11,6 +11,10 @@ from vitaepp.evaluate.scores import METRICS
 
 _METHODS = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
+_IN_SENTENCES = {
+    "untrained": ("the untrained encoder", "leads"),
+    "raw": ("raw intensities", "lead"),
+}
 
 
 @dataclass(frozen=True)
@@ -63,42 +67,46 @@ def leading_metric(metrics: Mapping[str, Any]) -> str:
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """One sentence that says which is ahead, and whether the lead exceeds the spread.
+    """One sentence that says which is ahead, the embedding or its best control, and how clearly.
 
     Folds are shared, so that differences are taken fold by fold; a lead within one standard
-    deviation of them is called a tie. This is a description, not a significance test.
+    deviation of them is no clear winner. This is a description, not a significance test.
     """
-    rows = summary_rows(metrics)
+    method, *controls = summary_rows(metrics)
     metric = leading_metric(metrics)
     title = "AUC" if metric == "auc" else metric
-    first, *rest = sorted(rows, key=lambda row: -row.mean[metric])
-    if len(rows) == 1:
+    if not controls:
         return (
-            f"{first.name} reaches {title} {first.text(metric)}, but has no control beside it: "
+            f"{method.name} reaches {title} {method.text(metric)}, but has no control beside it: "
             "whether training helped cannot be said."
         )
-    second = rest[0]
-    lead = first.mean[metric] - second.mean[metric]
+    control = max(controls, key=lambda row: row.mean[metric])
+    name, verb = _IN_SENTENCES[control.key]
+    lead = abs(method.mean[metric] - control.mean[metric])
     if lead < 5e-4:
-        return f"{first.name} and {second.name} are level at {title} {first.mean[metric]:.3f}."
-    sentence = (
-        f"{first.name} is ahead of {second.name} by {lead:.3f} {title} "
-        f"({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
+        return f"{method.name} and {name} are level, at {title} {method.mean[metric]:.3f}."
+    if method.mean[metric] > control.mean[metric]:
+        first, second, sentence = method, control, f"{method.name} leads {name}"
+    else:
+        first, second = control, method
+        sentence = f"{name[0].upper()}{name[1:]} {verb} {method.name}"
+    sentence += (
+        f" by {lead:.3f} {title} ({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
     )
     if len(first.folds) < 2:
         chance = _binomial_deviation(metrics, second.mean["accuracy"])
         if metric == "accuracy" and chance is not None and lead < 2 * chance:
-            return f"{sentence}, which a test set of this size does not tell from chance."
+            return f"{sentence}, less than chance alone can make on a test set of this size."
         return f"{sentence}, on one test split."
     differences = [a[metric] - b[metric] for a, b in zip(first.folds, second.folds, strict=True)]
     centre = sum(differences) / len(differences)
     deviation = (sum((d - centre) ** 2 for d in differences) / (len(differences) - 1)) ** 0.5
-    wins = sum(d > 0 for d in differences)
     if lead < deviation:
         return (
             f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
             "no clear winner."
         )
+    wins = sum(d > 0 for d in differences)
     return f"{sentence}, and in {wins} of {len(differences)} folds."
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import yaml
 
 from vitaepp.errors import one_line
+from vitaepp.files import file_stem
 from vitaepp.runfolder import RunFolder
 
 Value = TypeVar("Value")
@@ -177,8 +178,11 @@ def _read_reconstruction(run: RunFolder, attempt: Callable[..., Any]) -> Reconst
         folder / "metrics.csv",
         lambda f: pd.read_csv(f, dtype={"subject": str})[["subject", "psnr", "ssim"]],
     )
-    volumes = {f.stem: f for f in sorted(folder.glob("*.npz"))}
-    panels = {f.stem: f for f in sorted(folder.glob("*.png")) if f.stem not in volumes}
+    # Files are named after the subject, but not every key can be a file's name.
+    named = {} if metrics is None else {file_stem(s): s for s in metrics["subject"]}
+    volumes = {named.get(f.stem, f.stem): f for f in sorted(folder.glob("*.npz"))}
+    pictures = {named.get(f.stem, f.stem): f for f in sorted(folder.glob("*.png"))}
+    panels = {subject: f for subject, f in pictures.items() if subject not in volumes}
     if metrics is None and not volumes and not panels:
         return None
     return Reconstruction(metrics, volumes, panels)

@@ -44,8 +44,8 @@ class Line:
 class _Axis:
     low: float
     high: float
-    start: float
-    end: float
+    start: int
+    end: int
     transform: Callable[[float], float]
     ticks: list[float]
 
@@ -96,15 +96,15 @@ def choose_scale(values: npt.NDArray[np.floating[Any]]) -> Scale:
 
 def roc_chart(curves: Sequence[Line], *, name: str) -> Markup:
     """ROC curves in the unit square, with the diagonal of chance."""
-    width, height, left, right, top, bottom = 340, 340, 48, 12, 10, 40
-    x = _Axis(0, 1, left, width - right, lambda v: v, [0, 0.2, 0.4, 0.6, 0.8, 1])
-    y = _Axis(0, 1, height - bottom, top, lambda v: v, [0, 0.2, 0.4, 0.6, 0.8, 1])
+    width, height, left, right, top, bottom = 420, 420, 48, 12, 10, 40
+    x = _Axis(0.0, 1.0, left, width - right, lambda v: v, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    y = _Axis(0.0, 1.0, height - bottom, top, lambda v: v, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     parts = [
         _frame(x, y, width, height, left, right, top, bottom, "1 − specificity", "sensitivity")
     ]
     parts.append(
         Markup('<line class="chance" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(
-            x(0), y(0), x(1), y(1)
+            x(0.0), y(0.0), x(1.0), y(1.0)
         )
     )
     parts += [_polyline(curve, x, y) for curve in curves]
@@ -119,14 +119,14 @@ def scatter(points: pd.DataFrame, classes: Sequence[str], *, name: str) -> Marku
         classes: labels in the order of their colours.
         name: said to screen readers.
     """
-    width, height, margin = 340, 340, 12
+    width, height, margin = 420, 420, 16
     shown = points[np.isfinite(points["x"]) & np.isfinite(points["y"])]
     if shown.empty:
         return Markup("")
     middle = (shown[["x", "y"]].max() + shown[["x", "y"]].min()) / 2
     reach = float((shown[["x", "y"]] - middle).abs().max().max()) or 1.0
     unit = (width / 2 - margin) / reach
-    radius = 4.2 if len(shown) <= 150 else 3.2 if len(shown) <= 500 else 2.4
+    radius = 5.2 if len(shown) <= 150 else 3.8 if len(shown) <= 500 else 2.8
     colour = {label: f"s{i % COLOURS}" for i, label in enumerate(classes)}
     dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="{}" data-tip="{}"><title>{}</title>')
     parts = [Markup('<rect class="ground" width="{}" height="{}" rx="6"/>').format(width, height)]
@@ -248,7 +248,7 @@ def _finite(line: Line, scale: Scale) -> Line:
     return Line(x[rows], y[rows], line.style)
 
 
-def _axis(low: float, high: float, start: float, end: float, scale: Scale, about: int) -> _Axis:
+def _axis(low: float, high: float, start: int, end: int, scale: Scale, about: int) -> _Axis:
     if high == low:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - (0 if scale == "log" else pad), high + pad
@@ -344,7 +344,7 @@ def _svg(width: int, height: int, name: str, parts: Sequence[Markup], css: str =
     )
 
 
-def _px(value: float) -> float | int:
+def _px(value: float | int) -> float | int:
     rounded = round(float(value), 1)
     return int(rounded) if rounded.is_integer() else rounded
 

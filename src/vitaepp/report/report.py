@@ -7,6 +7,7 @@ was made, so that the same runs give the same bytes.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ import pandas as pd
 
 from vitaepp.errors import RunError
 from vitaepp.evaluate.evaluation import score_columns
+from vitaepp.evaluate.scores import METRICS
 from vitaepp.evaluate.summary import (
     Row,
     display_name,
@@ -38,10 +40,10 @@ STYLES = {"method": "s0", "untrained": "s1 dashed", "raw": "s2 dashed"}
 _TERMS = ("reconstruction", "perceptual", "edge", "contrastive")
 
 _TERM_NAMES = {
-    "reconstruction": "reconstruction",
-    "perceptual": "perceptual (VGG-16)",
-    "edge": "edge (Sobel)",
-    "contrastive": "contrastive",
+    "reconstruction": "Reconstruction",
+    "perceptual": "Perceptual (VGG-16)",
+    "edge": "Edge (Sobel)",
+    "contrastive": "Contrastive",
 }
 
 
@@ -159,7 +161,7 @@ def _what_was_trained(run: RunContents) -> str:
     if epochs:
         sentence += f" for {epochs:,} epochs"
     if isinstance(summary.get("seconds"), int | float):
-        sentence += f", in {_duration(summary['seconds'])}"
+        sentence += f", in {_duration(float(summary['seconds']))}"
     if summary.get("device"):
         sentence += f" on {summary['device']}"
     return sentence + ", without any label."
@@ -168,7 +170,7 @@ def _what_was_trained(run: RunContents) -> str:
 def _duration(seconds: float) -> str:
     """A time in words.
 
-    >>> _duration(42), _duration(200), _duration(9000)
+    >>> _duration(42.0), _duration(200.0), _duration(9000.0)
     ('42 s', '3 min', '2 h 30 min')
     """
     if seconds < 90:
@@ -193,7 +195,7 @@ def _comparison(
 ) -> dict[str, Any]:
     metric = leading_metric(members[0][1].metrics)
     rows = [(run, row) for run, evaluation in members for row in summary_rows(evaluation.metrics)]
-    values = [fold[metric] for _, row in rows for fold in row.folds]
+    values = [float(fold[metric]) for _, row in rows for fold in row.folds]
     chance = _chance(members[0][1].metrics, metric)
     low = _tenth_below(min([*values, *([chance] if chance is not None else [])]))
     best = max(row.mean[metric] for _, row in rows)
@@ -201,7 +203,7 @@ def _comparison(
         _Result(
             run=run.name if several else "",
             row=row,
-            cells=[row.text(m) for m in ("auc", "sensitivity", "specificity", "accuracy")],
+            cells=[row.text(m) for m in METRICS],
             best=row.mean[metric] == best,
             strip=figures.strip(
                 [fold[metric] for fold in row.folds],
@@ -219,6 +221,8 @@ def _comparison(
     return {
         "title": title,
         "metric": "AUC" if metric == "auc" else metric,
+        "column": METRICS.index(metric),
+        "folds": len(members[0][1].metrics["folds"]),
         "results": results,
         "verdicts": [(run.name if several else "", verdict(e.metrics)) for run, e in members],
         "setting": _setting(first),
@@ -234,7 +238,7 @@ def _tenth_below(value: float) -> float:
     >>> _tenth_below(0.47), _tenth_below(0.0)
     (0.4, 0.0)
     """
-    return max(0.0, np.floor(value * 10 - 1e-9) / 10)
+    return max(0.0, math.floor(value * 10 - 1e-9) / 10)
 
 
 def _chance(metrics: Mapping[str, Any], metric: str) -> float | None:
@@ -340,7 +344,7 @@ def _facts(run: RunContents) -> list[tuple[str, str]]:
     add("Epochs", summary.get("epochs"))
     add("Steps", summary.get("steps"))
     seconds = summary.get("seconds")
-    add("Time", _duration(seconds) if isinstance(seconds, int | float) else None)
+    add("Time", _duration(float(seconds)) if isinstance(seconds, int | float) else None)
     add("Device", summary.get("device"))
     add("Precision", summary.get("precision"))
     versions = _section(summary, "versions")
@@ -360,11 +364,14 @@ def _loss_figures(run: RunContents) -> list[_Figure]:
         return table[column].to_numpy(np.float64)
 
     def add(title: str, columns: Mapping[str, str], note: str = "", linear: bool = False) -> None:
+        """One figure of the columns that are there; of several, signs are kept on a log scale."""
         there = {c: s for c, s in columns.items() if c in table and table[c].notna().any()}
         if not there:
             return
         every = np.concatenate([values(c) for c in there])
         scale: figures.Scale = "linear" if linear else figures.choose_scale(every)
+        if scale == "symlog" and len(there) == 1:
+            scale = "linear"
         lines = [figures.Line(epochs, values(c), style) for c, style in there.items()]
         svg = figures.line_chart(lines, name=f"{title} over epochs", scale=scale)
         legend = [(s, c.partition("/")[2]) for c, s in there.items()] if len(there) > 1 else []
@@ -372,10 +379,10 @@ def _loss_figures(run: RunContents) -> list[_Figure]:
         made.append(_Figure(title, "; ".join(t for t in (note, how) if t), svg, legend))
 
     colour = {term: f"s{i}" for i, term in enumerate(_TERMS)}
-    add("Total loss", {"loss": "s7"}, linear=bool((table.get("loss", pd.Series()) <= 0).any()))
+    add("Total loss", {"loss": "s7"})
     add("Weighted terms", {f"weighted/{t}": colour[t] for t in _TERMS}, "they add up to the total")
     for term in _TERMS:
-        add(f"{_TERM_NAMES[term].capitalize()}, raw", {f"loss/{term}": colour[term]})
+        add(f"{_TERM_NAMES[term]}, raw", {f"loss/{term}": colour[term]})
     add("Spread of features", {"feature_spread": "s4"}, "near 0 the features have collapsed", True)
     add("Learning rate", {"lr": "s5"}, linear=True)
     return made

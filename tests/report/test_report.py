@@ -1,0 +1,352 @@
+"""The report: one file that fetches nothing, hides nothing and is the same every time."""
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.errors import RunError
+from vitaepp.evaluate import evaluate
+from vitaepp.files import file_stem
+from vitaepp.recipe import Recipe
+from vitaepp.report import report
+from vitaepp.report.contents import unique_names
+from vitaepp.report.figures import Line, choose_scale, line_chart, mean_roc, scatter
+from vitaepp.report.images import KINDS, sheets
+
+EVIL = "<script>alert(1)</script>"
+
+
+def make_run(path, *, evaluated=True, reconstructed=True, trained=True, ndim=3, method="vitae++"):
+    path.mkdir(parents=True)
+    Recipe.parse({"method": method, "model": {"size": "tiny"}}).save(path / "recipe.yaml")
+    if trained:
+        summary = {
+            "method": method,
+            "store": {
+                "subjects": 40,
+                "modalities": ["flair", f"t1{EVIL}"],
+                "size": [16] * ndim,
+                "spacing": [1.0, 1.0, 3.0] if ndim == 3 else None,
+                "label_columns": ["grade"],
+            },
+            "trained_on": 40,
+            "parameters": {"encoder": 5_400_000, "decoder": 2_000_000},
+            "epochs": 20,
+            "seconds": 200.0,
+            "device": "CPU",
+        }
+        (path / "summary.json").write_text(json.dumps(summary))
+        epoch = np.arange(20)
+        table = {"epoch": epoch, "step": 10 * epoch, "lr": 1e-3, "loss": 3.0 * 0.8**epoch}
+        for term in ("reconstruction", "perceptual", "edge", "contrastive"):
+            table[f"loss/{term}"] = np.exp(-epoch / 3) - (term == "contrastive")
+            table[f"weighted/{term}"] = 0.01 * table[f"loss/{term}"]
+        pd.DataFrame(table).to_csv(path / "metrics.csv", index=False)
+    if evaluated:
+        add_evaluation(path, method=method)
+    if reconstructed:
+        add_reconstruction(path / "reconstruction", ndim)
+    return path
+
+
+def add_evaluation(path, method="vitae++", n=40):
+    random = np.random.default_rng(0)
+    codes = np.arange(n) % 2
+    subjects = [f"s{i:02d}" for i in range(n - 1)] + [EVIL]
+    labels = [("high", f"low{EVIL}")[c] for c in codes]
+    table = pd.DataFrame({"subject": subjects, "grade": labels, "split": ""})
+    file = path / "embeddings.parquet"
+    for name, signal in ((None, 1.0), ("untrained", 0.3), ("raw", 0.0)):
+        features = random.normal(size=(n, 8)) + signal * codes[:, None]
+        target = file if name is None else control_path(file, name)
+        Embeddings(table, features.astype(np.float32), {"method": method}).save(target)
+    evaluate(file, "grade", path / "evaluation")
+
+
+def add_reconstruction(folder, ndim, subjects=("a", "b/2")):
+    folder.mkdir()
+    random = np.random.default_rng(1)
+    frame = {"subject": list(subjects), "psnr": [20.0, 24.0], "ssim": [0.5, 0.7]}
+    pd.DataFrame(frame).to_csv(folder / "metrics.csv", index=False)
+    for subject in subjects:
+        images = {k: random.integers(0, 255, (2, *[16] * ndim), dtype=np.uint8) for k in KINDS}
+        np.savez(folder / f"{file_stem(subject)}.npz", channels=np.array(["flair", "t1"]), **images)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("report") / "demo")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return report([run], run.parent / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and every text outside of script and style."""
+
+    VOID = frozenset({"meta", "img", "input", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> without its start"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(page):
+    parsed = Tags(page)
+    assert parsed.open == []
+    for tag, attributes in parsed.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:image/")), (tag, name, value)
+    assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp", page)
+    policy = next(a["content"] for t, a in parsed.tags if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+    assert len(page) < 6_000_000
+    anchors = {a["href"][1:] for t, a in parsed.tags if t == "a"}
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert anchors <= set(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_strangers_text_is_never_markup(page):
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert sum(tag == "script" for tag, _ in Tags(page).tags) == 1
+
+
+def test_the_page_says_what_was_trained_and_what_came_out(run, page):
+    words = Tags(page).words
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert "ViT-AE++ on 40 subjects" in words
+    assert "ViT-Tiny encoder (5.4 million parameters) was trained on 40 subjects" in words
+    assert "16 × 16 × 16 voxels of 1 × 1 × 3 mm" in words
+    assert "in 3 min on CPU" in words
+    for part in (metrics, *metrics["controls"].values()):
+        assert f"{part['mean']['auc']:.3f} ± {part['std']['auc']:.3f}" in words
+    for name in ("untrained encoder", "raw intensities (PCA)", "Perceptual (VGG-16), raw"):
+        assert name in words
+    assert "22.00 ± 2.83 dB" in words
+    assert "mask_ratio: 0.75" in page
+    assert "<option>b/2</option>" in page
+    assert "No evaluation" not in words
+    assert 'class="missing"' not in page
+    assert page.count('class="dot ') == 40
+
+
+def test_the_same_runs_give_the_same_bytes(run, page, tmp_path):
+    assert report([run], tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
+    bare = make_run(tmp_path / "my run", evaluated=False, reconstructed=False, trained=False)
+    words = Tags(report(bare, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    quoted = f"'{bare}'"
+    for command in (
+        f"vitaepp embed {quoted} STORE {quoted}/embeddings.parquet",
+        f"vitaepp evaluate {quoted}/embeddings.parquet --label COLUMN",
+        f"vitaepp reconstruct {quoted} STORE {quoted}/reconstruction",
+        f"vitaepp pretrain STORE {quoted} --resume",
+    ):
+        assert command in words
+    for what in ("No evaluation yet", "No loss curves", "No reconstruction of this run"):
+        assert what in words
+
+
+def test_an_evaluation_without_controls_or_tables_says_so(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False)
+    for name in ("untrained", "raw"):
+        control_path(run / "embeddings.parquet", name).unlink()
+    evaluate(run / "embeddings.parquet", "grade", run / "evaluation")
+    (run / "evaluation" / "map.csv").unlink()
+    (run / "evaluation" / "predictions.parquet").unlink()
+    words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert "No control stands beside this result" in words
+    assert "whether training helped cannot be said" in words
+    assert "The ROC curve needs predictions.parquet" in words
+    assert "The map needs map.csv" in words
+
+
+def test_damaged_files_are_named_and_the_rest_is_shown(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").write_text("{")
+    (run / "evaluation" / "predictions.parquet").write_bytes(b"PAR1")
+    (run / "reconstruction" / "a.npz").write_bytes(b"PK")
+    (run / "other").mkdir()
+    (run / "other" / "metrics.json").write_text(json.dumps({"protocol": "svm"}))
+    words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    for file in ("summary.json", "evaluation/predictions.parquet", "reconstruction/a.npz"):
+        assert f"{file} cannot be read" in words
+    assert "other/metrics.json lacks parts" in words
+    assert "Map of the embedding" in words
+
+
+def test_several_runs_stand_side_by_side(run, tmp_path):
+    other = make_run(tmp_path / "vanilla", reconstructed=False, method="vitae")
+    parsed = Tags(report([run, other], tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "2 runs compared" in parsed.words
+    assert "ViT-AE++ demo" in parsed.words
+    assert "ViT-AE vanilla" in parsed.words
+    assert parsed.words.count("untrained encoder demo") == 1
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_evaluation_that_lies_twice_in_a_run_is_shown_once(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False)
+    copy = run / "evaluation" / "grade-svm"
+    copy.mkdir()
+    for name in ("metrics.json", "predictions.parquet", "map.csv"):
+        (copy / name).write_bytes((run / "evaluation" / name).read_bytes())
+    page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('aria-label="ROC of') == 1
+
+
+def test_what_is_no_run_is_refused(run, tmp_path):
+    with pytest.raises(RunError, match="not a run"):
+        report([tmp_path], tmp_path / "r.html")
+    with pytest.raises(RunError, match="no such run"):
+        report([tmp_path / "none"], tmp_path / "r.html")
+    with pytest.raises(RunError, match="names an HTML file"):
+        report([run], tmp_path)
+    with pytest.raises(RunError, match="no run"):
+        report([], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def pixels(sheet):
+    content = base64.b64decode(sheet.source.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(content)).convert("L")).astype(int)
+
+
+def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path):
+    volume = np.zeros((1, 16, 32, 100), np.uint8)
+    volume[0, :8, 16:, 60:] = 200
+    images = {kind: volume // (i + 1) for i, kind in enumerate(KINDS)}
+    np.savez(tmp_path / "a.npz", channels=np.array(["t1"]), **images)
+    (sheet,), broken = sheets({"a": tmp_path / "a.npz"}, (1.0, 1.0, 5.0), 10**6)
+    assert broken == []
+    assert (sheet.slices, sheet.step) == (34, 3)
+    assert sheet.aspect == pytest.approx(3 * 16 / 32)
+    shown = pixels(sheet).reshape(34, 32, 3, 16)
+    for k in (0, 19, 20, 33):
+        for i in range(3):
+            # The second axis points up and the first one to the right.
+            expected = volume[0, :, ::-1, k * 3].T.astype(int) // (i + 1)
+            assert np.abs(shown[k, :, i] - expected).mean() < 6
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_budget_limits_subjects_but_never_below_one(tmp_path, ndim):
+    add_reconstruction(tmp_path / "r", ndim)
+    files = {name: tmp_path / "r" / f"{file_stem(name)}.npz" for name in ("a", "b/2")}
+    assert {s.subject for s in sheets(files, None, 10**7)[0]} == {"a", "b/2"}
+    assert {s.subject for s in sheets(files, None, 1)[0]} == {"a"}
+
+
+def test_an_archive_with_pickled_objects_is_not_opened(tmp_path):
+    np.savez(tmp_path / "a.npz", original=np.array([{}], dtype=object), channels=np.array(["x"]))
+    made, broken = sheets({"a": tmp_path / "a.npz"}, None, 10**6)
+    assert made == []
+    assert "a.npz cannot be read" in broken[0]
+
+
+def test_flat_images_and_panels_are_shown(tmp_path):
+    flat = make_run(tmp_path / "flat", evaluated=False, ndim=2)
+    Image.new("L", (30, 10)).save(flat / "reconstruction" / "c.png")
+    page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert 'class="viewer"' not in page
+    assert page.count("<figure><div") == 4
+    assert "2 of 3 reconstructed subjects are shown" in page
+    for file in (flat / "reconstruction").glob("*.npz"):
+        file.unlink()
+    page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "data:image/png" in page
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_roc_of_a_fold_is_scikit_learns(ties):
+    random = np.random.default_rng(0)
+    label = np.array(["n", "p"])[random.integers(0, 2, 200)]
+    score = random.normal(size=200) + (label == "p")
+    if ties:
+        score = np.round(score)
+    frame = pd.DataFrame({"fold": 0, "label": label, "method": score})
+    grid, (curve,) = mean_roc(frame, ["method"], ["n", "p"])
+    false, hits, _ = roc_curve(label == "p", score)
+    assert curve[1:] == pytest.approx(np.interp(grid, false, hits)[1:])
+    area = np.trapezoid(curve, grid)
+    assert area == pytest.approx(roc_auc_score(label == "p", score), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1.0],
+        [2.0, 2.0, 2.0],
+        [0.0, 0.0],
+        [np.nan, 1.0, np.inf],
+        [1e-9, 1e3],
+        [-1.0, 0.0, 1e4],
+        [-5.0],
+    ],
+)
+def test_any_series_can_be_drawn(y):
+    values = np.array(y)
+    chart = line_chart(
+        [Line(np.arange(len(y), dtype=float), values)], name="x", scale=choose_scale(values)
+    )
+    assert "nan" not in chart
+    assert "inf" not in chart
+    for coordinate in re.findall(r'(?:c?[xy][12]?|points)="([^"]*)"', chart):
+        for number in re.split(r"[ ,]", coordinate):
+            assert -1 <= float(number) <= 341
+    assert line_chart([Line(np.array([0.0]), np.array([np.nan]))], name="x") == ""
+
+
+def test_a_map_keeps_inside_its_frame():
+    points = pd.DataFrame(
+        {"subject": list("abc"), "label": list("xyx"), "x": [1e6, -1e6, 0], "y": [0, 1, np.nan]}
+    )
+    drawn = scatter(points, ["x", "y"], name="map")
+    centres = [float(v) for v in re.findall(r'c[xy]="([^"]*)"', drawn)]
+    assert len(centres) == 4
+    assert all(0 <= v <= 420 for v in centres)
+
+
+def test_names_of_runs_are_told_apart(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"]
+    assert unique_names(paths) == ["a/run", "b/run", "c"]
+    assert len(unique_names([tmp_path, tmp_path])) == 2
