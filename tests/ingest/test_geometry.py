@@ -199,14 +199,13 @@ def test_shrinking_smooths_by_the_published_width_then_interpolates():
     smooth = ndi.gaussian_filter(np.pad(picture, 30), sigma, truncate=12)
     weight = ndi.gaussian_filter(np.pad(np.ones_like(picture), 30), sigma, truncate=12)
     smooth = (smooth / np.maximum(weight, 1e-12))[30:-30, 30:-30]
-    where = np.moveaxis(target.to_world(np.moveaxis(np.indices(target.size), 0, -1)), -1, 0.0)
+    where = np.moveaxis(target.to_world(np.moveaxis(np.indices(target.size), 0, -1)), -1, 0)
     expected = ndi.map_coordinates(smooth, where, order=1, mode="nearest")
     np.testing.assert_allclose(rescale(picture, source, target, 0.0), expected, atol=1e-6)
     # A checkerboard, the finest pattern there is, becomes grey and not a coarser pattern.
     board = np.indices((64, 64)).sum(0) % 2 * 100.0
-    shrunk = rescale(
-        board, Grid.of_indices((64, 64)), fit_grid(Grid.of_indices((64, 64)), (20, 20)), 0
-    )
+    source = Grid.of_indices(board.shape)
+    shrunk = rescale(board, source, fit_grid(source, (20, 20)), 0.0)
     assert np.abs(shrunk - 50).max() < 3
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -283,7 +282,7 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -
     """Scalp to ventricles; returns the depth in the brain: 0 at its middle, 1 at its surface."""
     axes = np.asarray(semi_axes, np.float32)
     x, y, z = canvas.points
-    depth = _length(canvas.points, axes) + 0.02 * canvas.waves(rng, 40)
+    depth = _length(canvas.points, axes) + 0.02 * canvas.waves(rng, 40.0)
     millimetres = float(axes.mean())  # from units of depth
 
     def inside(level: Volume | float, field: Volume = depth) -> Volume:
@@ -300,7 +299,7 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -
         where = rng.normal([side * 9, 1, -2], 0.8)
         canvas.paint("deep grey matter", _ellipsoid(canvas, where, (6.0, 9.0, 6.5)))
     wide = rng.uniform(0.7, 1.4)
-    wobble = 1.2 * canvas.waves(rng, 18)
+    wobble = 1.2 * canvas.waves(rng, 18.0)
     for side in (-1, 1):
         bend = 0.012 * (y - 2) ** 2
         moved = np.stack([x - side * (4.5 + bend), y, z - 5 + 0.01 * y**2])
@@ -335,7 +334,7 @@ def _paint_tumour(
     brain = _soft((1.0 - depth) * 30)
 
     reach = rng.uniform(*(settings.oedema_high if grade == "high" else settings.oedema_low))
-    spread = reach * (0.7 + 0.5 * canvas.waves(rng, 22))
+    spread = reach * (0.7 + 0.5 * canvas.waves(rng, 22.0))
     oedema = _soft(within + spread) * brain * _soft((0.9 - depth) * 30)
     canvas.paint("oedema", oedema * rng.uniform(0.6, 0.95))
     tumour = _soft(within) * brain
@@ -361,7 +360,7 @@ def _paint_tumour(
             enhancing = np.asarray(enhancing * (1 - cyst), np.float32)
     # Enhancing tissue is a mixture, so that its brightness varies without a new tissue.
     strength = rng.uniform(*settings.enhancement)
-    blotchy = np.clip(1 + 0.3 * canvas.waves(rng, 8), 0.3, 1.3)
+    blotchy = np.clip(1 + 0.3 * canvas.waves(rng, 8.0), 0.3, 1.3)
     canvas.paint("enhancing", np.asarray(np.clip(enhancing * strength * blotchy, 0, 1), np.float32))
     _paint_vessels(canvas, rng, center, radius, brain, settings)
 
@@ -400,7 +399,7 @@ def _scan(
     scanned = []
     louder = {"A": 1.0, "B": 0.9, "C": 1.15}[site]
     for image in canvas.images:
-        bias = np.exp(settings.bias * canvas.waves(rng, 90))
+        bias = np.exp(settings.bias * canvas.waves(rng, 90.0))
         gain = np.exp(rng.uniform(*np.log(settings.gain)))
         sigma = rng.uniform(*settings.noise) * louder
         signal = image * bias
@@ -415,9 +414,9 @@ def _soft(distance: npt.NDArray[np.floating[Any]]) -> Volume:
     return np.asarray(np.clip(0.5 + distance / 1.6, 0, 1), np.float32)
 
 
-def _length(points: npt.NDArray[np.floating[Any]], axes: Iterable[float]) -> Volume:
+def _length(points: npt.NDArray[np.floating[Any]], axes: Vectors) -> Volume:
     """Distance from the origin in units of an ellipsoid's semi-axes."""
-    scaled = points / np.asarray(tuple(axes), np.float32)[:, None, None, None]
+    scaled = points / np.asarray(axes, np.float32)[:, None, None, None]
     return np.asarray(np.sqrt((scaled**2).sum(axis=0)), np.float32)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, groupby, islice, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,10 +86,10 @@ def prepare(
     store: str | os.PathLike[str],
     *,
     size: int | Sequence[int] | str | None = None,
-    spacing: float | Sequence[float] | str | None = None,
+    spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
-    center: Literal["mask", "foreground", "image"] | None = None,
-    dtype: Literal["float16", "uint8"] | None = None,
+    center: str | None = None,
+    dtype: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -115,7 +115,7 @@ def prepare(
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
-        dtype: how intensities are stored. Unset: float16.
+        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         labels: CSV with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
