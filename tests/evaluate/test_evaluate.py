@@ -396,6 +396,18 @@ def test_imbalance_does_not_silence_the_smaller_class():
     assert min(scores["sensitivity"], scores["specificity"]) > 0.7
 
 
+def test_both_ways_to_the_principal_components_give_the_same_scores(monkeypatch):
+    embedded = cohort(n=90, d=70, signal=0.3)
+    codes = (embedded.table["grade"] == "low").to_numpy().astype(int)
+    full = fit("svm", embedded.features, codes, seed=0, pca=True)
+    monkeypatch.setattr("vitaepp.evaluate.classifier.LARGE", 10)
+    leading = fit("svm", embedded.features, codes, seed=0, pca=True)
+    assert leading.model["pca"].svd_solver == "arpack"
+    assert leading.C == full.C
+    decisions = [model.decision(embedded.features) for model in (full, leading)]
+    assert decisions[0] == pytest.approx(decisions[1], abs=1e-6)
+
+
 @pytest.mark.parametrize(("n", "how"), [(7, "PCA"), (40, "t-SNE")])
 def test_the_map_keeps_groups_together_and_is_the_same_every_time(n, how):
     codes = np.arange(n) % 2

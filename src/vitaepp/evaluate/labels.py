@@ -56,7 +56,8 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     """
     columns = [str(c) for c in table.columns if c not in ("subject", "split")]
     if name not in columns:
-        hint = nearest(name, columns) if columns else "the embeddings have no label column"
+        none = "the store had none; give labels to prepare with --labels CSV, and embed again"
+        hint = nearest(name, columns) if columns else none
         raise EvaluationError(f"no label column {name!r}; {hint}")
     values = [_plain(value) for value in table[name].tolist()]
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)

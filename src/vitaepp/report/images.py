@@ -29,7 +29,7 @@ MOST_PIXELS = 256
 TALLEST_SHEET = 16_000
 
 #: Subjects shown at most, of volumes and of flat images.
-MOST_VOLUMES = 4
+MOST_VOLUMES = 6
 MOST_IMAGES = 12
 
 _COLOUR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
