@@ -16,7 +16,6 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
 from types import ModuleType
 from typing import TypeVar
-from unittest.mock import patch
 
 from vitaepp.ingest.geometry import simpleitk
 
@@ -150,10 +149,20 @@ def _bare_environment() -> Iterator[None]:
     Otherwise each would run the user's script up to its guard (or again, where it has none) and
     import all that it does.
     """
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    main = {"__main__": ModuleType("__main__")}
-    with patch.dict(os.environ, threads), patch.dict(sys.modules, main):
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in threads}
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    os.environ.update(dict.fromkeys(threads, "1"))
+    try:
         yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:
