@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import TINY
 from vitaepp.draws import Draws
-from vitaepp.evaluate.reconstruction import choose_rows, image_quality, reconstruct, restore
+from vitaepp.evaluation.reconstruction import choose_rows, image_quality, reconstruct, restore
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.pretrain import pretrain
 

@@ -172,7 +172,7 @@ def reconstruct(
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
 
     table = run_reconstruct(run, store, out, subjects=subjects)
-    mean, std = table[["psnr", "ssim"]].mean(), table[["psnr", "ssim"]].std(ddof=0)
+    mean, std = table[["psnr", "ssim"]].mean(), table[["psnr", "ssim"]].std()
     print(
         f"{len(table)} subjects: PSNR {mean['psnr']:.2f} ± {std['psnr']:.2f} dB, "
         f"SSIM {mean['ssim']:.3f} ± {std['ssim']:.3f}"

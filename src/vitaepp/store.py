@@ -465,3 +465,12 @@ def _read_info(path: Path) -> StoreInfo:
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     have, want = asdict(existing), asdict(asked)
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+
+
+def inspect(store: str | os.PathLike[str]) -> str:
+    """What a store holds, as text for a reader.
+
+    Raises:
+        StoreError: the folder is missing or not a store.
+    """
+    return Store(store).summary()

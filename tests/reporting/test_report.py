@@ -14,13 +14,13 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from vitaepp.embeddings import Embeddings, control_path
 from vitaepp.errors import RunError
-from vitaepp.evaluate import evaluate
+from vitaepp.evaluation import evaluate
 from vitaepp.files import file_stem
 from vitaepp.recipe import Recipe
-from vitaepp.report import report
-from vitaepp.report.contents import unique_names
-from vitaepp.report.figures import Line, choose_scale, line_chart, mean_roc, scatter
-from vitaepp.report.images import KINDS, sheets
+from vitaepp.reporting import report
+from vitaepp.reporting.contents import unique_names
+from vitaepp.reporting.figures import Line, choose_scale, line_chart, mean_roc, scatter
+from vitaepp.reporting.images import KINDS, sheets
 
 EVIL = "<script>alert(1)</script>"
 

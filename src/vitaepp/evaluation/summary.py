@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitaepp.embeddings import CONTROLS
-from vitaepp.evaluate.scores import METRICS
+from vitaepp.evaluation.scores import METRICS
 
 _METHODS = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}

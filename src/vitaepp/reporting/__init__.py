@@ -1,5 +1,5 @@
 """The report: one HTML page on one or more runs."""
 
-from vitaepp.report.report import report
+from vitaepp.reporting.report import report
 
 __all__ = ["report"]

@@ -14,11 +14,11 @@ from sklearn.svm import SVC
 
 from vitaepp.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluate import evaluate, summary_rows, summary_table, verdict
-from vitaepp.evaluate.classifier import fit, hold_out, outer_folds
-from vitaepp.evaluate.labels import read_labels
-from vitaepp.evaluate.map import embedding_map
-from vitaepp.evaluate.scores import fold_scores, spread
+from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
+from vitaepp.evaluation.classifier import fit, hold_out, outer_folds
+from vitaepp.evaluation.labels import read_labels
+from vitaepp.evaluation.map import embedding_map
+from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import file_stem
 
 
@@ -27,7 +27,7 @@ def quick_map(request, monkeypatch):
     """t-SNE has its own test; elsewhere its seconds would measure nothing."""
     if "with_map" not in request.keywords.get("usefixtures", ()):
         flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-        monkeypatch.setattr("vitaepp.evaluate.evaluation.embedding_map", flat)
+        monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
 
 
 def cohort(n=60, d=12, classes=("high", "low"), signal=1.0, seed=0, split=""):
@@ -400,7 +400,7 @@ def test_both_ways_to_the_principal_components_give_the_same_scores(monkeypatch)
     embedded = cohort(n=90, d=70, signal=0.3)
     codes = (embedded.table["grade"] == "low").to_numpy().astype(int)
     full = fit("svm", embedded.features, codes, seed=0, pca=True)
-    monkeypatch.setattr("vitaepp.evaluate.classifier.LARGE", 10)
+    monkeypatch.setattr("vitaepp.evaluation.classifier.LARGE", 10)
     leading = fit("svm", embedded.features, codes, seed=0, pca=True)
     assert leading.model["pca"].svd_solver == "arpack"
     assert leading.C == full.C

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.errors import RunError
-from vitaepp.evaluate.evaluation import score_columns
-from vitaepp.evaluate.scores import METRICS
-from vitaepp.evaluate.summary import (
+from vitaepp.evaluation.evaluation import score_columns
+from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.summary import (
     Row,
     display_name,
     leading_metric,
@@ -30,9 +30,9 @@ from vitaepp.evaluate.summary import (
     verdict,
 )
 from vitaepp.files import write_text
-from vitaepp.report import figures
-from vitaepp.report.contents import Evaluation, RunContents, read_run, unique_names
-from vitaepp.report.images import BUDGET, MOST_IMAGES, data_uri, sheets
+from vitaepp.reporting import figures
+from vitaepp.reporting.contents import Evaluation, RunContents, read_run, unique_names
+from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets
 
 #: Series colours of the embedding and its controls.
 STYLES = {"method": "s0", "untrained": "s1 dashed", "raw": "s2 dashed"}
@@ -98,7 +98,7 @@ def report(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    template = (resources.files("vitaepp.report") / "page.html.j2").read_text(encoding="utf-8")
+    template = (resources.files("vitaepp.reporting") / "page.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         title=_title(contents),
         runs=[_run_view(run, BUDGET // len(contents)) for run in contents],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.evaluate.scores import fold_scores
+from vitaepp.evaluation.scores import fold_scores
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -20,10 +20,10 @@ import pandas as pd
 
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import EvaluationError, RunError
-from vitaepp.evaluate.classifier import Protocol, fit, outer_folds
-from vitaepp.evaluate.labels import Class, Labels, read_labels, require_in_both, require_members
-from vitaepp.evaluate.map import embedding_map, map_rows
-from vitaepp.evaluate.scores import fold_scores, spread
+from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
+from vitaepp.evaluation.labels import Class, Labels, read_labels, require_in_both, require_members
+from vitaepp.evaluation.map import embedding_map, map_rows
+from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import atomic_path, file_stem, write_json
 from vitaepp.progress import say, track
 from vitaepp.runfolder import RunFolder

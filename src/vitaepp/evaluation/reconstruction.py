@@ -19,6 +19,7 @@ from vitaepp.draws import Draws
 from vitaepp.encoder import check_fits, default_device
 from vitaepp.errors import RecipeError
 from vitaepp.files import atomic_path, file_stem
+from vitaepp.ingest.writers import write_scan
 from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
 from vitaepp.nn.masking import random_masks
@@ -214,21 +215,12 @@ def view_slice(volume: npt.NDArray[np.uint8], axis: int, index: int) -> npt.NDAr
 
 def write_volumes(image: npt.NDArray[np.float32], store: Store, row: int, stem: Path) -> None:
     """One NIfTI file a modality, in the space and the intensities of the original scan."""
-    import SimpleITK as sitk
-
     record = store.table.iloc[row]
-    affine = np.asarray(record["affine"], float).reshape(4, 4)
-    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
     for channel, modality in enumerate(store.info.modalities):
         low, high = record["intensity_min"][channel], record["intensity_max"][channel]
-        values = (low + image[channel] / 255 * (high - low)).astype(np.float32)
-        volume = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
-        volume.SetSpacing(spacing.tolist())
-        volume.SetDirection((to_lps[:3, :3] / spacing).ravel().tolist())
-        volume.SetOrigin(to_lps[:3, 3].tolist())
-        with atomic_path(stem.with_name(f"{stem.name}_{file_stem(modality)}.nii.gz")) as temporary:
-            sitk.WriteImage(volume, str(temporary))
+        values = low + image[channel] / 255 * (high - low)
+        path = stem.with_name(f"{stem.name}_{file_stem(modality)}.nii.gz")
+        write_scan(path, values.astype(np.float32), record["affine"])
 
 
 def _leave_in_run(folder: RunFolder, target: Path, table: pd.DataFrame) -> None:
