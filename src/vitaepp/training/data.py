@@ -131,10 +131,15 @@ def training_loader(
         StoreImages(store.path, place),
         sampler=order,  # yields lists of rows, hence batch_size=None
         batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=device.type == "cuda" and (place is None or place.type == "cpu"),
         **options,
     )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def cache_place(store: Store, settings: DataSettings, device: torch.device) -> torch.device | None:
