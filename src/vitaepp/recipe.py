@@ -141,7 +141,10 @@ class PerceptualSettings(Section):
         4, description="2D slices drawn per volume and step in 3D, or all."
     )
     axis: Annotated[int, Field(ge=0, le=2)] | Literal["any"] = Field(
-        2, description="Axis that slices are taken along in 3D; any draws one per sample."
+        2, description="Axis that slices are taken along in 3D; any takes each for a third."
+    )
+    channels: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="Channels drawn per image and step, or all; colours always go together."
     )
 
 

@@ -142,7 +142,7 @@ def evaluate(
         "std_is": "sample standard deviation over folds",
         "map": how if len(shown) == len(labels.rows) else f"{how}, {len(shown)} random subjects",
         "seed": seed,
-        "provenance": embedded.provenance,
+        "provenance": _without_paths(embedded.provenance),
     }
     predictions = _predictions(subjects, labels, parts, measured)
     points_table = pd.DataFrame(
@@ -252,6 +252,12 @@ def _predictions(
         names = score_columns(name, labels.classes)
         columns |= dict(zip(names, scores.T, strict=True))
     return pd.DataFrame(columns)
+
+
+def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Run and store by name: results are passed on, and where folders lay is nobody's business."""
+    folders = ("run", "store")
+    return {k: Path(v).name if k in folders else v for k, v in provenance.items()}
 
 
 def _destinations(

@@ -76,12 +76,19 @@ class PhantomSettings:
         oedema_low: range of the oedema's reach around low grades.
         oedema_high: the same around high grades. Equal ranges leave arrangement alone.
         radius: range of the tumour's mean radius, in both grades.
+        eccentricity: range of the tumour's distance from the brain's middle, 1 at its surface.
         irregularity: how far the surface departs from an ellipsoid, as a fraction of the radius.
         vessels: range of the number of enhancing vessels near the tumour.
         contrast: standard deviation of each tissue's intensity between subjects.
         gain: range of the overall factor of a modality; drawn on a logarithmic scale.
+        log_gamma: each modality's intensities are raised to exp(u), u within ± this: scanners and
+            protocols differ in more than gain.
         bias: standard deviation of the logarithm of the bias field.
         noise: range of the noise's standard deviation (Rician).
+        artefact: range of the brightest artefact's intensity, in units of the brightest tissue's;
+            one small spot a sequence, at the brain's surface. Intensities that are rescaled by
+            their range, as raw ones are, then differ between subjects by as much.
+        skull_stripped: set everything outside of the brain to 0, as BraTS does.
     """
 
     enhancement: tuple[float, float] = (0.45, 1.0)
@@ -93,12 +100,16 @@ class PhantomSettings:
     oedema_low: tuple[float, float] = (1.0, 6.0)
     oedema_high: tuple[float, float] = (3.0, 9.0)
     radius: tuple[float, float] = (8.0, 13.0)
+    eccentricity: tuple[float, float] = (0.05, 0.35)
     irregularity: float = 0.18
     vessels: tuple[int, int] = (3, 7)
     contrast: float = 0.05
     gain: tuple[float, float] = (0.5, 2.0)
+    log_gamma: float = 0.5
     bias: float = 0.15
     noise: tuple[float, float] = (0.02, 0.05)
+    artefact: tuple[float, float] = (1.0, 3.0)
+    skull_stripped: bool = True
 
 
 def write_phantoms(
@@ -203,7 +214,11 @@ def phantom(
     semi_axes = np.array([33.0, 39.0, 31.0]) * rng.uniform(0.94, 1.06, 3)
     depth = _paint_head(canvas, rng, semi_axes)
     mask = _paint_tumour(canvas, rng, grade, semi_axes, depth, settings)
-    return grid, _scan(canvas, rng, site, settings), mask
+    images = _scan(canvas, rng, site, settings)
+    if settings.skull_stripped:
+        images *= depth < 1.05
+    _add_artefacts(images, rng, np.abs(depth - 1) < 0.05, settings.artefact)
+    return grid, images, mask
 
 
 class _Canvas:
@@ -322,7 +337,7 @@ def _paint_tumour(
     radius = rng.uniform(*settings.radius)
     heading = rng.normal(size=3)
     heading /= np.linalg.norm(heading)
-    center = heading * semi_axes * rng.uniform(0.2, 0.62)
+    center = heading * semi_axes * rng.uniform(*settings.eccentricity)
     turned = np.tensordot(
         _rotation(rng, 180.0), canvas.points - center[:, None, None, None], axes=1
     )
@@ -402,11 +417,24 @@ def _scan(
         bias = np.exp(settings.bias * canvas.waves(rng, 90.0))
         gain = np.exp(rng.uniform(*np.log(settings.gain)))
         sigma = rng.uniform(*settings.noise) * louder
-        signal = image * bias
+        signal = image ** np.exp(rng.uniform(-1, 1) * settings.log_gamma) * bias
         real, imaginary = rng.normal(0, sigma, (2, *image.shape)).astype(np.float32)
         magnitude = np.hypot(signal + real, imaginary) * gain * 600
         scanned.append(np.clip(np.rint(magnitude), 0, 32767).astype(np.int16))
     return np.stack(scanned)
+
+
+def _add_artefacts(
+    images: npt.NDArray[np.int16],
+    rng: np.random.Generator,
+    surface: npt.NDArray[np.bool_],
+    strength: tuple[float, float],
+) -> None:
+    places = np.argwhere(surface)
+    for image in images:
+        x, y, z = places[rng.integers(len(places))]
+        peak = min(float(image.max()) * np.exp(rng.uniform(*np.log(strength))), 32767)
+        image[x : x + 2, y : y + 2, z : z + 2] = np.int16(peak)
 
 
 def _soft(distance: npt.NDArray[np.floating[Any]]) -> Volume:

@@ -17,7 +17,8 @@ class PerceptualLoss(nn.Module):
 
     Each channel is a grey image on its own; an RGB image goes in as RGB. Both images are scaled to
     [0, 1] by the range of the target's channel. In 3D, slices are drawn at random, without
-    repetition, anew at each call: their mean estimates the mean over all slices without bias.
+    repetition, anew at each call: their mean estimates the mean over all slices without bias. So
+    may channels be, where there are several.
 
     The gradient reaches the prediction. (The authors' released code computes this term without
     gradient, so that there it trains nothing.)
@@ -26,6 +27,7 @@ class PerceptualLoss(nn.Module):
         vgg: the network that looks.
         slices: slices drawn per volume, or `all` (the paper's sum, as a mean).
         axis: axis that slices are taken along; `any` takes each axis for a third.
+        channels: channels drawn per image, or `all`.
         rgb: the image's three channels are the colours of one image.
 
     Source:
@@ -34,7 +36,7 @@ class PerceptualLoss(nn.Module):
     Example:
         >>> loss = PerceptualLoss(VGG16("random"), slices=2)
         >>> volume = torch.rand(1, 1, 16, 16, 8)
-        >>> loss(volume, volume, torch.rand(1, loss.draws_needed(volume.shape[2:]))).item()
+        >>> loss(volume, volume, torch.rand(1, loss.draws_needed(volume.shape[1:]))).item()
         0.0
     """
 
@@ -43,12 +45,14 @@ class PerceptualLoss(nn.Module):
         vgg: VGG16,
         slices: int | Literal["all"] = 4,
         axis: int | Literal["any"] = 2,
+        channels: int | Literal["all"] = "all",
         rgb: bool = False,
     ) -> None:
         super().__init__()
         self.vgg = vgg
         self.slices = slices
         self.axis = axis
+        self.channels = "all" if rgb else channels
         self.rgb = rgb
 
     def check(self, space: tuple[int, ...]) -> None:
@@ -68,9 +72,11 @@ class PerceptualLoss(nn.Module):
                     "another loss.perceptual.axis, or loss.perceptual.weight=0"
                 )
 
-    def draws_needed(self, space: tuple[int, ...]) -> int:
-        """Uniform draws per sample that a call needs: one a slice, on each axis it may take."""
-        return 0 if len(space) == 2 else sum(space[axis] for axis in self._axes(len(space)))
+    def draws_needed(self, shape: tuple[int, ...]) -> int:
+        """Uniform draws per sample that a call needs, for images of shape (channel, *space)."""
+        channels, *space = shape
+        slices = 0 if len(space) == 2 else sum(space[axis] for axis in self._axes(len(space)))
+        return slices + (0 if self.channels == "all" else channels)
 
     def forward(
         self,
@@ -86,6 +92,12 @@ class PerceptualLoss(nn.Module):
             draws: uniform random numbers, `draws_needed` a sample, which choose the slices.
         """
         space = tuple(range(2, target.ndim))
+        if self.channels != "all":
+            noise, draws = draws[:, : target.shape[1]], draws[:, target.shape[1] :]
+            chosen = noise.argsort(dim=1)[:, : self.channels].view(
+                -1, self.channels, *(1,) * len(space)
+            )
+            prediction, target = (x.take_along_dim(chosen, dim=1) for x in (prediction, target))
         low, high = target.amin(space, keepdim=True), target.amax(space, keepdim=True)
         # A constant channel has no range of its own; its intensities then count as they are.
         scale = torch.where(high > low, high - low, torch.ones_like(high))

@@ -109,7 +109,7 @@ class ViTAE(Method):
         if loss.perceptual.weight:
             settings = loss.perceptual
             self.perceptual = PerceptualLoss(
-                VGG16(settings.weights), settings.slices, settings.axis, rgb
+                VGG16(settings.weights), settings.slices, settings.axis, settings.channels, rgb
             )
             self.perceptual.check(tuple(image_size))
 
@@ -180,7 +180,7 @@ class ViTAE(Method):
             return terms
         image = self.autoencoder.assemble(restored)
         if self.perceptual is not None:
-            needed = self.perceptual.draws_needed(tuple(original.shape[2:]))
+            needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
             terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed))
         if loss.edge.weight:
             terms["edge"] = edge_loss(image, original, blur=loss.edge.blur)

@@ -254,4 +254,5 @@ def _quiet_lightning() -> Iterator[None]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield
