@@ -16,7 +16,7 @@ vitaepp pretrain "$out/store" "$out/run" --resume \
   --set model.embed_dim=192 --set model.depth=6 --set model.num_heads=6 \
   --set model.decoder_embed_dim=192 --set model.decoder_depth=2 --set model.decoder_num_heads=6 \
   --set model.patch_size=8 \
-  --set optim.epochs=3 --set optim.batch_size=32 --set optim.base_lr=5e-3
+  --set optim.epochs=2 --set optim.batch_size=32 --set optim.base_lr=5e-3
 vitaepp embed "$out/run" "$out/store" "$out/run/embeddings.parquet"
 vitaepp evaluate "$out/run/embeddings.parquet" --label label --out "$out/run/evaluation"
 vitaepp reconstruct "$out/run" "$out/store" "$out/run/reconstruction" --subjects 64

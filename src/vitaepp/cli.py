@@ -94,7 +94,9 @@ def prepare(
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )
-    print(result)
+    done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
+    failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"
+    print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
         raise typer.Exit(1)
 
@@ -202,8 +204,6 @@ def settings() -> None:
 
 def main() -> None:
     """Run the command line."""
-    import click
-
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -211,11 +211,8 @@ def main() -> None:
     except KeyboardInterrupt:
         _complain("interrupted; run the same command again to go on")
         status = 130
-    except click.exceptions.Abort:
+    except typer.Abort:
         status = 130
-    except click.ClickException as error:
-        _complain(f"{one_line(Exception(error.format_message()))}; see vitaepp --help")
-        status = 2
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()
@@ -224,11 +221,17 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _complain(
-            f"unexpected {type(error).__name__}: {one_line(error)}; this is a defect of vitaepp, "
-            "please report it with what --debug prints"
-        )
-        status = 3
+        # Errors of usage are click's, which newer versions of Typer carry inside themselves.
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            _complain(f"{one_line(Exception(usage()))}; see vitaepp --help")
+            status = 2
+        else:
+            _complain(
+                f"unexpected {type(error).__name__}: {one_line(error)}; this is a defect of "
+                "vitaepp, please report it with what --debug prints"
+            )
+            status = 3
     sys.exit(status)
 
 
