@@ -115,6 +115,8 @@ class Encoder(nn.Module):
             if values.pop("format") != FORMAT:
                 raise RunError(f"{folder}: made by another version of vitaepp")
             values["modalities"] = tuple(values["modalities"])
+            shape = values["shape"].items()
+            values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
             encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None

@@ -34,7 +34,7 @@ PerAxisInt = Annotated[
     Field(min_length=1, max_length=3),
 ]
 PerAxisFloat = Annotated[
-    tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...],
+    tuple[Annotated[float, Field(gt=0)], ...],
     BeforeValidator(_one_or_per_axis),
     Field(min_length=1, max_length=3),
 ]
@@ -42,7 +42,7 @@ Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
 ]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
@@ -65,7 +65,9 @@ def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
 class Section(BaseModel):
     """A group of settings: immutable, and closed to names that it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class PrepareSettings(Section):

@@ -58,8 +58,8 @@ def demo(out: str | os.PathLike[str] = "demo", *, subjects: int = SUBJECTS) -> P
     )
     step(f"embed {run} {store} {embeddings}", lambda: embed(run, store, embeddings))
     metrics = step(
-        f"evaluate {embeddings} --label grade --out {evaluation}",
-        lambda: evaluate(embeddings, "grade", evaluation),
+        f"evaluate {embeddings} --label high_grade --out {evaluation}",
+        lambda: evaluate(embeddings, "high_grade", evaluation),
     )
     step(
         f"reconstruct {run} {store} {run / 'reconstruction'} --subjects 6",

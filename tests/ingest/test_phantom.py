@@ -14,7 +14,7 @@ from vitaepp.ingest.phantom import CORE, ENHANCING, OEDEMA, PhantomSettings, pha
 def test_a_cohort_in_brats_naming_with_balanced_grades(tmp_path):
     labels = write_phantoms(tmp_path / "p", subjects=4, seed=1, workers=1)
     table = pd.read_csv(labels)
-    assert table.grade.value_counts().to_dict() == {"high": 2, "low": 2}
+    assert table.high_grade.value_counts().to_dict() == {1: 2, 0: 2}
     cohort = recognise(tmp_path / "p")
     assert cohort.modalities == ("flair", "t1", "t1ce", "t2")
     assert [s.subject for s in cohort.subjects] == list(table.subject)

@@ -125,7 +125,7 @@ def write_phantoms(
     """Write a phantom cohort: `<subject>/<subject>_flair.nii.gz` and so on, and `labels.csv`.
 
     The same seed gives the same files. A call that was interrupted goes on where it stopped.
-    `labels.csv` has `subject`, `grade` (`low`, `high`, half each) and `site`, which shapes
+    `labels.csv` has `subject`, `high_grade` (0 and 1, half each) and `site`, which shapes
     resolution and noise but is independent of the grade.
 
     Args:
@@ -172,7 +172,8 @@ def write_phantoms(
         pass
     labels = folder / "labels.csv"
     with atomic_path(labels) as temporary:
-        table = pd.DataFrame({"subject": names, "grade": grades, "site": sites})
+        high = [int(grade == "high") for grade in grades]
+        table = pd.DataFrame({"subject": names, "high_grade": high, "site": sites})
         table.to_csv(temporary, index=False)
     return labels
 

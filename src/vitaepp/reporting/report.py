@@ -138,7 +138,9 @@ def _what_was_trained(run: RunContents) -> str:
     sentence = f"{_method(run)}"
     size = model.get("size")
     if model.get("backbone", "vit") == "vit" and size:
-        sentence += f" with a ViT-{str(size).capitalize()} encoder"
+        own_shape = any(model.get(name) for name in ("embed_dim", "depth", "num_heads"))
+        sentence += " with a ViT" if own_shape else f" with a ViT-{str(size).capitalize()}"
+        sentence += " encoder"
     parameters = _section(summary, "parameters").get("encoder")
     if isinstance(parameters, int | float):
         sentence += f" ({parameters / 1e6:.1f} million parameters)"

@@ -1,0 +1,82 @@
+"""The encoder: what it gives does not depend on how it is asked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import TINY
+from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.encoder import Encoder, embed, raw_features
+from vitaepp.errors import RunError
+from vitaepp.recipe import Recipe
+from vitaepp.training.pretrain import pretrain
+
+
+def untrained(store, *settings):
+    return Encoder.untrained(Recipe.load(settings=(*TINY, *settings)), store.info)
+
+
+def test_features_do_not_depend_on_batches_order_or_intensity_scale(make_store):
+    store = make_store()
+    encoder = untrained(store)
+    whole = encoder.embed(store)
+    assert whole.shape == (8, encoder.dim)
+    assert np.allclose(whole, encoder.embed(store, batch_size=3), atol=1e-5)
+    assert np.allclose(whole[[5, 2]], encoder.embed(store, [5, 2]), atol=1e-5)
+    images = torch.from_numpy(store.read(range(8))).float()
+    with torch.inference_mode():
+        assert np.allclose(whole, encoder(images * 0.5 + 20), atol=2e-3)
+
+
+def test_saved_and_loaded_it_is_the_same(make_store, tmp_path):
+    store = make_store()
+    encoder = untrained(store, "model.pool=cls")
+    encoder.save(tmp_path / "encoder")
+    loaded = Encoder.from_pretrained(tmp_path / "encoder")
+    assert loaded.config == encoder.config
+    assert np.array_equal(loaded.embed(store), encoder.embed(store))
+
+
+def test_embeddings_carry_labels_and_their_controls(make_store, tmp_path):
+    store = make_store(splits=True)
+    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    out = embed(run, store.path, tmp_path / "e.parquet")
+    embedded = Embeddings.load(out)
+    assert list(embedded.table) == ["subject", "bright", "split"]
+    assert embedded.features.shape == (8, 48)
+    raw = Embeddings.load(control_path(out, "raw"))
+    start = Embeddings.load(control_path(out, "untrained"))
+    assert list(raw.table.subject) == list(start.table.subject) == list(embedded.table.subject)
+    assert np.allclose(start.features, untrained(store).embed(store), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (16, 16, 16), (4, 4)])
+def test_raw_features_are_an_isometry_of_the_intensities(make_store, size):
+    store = make_store(subjects=40, size=size)
+    pixels = store.read(range(40)).reshape(40, -1).astype(np.float64) / 255
+    features = raw_features(store).astype(np.float64)
+    assert features.shape[1] <= 40
+    assert np.allclose(features @ features.T, pixels @ pixels.T, rtol=1e-4, atol=1e-3)
+
+
+def test_stores_of_another_kind_are_refused_by_name(make_store):
+    encoder = untrained(make_store())
+    with pytest.raises(RunError, match="size are 24,16,16, the encoder was trained on 16,16,16"):
+        encoder.embed(make_store(size=(24, 16, 16), name="long"))
+    with pytest.raises(RunError, match="modalities are t2,t1"):
+        encoder.embed(make_store(modalities=("t2", "t1"), name="swapped"))
+
+
+def test_damaged_encoders_are_refused(make_store, tmp_path):
+    encoder = untrained(make_store())
+    encoder.save(tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(RunError, match="does not fit its config"):
+        Encoder.from_pretrained(tmp_path / "a")
+    encoder.save(tmp_path / "b")
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    (tmp_path / "b" / "config.json").write_text(json.dumps(config | {"shape": {"depth": 1}}))
+    with pytest.raises(RunError, match="not an encoder's"):
+        Encoder.from_pretrained(tmp_path / "b")
