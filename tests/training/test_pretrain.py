@@ -72,6 +72,53 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
     )
 
 
+def test_each_epoch_sees_every_subject_once_in_its_own_order(make_store, tmp_path, monkeypatch):
+    from vitaepp.training.module import Training
+
+    seen = []
+    step = Training.training_step
+
+    def remember(self, batch, index):
+        seen.append((self.current_epoch, batch[1].tolist()))
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", remember)
+    pretrain(make_store(subjects=10).path, tmp_path / "run", settings=TINY)
+    orders = [[row for e, rows in seen if e == epoch for row in rows] for epoch in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def test_processes_share_the_batches_of_one(make_store):
+    from vitaepp.training.data import EpochOrder
+
+    alone = EpochOrder(range(11), batch_size=4, seed=3)
+    parts = [EpochOrder(range(11), 2, seed=3, rank=rank, processes=2) for rank in range(2)]
+    for order in (alone, *parts):
+        order.set_epoch(5)
+    whole = list(alone)
+    assert [len(batch) for batch in whole] == [4, 4, 3]
+    joint = [[*first, *second] for first, second in zip(*parts, strict=True)]
+    assert joint == [*whole[:2], whole[2][:2]]  # a share of three for two processes is left out
+    assert [len(order) for order in parts] == [3, 3]
+
+
+@pytest.mark.parametrize("settings", [("trainer.precision=bf16",), ("optim.accumulate=2",)])
+def test_mixed_precision_and_accumulation_train(make_store, tmp_path, settings):
+    run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, *settings))
+    history = pd.read_csv(run / "metrics.csv")
+    assert history.loss.notna().all()
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_reading_from_disk_trains_like_reading_from_memory(make_store, tmp_path, cache):
+    store = make_store()
+    settings = (*TINY, "optim.epochs=1", "data.workers=0")
+    memory = pretrain(store.path, tmp_path / "auto", settings=settings)
+    other = pretrain(store.path, tmp_path / cache, settings=(*settings, f"data.cache={cache}"))
+    assert all(torch.equal(v, weights(other)[k]) for k, v in weights(memory).items())
+
+
 def test_the_untrained_control_is_where_training_began(make_store, tmp_path):
     store = make_store()
     recipe = Recipe.load(settings=TINY)
