@@ -63,9 +63,9 @@ def test_raw_features_are_an_isometry_of_the_intensities(make_store, size):
 
 def test_stores_of_another_kind_are_refused_by_name(make_store):
     encoder = untrained(make_store())
-    with pytest.raises(RunError, match="size are 24,16,16, the encoder was trained on 16,16,16"):
+    with pytest.raises(RunError, match="size 24,16,16, but the encoder was trained on 16,16,16"):
         encoder.embed(make_store(size=(24, 16, 16), name="long"))
-    with pytest.raises(RunError, match="modalities are t2,t1"):
+    with pytest.raises(RunError, match="modalities t2,t1"):
         encoder.embed(make_store(modalities=("t2", "t1"), name="swapped"))
 
 

@@ -72,6 +72,8 @@ class Embeddings:
             EvaluationError: missing, damaged, or without those columns.
         """
         path = Path(path)
+        if path.is_dir():
+            raise EvaluationError(f"{path}: is a folder; give the file that vitaepp embed wrote")
         if not path.is_file():
             raise EvaluationError(
                 f"{path}: no such file; make it with vitaepp embed RUN STORE {path}"

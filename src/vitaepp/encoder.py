@@ -198,8 +198,8 @@ def check_fits(config: EncoderConfig, store: Store) -> None:
     for what, want, have in zip(("modalities", "size"), wanted, found, strict=True):
         if want != have:
             raise RunError(
-                f"{store.path}: its {what} are {','.join(map(str, have))}, the encoder was trained "
-                f"on {','.join(map(str, want))}; prepare the store like the one of the training"
+                f"{store.path}: {what} {','.join(map(str, have))}, but the encoder was trained on "
+                f"{','.join(map(str, want))}; prepare the store like the one of the training"
             )
 
 
@@ -231,6 +231,7 @@ def embed(
     opened = Store(store)
     encoder = Encoder.from_pretrained(run)
     check_fits(encoder.config, opened)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written fails now
     labels = opened.table[["subject", *opened.label_columns, "split"]]
     origin = {
         "method": encoder.config.method,

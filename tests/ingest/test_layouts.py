@@ -202,3 +202,10 @@ def test_labels_the_layout_has_already_are_not_overwritten(tmp_path):
     for column in ("grade", "split"):
         with pytest.raises(SourceError, match=f"column {column}"):
             join_labels(table, manifest(tmp_path, f"subject,{column}\na,1\n"))
+
+
+def test_images_and_masks_one_level_too_high_are_not_all_subjects(tmp_path):
+    scan(tmp_path / "cohort" / "images" / "a.nii.gz")
+    mask(tmp_path / "cohort" / "labels" / "a.nii.gz")
+    with pytest.raises(SourceError, match=r"prepare .*cohort instead"):
+        recognise(tmp_path)

@@ -165,15 +165,29 @@ def test_starting_from_another_run(make_store, tmp_path):
         pretrain(store.path, tmp_path / "third", settings=wide)
 
 
+def test_resuming_nothing_starts_only_what_was_asked_for(make_store, tmp_path, capsys):
+    store = make_store()
+    with pytest.raises(RunError, match="no run to resume"):
+        pretrain(store.path, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()
+    # Died before its first checkpoint: the recipe is there, and goes on being the recipe.
+    (tmp_path / "run").mkdir()
+    Recipe.load(settings=TINY).save(tmp_path / "run" / "recipe.yaml")
+    run = pretrain(store.path, tmp_path / "run", resume=True)
+    assert Recipe.load(run / "recipe.yaml").model.embed_dim == 48
+    assert "starting anew" in capsys.readouterr().err
+
+
 def test_what_is_not_a_run_or_a_checkpoint_is_refused(make_store, tmp_path):
     store = make_store()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="is a file; a run is a folder"):
+        pretrain(store.path, tmp_path / "file", settings=TINY)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="not empty and not a run"):
         pretrain(store.path, tmp_path / "mine", settings=TINY)
-    run = tmp_path / "run"
-    run.mkdir()
-    Recipe.load(settings=TINY).save(run / "recipe.yaml")
+    run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
     (run / "last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(RunError, match="not a checkpoint that can be read safely"):
         pretrain(store.path, run, resume=True)

@@ -126,7 +126,9 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         for pairs in [list(enumerate(zip(line, widths, strict=True)))]
     ]
     lines.insert(1, "─" * len(lines[0]))
-    return "\n".join([*lines, "", verdict(metrics)])
+    positive = metrics.get("positive")
+    note = [] if positive is None else [f"sensitivity is of {metrics['label']} = {positive}"]
+    return "\n".join([*lines, *note, "", verdict(metrics)])
 
 
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:

@@ -170,6 +170,9 @@ def prepare(
                 else:
                     prepared += outcome
                     skipped += not outcome
+            others = writer.checksums().keys() - {s.subject for s in cohort.subjects}
+            if others:
+                say(f"{len(others)} subjects of the store are not in this source; they stay")
             rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)

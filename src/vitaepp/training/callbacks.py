@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -150,7 +151,7 @@ class TrainingProgress(Callback):
             now - self.last >= SECONDS_BETWEEN_LINES or done in (self.first_epoch + 1, total)
         ):
             left = (now - self.started) / (done - self.first_epoch) * (total - done)
-            say(f"{text}, about {left:.0f} s left" if done < total else text)
+            say(f"{text}, about {timedelta(seconds=round(left))} left" if done < total else text)
             self.last = now
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

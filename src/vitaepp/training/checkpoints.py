@@ -46,9 +46,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise RunError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception:
         raise RunError(
-            f"{path}: not a checkpoint that can be read safely ({one_line(error)[:80]}…)"
+            f"{path}: not a checkpoint that can be read safely, without running code in it; use "
+            "one that vitaepp pretrain wrote"
         ) from None
     if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
         raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")

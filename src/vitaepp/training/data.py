@@ -83,8 +83,10 @@ class StoreImages(Dataset[Batch]):
         self._store: Store | None = None
         if place is not None:
             store = Store(path)
-            blocks = [torch.from_numpy(block).to(place) for block in store.batches(64)]
-            self.images = torch.cat(blocks)
+            dtype = getattr(torch, store.info.dtype)
+            self.images = torch.empty((len(store), *store.info.shape), dtype=dtype, device=place)
+            for block, images in zip(self.images.split(64), store.batches(64), strict=True):
+                block.copy_(torch.from_numpy(images))
 
     def __getitem__(self, rows: list[int]) -> Batch:
         index = torch.tensor(rows)

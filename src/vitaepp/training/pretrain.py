@@ -59,6 +59,12 @@ def pretrain(
     """
     opened = Store(store)
     folder = RunFolder(run, must_exist=False)
+    if resume and recipe is None:
+        if folder.recipe_file.is_file():
+            recipe = folder.recipe_file  # settings are changes to what the run began with
+        elif not settings:
+            # Starting anew with the defaults, which take days, is not what was meant.
+            raise RunError(f"{folder.path}: no run to resume; leave out --resume to start one")
     chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, settings)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=_prepare_settings(opened))
@@ -69,11 +75,14 @@ def pretrain(
                 f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
                 "another folder"
             )
-        asked = recipe is not None or len(settings) > 0
-        chosen = _same_recipe(folder, chosen if asked else folder.recipe())
+        _check_same(folder, chosen)
         checkpoint = folder.checkpoint
+    elif folder.path.exists() and not folder.path.is_dir():
+        raise RunError(f"{folder.path}: is a file; a run is a folder")
     elif folder.path.is_dir() and not folder.recipe_file.is_file() and any(folder.path.iterdir()):
         raise RunError(f"{folder.path}: not empty and not a run; choose another folder")
+    elif resume:
+        say(f"{folder.path}: nothing to go on from; starting anew")
     # Whatever does not fit is refused before anything is written.
     rows = training_rows(opened, chosen.data.split)
     module = Training(chosen, opened)
@@ -157,8 +166,8 @@ def _prepare_settings(store: Store) -> dict[str, Any]:
     }
 
 
-def _same_recipe(folder: RunFolder, asked: Recipe) -> Recipe:
-    began, now = folder.recipe(), asked
+def _check_same(folder: RunFolder, now: Recipe) -> None:
+    began = folder.recipe()
     if began != now:
         before, after = _flat(began.model_dump()), _flat(now.model_dump())
         name = next(k for k in before if before[k] != after[k])
@@ -166,7 +175,6 @@ def _same_recipe(folder: RunFolder, asked: Recipe) -> Recipe:
             f"{folder.path}: began with {name}={before[name]}, now asked to go on with "
             f"{after[name]}; resume without settings, or start another run"
         )
-    return began
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
