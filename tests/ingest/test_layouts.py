@@ -204,8 +204,9 @@ def test_labels_the_layout_has_already_are_not_overwritten(tmp_path):
             join_labels(table, manifest(tmp_path, f"subject,{column}\na,1\n"))
 
 
-def test_images_and_masks_one_level_too_high_are_not_all_subjects(tmp_path):
+def test_masks_are_not_taken_for_subjects_beside_other_scans(tmp_path):
     scan(tmp_path / "cohort" / "images" / "a.nii.gz")
     mask(tmp_path / "cohort" / "labels" / "a.nii.gz")
+    scan(tmp_path / "older" / "b.nii.gz")
     with pytest.raises(SourceError, match=r"prepare .*cohort instead"):
         recognise(tmp_path)
