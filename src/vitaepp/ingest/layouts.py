@@ -368,9 +368,9 @@ def _scans(source: Source) -> Cohort | None:
     files = source.ending_in(SCAN_SUFFIXES)
     # One level too high, masks would be taken for subjects.
     names = {f.as_posix() for f in files}
-    for file in files:
-        masks = [file.parent.with_name(n) / file.name for n in ("labels", "masks")]
-        if file.parent.name == "images" and any(m.as_posix() in names for m in masks):
+    for file in (f for f in files if f.parent.name == "images"):
+        masks = [file.parent.with_name(n) / file.name for n in MASK_FOLDERS]
+        if any(m.as_posix() in names for m in masks):
             raise SourceError(
                 f"{source.path}: holds images and masks of equal names in "
                 f"{file.parent.parent}; prepare {source.path / file.parent.parent} instead"
