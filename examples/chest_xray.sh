@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 2D: paediatric chest X-rays, normal or pneumonia (Kermany et al. 2018), at 64 × 64 pixels, with
-# their own training and test split. About 25 minutes on two CPU cores.
+# their own training and test split. About half an hour on two CPU cores.
 #
 #   examples/chest_xray.sh FOLDER [OUT]
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 3D: 130 T1 MRI crops around the hippocampus (Medical Segmentation Decathlon, task 4). Is the
-# hippocampus larger than the cohort's median? About 35 minutes on two CPU cores.
+# hippocampus larger than the cohort's median? About half an hour on two CPU cores (an hour on one).
 #
 #   examples/hippocampus.sh FOLDER [OUT]
 #
