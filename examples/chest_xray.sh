@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 2D: paediatric chest X-rays, normal or pneumonia (Kermany et al. 2018), at 64 × 64 pixels, with
-# their own training and test split. About half an hour on two CPU cores.
+# their own training and test split. Took 49 minutes on one core of a busy machine.
 #
 #   examples/chest_xray.sh FOLDER [OUT]
 #

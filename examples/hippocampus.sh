@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 3D: 130 T1 MRI crops around the hippocampus (Medical Segmentation Decathlon, task 4). Is the
-# hippocampus larger than the cohort's median? About half an hour on two CPU cores (an hour on one).
+# hippocampus larger than the cohort's median? Took 65 minutes on one core of a busy machine.
 #
 #   examples/hippocampus.sh FOLDER [OUT]
 #
