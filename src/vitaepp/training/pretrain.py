@@ -139,9 +139,13 @@ def _train(
         write_json(folder.summary_file, described)
         _announce(recipe, store, described)
     started = time.monotonic()
-    trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:
+        # Lightning turns Ctrl-C into a silent exit.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     if trainer.is_global_zero:
         encoder = Encoder(EncoderConfig.of(recipe, store.info))
         trained = module.method.encoder.state_dict()
