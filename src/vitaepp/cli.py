@@ -208,10 +208,8 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         status = app(arguments, standalone_mode=False)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
-        status = 130
-    except typer.Abort:
         status = 130
     except (VitaeppError, OSError) as error:
         if debug:
