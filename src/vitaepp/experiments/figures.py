@@ -64,7 +64,7 @@ def draw_reconstructions(
 
     Args:
         panels: per subject its name, and pictures by what they are called, `(row, column)` or
-            `(row, column, 3)`.
+            `(row, column, 3)`; `original` among them.
         path: of the picture.
     """
     from matplotlib.figure import Figure
@@ -73,8 +73,10 @@ def draw_reconstructions(
     figure = Figure(figsize=(1.7 * len(names), 1.9 * len(panels)), layout="constrained")
     grid = figure.subplots(len(panels), len(names), squeeze=False)
     for line, (subject, pictures) in zip(grid, panels, strict=True):
+        # One window a row: a few bright voxels would leave the rest of a scan dark.
+        top = max(float(np.percentile(pictures["original"], 99.5)), 1.0)
         for axes, name in zip(line, names, strict=True):
-            axes.imshow(pictures[name], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.imshow(pictures[name], cmap="gray", vmin=0, vmax=top, interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
