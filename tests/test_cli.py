@@ -96,6 +96,8 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
         (["embed", "nowhere", "nowhere", "x.parquet"], "no such"),
         (["evaluate", "x.parquet", "--label", "a", "--out", "y"], "no such file"),
         (["compare", "nowhere", "there"], "no such file; make it with vitaepp evaluate"),
+        (["experiment", "ablatoin", "nowhere", "out"], "no experiment 'ablatoin'; did you mean"),
+        (["experiment", "ablation", "nowhere", "out", "--label", "a"], "no such store"),
         (["reconstruct", "nowhere", "nowhere", "out"], "no such run"),
         (["report", "nowhere", "--out", "x.html"], "no such run"),
     ],
@@ -132,6 +134,20 @@ def test_settings_that_do_not_fit_leave_no_run_behind(
     assert message in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_by_command(vitaepp, make_store, tmp_path):
+    store, out = make_store(subjects=16, size=(16, 16)).path, tmp_path / "out"
+    sets = [part for setting in (*TINY, "optim.epochs=1") for part in ("--set", setting)]
+    asked = ("experiment", "ablation", store, out, "--label", "bright", *sets)
+    status, _, err = vitaepp(*asked, "--variants", "vitae,vitea++")
+    assert (status, err.count("\n"), out.exists()) == (2, 1, False)
+    assert "no variant vitea++; did you mean vitae++?" in err
+    status, printed, _ = vitaepp(*asked, "--variants", "vitae,vitae++")
+    assert status == 0
+    assert "ViT-AE + L_edge + L_per + L_CL" in printed
+    assert {p.suffix for p in out.glob("ablation.*")} == {".md", ".csv", ".tex", ".json"}
+    assert str(tmp_path) not in (out / "ablation.md").read_text()
 
 
 def test_help_is_light_and_training_needs_no_reader_of_scans(make_store, tmp_path):
