@@ -264,7 +264,7 @@ class TrainerSettings(Section):
     nodes: int = Field(1, ge=1, description="Machines.")
     strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How devices share work.")
     precision: Literal["auto", "32", "bf16", "16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it, else 32."
+        "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
     )
     checkpoint_every: float = Field(
         60.0, ge=0, description="Seconds between checkpoints, at the end of an epoch."

@@ -9,7 +9,7 @@ from vitaepp.losses.reconstruction import reconstruction_loss
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
-from vitaepp.nn.transformer import SIZES, VisionTransformer
+from vitaepp.nn.transformer import SIZES, VisionTransformer, attend
 
 
 def small(in_channels=3, image_size=(24, 32), patch_size=(8, 8), **changes):
@@ -161,3 +161,20 @@ def test_named_sizes_are_the_published_ones():
         model = VisionTransformer(3, (224, 224), (16, 16), width, depth, heads)
     # ViT-B/16 has 86.6 M parameters with its classifier of 1000 classes, and a position table.
     assert sum(p.numel() for p in model.parameters()) == 85_798_656 - 197 * 768
+
+
+@pytest.mark.parametrize("tokens", [1, 17, 65])
+def test_short_attention_in_bf16_equals_fused_attention_to_rounding(tokens):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 8).bfloat16().requires_grad_() for _ in range(3))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    found = attend(q, k, v)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=2e-2)
+    pull = torch.randn_like(wanted)
+    for mine, exact in zip(
+        torch.autograd.grad(found, (q, k, v), pull.bfloat16()),
+        torch.autograd.grad(wanted, (q, k, v), pull),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine.float(), exact.float(), atol=4e-2, rtol=4e-2)

@@ -27,6 +27,10 @@ SIZES = {
 }
 
 
+#: Tokens up to which plain matrix products beat fused attention on a CPU in bf16.
+SHORT = 512
+
+
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017), fused."""
 
@@ -41,8 +45,24 @@ class Attention(nn.Module):
         q, k, v = rearrange(
             self.qkv(x), "b t (three heads d) -> three b heads t d", three=3, heads=self.num_heads
         )
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         return self.proj(rearrange(mixed, "b heads t d -> b t (heads d)"))
+
+
+def attend(
+    q: Float[Tensor, "batch head token dim"],
+    k: Float[Tensor, "batch head token dim"],
+    v: Float[Tensor, "batch head token dim"],
+) -> Float[Tensor, "batch head token dim"]:
+    """Softmax attention by whichever of two equal ways is faster.
+
+    On a CPU in bf16, torch's fused attention takes two to ten times as long as matrix products
+    while the square of weights still fits a cache (`benchmarks/NOTES.md`).
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(q, k, v)
+    weights = (q * q.shape[-1] ** -0.5) @ k.mT
+    return weights.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
 class Mlp(nn.Module):

@@ -222,8 +222,17 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
 def _precision(recipe: Recipe) -> str:
     chosen = recipe.trainer.precision
     if chosen == "auto":
-        chosen = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32"
+        chosen = "bf16" if _has_bf16() else "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
+
+
+def _has_bf16() -> bool:
+    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    # Older torch does not tell.
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _tensorboard(folder: RunFolder) -> Any:
