@@ -302,3 +302,14 @@ def test_settings_that_changed_are_listed_and_make_the_same_recipe():
     recipe = Recipe.load(settings=(*TINY, "model.patch_size=8,4,8", "loss.edge.decay=none"))
     assert "model.patch_size=8,4,8" in changed_settings(recipe)
     assert Recipe.load(settings=changed_settings(recipe)) == recipe
+
+
+def test_a_variant_that_cannot_be_is_found_before_any_is_trained(store, tmp_path):
+    with pytest.raises(RecipeError, match="of 4 patches leaves no patch visible"):
+        experiment("masking-ratio", store.path, tmp_path / "out", label="bright", settings=QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_label_columns_are_offered_as_labels(store, tmp_path):
+    with pytest.raises(EvaluationError, match=r"no label column 'checksum'; known are bright"):
+        experiment("ablation", store.path, tmp_path / "out", label="checksum", settings=QUICK)

@@ -29,7 +29,7 @@ from vitaepp.experiments.results import Cell, Result, Row, Versus
 from vitaepp.experiments.runs import Setup
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.files import file_stem, write_json, write_text
-from vitaepp.methods import backbone_shape
+from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe, changed_settings
@@ -140,17 +140,20 @@ def _command(
 def _refuse_what_cannot_be(chosen: Experiment, setup: Setup, seeds: int) -> None:
     if seeds < 1:
         raise RecipeError(f"seeds={seeds}: at least one is needed")
+    info = setup.store.info
     for variant in chosen.variants:
-        info = setup.store.info
-        backbone_shape(setup.recipe_of(variant, 0), len(info.modalities), info.size)
+        # Building each now costs seconds; a setting that does not fit would else be found after
+        # the trainings of all variants before it.
+        build_method(setup.recipe_of(variant, 0), len(info.modalities), info.size)
     if chosen.kind == "classification":
         if not setup.label:
             columns = ", ".join(setup.store.label_columns) or "none"
             raise RecipeError(
                 f"experiment {chosen.key} needs --label COLUMN; {setup.store.path} has {columns}"
             )
+        labelled = setup.store.table[["subject", "split", *setup.store.label_columns]]
         for seed in range(seeds):
-            plan_folds(setup.store.table, setup.label, setup.protocol, seed=seed)
+            plan_folds(labelled, setup.label, setup.protocol, seed=seed)
     elif setup.per_fold:
         raise RecipeError(
             f"experiment {chosen.key} evaluates no classifier, so that there are no folds; leave "
