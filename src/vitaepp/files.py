@@ -16,16 +16,17 @@ from typing import Any
 
 
 @contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it takes the target's place.
 
     Works for a file or a folder that the caller makes there. The content is flushed to disk before
     the rename, so that a crash or a power cut leaves the old file, the new one, or none. On an
     error the temporary is removed. The temporary keeps the target's suffixes, because many
-    writers choose the format by it.
+    writers choose the format by it. `parents` makes the folders above the target where missing.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if parents:
+        target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
     try:
         yield temporary
@@ -67,12 +68,12 @@ def file_stem(key: str) -> str:
     return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str, *, parents: bool = True) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, parents=parents) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any, *, parents: bool = True) -> None:
     """Write JSON, whole or not at all; NaN and infinity are refused, because JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", parents=parents)

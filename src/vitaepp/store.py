@@ -222,34 +222,44 @@ class StoreWriter:
     def __init__(self, path: str | os.PathLike[str], info: StoreInfo) -> None:
         self.path = Path(path)
         self.info = info
+        self._refuse_others()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(self.path))
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.path}: another prepare is writing here; wait for it to end"
+                ) from None
+            self._refuse_others()  # one that held the lock until now may have made a store
+            self._remove_leftovers()
+            write_json(self.path / "store.json", {"format": FORMAT} | asdict(info))
+            (self.path / ".staged").mkdir(exist_ok=True)
+            self._lock = lock.pop_all()
+
+    def _refuse_others(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise StoreError(f"{self.path}: is a file; a store is a folder")
         if (self.path / "store.json").exists():
             existing = _read_info(self.path)
-            if existing != info:
+            if existing != self.info:
                 raise StoreError(
-                    f"{self.path}: holds a different store ({_difference(existing, info)}); "
+                    f"{self.path}: holds a different store ({_difference(existing, self.info)}); "
                     "prepare into another folder, or remove it first"
                 )
         elif self.path.is_dir() and any(
             p.name != ".lock" and not _is_temporary(p) for p in self.path.iterdir()
         ):
             raise StoreError(f"{self.path}: not empty and not a store; choose another folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = ExitStack()
-        try:
-            self._lock.enter_context(locked(self.path))
-        except BlockingIOError:
-            raise StoreError(
-                f"{self.path}: another prepare is writing here; wait for it to end"
-            ) from None
-        # A killed run leaves its temporaries; no one else can be writing them now.
-        for leftover in [*self.path.glob(".tmp-*"), *(self.path / ".staged").glob(".tmp-*")]:
+
+    def _remove_leftovers(self) -> None:
+        """What killed runs left half-made; no one else can be writing it now."""
+        patterns = (".tmp-*", ".staged/.tmp-*", "images.zarr/*.partial", "images.zarr/c/**/*.new")
+        for leftover in [p for pattern in patterns for p in self.path.glob(pattern)]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
-        write_json(self.path / "store.json", {"format": FORMAT} | asdict(info))
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -288,15 +298,20 @@ class StoreWriter:
         new = [s for s in labels["subject"].astype(str) if s in staged and s not in kept]
         order = [*kept, *new]
         if order:
-            self._link(order, staged)
-            self._write_table(order, old, staged, labels)
+            # All that needs room on the disk comes first: a full one leaves the store as it was.
+            with atomic_path(self.path / "table.parquet") as temporary:
+                self._table(order, old, staged, labels).to_parquet(temporary, index=False)
+                self._link(order, staged)
         failed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
         if len(failed):
             with atomic_path(self.path / "failures.csv") as temporary:
                 failed.to_csv(temporary, index=False)
         else:
             (self.path / "failures.csv").unlink(missing_ok=True)
-        shutil.rmtree(self.path / ".staged", ignore_errors=True)
+        # In one step: a record that outlives its chunk would be in the way of the next run.
+        done = self.path / f".tmp-{os.getpid()}-staged"
+        (self.path / ".staged").rename(done)
+        shutil.rmtree(done, ignore_errors=True)
 
     def _staged(self) -> list[Record]:
         files = sorted((self.path / ".staged").glob("*.json"))
@@ -320,14 +335,15 @@ class StoreWriter:
                 fresh.unlink(missing_ok=True)
                 _link_or_copy(_staged_file(self.path, subject, ".chunk"), fresh)
                 os.replace(fresh, chunk)
+                fresh.unlink(missing_ok=True)  # renaming does nothing if both are one file
 
-    def _write_table(
+    def _table(
         self,
         order: Sequence[str],
         old: pd.DataFrame,
         staged: dict[str, Record],
         labels: pd.DataFrame,
-    ) -> None:
+    ) -> pd.DataFrame:
         facts = old.set_index("subject", drop=False).to_dict("index")
         fresh = (
             labels.assign(subject=labels["subject"].astype(str))
@@ -346,9 +362,7 @@ class StoreWriter:
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
-        table = table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
-        with atomic_path(self.path / "table.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
+        return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
 
 
 def stage(
@@ -368,10 +382,12 @@ def stage(
     array, chunks = _encoder(info)
     stored = np.rint(image) if info.dtype == "uint8" else image
     array[0] = stored.astype(info.dtype)
-    # The record comes last: a subject is staged when it is there.
-    with atomic_path(_staged_file(path, record.subject, ".chunk")) as temporary:
+    # The record comes last: a subject is staged when it is there, and it is of this image.
+    _staged_file(path, record.subject, ".json").unlink(missing_ok=True)
+    # The folder is the writer's: a process that outlived its run must not make it again.
+    with atomic_path(_staged_file(path, record.subject, ".chunk"), parents=False) as temporary:
         temporary.write_bytes(chunks[_chunk_key(0, info).as_posix()].to_bytes())
-    write_json(_staged_file(path, record.subject, ".json"), asdict(record))
+    write_json(_staged_file(path, record.subject, ".json"), asdict(record), parents=False)
 
 
 @lru_cache(maxsize=4)

@@ -12,10 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from vitaepp.ingest.geometry import simpleitk
 
@@ -25,6 +26,9 @@ Result = TypeVar("Result")
 #: Starting processes takes seconds (each imports what it needs), so that a job which is done
 #: sooner stays in this one.
 SECONDS_WORTH_PROCESSES = 4.0
+
+#: Given to processes to end by themselves when there is nothing more to do.
+SECONDS_TO_END = 10.0
 
 
 def run_each(
@@ -135,11 +139,30 @@ def _run(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Resu
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked: a fork of a process with threads (torch, zarr) may hang.
+    before = set(active_children())
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
     try:
         yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
+        ours = [process for process in active_children() if process not in before]
+        pool.shutdown(wait=False, cancel_futures=True)
+        _end(ours, SECONDS_TO_END)
+        pool.shutdown()
+
+
+def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
+    """Wait for processes to end, then kill those that do not.
+
+    One that was killed from outside may have held the lock of the queue, for which the others then
+    wait for ever. What a killed process was writing is only a temporary file.
+    """
+    running = {process.sentinel: process for process in processes}
+    deadline = time.monotonic() + seconds
+    while running and (left := deadline - time.monotonic()) > 0:
+        for sentinel in wait_for(list(running), left):
+            del running[cast(int, sentinel)]
+    for process in running.values():
+        process.kill()
 
 
 @contextmanager

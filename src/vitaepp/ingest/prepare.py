@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -55,6 +56,9 @@ METHOD_VERSION = 1
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)
+
+#: What the system says when a disk, a quota or a limit on file sizes is reached.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: Pictures looked at to tell a grey cohort from a coloured one.
 COLOUR_SAMPLE = 32
@@ -182,9 +186,10 @@ def prepare(
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)
     except OSError as error:
-        raise StoreError(
-            f"{store}: cannot be written: {error.strerror or one_line(error)}"
-        ) from error
+        told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
+        if error.errno in FULL:
+            told += "; make room and run prepare again, it goes on from what is finished"
+        raise StoreError(told) from error
     return PrepareResult(Path(store), prepared, skipped, tuple(failures))
 
 
