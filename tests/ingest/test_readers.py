@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest import readers
 from vitaepp.ingest.readers import (
     NpzArray,
     is_grey,
@@ -93,6 +94,33 @@ def test_a_broken_scan_is_refused_in_one_line_and_silence(tmp_path, capfd, name,
     assert str(caught.value).startswith("case/x: ")
     assert str(tmp_path) not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
+    path = scan(tmp_path / "x.nii.gz")
+    data, sound = path.read_bytes(), read_scan(path, "x")
+    refused = 0
+    for at in range(0, len(data), 5):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            assert np.array_equal(read_scan(path, "x").values, sound.values)
+        except SubjectError:
+            refused += 1
+    assert refused > len(data) / 5 * 0.9
+
+
+def test_a_sound_compressed_scan_is_decompressed_once(tmp_path, monkeypatch):
+    path, scaled = scan(tmp_path / "x.nii.gz"), tmp_path / "y.nii.gz"
+    image = nib.Nifti1Image(volume(), np.eye(4))
+    image.header.set_slope_inter(2, 1)  # its voxels are not what is in the file
+    image.to_filename(scaled)
+    checked = []
+    monkeypatch.setattr(readers, "_check_nifti", lambda path, name: checked.append(path))
+    for file in (path, scaled):
+        read_scan(file, "x")
+    assert checked == [scaled]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float32, np.float64])

@@ -82,9 +82,19 @@ def read_scan(path: Path, name: str, *, constant: bool = False) -> Image:
         SubjectError: missing, truncated, corrupt, not 3D, not finite, or constant.
     """
     _check_present(path, name)
-    _check_nifti(path, name)
+    promised = _promised_checksum(path)
+    if promised is None:
+        _check_nifti(path, name)
     sitk = simpleitk()
-    image = _read(path, name)
+    try:
+        image = _read(path, name)
+    except SubjectError:
+        _check_nifti(path, name)  # it may know better why
+        raise
+    if promised is not None:
+        before, whole = promised
+        if zlib.crc32(sitk.GetArrayViewFromImage(image), before) != whole:
+            _check_nifti(path, name)
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise SubjectError(
             f"{name}: has {image.GetNumberOfComponentsPerPixel()} values a voxel; a scan has one"
@@ -236,6 +246,30 @@ def _check_nifti(path: Path, name: str) -> None:
         )
     if bad:
         raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
+
+
+def _promised_checksum(path: Path) -> tuple[int, int] | None:
+    """CRC-32 of what precedes a NIfTI's voxels, and of all, from the end of its gzip file.
+
+    If the voxels that were read complete the one to the other, nothing was mended, and the file
+    need not be decompressed a second time to know. None where the end does not promise just what
+    the header does (not one gzip member, bytes to spare, cut off).
+    """
+    if not path.name.lower().endswith(".gz"):
+        return None
+    try:
+        with gzip.open(path) as file:
+            header = file.read(NIFTI_HEADER)
+            data = _nifti_data(header)
+            if data is None or not NIFTI_HEADER <= data[0] <= 1 << 20:
+                return None
+            before = zlib.crc32(header + file.read(data[0] - NIFTI_HEADER))
+        with open(path, "rb") as raw:
+            raw.seek(-8, os.SEEK_END)
+            whole, length = struct.unpack("<2I", raw.read(8))
+    except (EOFError, OSError, zlib.error):
+        return None
+    return (before, whole) if length == data[0] + data[1] else None
 
 
 def _nifti_data(header: bytes) -> tuple[int, int, str | None] | None:
