@@ -6,7 +6,8 @@ import pytest
 
 from tests.ingest.trees import brats, mask, picture, scan
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts import ArrayItem, join_labels, recognise
+from vitaepp.ingest.items import ArrayItem
+from vitaepp.ingest.layouts import join_labels, recognise
 
 
 def subjects(cohort):

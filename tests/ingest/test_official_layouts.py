@@ -11,9 +11,9 @@ import pytest
 from tests.ingest import official
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import SourceError
-from vitaepp.ingest.arrays import cifar_images
 from vitaepp.ingest.layouts import join_labels, recognise
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.store import Store
 
 

@@ -166,7 +166,7 @@ def test_an_unforeseen_error_in_one_subject_is_named_without_the_folder(tmp_path
             raise ZeroDivisionError(f"in\n{path}")
         return real(path, name, **_)
 
-    from vitaepp.ingest import prepare as module
+    from vitaepp.ingest import subject as module
 
     real = module.read_scan
     monkeypatch.setattr(module, "read_scan", explode)

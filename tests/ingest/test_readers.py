@@ -9,7 +9,6 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest import readers
 from vitaepp.ingest.readers import (
     NpzArray,
     is_grey,
@@ -17,6 +16,7 @@ from vitaepp.ingest.readers import (
     read_array,
     read_picture,
     read_scan,
+    scans,
     to_grey,
 )
 
@@ -117,7 +117,7 @@ def test_a_sound_compressed_scan_is_decompressed_once(tmp_path, monkeypatch):
     image.header.set_slope_inter(2, 1)  # its voxels are not what is in the file
     image.to_filename(scaled)
     checked = []
-    monkeypatch.setattr(readers, "_check_nifti", lambda path, name: checked.append(path))
+    monkeypatch.setattr(scans, "check_nifti", lambda path, name: checked.append(path))
     for file in (path, scaled):
         read_scan(file, "x")
     assert checked == [scaled]

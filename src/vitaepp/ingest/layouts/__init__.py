@@ -15,7 +15,7 @@ from pathlib import Path
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
-from vitaepp.ingest.layouts.cohort import ArrayItem, Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.manifest import manifest_cohort
@@ -24,7 +24,7 @@ from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
-__all__ = ["ArrayItem", "Cohort", "Kind", "SubjectFiles", "join_labels", "recognise"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise"]
 
 #: Layouts in the order in which they are tried, each with what it looks for.
 LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.arrays import archive_members, images_of, is_archive, load_pickle
-from vitaepp.ingest.layouts.cohort import SINGLE, ArrayItem, Cohort, Source, SubjectFiles
+from vitaepp.ingest.items import ArrayItem
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
+from vitaepp.ingest.readers.cifar import archive_members, images_of, is_archive, load_pickle
 
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz")
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from vitaepp.errors import SourceError, nearest
+from vitaepp.ingest.items import Item
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
@@ -37,15 +38,6 @@ Kind = Literal["scans", "pictures", "arrays"]
 
 
 @dataclass(frozen=True)
-class ArrayItem:
-    """One image of an array in a file: the array's name there, and an index into it."""
-
-    file: Path
-    key: str
-    index: int
-
-
-@dataclass(frozen=True)
 class SubjectFiles:
     """One subject of a source.
 
@@ -58,8 +50,8 @@ class SubjectFiles:
     """
 
     subject: str
-    files: Mapping[str, Path | ArrayItem]
-    mask: Path | None = None
+    files: Mapping[str, Item]
+    mask: Item | None = None
     split: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,6 +68,8 @@ class Cohort:
         modalities: that most subjects have, in order; `image` alone where a layout has none.
         classes: values of `label` in the source's own order, where it has one.
         unlabelled: values that the data set's own tables put where a label is missing.
+        left_out: what looked like images and is not taken, each with why, for a user to read;
+            relative to the source.
     """
 
     layout: str
@@ -85,6 +79,7 @@ class Cohort:
     modalities: tuple[str, ...] = (SINGLE,)
     classes: tuple[str, ...] = ()
     unlabelled: tuple[Any, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_masks(self) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import SINGLE, ArrayItem, Cohort, Source, SubjectFiles
+from vitaepp.ingest.items import ArrayItem
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.readers import NpzArray, npz_keys
 
 

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.readers import NpzArray
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
@@ -30,19 +29,6 @@ MOST_BYTES = 1 << 30
 
 #: Images of CIFAR: three planes of 32 × 32.
 CIFAR_SHAPE = (3, 32, 32)
-
-
-#: Images of one shape and type, in order; the first axis counts them.
-ImageArray = NpzArray | npt.NDArray[np.uint8]
-
-
-def open_array(path: Path, key: str) -> ImageArray:
-    """The array of this name in a `.npz`, or the images of a CIFAR batch.
-
-    Raises:
-        SourceError: not there, damaged, or not of this kind.
-    """
-    return NpzArray(path, key) if path.suffix.lower() == ".npz" else cifar_images(path, key)
 
 
 def cifar_images(path: Path, key: str) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,127 @@
+"""Items of arrays, and the arrays of a `.npz`."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.geometry import Grid
+from vitaepp.ingest.readers.cifar import cifar_images
+from vitaepp.ingest.readers.image import Image, checked
+
+
+def read_array(values: npt.NDArray[Any], name: str) -> Image:
+    """Take in an item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
+
+    Raises:
+        SubjectError: not numbers, not two or three spatial axes, not finite, or constant.
+    """
+    if values.dtype.kind not in "biuf":
+        raise SubjectError(f"{name}: holds {values.dtype}, not numbers")
+    space = space_of(values.shape)
+    if len(space) not in (2, 3):
+        raise SubjectError(f"{name}: has {len(space)} spatial axes; images have two or three")
+    values = values if values.shape[-1] == 3 and values.ndim > len(space) else values.reshape(space)
+    return Image(checked(values, name, constant=False), Grid.of_indices(space), False)
+
+
+def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The spatial axes of an image in an array: a last axis of 1 or 3 after two others is colour.
+
+    >>> space_of((28, 28, 3)), space_of((64, 64, 64))
+    ((28, 28), (64, 64, 64))
+    """
+    return shape[:-1] if len(shape) > 2 and shape[-1] in (1, 3) else shape
+
+
+class NpzArray:
+    """One array of a `.npz`, read front to back, one item in memory at a time.
+
+    Attributes:
+        shape: of the whole array.
+        dtype: of its values.
+
+    Raises:
+        SourceError: not an .npz, damaged, without this key, or holding Python objects.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        with self._open() as member:
+            self.shape, self._fortran, self.dtype = _npy_header(member)
+        if self.dtype.hasobject:
+            raise SourceError(f"{path.name}: {key} holds Python objects, which are not opened")
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        """Items along the first axis, in order."""
+        if self._fortran:  # items are not contiguous then
+            with np.load(self.path, allow_pickle=False) as arrays:
+                yield from arrays[self.key]
+            return
+        length = prod(self.shape[1:]) * self.dtype.itemsize
+        with self._open() as member:
+            _npy_header(member)
+            for _ in range(len(self)):
+                data = member.read(length)
+                if len(data) < length:
+                    raise EOFError
+                yield np.frombuffer(data, self.dtype).reshape(self.shape[1:])
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
+                yield member
+        except KeyError:
+            raise SourceError(f"{self.path.name}: has no array {self.key}") from None
+        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError):
+            raise SourceError(
+                f"{self.path.name}: truncated, corrupt or not an .npz file; copy it again"
+            ) from None
+
+
+def npz_keys(path: Path) -> list[str]:
+    """Names of the arrays in a `.npz`.
+
+    Raises:
+        SourceError: not an .npz, or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+    except (zipfile.BadZipFile, OSError):
+        raise SourceError(
+            f"{path.name}: truncated, corrupt or not an .npz file; copy it again"
+        ) from None
+
+
+def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(member)
+    return np.lib.format.read_array_header_2_0(member)
+
+
+#: Images of one shape and type, in order; the first axis counts them.
+ImageArray = NpzArray | npt.NDArray[np.uint8]
+
+
+def open_array(path: Path, key: str) -> ImageArray:
+    """The array of this name in a `.npz`, or the images of a CIFAR batch.
+
+    Raises:
+        SourceError: not there, damaged, or not of this kind.
+    """
+    return NpzArray(path, key) if path.suffix.lower() == ".npz" else cifar_images(path, key)

@@ -1,0 +1,122 @@
+"""What reading gives, and what every image is checked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.geometry import Grid, simpleitk
+
+#: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+#: Colour pictures whose channels differ by no more than this are grey: JPEG rounds each channel.
+GREY_TOLERANCE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One image as it was read.
+
+    Attributes:
+        values: scans `(x, y, z)` in the file's own axis order; pictures `(row, column)` or
+            `(row, column, 3)`; arrays `(*space)` or `(*space, 3)`; any real type.
+        grid: where the spatial axes lie.
+        physical: whether the grid is in mm.
+    """
+
+    values: npt.NDArray[Any]
+    grid: Grid
+    physical: bool
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the values have a last axis of red, green and blue."""
+        return self.values.ndim > self.grid.ndim
+
+
+def is_grey(image: Image) -> bool:
+    """Whether an image is grey in content, also when it is stored as colour."""
+    if not image.is_colour:
+        return True
+    return bool(np.ptp(image.values.astype(float), axis=-1).max() <= GREY_TOLERANCE)
+
+
+def to_grey(image: Image) -> npt.NDArray[Any]:
+    """Luminance of an image; colour channels that are equal are copied, not computed."""
+    values = image.values
+    if not image.is_colour:
+        return values
+    if (values[..., :1] == values).all():
+        return np.asarray(values[..., 0])
+    return np.asarray(values @ LUMINANCE)
+
+
+def checked(values: npt.NDArray[Any], name: str, constant: bool) -> npt.NDArray[Any]:
+    """Values of any shape as they are, once they are known to be an image.
+
+    Raises:
+        SubjectError: none at all, some not finite, or all the same and not `constant`.
+    """
+    if values.dtype.kind == "f":
+        bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+        if bad:
+            raise SubjectError(f"{name}: {bad} of {values.size} voxels are NaN or infinite")
+    if values.size == 0:
+        raise SubjectError(f"{name}: has no voxels")
+    if not constant and values.min() == values.max():
+        raise SubjectError(f"{name}: every voxel has the same value, {values.flat[0]:g}")
+    return values
+
+
+def check_present(path: Path, name: str) -> None:
+    """Refuse a file that is not there or holds nothing."""
+    if not path.is_file():
+        raise SubjectError(f"{name}: no such file")
+    if path.stat().st_size == 0:
+        raise SubjectError(f"{name}: the file is empty")
+
+
+def read_image(path: Path, name: str) -> Any:
+    """A file as SimpleITK's image.
+
+    Raises:
+        SubjectError: it cannot be read; the reason is ours, as the library's may quote the header.
+    """
+    sitk = simpleitk()
+    try:
+        with quiet():
+            return sitk.ReadImage(os.fspath(path))
+    except RuntimeError as error:
+        # The library's own text spans lines and may quote the header.
+        if "orthonormal" in str(error):
+            reason = "its axes are not at right angles (sheared affine); resample it first"
+        else:
+            reason = "truncated, corrupt or not an image"
+        raise SubjectError(f"{name}: cannot be read: {reason}") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the C libraries below SimpleITK from printing to standard error."""
+    sitk = simpleitk()
+    warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)

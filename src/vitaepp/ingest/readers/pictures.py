@@ -1,0 +1,40 @@
+"""Pictures: 2D images, grey or in colour, without a physical space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+
+
+def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
+    """Read a 2D image, grey or colour; transparency is dropped.
+
+    Raises:
+        SubjectError: missing, truncated, corrupt, not 2D, not finite, or constant.
+    """
+    check_present(path, name)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        _check_jpeg(path, name)
+    sitk = simpleitk()
+    image = read_image(path, name)
+    size = image.GetSize()
+    while len(size) > 2 and size[-1] == 1:
+        size = size[:-1]
+    if len(size) != 2:
+        raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
+    values = np.asarray(sitk.GetArrayFromImage(image))
+    values = values.reshape(size[1], size[0], -1)
+    values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
+    return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
+
+
+def _check_jpeg(path: Path, name: str) -> None:
+    """Refuse a JPEG without its end mark; the image library fills up with grey."""
+    data = path.read_bytes()
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
