@@ -47,6 +47,7 @@ RESERVED_COLUMNS = (
     "intensity_max",
     "source",
     "checksum",
+    "modality_present",
 )
 
 
@@ -91,6 +92,8 @@ class Record:
         intensity_max: per modality, the original intensity that became 255.
         source: per modality, where it came from, relative to the source.
         checksum: digest of the source files and everything that shaped the image.
+        modality_present: per modality, whether the subject has it; empty where it has all. One
+            that it lacks is zero in the image, and has no intensities (0) and no source.
     """
 
     subject: str
@@ -99,6 +102,7 @@ class Record:
     intensity_max: tuple[float, ...]
     source: tuple[str, ...]
     checksum: str
+    modality_present: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,14 @@ class Store:
             )
         return array
 
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which modalities each subject has, `(subject, channel)`; the others are zero."""
+        shape = (len(self), len(self.info.modalities))
+        if "modality_present" not in self.table:  # made before there was such a thing
+            return np.ones(shape, bool)
+        return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
+
     @property
     def label_columns(self) -> list[str]:
         """Names of the user's own columns."""
@@ -174,10 +186,13 @@ class Store:
         ]
         rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
         images = self.read(rows).astype(np.float32)
-        over = f"over {len(rows)} subjects" if len(rows) < n else "over all subjects"
         for i, modality in enumerate(info.modalities):
-            mean, deviation = images[:, i].mean(), images[:, i].std()
-            lines.append((f"  {modality}", f"intensity {mean:.1f} ± {deviation:.1f} {over}"))
+            shown = images[self.present[rows, i], i]
+            over = f"over {len(shown)} subjects" if len(shown) < n else "over all subjects"
+            told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
+            lacking = n - int(self.present[:, i].sum())
+            absent = f"missing in {lacking} of {n}" if lacking else ""
+            lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
         if self.table["split"].any():
             lines.append(("split", _counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
@@ -351,7 +366,7 @@ class StoreWriter:
             .set_index("subject")
             .to_dict("index")
         )
-        rows = []
+        rows, channels = [], len(self.info.modalities)
         for subject in order:
             row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
             row |= fresh.get(subject, {})
@@ -360,6 +375,8 @@ class StoreWriter:
                     k: list(v) if isinstance(v, tuple) else v
                     for k, v in asdict(staged[subject]).items()
                 }
+            # Records that do not say, and rows from before there was such a thing, have all.
+            row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]

@@ -68,6 +68,8 @@ def prepare(
     and 255. Pictures and bare arrays without a spacing are scaled as a whole to fit into the size;
     with one, in pixels, they are cropped like scans. 8-bit pictures keep their values.
 
+    A modality that a subject lacks is zero, and marked so in the store's table.
+
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
@@ -121,6 +123,9 @@ def prepare(
             )
     plan = plan_of(cohort, asked, Path(store))
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if lacking := cohort.lacking(plan.files):
+        counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
+        say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
 
     prepared = skipped = 0
     failures: list[Failure] = []
