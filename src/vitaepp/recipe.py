@@ -221,6 +221,13 @@ class ViewSettings(Section):
         ge=0,
         description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Chance that a modality is hidden from the encoder, per image and view; one "
+        "always stays. It is still reconstructed.",
+    )
 
 
 class OptimSettings(Section):
