@@ -61,6 +61,10 @@ class StoreInfo:
         spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
         dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
         center: what crops are centred on: `mask`, `foreground` or `image`.
+        clip: percentiles that became 0 and 255, or None for minimum and maximum.
+        window: modalities with a window of their own: name, and the intensities that became 0 and
+            255; None where there is none.
+        statistics: `foreground` where percentiles were taken over it; None for the whole volume.
     """
 
     modalities: tuple[str, ...]
@@ -68,6 +72,23 @@ class StoreInfo:
     spacing: tuple[float, ...] | None
     dtype: str
     center: str
+    clip: tuple[float, float] | None = None
+    window: tuple[tuple[str, float, float], ...] | None = None
+    statistics: str | None = None
+
+    def window_of(self, modality: str) -> tuple[float, float] | None:
+        """The intensities that became 0 and 255 wherever a modality has a window."""
+        return next(((low, high) for m, low, high in self.window or () if m == modality), None)
+
+    @property
+    def intensities(self) -> str:
+        """How intensities were chosen, in words; empty where it is by minimum and maximum."""
+        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        if self.clip or self.statistics:
+            first, last = self.clip or (0, 100)
+            over = f" of the {self.statistics}" if self.statistics else ""
+            told.append(f"percentiles {first:g} to {last:g}{over}")
+        return ", ".join(told)
 
     @property
     def ndim(self) -> int:
@@ -184,6 +205,8 @@ class Store:
             ("image", f"{space}, {info.dtype}"),
             ("modalities", ", ".join(info.modalities)),
         ]
+        if info.intensities:
+            lines.append(("intensities", f"{info.intensities} became 0 to 255"))
         rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
@@ -481,7 +504,11 @@ def _read_record(path: Path) -> Record:
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return {k: _as_tuple(v) for k, v in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
 
 
 def _read_info(path: Path) -> StoreInfo:

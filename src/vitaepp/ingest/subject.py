@@ -25,6 +25,7 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
 )
+from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.items import ArrayItem, Item, VolumeItem, files_of
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
@@ -158,7 +159,7 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             )
         if not overlaps(image.grid, target):
             raise SubjectError(f"{name}: lies wholly outside of the crop; its affine is off")
-        low, high = _range(image)
+        low, high = intensity_range(image, modality, plan.info, name)
         move = resample if image.physical else rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
@@ -213,13 +214,6 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
 
 def _shape(grid: Grid) -> str:
     return "×".join(str(n) for n in grid.size)
-
-
-def _range(image: Image) -> tuple[float, float]:
-    """The intensities that become 0 and 255."""
-    if not image.physical and image.values.dtype == np.uint8:
-        return 0.0, 255.0
-    return float(image.values.min()), float(image.values.max())
 
 
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:

@@ -193,6 +193,9 @@ def _prepare_settings(store: Store) -> dict[str, Any]:
         "modalities": info.modalities,
         "center": info.center,
         "dtype": info.dtype,
+        "clip": info.clip,
+        "window": {m: ((low + high) / 2, high - low) for m, low, high in info.window or ()} or None,
+        "statistics": info.statistics,
     }
 
 
@@ -212,10 +215,11 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
     began = folder.recipe()
     if began != now:
         before, after = flatten(began.model_dump()), flatten(now.model_dump())
-        name = next(k for k in before if before[k] != after[k])
+        names = before | after  # a modality's window is a name that the other may not have
+        name = next(k for k in names if before.get(k) != after.get(k))
         raise RunError(
-            f"{folder.path}: began with {name}={before[name]}, now asked to go on with "
-            f"{after[name]}; resume without settings, or start another run"
+            f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
+            f"{after.get(name)}; resume without settings, or start another run"
         )
 
 
