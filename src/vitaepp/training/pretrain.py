@@ -26,6 +26,7 @@ from vitaepp.progress import say
 from vitaepp.recipe import Recipe, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
+from vitaepp.training.allocator import keep_freed_memory
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
 from vitaepp.training.data import EpochOrder, training_loader, training_rows
@@ -122,6 +123,7 @@ def _train(
             return
         say(f"going on after epoch {epoch} of {recipe.optim.epochs}")
     recipe.save(folder.recipe_file)
+    keep_freed_memory()
     trainer = L.Trainer(
         max_epochs=recipe.optim.epochs,
         accelerator="auto",
