@@ -295,6 +295,8 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
         f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
         f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
     )
+    if incomplete := int((~store.present.all(axis=1)).sum()):
+        say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
     perceptual = recipe.loss.perceptual
     masked = recipe.method in ("vitae++", "vitae")
     if masked and perceptual.weight and perceptual.weights == "random":
