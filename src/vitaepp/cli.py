@@ -89,14 +89,6 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
-    ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
     ] = None,
@@ -106,6 +98,14 @@ def prepare(
     ] = None,
     statistics: Annotated[
         str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
@@ -123,12 +123,12 @@ def prepare(
         spacing=spacing,
         modalities=modalities,
         center=center,
-        labels=labels,
-        dtype=dtype,
-        classes=classes,
         clip=clip,
         window=window,
         statistics=statistics,
+        labels=labels,
+        dtype=dtype,
+        classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )

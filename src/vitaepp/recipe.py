@@ -145,14 +145,6 @@ class PrepareSettings(Section):
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
     )
-    dtype: Literal["float16", "uint8"] = Field(
-        "float16", description="How intensities in [0, 255] are stored."
-    )
-    classes: int | None = Field(
-        None,
-        ge=1,
-        description="Only the first so many classes, in the source's own order. Unset: all.",
-    )
     clip: Percentiles | None = Field(
         None,
         description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
@@ -168,6 +160,14 @@ class PrepareSettings(Section):
         description="foreground: percentiles and range are those of the foreground, the voxels "
         "that are not 0 where 0 surrounds the scan, else those above Otsu's threshold. Unset: of "
         "the whole scan.",
+    )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many classes, in the source's own order. Unset: all.",
     )
 
 
