@@ -97,6 +97,16 @@ def prepare(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="A modality's window: ct=lung or ct=CENTRE,WIDTH; may be repeated."),
+    ] = None,
+    statistics: Annotated[
+        str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
@@ -116,6 +126,9 @@ def prepare(
         labels=labels,
         dtype=dtype,
         classes=classes,
+        clip=clip,
+        window=window,
+        statistics=statistics,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )

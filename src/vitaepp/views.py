@@ -1,6 +1,7 @@
 """Views: normalisation, gamma, affine, noise, for a whole batch on its own device.
 
 Random views act on intensities in [0, 1] with the background at 0; `standardize` comes last.
+A channel that is missing is 0 throughout: it has no contrast, so that `standardize` leaves it 0.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -88,6 +89,45 @@ def random_view(
         noise_values = draws.normal_like(images).mul_(_per_sample(deviation, images))
         images = noise_values.add_(images)
     return images
+
+
+def zero_missing(
+    images: Float[Tensor, "batch channel *space"], present: Bool[Tensor, "batch channel"] | None
+) -> Float[Tensor, "batch channel *space"]:
+    """Put 0 into the channels that are not present, whatever stands there; none without it."""
+    if present is None:
+        return images
+    shown = present.view(*present.shape, *(1,) * (images.ndim - 2))
+    return torch.where(shown, images, torch.zeros_like(images))
+
+
+def seen_modalities(
+    channels: int,
+    present: Bool[Tensor, "batch channel"] | None,
+    draws: Draws,
+    settings: ViewSettings,
+) -> Bool[Tensor, "batch channel"] | None:
+    """The channels that the encoder gets to see: those present, less those dropped at random.
+
+    Each is dropped with probability `modality_dropout`, each sample by its own draws; where all
+    would be, the one that came nearest to staying stays. Without dropout nothing is drawn.
+
+    Args:
+        channels: of the images.
+        present: which of them are there, at least one a sample; all without it.
+        draws: source of random numbers.
+        settings: of the views.
+
+    Source:
+        Neverova et al. 2016 (ModDrop); Liu et al. 2023 (M3AE) for masked autoencoders.
+    """
+    if not settings.modality_dropout:
+        return present
+    u = draws.uniform(channels)
+    if present is not None:
+        u = u.masked_fill(~present, -1.0)
+    kept = (u >= settings.modality_dropout) | (u == u.amax(dim=1, keepdim=True))
+    return kept if present is None else kept & present
 
 
 def adjust_gamma(

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Bool, Int
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -39,6 +40,7 @@ class Training(L.LightningModule):
         self.recipe = recipe
         self.modalities = store.info.modalities
         self.image_size = store.info.size
+        self.present = torch.from_numpy(store.present)
         self.method: Method = build_method(
             recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
         )
@@ -58,7 +60,7 @@ class Training(L.LightningModule):
         images, rows = batch
         draws = Draws(self.recipe.seed, self.current_epoch, rows.tolist(), images.device)
         total = self.trainer.estimated_stepping_batches
-        output = self.method(images, draws, progress=self.global_step / total)
+        output = self.method(images, draws, self.global_step / total, self._present(rows))
         loss = output.loss
         self._check_finite(output.terms)
         values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
@@ -68,6 +70,11 @@ class Training(L.LightningModule):
             self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(images)
         self._samples += len(images)
         return loss
+
+    def _present(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, "batch channel"] | None:
+        """Which modalities the images have; None, which is faster, where that is all."""
+        present = self.present[rows.cpu()]
+        return None if bool(present.all()) else present.to(rows.device)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimiser, and what the method does after each."""

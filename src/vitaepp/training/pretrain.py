@@ -195,6 +195,9 @@ def _prepare_settings(store: Store) -> dict[str, Any]:
         "modalities": info.modalities,
         "center": info.center,
         "dtype": info.dtype,
+        "clip": info.clip,
+        "window": {m: ((low + high) / 2, high - low) for m, low, high in info.window or ()} or None,
+        "statistics": info.statistics,
     }
 
 
@@ -214,10 +217,11 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
     began = folder.recipe()
     if began != now:
         before, after = flatten(began.model_dump()), flatten(now.model_dump())
-        name = next(k for k in before if before[k] != after[k])
+        names = before | after  # a modality's window is a name that the other may not have
+        name = next(k for k in names if before.get(k) != after.get(k))
         raise RunError(
-            f"{folder.path}: began with {name}={before[name]}, now asked to go on with "
-            f"{after[name]}; resume without settings, or start another run"
+            f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
+            f"{after.get(name)}; resume without settings, or start another run"
         )
 
 
@@ -291,6 +295,8 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
         f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
         f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
     )
+    if incomplete := int((~store.present.all(axis=1)).sum()):
+        say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
     perceptual = recipe.loss.perceptual
     masked = recipe.method in ("vitae++", "vitae")
     if masked and perceptual.weight and perceptual.weights == "random":
