@@ -159,17 +159,18 @@ def pretrain(
     """Train an encoder on a store, without labels."""
     from vitaepp.runfolder import read_subjects
     from vitaepp.training.pretrain import pretrain as run_pretrain
+    from vitaepp.training.processes import is_first_process
 
-    print(
-        run_pretrain(
-            store,
-            run,
-            recipe=recipe,
-            settings=settings or (),
-            resume=resume,
-            subjects=None if subjects is None else read_subjects(subjects),
-        )
+    trained = run_pretrain(
+        store,
+        run,
+        recipe=recipe,
+        settings=settings or (),
+        resume=resume,
+        subjects=None if subjects is None else read_subjects(subjects),
     )
+    if is_first_process():
+        print(trained)
 
 
 @app.command()

@@ -275,7 +275,11 @@ class TrainerSettings(Section):
         description="Compute a transformer's blocks again in the backward pass instead of keeping "
         "what they gave: less memory, more time, the same gradients.",
     )
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    # YAML takes 32 for a number.
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"],
+        BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    ] = Field(
         "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
     )
     checkpoint_every: float = Field(

@@ -209,7 +209,9 @@ def test_gathered_negatives_on_two_processes_equal_the_joint_batch(tmp_path):
 
 def test_without_processes_gathering_changes_nothing():
     values = torch.randn(3, 2)
-    assert gather_batches(values) is values
+    joint, first = gather_batches(values)
+    assert joint is values
+    assert first == 0
 
 
 @pytest.mark.parametrize(

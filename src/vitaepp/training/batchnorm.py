@@ -57,7 +57,7 @@ class JointBatchNorm(_BatchNorm):
             return super().forward(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = (1, -1, *(1,) * (x.ndim - 2))
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = values.new_tensor([values.numel() / values.shape[1]])
         sums = sum_over_processes(torch.cat([values.sum(axes), count]))
         number = sums[-1].detach()

@@ -421,7 +421,8 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's banners and hints say nothing that a user of this library could act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
