@@ -75,7 +75,8 @@ class Training(L.LightningModule):
         values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
         values |= output.monitors
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * count
+            # A term may be in half precision, in which a sum would stop growing.
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * count
         self._samples += count
         return loss * weight
 
