@@ -323,7 +323,8 @@ class DataSettings(Section):
     """How a store is read during training."""
 
     cache: Literal["auto", "none", "memory", "device"] = Field(
-        "auto", description="Where the store is held. auto: in memory where it fits."
+        "auto",
+        description="Where the store is held. auto: on the GPU or in memory where it fits.",
     )
     split: str | None = Field(
         None, description="Train on this split only. Unset: train where the store has it, else all."
@@ -337,14 +338,29 @@ class DataSettings(Section):
 class TrainerSettings(Section):
     """What the training runs on."""
 
-    devices: int | Literal["auto"] = Field(1, description="Devices per node, or auto for all.")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Devices per node, or auto for all."
+    )
     nodes: int = Field(1, ge=1, description="Machines.")
-    strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How devices share work.")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="How devices share work. ddp, which auto is: each has all weights; fsdp: "
+        "each has a share of them.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute a transformer's blocks again in the backward pass instead of keeping "
+        "what they gave: less memory, more time, the same gradients.",
+    )
+    # YAML takes 32 for a number.
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"],
+        BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    ] = Field(
         "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
     )
     checkpoint_every: float = Field(
-        60.0, ge=0, description="Seconds between checkpoints, at the end of an epoch."
+        60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
     )
 
 
