@@ -25,7 +25,7 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
 )
-from vitaepp.ingest.items import ArrayItem, Item, VolumeItem, files_of
+from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.readers import Image, read_array, read_picture, read_scan, to_grey
@@ -101,6 +101,9 @@ def _named(plan: Plan, item: Item) -> str:
         return f"{_named(plan, item.file)}[{item.index}]"
     if isinstance(item, ArrayItem):
         return f"{item.file.name}:{item.key}[{item.index}]"
+    if isinstance(item, SeriesItem):
+        one = len(item.files) == 1
+        return _named(plan, item.files[0] if one else Path(os.path.commonpath(item.files)))
     absolute = Path(os.path.abspath(item))
     root = Path(os.path.abspath(plan.root))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name

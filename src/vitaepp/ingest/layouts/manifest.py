@@ -16,7 +16,7 @@ from vitaepp.ingest.layouts.tables import (
     read_table,
     refuse_repeated,
 )
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 
 def manifest_cohort(source: Source) -> Cohort | None:
@@ -51,14 +51,20 @@ def manifest_cohort(source: Source) -> Cohort | None:
                 labels={c: row[c] for c in labels},
             )
         )
-    names = [p.name for s in subjects for p in s.files.values() if isinstance(p, Path)]
-    pictures = sum(bool(suffix_of(n, PICTURE_SUFFIXES)) for n in names)
+    names = [p for s in subjects for p in s.files.values() if isinstance(p, Path)]
+    pictures = sum(map(_is_picture, names))
     if pictures not in (0, len(names)):
         raise SourceError(
             f"{path.name}: names both scans and pictures; a store holds one kind, so split it"
         )
     kind: Kind = "pictures" if pictures else "scans"
     return Cohort("a manifest", kind, folder, tuple(subjects), tuple(modalities))
+
+
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() == ".npy":
+        return npy_axes(path) == 2
+    return bool(suffix_of(path.name, PICTURE_SUFFIXES))
 
 
 def _holds_images(column: pd.Series[Any]) -> bool:
