@@ -35,13 +35,18 @@ class SeriesItem:
 Item = Path | VolumeItem | ArrayItem | SeriesItem
 
 
+def own_files(item: Item) -> tuple[Path, ...]:
+    """The files that an item names; one that is only a header leaves its voxels to another."""
+    if isinstance(item, SeriesItem):
+        return item.files
+    return (item,) if isinstance(item, Path) else (item.file,)
+
+
 def files_of(item: Item) -> tuple[Path, ...]:
     """The files that an item is read from; their bytes decide what it is.
 
     Raises:
         SubjectError: a header that names its voxels' file in a way that is not followed.
     """
-    if isinstance(item, SeriesItem):
-        return item.files
-    file = item if isinstance(item, Path) else item.file
-    return (file, *voxel_files(file))
+    own = own_files(item)
+    return own if isinstance(item, SeriesItem) else (*own, *voxel_files(own[0]))

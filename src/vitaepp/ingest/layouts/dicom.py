@@ -2,7 +2,7 @@
 
 A source of one study is one subject; else each folder at the top is a subject, and where one holds
 several studies, each study is. A series becomes a modality by its description (`series.tsv`); of
-several for one modality the one with most slices is taken, then the one of the smallest voxels,
+several for one modality the one with most slices is taken, then the one of the smallest pixels,
 then the first by path. Whatever is left out is listed, by the names of folders and files alone:
 descriptions are free text.
 """
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -70,15 +70,15 @@ class _Series:
         return common_folder(self.files)
 
     @property
-    def rank(self) -> tuple[float, float, str]:
+    def rank(self) -> tuple[int, float, str]:
         """Order among series of one modality, the best first."""
-        voxel = float(np.prod(self.header.slices[0].spacing))
-        return -self.slices, voxel, str(self.files[0])
+        pixel = float(np.prod(self.header.slices[0].spacing))
+        return -self.slices, pixel, str(self.files[0])
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
     """Series of DICOM files, by subject and modality."""
-    files = [f for f in source.files if _may_be_dicom(source, f)]
+    files = [f for f in source.files if _may_be_dicom(source.path / f)]
     if not any(is_dicom(source.path / f) for f in files):
         return None
     left: list[LeftOut] = []
@@ -98,11 +98,8 @@ def dicom_cohort(source: Source) -> Cohort | None:
         for modality, alike in modalities.items():
             best, *others = sorted(alike, key=lambda s: s.rank)
             chosen[modality] = SeriesItem(tuple(source.path / f for f in best.files))
-            place = _place(best, series)
-            left += [
-                (_place(s, series), f"another {modality}; {place} has more or finer slices")
-                for s in others
-            ]
+            why = f"another {modality}; one of more or finer slices, or the first, is taken"
+            left += [(_place(s, series), why) for s in others]
         if chosen:
             split = split_of(common_folder([f for s in group for f in s.files]))
             subjects.append(SubjectFiles(subject, chosen, split=split))
@@ -116,10 +113,17 @@ def dicom_cohort(source: Source) -> Cohort | None:
     )
 
 
-def _may_be_dicom(source: Source, file: PurePosixPath) -> bool:
+def series_item(path: Path) -> SeriesItem | None:
+    """The DICOM files right in a folder, or a DICOM file, as one series; None if there are none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = tuple(f for f in files if f.is_file() and _may_be_dicom(f))
+    return SeriesItem(found) if found else None
+
+
+def _may_be_dicom(file: Path) -> bool:
     if suffix_of(file.name, DICOM_SUFFIXES):
         return True
-    return not suffix_of(file.name, OTHER_SUFFIXES) and is_dicom(source.path / file)
+    return not suffix_of(file.name, OTHER_SUFFIXES) and is_dicom(file)
 
 
 def _headers(
@@ -136,7 +140,7 @@ def _headers(
             continue
         first = known.setdefault(header.instance, file) if header.instance else file
         if first != file:
-            left.append((str(file), f"the same image as {first}"))
+            left.append((str(file), "the same image as an earlier file"))
         elif "LOCALIZER" in header.image_type:
             left.append((str(file), "a localizer"))
         elif header.colours > 1:

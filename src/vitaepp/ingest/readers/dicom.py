@@ -142,6 +142,7 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
     """
     planes: list[npt.NDArray[Any]] = []
     slices: list[Slice] = []
+    series: set[str] = set()
     for file in files:
         label = f"{name}: {file.name}" if len(files) > 1 else name
         check_present(file, label)
@@ -158,6 +159,9 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
             raise SubjectError(f"{label}: does not say where its slices lie")
         planes += _rescaled(values, header.slices)
         slices += header.slices
+        series.add(header.series)
+    if len(series) > 1:
+        raise SubjectError(f"{name}: holds {len(series)} series; give each a folder of its own")
     shapes = {plane.shape for plane in planes}
     if len(shapes) > 1:
         raise SubjectError(f"{name}: its slices have {len(shapes)} sizes; give each a series")
