@@ -96,7 +96,7 @@ def test_gantry_tilt_is_straightened_by_resampling(tmp_path):
     crop = crop_grid(image.grid, (1, 1, 1), (12, 12, 12), image.grid.center)
     direction = crop.affine[:3, :3]
     np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
-    made = resample(image.values, image.grid, crop, 0)
+    made = resample(image.values, image.grid, crop, 0.0)
     there = crop.to_world(np.stack(np.indices(crop.size), -1)) @ LPS
     np.testing.assert_allclose(made, there @ slope, atol=0.6)
 
@@ -148,9 +148,7 @@ def test_each_slice_has_its_own_slope_and_intercept(tmp_path):
 def test_inverted_grey_is_turned_round(tmp_path):
     values = volume(shape=(4, 5, 2)).astype(np.uint16)
     for i in range(2):
-        one_slice(
-            tmp_path / f"{i}", values[:, :, i].T.copy(), (0, 0, i), photometric="MONOCHROME1"
-        )
+        one_slice(tmp_path / f"{i}", values[:, :, i].T.copy(), (0, 0, i), photometric="MONOCHROME1")
     image = read_series(sorted(tmp_path.iterdir()), "x")
     np.testing.assert_allclose(np.asarray(image.values, float) + values, 65535)
 
@@ -166,7 +164,7 @@ def test_frames_of_one_file_go_where_each_says(tmp_path, syntax):
     )  # fmt: skip
     image = read_series([file], "x")
     order = np.argsort(at)
-    expected = [values[:, :, i] * scales[i][0] + scales[i][1] for i in order]
+    expected = [values[:, :, i].astype(float) * scales[i][0] + scales[i][1] for i in order]
     np.testing.assert_allclose(image.values, np.stack(expected, -1))
     np.testing.assert_allclose(image.grid.affine[:3, :3], np.diag([-2, -3, 4]))
     np.testing.assert_allclose(image.grid.affine[:3, 3], world((1, 2, 2)))
@@ -246,6 +244,19 @@ def test_studies_mixed_in_one_folder_are_left_out_by_name(tmp_path):
     assert ("a", "2 studies lie in one folder; give each a folder of its own") in cohort.left_out
 
 
+@pytest.mark.parametrize("keep", [0, 100, 200, -9])
+def test_a_volume_with_a_damaged_file_is_refused_not_cut_short(tmp_path, keep):
+    study(tmp_path / "a" / "t1", "1.2.10.1", 1)
+    study(tmp_path / "a" / "t2", "1.2.10.1", 2, "T2")
+    files = series(tmp_path / "b", volume(), study="1.2.10.2")
+    files[-1].write_bytes(files[-1].read_bytes()[:keep])  # the last slice: none is missing between
+    shutil.move(files[-1], tmp_path / "b" / "last.dcm")
+    result = prepare(tmp_path, tmp_path / "s", modalities="t1", size=8, workers=1)
+    (failure,) = result.failures
+    assert failure.subject == "b"
+    assert "last.dcm: " in failure.reason
+
+
 def test_patterns_of_a_user_come_first(tmp_path):
     study(tmp_path / "p" / "x", description="my special scan", uid=1)
     study(tmp_path / "p" / "y", description="T1", uid=2)
@@ -311,8 +322,8 @@ def test_a_manifest_may_name_folders_and_files_of_dicom(tmp_path):
 
 
 def test_nothing_of_a_header_but_geometry_is_written(tmp_path, capfd):
-    for case in ("ada", "bob"):
-        study(tmp_path / "in" / case / "t1", f"1.2.{case == 'ada':d}", 1, f"T1 {NAME}")
+    for i, case in enumerate(("ada", "bob")):
+        study(tmp_path / "in" / case / "t1", f"1.2.{i}", i, f"T1 {NAME}")
     broken = next((tmp_path / "in" / "bob" / "t1").iterdir())
     broken.write_bytes(broken.read_bytes()[:-9])
     result = prepare(tmp_path / "in", tmp_path / "s", size=8, workers=1)

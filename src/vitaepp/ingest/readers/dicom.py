@@ -113,16 +113,13 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
             reader.ReadImageInformation()
         return _header(reader, path)
     except (RuntimeError, ValueError):
-        raise SubjectError(f"{name}: {why_no_image(path)}") from None
+        raise SubjectError(f"{name}: {_why_no_image(path)}") from None
 
 
-def why_no_image(path: Path) -> str:
-    """In words, why a DICOM file cannot be read as an image."""
+def other_object(path: Path) -> str:
+    """What a DICOM file is that holds no image of the body; empty if it should hold one."""
     sop_class = file_meta(path).get(MEDIA_STORAGE_SOP_CLASS, "")
-    for start, what in OTHER_OBJECTS.items():
-        if sop_class.startswith(start):
-            return f"is {what}, not an image"
-    return "cannot be read: truncated, corrupt or not a DICOM image"
+    return next((what for start, what in OTHER_OBJECTS.items() if sop_class.startswith(start)), "")
 
 
 def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> Image:
@@ -150,7 +147,7 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
         try:
             header = _header(image, file)
         except ValueError:
-            raise SubjectError(f"{label}: {why_no_image(file)}") from None
+            raise SubjectError(f"{label}: {_why_no_image(file)}") from None
         if image.GetNumberOfComponentsPerPixel() > 1:
             raise SubjectError(f"{label}: is in colour; a scan has one value a voxel")
         values = np.asarray(simpleitk().GetArrayFromImage(image))
@@ -206,6 +203,13 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     affine[:3, :3], affine[:3, 3] = axes, start
     affine[:2] *= -1  # DICOM's world is LPS
     return order.tolist(), affine
+
+
+def _why_no_image(path: Path) -> str:
+    other = other_object(path)
+    if other:
+        return f"is {other}, not an image"
+    return "cannot be read: truncated, corrupt or not a DICOM image"
 
 
 def _check_gaps(gaps: Floats, name: str) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
+from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.nifti import (
@@ -45,10 +46,11 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     reader = SCAN_READERS.get(suffix, "")
+    check_compressed(path, name)
     header = header_of(path) if reader == "NiftiImageIO" else None
     if header is not None and header.is_nifti2:
         check_nifti(path, name)
-        values, affine = read_nifti2(path)
+        values, affine = read_nifti2(path, name)
     else:
         there = sum(file.stat().st_size for file in files_of(item))
         nifti = reader == "NiftiImageIO"
@@ -73,7 +75,9 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
             "modality"
         )
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    with np.errstate(over="ignore"):
+        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
+    if not usable:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     return Image(checked(values, name, constant), Grid(values.shape, affine), True)
 
@@ -107,7 +111,8 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
 def _affine(image: Any) -> Floats:
     """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
     ndim = image.GetDimension()
-    linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
+    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
+        linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
     affine = np.eye(4)
     space = min(ndim, 3)
     affine[:space, :space] = linear[:space, :space]
