@@ -68,6 +68,20 @@ def test_nifti_2_is_what_nibabel_reads(tmp_path, name):
     refused(tmp_path / name, "truncated: its header promises 2160 bytes")
 
 
+@pytest.mark.parametrize(("at", "value"), [(8, 0), (12, 108), (16, 99), (344, 2), (4, 65)])
+def test_a_damaged_header_of_nifti_2_is_refused_or_read_in_silence(tmp_path, capfd, at, value):
+    path = tmp_path / "x.nii"
+    nib.Nifti2Image(volume(), np.eye(4)).to_filename(path)
+    data = bytearray(path.read_bytes())
+    data[at] = value
+    path.write_bytes(data)
+    try:
+        read_scan(path, "x")
+    except SubjectError as error:
+        assert str(error).startswith("x: ")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_pairs_of_nifti_and_analyze(tmp_path):
     affine = np.diag([-2, 1.5, 3, 1.0])
     nib.Nifti1Pair(volume(), affine).to_filename(tmp_path / "n.hdr")

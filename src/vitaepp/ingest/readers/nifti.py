@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.detached import voxel_files
 from vitaepp.ingest.geometry import Floats
+from vitaepp.ingest.readers.image import quiet
 
 FLOATS = {16: "f4", 64: "f8"}
 
@@ -123,10 +124,10 @@ def read_nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
     nib = import_module("nibabel")
     broken = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
     try:
-        with nib.imageglobals.LoggingOutputSuppressor(), np.errstate(all="ignore"):
+        with quiet(), np.errstate(all="ignore"):
             image = nib.load(path)
             return np.asanyarray(image.dataobj), np.asarray(image.affine, float)
-    except (*broken, ValueError, OSError, EOFError, zlib.error):
+    except (*broken, ValueError, OverflowError, OSError, EOFError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
         ) from None
