@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import StoreError, one_line
+from vitaepp.ingest.archives import opened
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
@@ -56,6 +57,8 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    archive_gib: int | float | None = None,
+    archive_files: int | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -71,7 +74,8 @@ def prepare(
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
-        source: manifest, folder or archive in a known layout, or `.npz` with MedMNIST's keys.
+        source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
+            or `.npz` with MedMNIST's keys.
         store: folder to make or to add to.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             their own size for arrays.
@@ -83,6 +87,8 @@ def prepare(
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
+        archive_files: how many files it may hold. Unset: a million.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -102,12 +108,26 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "archive_gib": archive_gib,
+        "archive_files": archive_files,
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    with opened(source, asked) as place:
+        return _prepare(source, place, store, asked, labels, workers)
 
-    cohort = recognise(source, asked.modalities)
+
+def _prepare(
+    source: str | os.PathLike[str],
+    place: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    asked: PrepareSettings,
+    labels: str | os.PathLike[str] | None,
+    workers: int | None,
+) -> PrepareResult:
+    """Prepare a source that for the time being is at `place`."""
+    cohort = recognise(place, asked.modalities)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
