@@ -128,6 +128,10 @@ def _prepare(
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()

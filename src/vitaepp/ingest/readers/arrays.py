@@ -17,6 +17,7 @@ from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.geometry import Grid
 from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import Image, checked
+from vitaepp.ingest.readers.limits import DEFLATE_RATIO, refuse_absurd_size
 
 
 def read_array(values: npt.NDArray[Any], name: str) -> Image:
@@ -43,6 +44,10 @@ def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:-1] if len(shape) > 2 and shape[-1] in (1, 3) else shape
 
 
+#: Images that an array may hold; ImageNet has 14 million.
+MOST_ITEMS = 20_000_000
+
+
 class NpzArray:
     """One array of a `.npz`, read front to back, one item in memory at a time.
 
@@ -51,7 +56,8 @@ class NpzArray:
         dtype: of its values.
 
     Raises:
-        SourceError: not an .npz, damaged, without this key, or holding Python objects.
+        SourceError: not an .npz, damaged, without this key, absurdly large, or holding Python
+            objects.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -59,7 +65,27 @@ class NpzArray:
         with self._open() as member:
             self.shape, self._fortran, self.dtype = _npy_header(member)
         if self.dtype.hasobject:
-            raise SourceError(f"{path.name}: {key} holds Python objects, which are not opened")
+            raise SourceError(
+                f"{path.name}: {key} holds Python objects (a pickle, which may run code), and is "
+                "not opened; save it as numbers"
+            )
+        self._refuse_absurd_shape()
+
+    def _refuse_absurd_shape(self) -> None:
+        name = f"{self.path.name}: {self.key}"
+        length = prod(self.shape) * self.dtype.itemsize
+        if min(self.shape, default=0) < 0 or length > self.path.stat().st_size * DEFLATE_RATIO:
+            raise SourceError(
+                f"{name}: truncated: its header promises {self.shape}, more than is there"
+            )
+        if len(self) > MOST_ITEMS:
+            raise SourceError(f"{name}: {len(self)} images; at most {MOST_ITEMS} are taken")
+        # Items come one by one, unless they are not contiguous.
+        at_once = self.shape if self._fortran else self.shape[1:]
+        try:
+            refuse_absurd_size((1, *at_once), name)
+        except SubjectError as error:
+            raise SourceError(str(error)) from None
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
@@ -86,7 +112,8 @@ class NpzArray:
                 yield member
         except KeyError:
             raise SourceError(f"{self.path.name}: has no array {self.key}") from None
-        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError):
+        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError, RuntimeError):
+            # RuntimeErrors are encrypted members, and methods of compression that are not known.
             raise SourceError(
                 f"{self.path.name}: truncated, corrupt or not an .npz file; copy it again"
             ) from None

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.readers.limits import refuse_absurd_size
 
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -89,12 +90,16 @@ def read_image(path: Path, name: str) -> Any:
     """A file as SimpleITK's image.
 
     Raises:
-        SubjectError: it cannot be read; the reason is ours, as the library's may quote the header.
+        SubjectError: it cannot be read, or is absurdly large; the reason is ours, as the library's
+            may quote the header.
     """
-    sitk = simpleitk()
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(os.fspath(path))
     try:
         with quiet():
-            return sitk.ReadImage(os.fspath(path))
+            reader.ReadImageInformation()
+            refuse_absurd_size(reader.GetSize(), name, reader.GetNumberOfComponents())
+            return reader.Execute()
     except RuntimeError as error:
         # The library's own text spans lines and may quote the header.
         if "orthonormal" in str(error):

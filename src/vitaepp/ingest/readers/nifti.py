@@ -13,9 +13,36 @@ from typing import Any
 import numpy as np
 
 from vitaepp.errors import SubjectError
+from vitaepp.ingest.readers.limits import DEFLATE_RATIO, refuse_absurd_size
 
 HEADER = 348
 FLOATS = {16: "f4", 64: "f8"}
+
+#: Bits of a voxel by `datatype`, which is what image libraries go by, not `bitpix`.
+BITS = {
+    1: 1,
+    2: 8,
+    4: 16,
+    8: 32,
+    16: 32,
+    32: 64,
+    64: 64,
+    128: 24,
+    256: 8,
+    512: 16,
+    768: 32,
+    1024: 64,
+    1280: 64,
+    1536: 128,
+    1792: 128,
+    2048: 256,
+    2304: 32,
+}
+
+BLOCK = 1 << 20
+
+#: Bytes that a file may have before or after its voxels; real ones have a few, bombs any number.
+MOST_SPARE = 1 << 30
 
 
 def check_nifti(path: Path, name: str) -> None:
@@ -31,9 +58,16 @@ def check_nifti(path: Path, name: str) -> None:
                 raise SubjectError(
                     f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
                 )
-            start, length, float_type = data
-            file.read(max(start - HEADER, 0))
-            found, bad = _scan_bytes(file, length, float_type)
+            start, size, bits, float_type = data
+            length = prod(size) * bits // 8
+            refuse_absurd_size(size, name)
+            most = path.stat().st_size * DEFLATE_RATIO
+            if compressed and length > most:
+                raise SubjectError(
+                    f"{name}: truncated: its header promises {length} bytes of voxels, it has at "
+                    f"most {most}; copy it again"
+                )
+            found, bad, spare = _scan_bytes(file, max(start - HEADER, 0), length, float_type)
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated or corrupt (its compressed data break off)"
@@ -42,6 +76,10 @@ def check_nifti(path: Path, name: str) -> None:
         raise SubjectError(
             f"{name}: truncated: its header promises {length} bytes of voxels, it has {found}; "
             "copy it again"
+        )
+    if spare > MOST_SPARE:
+        raise SubjectError(
+            f"{name}: holds over {MOST_SPARE} bytes more than its header promises; copy it again"
         )
     if bad:
         raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
@@ -62,38 +100,45 @@ def promised_checksum(path: Path) -> tuple[int, int] | None:
             data = _nifti_data(header)
             if data is None or not HEADER <= data[0] <= 1 << 20:
                 return None
-            before = zlib.crc32(header + file.read(data[0] - HEADER))
+            start, size, bits, _ = data
+            before = zlib.crc32(header + file.read(start - HEADER))
         with open(path, "rb") as raw:
             raw.seek(-8, os.SEEK_END)
             whole, length = struct.unpack("<2I", raw.read(8))
     except (EOFError, OSError, zlib.error):
         return None
-    return (before, whole) if length == data[0] + data[1] else None
+    return (before, whole) if length == start + prod(size) * bits // 8 else None
 
 
-def _nifti_data(header: bytes) -> tuple[int, int, str | None] | None:
-    """Start and length of a NIfTI-1's voxels in bytes, and their type if they are floats."""
+def _nifti_data(header: bytes) -> tuple[int, tuple[int, ...], int, str | None] | None:
+    """Where a NIfTI-1's voxels start, in bytes, their number by axis, bits, and type if floats."""
     for order in "<>":
         if len(header) == HEADER and struct.unpack_from(f"{order}i", header)[0] == 348:
             dim = struct.unpack_from(f"{order}8h", header, 40)
-            datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
+            (datatype,) = struct.unpack_from(f"{order}h", header, 70)
             (start,) = struct.unpack_from(f"{order}f", header, 108)
-            if not 1 <= dim[0] <= 7 or not np.isfinite(start):
+            if not 1 <= dim[0] <= 7 or datatype not in BITS or not 0 <= start <= MOST_SPARE:
                 return None
-            length = prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * bits // 8
+            size = tuple(max(n, 1) for n in dim[1 : dim[0] + 1])
             kind = FLOATS.get(datatype)
-            return int(start), length, None if kind is None else order + kind
+            return int(start), size, BITS[datatype], None if kind is None else order + kind
     return None
 
 
-def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int]:
-    """Bytes that are there, at most `length`, and how many of their floats are not finite."""
-    found = bad = 0
+def _scan_bytes(file: Any, start: int, length: int, float_type: str | None) -> tuple[int, int, int]:
+    """Bytes of voxels that are there, how many of their floats are not finite, and bytes to spare.
+
+    At most `MOST_SPARE` of these are looked for.
+    """
+    found = bad = spare = 0
+    while start and (block := file.read(min(start, BLOCK))):
+        start -= len(block)
     # Reading to the end also verifies the checksum that closes a gzip file.
-    while block := file.read(1 << 20):
-        block = block[: length - found]
-        found += len(block)
+    while spare <= MOST_SPARE and (block := file.read(BLOCK)):
+        voxels = block[: length - found]
+        found += len(voxels)
+        spare += len(block) - len(voxels)
         if float_type is not None:
-            values = np.frombuffer(block[: len(block) // 8 * 8], float_type)
+            values = np.frombuffer(voxels[: len(voxels) // 8 * 8], float_type)
             bad += values.size - int(np.count_nonzero(np.isfinite(values)))
-    return found, bad
+    return found, bad, spare
