@@ -7,7 +7,6 @@ made, and what it claims to hold is counted before it is written.
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import shutil
 import stat
@@ -119,11 +118,19 @@ def damage_named(archive: Path) -> Iterator[None]:
     """Say in one line that an archive is damaged, whatever it was that came upon it."""
     try:
         yield
-    except BROKEN:
+    except (*BROKEN, OSError) as error:
+        if not _is_damage(error):
+            raise
         raise SourceError(
             f"{archive.name}: cannot be extracted: truncated, corrupt or no such archive; copy it "
             "again"
         ) from None
+
+
+def _is_damage(error: Exception) -> bool:
+    # A broken stream is an OSError without a number, and a place that cannot be is EINVAL; any
+    # other is of the disk.
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
 def write_member(member: Member, place: Path) -> None:
@@ -146,9 +153,9 @@ def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
                 continue
             try:
                 write_member(member, folder / member.name)
-            except gzip.BadGzipFile:
-                raise
             except OSError as error:
+                if _is_damage(error):
+                    raise
                 raise _not_written(archive, member, error) from None
     if left_out:
         shown = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")

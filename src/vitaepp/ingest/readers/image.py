@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,11 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 #: Colour pictures whose channels differ by no more than this are grey: JPEG rounds each channel.
 GREY_TOLERANCE = 2
+
+
+#: What libjpeg prints when it fills up what it could not decode. Bytes to spare are no such.
+MENDED = (b"bad Huffman code", b"remature end", b"found marker")
+MOST_SAID = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +103,10 @@ def read_image(path: Path, name: str) -> Any:
     reader = simpleitk().ImageFileReader()
     reader.SetFileName(os.fspath(path))
     try:
-        with quiet():
+        with quiet() as said:
             reader.ReadImageInformation()
             refuse_absurd_size(reader.GetSize(), name, reader.GetNumberOfComponents())
-            return reader.Execute()
+            image = reader.Execute()
     except RuntimeError as error:
         # The library's own text spans lines and may quote the header.
         if "orthonormal" in str(error):
@@ -107,21 +114,33 @@ def read_image(path: Path, name: str) -> Any:
         else:
             reason = "truncated, corrupt or not an image"
         raise SubjectError(f"{name}: cannot be read: {reason}") from None
+    if any(mended in said for mended in MENDED):
+        raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
+    return image
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the C libraries below SimpleITK from printing to standard error."""
+def quiet() -> Iterator[bytearray]:
+    """Keep the C libraries below SimpleITK from printing, to standard output or error.
+
+    Yields:
+        What they printed, once it is over; nothing of it may be shown.
+    """
     sitk = simpleitk()
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
+    said = bytearray()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    with TemporaryFile() as instead:
+        for number, _ in kept:
+            os.dup2(instead.fileno(), number)
+        try:
+            yield said
+        finally:
+            ctypes.CDLL(None).fflush(None)  # the libraries' own buffers
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+            instead.seek(0)
+            said += instead.read(MOST_SAID)
+            sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
