@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from vitaepp.errors import SourceError, one_line
@@ -114,7 +115,8 @@ def read_plain_table(path: Path) -> list[dict[str, str]]:
 def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
     """Integers that became floats because some are missing are integers again."""
     known = column.dropna()
-    if column.dtype.kind == "f" and 0 < len(known) < len(column) and (known == known.round()).all():
+    whole = column.dtype.kind == "f" and np.isfinite(known).all() and (known == known.round()).all()
+    if whole and 0 < len(known) < len(column):
         return column.astype("Int64")
     return column
 

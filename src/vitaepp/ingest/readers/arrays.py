@@ -83,7 +83,7 @@ class NpzArray:
         # Items come one by one, unless they are not contiguous.
         at_once = self.shape if self._fortran else self.shape[1:]
         try:
-            refuse_absurd_size((1, *at_once), name)
+            refuse_absurd_size((*at_once, 1, 1), name)
         except SubjectError as error:
             raise SourceError(str(error)) from None
 
@@ -136,9 +136,14 @@ def npz_keys(path: Path) -> list[str]:
 
 def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(member)
+        return np.lib.format.read_array_header_2_0(member)
+    except (EOFError, ValueError, OSError):
+        raise
+    except Exception as error:  # it is an expression of Python's, which may be broken in any way
+        raise ValueError("not a header of numpy's") from error
 
 
 #: Images of one shape and type, in order; the first axis counts them.

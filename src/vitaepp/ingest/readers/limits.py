@@ -13,6 +13,9 @@ from vitaepp.errors import SubjectError
 #: `Image.MAX_IMAGE_PIXELS`).
 MOST_PIXELS = 178_956_970
 
+#: Pixels along one side of a picture; no JPEG is longer.
+MOST_ALONG_A_SIDE = 65_535
+
 #: Bytes that one byte of deflate (gzip, zip) can stand for at most.
 DEFLATE_RATIO = 1032
 
@@ -34,9 +37,11 @@ def refuse_absurd_size(size: Sequence[int], name: str, components: int = 1) -> N
         SubjectError: more pixels in a picture, or more voxels, than can be meant.
     """
     most = min(most_voxels(), MOST_PIXELS) if len(size) == 2 else most_voxels()
-    if prod(int(n) for n in size) * components > most:
+    too_long = len(size) == 2 and max(size) > MOST_ALONG_A_SIDE
+    if too_long or prod(int(n) for n in size) * components > most:
         shape = "×".join(str(n) for n in size)
         raise SubjectError(
-            f"{name}: its header promises an image of {shape}, more than the {most} values that "
-            "are read on this machine; if it is right, crop it or take a machine of more memory"
+            f"{name}: its header promises an image of {shape}, more than the {most} values "
+            f"({MOST_ALONG_A_SIDE} along a side of a picture) that are read on this machine; if "
+            "that is right, crop it or take a machine of more memory"
         )

@@ -27,6 +27,8 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         size = size[:-1]
     if len(size) != 2:
         raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
+    if 0 in size:
+        raise SubjectError(f"{name}: has no pixels")
     values = np.asarray(sitk.GetArrayFromImage(image))
     values = values.reshape(size[1], size[0], -1)
     values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
