@@ -319,6 +319,8 @@ def independent(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         warnings.simplefilter("ignore")
         if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
             image = nib.load(path)
+            if 0 < abs(getattr(image.dataobj, "slope", 1)) < 1e-30:
+                raise NotImplementedError  # no scale to one reader, a scale to the other
             voxels = nib.affines.voxel_sizes(image.affine)
             # Where a header contradicts itself, readers differ in what they believe.
             plain = np.allclose(voxels, image.header.get_zooms()[:3], rtol=1e-6)
@@ -330,6 +332,7 @@ def independent(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                     raise NotImplementedError  # black or white is zero: readers differ
                 grey = picture.mode in ("L", "1", "I", "F", "I;16", "I;16B")
                 values = np.asarray(picture if grey else picture.convert("RGB"))
+                values = values * 255 if picture.mode == "1" else values
                 if name.endswith(".jpg") and np.isin(values, (0, 255)).mean() > 0.2:
                     raise NotImplementedError  # beyond what is sensible decoders differ
                 return values, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     check_present(path, name)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         _check_jpeg(path, name)
+    if path.suffix.lower() == ".bmp":
+        _check_bmp(path, name)
     sitk = simpleitk()
     image = read_image(path, name)
     size = image.GetSize()
@@ -40,3 +43,17 @@ def _check_jpeg(path: Path, name: str) -> None:
     data = path.read_bytes()
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
+
+
+def _check_bmp(path: Path, name: str) -> None:
+    """Refuse what the image library repeats rows for, or unpacks beyond the end of its memory."""
+    with open(path, "rb") as file:
+        header = file.read(34)
+    if len(header) < 34 or header[:2] != b"BM":
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a BMP file")
+    start, _, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", header, 10)
+    if packing:
+        raise SubjectError(f"{name}: is a packed BMP, which is not read; save it as PNG")
+    row = (width * bits + 31) // 32 * 4
+    if width < 1 or path.stat().st_size < start + row * abs(height):
+        raise SubjectError(f"{name}: truncated: its header promises more pixels; copy it again")
