@@ -103,6 +103,14 @@ def prepare(
     archive_files: Annotated[
         int | None, typer.Option(help="How many files an archive may hold.")
     ] = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(help="Table of patterns: which DICOM series is which modality."),
+    ] = None,
+    secret: Annotated[
+        Path | None,
+        typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
@@ -124,6 +132,8 @@ def prepare(
         classes=classes,
         archive_gib=archive_gib,
         archive_files=archive_files,
+        series=series,
+        secret=secret,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )

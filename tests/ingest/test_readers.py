@@ -79,7 +79,6 @@ BROKEN = [
     ("x.nii", nifti(np.stack([volume()] * 3, -1)[:, :, :, None], "vector"), "3 values a voxel"),
     ("x.nii", nifti(np.full((5, 5, 5), 7, np.int16)), "the same value, 7"),
     ("x.nii", nifti(volume().astype(np.complex64)), "complex"),
-    ("x.nii", lambda p: nib.Nifti2Image(volume(), np.eye(4)).to_filename(p), "is NIfTI-2"),
     ("x.nii", sheared, "not at right angles"),
 ]
 
@@ -205,9 +204,9 @@ def test_npz_items_come_one_by_one_and_strangers_code_is_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d[:-1], "truncated: its header promises more"),
-        (lambda d: d[:30] + b"\1" + d[31:], "packed BMP"),
-        (lambda d: d[:18] + b"\xff" * 4 + d[22:], "truncated: its header promises more"),
+        (lambda d: d[:-1], "truncated: its header promises"),
+        (lambda d: d[:30] + b"\1" + d[31:], "BMP of a kind that is not read"),
+        (lambda d: d[:18] + b"\xff" * 4 + d[22:], "truncated: its header promises"),
         (lambda d: d[:20], "not a BMP"),
     ],
 )

@@ -18,6 +18,7 @@ from vitaepp.ingest.archives import opened
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -59,6 +60,8 @@ def prepare(
     classes: int | None = None,
     archive_gib: int | float | None = None,
     archive_files: int | None = None,
+    series: str | os.PathLike[str] | None = None,
+    secret: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -89,6 +92,9 @@ def prepare(
         classes: only the first so many classes, in the source's own order. Unset: all.
         archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
         archive_files: how many files it may hold. Unset: a million.
+        series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
+            description. Unset: the built-in ones alone.
+        secret: file with a secret by which subjects and files get other names. Unset: their own.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -110,6 +116,8 @@ def prepare(
         "classes": classes,
         "archive_gib": archive_gib,
         "archive_files": archive_files,
+        "series": None if series is None else os.fspath(series),
+        "secret": None if secret is None else os.fspath(secret),
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
@@ -127,7 +135,7 @@ def _prepare(
     workers: int | None,
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
-    cohort = recognise(place, asked.modalities)
+    cohort = recognise(place, asked.modalities, asked.series)
     if cohort.left_out:
         name, reason = cohort.left_out[0]
         more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
@@ -138,12 +146,17 @@ def _prepare(
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
         if without:
+            if asked.secret is not None:
+                without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
             shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
             say(
                 f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
                 f"({shown}); their labels are empty"
             )
     plan = plan_of(cohort, asked, Path(store))
+    if plan.secret is not None:
+        cohort = pseudonymized(cohort, plan.secret)
+        table["subject"] = [subject.subject for subject in cohort.subjects]
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
 
     prepared = skipped = 0

@@ -18,6 +18,7 @@ from vitaepp.ingest.items import files_of
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.manifest import manifest_cohort
@@ -43,17 +44,23 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
+    ("DICOM (a folder a subject, or one study; folders below as they are)", dicom_cohort),
     (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
 )
 
 
-def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None = None) -> Cohort:
+def recognise(
+    source: str | os.PathLike[str],
+    modalities: Sequence[str] | None = None,
+    series: str | os.PathLike[str] | None = None,
+) -> Cohort:
     """Find out what a source is, and list its subjects.
 
     Args:
         source: manifest, folder in a known layout, or .npz.
         modalities: names that the user asked for; in a manifest they may name columns.
+        series: the user's own table of patterns that tell modalities of DICOM series.
 
     Raises:
         SourceError: nothing there, no known layout, or a broken manifest.
@@ -61,7 +68,11 @@ def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None =
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
-    described = Source(path, tuple(modalities) if modalities is not None else None)
+    described = Source(
+        path,
+        tuple(modalities) if modalities is not None else None,
+        Path(series) if series is not None else None,
+    )
     for _, layout in LAYOUTS:
         cohort = layout(described)
         if cohort is not None:

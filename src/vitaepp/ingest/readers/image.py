@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
-from vitaepp.ingest.readers.limits import refuse_absurd_size
+from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -93,20 +95,37 @@ def check_present(path: Path, name: str) -> None:
         raise SubjectError(f"{name}: the file is empty")
 
 
-def read_image(path: Path, name: str) -> Any:
+def read_image(path: Path, name: str, reader: str = "", there: int | None = None) -> Any:
     """A file as SimpleITK's image.
 
+    Args:
+        path: the file.
+        name: what to call it in an error.
+        reader: SimpleITK's name of the format; told by content if empty.
+        there: bytes of all files that hold the image; the file's own if unset.
+
     Raises:
-        SubjectError: it cannot be read, or is absurdly large; the reason is ours, as the library's
-            may quote the header.
+        SubjectError: it cannot be read, is absurdly large, or promises more than can be in it; the
+            reason is ours, as the library's may quote the header.
     """
-    reader = simpleitk().ImageFileReader()
-    reader.SetFileName(os.fspath(path))
+    sitk = simpleitk()
+    opened = sitk.ImageFileReader()
+    opened.SetFileName(os.fspath(path))
+    opened.SetImageIO(reader)
     try:
         with quiet() as said:
-            reader.ReadImageInformation()
-            refuse_absurd_size(reader.GetSize(), name, reader.GetNumberOfComponents())
-            image = reader.Execute()
+            opened.ReadImageInformation()
+            # Memory is asked for by the header's word alone, before a voxel is looked at.
+            refuse_absurd_size(opened.GetSize(), name, opened.GetNumberOfComponents())
+            kind = sitk.GetPixelIDValueAsString(opened.GetPixelIDValue())  # 16-bit signed integer
+            bits = re.search(r"(\d+)-bit", kind)
+            values = prod(opened.GetSize()) * opened.GetNumberOfComponents()
+            promised = values * int(bits[1] if bits else 8) // 8
+            if promised > MOST_EXPANSION * (path.stat().st_size if there is None else there):
+                raise SubjectError(
+                    f"{name}: its header promises {promised} bytes, more than the file can hold"
+                )
+            image = opened.Execute()
     except RuntimeError as error:
         # The library's own text spans lines and may quote the header.
         if "orthonormal" in str(error):

@@ -16,8 +16,8 @@ MOST_PIXELS = 178_956_970
 #: Pixels along one side of a picture; no JPEG is longer.
 MOST_ALONG_A_SIDE = 65_535
 
-#: Bytes that one byte of deflate (gzip, zip) can stand for at most.
-DEFLATE_RATIO = 1032
+#: More than any compression of the formats makes of a byte: deflate, the densest, makes 1032.
+MOST_EXPANSION = 1100
 
 #: Bytes that a voxel takes on its way to the store.
 BYTES_A_VOXEL = 8

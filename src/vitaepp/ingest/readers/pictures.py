@@ -10,6 +10,7 @@ import numpy as np
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.npy import read_npy_picture
 
 
 def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
@@ -19,9 +20,12 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         SubjectError: missing, truncated, corrupt, not 2D, not finite, or constant.
     """
     check_present(path, name)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return read_npy_picture(path, name, constant=constant)
+    if suffix in (".jpg", ".jpeg"):
         _check_jpeg(path, name)
-    if path.suffix.lower() == ".bmp":
+    if suffix == ".bmp":
         _check_bmp(path, name)
     sitk = simpleitk()
     image = read_image(path, name)
@@ -49,11 +53,16 @@ def _check_bmp(path: Path, name: str) -> None:
     """Refuse what the image library repeats rows for, or unpacks beyond the end of its memory."""
     with open(path, "rb") as file:
         header = file.read(34)
-    if len(header) < 34 or header[:2] != b"BM":
+    if header[:2] != b"BM" or len(header) < 34:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a BMP file")
-    start, _, width, height, _, bits, packing = struct.unpack_from("<IIiiHHI", header, 10)
-    if packing:
-        raise SubjectError(f"{name}: is a packed BMP, which is not read; save it as PNG")
-    row = (width * bits + 31) // 32 * 4
-    if width < 1 or path.stat().st_size < start + row * abs(height):
-        raise SubjectError(f"{name}: truncated: its header promises more pixels; copy it again")
+    (start,) = struct.unpack_from("<I", header, 10)
+    width, height = struct.unpack_from("<2i", header, 18)
+    bits, compression = struct.unpack_from("<HI", header, 28)
+    if compression:
+        raise SubjectError(f"{name}: is a BMP of a kind that is not read; save it as PNG")
+    promised = start + (width * bits + 31) // 32 * 4 * abs(height)
+    if width < 1 or path.stat().st_size < promised:
+        raise SubjectError(
+            f"{name}: truncated: its header promises {promised} bytes, it has "
+            f"{path.stat().st_size}; copy it again"
+        )
