@@ -111,6 +111,20 @@ def prepare(
     statistics: Annotated[
         str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
     ] = None,
+    archive_gib: Annotated[
+        float | None, typer.Option(help="What an archive may hold when extracted, in GiB.")
+    ] = None,
+    archive_files: Annotated[
+        int | None, typer.Option(help="How many files an archive may hold.")
+    ] = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(help="Table of patterns: which DICOM series is which modality."),
+    ] = None,
+    secret: Annotated[
+        Path | None,
+        typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
@@ -133,6 +147,10 @@ def prepare(
         clip=clip,
         window=window,
         statistics=statistics,
+        archive_gib=archive_gib,
+        archive_files=archive_files,
+        series=series,
+        secret=secret,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )

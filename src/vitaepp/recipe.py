@@ -169,6 +169,25 @@ class PrepareSettings(Section):
         "that are not 0 where 0 surrounds the scan, else those above Otsu's threshold. Unset: of "
         "the whole scan.",
     )
+    archive_gib: float | None = Field(
+        None,
+        gt=0,
+        description="What a .zip or .tar as source may hold when extracted, in GiB. Unset: 200 "
+        "times its own size and 1 GiB.",
+    )
+    archive_files: int = Field(
+        1_000_000, ge=1, description="How many files a .zip or .tar as source may hold."
+    )
+    series: str | None = Field(
+        None,
+        description="CSV, TSV or XLSX with columns pattern and modality: which DICOM series are "
+        "which modality, by their description, before the built-in patterns are tried.",
+    )
+    secret: str | None = Field(
+        None,
+        description="File with a secret of 16 bytes or more: subjects and files are then named by "
+        "a hash that only it tells. Unset: by their own names.",
+    )
 
 
 class ModelSettings(Section):

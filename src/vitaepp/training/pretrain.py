@@ -30,11 +30,8 @@ from vitaepp.progress import say
 from vitaepp.recipe import Recipe, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
-<<<<<<< HEAD
 from vitaepp.training.allocator import keep_freed_memory
-=======
 from vitaepp.training.batchnorm import join_batch_norms
->>>>>>> training
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
@@ -157,17 +154,6 @@ def _train(
     place: _Place,
 ) -> None:
     recipe = module.recipe
-<<<<<<< HEAD
-    if checkpoint is not None:
-        epoch = int(load_checkpoint(checkpoint)["epoch"]) + 1
-        if epoch >= recipe.optim.epochs and folder.encoder.is_dir():
-            say(f"{folder.path}: training has ended already, after {epoch} epochs")
-            return
-        say(f"going on after epoch {epoch} of {recipe.optim.epochs}")
-    recipe.save(folder.recipe_file)
-    keep_freed_memory()
-    trainer = L.Trainer(
-=======
     history = History(folder)
     trainer = _trainer(recipe, folder, history, place, damaged=checkpoint != folder.checkpoint)
     method, processes = module.method, trainer.world_size
@@ -195,6 +181,7 @@ def _train(
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)
         _announce(recipe, store, described)
+    keep_freed_memory()
     if recipe.trainer.activation_checkpointing:
         recompute_blocks(method)
     if processes > 1:
@@ -244,7 +231,6 @@ def _trainer(
     if place.cluster is not None:
         plugins.append(place.cluster)
     return L.Trainer(
->>>>>>> training
         max_epochs=recipe.optim.epochs,
         accelerator="auto",
         devices=place.devices,
@@ -423,17 +409,14 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
         f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
-<<<<<<< HEAD
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
-=======
     dependent = recipe.method in ("simsiam", "mocov3")
     if dependent and recipe.optim.accumulate > 1:
         say(
             f"optim.accumulate={recipe.optim.accumulate}: {recipe.method} compares and normalises "
             "the images of one step, so that this is not the same as a larger batch"
         )
->>>>>>> training
     perceptual = recipe.loss.perceptual
     masked = recipe.method in ("vitae++", "vitae")
     if masked and perceptual.weight and perceptual.weights == "random":
