@@ -3,17 +3,17 @@
     python benchmarks/slices.py RUN STORE [--draws N] [--out FILE.json]
 
 A step's gradient is noisy anyway: other images, masks and views would have given another. For a
-trained run, this takes the whole loss's gradient many times, once with everything drawn anew and
-once with only the slices drawn anew, and prints which share of the noise the slices make, for each
-number of slices, beside what a step costs. Where the share is small, more slices buy nothing.
+trained run, this takes gradients many times, once with everything drawn anew and once with only the
+slices drawn anew, and prints which share of the noise (the variance, summed over the parameters)
+the slices make, for each number of slices: of the whole loss's gradient, and of the perceptual
+term's alone, as if nothing else were trained on. Where the share is small, more slices buy little.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +56,8 @@ def main() -> None:
     for slices in asked.slices:
         rows.append(measure(asked.run, store, slices, asked.batch, asked.draws))
         print(
-            "{slices} slices: {share:.1%} of the gradient's noise is theirs, "
-            "{seconds:.2f} s a gradient".format(**rows[-1]),
+            "{slices} slices make {loss:.1g} of the whole gradient's noise, {perceptual:.2f} of "
+            "the perceptual term's".format(**rows[-1]),
             flush=True,
         )
     if asked.out:
@@ -80,32 +80,31 @@ def measure(run: Path, store: Store, slices: int, batch: int, draws: int) -> dic
     needed = method.perceptual.draws_needed(store.info.shape)
     chosen = np.random.default_rng(0)
 
-    def gradient(step: Draws, images: Tensor) -> Tensor:
-        method.zero_grad()
-        method(images, step, 0.5).loss.backward()
-        return torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+    def gradients(step: Draws, images: Tensor) -> dict[str, Tensor]:
+        output = method(images, step, 0.5)
+        trained = [p for p in method.backbone.parameters() if p.requires_grad]
+        found = {}
+        for name, loss in (("loss", output.loss), ("perceptual", output.terms["perceptual"])):
+            parts = torch.autograd.grad(loss, trained, retain_graph=True, materialize_grads=True)
+            found[name] = torch.cat([part.flatten() for part in parts])
+        return found
 
-    def batches() -> Iterator[tuple[list[int], Tensor]]:
-        while True:
-            picked = sorted(chosen.choice(len(store), batch, replace=False).tolist())
-            yield picked, torch.from_numpy(store.read(picked))
-
-    start = time.perf_counter()
-    source = batches()
-    whole, theirs, before = [], [], None
+    everything: dict[str, list[float]] = {"loss": [], "perceptual": []}
+    theirs: dict[str, list[float]] = {"loss": [], "perceptual": []}
+    before = None
     for i in range(draws):
-        picked, images = next(source)
-        # Two draws of the slices in the same step: half their squared distance is the variance
-        # that the slices make. Two steps: that of everything.
-        first = gradient(OtherSlices((i, picked), 0, needed), images)
-        second = gradient(OtherSlices((i, picked), 1, needed), images)
-        theirs.append(float((first - second).square().sum()) / 2)
-        if before is not None:
-            whole.append(float((first - before).square().sum()) / 2)
+        picked = sorted(chosen.choice(len(store), batch, replace=False).tolist())
+        images = torch.from_numpy(store.read(picked))
+        # Half the squared distance of two draws is the variance: of the slices in one step, of
+        # everything in two steps.
+        first, second = (gradients(OtherSlices((i, picked), k, needed), images) for k in (0, 1))
+        for name in first:
+            theirs[name].append(float((first[name] - second[name]).square().sum()) / 2)
+            if before is not None:
+                everything[name].append(float((first[name] - before[name]).square().sum()) / 2)
         before = first
-    seconds = (time.perf_counter() - start) / (2 * draws)
-    share = float(np.mean(theirs) / np.mean(whole))
-    return {"slices": slices, "share": share, "seconds": seconds}
+    shares = {name: float(np.mean(theirs[name]) / np.mean(everything[name])) for name in theirs}
+    return {"slices": slices, **shares}
 
 
 if __name__ == "__main__":

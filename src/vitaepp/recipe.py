@@ -145,6 +145,14 @@ class PrepareSettings(Section):
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
     )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many classes, in the source's own order. Unset: all.",
+    )
     clip: Percentiles | None = Field(
         None,
         description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
@@ -161,13 +169,24 @@ class PrepareSettings(Section):
         "that are not 0 where 0 surrounds the scan, else those above Otsu's threshold. Unset: of "
         "the whole scan.",
     )
-    dtype: Literal["float16", "uint8"] = Field(
-        "float16", description="How intensities in [0, 255] are stored."
-    )
-    classes: int | None = Field(
+    archive_gib: float | None = Field(
         None,
-        ge=1,
-        description="Only the first so many classes, in the source's own order. Unset: all.",
+        gt=0,
+        description="What a .zip or .tar as source may hold when extracted, in GiB. Unset: 200 "
+        "times its own size and 1 GiB.",
+    )
+    archive_files: int = Field(
+        1_000_000, ge=1, description="How many files a .zip or .tar as source may hold."
+    )
+    series: str | None = Field(
+        None,
+        description="CSV, TSV or XLSX with columns pattern and modality: which DICOM series are "
+        "which modality, by their description, before the built-in patterns are tried.",
+    )
+    secret: str | None = Field(
+        None,
+        description="File with a secret of 16 bytes or more: subjects and files are then named by "
+        "a hash that only it tells. Unset: by their own names.",
     )
 
 
@@ -323,7 +342,8 @@ class DataSettings(Section):
     """How a store is read during training."""
 
     cache: Literal["auto", "none", "memory", "device"] = Field(
-        "auto", description="Where the store is held. auto: in memory where it fits."
+        "auto",
+        description="Where the store is held. auto: on the GPU or in memory where it fits.",
     )
     split: str | None = Field(
         None, description="Train on this split only. Unset: train where the store has it, else all."
@@ -337,14 +357,29 @@ class DataSettings(Section):
 class TrainerSettings(Section):
     """What the training runs on."""
 
-    devices: int | Literal["auto"] = Field(1, description="Devices per node, or auto for all.")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Devices per node, or auto for all."
+    )
     nodes: int = Field(1, ge=1, description="Machines.")
-    strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How devices share work.")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="How devices share work. ddp, which auto is: each has all weights; fsdp: "
+        "each has a share of them.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute a transformer's blocks again in the backward pass instead of keeping "
+        "what they gave: less memory, more time, the same gradients.",
+    )
+    # YAML takes 32 for a number.
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"],
+        BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    ] = Field(
         "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
     )
     checkpoint_every: float = Field(
-        60.0, ge=0, description="Seconds between checkpoints, at the end of an epoch."
+        60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
     )
 
 

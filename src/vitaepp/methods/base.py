@@ -45,7 +45,8 @@ class Method(nn.Module, ABC):
 
     Attributes:
         backbone: the part that is kept after training.
-        smallest_batch: images that a step needs at least, on each device.
+        smallest_batch: images that a step needs at least, those of all devices together. Above 1,
+            the images of a batch depend on each other.
     """
 
     backbone: Backbone
