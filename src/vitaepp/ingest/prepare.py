@@ -14,7 +14,8 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import StoreError, one_line
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise
+from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.subject import Task, prepare_subject
@@ -113,14 +114,11 @@ def prepare(
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
-        if without:
-            shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-            say(
-                f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
-                f"({shown}); their labels are empty"
-            )
+        say_missing(Path(labels).name, without, len(table))
     plan = plan_of(cohort, asked, Path(store))
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if cohort.left_out:
+        say(f"{Path(source).name}: {told_left_out(cohort)}")
 
     prepared = skipped = 0
     failures: list[Failure] = []

@@ -13,18 +13,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vitaepp.errors import SourceError
+from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
+from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
 from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
 
 #: Layouts in the order in which they are tried, each with what it looks for.
 LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
@@ -35,6 +37,7 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort),
     ("CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)", cifar_cohort),
     ("Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort),
+    ("BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort),
     ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
@@ -61,7 +64,7 @@ def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None =
         cohort = layout(described)
         if cohort is not None:
             _refuse_duplicates(cohort, path)
-            return cohort
+            return with_left_out(cohort, described)
     wanted = "; ".join(what for what, _ in LAYOUTS)
     raise SourceError(f"{path}: no images found; looked for {wanted}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +18,10 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
+
+#: A label column that says whose images a subject's are, where one person has several; evaluation
+#: keeps those of one person on one side of every split.
+PARTICIPANT = "participant"
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 
@@ -83,8 +87,11 @@ class Cohort:
 
     @property
     def has_masks(self) -> bool:
-        """Whether most subjects have a mask."""
-        return 2 * sum(s.mask is not None for s in self.subjects) > len(self.subjects)
+        """Whether most subjects of every split have a mask; public test sets have none."""
+        shares: dict[str, list[bool]] = defaultdict(list)
+        for subject in self.subjects:
+            shares[subject.split].append(subject.mask is not None)
+        return all(2 * sum(masks) > len(masks) for masks in shares.values())
 
     def table(self) -> pd.DataFrame:
         """Subject, split and the layout's own label columns; one row a subject."""

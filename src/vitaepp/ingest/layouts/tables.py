@@ -15,6 +15,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, one_line
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.progress import say
 from vitaepp.store import RESERVED_COLUMNS
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -76,17 +77,19 @@ def join_labels(
     return joined, missing
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> pd.DataFrame:
     """A CSV, TSV or the first sheet of an XLSX, with a complete column `subject`, read as text.
 
-    The column may be called as in `SUBJECT_COLUMNS`, in any case.
+    Args:
+        path: of the table.
+        subject_columns: what the column may be called, in any case.
 
     Raises:
         SourceError: missing, not readable, without a column of subjects, or with an empty one.
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
-    name = _subject_column([str(c) for c in _read(path, rows=0).columns], path)
+    name = _subject_column([str(c) for c in _read(path, rows=0).columns], subject_columns, path)
     table = _read(path, text=(name, "split", "mask"))
     table.columns = [str(c) for c in table.columns]
     table = table.rename(columns={name: "subject"})
@@ -117,14 +120,14 @@ def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
     return column
 
 
-def _subject_column(names: list[str], path: Path) -> str:
-    for wanted in SUBJECT_COLUMNS:
+def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str:
+    for wanted in allowed:
         found = [n for n in names if n.strip().lower() == wanted]
         if len(found) > 1:
             raise SourceError(f"{path.name}: columns {' and '.join(found)} both name subjects")
         if found:
             return found[0]
-    raise SourceError(f"{path.name}: has no column subject; found {', '.join(names)}")
+    raise SourceError(f"{path.name}: has no column {allowed[0]}; found {', '.join(names)}")
 
 
 def _read(
@@ -169,6 +172,19 @@ def check_label_names(names: Iterable[str], path: Path) -> None:
             raise SourceError(
                 f"{path.name}: column {name}: embeddings call their features so; rename it"
             )
+
+
+def say_missing(name: str, without: Sequence[str], of: int) -> None:
+    """Tell the user which subjects a table has no row for.
+
+    Args:
+        name: of the table.
+        without: subjects that it does not list.
+        of: number of subjects.
+    """
+    if without:
+        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        say(f"{name}: no row for {len(without)} of {of} subjects ({shown}); their labels are empty")
 
 
 def refuse_repeated(subjects: pd.Series[Any], path: Path) -> None:
