@@ -17,6 +17,7 @@ from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
@@ -38,6 +39,10 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)", cifar_cohort),
     ("Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort),
     ("BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort),
+    (
+        "the Medical Segmentation Decathlon or nnU-Net (dataset.json, imagesTr/, labelsTr/)",
+        decathlon_cohort,
+    ),
     ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
