@@ -218,7 +218,7 @@ def _left_out(
             {case.images} if isinstance(case.images, PurePosixPath) else {*case.images.values()}
         )
     images = source.ending_in((*SCAN_SUFFIXES, *PICTURE_SUFFIXES))
-    why = {}
+    why: dict[PurePosixPath, str] = {}
     for folder, masks in FOLDERS.values():
         why |= dict.fromkeys(below(root / folder, images), f"not as {DESCRIPTION} says")
         why |= dict.fromkeys(below(root / masks, images), "a mask without an image")
