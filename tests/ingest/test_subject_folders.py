@@ -33,9 +33,9 @@ def test_different_spellings_of_one_modality_are_one(tmp_path):
         "P 03": ("MPRAGE", "T1_Gd", "FLAIR_reg"),
     }.items():
         for i, name in enumerate(names):
-            scan(tmp_path / subject / f"{name}.nii.gz", i)
-    (tmp_path / "p01" / "notes.txt").write_text("x")
-    cohort = recognise(tmp_path)
+            scan(tmp_path / "x" / subject / f"{name}.nii.gz", i)
+    (tmp_path / "x" / "p01" / "notes.txt").write_text("x")
+    cohort = recognise(tmp_path / "x")
     assert cohort.layout == "one folder a subject"
     assert cohort.modalities == ("flair", "t1", "t1ce")
     assert [s.subject for s in cohort.subjects] == ["P 03", "p01", "p02"]
@@ -45,8 +45,8 @@ def test_different_spellings_of_one_modality_are_one(tmp_path):
         "flair": "flair.nii.gz",
     }
     assert cohort.left_out == ()
-    prepare(tmp_path, tmp_path.parent / "store", size=8)
-    assert len(Store(tmp_path.parent / "store")) == 3
+    prepare(tmp_path / "x", tmp_path / "store", size=8)
+    assert len(Store(tmp_path / "store")) == 3
 
 
 def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_path):

@@ -177,7 +177,9 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
         path = _mask(subject)
         mask = _read(plan, path, constant=True)
         values = to_grey(mask)
-        if mask.grid.size != reference.grid.size:
+        # A mask may have a grid of its own, where its affine says so.
+        one_grid = np.allclose(mask.grid.affine, reference.grid.affine, atol=1e-3)
+        if one_grid and mask.grid.size != reference.grid.size:
             raise SubjectError(
                 f"{_named(plan, path)}: the mask is {_shape(mask.grid)}, but {name} is "
                 f"{_shape(reference.grid)}; they must have one shape"
@@ -185,6 +187,12 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
         if not values.any():
             raise SubjectError(f"{_named(plan, path)}: the mask is empty; nothing to centre on")
         center = centroid(values, mask.grid)
+        index = reference.grid.to_index(center)
+        if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
+            raise SubjectError(
+                f"{_named(plan, path)}: the mask's centre lies outside of {name}; its affine is "
+                "off, or it is another subject's"
+            )
     elif info.center == "foreground":
         center = centroid(foreground(to_grey(reference)), reference.grid)
     else:
