@@ -6,7 +6,10 @@ import os
 import re
 import warnings
 import zipfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
+from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree.ElementTree import ParseError
@@ -92,12 +95,27 @@ def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> 
     name = _subject_column([str(c) for c in _read(path, rows=0).columns], subject_columns, path)
     table = _read(path, text=(name, "split", "mask"))
     table.columns = [str(c) for c in table.columns]
-    table = table.rename(columns={name: "subject"})
-    if table["subject"].isna().any():
-        line = int(table["subject"].isna().to_numpy().argmax()) + 2
-        raise SourceError(f"{path.name}: line {line} has no subject")
+    table = table.rename(columns={name: "subject"}).apply(_whole)
+    table = table[table.notna().any(axis=1)]  # spreadsheets leave rows that hold nothing
+    _check_subjects(table["subject"], path)
     table["subject"] = table["subject"].str.strip()
-    return table.apply(_whole)
+    return table
+
+
+def first_line(found: pd.Series[bool]) -> int:
+    """The first line of a table's file for which something is true."""
+    return int(found[found].index[0]) + 2
+
+
+def _check_subjects(subjects: pd.Series[Any], path: Path) -> None:
+    if subjects.isna().any():
+        raise SourceError(f"{path.name}: line {first_line(subjects.isna())} has no subject")
+    dates = subjects.str.fullmatch(r"\d{4}-\d\d-\d\d 00:00:00")
+    if dates.any():
+        raise SourceError(
+            f"{path.name}: line {first_line(dates)}: the subject is a date; spreadsheets make "
+            "dates of names such as 3-5, format the column as text"
+        )
 
 
 def read_plain_table(path: Path) -> list[dict[str, str]]:
@@ -141,18 +159,82 @@ def _read(
         if suffix == ".xlsx":
             with warnings.catch_warnings():  # about styles and forms, which are not looked at
                 warnings.simplefilter("ignore")
-                return pd.read_excel(path, dtype=dtype, nrows=rows, engine="openpyxl")
-        return pd.read_csv(
-            path,
-            sep="\t" if suffix == ".tsv" else ",",
-            dtype=dtype,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            nrows=rows,
-        )
+                sheet = _sheet(path)
+                table = pd.read_excel(path, sheet, dtype=dtype, nrows=rows, engine="openpyxl")
+        else:
+            lines = _text(path).lstrip("\r\n")
+            separator, decimal = _separator(lines, suffix)
+            table = pd.read_csv(
+                StringIO(lines),
+                sep=separator,
+                decimal=decimal,
+                dtype=dtype,
+                skipinitialspace=True,
+                skip_blank_lines=False,  # so that rows know their lines
+                nrows=rows,
+            )
     except (ValueError, OSError, KeyError, zipfile.BadZipFile, ParseError) as error:
         kind = suffix[1:].upper() if suffix in TABLE_SUFFIXES else "CSV"
         raise SourceError(f"{path.name}: not a readable {kind}: {one_line(error)}") from None
+    # Spreadsheets leave columns that hold nothing.
+    nameless = [c for c in table.columns if str(c).startswith("Unnamed:") and table[c].isna().all()]
+    return table.drop(columns=nameless).apply(_days)
+
+
+def _text(path: Path) -> str:
+    """What a text file says: in UTF-8, as spreadsheets save it (Windows-1252), or in UTF-16."""
+    data = path.read_bytes()
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise ValueError("it is no text")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise ValueError("its text is neither UTF-8 nor Windows-1252; save it as UTF-8")
+
+
+def _separator(lines: str, suffix: str) -> tuple[str, str]:
+    """What separates columns, and what decimals; a .csv may be one with semicolons or tabs."""
+    if suffix == ".tsv":
+        return "\t", "."
+    head = lines.partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    # Where semicolons separate, decimals mostly have a comma, but not everywhere.
+    comma = separator == ";" and re.search(r"(?m)(^|;)-?\d+,\d+(;|\r?$)", lines)
+    return separator, "," if comma else "."
+
+
+def _sheet(path: Path) -> str:
+    """The sheet of a workbook that holds subjects, or the first.
+
+    Raises:
+        SourceError: several hold subjects.
+    """
+    heads = pd.read_excel(path, None, nrows=0, engine="openpyxl")
+    held = [
+        str(name)
+        for name, head in heads.items()
+        if any(str(c).strip().lower() in SUBJECT_COLUMNS for c in head.columns)
+    ]
+    if len(held) > 1:
+        raise SourceError(
+            f"{path.name}: sheets {' and '.join(held)} both name subjects; keep one of them"
+        )
+    return held[0] if held else str(next(iter(heads)))
+
+
+def _days(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Dates of a spreadsheet as text, 2021-03-05; other values as they are."""
+    if column.dtype.kind not in "MO":
+        return column
+    return column.astype(object).map(_day, na_action="ignore")
+
+
+def _day(value: Any) -> Any:
+    return value.strftime("%Y-%m-%d") if isinstance(value, date) else value
 
 
 def as_objects(table: pd.DataFrame) -> list[dict[str, Any]]:
