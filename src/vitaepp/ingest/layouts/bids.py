@@ -25,7 +25,6 @@ from typing import Any
 
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
-    PARTICIPANT,
     Cohort,
     Source,
     SubjectFiles,
@@ -42,6 +41,7 @@ from vitaepp.ingest.layouts.tables import (
     say_missing,
 )
 from vitaepp.ingest.readers import SCAN_SUFFIXES
+from vitaepp.store import PARTICIPANT
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"

@@ -19,10 +19,6 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
 
-#: A label column that says whose images a subject's are, where one person has several; evaluation
-#: keeps those of one person on one side of every split.
-PARTICIPANT = "participant"
-
 SPLITS = ("train", "val", "valid", "validation", "test")
 
 #: Folders of images, each with those that may hold their masks; the second is the Medical
