@@ -69,6 +69,13 @@ def test_the_sheet_with_subjects_is_read_wherever_it_is(tmp_path):
         join_labels(TABLE, path)
 
 
+def test_rows_of_nobody_are_told(tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("subject,g\na,1\nx,2\ny,3\nz,4\nw,5\n")
+    join_labels(TABLE, tmp_path / "labels.csv")
+    told = "labels.csv: 4 rows name no subject of the source (x, y, z, …); they are not used\n"
+    assert capsys.readouterr().err == told
+
+
 def test_dates_of_a_spreadsheet_become_text_that_a_store_takes(tmp_path):
     for name in ("a", "b"):
         scan(tmp_path / "scans" / f"{name}.nii.gz")

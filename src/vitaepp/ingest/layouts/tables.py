@@ -70,6 +70,12 @@ def join_labels(
             if len(fresh)
             else f"{path.name}: has no rows"
         )
+    unknown = [s for s in fresh["subject"] if s not in known]
+    if unknown:
+        say(
+            f"{path.name}: {len(unknown)} rows name no subject of the source ({_some(unknown)}); "
+            "they are not used"
+        )
     for name in names:
         fresh[name] = _whole(fresh[name].mask(fresh[name].isin(list(unlabelled))))
     whole = {c: "Int64" for c in fresh.columns if fresh[c].dtype.kind in "iu"}
@@ -265,8 +271,14 @@ def say_missing(name: str, without: Sequence[str], of: int) -> None:
         of: number of subjects.
     """
     if without:
-        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-        say(f"{name}: no row for {len(without)} of {of} subjects ({shown}); their labels are empty")
+        say(
+            f"{name}: no row for {len(without)} of {of} subjects ({_some(without)}); their labels "
+            "are empty"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def refuse_repeated(subjects: pd.Series[Any], path: Path) -> None:
