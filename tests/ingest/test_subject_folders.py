@@ -89,8 +89,33 @@ def test_folders_may_be_deep_or_tell_the_modality(tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
+        ("{}_T1", "{}_T2_FLAIR", "{}_seg"),
+        ("{}-t1w", "{}-flair", "{}-mask"),
+        ("T1/{}-T1", "FLAIR/{}-FLAIR", "masks/{}-mask"),
+        ("MPRAGE/{}", "FLAIR/{}", "seg/{}"),
+    ],
+)
+def test_files_side_by_side_are_matched_by_the_rest_of_their_names(tmp_path, names):
+    for subject in ("Pat_01", "Pat_02", "x-3 b"):
+        for name in names:
+            scan(tmp_path / f"{name.format(subject)}.nii.gz")
+    scan(tmp_path / "Pat_02_unknown.nii.gz")
+    mask(tmp_path / "Pat_09_mask.nii.gz")
+    cohort = recognise(tmp_path)
+    assert cohort.layout == "files named by subject and modality"
+    assert [s.subject for s in cohort.subjects] == ["Pat_01", "Pat_02", "x-3 b"]
+    assert cohort.modalities == ("flair", "t1")
+    assert cohort.has_masks
+    assert dict(cohort.left_out) == {
+        "Pat_02_unknown.nii.gz": "its name tells no modality",
+        "Pat_09_mask.nii.gz": "a mask without an image",
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
         ("NORMAL/p1_t1", "NORMAL/p2_t1", "SICK/p3_t1", "SICK/p4_t1"),
-        ("T1/s1", "T1/s2", "T2/s1", "T2/s2"),
         ("a/1", "a/2", "b/1", "b/2"),
     ],
 )

@@ -23,7 +23,10 @@ from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_coh
 from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
-from vitaepp.ingest.layouts.subject_folders import subject_folders_cohort
+from vitaepp.ingest.layouts.subject_folders import (
+    named_files_cohort,
+    subject_folders_cohort,
+)
 from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
@@ -48,6 +51,10 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
     ("one folder a subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)", subject_folders_cohort),
+    (
+        "files named by subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
+        named_files_cohort,
+    ),
     (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
 )
