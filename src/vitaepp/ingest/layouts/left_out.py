@@ -62,12 +62,12 @@ def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
         for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask]))
         for file in files_of(item)
     }
+    unused = [f for f in source.ending_in(ALL_SUFFIXES) if source.path / f not in used]
     # A header and its voxels may be two files of one name.
-    names = {_without_suffix(file) for file in used}
-    for file in source.ending_in(ALL_SUFFIXES):
-        path = source.path / file
+    names = {_without_suffix(file) for file in used} if unused else set()
+    for file in unused:
         foreign = not suffix_of(file.name, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES))
-        if path not in used and not (foreign and _without_suffix(path) in names):
+        if not (foreign and _without_suffix(source.path / file) in names):
             yield file.as_posix(), _reason(cohort, file.name)
 
 
