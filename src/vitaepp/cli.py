@@ -97,6 +97,14 @@ def prepare(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(help="Table of patterns: which DICOM series is which modality."),
+    ] = None,
+    secret: Annotated[
+        Path | None,
+        typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
@@ -116,6 +124,8 @@ def prepare(
         labels=labels,
         dtype=dtype,
         classes=classes,
+        series=series,
+        secret=secret,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
     )

@@ -99,6 +99,16 @@ class PrepareSettings(Section):
         ge=1,
         description="Only the first so many classes, in the source's own order. Unset: all.",
     )
+    series: str | None = Field(
+        None,
+        description="CSV, TSV or XLSX with columns pattern and modality: which DICOM series are "
+        "which modality, by their description, before the built-in patterns are tried.",
+    )
+    secret: str | None = Field(
+        None,
+        description="File with a secret of 16 bytes or more: subjects and files are then named by "
+        "a hash that only it tells. Unset: by their own names.",
+    )
 
 
 class ModelSettings(Section):

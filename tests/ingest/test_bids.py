@@ -10,6 +10,8 @@ from tests.ingest.trees import mask, scan
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.pseudonyms import pseudonym
+from vitaepp.recipe import PrepareSettings
 from vitaepp.store import Store
 
 PARTICIPANTS = """participant_id\tage\tsex\tgroup\tsplit
@@ -75,7 +77,7 @@ def test_participants_become_labels_and_their_split_the_split(tmp_path, capsys):
     (source / "participants.tsv").write_text("subject_id\tparticipant_id\nx\t01\n")
     cohort = recognise(source)
     assert [dict(s.labels) for s in cohort.subjects] == [{"subject_id": "x"}, {}]
-    assert "participants.tsv: no row for 1 of 2 subjects (sub-02)" in capsys.readouterr().err
+    assert "participants.tsv: no row for 1 of 2 participants; their" in capsys.readouterr().err
 
 
 def test_sessions_are_subjects_of_one_participant(tmp_path):
@@ -100,7 +102,7 @@ def test_of_several_runs_the_first_plain_one_is_taken(tmp_path):
     assert files["flair"] == "sub-01_FLAIR.nii.gz"
     assert "t2star" not in files
     left_out = {Path(f).name: why for f, why in cohort.left_out}
-    assert left_out["sub-01_run-10_T1w.nii.gz"] == "another t1; sub-01_run-2_T1w.nii.gz is taken"
+    assert left_out["sub-01_run-10_T1w.nii.gz"].startswith("another t1; one with a plainer name")
     assert left_out["sub-01_part-phase_T2starw.nii.gz"] == "the phase part of a complex image"
     assert {"sub-01_acq-fast_run-1_T1w.nii.gz", "sub-01_rec-x_FLAIR.nii.gz"} < set(left_out)
 
@@ -132,7 +134,7 @@ def test_masks_are_of_lesions_and_in_the_images_own_space(tmp_path):
     left_out = {Path(f).name: why for f, why in cohort.left_out}
     assert left_out["sub-01_desc-brain_mask.nii.gz"] == "a mask of the brain, not of a lesion"
     assert "in another space" in left_out["sub-01_space-MNI152_label-lesion_mask.nii.gz"]
-    assert "label-lesion_mask.nii.gz is taken" in left_out["sub-01_dseg.nii.gz"]
+    assert left_out["sub-01_dseg.nii.gz"].startswith("another mask; the one of a lesion")
     assert left_out["sub-07_dseg.nii.gz"] == "a mask without an image"
     assert {"sub-01_label-GM_probseg.nii.gz", "sub-01_desc-preproc_T1w.nii.gz"} < set(left_out)
 
@@ -186,6 +188,22 @@ def test_without_description_the_folders_tell(tmp_path):
     source = bids(tmp_path / "ds")
     (source / "dataset_description.json").unlink()
     assert recognise(source).layout == "a BIDS data set"
+
+
+def test_with_a_secret_no_participant_is_named_anywhere(tmp_path, capsys):
+    source = bids(tmp_path / "ds", sessions=("ses-1", "ses-2"))
+    for name in ("sub-01_ses-1_run-2_T1w", "sub-02_ses-1_FLAIR"):
+        scan(source / "sub-01" / "ses-1" / "anat" / f"{name}.nii.gz")
+    (source / "participants.tsv").write_text("participant_id\tage\nsub-01\t1\nsub-88\t2\n")
+    (tmp_path / "secret").write_text("0123456789abcdef")
+    settings = PrepareSettings(secret=str(tmp_path / "secret"))
+    prepare(source, tmp_path / "store", size=8, settings=settings)
+    table = Store(tmp_path / "store").table
+    assert table.participant.nunique() == 2
+    assert table.participant[0] == pseudonym(b"0123456789abcdef", "sub-01")
+    written = capsys.readouterr().err + table.to_csv()
+    assert "left out" in written
+    assert "sub-" not in written
 
 
 def test_a_store_of_a_bids_data_set(tmp_path):

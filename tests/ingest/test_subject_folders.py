@@ -61,10 +61,10 @@ def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_pa
     assert taken(cohort)["a"] == {"t1": "T1.nii.gz", "flair": "FLAIR.nii.gz"}
     assert [s.mask.name for s in cohort.subjects] == ["lesion_seg.nii.gz", "tumour.nii.gz"]
     assert dict(cohort.left_out) == {
-        "a/T1_brain.nii.gz": "another t1; T1.nii.gz is taken",
+        "a/T1_brain.nii.gz": "another t1; one with a plainer name, or the first, is taken",
         "a/T1_brain_mask.nii.gz": "its name tells no modality",
         "a/localizer.nii.gz": "its name tells no modality",
-        "b/T2.mgz": "its format is not read; convert it to NIfTI",
+        "b/T2.mgz": "its format is not read",
         "b/screenshot.png": "a picture",
         "c/seg.nii.gz": "a mask without an image",
     }
@@ -137,6 +137,6 @@ def test_brats_naming_in_any_case_and_its_leftovers(tmp_path):
     assert len(cohort.subjects) == 3
     assert all(len(s.files) == 4 for s in cohort.subjects)
     assert dict(cohort.left_out) == {
-        "a/a_t1_old.nii.gz": "does not fit folders in BraTS naming",
+        "a/a_t1_old.nii.gz": "not in folders in BraTS naming",
         "z/z_seg.nii.gz": "a mask without an image",
     }

@@ -72,7 +72,7 @@ def test_the_sheet_with_subjects_is_read_wherever_it_is(tmp_path):
 def test_rows_of_nobody_are_told(tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("subject,g\na,1\nx,2\ny,3\nz,4\nw,5\n")
     join_labels(TABLE, tmp_path / "labels.csv")
-    told = "labels.csv: 4 rows name no subject of the source (x, y, z, …); they are not used\n"
+    told = "labels.csv: 4 rows name no subject of the source; they are not used\n"
     assert capsys.readouterr().err == told
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vitaepp.errors import RecipeError, SourceError, SubjectError
 from vitaepp.ingest.items import ArrayItem, Item
 from vitaepp.ingest.layouts import Cohort, Kind
+from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
 from vitaepp.recipe import PrepareSettings, per_axis
 from vitaepp.store import StoreInfo
@@ -41,6 +42,7 @@ class Plan:
         root: folder that recorded paths are relative to.
         kind: how images are read.
         files: modalities to read; a colour picture is one file and three channels.
+        secret: by which files have other names in all that is written; None for their own.
     """
 
     info: StoreInfo
@@ -48,6 +50,7 @@ class Plan:
     root: Path
     kind: Kind
     files: tuple[str, ...]
+    secret: bytes | None = field(default=None, repr=False)
 
     @property
     def digest(self) -> bytes:
@@ -86,7 +89,8 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path) -> Plan:
         dtype=asked.dtype,
         center=center,
     )
-    return Plan(info, store, cohort.root, cohort.kind, files)
+    secret = None if asked.secret is None else read_secret(asked.secret)
+    return Plan(info, store, cohort.root, cohort.kind, files, secret)
 
 
 def said(plan: Plan) -> str:

@@ -18,6 +18,12 @@ from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.pseudonyms import (
+    pseudonym,
+    pseudonymized,
+    pseudonymized_table,
+    read_secret,
+)
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -57,6 +63,8 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    series: str | os.PathLike[str] | None = None,
+    secret: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -84,6 +92,9 @@ def prepare(
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
+            description. Unset: the built-in ones alone.
+        secret: file with a secret by which subjects and files get other names. Unset: their own.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -103,19 +114,26 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "series": None if series is None else os.fspath(series),
+        "secret": None if secret is None else os.fspath(secret),
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
 
-    cohort = recognise(source, asked.modalities)
+    cohort = recognise(source, asked.modalities, asked.series)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
+        if asked.secret is not None:
+            without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
         say_missing(Path(labels).name, without, len(table))
     plan = plan_of(cohort, asked, Path(store))
+    if plan.secret is not None:
+        cohort = pseudonymized(cohort, plan.secret)
+        table = pseudonymized_table(table, plan.secret)
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
     if cohort.left_out:
         say(f"{Path(source).name}: {told_left_out(cohort)}")

@@ -25,9 +25,10 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
 )
-from vitaepp.ingest.items import ArrayItem, Item, VolumeItem, files_of
+from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
+from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers import Image, read_array, read_picture, read_scan, to_grey
 from vitaepp.store import Failure, Record, stage
 
@@ -56,12 +57,21 @@ def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
             return False
         image, record = _make(plan, task, checksum)
     except SubjectError as error:
-        return Failure(subject.subject, one_line(error))
+        return Failure(subject.subject, _told(plan, task, one_line(error)))
     except Exception as error:  # whatever it is, the other subjects go on
         told = one_line(error).replace(f"{plan.root}{os.sep}", "")
-        return Failure(subject.subject, f"{type(error).__name__}: {told}")
+        return Failure(subject.subject, _told(plan, task, f"{type(error).__name__}: {told}"))
     stage(plan.store, plan.info, image, record)
     return True
+
+
+def _told(plan: Plan, task: Task, reason: str) -> str:
+    """A reason as it may be written: without the names of files where subjects have other names."""
+    if plan.secret is None:
+        return reason
+    items = [*task.files.files.values(), *([task.files.mask] if task.files.mask else [])]
+    files = [file for item in items for file in own_files(item)]
+    return without_names(reason, files, plan.root, plan.secret)
 
 
 def _checksum(plan: Plan, task: Task) -> str:
@@ -96,11 +106,20 @@ def _mask(subject: SubjectFiles) -> Item:
 
 
 def _named(plan: Plan, item: Item) -> str:
-    """An image as errors and records name it: relative to the source, never absolute."""
+    """An image as errors and records name it: relative to the source, or its pseudonym."""
+    name = _path_of(plan, item)
+    return name if plan.secret is None else pseudonym(plan.secret, name)
+
+
+def _path_of(plan: Plan, item: Item) -> str:
+    """Where an image is, relative to the source, never absolute."""
     if isinstance(item, VolumeItem):
-        return f"{_named(plan, item.file)}[{item.index}]"
+        return f"{_path_of(plan, item.file)}[{item.index}]"
     if isinstance(item, ArrayItem):
         return f"{item.file.name}:{item.key}[{item.index}]"
+    if isinstance(item, SeriesItem):
+        one = len(item.files) == 1
+        return _path_of(plan, item.files[0] if one else Path(os.path.commonpath(item.files)))
     absolute = Path(os.path.abspath(item))
     root = Path(os.path.abspath(plan.root))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name

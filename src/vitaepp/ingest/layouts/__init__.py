@@ -18,6 +18,7 @@ from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.decathlon import decathlon_cohort
+from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
@@ -55,17 +56,23 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
         "files named by subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
         named_files_cohort,
     ),
+    ("DICOM (a folder a subject, or one study; folders below as they are)", dicom_cohort),
     (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
 )
 
 
-def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None = None) -> Cohort:
+def recognise(
+    source: str | os.PathLike[str],
+    modalities: Sequence[str] | None = None,
+    series: str | os.PathLike[str] | None = None,
+) -> Cohort:
     """Find out what a source is, and list its subjects.
 
     Args:
         source: manifest, folder in a known layout, or .npz.
         modalities: names that the user asked for; in a manifest they may name columns.
+        series: the user's own table of patterns that tell modalities of DICOM series.
 
     Raises:
         SourceError: nothing there, no known layout, or a broken manifest.
@@ -73,7 +80,11 @@ def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None =
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
-    described = Source(path, tuple(modalities) if modalities is not None else None)
+    described = Source(
+        path,
+        tuple(modalities) if modalities is not None else None,
+        Path(series) if series is not None else None,
+    )
     for _, layout in LAYOUTS:
         cohort = layout(described)
         if cohort is not None:

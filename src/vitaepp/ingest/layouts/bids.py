@@ -38,9 +38,9 @@ from vitaepp.ingest.layouts.tables import (
     check_label_names,
     read_table,
     refuse_repeated,
-    say_missing,
 )
 from vitaepp.ingest.readers import SCAN_SUFFIXES
+from vitaepp.progress import say
 from vitaepp.store import PARTICIPANT
 
 DESCRIPTION = "dataset_description.json"
@@ -54,6 +54,9 @@ OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
 
 LESION = re.compile("lesion|tumou?r|^l$", re.IGNORECASE)
 BRAIN = ("brain", "head", "face")
+
+#: Why an image is left out beside another; no names, which may not be for everybody's eyes.
+PLAINER = "one with a plainer name, or the first, is taken"
 
 #: Parts of complex images that show no anatomy.
 COMPLEX_PARTS = ("phase", "real", "imag")
@@ -177,7 +180,7 @@ def _images(
             first, *others = sorted(several, key=lambda s: s.order)
             images.setdefault(key, {})[modality] = first.file
             for other in others:
-                left_out[other.file] = f"another {modality}; {first.file.name} is taken"
+                left_out[other.file] = f"another {modality}; {PLAINER}"
     return images
 
 
@@ -188,7 +191,7 @@ def _no_image(scan: _Scan) -> str:
     told = (scan.entities.get("sub"), scan.entities.get("ses"))
     folders = tuple(part.partition("-")[2] or None for part in scan.key)
     if told != folders:
-        return f"its name is of another participant or session than its folder, {scan.key[0]}"
+        return "its name is of another participant or session than its folder"
     if scan.entities.get("part") in COMPLEX_PARTS:
         return f"the {scan.entities['part']} part of a complex image"
     return ""
@@ -213,7 +216,7 @@ def _masks(
         if key is None:
             left_out[scan.file] = "a mask without an image"
         elif scan.entities.get("space", "").lower() not in OWN_SPACES:
-            left_out[scan.file] = f"a mask in another space, {scan.entities['space']}"
+            left_out[scan.file] = "a mask in another space"
         elif any(word.lower() in BRAIN for word in scan.what):
             left_out[scan.file] = "a mask of the brain, not of a lesion"
         else:
@@ -226,7 +229,9 @@ def _masks(
             if len(best) > 1:
                 left_out[scan.file] = f"one of {len(several)} masks; a manifest may name one"
             elif scan is not best[0]:
-                left_out[scan.file] = f"another mask; {best[0].file.name} is taken"
+                left_out[scan.file] = (
+                    "another mask; the one of a lesion, or the plainer one, is taken"
+                )
         if len(best) == 1:
             masks[key] = best[0].file
     return masks
@@ -260,5 +265,10 @@ def _participants(
     refuse_repeated(table["subject"], path)
     check_label_names([c for c in map(str, table.columns) if c not in ("subject", "split")], path)
     rows = {row.pop("subject"): row for row in as_objects(table)}
-    say_missing(path.name, [s for s in subjects if s not in rows], len(subjects))
+    without = sum(s not in rows for s in subjects)
+    if without:
+        say(
+            f"{path.name}: no row for {without} of {len(subjects)} participants; their labels are "
+            "empty"
+        )
     return rows

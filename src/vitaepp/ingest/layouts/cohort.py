@@ -14,7 +14,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.items import Item
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
@@ -132,10 +132,12 @@ class Source:
     Attributes:
         path: file or folder.
         asked: modalities that the user named, if any.
+        series: the user's own table of DICOM series, if any.
     """
 
     path: Path
     asked: tuple[str, ...] | None = None
+    series: Path | None = None
 
     @cached_property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -152,8 +154,16 @@ class Source:
         return tuple(found)
 
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
-        """The files of some types."""
-        return [f for f in self.files if suffix_of(f.name, suffixes)]
+        """The files of some types; arrays in `.npy` are of one or another by their axes."""
+        found = [f for f in self.files if suffix_of(f.name, suffixes)]
+        if ".npy" not in suffixes:
+            return found
+        axes = 3 if suffixes == SCAN_SUFFIXES else 2
+        return [
+            file
+            for file in found
+            if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
+        ]
 
 
 def stem(name: str | PurePosixPath) -> str:

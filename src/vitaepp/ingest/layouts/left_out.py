@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vitaepp.ingest.items import files_of
+from vitaepp.ingest.items import SeriesItem, own_files
 from vitaepp.ingest.layouts.cohort import Cohort, Source
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
-#: Ends of names of images in formats that may not be read here.
+#: Ends of names of images in formats that are not read.
 FOREIGN_SUFFIXES = (
     *(".nii.bz2", ".nii.xz", ".nii.zst", ".mgz", ".mgh", ".mnc", ".mif", ".mif.gz", ".gipl"),
-    *(".par", ".rec", ".dcm", ".ima", ".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".npy"),
-    *(".czi", ".svs", ".ndpi", ".gif", ".webp"),
+    *(".par", ".rec", ".czi", ".svs", ".ndpi", ".gif", ".webp"),
 )
-
-ALL_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *FOREIGN_SUFFIXES)
 
 
 def with_left_out(cohort: Cohort, source: Source) -> Cohort:
@@ -50,37 +48,26 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
         for modality, item in subject.files.items():
             if modality not in cohort.modalities:
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
-                for file in files_of(item):
+                for file in own_files(item):
                     yield _relative(file, source.path), f"{why}have it; --modalities may ask for it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     """Images that no subject has."""
-    used = {
-        file
-        for subject in cohort.subjects
-        for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask]))
-        for file in files_of(item)
+    items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
+    used = {file for item in items for file in own_files(item)}
+    reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
+    found = {
+        **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
+        **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
+        **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
     }
-    unused = [f for f in source.ending_in(ALL_SUFFIXES) if source.path / f not in used]
-    # A header and its voxels may be two files of one name.
-    names = {_without_suffix(file) for file in used} if unused else set()
-    for file in unused:
-        foreign = not suffix_of(file.name, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES))
-        if not (foreign and _without_suffix(source.path / file) in names):
-            yield file.as_posix(), _reason(cohort, file.name)
-
-
-def _without_suffix(file: Path) -> str:
-    return str(file).removesuffix(suffix_of(file.name, ALL_SUFFIXES))
-
-
-def _reason(cohort: Cohort, name: str) -> str:
-    if suffix_of(name, SCAN_SUFFIXES):
-        return f"does not fit {cohort.layout}" if cohort.kind == "scans" else "a scan"
-    if suffix_of(name, PICTURE_SUFFIXES):
-        return f"does not fit {cohort.layout}" if cohort.kind == "pictures" else "a picture"
-    return "its format is not read; convert it to NIfTI"
+    # DICOM has its own layout, which tells what it leaves out of it.
+    if not any(isinstance(item, SeriesItem) for item in items):
+        found |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
+    for file, reason in found.items():
+        if source.path / file not in used:
+            yield file.as_posix(), reason
 
 
 def _relative(file: Path, root: Path) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.items import files_of
+from vitaepp.ingest.items import Item, own_files
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
 from vitaepp.ingest.layouts.tables import (
     TABLE_SUFFIXES,
     as_objects,
@@ -20,7 +21,7 @@ from vitaepp.ingest.layouts.tables import (
     read_table,
     refuse_repeated,
 )
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
@@ -33,32 +34,32 @@ def manifest_cohort(source: Source) -> Cohort | None:
     table = read_table(path)
     refuse_repeated(table["subject"], path)
     asked = set(source.asked or ())
+    folder = path.absolute().parent
     columns = [str(c) for c in table.columns if c not in ("subject", "mask", "split")]
     modalities = [c for c in columns if c in asked or _holds_images(table[c], path)]
     if not modalities:
         raise SourceError(
             f"{path.name}: no column holds image files (names that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}); found {', '.join(columns)}"
+            f"{', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files); found {', '.join(columns)}"
         )
     labels = [c for c in columns if c not in modalities]
     check_label_names(labels, path)
-    folder = path.absolute().parent
     values = as_objects(table)
     subjects = []
     for row in values:
-        files = {m: _path(folder, row[m]) for m in modalities if row[m] is not None}
+        files = {m: _item(_path(folder, row[m])) for m in modalities if row[m] is not None}
         mask = row.get("mask")
         subjects.append(
             SubjectFiles(
                 subject=row["subject"],
                 files=files,
-                mask=None if mask is None else _path(folder, mask),
+                mask=None if mask is None else _item(_path(folder, mask)),
                 split="" if row.get("split") is None else str(row["split"]),
                 labels={c: row[c] for c in labels},
             )
         )
-    names = [p.name for s in subjects for p in s.files.values() if isinstance(p, Path)]
-    pictures = sum(bool(suffix_of(n, PICTURE_SUFFIXES)) for n in names)
+    names = [p for s in subjects for p in s.files.values() if isinstance(p, Path)]
+    pictures = sum(map(_is_picture, names))
     if pictures not in (0, len(names)):
         raise SourceError(
             f"{path.name}: names both scans and pictures; a store holds one kind, so split it"
@@ -74,22 +75,40 @@ def manifest_cohort(source: Source) -> Cohort | None:
     )
 
 
+def _is_picture(path: Path) -> bool:
+    if path.suffix.lower() == ".npy":
+        return npy_axes(path) == 2
+    return bool(suffix_of(path.name, PICTURE_SUFFIXES))
+
+
+def _item(path: Path) -> Item:
+    """A file, or the DICOM series of a folder or file."""
+    if not path.is_dir() and not suffix_of(path.name, DICOM_SUFFIXES):
+        return path
+    return series_item(path) or path
+
+
 def _holds_images(column: pd.Series[Any], path: Path) -> bool:
     """Whether a column names image files, all of them or none.
 
     Raises:
         SourceError: only some of its values do.
     """
-    values = column.dropna()
-    named = values.map(lambda v: isinstance(v, str) and bool(suffix_of(v.strip(), IMAGE_SUFFIXES)))
-    named = named.astype(bool)
-    if named.any() and not named.all():
+    values = column.dropna().map(lambda value: str(value).strip())
+    suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
+    files = values.map(lambda value: bool(suffix_of(value, suffixes))).astype(bool)
+    named = files | values.map(lambda value: _is_series(_path(path.parent, value))).astype(bool)
+    if files.any() and not named.all():
         raise SourceError(
             f"{path.name}: column {column.name} names images, but not in line "
             f"{first_line(~named)}; leave cells empty where there is none, and name files that "
-            f"end in {', '.join(IMAGE_SUFFIXES)}"
+            f"end in {', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files"
         )
-    return bool(named.any())
+    return bool(len(named) and named.all())
+
+
+def _is_series(folder: Path) -> bool:
+    return folder.is_dir() and series_item(folder) is not None
 
 
 def _path(folder: Path, value: Any) -> Path:
@@ -100,7 +119,7 @@ def _path(folder: Path, value: Any) -> Path:
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:
     """Images beside those that a manifest names."""
     items = [item for s in subjects for item in (*s.files.values(), s.mask) if item is not None]
-    named = {Path(os.path.normpath(file)) for item in items for file in files_of(item)}
+    named = {Path(os.path.normpath(file)) for item in items for file in own_files(item)}
     for parent in sorted({file.parent for file in named}):
         for file in sorted(parent.iterdir()) if parent.is_dir() else ():
             image = suffix_of(file.name, IMAGE_SUFFIXES) and not file.name.startswith(".")

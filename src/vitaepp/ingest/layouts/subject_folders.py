@@ -50,6 +50,9 @@ ORGAN_WORDS = frozenset(("brain", "head", "face"))
 
 MASK = "mask"
 
+#: Why a file is left out beside another; no names, which may not be for everybody's eyes.
+PLAINER = "one with a plainer name, or the first, is taken"
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -155,7 +158,7 @@ def _cohort(
     for owner, files in subjects.items():
         first = {what: min(several, key=lambda f: f.order) for what, several in files.items()}
         for what, several in files.items():
-            left_out |= dict.fromkeys(several, f"another {what}; {first[what].file.name} is taken")
+            left_out |= dict.fromkeys(several, f"another {what}; {PLAINER}")
         for file in first.values():
             del left_out[file]
         mask = first.pop(MASK, None)

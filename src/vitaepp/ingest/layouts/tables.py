@@ -70,12 +70,9 @@ def join_labels(
             if len(fresh)
             else f"{path.name}: has no rows"
         )
-    unknown = [s for s in fresh["subject"] if s not in known]
+    unknown = sum(s not in known for s in fresh["subject"])
     if unknown:
-        say(
-            f"{path.name}: {len(unknown)} rows name no subject of the source ({_some(unknown)}); "
-            "they are not used"
-        )
+        say(f"{path.name}: {unknown} rows name no subject of the source; they are not used")
     for name in names:
         fresh[name] = _whole(fresh[name].mask(fresh[name].isin(list(unlabelled))))
     whole = {c: "Int64" for c in fresh.columns if fresh[c].dtype.kind in "iu"}
@@ -271,14 +268,8 @@ def say_missing(name: str, without: Sequence[str], of: int) -> None:
         of: number of subjects.
     """
     if without:
-        say(
-            f"{name}: no row for {len(without)} of {of} subjects ({_some(without)}); their labels "
-            "are empty"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        say(f"{name}: no row for {len(without)} of {of} subjects ({shown}); their labels are empty")
 
 
 def refuse_repeated(subjects: pd.Series[Any], path: Path) -> None:

@@ -19,19 +19,20 @@ from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import Image, checked
 
 
-def read_array(values: npt.NDArray[Any], name: str) -> Image:
+def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -> Image:
     """Take in an item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
 
     Raises:
-        SubjectError: not numbers, not two or three spatial axes, not finite, or constant.
+        SubjectError: not numbers, not two or three spatial axes, not finite, or all the same
+            and not `constant`.
     """
     if values.dtype.kind not in "biuf":
-        raise SubjectError(f"{name}: holds {values.dtype}, not numbers")
+        raise SubjectError(f"{name}: holds something else than real numbers")
     space = space_of(values.shape)
     if len(space) not in (2, 3):
         raise SubjectError(f"{name}: has {len(space)} spatial axes; images have two or three")
     values = values if values.shape[-1] == 3 and values.ndim > len(space) else values.reshape(space)
-    return Image(checked(values, name, constant=False), Grid.of_indices(space), False)
+    return Image(checked(values, name, constant), Grid.of_indices(space), False)
 
 
 def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -57,7 +58,7 @@ class NpzArray:
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
         with self._open() as member:
-            self.shape, self._fortran, self.dtype = _npy_header(member)
+            self.shape, self._fortran, self.dtype = npy_header(member)
         if self.dtype.hasobject:
             raise SourceError(f"{path.name}: {key} holds Python objects, which are not opened")
 
@@ -72,7 +73,7 @@ class NpzArray:
             return
         length = prod(self.shape[1:]) * self.dtype.itemsize
         with self._open() as member:
-            _npy_header(member)
+            npy_header(member)
             for _ in range(len(self)):
                 data = member.read(length)
                 if len(data) < length:
@@ -107,11 +108,16 @@ def npz_keys(path: Path) -> list[str]:
         ) from None
 
 
-def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
+def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether stored by column, and type of a `.npy`, from its beginning.
+
+    Raises:
+        ValueError: no header of a `.npy`; a damaged one may raise what parsing it raises.
+    """
+    version = np.lib.format.read_magic(file)
     if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
 
 
 #: Images of one shape and type, in order; the first axis counts them.

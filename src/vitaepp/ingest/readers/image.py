@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 #: Colour pictures whose channels differ by no more than this are grey: JPEG rounds each channel.
 GREY_TOLERANCE = 2
+
+
+#: More than any compression of the formats makes of a byte: deflate, the densest, makes 1032.
+MOST_EXPANSION = 1100
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +91,36 @@ def check_present(path: Path, name: str) -> None:
         raise SubjectError(f"{name}: the file is empty")
 
 
-def read_image(path: Path, name: str) -> Any:
+def read_image(path: Path, name: str, reader: str = "", there: int | None = None) -> Any:
     """A file as SimpleITK's image.
 
+    Args:
+        path: the file.
+        name: what to call it in an error.
+        reader: SimpleITK's name of the format; told by content if empty.
+        there: bytes of all files that hold the image; the file's own if unset.
+
     Raises:
-        SubjectError: it cannot be read; the reason is ours, as the library's may quote the header.
+        SubjectError: it cannot be read, or promises more than can be in it; the reason is ours, as
+            the library's may quote the header.
     """
     sitk = simpleitk()
+    opened = sitk.ImageFileReader()
+    opened.SetFileName(os.fspath(path))
+    opened.SetImageIO(reader)
     try:
         with quiet():
-            return sitk.ReadImage(os.fspath(path))
+            opened.ReadImageInformation()
+            # Memory is asked for by the header's word alone, before a voxel is looked at.
+            kind = sitk.GetPixelIDValueAsString(opened.GetPixelIDValue())  # 16-bit signed integer
+            bits = re.search(r"(\d+)-bit", kind)
+            values = prod(opened.GetSize()) * opened.GetNumberOfComponents()
+            promised = values * int(bits[1] if bits else 8) // 8
+            if promised > MOST_EXPANSION * (path.stat().st_size if there is None else there):
+                raise SubjectError(
+                    f"{name}: its header promises {promised} bytes, more than the file can hold"
+                )
+            return opened.Execute()
     except RuntimeError as error:
         # The library's own text spans lines and may quote the header.
         if "orthonormal" in str(error):
