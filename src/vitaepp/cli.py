@@ -97,6 +97,12 @@ def prepare(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
+    archive_gib: Annotated[
+        float | None, typer.Option(help="What an archive may hold when extracted, in GiB.")
+    ] = None,
+    archive_files: Annotated[
+        int | None, typer.Option(help="How many files an archive may hold.")
+    ] = None,
     series: Annotated[
         Path | None,
         typer.Option(help="Table of patterns: which DICOM series is which modality."),
@@ -124,6 +130,8 @@ def prepare(
         labels=labels,
         dtype=dtype,
         classes=classes,
+        archive_gib=archive_gib,
+        archive_files=archive_files,
         series=series,
         secret=secret,
         settings=Recipe.load(recipe).prepare if recipe else None,

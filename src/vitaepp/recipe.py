@@ -99,6 +99,15 @@ class PrepareSettings(Section):
         ge=1,
         description="Only the first so many classes, in the source's own order. Unset: all.",
     )
+    archive_gib: float | None = Field(
+        None,
+        gt=0,
+        description="What a .zip or .tar as source may hold when extracted, in GiB. Unset: 200 "
+        "times its own size and 1 GiB.",
+    )
+    archive_files: int = Field(
+        1_000_000, ge=1, description="How many files a .zip or .tar as source may hold."
+    )
     series: str | None = Field(
         None,
         description="CSV, TSV or XLSX with columns pattern and modality: which DICOM series are "

@@ -153,6 +153,28 @@ def test_inverted_grey_is_turned_round(tmp_path):
     np.testing.assert_allclose(np.asarray(image.values, float) + values, 65535)
 
 
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEGLS", "RLE"])
+def test_compressed_slices_are_unpacked(tmp_path, compressor):
+    values = volume(shape=(16, 12, 3)).astype(np.uint16)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor)
+    for i in range(3):
+        image = sitk.GetImageFromArray(values[:, :, i].T[None])
+        tags = {"0008|0018": f"1.2.{i + 1}", "0020|000e": "1.2.20", "0020|000d": "1.2.10"}
+        tags |= {"0020|0032": f"0\\0\\{i * 2}", "0020|0037": "1\\0\\0\\0\\1\\0", "0008|0060": "MR"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        image.SetOrigin((0, 0, 2.0 * i))
+        writer.SetFileName(str(tmp_path / f"{i}.dcm"))
+        writer.Execute(image)
+    files = sorted(tmp_path.iterdir())
+    assert any(f.stat().st_size != files[0].stat().st_size for f in files) or compressor == "RLE"
+    assert np.array_equal(read_series(files, "x").values, values)
+
+
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", IMPLICIT])
 def test_frames_of_one_file_go_where_each_says(tmp_path, syntax):
     values = volume(shape=(4, 5, 4)).astype(np.uint16)

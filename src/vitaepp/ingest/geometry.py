@@ -250,14 +250,19 @@ def _axis_weights(length: int, wanted: int, start: float, factor: float) -> Floa
     at = start + factor * np.arange(wanted)
     inside = (at >= -0.5 - VOXEL_TOLERANCE) & (at <= length - 0.5 + VOXEL_TOLERANCE)
     clamped = np.clip(at, 0, length - 1)[:, None]
-    linear = np.maximum(0, 1 - np.abs(clamped - np.arange(length))) * inside[:, None]
-    if factor <= 1:
-        return linear
-    sigma = np.sqrt(factor**2 - 1) / FWHM_PER_SIGMA
-    distance = np.subtract.outer(np.arange(length), np.arange(length))
-    smooth = np.exp(-0.5 * (distance / sigma) ** 2)
-    smooth /= smooth.sum(axis=1, keepdims=True)
-    return np.asarray(linear @ smooth)
+    lower = np.floor(clamped)
+    weights = np.zeros((wanted, length))
+    # Only the two neighbours of each: a matrix of `length` squared would fill the memory.
+    for neighbour, share in ((lower, 1 - (clamped - lower)), (lower + 1, clamped - lower)):
+        distance = np.arange(length) - neighbour
+        if factor > 1:
+            sigma = np.sqrt(factor**2 - 1) / FWHM_PER_SIGMA
+            smooth = np.exp(-0.5 * (distance / sigma) ** 2)
+            smooth /= smooth.sum(axis=1, keepdims=True)
+        else:
+            smooth = distance == 0
+        weights += share * inside[:, None] * smooth
+    return weights
 
 
 def _copy(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats | None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import StoreError, one_line
+from vitaepp.ingest.archives import opened
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
@@ -63,6 +64,8 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    archive_gib: int | float | None = None,
+    archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
     secret: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
@@ -80,7 +83,8 @@ def prepare(
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
-        source: manifest, folder or archive in a known layout, or `.npz` with MedMNIST's keys.
+        source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
+            or `.npz` with MedMNIST's keys.
         store: folder to make or to add to.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             their own size for arrays.
@@ -92,6 +96,8 @@ def prepare(
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
+        archive_files: how many files it may hold. Unset: a million.
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
             description. Unset: the built-in ones alone.
         secret: file with a secret by which subjects and files get other names. Unset: their own.
@@ -114,14 +120,28 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "archive_gib": archive_gib,
+        "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
         "secret": None if secret is None else os.fspath(secret),
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    with opened(source, asked) as place:
+        return _prepare(source, place, store, asked, labels, workers)
 
-    cohort = recognise(source, asked.modalities, asked.series)
+
+def _prepare(
+    source: str | os.PathLike[str],
+    place: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    asked: PrepareSettings,
+    labels: str | os.PathLike[str] | None,
+    workers: int | None,
+) -> PrepareResult:
+    """Prepare a source that for the time being is at `place`."""
+    cohort = recognise(place, asked.modalities, asked.series)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vitaepp.errors import SourceError
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.items import Item, files_of
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
@@ -33,6 +35,9 @@ from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
+
+#: Files of Python's and PyTorch's own, which run code when they are opened.
+PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 #: Layouts in the order in which they are tried, each with what it looks for.
 LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
@@ -89,9 +94,39 @@ def recognise(
         cohort = layout(described)
         if cohort is not None:
             _refuse_duplicates(cohort, path)
-            return with_left_out(cohort, described)
+            _refuse_outside(cohort, described)
+            told = replace(cohort, left_out=(*cohort.left_out, *described.left_out))
+            return with_left_out(told, described)
+    if path.suffix.lower() in PICKLES:
+        raise SourceError(
+            f"{path}: is a pickle, which may run code, and is not opened; save the images as "
+            ".nii.gz or .npz"
+        )
     wanted = "; ".join(what for what, _ in LAYOUTS)
-    raise SourceError(f"{path}: no images found; looked for {wanted}")
+    left_out = "".join(f"; {name}: {reason}" for name, reason in described.left_out[:3])
+    raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
+
+
+def _refuse_outside(cohort: Cohort, source: Source) -> None:
+    """Refuse a layout's own table that names a file outside of the folder, or through a link."""
+    if not source.path.is_dir():
+        return
+    known = {source.path / file for file in source.files}
+    for subject in cohort.subjects:
+        for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
+            for file in _files_of(item):
+                if file not in known and file.exists():
+                    raise SourceError(
+                        f"{source.path}: {subject.subject} has a file that is not in this folder; "
+                        "copy it there, or list it in a manifest"
+                    )
+
+
+def _files_of(item: Item) -> tuple[Path, ...]:
+    try:
+        return files_of(item)
+    except SubjectError:  # it will be named when its turn comes
+        return ()
 
 
 def _refuse_duplicates(cohort: Cohort, path: Path) -> None:

@@ -19,8 +19,33 @@ from vitaepp.errors import SubjectError
 from vitaepp.ingest.detached import voxel_files
 from vitaepp.ingest.geometry import Floats
 from vitaepp.ingest.readers.image import quiet
+from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 FLOATS = {16: "f4", 64: "f8"}
+
+#: Bits of a voxel by `datatype`, which is what image libraries go by, not `bitpix`.
+BITS = {
+    1: 1,
+    2: 8,
+    4: 16,
+    8: 32,
+    16: 32,
+    32: 64,
+    64: 64,
+    128: 24,
+    256: 8,
+    512: 16,
+    768: 32,
+    1024: 64,
+    1280: 64,
+    1536: 128,
+    1792: 128,
+    2048: 256,
+    2304: 32,
+}
+
+#: Bytes that may follow the voxels; real files have a few, bombs any number.
+MOST_SPARE = 1 << 30
 
 #: Farthest that voxels may be from the start of a file; what is before them is header extensions.
 MOST_OFFSET = 1 << 24
@@ -33,6 +58,7 @@ class NiftiHeader:
     Attributes:
         length: of the header itself, in bytes; 540 for NIfTI-2, else 348.
         start: of the voxels, in bytes from the start of their file.
+        size: voxels by axis.
         voxels: their length in bytes.
         float_type: their type if they are floats.
         analyze: whether it is Analyze 7.5, which has no orientation.
@@ -40,6 +66,7 @@ class NiftiHeader:
 
     length: int
     start: int
+    size: tuple[int, ...]
     voxels: int
     float_type: str | None
     analyze: bool
@@ -60,13 +87,20 @@ def check_nifti(path: Path, name: str) -> None:
                     f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
                 )
             pair = voxel_files(path)
+            refuse_absurd_size(header.size, name)
+            most = (pair[0] if pair else path).stat().st_size * MOST_EXPANSION
+            if header.voxels > most:
+                raise SubjectError(
+                    f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it "
+                    f"has at most {most}; copy it again"
+                )
             if not pair:
                 file.read(max(header.start - header.length, 0))
-                found, bad = _scan_bytes(file, header.voxels, header.float_type)
+                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
         if pair:
             with _opened(pair[0]) as file:
                 file.read(max(header.start, 0))
-                found, bad = _scan_bytes(file, header.voxels, header.float_type)
+                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated or corrupt (its compressed data break off)"
@@ -75,6 +109,10 @@ def check_nifti(path: Path, name: str) -> None:
         raise SubjectError(
             f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it has "
             f"{found}; copy it again"
+        )
+    if spare > MOST_SPARE:
+        raise SubjectError(
+            f"{name}: holds over {MOST_SPARE} bytes more than its header promises; copy it again"
         )
     if bad:
         raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
@@ -151,24 +189,25 @@ def read_header(file: Any) -> NiftiHeader | None:
         size = struct.unpack_from(f"{order}i", start)[0] if len(start) == 348 else 0
         if size == 348:
             dim = struct.unpack_from(f"{order}8h", start, 40)
-            datatype, bits = struct.unpack_from(f"{order}2h", start, 70)
+            (datatype,) = struct.unpack_from(f"{order}h", start, 70)
             (offset,) = struct.unpack_from(f"{order}f", start, 108)
             analyze = start[344:347] not in (b"n+1", b"ni1")
         elif size == 540:
             if len(file.read(540 - 348)) < 540 - 348:
                 return None
-            datatype, bits = struct.unpack_from(f"{order}2h", start, 12)
+            (datatype,) = struct.unpack_from(f"{order}h", start, 12)
             dim = struct.unpack_from(f"{order}8q", start, 16)
             (offset,) = struct.unpack_from(f"{order}q", start, 168)
             analyze = False
         else:
             continue
-        if not (1 <= dim[0] <= 7 and bits > 0 and 0 <= offset <= MOST_OFFSET):
+        if not (1 <= dim[0] <= 7 and datatype in BITS and 0 <= offset <= MOST_OFFSET):
             return None
-        length = prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * bits // 8
+        shape = tuple(max(n, 1) for n in dim[1 : dim[0] + 1])
+        length = prod(shape) * BITS[datatype] // 8
         kind = FLOATS.get(datatype)
         float_type = None if kind is None else order + kind
-        return NiftiHeader(size, int(offset), length, float_type, analyze)
+        return NiftiHeader(size, int(offset), shape, length, float_type, analyze)
     return None
 
 
@@ -176,14 +215,18 @@ def _opened(path: Path) -> Any:
     return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
-def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int]:
-    """Bytes that are there, at most `length`, and how many of their floats are not finite."""
-    found = bad = 0
+def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int, int]:
+    """Bytes of voxels that are there, how many of their floats are not finite, and bytes to spare.
+
+    At most `MOST_SPARE` of these are looked for.
+    """
+    found = bad = spare = 0
     # Reading to the end also verifies the checksum that closes a gzip file.
-    while block := file.read(1 << 20):
-        block = block[: length - found]
-        found += len(block)
+    while spare <= MOST_SPARE and (block := file.read(1 << 20)):
+        voxels = block[: length - found]
+        found += len(voxels)
+        spare += len(block) - len(voxels)
         if float_type is not None:
-            values = np.frombuffer(block[: len(block) // 8 * 8], float_type)
+            values = np.frombuffer(voxels[: len(voxels) // 8 * 8], float_type)
             bad += values.size - int(np.count_nonzero(np.isfinite(values)))
-    return found, bad
+    return found, bad, spare

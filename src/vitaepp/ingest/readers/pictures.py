@@ -34,6 +34,8 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         size = size[:-1]
     if len(size) != 2:
         raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
+    if 0 in size:
+        raise SubjectError(f"{name}: has no pixels")
     values = np.asarray(sitk.GetArrayFromImage(image))
     values = values.reshape(size[1], size[0], -1)
     values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
@@ -48,7 +50,7 @@ def _check_jpeg(path: Path, name: str) -> None:
 
 
 def _check_bmp(path: Path, name: str) -> None:
-    """Refuse a BMP with fewer rows than it promises; the image library leaves them to chance."""
+    """Refuse what the image library repeats rows for, or unpacks beyond the end of its memory."""
     with open(path, "rb") as file:
         header = file.read(34)
     if header[:2] != b"BM" or len(header) < 34:
@@ -59,7 +61,7 @@ def _check_bmp(path: Path, name: str) -> None:
     if compression:
         raise SubjectError(f"{name}: is a BMP of a kind that is not read; save it as PNG")
     promised = start + (width * bits + 31) // 32 * 4 * abs(height)
-    if path.stat().st_size < promised:
+    if width < 1 or path.stat().st_size < promised:
         raise SubjectError(
             f"{name}: truncated: its header promises {promised} bytes, it has "
             f"{path.stat().st_size}; copy it again"
