@@ -94,7 +94,9 @@ def where(store: Store, row: int, channel: int) -> np.ndarray:
 
 def where_written(store: Store, row: int, modality: str, folder: Path) -> np.ndarray:
     """The same, in the NIfTI file that reconstruct writes of the image."""
-    write_volumes(store.read([row])[0].astype(np.float32), store, row, folder / "r")
+    volumes = store.read([row])[0].astype(np.float32)
+    named = dict(zip(store.info.modalities, volumes, strict=True))
+    write_volumes(named, store, row, folder / "r")
     written = nib.load(folder / f"r_{modality}.nii.gz")
     return apply_affine(written.affine, center_of_mass(written.get_fdata()))
 

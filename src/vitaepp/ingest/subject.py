@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
 )
+from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
@@ -46,6 +47,22 @@ class Task:
     files: SubjectFiles
     array: npt.NDArray[Any] | None
     known: str | None
+
+
+class Channel(NamedTuple):
+    """One modality of a subject on its grid.
+
+    Attributes:
+        values: intensities in [0, 255].
+        low: the original intensity that became 0.
+        high: the original intensity that became 255.
+        source: where it came from; empty where the subject has no such modality.
+    """
+
+    values: npt.NDArray[np.float32]
+    low: float
+    high: float
+    source: str
 
 
 def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
@@ -80,7 +97,10 @@ def _checksum(plan: Plan, task: Task) -> str:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
         return digest.hexdigest()
-    files = [_file(task.files, modality) for modality in plan.files]
+    present = _present(plan, task.files)
+    if len(present) < len(plan.files):
+        digest.update(f"only {present}".encode())
+    files = [task.files.files[modality] for modality in present]
     if plan.info.center == "mask":
         files.append(_mask(task.files))
     for path in chain.from_iterable(map(files_of, files)):
@@ -91,12 +111,13 @@ def _checksum(plan: Plan, task: Task) -> str:
     return digest.hexdigest()
 
 
-def _file(subject: SubjectFiles, modality: str) -> Item:
-    item = subject.files.get(modality)
-    if item is not None:
-        return item
-    has = ", ".join(subject.files) or "none"
-    raise SubjectError(f"has no file for modality {modality}; it has {has}")
+def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
+    """The modalities that a subject has, of those that are wanted."""
+    present = [modality for modality in plan.files if modality in subject.files]
+    if not present:
+        has = ", ".join(subject.files) or "none"
+        raise SubjectError(f"has no file for {' or '.join(plan.files)}; it has {has}")
+    return present
 
 
 def _mask(subject: SubjectFiles) -> Item:
@@ -134,25 +155,22 @@ def _read(plan: Plan, item: Item, *, constant: bool = False) -> Image:
     raise TypeError(f"{item} among {plan.kind}")
 
 
-def _images(plan: Plan, task: Task) -> Iterator[tuple[str, Image]]:
-    """Each file's name and content, read when its turn comes."""
-    if task.array is not None:
-        name = _named(plan, task.files.files[plan.files[0]])
-        yield name, read_array(task.array, name)
-        return
-    for modality in plan.files:
-        path = _file(task.files, modality)
-        yield _named(plan, path), _read(plan, path)
+def _images(plan: Plan, task: Task) -> Iterator[tuple[str, str, Image]]:
+    """Each present modality with its file's name and content, read when its turn comes."""
+    for modality in _present(plan, task.files):
+        item = task.files.files[modality]
+        name = _named(plan, item)
+        read = _read(plan, item) if task.array is None else read_array(task.array, name)
+        yield modality, name, read
 
 
 def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32], Record]:
     """Read a subject and put it on its grid, intensities in [0, 255]."""
-    channels: list[npt.NDArray[np.float32]] = []
-    lows, highs, sources = [], [], []
+    made: dict[str, list[Channel]] = {}
     images = _images(plan, task)
     first = next(images)
-    reference, target = first[1].grid, _target(plan, task.files, *first)
-    for name, image in chain([first], images):
+    reference, target = first[2].grid, _target(plan, task.files, *first[1:])
+    for modality, name, image in chain([first], images):
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
                 f"{name}: is {_shape(image.grid)}, but the first modality is {_shape(reference)}; "
@@ -160,22 +178,24 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             )
         if not overlaps(image.grid, target):
             raise SubjectError(f"{name}: lies wholly outside of the crop; its affine is off")
-        low, high = _range(image)
-        for values in _values(plan, image):
-            move = resample if image.physical else rescale
-            channels.append(_to_bytes(move(values, image.grid, target, low), low, high))
-            lows.append(low)
-            highs.append(high)
-            sources.append(name)
+        low, high = intensity_range(image, modality, plan.info, name)
+        move = resample if image.physical else rescale
+        made[modality] = [
+            Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
+            for values in _values(plan, image)
+        ]
+    absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
+    channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # no negative zeros
-        intensity_min=tuple(lows),
-        intensity_max=tuple(highs),
-        source=tuple(sources),
+        intensity_min=tuple(c.low for c in channels),
+        intensity_max=tuple(c.high for c in channels),
+        source=tuple(c.source for c in channels),
         checksum=checksum,
+        modality_present=tuple(bool(c.source) for c in channels),
     )
-    return np.stack(channels), record
+    return np.stack([c.values for c in channels]), record
 
 
 def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
@@ -221,13 +241,6 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
 
 def _shape(grid: Grid) -> str:
     return "×".join(str(n) for n in grid.size)
-
-
-def _range(image: Image) -> tuple[float, float]:
-    """The intensities that become 0 and 255."""
-    if not image.physical and image.values.dtype == np.uint8:
-        return 0.0, 255.0
-    return float(image.values.min()), float(image.values.max())
 
 
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:

@@ -89,6 +89,11 @@ class Cohort:
             shares[subject.split].append(subject.mask is not None)
         return all(2 * sum(masks) > len(masks) for masks in shares.values())
 
+    def lacking(self, modalities: Sequence[str]) -> dict[str, int]:
+        """How many subjects lack each of these modalities; those that nobody lacks are absent."""
+        counts = Counter(m for s in self.subjects for m in modalities if m not in s.files)
+        return {m: counts[m] for m in modalities if counts[m]}
+
     def table(self) -> pd.DataFrame:
         """Subject, split and the layout's own label columns; one row a subject."""
         rows = [{"subject": s.subject, "split": s.split, **s.labels} for s in self.subjects]
