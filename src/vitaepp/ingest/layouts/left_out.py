@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,8 +49,9 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
         for modality, item in subject.files.items():
             if modality not in cohort.modalities:
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
-                for file in own_files(item):
-                    yield _relative(file, source.path), f"{why}have it; --modalities may ask for it"
+                files = own_files(item)
+                place = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+                yield _relative(place, source.path), f"{why}have it; --modalities may ask for it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
