@@ -50,6 +50,10 @@ RESERVED_COLUMNS = (
     "modality_present",
 )
 
+#: A label column that says whose images a subject's are, where one person has several; evaluation
+#: keeps those of one person on one side of every split.
+PARTICIPANT = "participant"
+
 
 @dataclass(frozen=True)
 class StoreInfo:

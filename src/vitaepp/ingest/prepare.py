@@ -15,10 +15,16 @@ import numpy.typing as npt
 
 from vitaepp.errors import StoreError, one_line
 from vitaepp.ingest.archives import opened
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise
+from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
-from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
+from vitaepp.ingest.pseudonyms import (
+    pseudonym,
+    pseudonymized,
+    pseudonymized_table,
+    read_secret,
+)
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -151,28 +157,21 @@ def _prepare(
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities, asked.series)
-    if cohort.left_out:
-        name, reason = cohort.left_out[0]
-        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
-        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
-        if without:
-            if asked.secret is not None:
-                without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
-            shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-            say(
-                f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
-                f"({shown}); their labels are empty"
-            )
+        if asked.secret is not None:
+            without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
+        say_missing(Path(labels).name, without, len(table))
     plan = plan_of(cohort, asked, Path(store))
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
-        table["subject"] = [subject.subject for subject in cohort.subjects]
+        table = pseudonymized_table(table, plan.secret)
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if cohort.left_out:
+        say(f"{Path(source).name}: {told_left_out(cohort)}")
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
