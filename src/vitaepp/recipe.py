@@ -165,9 +165,9 @@ class PrepareSettings(Section):
     )
     statistics: Literal["foreground"] | None = Field(
         None,
-        description="foreground: percentiles and range are those of the foreground, the voxels "
-        "that are not 0 where 0 surrounds the scan, else those above Otsu's threshold. Unset: of "
-        "the whole scan.",
+        description="foreground: percentiles and range do not depend on how much background there "
+        "is: they are those of the voxels that are not 0 where 0 surrounds the scan, else the "
+        "upper one is of those above Otsu's lower threshold of two. Unset: of the whole scan.",
     )
     archive_gib: float | None = Field(
         None,

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import foreground
+from vitaepp.ingest.geometry import simpleitk
 from vitaepp.ingest.readers import Image, to_grey
 from vitaepp.store import StoreInfo
 
-#: Share of the voxels on a scan's outer faces that are 0 where 0 is what surrounds the body.
+#: Share of the voxels on an image's outer faces that are 0 where 0 is what surrounds the body.
 ZERO_FACES = 0.5
 
-#: Percentile beyond which intensities are one to Otsu's threshold.
+#: Percentile beyond which intensities are one to Otsu's thresholds.
 MOST_FOR_OTSU = 99.5
 
 
@@ -43,11 +43,11 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
         if not image.physical and values.dtype == np.uint8:
             return 0.0, 255.0
         return float(values.min()), float(values.max())
-    over = values
-    if info.statistics == "foreground":
-        over = values[foreground_voxels(to_grey(image))]
     first, last = info.clip or (0.0, 100.0)
-    low, high = (float(v) for v in np.percentile(over, (first, last)))
+    if info.statistics == "foreground":
+        low, high = foreground_percentiles(values, to_grey(image), first, last)
+    else:
+        low, high = (float(v) for v in np.percentile(values, (first, last)))
     if low >= high:
         where = info.statistics or "volume"
         advice = "clip less, or take them over the " + (
@@ -59,29 +59,57 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
     return low, high
 
 
-def foreground_voxels(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """The voxels of the body, of any number of axes.
+def foreground_percentiles(
+    values: npt.NDArray[Any], grey: npt.NDArray[Any], first: float, last: float
+) -> tuple[float, float]:
+    """Two percentiles that do not depend on how much background there is.
 
-    Where 0 is the background, as in scans whose skull or air was removed, these are all others:
-    nothing is negative, and at least half of the voxels on the image's outer faces are 0. Else
-    they are the voxels above Otsu's threshold, of intensities up to their 99.5th percentile: the
-    threshold would else part a few very bright voxels, of metal or a vessel, from all the rest.
+    Where 0 surrounds the body, both are of the voxels that are not 0. Else the higher one is of the
+    voxels above a threshold; the lower one is of the whole image, since a threshold also cuts off
+    what is dark in the body, such as the ventricles in T1.
+
+    Args:
+        values: intensities; colours on a last axis.
+        grey: the same without colours.
+        first: the lower percentile.
+        last: the higher one.
 
     Source:
-        Isensee et al. 2021 (nnU-Net) for nonzero voxels; Otsu 1979.
+        Isensee et al. 2021 (nnU-Net) for voxels that are not 0.
     """
+    if zero_surrounds(grey):
+        low, high = np.percentile(values[grey != 0], (first, last))
+    else:
+        low, high = np.percentile(values, first), np.percentile(values[body(grey)], last)
+    return float(low), float(high)
+
+
+def zero_surrounds(values: npt.NDArray[Any]) -> bool:
+    """Whether 0 is the background: nothing is below, and half of the outer faces' voxels are 0."""
     if values.min() < 0:
-        return _above_otsu(values)
+        return False
     faces = [np.take(values, end, axis) for axis in range(values.ndim) for end in (0, -1)]
     zeros = sum(face.size - int(np.count_nonzero(face)) for face in faces)
-    if zeros >= ZERO_FACES * sum(face.size for face in faces):
-        return np.asarray(values != 0)
-    return _above_otsu(values)
+    return zeros >= ZERO_FACES * sum(face.size for face in faces)
 
 
-def _above_otsu(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def body(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Voxels above the lower of two thresholds that part air, tissue, and what is brightest.
+
+    A single one would part fat from all the rest in T1. Intensities beyond their 99.5th percentile
+    count as this: a few voxels of metal or a vessel would else be a class of their own.
+
+    Source:
+        Liao et al. 2001, for several of Otsu's thresholds.
+    """
+    sitk = simpleitk()
     most = np.percentile(values, MOST_FOR_OTSU)
-    return foreground(np.minimum(values, most) if most > values.min() else values)
+    capped = np.minimum(values, most) if most > values.min() else values
+    otsu = sitk.OtsuMultipleThresholdsImageFilter()
+    otsu.SetNumberOfThresholds(2)
+    otsu.Execute(sitk.GetImageFromArray(np.ascontiguousarray(capped.T).astype(np.float32)))
+    above = values > min(otsu.GetThresholds())
+    return np.asarray(above if above.any() else values > values.min())
 
 
 def _checked_window(
