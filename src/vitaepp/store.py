@@ -91,7 +91,7 @@ class StoreInfo:
         if self.clip or self.statistics:
             first, last = self.clip or (0, 100)
             over = f" of the {self.statistics}" if self.statistics else ""
-            told.append(f"percentiles {first:g} to {last:g}{over}")
+            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
         return ", ".join(told)
 
     @property

@@ -62,8 +62,6 @@ def prepare(
     spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
     center: str | None = None,
-    dtype: str | None = None,
-    classes: int | None = None,
     clip: Sequence[int | float] | str | None = None,
     window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
     statistics: str | None = None,
@@ -71,6 +69,8 @@ def prepare(
     archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
     secret: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
+    classes: int | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -100,8 +100,6 @@ def prepare(
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
-        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
-        classes: only the first so many classes, in the source's own order. Unset: all.
         clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
             Unset: minimum and maximum.
         window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
@@ -113,6 +111,8 @@ def prepare(
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
             description. Unset: the built-in ones alone.
         secret: file with a secret by which subjects and files get other names. Unset: their own.
+        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
+        classes: only the first so many classes, in the source's own order. Unset: all.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -130,8 +130,6 @@ def prepare(
         "spacing": spacing,
         "modalities": modalities,
         "center": center,
-        "dtype": dtype,
-        "classes": classes,
         "clip": clip,
         "window": window,
         "statistics": statistics,
@@ -139,6 +137,8 @@ def prepare(
         "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
         "secret": None if secret is None else os.fspath(secret),
+        "dtype": dtype,
+        "classes": classes,
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
