@@ -5,6 +5,7 @@ included: they name what is wrong, not what the file says about the patient.
 """
 
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
+from vitaepp.ingest.readers.header import read_header
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
@@ -19,6 +20,7 @@ __all__ = [
     "npz_keys",
     "open_array",
     "read_array",
+    "read_header",
     "read_picture",
     "read_scan",
     "space_of",
