@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,15 @@ class Choice:
 
 def _real(value: Any) -> bool:
     return isinstance(value, float)
+
+
+def by(values: Iterable[Any]) -> str:
+    """Numbers of the axes as people write them.
+
+    >>> by((96, 96, 0.5))
+    '96×96×0.5'
+    """
+    return "×".join(f"{v:.4g}" for v in values)
 
 
 def as_setting(choice: Choice) -> str:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vitaepp.choices import Choice
+from vitaepp.choices import Choice, by
 from vitaepp.ingest.fingerprint import Fingerprint, fingerprint
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning import Plan, said
@@ -145,20 +146,16 @@ def _few(names: Sequence[str]) -> str:
     return f"{shown}, … ({len(names)} in all)" if len(names) > SHOWN else shown
 
 
-def _ranges(vectors: Sequence[Sequence[float]]) -> str:
+def _ranges(vectors: Sequence[tuple[Any, ...]]) -> str:
     """Vectors in words: one by one with their counts where they are few, else the range by axis."""
     counts = Counter(tuple(v) for v in vectors)
     if len(counts) == 1:
-        return _by(next(iter(counts)))
+        return by(next(iter(counts)))
     if len(counts) <= FEW:
-        return ", ".join(f"{_by(vector)}: {n}" for vector, n in counts.most_common())
+        return ", ".join(f"{by(vector)}: {n}" for vector, n in counts.most_common())
     values = np.array(vectors)
     low, high = values.min(axis=0), values.max(axis=0)
-    return f"{_by(low)} to {_by(high)}, median {_by(np.median(values, axis=0))}"
-
-
-def _by(values: Sequence[float]) -> str:
-    return "×".join(f"{v:.4g}" for v in values)
+    return f"{by(low)} to {by(high)}, median {by(np.median(values, axis=0))}"
 
 
 def _bytes(count: float) -> str:

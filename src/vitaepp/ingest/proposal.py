@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.choices import Choice
+from vitaepp.choices import Choice, by
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, closest_ras
 from vitaepp.ingest.layouts import Cohort
@@ -103,7 +103,7 @@ def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[f
     spacings = np.array([grid.spacing for grid in grids])
     sizes = np.array([grid.size for grid in grids])
     median = np.median(spacings, axis=0)
-    told = f"the scans' median spacing is {_by(median)} mm"
+    told = f"the scans' median spacing is {by(median)} mm"
     low, high = FINEST
     if low <= median.min() / min(default) <= high:
         return default, f"the default, as in the paper: {told}"
@@ -149,12 +149,8 @@ def _size(
     sides = np.ceil((most - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
     size = tuple(int(side) for side in np.clip(sides, min(SMALLEST, default), default))
     what = "scans" if spacing else "pictures"
-    told = f"{SHARE:.0%} of the {what} have at most {_by(np.ceil(most - 1e-3))} voxels"
+    told = f"{SHARE:.0%} of the {what} have at most {by(np.ceil(most - 1e-3))} voxels"
     told += " at this spacing" if spacing else ""
     if set(size) == {default}:
         return size, f"the default; {told}"
     return size, f"{told}, rounded up to multiples of {MULTIPLE}; {default} would be padding"
-
-
-def _by(values: Floats) -> str:
-    return "×".join(f"{v:.3g}" for v in values)

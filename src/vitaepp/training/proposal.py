@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.choices import Choice, as_setting
+from vitaepp.choices import Choice, as_setting, by
 from vitaepp.recipe import Recipe, per_axis
 from vitaepp.store import StoreInfo
 from vitaepp.training.footprint import Footprint, step_footprint
@@ -164,10 +164,10 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     side = min(sides, key=lambda s: (outside(s), s & (s - 1) != 0, abs(math.log2(s / default))))
     patch = patch_of(side)
     patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
-    size = _by(info.size)
+    size = by(info.size)
     told = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        told += f"; longer along the fine axes, as the spacing is {_by(info.spacing or ())}"
+        told += f"; longer along the fine axes, as the spacing is {by(info.spacing or ())}"
     return patch, told
 
 
@@ -349,7 +349,3 @@ def _time(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"about {seconds / length:.0f} {unit}"
     return "some minutes" if seconds >= 60 else "less than a minute"
-
-
-def _by(values: Sequence[float]) -> str:
-    return "×".join(f"{v:g}" for v in values)
