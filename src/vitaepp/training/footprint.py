@@ -16,7 +16,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from vitaepp.draws import Draws
 from vitaepp.methods import Method, build_method
@@ -66,7 +70,7 @@ def step_footprint(
     recipe = recipe.changed(
         loss={"perceptual": recipe.loss.perceptual.model_dump() | {"weights": "random"}}
     )
-    alive, flops = _Alive(), FlopCounterMode(display=False)
+    alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with FakeTensorMode(), alive:
         method = build_method(recipe, channels, image_size)
         weights = alive.now
@@ -81,6 +85,21 @@ def step_footprint(
         per_image=(alive.peak - weights) // TRACED,
         flops=flops.get_total_flops() / TRACED,
     )
+
+
+def _cpu_attention() -> dict[Any, Any]:
+    """How to count fused attention on a CPU, which torch's counter knows on GPUs only."""
+    ops = torch.ops.aten
+    return {
+        ops._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
+            sdpa_flop_count(query, key, value)
+        ),
+        ops._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
+                gradient, query, key, value
+            )
+        ),
+    }
 
 
 def _drop_gradients(method: Method) -> int:
