@@ -17,8 +17,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[Item], what: str, total: int, unit: str = "subjects") -> Iterator[Item]:
-    """Yield from `items`, showing how many of `total` are through.
+def track(
+    items: Iterable[Item], what: str, total: int | None, unit: str = "subjects"
+) -> Iterator[Item]:
+    """Yield from `items`, showing how many of `total`, if that is known, are through.
 
     On a terminal this is a bar; in a log one line about every ten seconds and one at the end.
     """
@@ -41,12 +43,13 @@ def track(items: Iterable[Item], what: str, total: int, unit: str = "subjects") 
         with Progress(*columns, console=Console(stderr=True)) as progress:
             yield from progress.track(items, total=total, description=what)
         return
+    of_total = "" if total is None else f" of {total}"
     start = last = time.monotonic()
     done = 0
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
-            say(f"{what}: {done} of {total} {unit}, {now - start:.0f} s")
+            say(f"{what}: {done}{of_total} {unit}, {now - start:.0f} s")
             last = now
-    say(f"{what}: {done} of {total} {unit} in {time.monotonic() - start:.1f} s")
+    say(f"{what}: {done}{of_total} {unit} in {time.monotonic() - start:.1f} s")

@@ -123,7 +123,7 @@ def test_pictures_and_arrays_have_no_spacing(tmp_path):
 def test_an_unknown_kind_of_item_is_read_whole(tmp_path, monkeypatch):
     from vitaepp.ingest import subject
 
-    monkeypatch.setattr(subject, "read_header", lambda *_, **__: None)
+    monkeypatch.setattr(subject, "read_grid", lambda *_, **__: None)
     scan(tmp_path / "a.nii", shape=(10, 12, 9))
     (found,) = preview(tmp_path).fingerprint.geometries
     assert found.size == (10, 12, 9)

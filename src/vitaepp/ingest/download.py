@@ -6,20 +6,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import SourceError, nearest, one_line
 from vitaepp.files import atomic_path
+from vitaepp.ingest.archives import damage_named, members, write_member
 from vitaepp.progress import say, track
 
 BLOCK = 1 << 20
@@ -281,63 +279,15 @@ def extract(archive: Path, target: Path) -> None:
     Raises:
         SourceError: damaged, without that folder, or with a name that leads outside.
     """
-    try:
-        with atomic_path(target) as temporary:
-            temporary.mkdir()
-            made = 0
-            members = _zip_members if archive.suffix == ".zip" else _tar_members
-            for name, content in members(archive):
-                path = _inside(archive, name)
-                if path.parts[0] != target.name:
-                    continue
-                place = temporary.joinpath(*path.parts[1:])
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with open(place, "xb") as file:
-                    for block in content:
-                        file.write(block)
-                made += 1
-            if not made:
-                raise SourceError(f"{archive.name}: holds no folder {target.name}")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, FileExistsError) as error:
-        raise SourceError(f"{archive.name}: cannot be extracted: {one_line(error)}") from None
-
-
-def _inside(archive: Path, name: str) -> PurePosixPath:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise SourceError(
-            f"{archive.name}: names {name!r}, which leads outside of its folder; it was not "
-            "extracted"
-        )
-    return path
-
-
-def _refuse_link(archive: Path, name: str) -> None:
-    raise SourceError(f"{archive.name}: {name} is a link or a device; it was not extracted")
-
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
-    with zipfile.ZipFile(archive) as opened:
-        infos = [i for i in opened.infolist() if not i.is_dir() and not _is_junk(i.filename)]
-        for info in track(infos, f"extracting {archive.name}", len(infos), unit="files"):
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG):
-                _refuse_link(archive, info.filename)
-            with opened.open(info) as file:
-                yield info.filename, _blocks(file)
-
-
-def _tar_members(archive: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
-    with tarfile.open(archive) as opened:
-        infos = [i for i in opened.getmembers() if not i.isdir() and not _is_junk(i.name)]
-        for info in track(infos, f"extracting {archive.name}", len(infos), unit="files"):
-            file = opened.extractfile(info) if info.isreg() else None
-            if file is None:
-                _refuse_link(archive, info.name)
-                continue
-            yield info.name.removeprefix("./"), _blocks(file)
-
-
-def _is_junk(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or any(p in (".DS_Store",) or p.startswith("._") for p in parts)
+    with damage_named(archive), atomic_path(target) as temporary:
+        temporary.mkdir()
+        found = track(members(archive, lambda _: None), f"extracting {archive.name}", None, "files")
+        for member in found:
+            if member.content is None:
+                raise SourceError(
+                    f"{archive.name}: {member.name} is a link or a device; it was not extracted"
+                )
+            if member.name.parts[:1] == (target.name,):
+                write_member(member, temporary.joinpath(*member.name.parts[1:]))
+        if not any(temporary.iterdir()):
+            raise SourceError(f"{archive.name}: holds no folder {target.name}")

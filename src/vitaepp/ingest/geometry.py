@@ -26,6 +26,9 @@ Vectors = Sequence[Any] | npt.NDArray[Any]
 #: affine in single precision.
 VOXEL_TOLERANCE = 1e-3
 
+#: Axes whose directions have a scalar product below this are perpendicular.
+SHEAR_TOLERANCE = 1e-4
+
 #: Full width at half maximum of a Gaussian, in standard deviations.
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
@@ -110,7 +113,8 @@ def crop_grid(reference: Grid, spacing: Vectors, size: Sequence[int], center: Ve
 
     The crop's voxels lie on the lattice of the given spacing that starts at the reference's first
     voxel (in RAS order). Data that has the spacing already is therefore copied, not interpolated,
-    and two crops of one scan share their voxels. The centre is met to half a voxel.
+    and two crops of one scan share their voxels. The centre is met to half a voxel. The crop of a
+    sheared scan (gantry tilt) is straight: its finest axes keep their directions.
 
     Args:
         reference: grid of the scan.
@@ -120,12 +124,23 @@ def crop_grid(reference: Grid, spacing: Vectors, size: Sequence[int], center: Ve
     """
     ras = closest_ras(reference)
     lattice = ras.affine.copy()
-    lattice[:-1, :-1] = ras.direction * np.asarray(spacing, float)
+    lattice[:-1, :-1] = _straight(ras) * np.asarray(spacing, float)
     middle = Grid(ras.size, lattice).to_index(center)
     # A middle between two voxels goes to the lower one, also after rounding errors.
     first = np.ceil(middle - (np.array(size) - 1) / 2 - 0.5 - VOXEL_TOLERANCE)
     lattice[:-1, -1] += lattice[:-1, :-1] @ first
     return Grid(tuple(size), lattice)
+
+
+def _straight(grid: Grid) -> Floats:
+    """Directions of a grid's axes, made perpendicular where they are not, the finest first."""
+    direction = grid.direction
+    if np.allclose(direction.T @ direction, np.eye(grid.ndim), atol=SHEAR_TOLERANCE):
+        return direction
+    order = np.argsort(grid.spacing, kind="stable")
+    perpendicular, upper = np.linalg.qr(direction[:, order])
+    direction[:, order] = perpendicular * np.sign(np.diag(upper))
+    return direction
 
 
 def fit_grid(reference: Grid, size: Sequence[int]) -> Grid:
@@ -235,14 +250,19 @@ def _axis_weights(length: int, wanted: int, start: float, factor: float) -> Floa
     at = start + factor * np.arange(wanted)
     inside = (at >= -0.5 - VOXEL_TOLERANCE) & (at <= length - 0.5 + VOXEL_TOLERANCE)
     clamped = np.clip(at, 0, length - 1)[:, None]
-    linear = np.maximum(0, 1 - np.abs(clamped - np.arange(length))) * inside[:, None]
-    if factor <= 1:
-        return linear
-    sigma = np.sqrt(factor**2 - 1) / FWHM_PER_SIGMA
-    distance = np.subtract.outer(np.arange(length), np.arange(length))
-    smooth = np.exp(-0.5 * (distance / sigma) ** 2)
-    smooth /= smooth.sum(axis=1, keepdims=True)
-    return np.asarray(linear @ smooth)
+    lower = np.floor(clamped)
+    weights = np.zeros((wanted, length))
+    # Only the two neighbours of each: a matrix of `length` squared would fill the memory.
+    for neighbour, share in ((lower, 1 - (clamped - lower)), (lower + 1, clamped - lower)):
+        distance = np.arange(length) - neighbour
+        if factor > 1:
+            sigma = np.sqrt(factor**2 - 1) / FWHM_PER_SIGMA
+            smooth = np.exp(-0.5 * (distance / sigma) ** 2)
+            smooth /= smooth.sum(axis=1, keepdims=True)
+        else:
+            smooth = distance == 0
+        weights += share * inside[:, None] * smooth
+    return weights
 
 
 def _copy(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats | None:

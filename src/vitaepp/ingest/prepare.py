@@ -14,11 +14,13 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
+from vitaepp.ingest.archives import opened
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.preview import Preview, preview
 from vitaepp.ingest.proposal import propose_grid
+from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -64,6 +66,13 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    clip: Sequence[int | float] | str | None = None,
+    window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
+    statistics: str | None = None,
+    archive_gib: int | float | None = None,
+    archive_files: int | None = None,
+    series: str | os.PathLike[str] | None = None,
+    secret: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -73,14 +82,18 @@ def prepare(
 
     Scans are put on a grid of RAS axes with the given spacing by one linear interpolation from
     their native grid, cropped around the centre; where the crop leaves the volume it is filled
-    with background, the volume's minimum. The minimum and maximum of each whole modality become 0
-    and 255. Pictures and bare arrays without a spacing are scaled as a whole to fit into the size;
-    with one, in pixels, they are cropped like scans. 8-bit pictures keep their values.
+    with background, what becomes 0. The minimum and maximum of each whole modality become 0 and
+    255, unless `clip`, `window` or `statistics` say otherwise. Pictures and bare arrays without a
+    spacing are scaled as a whole to fit into the size; with one, in pixels, they are cropped like
+    scans. 8-bit pictures keep their values.
+
+    A modality that a subject lacks is zero, and marked so in the store's table.
 
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
-        source: manifest, folder or archive in a known layout, or `.npz` with MedMNIST's keys.
+        source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
+            or `.npz` with MedMNIST's keys.
         store: folder to make or to add to; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             less along axes where the images are smaller; their own size for arrays.
@@ -93,6 +106,17 @@ def prepare(
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
+            Unset: minimum and maximum.
+        window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
+            and width in the scan's own unit) or `["ct=lung"]`.
+        statistics: `foreground` takes percentiles and range over the foreground. Unset: over the
+            whole image.
+        archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
+        archive_files: how many files it may hold. Unset: a million.
+        series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
+            description. Unset: the built-in ones alone.
+        secret: file with a secret by which subjects and files get other names. Unset: their own.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -116,30 +140,62 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "clip": clip,
+        "window": window,
+        "statistics": statistics,
+        "archive_gib": archive_gib,
+        "archive_files": archive_files,
+        "series": None if series is None else os.fspath(series),
+        "secret": None if secret is None else os.fspath(secret),
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    with opened(source, asked) as place:
+        return _prepare(source, place, store, asked, labels, workers, dry_run)
 
-    cohort = recognise(source, asked.modalities)
+
+def _prepare(
+    source: str | os.PathLike[str],
+    place: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    asked: PrepareSettings,
+    labels: str | os.PathLike[str] | None,
+    workers: int | None,
+    dry_run: bool,
+) -> PrepareResult:
+    """Prepare a source that for the time being is at `place`."""
+    cohort = recognise(place, asked.modalities, asked.series)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
         if without:
+            if asked.secret is not None:
+                without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
             shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
             say(
                 f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
                 f"({shown}); their labels are empty"
             )
     plan, choices = propose_grid(plan_of(cohort, asked, Path(store)), cohort, asked)
+    if plan.secret is not None:
+        cohort = pseudonymized(cohort, plan.secret)
+        table["subject"] = [subject.subject for subject in cohort.subjects]
     if dry_run:
         found = preview(cohort, table, plan, choices, workers)
         return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if lacking := cohort.lacking(plan.files):
+        counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
+        say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
 
     prepared = skipped = 0
     failures: list[Failure] = []

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import (
 from vitaepp.draws import Draws
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe import Recipe
+from vitaepp.training.sharding import recompute_blocks
 
 #: Images of the batch that is traced; the contrastive baselines need two.
 TRACED = 2
@@ -73,6 +74,8 @@ def step_footprint(
     alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with FakeTensorMode(), alive:
         method = build_method(recipe, channels, image_size)
+        if recipe.trainer.activation_checkpointing:
+            recompute_blocks(method)
         weights = alive.now
         trained = _drop_gradients(method)
         with flops:

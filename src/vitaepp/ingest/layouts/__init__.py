@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vitaepp.errors import SourceError
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.items import Item, files_of
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.manifest import manifest_cohort
@@ -25,6 +28,9 @@ from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise"]
+
+#: Files of Python's and PyTorch's own, which run code when they are opened.
+PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 #: Layouts in the order in which they are tried, each with what it looks for.
 LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
@@ -38,17 +44,23 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
+    ("DICOM (a folder a subject, or one study; folders below as they are)", dicom_cohort),
     (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
 )
 
 
-def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None = None) -> Cohort:
+def recognise(
+    source: str | os.PathLike[str],
+    modalities: Sequence[str] | None = None,
+    series: str | os.PathLike[str] | None = None,
+) -> Cohort:
     """Find out what a source is, and list its subjects.
 
     Args:
         source: manifest, folder in a known layout, or .npz.
         modalities: names that the user asked for; in a manifest they may name columns.
+        series: the user's own table of patterns that tell modalities of DICOM series.
 
     Raises:
         SourceError: nothing there, no known layout, or a broken manifest.
@@ -56,14 +68,47 @@ def recognise(source: str | os.PathLike[str], modalities: Sequence[str] | None =
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
-    described = Source(path, tuple(modalities) if modalities is not None else None)
+    described = Source(
+        path,
+        tuple(modalities) if modalities is not None else None,
+        Path(series) if series is not None else None,
+    )
     for _, layout in LAYOUTS:
         cohort = layout(described)
         if cohort is not None:
             _refuse_duplicates(cohort, path)
-            return cohort
+            _refuse_outside(cohort, described)
+            return replace(cohort, left_out=(*cohort.left_out, *described.left_out))
+    if path.suffix.lower() in PICKLES:
+        raise SourceError(
+            f"{path}: is a pickle, which may run code, and is not opened; save the images as "
+            ".nii.gz or .npz"
+        )
     wanted = "; ".join(what for what, _ in LAYOUTS)
-    raise SourceError(f"{path}: no images found; looked for {wanted}")
+    left_out = "".join(f"; {name}: {reason}" for name, reason in described.left_out[:3])
+    raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
+
+
+def _refuse_outside(cohort: Cohort, source: Source) -> None:
+    """Refuse a layout's own table that names a file outside of the folder, or through a link."""
+    if not source.path.is_dir():
+        return
+    known = {source.path / file for file in source.files}
+    for subject in cohort.subjects:
+        for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
+            for file in _files_of(item):
+                if file not in known and file.exists():
+                    raise SourceError(
+                        f"{source.path}: {subject.subject} has a file that is not in this folder; "
+                        "copy it there, or list it in a manifest"
+                    )
+
+
+def _files_of(item: Item) -> tuple[Path, ...]:
+    try:
+        return files_of(item)
+    except SubjectError:  # it will be named when its turn comes
+        return ()
 
 
 def _refuse_duplicates(cohort: Cohort, path: Path) -> None:

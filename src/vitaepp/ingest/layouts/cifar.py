@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ class _Batch:
     file: Path
     length: int
     values: dict[str, Any]
+
+
+def holds_cifar(archive: Path) -> bool:
+    """Whether an archive is one of CIFAR's, by what it begins with; they hold ten files at most."""
+    if not is_archive(archive):
+        return False
+    known = {n for v in (CIFAR10, CIFAR100) for n in (v.meta, *dict(v.batches))}
+    try:
+        return any(
+            name.rpartition("/")[2] in known for name, _ in islice(archive_members(archive), 10)
+        )
+    except SourceError:
+        return False
 
 
 def cifar_cohort(source: Source) -> Cohort | None:

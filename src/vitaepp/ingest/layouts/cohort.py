@@ -14,7 +14,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.items import Item
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
@@ -86,6 +86,11 @@ class Cohort:
         """Whether most subjects have a mask."""
         return 2 * sum(s.mask is not None for s in self.subjects) > len(self.subjects)
 
+    def lacking(self, modalities: Sequence[str]) -> dict[str, int]:
+        """How many subjects lack each of these modalities; those that nobody lacks are absent."""
+        counts = Counter(m for s in self.subjects for m in modalities if m not in s.files)
+        return {m: counts[m] for m in modalities if counts[m]}
+
     def table(self) -> pd.DataFrame:
         """Subject, split and the layout's own label columns; one row a subject."""
         rows = [{"subject": s.subject, "split": s.split, **s.labels} for s in self.subjects]
@@ -129,28 +134,57 @@ class Source:
     Attributes:
         path: file or folder.
         asked: modalities that the user named, if any.
+        series: the user's own table of DICOM series, if any.
     """
 
     path: Path
     asked: tuple[str, ...] | None = None
+    series: Path | None = None
+
+    @property
+    def files(self) -> tuple[PurePosixPath, ...]:
+        """Every file below a folder, relative to it, sorted; without what systems leave behind.
+
+        Links are followed where they stay inside.
+        """
+        return self._listing[0]
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """What is not among the files although it is there, each with why."""
+        return self._listing[1]
 
     @cached_property
-    def files(self) -> tuple[PurePosixPath, ...]:
-        """Every file below a folder, relative to it, sorted; without what systems leave behind."""
-        found, seen = [], set()
+    def _listing(self) -> tuple[tuple[PurePosixPath, ...], tuple[tuple[str, str], ...]]:
+        found: list[PurePosixPath] = []
+        left_out: list[tuple[str, str]] = []
+        root, seen = os.path.realpath(self.path), set()
         for folder, below, names in os.walk(self.path, followlinks=True):
             if (real := os.path.realpath(folder)) in seen:
                 below.clear()
                 continue
             seen.add(real)
-            below[:] = sorted(d for d in below if not _is_junk(d))
             inside = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
-            found += [inside / name for name in sorted(names) if not _is_junk(name)]
-        return tuple(found)
+            for entries in (below, names):
+                entries[:] = sorted(name for name in entries if not _is_junk(name))
+                for name in list(entries):
+                    if reason := _why_not(root, os.path.join(folder, name)):
+                        entries.remove(name)
+                        left_out.append((_legible(inside / name), reason))
+            found += [inside / name for name in names]
+        return tuple(found), tuple(left_out)
 
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
-        """The files of some types."""
-        return [f for f in self.files if suffix_of(f.name, suffixes)]
+        """The files of some types; arrays in `.npy` are of one or another by their axes."""
+        found = [f for f in self.files if suffix_of(f.name, suffixes)]
+        if ".npy" not in suffixes:
+            return found
+        axes = 3 if suffixes == SCAN_SUFFIXES else 2
+        return [
+            file
+            for file in found
+            if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
+        ]
 
 
 def stem(name: str | PurePosixPath) -> str:
@@ -191,3 +225,21 @@ def usual_modalities(subjects: Sequence[SubjectFiles]) -> tuple[str, ...]:
 
 def _is_junk(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
+
+
+def _why_not(root: str, path: str) -> str:
+    """Why an entry of a folder is not looked at; empty if it is."""
+    if _legible(name := os.path.basename(path)) != name:
+        return "its name is not UTF-8; rename it"
+    if os.path.islink(path):
+        real = os.path.realpath(path)
+        if os.path.commonpath([root, real]) != root:
+            return "is a link that leads out of the source; copy what it points to"
+    elif not os.path.isfile(path) and not os.path.isdir(path):
+        return "is no file, but a device, a pipe or a socket"
+    return ""
+
+
+def _legible(path: str | PurePosixPath) -> str:
+    """A path as text that can be written anywhere; unchanged where it is UTF-8."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -5,8 +5,16 @@ included: they name what is wrong, not what the file says about the patient.
 """
 
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
-from vitaepp.ingest.readers.header import read_header
+from vitaepp.ingest.readers.dicom import (
+    DicomHeader,
+    other_object,
+    read_dicom_header,
+    read_series,
+)
+from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
+from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
+from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
 from vitaepp.ingest.readers.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
@@ -14,15 +22,22 @@ from vitaepp.ingest.readers.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suf
 __all__ = [
     "PICTURE_SUFFIXES",
     "SCAN_SUFFIXES",
+    "DicomHeader",
     "Image",
     "NpzArray",
+    "is_dicom",
     "is_grey",
+    "npy_axes",
     "npz_keys",
     "open_array",
+    "other_object",
     "read_array",
-    "read_header",
+    "read_dicom_header",
+    "read_grid",
     "read_picture",
     "read_scan",
+    "read_series",
+    "series_uid",
     "space_of",
     "suffix_of",
     "to_grey",

@@ -17,21 +17,23 @@ from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.geometry import Grid
 from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import Image, checked
+from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 
-def read_array(values: npt.NDArray[Any], name: str) -> Image:
+def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -> Image:
     """Take in an item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
 
     Raises:
-        SubjectError: not numbers, not two or three spatial axes, not finite, or constant.
+        SubjectError: not numbers, not two or three spatial axes, not finite, or all the same
+            and not `constant`.
     """
     if values.dtype.kind not in "biuf":
-        raise SubjectError(f"{name}: holds {values.dtype}, not numbers")
+        raise SubjectError(f"{name}: holds something else than real numbers")
     space = space_of(values.shape)
     if len(space) not in (2, 3):
         raise SubjectError(f"{name}: has {len(space)} spatial axes; images have two or three")
     values = values if values.shape[-1] == 3 and values.ndim > len(space) else values.reshape(space)
-    return Image(checked(values, name, constant=False), Grid.of_indices(space), False)
+    return Image(checked(values, name, constant), Grid.of_indices(space), False)
 
 
 def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -43,6 +45,10 @@ def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:-1] if len(shape) > 2 and shape[-1] in (1, 3) else shape
 
 
+#: Images that an array may hold; ImageNet has 14 million.
+MOST_ITEMS = 20_000_000
+
+
 class NpzArray:
     """One array of a `.npz`, read front to back, one item in memory at a time.
 
@@ -51,15 +57,36 @@ class NpzArray:
         dtype: of its values.
 
     Raises:
-        SourceError: not an .npz, damaged, without this key, or holding Python objects.
+        SourceError: not an .npz, damaged, without this key, absurdly large, or holding Python
+            objects.
     """
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
         with self._open() as member:
-            self.shape, self._fortran, self.dtype = _npy_header(member)
+            self.shape, self._fortran, self.dtype = npy_header(member)
         if self.dtype.hasobject:
-            raise SourceError(f"{path.name}: {key} holds Python objects, which are not opened")
+            raise SourceError(
+                f"{path.name}: {key} holds Python objects (a pickle, which may run code), and is "
+                "not opened; save it as numbers"
+            )
+        self._refuse_absurd_shape()
+
+    def _refuse_absurd_shape(self) -> None:
+        name = f"{self.path.name}: {self.key}"
+        length = prod(self.shape) * self.dtype.itemsize
+        if min(self.shape, default=0) < 0 or length > self.path.stat().st_size * MOST_EXPANSION:
+            raise SourceError(
+                f"{name}: truncated: its header promises {self.shape}, more than is there"
+            )
+        if len(self) > MOST_ITEMS:
+            raise SourceError(f"{name}: {len(self)} images; at most {MOST_ITEMS} are taken")
+        # Items come one by one, unless they are not contiguous.
+        at_once = self.shape if self._fortran else self.shape[1:]
+        try:
+            refuse_absurd_size((*at_once, 1, 1), name)
+        except SubjectError as error:
+            raise SourceError(str(error)) from None
 
     def __len__(self) -> int:
         return self.shape[0] if self.shape else 0
@@ -72,7 +99,7 @@ class NpzArray:
             return
         length = prod(self.shape[1:]) * self.dtype.itemsize
         with self._open() as member:
-            _npy_header(member)
+            npy_header(member)
             for _ in range(len(self)):
                 data = member.read(length)
                 if len(data) < length:
@@ -86,7 +113,8 @@ class NpzArray:
                 yield member
         except KeyError:
             raise SourceError(f"{self.path.name}: has no array {self.key}") from None
-        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError):
+        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError, RuntimeError):
+            # RuntimeErrors are encrypted members, and methods of compression that are not known.
             raise SourceError(
                 f"{self.path.name}: truncated, corrupt or not an .npz file; copy it again"
             ) from None
@@ -107,11 +135,22 @@ def npz_keys(path: Path) -> list[str]:
         ) from None
 
 
-def _npy_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(member)
-    return np.lib.format.read_array_header_2_0(member)
+def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether stored by column, and type of a `.npy`, from its beginning.
+
+    Raises:
+        ValueError: no header of a `.npy`, or a damaged one.
+        EOFError: cut off.
+    """
+    version = np.lib.format.read_magic(file)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_2_0(file)
+    except (EOFError, ValueError, OSError):
+        raise
+    except Exception as error:  # it is an expression of Python's, which may be broken in any way
+        raise ValueError("not a header of numpy's") from error
 
 
 #: Images of one shape and type, in order; the first axis counts them.

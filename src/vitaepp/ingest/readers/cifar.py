@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import tarfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SourceError
+from vitaepp.ingest.readers.tar import BROKEN_TAR, tar_entries
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
@@ -61,9 +60,8 @@ def archive_members(path: Path) -> Iterator[tuple[str, BufferedReader]]:
     Raises:
         SourceError: not an archive, or damaged.
     """
-    with _named_errors(path), tarfile.open(path) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isreg() else None
+    with _named_errors(path):
+        for member, file in tar_entries(path):
             if file is not None:
                 yield member.name, cast(BufferedReader, file)
 
@@ -72,7 +70,7 @@ def archive_members(path: Path) -> Iterator[tuple[str, BufferedReader]]:
 def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zlib.error, EOFError, OSError):
+    except (*BROKEN_TAR, OSError):
         raise SourceError(
             f"{path.name}: truncated, corrupt or not a tar archive; download it again"
         ) from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -14,12 +18,18 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 #: Colour pictures whose channels differ by no more than this are grey: JPEG rounds each channel.
 GREY_TOLERANCE = 2
+
+
+#: What libjpeg prints when it fills up what it could not decode. Bytes to spare are no such.
+MENDED = (b"bad Huffman code", b"remature end", b"found marker")
+MOST_SAID = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +95,37 @@ def check_present(path: Path, name: str) -> None:
         raise SubjectError(f"{name}: the file is empty")
 
 
-def read_image(path: Path, name: str) -> Any:
+def read_image(path: Path, name: str, reader: str = "", there: int | None = None) -> Any:
     """A file as SimpleITK's image.
 
+    Args:
+        path: the file.
+        name: what to call it in an error.
+        reader: SimpleITK's name of the format; told by content if empty.
+        there: bytes of all files that hold the image; the file's own if unset.
+
     Raises:
-        SubjectError: it cannot be read; the reason is ours, as the library's may quote the header.
+        SubjectError: it cannot be read, is absurdly large, or promises more than can be in it; the
+            reason is ours, as the library's may quote the header.
     """
     sitk = simpleitk()
+    opened = sitk.ImageFileReader()
+    opened.SetFileName(os.fspath(path))
+    opened.SetImageIO(reader)
     try:
-        with quiet():
-            return sitk.ReadImage(os.fspath(path))
+        with quiet() as said:
+            opened.ReadImageInformation()
+            # Memory is asked for by the header's word alone, before a voxel is looked at.
+            refuse_absurd_size(opened.GetSize(), name, opened.GetNumberOfComponents())
+            kind = sitk.GetPixelIDValueAsString(opened.GetPixelIDValue())  # 16-bit signed integer
+            bits = re.search(r"(\d+)-bit", kind)
+            values = prod(opened.GetSize()) * opened.GetNumberOfComponents()
+            promised = values * int(bits[1] if bits else 8) // 8
+            if promised > MOST_EXPANSION * (path.stat().st_size if there is None else there):
+                raise SubjectError(
+                    f"{name}: its header promises {promised} bytes, more than the file can hold"
+                )
+            image = opened.Execute()
     except RuntimeError as error:
         # The library's own text spans lines and may quote the header.
         if "orthonormal" in str(error):
@@ -102,21 +133,33 @@ def read_image(path: Path, name: str) -> Any:
         else:
             reason = "truncated, corrupt or not an image"
         raise SubjectError(f"{name}: cannot be read: {reason}") from None
+    if any(mended in said for mended in MENDED):
+        raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
+    return image
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the C libraries below SimpleITK from printing to standard error."""
+def quiet() -> Iterator[bytearray]:
+    """Keep the C libraries below SimpleITK from printing, to standard output or error.
+
+    Yields:
+        What they printed, once it is over; nothing of it may be shown.
+    """
     sitk = simpleitk()
     warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-        sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
+    said = bytearray()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    with TemporaryFile() as instead:
+        for number, _ in kept:
+            os.dup2(instead.fileno(), number)
+        try:
+            yield said
+        finally:
+            ctypes.CDLL(None).fflush(None)  # the libraries' own buffers
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+            instead.seek(0)
+            said += instead.read(MOST_SAID)
+            sitk.ProcessObject.SetGlobalWarningDisplay(warnings)

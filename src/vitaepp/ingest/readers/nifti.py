@@ -1,4 +1,4 @@
-"""NIfTI: what its header promises, held against what the file holds."""
+"""NIfTI and Analyze: what a header promises, held against what the file holds."""
 
 from __future__ import annotations
 
@@ -6,45 +6,125 @@ import gzip
 import os
 import struct
 import zlib
+from dataclasses import dataclass
+from importlib import import_module
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
+from vitaepp.ingest.detached import voxel_files
+from vitaepp.ingest.geometry import Floats
+from vitaepp.ingest.readers.image import quiet
+from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
-HEADER = 348
 FLOATS = {16: "f4", 64: "f8"}
+
+#: Bits of a voxel by `datatype`, which is what image libraries go by, not `bitpix`.
+BITS = {
+    1: 1,
+    2: 8,
+    4: 16,
+    8: 32,
+    16: 32,
+    32: 64,
+    64: 64,
+    128: 24,
+    256: 8,
+    512: 16,
+    768: 32,
+    1024: 64,
+    1280: 64,
+    1536: 128,
+    1792: 128,
+    2048: 256,
+    2304: 32,
+}
+
+#: Bytes that may follow the voxels; real files have a few, bombs any number.
+MOST_SPARE = 1 << 30
+
+#: Farthest that voxels may be from the start of a file; what is before them is header extensions.
+MOST_OFFSET = 1 << 24
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """What a header says of its voxels.
+
+    Attributes:
+        length: of the header itself, in bytes; 540 for NIfTI-2, else 348.
+        start: of the voxels, in bytes from the start of their file.
+        size: voxels by axis.
+        voxels: their length in bytes.
+        float_type: their type if they are floats.
+        analyze: whether it is Analyze 7.5, which has no orientation.
+    """
+
+    length: int
+    start: int
+    size: tuple[int, ...]
+    voxels: int
+    float_type: str | None
+    analyze: bool
+
+    @property
+    def is_nifti2(self) -> bool:
+        """Whether sizes are in 64 bits."""
+        return self.length == 540
 
 
 def check_nifti(path: Path, name: str) -> None:
     """Refuse what the image library mends in silence: it puts zeros for missing bytes and NaN."""
-    compressed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if compressed else open(path, "rb") as file:
-            header = file.read(HEADER)
-            if header[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
-                raise SubjectError(f"{name}: is NIfTI-2, which is not read; save it as NIfTI-1")
-            data = _nifti_data(header)
-            if data is None:
+        with _opened(path) as file:
+            header = read_header(file)
+            if header is None:
                 raise SubjectError(
                     f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
                 )
-            start, length, float_type = data
-            file.read(max(start - HEADER, 0))
-            found, bad = _scan_bytes(file, length, float_type)
+            pair = voxel_files(path)
+            refuse_absurd_size(header.size, name)
+            most = (pair[0] if pair else path).stat().st_size * MOST_EXPANSION
+            if header.voxels > most:
+                raise SubjectError(
+                    f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it "
+                    f"has at most {most}; copy it again"
+                )
+            if not pair:
+                file.read(max(header.start - header.length, 0))
+                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
+        if pair:
+            with _opened(pair[0]) as file:
+                file.read(max(header.start, 0))
+                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated or corrupt (its compressed data break off)"
         ) from None
-    if found < length:
+    if found < header.voxels:
         raise SubjectError(
-            f"{name}: truncated: its header promises {length} bytes of voxels, it has {found}; "
-            "copy it again"
+            f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it has "
+            f"{found}; copy it again"
+        )
+    if spare > MOST_SPARE:
+        raise SubjectError(
+            f"{name}: holds over {MOST_SPARE} bytes more than its header promises; copy it again"
         )
     if bad:
         raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
+
+
+def header_of(path: Path) -> NiftiHeader | None:
+    """The header of a file, or None if it has none that is whole."""
+    try:
+        with _opened(path) as file:
+            return read_header(file)
+    except (EOFError, OSError, zlib.error):
+        return None
 
 
 def promised_checksum(path: Path) -> tuple[int, int] | None:
@@ -58,42 +138,95 @@ def promised_checksum(path: Path) -> tuple[int, int] | None:
         return None
     try:
         with gzip.open(path) as file:
-            header = file.read(HEADER)
-            data = _nifti_data(header)
-            if data is None or not HEADER <= data[0] <= 1 << 20:
+            header = read_header(file)
+            if header is None or not header.length <= header.start <= 1 << 20:
                 return None
-            before = zlib.crc32(header + file.read(data[0] - HEADER))
+            file.seek(0)
+            before = zlib.crc32(file.read(header.start))
         with open(path, "rb") as raw:
             raw.seek(-8, os.SEEK_END)
             whole, length = struct.unpack("<2I", raw.read(8))
     except (EOFError, OSError, zlib.error):
         return None
-    return (before, whole) if length == data[0] + data[1] else None
+    return (before, whole) if length == header.start + header.voxels else None
 
 
-def _nifti_data(header: bytes) -> tuple[int, int, str | None] | None:
-    """Start and length of a NIfTI-1's voxels in bytes, and their type if they are floats."""
+def read_nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
+    """Voxels `(x, y, z, …)`, scaled, and affine of a NIfTI-2 that was checked.
+
+    SimpleITK does not read this version; nibabel does.
+
+    Raises:
+        SubjectError: its header is damaged.
+    """
+    nib = import_module("nibabel")
+    broken = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
+    try:
+        with quiet(), np.errstate(all="ignore"):
+            image = nib.load(path)
+            return np.asanyarray(image.dataobj), np.asarray(image.affine, float)
+    except (*broken, ValueError, OverflowError, OSError, EOFError, zlib.error):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
+        ) from None
+
+
+def analyze_affine(path: Path) -> Floats:
+    """Where the voxels of an Analyze 7.5 are taken to be: its header has no orientation.
+
+    The axes run from right to left, back to front and feet to head, as the format's default
+    (transverse, unflipped) says; the origin is SPM's where the header has one, else the middle.
+    """
+    spm = import_module("nibabel.spm99analyze")
+    with open(path, "rb") as file:
+        return np.asarray(spm.Spm99AnalyzeHeader.from_fileobj(file).get_origin_affine(), float)
+
+
+def read_header(file: Any) -> NiftiHeader | None:
+    """The header that a file begins with, or None if it is none."""
+    start = file.read(348)
     for order in "<>":
-        if len(header) == HEADER and struct.unpack_from(f"{order}i", header)[0] == 348:
-            dim = struct.unpack_from(f"{order}8h", header, 40)
-            datatype, bits = struct.unpack_from(f"{order}2h", header, 70)
-            (start,) = struct.unpack_from(f"{order}f", header, 108)
-            if not 1 <= dim[0] <= 7 or not np.isfinite(start):
+        size = struct.unpack_from(f"{order}i", start)[0] if len(start) == 348 else 0
+        if size == 348:
+            dim = struct.unpack_from(f"{order}8h", start, 40)
+            (datatype,) = struct.unpack_from(f"{order}h", start, 70)
+            (offset,) = struct.unpack_from(f"{order}f", start, 108)
+            analyze = start[344:347] not in (b"n+1", b"ni1")
+        elif size == 540:
+            if len(file.read(540 - 348)) < 540 - 348:
                 return None
-            length = prod(max(n, 1) for n in dim[1 : dim[0] + 1]) * bits // 8
-            kind = FLOATS.get(datatype)
-            return int(start), length, None if kind is None else order + kind
+            (datatype,) = struct.unpack_from(f"{order}h", start, 12)
+            dim = struct.unpack_from(f"{order}8q", start, 16)
+            (offset,) = struct.unpack_from(f"{order}q", start, 168)
+            analyze = False
+        else:
+            continue
+        if not (1 <= dim[0] <= 7 and datatype in BITS and 0 <= offset <= MOST_OFFSET):
+            return None
+        shape = tuple(max(n, 1) for n in dim[1 : dim[0] + 1])
+        length = prod(shape) * BITS[datatype] // 8
+        kind = FLOATS.get(datatype)
+        float_type = None if kind is None else order + kind
+        return NiftiHeader(size, int(offset), shape, length, float_type, analyze)
     return None
 
 
-def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int]:
-    """Bytes that are there, at most `length`, and how many of their floats are not finite."""
-    found = bad = 0
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
+def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int, int]:
+    """Bytes of voxels that are there, how many of their floats are not finite, and bytes to spare.
+
+    At most `MOST_SPARE` of these are looked for.
+    """
+    found = bad = spare = 0
     # Reading to the end also verifies the checksum that closes a gzip file.
-    while block := file.read(1 << 20):
-        block = block[: length - found]
-        found += len(block)
+    while spare <= MOST_SPARE and (block := file.read(1 << 20)):
+        voxels = block[: length - found]
+        found += len(voxels)
+        spare += len(block) - len(voxels)
         if float_type is not None:
-            values = np.frombuffer(block[: len(block) // 8 * 8], float_type)
+            values = np.frombuffer(voxels[: len(voxels) // 8 * 8], float_type)
             bad += values.size - int(np.count_nonzero(np.isfinite(values)))
-    return found, bad
+    return found, bad, spare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.npy import read_npy_picture
 
 
 def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
@@ -18,8 +20,13 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         SubjectError: missing, truncated, corrupt, not 2D, not finite, or constant.
     """
     check_present(path, name)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return read_npy_picture(path, name, constant=constant)
+    if suffix in (".jpg", ".jpeg"):
         _check_jpeg(path, name)
+    if suffix == ".bmp":
+        _check_bmp(path, name)
     sitk = simpleitk()
     image = read_image(path, name)
     size = image.GetSize()
@@ -27,6 +34,8 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         size = size[:-1]
     if len(size) != 2:
         raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
+    if 0 in size:
+        raise SubjectError(f"{name}: has no pixels")
     values = np.asarray(sitk.GetArrayFromImage(image))
     values = values.reshape(size[1], size[0], -1)
     values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
@@ -38,3 +47,22 @@ def _check_jpeg(path: Path, name: str) -> None:
     data = path.read_bytes()
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
+
+
+def _check_bmp(path: Path, name: str) -> None:
+    """Refuse what the image library repeats rows for, or unpacks beyond the end of its memory."""
+    with open(path, "rb") as file:
+        header = file.read(34)
+    if header[:2] != b"BM" or len(header) < 34:
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a BMP file")
+    (start,) = struct.unpack_from("<I", header, 10)
+    width, height = struct.unpack_from("<2i", header, 18)
+    bits, compression = struct.unpack_from("<HI", header, 28)
+    if compression:
+        raise SubjectError(f"{name}: is a BMP of a kind that is not read; save it as PNG")
+    promised = start + (width * bits + 31) // 32 * 4 * abs(height)
+    if width < 1 or path.stat().st_size < promised:
+        raise SubjectError(
+            f"{name}: truncated: its header promises {promised} bytes, it has "
+            f"{path.stat().st_size}; copy it again"
+        )

@@ -7,73 +7,119 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, simpleitk
-from vitaepp.ingest.items import VolumeItem
+from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
+from vitaepp.ingest.readers.compressed import check_compressed
+from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
-from vitaepp.ingest.readers.nifti import check_nifti, promised_checksum
+from vitaepp.ingest.readers.nifti import (
+    analyze_affine,
+    check_nifti,
+    header_of,
+    promised_checksum,
+    read_nifti2,
+)
+from vitaepp.ingest.readers.npy import read_npy_scan
+from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
 
-def read_scan(item: Path | VolumeItem, name: str, *, constant: bool = False) -> Image:
+def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:
     """Read a 3D scan.
 
     Args:
-        item: NIfTI file, or one volume of it.
+        item: a file, one volume of it, or the files of a DICOM series.
         name: what to call it in an error.
         constant: whether a volume of one value is fine, as it is for a mask.
 
     Raises:
         SubjectError: missing, truncated, corrupt, not 3D, not finite, or constant.
     """
+    if isinstance(item, SeriesItem):
+        return read_series(item.files, name, constant=constant)
     path = item if isinstance(item, Path) else item.file
-    check_present(path, name)
+    suffix = suffix_of(path.name, SCAN_SUFFIXES).lower()
+    if suffix == ".npy":
+        return read_npy_scan(path, name, constant=constant)
+    for file in files_of(item):
+        check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
+    reader = SCAN_READERS.get(suffix, "")
+    check_compressed(path, name)
+    header = header_of(path) if reader == "NiftiImageIO" else None
+    if header is not None and header.is_nifti2:
+        check_nifti(path, name)
+        values, affine = read_nifti2(path, name)
+    else:
+        there = sum(file.stat().st_size for file in files_of(item))
+        nifti = reader == "NiftiImageIO"
+        image = _nifti(path, name, there) if nifti else read_image(path, name, reader, there)
+        values, affine = _values(image, name), affine_of(image)
+    if header is not None and header.analyze:
+        affine = analyze_affine(path)
+    if values.dtype.kind not in "biuf":
+        raise SubjectError(
+            f"{name}: its voxels are complex numbers or colours; one real number a voxel is needed"
+        )
+    if isinstance(item, VolumeItem):
+        if values.ndim != 4 or item.index >= values.shape[3]:
+            raise SubjectError(
+                f"{name}: there is no volume {item.index} in a scan of {_shape(values)}"
+            )
+        values = values[..., item.index]
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise SubjectError(
+            f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
+            "modality"
+        )
+    with np.errstate(over="ignore"):
+        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
+    if not usable:
+        raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
+    return Image(checked(values, name, constant), Grid(values.shape, affine), True)
+
+
+def _nifti(path: Path, name: str, there: int) -> Any:
+    """A NIfTI-1 or Analyze as SimpleITK's image, of which nothing is mended."""
     promised = promised_checksum(path)
     if promised is None:
         check_nifti(path, name)
-    sitk = simpleitk()
     try:
-        image = read_image(path, name)
+        image = read_image(path, name, "NiftiImageIO", there)
     except SubjectError:
         check_nifti(path, name)  # it may know better why
         raise
     if promised is not None:
         before, whole = promised
-        if zlib.crc32(sitk.GetArrayViewFromImage(image), before) != whole:
+        if zlib.crc32(simpleitk().GetArrayViewFromImage(image), before) != whole:
             check_nifti(path, name)
+    return image
+
+
+def _values(image: Any, name: str) -> npt.NDArray[Any]:
+    """Values of SimpleITK's image, `(x, y, z, …)`."""
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise SubjectError(
             f"{name}: has {image.GetNumberOfComponentsPerPixel()} values a voxel; a scan has one"
         )
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise SubjectError(f"{name}: its voxels are complex numbers; give their magnitude")
-    if isinstance(item, VolumeItem):
-        image = _volume(image, item.index, name)
-    size = image.GetSize()
-    while len(size) > 3 and size[-1] == 1:
-        size = size[:-1]
-    if len(size) != 3:
-        shape = "×".join(str(n) for n in size)
-        raise SubjectError(
-            f"{name}: is {len(size)}D ({shape}); a 3D volume is needed, one file a modality"
-        )
-    if len(size) < image.GetDimension():
-        depth = [*size, *[0] * (image.GetDimension() - 3)]
-        image = sitk.Extract(image, depth, [0] * image.GetDimension())
-    spacing, direction = np.array(image.GetSpacing()), np.reshape(image.GetDirection(), (3, 3))
+    return np.asarray(simpleitk().GetArrayFromImage(image)).T
+
+
+def affine_of(image: Any) -> Floats:
+    """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
+    ndim = image.GetDimension()
+    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
+        linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
     affine = np.eye(4)
-    affine[:3, :3] = direction * spacing
-    affine[:3, 3] = image.GetOrigin()
+    space = min(ndim, 3)
+    affine[:space, :space] = linear[:space, :space]
+    affine[:space, 3] = image.GetOrigin()[:space]
     affine[:2] *= -1  # SimpleITK's world is LPS
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
-    values = np.asarray(sitk.GetArrayFromImage(image)).T
-    return Image(checked(values, name, constant), Grid(tuple(size), affine), True)
+    return affine
 
 
-def _volume(image: Any, index: int, name: str) -> Any:
-    size = image.GetSize()
-    if len(size) != 4 or index >= size[3]:
-        shape = "×".join(str(n) for n in size)
-        raise SubjectError(f"{name}: there is no volume {index} in a scan of {shape}")
-    return simpleitk().Extract(image, [*size[:3], 0], [0, 0, 0, index])
+def _shape(values: npt.NDArray[Any]) -> str:
+    return "×".join(str(n) for n in values.shape)

@@ -1,9 +1,23 @@
-"""File types, told by the ends of names."""
+"""File types: what reads a file is told by the end of its name."""
 
 from __future__ import annotations
 
-SCAN_SUFFIXES = (".nii.gz", ".nii")
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff")
+#: Ends of names of scans, and the reader of SimpleITK that each goes to; numpy reads `.npy`. DICOM
+#: is not here: it is told by what a file begins with.
+SCAN_READERS = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+    ".hdr": "NiftiImageIO",  # of a pair with .img, NIfTI or Analyze 7.5
+    ".npy": "numpy",
+}
+SCAN_SUFFIXES = tuple(SCAN_READERS)
+
+#: Ends of names of pictures. SimpleITK tells their format by content: many are misnamed.
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".npy")
 
 
 def suffix_of(name: str, suffixes: tuple[str, ...]) -> str:

@@ -1,0 +1,282 @@
+"""DICOM as scanners and archives give it: studies of series, in folders of any depth.
+
+A source of one study is one subject; else each folder at the top is a subject, and where one holds
+several studies, each study's folder is. A series becomes a modality by its description
+(`series.tsv`); of several for one modality the one with most slices is taken, then the one of the
+smallest pixels, then the first by path. Whatever is left out is listed, by the names of folders and
+files alone: descriptions are free text.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.items import SeriesItem
+from vitaepp.ingest.layouts.cohort import (
+    Cohort,
+    Source,
+    SubjectFiles,
+    common_folder,
+    split_of,
+    usual_modalities,
+)
+from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
+from vitaepp.ingest.layouts.tables import TABLE_SUFFIXES
+from vitaepp.ingest.readers import (
+    PICTURE_SUFFIXES,
+    SCAN_SUFFIXES,
+    DicomHeader,
+    is_dicom,
+    other_object,
+    read_dicom_header,
+    series_uid,
+    suffix_of,
+)
+
+#: Files of these types are not looked into; DICOM often has no suffix, or digits as one.
+OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
+
+#: Names that say DICOM, whatever a file begins with.
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+#: Directions of slices of one volume differ by less than this, their voxels by less of their size.
+ALIKE = 1e-3
+
+LeftOut = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Series:
+    """Files of one volume: of one series, one size and one direction.
+
+    Attributes:
+        files: relative to the source.
+        header: of the first; it stands for all but the position.
+        slices: of all files together.
+    """
+
+    files: tuple[PurePosixPath, ...]
+    header: DicomHeader
+    slices: int
+
+    @cached_property
+    def folder(self) -> PurePosixPath:
+        """The deepest folder that holds all files."""
+        return common_folder(self.files)
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        """Order among series of one modality, the best first."""
+        pixel = float(np.prod(self.header.slices[0].spacing))
+        return -self.slices, pixel, str(self.files[0])
+
+
+def dicom_cohort(source: Source) -> Cohort | None:
+    """Series of DICOM files, by subject and modality."""
+    files = [f for f in source.files if _may_be_dicom(source.path / f)]
+    if not any(is_dicom(source.path / f) for f in files):
+        return None
+    left: list[LeftOut] = []
+    headers, damaged = _headers(source, files, left)
+    series = _with_damaged(source, _volumes(headers, left), damaged, left)
+    rules = series_rules(source.series)
+    subjects = []
+    for subject, group in _subjects(source, series, left):
+        modalities: dict[str, list[_Series]] = defaultdict(list)
+        for one in group:
+            modality = modality_of(one.header.description, one.header.modality, rules)
+            if not modality or modality == IGNORE:
+                why = "its kind of series is ignored" if modality else "no pattern tells what it is"
+                left.append((_place(one, group), f"{why}; prepare.series=FILE can name it"))
+            else:
+                modalities[modality].append(one)
+        chosen = {}
+        for modality, alike in modalities.items():
+            best, *others = sorted(alike, key=lambda s: s.rank)
+            chosen[modality] = SeriesItem(tuple(source.path / f for f in best.files))
+            why = f"another {modality}; one of more or finer slices, or the first, is taken"
+            left += [(_place(s, group), why) for s in others]
+        if chosen:
+            split = split_of(common_folder([f for s in group for f in s.files]))
+            subjects.append(SubjectFiles(subject, chosen, split=split))
+    return Cohort(
+        "DICOM series",
+        "scans",
+        source.path.absolute(),
+        tuple(subjects),
+        usual_modalities(subjects),
+        left_out=tuple(left),
+    )
+
+
+def series_item(path: Path) -> SeriesItem | None:
+    """The DICOM files right in a folder, or a DICOM file, as one series; None if there are none."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = tuple(f for f in files if f.is_file() and _may_be_dicom(f))
+    return SeriesItem(found) if found else None
+
+
+def _may_be_dicom(file: Path) -> bool:
+    if suffix_of(file.name, DICOM_SUFFIXES):
+        return True
+    return not suffix_of(file.name, OTHER_SUFFIXES) and is_dicom(file)
+
+
+def _headers(
+    source: Source, files: Iterable[PurePosixPath], left: list[LeftOut]
+) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
+    """Headers of the files that can be part of a volume, and the files that are damaged.
+
+    Others are left out, with why.
+    """
+    headers: dict[PurePosixPath, DicomHeader] = {}
+    damaged: list[PurePosixPath] = []
+    known = set()
+    for file in files:
+        try:
+            header = read_dicom_header(source.path / file, "")
+        except SubjectError:
+            if other := other_object(source.path / file):
+                left.append((str(file), f"is {other}, not an image"))
+            else:
+                damaged.append(file)
+            continue
+        # Some anonymisers give all images one id, but they do not move them.
+        image = (header.study, header.series, header.instance, header.slices)
+        if header.slices and header.instance and image in known:
+            left.append((str(file), "the same image as an earlier file"))
+        elif "LOCALIZER" in header.image_type:
+            left.append((str(file), "a localizer"))
+        elif header.colours > 1:
+            left.append((str(file), "in colour; a scan has one value a voxel"))
+        elif not header.slices:
+            left.append((str(file), "does not say where its slices lie; a 2D image, or no scan"))
+        else:
+            known.add(image)
+            headers[file] = header
+    return headers, damaged
+
+
+def _with_damaged(
+    source: Source,
+    series: list[_Series],
+    damaged: Iterable[PurePosixPath],
+    left: list[LeftOut],
+) -> list[_Series]:
+    """Damaged files put where they belong, so that a volume is refused rather than cut short.
+
+    Where the header is damaged, too, that is every series of the folder.
+    """
+    for file in damaged:
+        uid = series_uid(source.path / file)
+        here = [s for s in series if file.parent in {f.parent for f in s.files}]
+        its = [s for s in here if s.header.series == uid] or [
+            s for s in series if uid and s.header.series == uid
+        ]
+        owners = {id(s) for s in (its if uid else here)}
+        if not owners:
+            left.append((str(file), "truncated, corrupt or not a DICOM image"))
+        series = [replace(s, files=(*s.files, file)) if id(s) in owners else s for s in series]
+    return series
+
+
+def _volumes(headers: dict[PurePosixPath, DicomHeader], left: list[LeftOut]) -> list[_Series]:
+    """Files grouped by series, and in it by size and direction; single slices are left out."""
+    groups: list[list[PurePosixPath]] = []
+    of_series: dict[tuple[str, str], list[list[PurePosixPath]]] = defaultdict(list)
+    for file, header in headers.items():
+        # Where an anonymiser emptied the ids, folders must tell series apart.
+        alike = of_series[header.study, header.series or str(file.parent)]
+        for group in alike:
+            if _one_volume(header, headers[group[0]]):
+                group.append(file)
+                break
+        else:
+            alike.append([file])
+            groups.append(alike[-1])
+    series = []
+    for group in groups:
+        header = headers[group[0]]
+        slices = len(group) * header.size[2]
+        if slices < 2:
+            left.append((str(group[0]), "a single slice; a volume has more"))
+        else:
+            series.append(_Series(tuple(group), header, slices))
+    return series
+
+
+def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
+    mine, its = header.slices[0], other.slices[0]
+    return (
+        header.size == other.size
+        and header.size[2] == 1  # files of several frames are volumes of their own
+        and np.allclose(mine.orientation, its.orientation, rtol=0, atol=ALIKE)
+        and np.allclose(mine.spacing, its.spacing, rtol=ALIKE, atol=0)
+    )
+
+
+def _subjects(
+    source: Source, series: Sequence[_Series], left: list[LeftOut]
+) -> list[tuple[str, list[_Series]]]:
+    """Subjects, in the order of their names, and the series of each."""
+    studies = {s.header.study for s in series}
+    tops = {s.files[0].parts[0] if len(s.files[0].parts) > 1 else "" for s in series}
+    deep = all(len(f.parts) > 2 for s in series for f in s.files)
+    if len(studies) == 1 and "" not in studies and not (len(tops) == 1 and deep):
+        return [(source.path.absolute().name, list(series))]
+    found: list[tuple[str, list[_Series]]] = []
+    for top in sorted(tops):
+        inside = [s for s in series if (top in s.files[0].parts[:-1]) or not top]
+        found += _of_studies(top, inside, left)
+    return found
+
+
+def _of_studies(
+    top: str, series: list[_Series], left: list[LeftOut]
+) -> list[tuple[str, list[_Series]]]:
+    """A folder of one study is a subject; of several, each study's folder is."""
+    by_study: dict[str, list[_Series]] = defaultdict(list)
+    for one in series:
+        by_study[one.header.study].append(one)
+    if len(by_study) == 1 and top:
+        return [(top, series)]
+    files = [[f for s in group for f in s.files] for group in by_study.values()]
+    folders = [_own_folder(own, files) for own in files]
+    apart = all(
+        a.name and (i == j or not a.is_relative_to(b))
+        for (i, a), (j, b) in product(enumerate(folders), repeat=2)
+    )
+    if not apart:
+        why = f"{len(by_study)} studies lie in one folder; give each a folder of its own"
+        left.append((top or ".", why))
+        return []
+    named = zip((f.as_posix() for f in folders), by_study.values(), strict=True)
+    return sorted(named, key=lambda pair: pair[0])
+
+
+def _own_folder(
+    own: Sequence[PurePosixPath], all_files: Sequence[Sequence[PurePosixPath]]
+) -> PurePosixPath:
+    """The highest folder that holds all of a study's files and none of another's."""
+    others = [f for files in all_files if files is not own for f in files]
+    folder = common_folder(own)
+    while folder.name and not any(f.is_relative_to(folder.parent) for f in others):
+        folder = folder.parent
+    return folder
+
+
+def _place(one: _Series, group: Sequence[_Series]) -> str:
+    """Folder of a subject's series, or its first file where the folder holds others, too."""
+    shared = any(other is not one and other.folder.is_relative_to(one.folder) for other in group)
+    if not shared:
+        return one.folder.as_posix()
+    more = f" and {len(one.files) - 1} more" if len(one.files) > 1 else ""
+    return f"{one.files[0]}{more}"

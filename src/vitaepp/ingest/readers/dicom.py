@@ -1,0 +1,320 @@
+"""DICOM: the slices of a series put in order by where they are, as one volume.
+
+Nothing counts on instance numbers, file names or slice thickness: order and spacing come from the
+positions of the slices. Text of a header is used to tell series apart and goes no further.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.readers.dicom_elements import (
+    MEDIA_STORAGE_SOP_CLASS,
+    Dataset,
+    file_meta,
+    functional_groups,
+    text,
+)
+from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
+
+READER = "GDCMImageIO"
+
+#: What a file is that holds no image of the body, by the beginning of its SOP class.
+OTHER_OBJECTS = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR, which lists files",
+    "1.2.840.10008.5.1.4.1.1.11.": "a presentation state",
+    "1.2.840.10008.5.1.4.1.1.66": "raw data, a registration or a segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.": "a structured report",
+    "1.2.840.10008.5.1.4.1.1.9.": "a waveform",
+    "1.2.840.10008.5.1.4.1.1.104.": "an encapsulated document",
+    "1.2.840.10008.5.1.4.1.1.481.": "a radiotherapy object",
+    "1.2.840.10008.5.1.4.1.1.4.2": "a spectrum",
+}
+
+#: Directions are unit vectors at right angles to this part; headers have few digits.
+DIRECTION_TOLERANCE = 1e-2
+
+#: Slices nearer than this, in mm, lie at one position.
+SAME_POSITION = 0.01
+
+#: A gap this many times the usual one has a slice missing in it.
+MISSING = 1.5
+
+#: How far, in voxels, a slice may be from where an even spacing puts it.
+MOST_DRIFT = 0.1
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where one slice lies, in DICOM's LPS coordinates, and how its stored values are scaled.
+
+    Attributes:
+        position: of the middle of its first voxel, mm.
+        orientation: direction of its rows, then of its columns.
+        spacing: between rows, then between columns, mm.
+        slope: of stored values, where a multi-frame file gives each frame its own.
+        intercept: likewise.
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What is used of a file's header. The text must reach no output.
+
+    Attributes:
+        study: unique id of the study.
+        series: of the series.
+        instance: of the image; two files with the same one are copies.
+        description: what the scanner or a person called the series.
+        modality: DICOM's word for the kind of scanner, as MR or CT.
+        image_type: as ORIGINAL, PRIMARY, LOCALIZER.
+        size: columns, rows and frames.
+        colours: values of a voxel.
+        slices: of each frame; none where a frame does not say where it lies.
+    """
+
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    instance: str = field(repr=False)
+    description: str = field(repr=False)
+    modality: str
+    image_type: tuple[str, ...] = field(repr=False)
+    size: tuple[int, int, int]
+    colours: int
+    slices: tuple[Slice, ...]
+
+
+def read_dicom_header(path: Path, name: str) -> DicomHeader:
+    """The header of one file, without its voxels.
+
+    Raises:
+        SubjectError: not an image, truncated, or corrupt.
+    """
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(os.fspath(path))
+    reader.SetImageIO(READER)
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+        return _header(reader, path)
+    except (RuntimeError, ValueError):
+        raise SubjectError(f"{name}: {_why_no_image(path)}") from None
+
+
+def other_object(path: Path) -> str:
+    """What a DICOM file is that holds no image of the body; empty if it should hold one."""
+    sop_class = file_meta(path).get(MEDIA_STORAGE_SOP_CLASS, "")
+    return next((what for start, what in OTHER_OBJECTS.items() if sop_class.startswith(start)), "")
+
+
+def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> Image:
+    """Read the files of one series, or a multi-frame file, as a 3D volume.
+
+    Slices are ordered along their normal. Where their positions do not follow it (gantry tilt),
+    the grid of the volume is sheared as they are; resampling makes it straight.
+
+    Args:
+        files: in any order.
+        name: what to call the series in an error.
+        constant: whether a volume of one value is fine.
+
+    Raises:
+        SubjectError: a file is missing or damaged, slices differ in size or direction, lie at one
+            position, are missing or uneven; not finite, or constant.
+    """
+    planes: list[npt.NDArray[Any]] = []
+    slices: list[Slice] = []
+    series: set[str] = set()
+    for file in files:
+        label = f"{name}: {file.name}" if len(files) > 1 else name
+        check_present(file, label)
+        image = read_image(file, label, READER)
+        try:
+            header = _header(image, file)
+        except ValueError:
+            raise SubjectError(f"{label}: {_why_no_image(file)}") from None
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            raise SubjectError(f"{label}: is in colour; a scan has one value a voxel")
+        values = np.asarray(simpleitk().GetArrayFromImage(image))
+        values = values.reshape(-1, *values.shape[-2:])
+        if len(header.slices) != len(values):
+            raise SubjectError(f"{label}: does not say where its slices lie")
+        planes += _rescaled(values, header.slices)
+        slices += header.slices
+        series.add(header.series)
+    if len(series) > 1:
+        raise SubjectError(f"{name}: holds {len(series)} series; give each a folder of its own")
+    shapes = {plane.shape for plane in planes}
+    if len(shapes) > 1:
+        raise SubjectError(f"{name}: its slices have {len(shapes)} sizes; give each a series")
+    order, affine = stack(slices, name)
+    volume = np.stack([planes[i] for i in order]).T
+    return Image(checked(volume, name, constant), Grid(volume.shape, affine), True)
+
+
+def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
+    """The order of slices along their normal, and the affine of the volume they make.
+
+    Returns:
+        Indices into `slices`, and index to world, RAS in mm, for `(column, row, slice)`.
+
+    Raises:
+        SubjectError: one slice only, two at one position, one missing, or not evenly spaced.
+    """
+    if len(slices) < 2:
+        raise SubjectError(f"{name}: holds one slice; a volume has more")
+    rows, columns = _axes(slices[0], name)
+    spacing = np.array(slices[0].spacing)
+    for other in slices[1:]:
+        if not (
+            np.allclose(other.orientation, slices[0].orientation, atol=DIRECTION_TOLERANCE)
+            and np.allclose(other.spacing, spacing, rtol=DIRECTION_TOLERANCE)
+        ):
+            raise SubjectError(f"{name}: its slices differ in direction or in size of a voxel")
+    normal = np.cross(rows, columns)
+    positions = np.array([s.position for s in slices])
+    along = positions @ normal
+    order = np.argsort(along, kind="stable")
+    _check_gaps(np.diff(along[order]), name)
+    # A straight line through all positions: rounding errors of single ones even out.
+    number = np.arange(len(slices)) - (len(slices) - 1) / 2
+    step = number @ positions[order] / (number @ number)
+    start = positions.mean(axis=0) + number[0] * step
+    drift = positions[order] - (start + np.outer(np.arange(len(slices)), step))
+    axes = np.column_stack([rows * spacing[1], columns * spacing[0], step])
+    if np.abs(np.linalg.solve(axes, drift.T)).max() > MOST_DRIFT:
+        raise SubjectError(f"{name}: its slices are not evenly spaced along a line; resample them")
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes, start
+    affine[:2] *= -1  # DICOM's world is LPS
+    return order.tolist(), affine
+
+
+def _why_no_image(path: Path) -> str:
+    other = other_object(path)
+    if other:
+        return f"is {other}, not an image"
+    return "cannot be read: truncated, corrupt or not a DICOM image"
+
+
+def _check_gaps(gaps: Floats, name: str) -> None:
+    same = np.flatnonzero(gaps < SAME_POSITION)
+    if len(same):
+        raise SubjectError(
+            f"{name}: slices {same[0] + 1} and {same[0] + 2} of {len(gaps) + 1}, by position, lie "
+            "at one place: copies, or several volumes in one series; keep one"
+        )
+    usual = float(np.median(gaps))
+    wide = np.flatnonzero(gaps > MISSING * usual)
+    if len(wide):
+        first = wide[0]
+        raise SubjectError(
+            f"{name}: slices are missing: between slices {first + 1} and {first + 2} of "
+            f"{len(gaps) + 1}, by position, is a gap of {gaps[first]:.4g} mm, the others are "
+            f"{usual:.4g} mm apart; export the series again"
+        )
+
+
+def _axes(first: Slice, name: str) -> tuple[Floats, Floats]:
+    """Directions of rows and columns, made exactly perpendicular."""
+    rows, columns = np.reshape(first.orientation, (2, 3))
+    lengths = np.linalg.norm([rows, columns], axis=1)
+    if np.abs(lengths - 1).max() > DIRECTION_TOLERANCE or abs(rows @ columns) > DIRECTION_TOLERANCE:
+        raise SubjectError(f"{name}: the directions of its rows and columns are not perpendicular")
+    if min(first.spacing) <= 0:
+        raise SubjectError(f"{name}: its header gives no usable spacing")
+    rows = rows / lengths[0]
+    columns = columns - rows * (rows @ columns)
+    return rows, columns / np.linalg.norm(columns)
+
+
+def _rescaled(values: npt.NDArray[Any], slices: Sequence[Slice]) -> list[npt.NDArray[Any]]:
+    """Frames, each by its own slope and intercept; the library applied the first frame's to all."""
+    first = slices[0]
+    if all((s.slope, s.intercept) == (first.slope, first.intercept) for s in slices):
+        return list(values)
+    stored = (values - first.intercept) / first.slope
+    return [frame * s.slope + s.intercept for frame, s in zip(stored, slices, strict=True)]
+
+
+def _header(image: Any, path: Path) -> DicomHeader:
+    """What is used of the header that SimpleITK's reader or image holds."""
+
+    def told(tag: str) -> str:
+        return image.GetMetaData(tag).strip(" \0") if image.HasMetaDataKey(tag) else ""
+
+    columns, rows, frames = (*image.GetSize(), 1)[:3]
+    slices: tuple[Slice, ...] = ()
+    if frames > 1:
+        slices = _frames(path)
+    else:
+        position = _numbers(told("0020|0032"), 3)
+        orientation = _numbers(told("0020|0037"), 6)
+        spacing = _numbers(told("0028|0030"), 2)
+        if position and orientation and spacing:
+            slices = (Slice(position, orientation, spacing),)
+    return DicomHeader(
+        study=told("0020|000d"),
+        series=told("0020|000e"),
+        instance=told("0008|0018"),
+        description=told("0008|103e"),
+        modality=told("0008|0060").upper(),
+        image_type=tuple(told("0008|0008").upper().split("\\")),
+        size=(columns, rows, frames),
+        colours=int(told("0028|0002") or 1),
+        slices=slices,
+    )
+
+
+def _frames(path: Path) -> tuple[Slice, ...]:
+    """Each frame's own geometry and scale, or none if one of them does not tell."""
+    try:
+        shared, frames = functional_groups(path)
+    except ValueError:
+        return ()
+    slices = []
+    for frame in frames:
+        position = _numbers(_of_group(shared, frame, (0x0020, 0x9113), (0x0020, 0x0032)), 3)
+        orientation = _numbers(_of_group(shared, frame, (0x0020, 0x9116), (0x0020, 0x0037)), 6)
+        spacing = _numbers(_of_group(shared, frame, (0x0028, 0x9110), (0x0028, 0x0030)), 2)
+        slope = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1053)), 1)
+        intercept = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1052)), 1)
+        if not (position and orientation and spacing) or slope == (0.0,):
+            return ()
+        slices.append(
+            Slice(position, orientation, spacing, *(slope or (1.0,)), *(intercept or (0.0,)))
+        )
+    return tuple(slices)
+
+
+def _of_group(shared: Dataset, frame: Dataset, group: tuple[int, int], tag: tuple[int, int]) -> str:
+    """Text of an element in a functional group, a frame's own before what all share."""
+    for groups in (frame, shared):
+        items = groups.get(group)
+        if isinstance(items, list) and items and tag in items[0]:
+            return text(items[0][tag])
+    return ""
+
+
+def _numbers(told: str, count: int) -> tuple[float, ...]:
+    """So many finite numbers of a decimal string, or none."""
+    try:
+        numbers = tuple(float(part) for part in told.split("\\"))
+    except ValueError:
+        return ()
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else ()

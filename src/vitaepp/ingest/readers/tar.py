@@ -1,0 +1,96 @@
+"""Tar archives, whose headers may lie: read front to back, without ever holding much of them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, Any, cast
+
+#: Largest piece that is read at once; tar keeps long names in such pieces, one inside another.
+BLOCK = 1 << 18
+
+#: What may follow an archive's end; tar fills up with 10 KiB or so.
+MOST_PADDING = 1 << 24
+
+#: What reading a damaged archive may raise.
+BROKEN_TAR = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    ValueError,
+    RecursionError,
+)
+
+
+def tar_entries(archive: Path) -> Iterator[tuple[tarfile.TarInfo, BufferedIOBase | None]]:
+    """The entries of a tar archive, compressed or not, in its order.
+
+    Yields:
+        What an entry is, of a size that is not negative; and for a regular file its content, to be
+        read before the next entry.
+
+    Raises:
+        BROKEN_TAR: one of these, if it is damaged or cut off, maybe only at the end.
+    """
+    with _decompressed(archive) as stream:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                cast(Any, tar).members.clear()  # it would keep them all
+                if info.size < 0:
+                    raise EOFError
+                file = tar.extractfile(info) if info.isreg() else None
+                yield info, cast("BufferedIOBase | None", file)
+        # Without tar's mark at the end something is missing.
+        if stream.last != tarfile.NUL * tarfile.BLOCKSIZE:
+            raise EOFError
+        # To the end, where compressed files have their checksum.
+        for _ in range(MOST_PADDING // BLOCK):
+            if not stream.read(BLOCK):
+                return
+        raise EOFError
+
+
+@contextmanager
+def _decompressed(archive: Path) -> Iterator[_InPieces]:
+    openers: dict[bytes, Callable[[Path], Any]] = {
+        b"\x1f\x8b": gzip.open,
+        b"BZ": bz2.open,
+        b"\xfd7": lzma.open,
+    }
+    with open(archive, "rb") as file:
+        start = file.read(2)
+    opener = openers.get(start, _plain)
+    with opener(archive) as stream:
+        yield _InPieces(stream)
+
+
+def _plain(path: Path) -> Any:
+    return open(path, "rb")
+
+
+class _InPieces:
+    """A stream that gives nothing large at once, as a name in a tar may claim to be.
+
+    Attributes:
+        last: what was read last.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+        self.last = b""
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= BLOCK:
+            raise EOFError
+        self.last = self._stream.read(size)
+        return self.last
