@@ -130,12 +130,12 @@ class PrepareSettings(Section):
     size: PerAxisInt | None = Field(
         None,
         description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
-        "224 for image folders, their own size for arrays.",
+        "224 for image folders, less where the images are smaller; their own size for arrays.",
     )
     spacing: PerAxisFloat | None = Field(
         None,
-        description="Voxel size in mm. Unset: 1 mm for scans; images without a physical "
-        "spacing are scaled as a whole to fit into the size.",
+        description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
+        "without a physical spacing are scaled as a whole to fit into the size.",
     )
     modalities: Names | None = Field(
         None, description="Channels, in order. Unset: those that the layout finds."

@@ -55,7 +55,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         there = sum(file.stat().st_size for file in files_of(item))
         nifti = reader == "NiftiImageIO"
         image = _nifti(path, name, there) if nifti else read_image(path, name, reader, there)
-        values, affine = _values(image, name), _affine(image)
+        values, affine = _values(image, name), affine_of(image)
     if header is not None and header.analyze:
         affine = analyze_affine(path)
     if values.dtype.kind not in "biuf":
@@ -108,7 +108,7 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
     return np.asarray(simpleitk().GetArrayFromImage(image)).T
 
 
-def _affine(image: Any) -> Floats:
+def affine_of(image: Any) -> Floats:
     """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
     ndim = image.GetDimension()
     with np.errstate(over="ignore"):  # whoever asks checks that it is finite
