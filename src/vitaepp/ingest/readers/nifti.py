@@ -165,8 +165,9 @@ def analyze_affine(path: Path) -> Floats:
     (transverse, unflipped) says; the origin is SPM's where the header has one, else the middle.
     """
     spm = import_module("nibabel.spm99analyze")
-    with open(path, "rb") as file:
-        return np.asarray(spm.Spm99AnalyzeHeader.from_fileobj(file).get_origin_affine(), float)
+    with _opened(path) as file:
+        header = spm.Spm99AnalyzeHeader.from_fileobj(file, check=False)
+    return np.asarray(header.get_origin_affine(), float)
 
 
 def read_header(file: Any) -> NiftiHeader | None:

@@ -13,7 +13,8 @@ from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.dicom import read_series
-from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
+from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import (
     analyze_affine,
     check_nifti,
@@ -45,10 +46,12 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     reader = SCAN_READERS.get(suffix, "")
+    if reader == "MetaImageIO":
+        check_meta(path, name)
     header = header_of(path) if reader == "NiftiImageIO" else None
     if header is not None and header.is_nifti2:
         check_nifti(path, name)
-        values, affine = read_nifti2(path)
+        values, affine = _nifti2(path, name)
     else:
         there = sum(file.stat().st_size for file in files_of(item))
         nifti = reader == "NiftiImageIO"
@@ -76,6 +79,14 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     return Image(checked(values, name, constant), Grid(values.shape, affine), True)
+
+
+def _nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
+    try:
+        with quiet():  # nibabel, too, tells of what it finds in a header
+            return read_nifti2(path)
+    except Exception:  # a damaged header may raise anything
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not an image") from None
 
 
 def _nifti(path: Path, name: str, there: int) -> Any:
