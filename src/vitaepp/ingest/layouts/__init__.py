@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vitaepp.errors import SourceError
-from vitaepp.ingest.items import files_of
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.items import Item, files_of, own_files
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
@@ -96,12 +96,19 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
     known = {source.path / file for file in source.files}
     for subject in cohort.subjects:
         for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
-            for file in files_of(item):
+            for file in _files(item):
                 if file not in known and file.exists():
                     raise SourceError(
                         f"{source.path}: {subject.subject} has a file that is not in this folder; "
                         "copy it there, or list it in a manifest"
                     )
+
+
+def _files(item: Item) -> tuple[Path, ...]:
+    try:
+        return files_of(item)
+    except SubjectError:  # a header that names its voxels oddly; it is told when its turn comes
+        return own_files(item)
 
 
 def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
