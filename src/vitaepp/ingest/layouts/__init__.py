@@ -85,7 +85,7 @@ def recognise(
             ".nii.gz or .npz"
         )
     wanted = "; ".join(what for what, _ in LAYOUTS)
-    left_out = "".join(f"; {name}: {reason}" for name, reason in described.left_out[:3])
+    left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 
 
@@ -120,4 +120,10 @@ def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
                 "in a manifest"
             )
     if not cohort.subjects:
-        raise SourceError(f"{path}: holds no subject")
+        raise SourceError(f"{path}: holds no subject{_reasons(cohort.left_out)}")
+
+
+def _reasons(left_out: Sequence[tuple[str, str]]) -> str:
+    """Why some things are left out, to end a message with."""
+    more = "; …" if len(left_out) > 3 else ""
+    return "".join(f"; {name}: {reason}" for name, reason in left_out[:3]) + more
