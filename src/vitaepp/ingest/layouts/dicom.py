@@ -4,7 +4,8 @@ A source of one study is one subject; else each folder at the top is a subject, 
 several studies, each study's folder is. A series becomes a modality by its description
 (`series.tsv`); of several for one modality the one with most slices is taken, then the one of the
 smallest pixels, then the first by path. Whatever is left out is listed, by the names of folders and
-files alone: descriptions are free text.
+files alone: descriptions are free text. A source without volumes but of X-rays is one of pictures,
+each a subject.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.items import SeriesItem
 from vitaepp.ingest.layouts.cohort import (
+    SINGLE,
     Cohort,
     Source,
     SubjectFiles,
@@ -46,6 +48,9 @@ OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
 
 #: Names that say DICOM, whatever a file begins with.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+#: DICOM's Modality of X-rays, which are pictures: they do not lie in space.
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
 
 #: Directions of slices of one volume differ by less than this, their voxels by less of their size.
 ALIKE = 1e-3
@@ -80,13 +85,23 @@ class _Series:
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
-    """Series of DICOM files, by subject and modality."""
+    """Series of DICOM files, by subject and modality; or X-rays, each a subject.
+
+    A folder with more scans in other formats than series is left to other layouts.
+    """
     files = [f for f in source.files if _may_be_dicom(source.path / f)]
     if not any(is_dicom(source.path / f) for f in files):
         return None
     left: list[LeftOut] = []
-    headers, damaged = _headers(source, files, left)
-    series = _with_damaged(source, _volumes(headers, left), damaged, left)
+    pictures: list[PurePosixPath] = []
+    headers, damaged = _headers(source, files, left, pictures)
+    volumes = _volumes(headers, left)
+    if len(source.ending_in(SCAN_SUFFIXES)) > len(volumes):
+        return None
+    if pictures and not volumes:
+        return _pictures_cohort(source, [*pictures, *damaged], left)
+    left += [(str(f), "a 2D image; a volume has more slices") for f in pictures]
+    series = _with_damaged(source, volumes, damaged, left)
     rules = series_rules(source.series)
     subjects = []
     for subject, group in _subjects(source, series, left):
@@ -117,6 +132,18 @@ def dicom_cohort(source: Source) -> Cohort | None:
     )
 
 
+def _pictures_cohort(
+    source: Source, files: Iterable[PurePosixPath], left: Iterable[LeftOut]
+) -> Cohort:
+    subjects = []
+    for file in sorted(files):
+        subject = str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES))
+        split = split_of(file)
+        subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
+    root = source.path.absolute()
+    return Cohort("2D DICOM images", "pictures", root, tuple(subjects), left_out=tuple(left))
+
+
 def series_item(path: Path) -> SeriesItem | None:
     """The DICOM files right in a folder, or a DICOM file, as one series; None if there are none."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -131,11 +158,14 @@ def _may_be_dicom(file: Path) -> bool:
 
 
 def _headers(
-    source: Source, files: Iterable[PurePosixPath], left: list[LeftOut]
+    source: Source,
+    files: Iterable[PurePosixPath],
+    left: list[LeftOut],
+    pictures: list[PurePosixPath],
 ) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
     """Headers of the files that can be part of a volume, and the files that are damaged.
 
-    Others are left out, with why.
+    X-rays are put among the pictures. Others are left out, with why.
     """
     headers: dict[PurePosixPath, DicomHeader] = {}
     damaged: list[PurePosixPath] = []
@@ -153,6 +183,8 @@ def _headers(
         image = (header.study, header.series, header.instance, header.slices)
         if header.slices and header.instance and image in known:
             left.append((str(file), "the same image as an earlier file"))
+        elif header.modality in PROJECTIONS and header.size[2] == 1:
+            pictures.append(file)
         elif "LOCALIZER" in header.image_type:
             left.append((str(file), "a localizer"))
         elif header.colours > 1:
