@@ -42,6 +42,7 @@ from vitaepp.ingest.readers import (
     series_uid,
     suffix_of,
 )
+from vitaepp.progress import track
 
 #: Files of these types are not looked into; DICOM often has no suffix, or digits as one.
 OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
@@ -54,6 +55,9 @@ PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
 
 #: Directions of slices of one volume differ by less than this, their voxels by less of their size.
 ALIKE = 1e-3
+
+#: Files whose headers take so long, about a millisecond each, that progress is shown.
+MANY = 3000
 
 LeftOut = tuple[str, str]
 
@@ -159,7 +163,7 @@ def _may_be_dicom(file: Path) -> bool:
 
 def _headers(
     source: Source,
-    files: Iterable[PurePosixPath],
+    files: Sequence[PurePosixPath],
     left: list[LeftOut],
     pictures: list[PurePosixPath],
 ) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
@@ -170,7 +174,9 @@ def _headers(
     headers: dict[PurePosixPath, DicomHeader] = {}
     damaged: list[PurePosixPath] = []
     known = set()
-    for file in files:
+    for file in (
+        track(files, "reading headers", len(files), "files") if len(files) > MANY else files
+    ):
         try:
             header = read_dicom_header(source.path / file, "")
         except SubjectError:
