@@ -18,7 +18,7 @@ from vitaepp.ingest.geometry import Grid, crop_grid, resample
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import read_series
+from vitaepp.ingest.readers import read_series, series_grid
 from vitaepp.store import Store
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
@@ -50,6 +50,7 @@ def test_a_series_is_what_simpleitk_makes_of_it(tmp_path):
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
     theirs = reader.Execute()
     assert np.array_equal(image.values, sitk.GetArrayFromImage(theirs).T)
+    assert np.array_equal(series_grid(files, "x").affine, image.grid.affine)
     index = np.random.default_rng(0).uniform(0, np.array(image.grid.size) - 1, (50, 3))
     points = [theirs.TransformContinuousIndexToPhysicalPoint(i) for i in index.tolist()]
     np.testing.assert_allclose(image.grid.to_world(index), points @ LPS, atol=1e-4)

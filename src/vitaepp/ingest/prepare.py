@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.preview import Preview, preview
+from vitaepp.ingest.proposal import propose_grid
 from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
@@ -31,6 +33,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BATCH = {"scans": 1, "pictures": 32, "arrays": 8}
 
 
+#: Stands for a store that has no name yet.
+STORE_TO_BE = Path(os.devnull)
+
+
 @dataclass(frozen=True)
 class PrepareResult:
     """What a call of `prepare` did.
@@ -40,17 +46,19 @@ class PrepareResult:
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
+        preview: what a dry run found; None where the store was made.
     """
 
     store: Path
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
+    preview: Preview | None = None
 
 
 def prepare(
     source: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    store: str | os.PathLike[str] | None = None,
     *,
     size: int | Sequence[int] | str | None = None,
     spacing: int | float | Sequence[int | float] | str | None = None,
@@ -65,6 +73,7 @@ def prepare(
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
@@ -79,11 +88,12 @@ def prepare(
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
             or `.npz` with MedMNIST's keys.
-        store: folder to make or to add to.
+        store: folder to make or to add to; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
-            their own size for arrays.
+            less along axes where the images are smaller; their own size for arrays.
         spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
-            scans, none for others.
+            scans, unless theirs is far from it; none for others. A store that was begun keeps its
+            size and spacing where they are unset.
         modalities: channels in order; for pictures `grey` or `rgb`. Unset: what is found.
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
@@ -98,15 +108,19 @@ def prepare(
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
+        dry_run: look only, at the headers and a few images, and write nothing.
 
     Returns:
-        Counts, and the subjects that failed.
+        Counts, and the subjects that failed; of a dry run, what it found.
 
     Raises:
         RecipeError: a setting that is not valid or does not fit this source.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
     """
+    if store is None and not dry_run:
+        raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
+    store = STORE_TO_BE if store is None else store
     given = {
         "size": size,
         "spacing": spacing,
@@ -123,7 +137,7 @@ def prepare(
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
     with opened(source, asked) as place:
-        return _prepare(source, place, store, asked, labels, workers)
+        return _prepare(source, place, store, asked, labels, workers, dry_run)
 
 
 def _prepare(
@@ -133,13 +147,10 @@ def _prepare(
     asked: PrepareSettings,
     labels: str | os.PathLike[str] | None,
     workers: int | None,
+    dry_run: bool,
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities, asked.series)
-    if cohort.left_out:
-        name, reason = cohort.left_out[0]
-        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
-        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
@@ -157,6 +168,16 @@ def _prepare(
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table["subject"] = [subject.subject for subject in cohort.subjects]
+    plan, choices = propose_grid(plan, cohort, asked)
+    if dry_run:
+        found = preview(cohort, table, plan, choices, workers)
+        return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name}: {reason}{more}")
+    for choice in choices:
+        say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
 
     prepared = skipped = 0
