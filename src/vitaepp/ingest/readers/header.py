@@ -10,7 +10,7 @@ import numpy as np
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.items import Item, SeriesItem, VolumeItem
 from vitaepp.ingest.readers.dicom import series_grid
-from vitaepp.ingest.readers.image import check_present, quiet
+from vitaepp.ingest.readers.image import affine_of, check_present, quiet
 from vitaepp.ingest.readers.nifti import header_of
 
 
@@ -54,12 +54,7 @@ def read_header(item: Item, name: str, *, ndim: int) -> Grid | None:
         return None
     if ndim == 2:
         return Grid.of_indices(size[::-1])
-    dimension = reader.GetDimension()
-    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
-    affine[:3, 3] = reader.GetOrigin()[:3]
-    affine[:2] *= -1  # SimpleITK's world is LPS
+    affine = affine_of(reader)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         return None
     return Grid(size, affine)
