@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,28 +45,23 @@ def by(values: Iterable[Any]) -> str:
     return "×".join(f"{v:.4g}" for v in values)
 
 
-def as_setting(choice: Choice) -> str:
-    """A choice as `name=value`, as a recipe reads it.
-
-    >>> as_setting(Choice("trainer.precision", "32", ""))
-    "trainer.precision='32'"
-    """
-    return f"{choice.name}={_flow(choice.value)}"
-
-
 def _flow(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
     return text.removesuffix("...\n").strip()
 
 
-def as_values(choices: Sequence[Choice]) -> dict[str, Any]:
+def as_values(choices: Sequence[Choice], onto: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The chosen settings, nested as in a recipe.
+
+    Args:
+        choices: settings.
+        onto: a recipe's values that they replace or add to.
 
     >>> as_values([Choice("optim.epochs", 3, ""), Choice("seed", 0, "")])
     {'optim': {'epochs': 3}, 'seed': 0}
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = deepcopy(dict(onto or {}))
     for choice in choices:
         *sections, name = choice.name.split(".")
         place = values

@@ -1,7 +1,8 @@
 """The command line: each verb calls one function of the library, and holds no logic.
 
 Exit status 0 is done; 1 is done, but some subjects failed; 2 is refused, with one line that says
-what is wrong and what would be right.
+what is wrong and what would be right; 75 is a training that a signal stopped, all saved, which the
+same command with --resume goes on with.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Annotated
 
 import typer
 
-from vitaepp.errors import VitaeppError, one_line
+from vitaepp.errors import Stopped, VitaeppError, one_line
+
+#: Exit status of a training that was stopped and can go on: "try again" (EX_TEMPFAIL).
+STOPPED = 75
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
@@ -100,6 +104,16 @@ def prepare(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="A modality's window: ct=lung or ct=CENTRE,WIDTH; may be repeated."),
+    ] = None,
+    statistics: Annotated[
+        str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
+    ] = None,
     archive_gib: Annotated[
         float | None, typer.Option(help="What an archive may hold when extracted, in GiB.")
     ] = None,
@@ -138,6 +152,9 @@ def prepare(
         labels=labels,
         dtype=dtype,
         classes=classes,
+        clip=clip,
+        window=window,
+        statistics=statistics,
         archive_gib=archive_gib,
         archive_files=archive_files,
         series=series,
@@ -201,17 +218,18 @@ def pretrain(
     """Train an encoder on a store, without labels."""
     from vitaepp.runfolder import read_subjects
     from vitaepp.training.pretrain import pretrain as run_pretrain
+    from vitaepp.training.processes import is_first_process
 
-    print(
-        run_pretrain(
-            store,
-            run,
-            recipe=recipe,
-            settings=settings or (),
-            resume=resume,
-            subjects=None if subjects is None else read_subjects(subjects),
-        )
+    trained = run_pretrain(
+        store,
+        run,
+        recipe=recipe,
+        settings=settings or (),
+        resume=resume,
+        subjects=None if subjects is None else read_subjects(subjects),
     )
+    if is_first_process():
+        print(trained)
 
 
 @app.command()
@@ -378,6 +396,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
         status = 130
+    except Stopped as stopped:
+        _complain(one_line(stopped))
+        status = STOPPED
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -17,7 +17,7 @@ from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning import Plan, arrays_of
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.readers import to_grey
-from vitaepp.ingest.subject import grid_of, image_of
+from vitaepp.ingest.subject import failure_of, grid_of, image_of
 from vitaepp.progress import track
 from vitaepp.store import Failure
 
@@ -157,7 +157,7 @@ def _look(plan: Plan, look: _Look) -> _Seen:
             if look.voxels:
                 ranges[modality] = _range(to_grey(image_of(plan, item)))
         except SubjectError as error:
-            failures.append(Failure(subject.subject, one_line(error)))
+            failures.append(failure_of(plan, subject, error))
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))

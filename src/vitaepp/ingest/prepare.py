@@ -66,6 +66,9 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    clip: Sequence[int | float] | str | None = None,
+    window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
+    statistics: str | None = None,
     archive_gib: int | float | None = None,
     archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
@@ -79,9 +82,12 @@ def prepare(
 
     Scans are put on a grid of RAS axes with the given spacing by one linear interpolation from
     their native grid, cropped around the centre; where the crop leaves the volume it is filled
-    with background, the volume's minimum. The minimum and maximum of each whole modality become 0
-    and 255. Pictures and bare arrays without a spacing are scaled as a whole to fit into the size;
-    with one, in pixels, they are cropped like scans. 8-bit pictures keep their values.
+    with background, what becomes 0. The minimum and maximum of each whole modality become 0 and
+    255, unless `clip`, `window` or `statistics` say otherwise. Pictures and bare arrays without a
+    spacing are scaled as a whole to fit into the size; with one, in pixels, they are cropped like
+    scans. 8-bit pictures keep their values.
+
+    A modality that a subject lacks is zero, and marked so in the store's table.
 
     Run again, it prepares what is new or changed, and what failed before.
 
@@ -100,6 +106,12 @@ def prepare(
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
+            Unset: minimum and maximum.
+        window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
+            and width in the scan's own unit) or `["ct=lung"]`.
+        statistics: `foreground` takes percentiles and range over the foreground. Unset: over the
+            whole image.
         archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
         archive_files: how many files it may hold. Unset: a million.
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
@@ -128,6 +140,9 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "clip": clip,
+        "window": window,
+        "statistics": statistics,
         "archive_gib": archive_gib,
         "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
@@ -179,6 +194,9 @@ def _prepare(
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if lacking := cohort.lacking(plan.files):
+        counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
+        say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
 
     prepared = skipped = 0
     failures: list[Failure] = []

@@ -158,9 +158,10 @@ def _ranges(vectors: Sequence[tuple[Any, ...]]) -> str:
     return f"{by(low)} to {by(high)}, median {by(np.median(values, axis=0))}"
 
 
-def _bytes(count: float) -> str:
+def _bytes(count: int) -> str:
+    told = count / 1000
     for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-    return f"{count / 1000:.3g} TB"
+        if told < 1000:
+            return f"{told:.3g} {unit}"
+        told /= 1000
+    return f"{told:.3g} TB"

@@ -16,11 +16,16 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from vitaepp.draws import Draws
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe import Recipe
+from vitaepp.training.sharding import recompute_blocks
 
 #: Images of the batch that is traced; the contrastive baselines need two.
 TRACED = 2
@@ -66,9 +71,11 @@ def step_footprint(
     recipe = recipe.changed(
         loss={"perceptual": recipe.loss.perceptual.model_dump() | {"weights": "random"}}
     )
-    alive, flops = _Alive(), FlopCounterMode(display=False)
+    alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with FakeTensorMode(), alive:
         method = build_method(recipe, channels, image_size)
+        if recipe.trainer.activation_checkpointing:
+            recompute_blocks(method)
         weights = alive.now
         trained = _drop_gradients(method)
         with flops:
@@ -81,6 +88,21 @@ def step_footprint(
         per_image=(alive.peak - weights) // TRACED,
         flops=flops.get_total_flops() / TRACED,
     )
+
+
+def _cpu_attention() -> dict[Any, Any]:
+    """How to count fused attention on a CPU, which torch's counter knows on GPUs only."""
+    ops = torch.ops.aten
+    return {
+        ops._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
+            sdpa_flop_count(query, key, value)
+        ),
+        ops._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
+                gradient, query, key, value
+            )
+        ),
+    }
 
 
 def _drop_gradients(method: Method) -> int:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitaepp.choices import Choice, as_setting, as_yaml
+from vitaepp.choices import Choice, as_values, as_yaml
 from vitaepp.files import write_text
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.preview import Preview
@@ -33,7 +33,7 @@ class Proposal:
 
     def recipe(self) -> Recipe:
         """The recipe, complete."""
-        return Recipe.load(settings=[as_setting(choice) for choice in self.choices])
+        return Recipe.parse(as_values(self.choices))
 
     def to_yaml(self) -> str:
         """The chosen settings as a recipe file, with reasons as comments."""

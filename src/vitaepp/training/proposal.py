@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.choices import Choice, as_setting, by
+from vitaepp.choices import Choice, as_values, by
 from vitaepp.recipe import Recipe, per_axis
 from vitaepp.store import StoreInfo
 from vitaepp.training.footprint import Footprint, step_footprint
@@ -92,7 +92,7 @@ def proposed_recipe(
     recipe = Recipe.load(settings=settings)
     given = {setting.partition("=")[0].strip() for setting in settings}
     choices = propose_training(images, machine, recipe, given)
-    return recipe.with_settings([as_setting(choice) for choice in choices]), choices
+    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
 
 
 def propose_training(
@@ -220,7 +220,7 @@ def _model_and_schedule(
     if "optim.epochs" not in given:
         why = "the paper's"
         if fit.epochs < optim.epochs:
-            why = f"{optim.epochs} would take {_time(fit.seconds or 0)}, {_assumed(machine)}"
+            why = f"{optim.epochs} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
         elif fit.seconds is not None:
             why += f"; {_time(fit.seconds)}, {_assumed(machine)}"
         choices.append(Choice("optim.epochs", fit.epochs, why))
@@ -310,7 +310,7 @@ def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:
     name = fit.recipe.model.size
     if not fit.enough_memory:
         return f"{name} needs {_gib(fit)} for a step, too much for {machine}"
-    return f"{name} would take {_time(fit.seconds or 0)}, {_assumed(machine)}"
+    return f"{name} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
 
 
 def _batch_choices(

@@ -13,7 +13,7 @@ from vitaepp.ingest.readers.dicom import (
     series_grid,
 )
 from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
-from vitaepp.ingest.readers.header import read_header
+from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
@@ -34,7 +34,7 @@ __all__ = [
     "other_object",
     "read_array",
     "read_dicom_header",
-    "read_header",
+    "read_grid",
     "read_picture",
     "read_scan",
     "read_series",

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from vitaepp.ingest.geometry import Grid, simpleitk
-from vitaepp.ingest.items import Item, SeriesItem, VolumeItem
+from vitaepp.ingest.items import Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.dicom import series_grid
-from vitaepp.ingest.readers.image import affine_of, check_present, quiet
+from vitaepp.ingest.readers.image import check_present, quiet
 from vitaepp.ingest.readers.nifti import header_of
+from vitaepp.ingest.readers.scans import affine_of
+from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
 
-def read_header(item: Item, name: str, *, ndim: int) -> Grid | None:
+def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     """The grid that a file's header tells, in the file's own order of axes.
 
     Args:
@@ -24,7 +26,8 @@ def read_header(item: Item, name: str, *, ndim: int) -> Grid | None:
 
     Returns:
         The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None where the
-        header alone does not tell; whoever reads the voxels then knows, or knows why not.
+        header alone does not tell (NIfTI-2, Analyze, `.npy`, a damaged file): whoever reads the
+        voxels then knows, or knows why not.
 
     Raises:
         SubjectError: no such file, or an empty one; or a DICOM series that makes no volume.
@@ -34,18 +37,24 @@ def read_header(item: Item, name: str, *, ndim: int) -> Grid | None:
     if not isinstance(item, Path | VolumeItem):
         return None
     path = item if isinstance(item, Path) else item.file
-    check_present(path, name)
-    nifti = header_of(path) if path.suffix.lower() == ".hdr" else None
-    if nifti is not None and nifti.analyze:
-        return None  # SimpleITK takes its axes for other ones
-    reader = simpleitk().ImageFileReader()
+    for file in files_of(item):
+        check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
+    reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "") if ndim == 3 else ""
+    if path.suffix.lower() == ".npy":
+        return None
+    if reader == "NiftiImageIO":
+        nifti = header_of(path)
+        if nifti is None or nifti.is_nifti2 or nifti.analyze:
+            return None
+    header = simpleitk().ImageFileReader()
     try:
         with quiet():
-            reader.SetFileName(os.fspath(path))
-            reader.ReadImageInformation()
+            header.SetFileName(os.fspath(path))
+            header.SetImageIO(reader)
+            header.ReadImageInformation()
     except RuntimeError:
         return None
-    size = tuple(reader.GetSize())
+    size = tuple(header.GetSize())
     if isinstance(item, VolumeItem):
         size = size[:3]
     while len(size) > ndim and size[-1] == 1:
@@ -54,7 +63,7 @@ def read_header(item: Item, name: str, *, ndim: int) -> Grid | None:
         return None
     if ndim == 2:
         return Grid.of_indices(size[::-1])
-    affine = affine_of(reader)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
-        return None
-    return Grid(size, affine)
+    affine = affine_of(header)
+    with np.errstate(over="ignore"):
+        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
+    return Grid(size, affine) if usable else None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
@@ -136,19 +136,6 @@ def read_image(path: Path, name: str, reader: str = "", there: int | None = None
     if any(mended in said for mended in MENDED):
         raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
     return image
-
-
-def affine_of(image: Any) -> Floats:
-    """Index to world of the first three axes of SimpleITK's image or reader; RAS, in mm."""
-    ndim = image.GetDimension()
-    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
-        linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
-    affine = np.eye(4)
-    space = min(ndim, 3)
-    affine[:space, :space] = linear[:space, :space]
-    affine[:space, 3] = image.GetOrigin()[:space]
-    affine[:2] *= -1  # SimpleITK's world is LPS
-    return affine
 
 
 @contextmanager

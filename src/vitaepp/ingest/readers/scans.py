@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
-from vitaepp.ingest.readers.image import Image, affine_of, check_present, checked, read_image
+from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.nifti import (
     analyze_affine,
     check_nifti,
@@ -106,6 +106,19 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
             f"{name}: has {image.GetNumberOfComponentsPerPixel()} values a voxel; a scan has one"
         )
     return np.asarray(simpleitk().GetArrayFromImage(image)).T
+
+
+def affine_of(image: Any) -> Floats:
+    """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
+    ndim = image.GetDimension()
+    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
+        linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
+    affine = np.eye(4)
+    space = min(ndim, 3)
+    affine[:space, :space] = linear[:space, :space]
+    affine[:space, 3] = image.GetOrigin()[:space]
+    affine[:2] *= -1  # SimpleITK's world is LPS
+    return affine
 
 
 def _shape(values: npt.NDArray[Any]) -> str:
