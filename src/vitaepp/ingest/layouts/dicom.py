@@ -213,17 +213,22 @@ def _with_damaged(
 
     Where the header is damaged, too, that is every series of the folder.
     """
+    in_folder: dict[PurePosixPath, set[int]] = defaultdict(set)
+    of_uid: dict[str, set[int]] = defaultdict(set)
+    for i, one in enumerate(series):
+        of_uid[one.header.series].add(i)
+        for file in one.files:
+            in_folder[file.parent].add(i)
+    added: dict[int, list[PurePosixPath]] = defaultdict(list)
     for file in damaged:
         uid = series_uid(source.path / file)
-        here = [s for s in series if file.parent in {f.parent for f in s.files}]
-        its = [s for s in here if s.header.series == uid] or [
-            s for s in series if uid and s.header.series == uid
-        ]
-        owners = {id(s) for s in (its if uid else here)}
+        here, its = in_folder.get(file.parent, set()), of_uid.get(uid, set())
+        owners = (here & its or its) if uid else here
         if not owners:
             left.append((str(file), "truncated, corrupt or not a DICOM image"))
-        series = [replace(s, files=(*s.files, file)) if id(s) in owners else s for s in series]
-    return series
+        for i in owners:
+            added[i].append(file)
+    return [replace(s, files=(*s.files, *added[i])) for i, s in enumerate(series)]
 
 
 def _volumes(headers: dict[PurePosixPath, DicomHeader], left: list[LeftOut]) -> list[_Series]:
@@ -266,15 +271,13 @@ def _subjects(
 ) -> list[tuple[str, list[_Series]]]:
     """Subjects, in the order of their names, and the series of each."""
     studies = {s.header.study for s in series}
-    tops = {s.files[0].parts[0] if len(s.files[0].parts) > 1 else "" for s in series}
+    tops: dict[str, list[_Series]] = defaultdict(list)
+    for one in series:
+        tops[one.files[0].parts[0] if len(one.files[0].parts) > 1 else ""].append(one)
     deep = all(len(f.parts) > 2 for s in series for f in s.files)
     if len(studies) == 1 and "" not in studies and not (len(tops) == 1 and deep):
         return [(source.path.absolute().name, list(series))]
-    found: list[tuple[str, list[_Series]]] = []
-    for top in sorted(tops):
-        inside = [s for s in series if (top in s.files[0].parts[:-1]) or not top]
-        found += _of_studies(top, inside, left)
-    return found
+    return [named for top in sorted(tops) for named in _of_studies(top, tops[top], left)]
 
 
 def _of_studies(
