@@ -185,13 +185,18 @@ def _prepare(
         if asked.secret is not None:
             without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
         say_missing(Path(labels).name, without, len(table))
-    plan, choices = propose_grid(plan_of(cohort, asked, Path(store)), cohort, asked)
+    plan = plan_of(cohort, asked, Path(store))
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table = pseudonymized_table(table, plan.secret)
+    plan, choices = propose_grid(plan, cohort, asked)
     if dry_run:
         found = preview(cohort, table, plan, choices, workers)
         return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name}: {reason}{more}")
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
