@@ -80,7 +80,10 @@ def prepare(
         Path,
         typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, or .npz."),
     ],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store to make.")],
+    store: Annotated[
+        Path | None,
+        typer.Argument(metavar="STORE", help="Folder of the store to make.", show_default=False),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
     ] = None,
@@ -92,14 +95,6 @@ def prepare(
     ] = None,
     center: Annotated[
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
@@ -125,15 +120,28 @@ def prepare(
         Path | None,
         typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+    ] = False,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
     from vitaepp.recipe import Recipe
 
+    if store is None and not dry_run:
+        raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
     result = run_prepare(
         source,
         store,
@@ -141,9 +149,6 @@ def prepare(
         spacing=spacing,
         modalities=modalities,
         center=center,
-        labels=labels,
-        dtype=dtype,
-        classes=classes,
         clip=clip,
         window=window,
         statistics=statistics,
@@ -151,14 +156,37 @@ def prepare(
         archive_files=archive_files,
         series=series,
         secret=secret,
+        labels=labels,
+        dtype=dtype,
+        classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
+        dry_run=dry_run,
     )
+    if result.preview is not None:
+        print(result.preview)
+        return
     done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
     failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"
     print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Recipe file to write.")] = None,
+) -> None:
+    """Propose a recipe for scans or a store on this machine, with reasons."""
+    from vitaepp.training.plan import plan as run_plan
+
+    proposal = run_plan(source, out)
+    if proposal.preview is not None:
+        print(proposal.preview, end="\n\n")
+    print(out if out is not None else proposal.to_yaml())
 
 
 @app.command()

@@ -130,12 +130,12 @@ class PrepareSettings(Section):
     size: PerAxisInt | None = Field(
         None,
         description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
-        "224 for image folders, their own size for arrays.",
+        "224 for image folders, less where the images are smaller; their own size for arrays.",
     )
     spacing: PerAxisFloat | None = Field(
         None,
-        description="Voxel size in mm. Unset: 1 mm for scans; images without a physical "
-        "spacing are scaled as a whole to fit into the size.",
+        description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
+        "without a physical spacing are scaled as a whole to fit into the size.",
     )
     modalities: Names | None = Field(
         None, description="Channels, in order. Unset: those that the layout finds."
@@ -144,14 +144,6 @@ class PrepareSettings(Section):
         None,
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
-    )
-    dtype: Literal["float16", "uint8"] = Field(
-        "float16", description="How intensities in [0, 255] are stored."
-    )
-    classes: int | None = Field(
-        None,
-        ge=1,
-        description="Only the first so many classes, in the source's own order. Unset: all.",
     )
     clip: Percentiles | None = Field(
         None,
@@ -187,6 +179,14 @@ class PrepareSettings(Section):
         None,
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
         "a hash that only it tells. Unset: by their own names.",
+    )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many classes, in the source's own order. Unset: all.",
     )
 
 

@@ -221,9 +221,9 @@ class Store:
             absent = f"missing in {lacking} of {n}" if lacking else ""
             lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
         if self.table["split"].any():
-            lines.append(("split", _counts(self.table["split"].replace("", None))))
+            lines.append(("split", column_counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
-            lines.append((f"label {name}", _counts(self.table[name])))
+            lines.append((f"label {name}", column_counts(self.table[name])))
         failures = self.path / "failures.csv"
         if failures.is_file():
             failed = pd.read_csv(failures, dtype=str)
@@ -487,7 +487,7 @@ def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.infer_objects()
 
 
-def _counts(column: pd.Series[Any], most: int = 8) -> str:
+def column_counts(column: pd.Series[Any], most: int = 8) -> str:
     """Values of a column with their counts, or its range where it is a measurement."""
     known = column.dropna()
     missing = f", {len(column) - len(known)} missing" if len(known) < len(column) else ""
@@ -527,6 +527,15 @@ def _read_info(path: Path) -> StoreInfo:
         return StoreInfo(**_with_tuples(values))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(f"{file}: damaged or not ours; prepare the store again") from None
+
+
+def stored_info(path: str | os.PathLike[str]) -> StoreInfo | None:
+    """What a store that was begun holds, or None where there is none.
+
+    Raises:
+        StoreError: its store.json is damaged.
+    """
+    return _read_info(Path(path)) if (Path(path) / "store.json").is_file() else None
 
 
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:

@@ -13,18 +13,22 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
+from vitaepp.ingest.items import own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.preview import Preview, preview
+from vitaepp.ingest.proposal import propose_grid
 from vitaepp.ingest.pseudonyms import (
     pseudonym,
     pseudonymized,
     pseudonymized_table,
     read_secret,
 )
+from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -33,8 +37,15 @@ from vitaepp.store import Failure, StoreWriter
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+#: Formats that are checked so well before the image library sees them that none has crashed it.
+STURDY = (".nii", ".nii.gz", ".npy", ".npz")
+
 #: Tasks that travel to a process together: scans take seconds, pictures milliseconds.
 BATCH = {"scans": 1, "pictures": 32, "arrays": 8}
+
+
+#: Stands for a store that has no name yet.
+STORE_TO_BE = Path(os.devnull)
 
 
 @dataclass(frozen=True)
@@ -46,24 +57,24 @@ class PrepareResult:
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
+        preview: what a dry run found; None where the store was made.
     """
 
     store: Path
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
+    preview: Preview | None = None
 
 
 def prepare(
     source: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    store: str | os.PathLike[str] | None = None,
     *,
     size: int | Sequence[int] | str | None = None,
     spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
     center: str | None = None,
-    dtype: str | None = None,
-    classes: int | None = None,
     clip: Sequence[int | float] | str | None = None,
     window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
     statistics: str | None = None,
@@ -71,9 +82,12 @@ def prepare(
     archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
     secret: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
+    classes: int | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
@@ -91,17 +105,16 @@ def prepare(
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
             or `.npz` with MedMNIST's keys.
-        store: folder to make or to add to.
+        store: folder to make or to add to; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
-            their own size for arrays.
+            less along axes where the images are smaller; their own size for arrays.
         spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
-            scans, none for others.
+            scans, unless theirs is far from it; none for others. A store that was begun keeps its
+            size and spacing where they are unset.
         modalities: channels in order; for pictures `grey` or `rgb`. Unset: what is found.
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
-        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
-        classes: only the first so many classes, in the source's own order. Unset: all.
         clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
             Unset: minimum and maximum.
         window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
@@ -113,25 +126,29 @@ def prepare(
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
             description. Unset: the built-in ones alone.
         secret: file with a secret by which subjects and files get other names. Unset: their own.
+        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
+        classes: only the first so many classes, in the source's own order. Unset: all.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
+        dry_run: look only, at the headers and a few images, and write nothing.
 
     Returns:
-        Counts, and the subjects that failed.
+        Counts, and the subjects that failed; of a dry run, what it found.
 
     Raises:
         RecipeError: a setting that is not valid or does not fit this source.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
     """
+    if store is None and not dry_run:
+        raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
+    store = STORE_TO_BE if store is None else store
     given = {
         "size": size,
         "spacing": spacing,
         "modalities": modalities,
         "center": center,
-        "dtype": dtype,
-        "classes": classes,
         "clip": clip,
         "window": window,
         "statistics": statistics,
@@ -139,12 +156,14 @@ def prepare(
         "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
         "secret": None if secret is None else os.fspath(secret),
+        "dtype": dtype,
+        "classes": classes,
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
     with opened(source, asked) as place:
-        return _prepare(source, place, store, asked, labels, workers)
+        return _prepare(source, place, store, asked, labels, workers, dry_run)
 
 
 def _prepare(
@@ -154,6 +173,7 @@ def _prepare(
     asked: PrepareSettings,
     labels: str | os.PathLike[str] | None,
     workers: int | None,
+    dry_run: bool,
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities, asked.series)
@@ -169,6 +189,16 @@ def _prepare(
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table = pseudonymized_table(table, plan.secret)
+    plan, choices = propose_grid(plan, cohort, asked)
+    if dry_run:
+        found = preview(cohort, table, plan, choices, workers)
+        return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name}: {reason}{more}")
+    for choice in choices:
+        say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
     if cohort.left_out:
         say(f"{Path(source).name}: {told_left_out(cohort)}")
@@ -187,6 +217,7 @@ def _prepare(
                 died=_died,
                 workers=workers,
                 batch=BATCH[cohort.kind],
+                apart=_may_crash(cohort),
             )
             for outcome in track(outcomes, "preparing", len(cohort.subjects)):
                 if isinstance(outcome, Failure):
@@ -206,6 +237,16 @@ def _prepare(
             told += "; make room and run prepare again, it goes on from what is finished"
         raise StoreError(told) from error
     return PrepareResult(Path(store), prepared, skipped, tuple(failures))
+
+
+def _may_crash(cohort: Cohort) -> bool:
+    """Whether files are read by libraries that damaged ones are known to crash."""
+    return cohort.kind == "scans" and any(
+        not suffix_of(file.name, STURDY)
+        for subject in cohort.subjects
+        for item in subject.files.values()
+        for file in own_files(item)
+    )
 
 
 def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:

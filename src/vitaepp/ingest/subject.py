@@ -30,7 +30,14 @@ from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
-from vitaepp.ingest.readers import Image, read_array, read_picture, read_scan, to_grey
+from vitaepp.ingest.readers import (
+    Image,
+    read_array,
+    read_grid,
+    read_picture,
+    read_scan,
+    to_grey,
+)
 from vitaepp.store import Failure, Record, stage
 
 
@@ -153,6 +160,31 @@ def _read(plan: Plan, item: Item, *, constant: bool = False) -> Image:
     if isinstance(item, Path):
         return read_picture(item, name, constant=constant)
     raise TypeError(f"{item} among {plan.kind}")
+
+
+def image_of(plan: Plan, item: Item) -> Image:
+    """An image of a cohort that is a file, read whole.
+
+    Raises:
+        SubjectError: it cannot be read.
+    """
+    return _read(plan, item)
+
+
+def grid_of(plan: Plan, item: Item) -> Grid:
+    """Where the voxels of an image are: by its header, or read whole where that does not tell.
+
+    Raises:
+        SubjectError: it cannot be read.
+    """
+    ndim = 3 if plan.kind == "scans" else 2
+    grid = read_grid(item, _named(plan, item), ndim=ndim)
+    return _read(plan, item, constant=True).grid if grid is None else grid
+
+
+def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failure:
+    """A subject and why it cannot be read, as it may be written."""
+    return Failure(subject.subject, _told(plan, Task(subject, None, None), one_line(error)))
 
 
 def _images(plan: Plan, task: Task) -> Iterator[tuple[str, str, Image]]:

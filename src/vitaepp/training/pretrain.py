@@ -22,6 +22,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError
 from vitaepp.files import clear_temporaries, locked, write_json, write_text
@@ -35,8 +36,10 @@ from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
+from vitaepp.training.machine import Machine, has_bf16
 from vitaepp.training.module import Training
 from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
+from vitaepp.training.proposal import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy, recompute_blocks
 
 
@@ -54,7 +57,8 @@ def pretrain(
     Args:
         store: prepared store.
         run: folder for everything that the training leaves; see `RunFolder`.
-        recipe: a recipe, its name, or its file; the defaults without it.
+        recipe: a recipe, its name, or its file. Without it, what suits the store and the machine:
+            the paper's settings where they fit; each choice is said, and kept in the run's recipe.
         settings: changes to it, such as `"optim.epochs=100"`.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
         subjects: train on these only, for example a fold's training part; all without it. They
@@ -76,13 +80,14 @@ def pretrain(
         elif not settings:
             # Starting anew with the defaults, which take days, is not what was meant.
             raise RunError(f"{folder.path}: no run to resume; leave out --resume to start one")
-    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, settings)
+    chosen, choices = _recipe(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=_prepare_settings(opened))
     with _quiet_lightning():
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
     if cluster is None and devices > 1:
+        _tell(choices)
         train_in_processes(devices, store, run, chosen, resume, subjects)
         return folder.path
     first = cluster is None or cluster.global_rank() == 0
@@ -102,6 +107,7 @@ def pretrain(
         _check_classes(opened, chosen)
         rows = training_rows(opened, chosen.data, subjects)
         module = Training(chosen, opened, resumed=checkpoint is not None)
+        _tell(choices)
         place = _Place(cluster, devices)
         if not first:
             _train(opened, rows, module, folder, checkpoint, place)
@@ -294,6 +300,28 @@ def _save_encoder(recipe: Recipe, store: Store, folder: RunFolder) -> None:
     encoder.save(folder.encoder)
 
 
+def _tell(choices: Sequence[Choice]) -> None:
+    for choice in choices:
+        say(f"{choice}: {choice.reason}")
+
+
+def _recipe(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: Sequence[str],
+    subjects: Sequence[str] | None,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """What the user asked for, or where no recipe was named what suits store and machine."""
+    if isinstance(recipe, Recipe):
+        return recipe, ()
+    asked = Recipe.load(recipe, settings)
+    if recipe is not None:
+        return asked, ()
+    rows = training_rows(store, asked.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    return proposed_recipe(images, Machine.here(), settings)
+
+
 def _prepare_settings(store: Store) -> dict[str, Any]:
     info = store.info
     return {
@@ -335,17 +363,8 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
 def _precision(recipe: Recipe) -> str:
     chosen = recipe.trainer.precision
     if chosen == "auto":
-        chosen = "bf16" if _has_bf16() else "32"
+        chosen = "bf16" if has_bf16() else "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
-
-
-def _has_bf16() -> bool:
-    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    # Older torch does not tell.
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _tensorboard(folder: RunFolder) -> Any:

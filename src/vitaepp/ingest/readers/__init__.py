@@ -10,8 +10,10 @@ from vitaepp.ingest.readers.dicom import (
     other_object,
     read_dicom_header,
     read_series,
+    series_grid,
 )
 from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
+from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
@@ -32,9 +34,11 @@ __all__ = [
     "other_object",
     "read_array",
     "read_dicom_header",
+    "read_grid",
     "read_picture",
     "read_scan",
     "read_series",
+    "series_grid",
     "series_uid",
     "space_of",
     "suffix_of",
