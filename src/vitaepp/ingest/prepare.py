@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
+from vitaepp.ingest.items import own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
@@ -27,6 +28,7 @@ from vitaepp.ingest.pseudonyms import (
     pseudonymized_table,
     read_secret,
 )
+from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -34,6 +36,9 @@ from vitaepp.store import Failure, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: Formats that are checked so well before the image library sees them that none has crashed it.
+STURDY = (".nii", ".nii.gz", ".npy", ".npz")
 
 #: Tasks that travel to a process together: scans take seconds, pictures milliseconds.
 BATCH = {"scans": 1, "pictures": 32, "arrays": 8}
@@ -208,6 +213,7 @@ def _prepare(
                 died=_died,
                 workers=workers,
                 batch=BATCH[cohort.kind],
+                apart=_may_crash(cohort),
             )
             for outcome in track(outcomes, "preparing", len(cohort.subjects)):
                 if isinstance(outcome, Failure):
@@ -227,6 +233,16 @@ def _prepare(
             told += "; make room and run prepare again, it goes on from what is finished"
         raise StoreError(told) from error
     return PrepareResult(Path(store), prepared, skipped, tuple(failures))
+
+
+def _may_crash(cohort: Cohort) -> bool:
+    """Whether files are read by libraries that damaged ones are known to crash."""
+    return cohort.kind == "scans" and any(
+        not suffix_of(file.name, STURDY)
+        for subject in cohort.subjects
+        for item in subject.files.values()
+        for file in own_files(item)
+    )
 
 
 def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:

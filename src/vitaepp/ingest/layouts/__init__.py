@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.items import Item, files_of
+from vitaepp.ingest.items import Item, files_of, own_files
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
@@ -103,7 +103,7 @@ def recognise(
             ".nii.gz or .npz"
         )
     wanted = "; ".join(what for what, _ in LAYOUTS)
-    left_out = "".join(f"; {name}: {reason}" for name, reason in described.left_out[:3])
+    left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 
 
@@ -114,7 +114,7 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
     known = {source.path / file for file in source.files}
     for subject in cohort.subjects:
         for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
-            for file in _files_of(item):
+            for file in _files(item):
                 if file not in known and file.exists():
                     raise SourceError(
                         f"{source.path}: {subject.subject} has a file that is not in this folder; "
@@ -122,11 +122,11 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
                     )
 
 
-def _files_of(item: Item) -> tuple[Path, ...]:
+def _files(item: Item) -> tuple[Path, ...]:
     try:
         return files_of(item)
-    except SubjectError:  # it will be named when its turn comes
-        return ()
+    except SubjectError:  # a header that names its voxels oddly; it is told when its turn comes
+        return own_files(item)
 
 
 def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
@@ -138,4 +138,10 @@ def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
                 "in a manifest"
             )
     if not cohort.subjects:
-        raise SourceError(f"{path}: holds no subject")
+        raise SourceError(f"{path}: holds no subject{_reasons(cohort.left_out)}")
+
+
+def _reasons(left_out: Sequence[tuple[str, str]]) -> str:
+    """Why some things are left out, to end a message with."""
+    more = "; …" if len(left_out) > 3 else ""
+    return "".join(f"; {name}: {reason}" for name, reason in left_out[:3]) + more
