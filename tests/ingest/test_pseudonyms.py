@@ -6,7 +6,7 @@ import hmac
 import pandas as pd
 import pytest
 
-from tests.ingest.trees import brats
+from tests.ingest.trees import brats, picture
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.pseudonyms import pseudonym
@@ -25,6 +25,7 @@ def secret(tmp_path):
 
 def test_subjects_are_named_by_hmac_and_keep_their_labels(tmp_path, secret, capsys):
     brats(tmp_path / "in", NAMES)
+    picture(tmp_path / "in" / NAMES[2] / f"{NAMES[2]}.png")  # left out
     pd.DataFrame({"subject": NAMES[:2], "grade": [1, 2]}).to_csv(tmp_path / "l.csv", index=False)
     result = prepare(
         tmp_path / "in", tmp_path / "s", size=8, secret=secret, labels=tmp_path / "l.csv", workers=1

@@ -22,6 +22,9 @@ from vitaepp.store import PARTICIPANT
 #: Bytes that a secret must have; fewer could be guessed.
 LEAST_BYTES = 16
 
+#: Instead of the reason why a file is left out.
+UNTOLD = "a dry run without the secret says why"
+
 
 def read_secret(path: str | Path) -> bytes:
     """The secret in a file, without white space around it.
@@ -55,7 +58,8 @@ def pseudonymized(cohort: Cohort, secret: bytes) -> Cohort:
     subjects = tuple(
         replace(subject, subject=pseudonym(secret, subject.subject)) for subject in cohort.subjects
     )
-    left_out = tuple((pseudonym(secret, path), reason) for path, reason in cohort.left_out)
+    # Reasons may name other files.
+    left_out = tuple((pseudonym(secret, path), UNTOLD) for path, _ in cohort.left_out)
     return replace(cohort, subjects=subjects, left_out=left_out)
 
 

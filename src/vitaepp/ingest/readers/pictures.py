@@ -11,6 +11,7 @@ import PIL.Image
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.npy import read_npy_picture
 
@@ -25,9 +26,7 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return read_npy_picture(path, name, constant=constant)
-    with open(path, "rb") as file:
-        start = file.read(4)
-    reader = next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
+    reader = _reader(path)
     if reader is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
     if reader in CHECKS:
@@ -47,6 +46,15 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     values = values.reshape(size[1], size[0], -1)
     values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
     return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
+
+
+def _reader(path: Path) -> str | None:
+    """SimpleITK's name of a picture's format, by what the file begins with."""
+    if is_dicom(path):
+        return "GDCMImageIO"
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
 
 
 def _white_is_zero(path: Path) -> bool:
