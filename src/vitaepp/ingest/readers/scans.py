@@ -25,6 +25,9 @@ from vitaepp.ingest.readers.nifti import (
 from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
+#: Farthest from the scanner's middle that anything can be, in mm.
+FARTHEST = 1e9
+
 
 def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:
     """Read a 3D scan.
@@ -76,7 +79,8 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
             "modality"
         )
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+    usable = np.isfinite(affine).all() and np.abs(affine).max() < FARTHEST
+    if not usable or abs(np.linalg.det(affine)) < 1e-12:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     return Image(checked(values, name, constant), Grid(values.shape, affine), True)
 
