@@ -90,6 +90,8 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
         (["prepar"], "Did you mean"),
         (["prepare", "nowhere", "store"], "nowhere"),
         (["prepare", "x.csv"], "Missing argument 'STORE'"),
+        (["prepare", "nowhere", "--dry-run"], "nowhere: no such file or folder"),
+        (["plan", "nowhere"], "nowhere: no such file or folder"),
         (["download", "cifar", "x"], "no data set 'cifar' to download; did you mean cifar10?"),
         (["inspect", "nowhere"], "no such store"),
         (["pretrain", "nowhere", "run"], "no such store"),
@@ -165,6 +167,21 @@ def test_help_is_light_and_training_needs_no_reader_of_scans(make_store, tmp_pat
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (tmp_path / "e.parquet").is_file()
+
+
+def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    status, out, _ = vitaepp("prepare", medmnist, "--dry-run")
+    assert status == 0
+    assert "train: 24" in out
+    assert sorted(tmp_path.rglob("*")) == before
+    status, out, _ = vitaepp("plan", medmnist)
+    assert status == 0
+    assert "# 64 patches of 16×16" in out
+    store, file = make_store(size=(16, 16)).path, tmp_path / "proposed.yaml"
+    assert vitaepp("plan", store, "--out", file)[:2] == (0, f"{file}\n")
+    quick = ("--set", "optim.epochs=1", "--set", "model.size=tiny")
+    assert vitaepp("pretrain", store, tmp_path / "run", "--recipe", file, *quick)[0] == 0
 
 
 def test_what_cannot_be_downloaded_is_explained_and_is_no_failure(vitaepp, tmp_path):

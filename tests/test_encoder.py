@@ -65,8 +65,40 @@ def test_stores_of_another_kind_are_refused_by_name(make_store):
     encoder = untrained(make_store())
     with pytest.raises(RunError, match="size 24,16,16, but the encoder was trained on 16,16,16"):
         encoder.embed(make_store(size=(24, 16, 16), name="long"))
-    with pytest.raises(RunError, match="modalities t2,t1"):
-        encoder.embed(make_store(modalities=("t2", "t1"), name="swapped"))
+    with pytest.raises(RunError, match="modality pet, but the encoder was trained on t1,t2"):
+        encoder.embed(make_store(modalities=("t2", "pet"), name="other"))
+
+
+def test_channels_go_by_their_names_and_any_subset_of_them_does(make_store):
+    both = make_store()
+    encoder = untrained(both)
+    images = torch.from_numpy(both.read(range(4))).float()
+    with torch.inference_mode():
+        whole = encoder(images)
+        assert torch.equal(encoder(images.flip(1), ("t2", "t1")), whole)
+        only = encoder(images[:, 1:], ["t2"])
+        assert torch.equal(only, encoder(images * torch.tensor([0, 1]).view(2, 1, 1, 1)))
+        assert not torch.allclose(only, whole, atol=1e-3)
+        for names, what in ((["t3"], "modality t3"), (["t1", "t1"], "give each once")):
+            with pytest.raises(RunError, match=what):
+                encoder(images[:, : len(names)], names)
+    swapped = make_store(modalities=("t2", "t1"), name="swapped")
+    by_hand = encoder(torch.from_numpy(swapped.read(range(8))).flip(1)).detach()
+    assert np.allclose(encoder.embed(swapped), by_hand, atol=1e-5)
+
+
+def test_a_store_with_fewer_modalities_is_embedded_with_its_controls(make_store, tmp_path, capsys):
+    run = pretrain(make_store().path, tmp_path / "run", settings=TINY)
+    fewer = make_store(modalities=("t2",), name="fewer")
+    out = embed(run, fewer.path, tmp_path / "e.parquet")
+    assert "fewer: embedded without t1" in capsys.readouterr().err
+    encoder = Encoder.from_pretrained(run)
+    images = torch.from_numpy(fewer.read(range(8)))
+    with torch.inference_mode():
+        wanted = encoder(torch.cat([torch.zeros_like(images), images], dim=1))
+    assert np.allclose(Embeddings.load(out).features, wanted, atol=1e-4)
+    start = Embeddings.load(control_path(out, "untrained"))
+    assert start.features.shape == (8, encoder.dim)
 
 
 def test_damaged_encoders_are_refused(make_store, tmp_path):

@@ -70,3 +70,7 @@ def test_every_setting_is_described_and_every_shipped_recipe_loads():
     assert "demo" in shipped_recipes()
     for name in shipped_recipes():
         Recipe.load(name)
+
+
+def test_a_precision_is_a_name_though_yaml_takes_it_for_a_number():
+    assert Recipe.load(settings=["trainer.precision=32"]).trainer.precision == "32"

@@ -61,3 +61,24 @@ def test_subjects_that_were_not_trained_on_come_first(make_store):
     assert choose_rows(store, 4) == [3, 7, 0, 6]
     assert choose_rows(store, None)[:2] == [3, 7]
     assert sorted(choose_rows(store, None)) == list(range(8))
+
+
+def test_missing_modalities_are_shown_as_such_and_not_measured(make_store, tmp_path):
+    store = make_store()
+    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    lacks = np.ones((8, 2), bool)
+    lacks[0, 0] = False
+    table = pd.read_parquet(store.path / "table.parquet")
+    table["modality_present"] = lacks.tolist()
+    table.to_parquet(store.path / "table.parquet", index=False)
+    fewer = make_store(modalities=("t2",), name="fewer")
+    for name, path in (("one", store.path), ("all", fewer.path)):
+        out = tmp_path / name
+        found = reconstruct(run, path, out, subjects=2)
+        assert np.isfinite(found[["psnr", "ssim"]].to_numpy()).all()
+        first, last = found.subject
+        channels = np.load(out / f"{first}.npz")["channels"].tolist()
+        assert channels == ["t1 (missing)", "t2"]
+        assert not (out / f"{first}_t1.nii.gz").exists()
+        assert (out / f"{first}_t2.nii.gz").is_file()
+        assert (out / f"{last}_t1.nii.gz").exists() == (name == "one")

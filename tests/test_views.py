@@ -7,7 +7,14 @@ from scipy import ndimage
 
 from vitaepp.draws import Draws
 from vitaepp.recipe import ViewSettings
-from vitaepp.views import adjust_gamma, affine, random_view, rotation_matrix, standardize
+from vitaepp.views import (
+    adjust_gamma,
+    affine,
+    channel_moments,
+    random_view,
+    rotation_matrix,
+    standardize,
+)
 
 
 def random(*shape):
@@ -105,3 +112,11 @@ def test_noise_has_a_deviation_within_its_range():
     assert deviation.max() < 0.11
     assert deviation.min() < 0.01
     assert deviation.mean() == pytest.approx(0.05, abs=0.012)
+
+
+def test_moments_are_numpys_also_of_a_large_flat_image():
+    images = 0.5 + 1e-3 * torch.rand(1, 1, 64, 64, 64, generator=torch.Generator().manual_seed(0))
+    mean, std = channel_moments(images)
+    expected = images.double().numpy()
+    assert mean.item() == pytest.approx(expected.mean(), rel=1e-6)
+    assert std.item() == pytest.approx(expected.std(), rel=1e-4)

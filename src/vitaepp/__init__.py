@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vitaepp.recipe import Recipe
     from vitaepp.reporting.report import report
     from vitaepp.store import Store, inspect
+    from vitaepp.training.plan import plan
     from vitaepp.training.pretrain import pretrain
     from vitaepp.walkthrough import demo
 
@@ -42,6 +43,7 @@ _HOMES = {
     "evaluate": "vitaepp.evaluation.evaluation",
     "experiment": "vitaepp.experiments.experiment",
     "inspect": "vitaepp.store",
+    "plan": "vitaepp.training.plan",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
     "reconstruct": "vitaepp.evaluation.reconstruction",
@@ -65,6 +67,7 @@ __all__ = [
     "evaluate",
     "experiment",
     "inspect",
+    "plan",
     "prepare",
     "pretrain",
     "reconstruct",

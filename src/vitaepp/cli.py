@@ -1,7 +1,8 @@
 """The command line: each verb calls one function of the library, and holds no logic.
 
 Exit status 0 is done; 1 is done, but some subjects failed; 2 is refused, with one line that says
-what is wrong and what would be right.
+what is wrong and what would be right; 75 is a training that a signal stopped, all saved, which the
+same command with --resume goes on with.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Annotated
 
 import typer
 
-from vitaepp.errors import VitaeppError, one_line
+from vitaepp.errors import Stopped, VitaeppError, one_line
+
+#: Exit status of a training that was stopped and can go on: "try again" (EX_TEMPFAIL).
+STOPPED = 75
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
@@ -76,7 +80,10 @@ def prepare(
         Path,
         typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, or .npz."),
     ],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store to make.")],
+    store: Annotated[
+        Path | None,
+        typer.Argument(metavar="STORE", help="Folder of the store to make.", show_default=False),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
     ] = None,
@@ -97,6 +104,16 @@ def prepare(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(help="A modality's window: ct=lung or ct=CENTRE,WIDTH; may be repeated."),
+    ] = None,
+    statistics: Annotated[
+        str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
+    ] = None,
     archive_gib: Annotated[
         float | None, typer.Option(help="What an archive may hold when extracted, in GiB.")
     ] = None,
@@ -115,11 +132,16 @@ def prepare(
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+    ] = False,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
     from vitaepp.recipe import Recipe
 
+    if store is None and not dry_run:
+        raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
     result = run_prepare(
         source,
         store,
@@ -130,18 +152,41 @@ def prepare(
         labels=labels,
         dtype=dtype,
         classes=classes,
+        clip=clip,
+        window=window,
+        statistics=statistics,
         archive_gib=archive_gib,
         archive_files=archive_files,
         series=series,
         secret=secret,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
+        dry_run=dry_run,
     )
+    if result.preview is not None:
+        print(result.preview)
+        return
     done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
     failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"
     print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Recipe file to write.")] = None,
+) -> None:
+    """Propose a recipe for scans or a store on this machine, with reasons."""
+    from vitaepp.training.plan import plan as run_plan
+
+    proposal = run_plan(source, out)
+    if proposal.preview is not None:
+        print(proposal.preview, end="\n\n")
+    print(out if out is not None else proposal.to_yaml())
 
 
 @app.command()
@@ -173,17 +218,18 @@ def pretrain(
     """Train an encoder on a store, without labels."""
     from vitaepp.runfolder import read_subjects
     from vitaepp.training.pretrain import pretrain as run_pretrain
+    from vitaepp.training.processes import is_first_process
 
-    print(
-        run_pretrain(
-            store,
-            run,
-            recipe=recipe,
-            settings=settings or (),
-            resume=resume,
-            subjects=None if subjects is None else read_subjects(subjects),
-        )
+    trained = run_pretrain(
+        store,
+        run,
+        recipe=recipe,
+        settings=settings or (),
+        resume=resume,
+        subjects=None if subjects is None else read_subjects(subjects),
     )
+    if is_first_process():
+        print(trained)
 
 
 @app.command()
@@ -350,6 +396,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
         status = 130
+    except Stopped as stopped:
+        _complain(one_line(stopped))
+        status = STOPPED
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from vitaepp.errors import RecipeError, RunError, one_line
 from vitaepp.files import atomic_path, write_json
 from vitaepp.methods import backbone_shape
 from vitaepp.nn.backbones import build_backbone
-from vitaepp.progress import track
+from vitaepp.progress import say, track
 from vitaepp.recipe import Recipe
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store, StoreInfo
@@ -153,8 +153,24 @@ class Encoder(nn.Module):
         """Number of features."""
         return self.backbone.embed_dim
 
-    def forward(self, images: Shaped[Tensor, "batch channel *space"]) -> Float[Tensor, "batch dim"]:
-        """Features of images with intensities in [0, 255]."""
+    def forward(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        modalities: Sequence[str] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Features of images with intensities in [0, 255].
+
+        Args:
+            images: a modality that an image lacks is 0.
+            modalities: what the channels are, any of the encoder's in any order; those that are
+                not among them are missing. The encoder's own by default.
+
+        Raises:
+            RunError: a modality that the encoder does not know.
+        """
+        if modalities is not None:
+            check_known(self.config, modalities)
+            images = place_channels(images, modalities, self.config.modalities)
         images = standardize(images.float() / 255, self.config.normalize)
         return self.backbone.features(images, self.config.pool)
 
@@ -170,7 +186,8 @@ class Encoder(nn.Module):
         """Features of a store's images, `(image, feature)`.
 
         Args:
-            store: prepared with the modalities and size that the encoder was trained on.
+            store: prepared with the size that the encoder was trained on, and with any of its
+                modalities in any order; those that are not there are missing.
             rows: which images; all by default.
             batch_size: images at a time; chosen by their size by default.
             device: where to compute; an accelerator if there is one by default.
@@ -188,7 +205,8 @@ class Encoder(nn.Module):
         with torch.inference_mode():
             batches = store.batches(size, rows)
             for images in track(batches, what, -(-total // size), unit="batches"):
-                features.append(self(torch.from_numpy(images).to(place)).float().cpu().numpy())
+                shown = torch.from_numpy(images).to(place)
+                features.append(self(shown, store.info.modalities).float().cpu().numpy())
         return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
 
 
@@ -203,14 +221,51 @@ def check_fits(config: EncoderConfig, store: Store) -> None:
     Raises:
         RunError: naming what differs.
     """
-    wanted = (config.modalities, tuple(config.shape["image_size"]))
-    found = (store.info.modalities, store.info.size)
-    for what, want, have in zip(("modalities", "size"), wanted, found, strict=True):
-        if want != have:
+    check_known(config, store.info.modalities, f"{store.path}: ")
+    want, have = tuple(config.shape["image_size"]), store.info.size
+    if want != have:
+        raise RunError(
+            f"{store.path}: size {','.join(map(str, have))}, but the encoder was trained on "
+            f"{','.join(map(str, want))}; prepare the store like the one of the training"
+        )
+
+
+def check_known(config: EncoderConfig, modalities: Sequence[str], where: str = "") -> None:
+    """Refuse modalities that an encoder was not trained on, and one that is named twice.
+
+    Raises:
+        RunError: naming the first.
+    """
+    for name in modalities:
+        if name not in config.modalities:
             raise RunError(
-                f"{store.path}: {what} {','.join(map(str, have))}, but the encoder was trained on "
-                f"{','.join(map(str, want))}; prepare the store like the one of the training"
+                f"{where}modality {name}, but the encoder was trained on "
+                f"{','.join(config.modalities)}; give it these or some of them (prepare "
+                "--modalities)"
             )
+    if len(set(modalities)) < len(modalities):
+        raise RunError(f"{where}modalities {','.join(modalities)}: give each once")
+
+
+def place_channels(
+    images: Shaped[Tensor, "batch channel *space"], have: Sequence[str], want: Sequence[str]
+) -> Shaped[Tensor, "batch wanted *space"]:
+    """Channels by their names in another order, 0 for those that are not there.
+
+    Args:
+        images: any type.
+        have: what their channels are, all of them among the wanted.
+        want: what the channels of the result are.
+
+    Example:
+        >>> place_channels(torch.tensor([[[7, 7]]]), ["t2"], ["t1", "t2"]).tolist()
+        [[[0, 0], [7, 7]]]
+    """
+    if tuple(have) == tuple(want):
+        return images
+    placed = images.new_zeros(len(images), len(want), *images.shape[2:])
+    placed[:, [list(want).index(name) for name in have]] = images
+    return placed
 
 
 def embed(
@@ -241,6 +296,9 @@ def embed(
     opened = Store(store)
     encoder = Encoder.from_pretrained(run)
     check_fits(encoder.config, opened)
+    lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
+    if lacking:
+        say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
     Path(out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written fails now
     labels = opened.table[["subject", *opened.label_columns, "split"]]
     origin = {
@@ -257,7 +315,8 @@ def embed(
         control_path(out, control).unlink(missing_ok=True)
     if controls:
         if (Path(run) / "recipe.yaml").is_file():
-            untrained = Encoder.untrained(RunFolder(run).recipe(), opened.info)
+            like_training = replace(opened.info, modalities=encoder.config.modalities)
+            untrained = Encoder.untrained(RunFolder(run).recipe(), like_training)
             features = untrained.embed(
                 opened, batch_size=batch_size, device=device, what="embedding, untrained"
             )

@@ -38,6 +38,10 @@ class TrainingError(VitaeppError):
     """Training cannot go on, for example because a loss term is not finite."""
 
 
+class Stopped(VitaeppError):
+    """A signal ended the training; all is saved, and the same command with --resume goes on."""
+
+
 class EvaluationError(VitaeppError):
     """Embeddings or labels do not allow the evaluation that is asked for."""
 

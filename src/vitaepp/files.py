@@ -44,6 +44,15 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
             temporary.unlink(missing_ok=True)
 
 
+def clear_temporaries(folder: str | os.PathLike[str], of: str) -> None:
+    """Remove what writers of files named like `of` (a pattern) left when they were killed.
+
+    For a folder that this process holds `locked`, as nobody else writes such files then.
+    """
+    for path in Path(folder).glob(f".tmp-*-{of}"):
+        path.unlink()
+
+
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder for writing; the operating system lets go of it when the process dies.

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from vitaepp.errors import RecipeError, nearest, one_line
 from vitaepp.files import write_text
@@ -43,6 +51,52 @@ Names = Annotated[
     BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
 ]
 Weight = Annotated[float, Field(ge=0)]
+
+#: Usual windows of CT by name: centre and width in Hounsfield units.
+WINDOWS = {
+    "brain": (40.0, 80.0),
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (50.0, 350.0),
+    "abdomen": (50.0, 400.0),
+    "bone": (400.0, 1800.0),
+}
+
+
+def _percentiles(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] < value[1] <= 100:
+        raise ValueError("two percentiles are needed, from 0 to 100, the lower one first")
+    return value
+
+
+def _window(value: Any) -> Any:
+    """Accept the name of a window, `"40,400"` or `(40, 400)`."""
+    if not isinstance(value, str):
+        return value
+    if "," in value:
+        return value.split(",")
+    if value not in WINDOWS:
+        raise ValueError(f"no window {value}; {nearest(value, WINDOWS)} Else give centre,width")
+    return WINDOWS[value]
+
+
+def _windows(value: Any) -> Any:
+    """Accept `{"ct": "lung"}`, or `"ct=lung"` as on a command line, one or several."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(item).partition("=") for item in value]
+    if not all(name and text for name, _, text in pairs):
+        raise ValueError("write modality=window, such as ct=lung or ct=40,400")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), AfterValidator(_rising)]
+Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
 
 
 def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
@@ -76,12 +130,12 @@ class PrepareSettings(Section):
     size: PerAxisInt | None = Field(
         None,
         description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
-        "224 for image folders, their own size for arrays.",
+        "224 for image folders, less where the images are smaller; their own size for arrays.",
     )
     spacing: PerAxisFloat | None = Field(
         None,
-        description="Voxel size in mm. Unset: 1 mm for scans; images without a physical "
-        "spacing are scaled as a whole to fit into the size.",
+        description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
+        "without a physical spacing are scaled as a whole to fit into the size.",
     )
     modalities: Names | None = Field(
         None, description="Channels, in order. Unset: those that the layout finds."
@@ -98,6 +152,22 @@ class PrepareSettings(Section):
         None,
         ge=1,
         description="Only the first so many classes, in the source's own order. Unset: all.",
+    )
+    clip: Percentiles | None = Field(
+        None,
+        description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
+        "clipped. Unset: its minimum and maximum.",
+    )
+    window: Annotated[dict[str, Window], BeforeValidator(_windows)] | None = Field(
+        None,
+        description="Modalities that have a window instead, by name: centre and width, or brain, "
+        "lung, mediastinum, abdomen, bone (CT, in Hounsfield units).",
+    )
+    statistics: Literal["foreground"] | None = Field(
+        None,
+        description="foreground: percentiles and range are those of the foreground, the voxels "
+        "that are not 0 where 0 surrounds the scan, else those above Otsu's threshold. Unset: of "
+        "the whole scan.",
     )
     archive_gib: float | None = Field(
         None,
@@ -240,6 +310,13 @@ class ViewSettings(Section):
         ge=0,
         description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
     )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Chance that a modality is hidden from the encoder, per image and view; one "
+        "always stays. It is still reconstructed.",
+    )
 
 
 class OptimSettings(Section):
@@ -265,7 +342,8 @@ class DataSettings(Section):
     """How a store is read during training."""
 
     cache: Literal["auto", "none", "memory", "device"] = Field(
-        "auto", description="Where the store is held. auto: in memory where it fits."
+        "auto",
+        description="Where the store is held. auto: on the GPU or in memory where it fits.",
     )
     split: str | None = Field(
         None, description="Train on this split only. Unset: train where the store has it, else all."
@@ -279,14 +357,29 @@ class DataSettings(Section):
 class TrainerSettings(Section):
     """What the training runs on."""
 
-    devices: int | Literal["auto"] = Field(1, description="Devices per node, or auto for all.")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Devices per node, or auto for all."
+    )
     nodes: int = Field(1, ge=1, description="Machines.")
-    strategy: Literal["auto", "ddp", "fsdp"] = Field("auto", description="How devices share work.")
-    precision: Literal["auto", "32", "bf16", "16"] = Field(
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="How devices share work. ddp, which auto is: each has all weights; fsdp: "
+        "each has a share of them.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute a transformer's blocks again in the backward pass instead of keeping "
+        "what they gave: less memory, more time, the same gradients.",
+    )
+    # YAML takes 32 for a number.
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"],
+        BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    ] = Field(
         "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
     )
     checkpoint_every: float = Field(
-        60.0, ge=0, description="Seconds between checkpoints, at the end of an epoch."
+        60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
     )
 
 

@@ -23,6 +23,7 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.csv"
         self.summary_file = self.path / "summary.json"
         self.checkpoint = self.path / "last.ckpt"
+        self.checkpoint_before = self.path / "previous.ckpt"
         self.encoder = self.path / "encoder"
         self.evaluation = self.path / "evaluation"
         self.reconstruction = self.path / "reconstruction"

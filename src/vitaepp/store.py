@@ -47,6 +47,7 @@ RESERVED_COLUMNS = (
     "intensity_max",
     "source",
     "checksum",
+    "modality_present",
 )
 
 
@@ -60,6 +61,10 @@ class StoreInfo:
         spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
         dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
         center: what crops are centred on: `mask`, `foreground` or `image`.
+        clip: percentiles that became 0 and 255, or None for minimum and maximum.
+        window: modalities with a window of their own: name, and the intensities that became 0 and
+            255; None where there is none.
+        statistics: `foreground` where percentiles were taken over it; None for the whole volume.
     """
 
     modalities: tuple[str, ...]
@@ -67,6 +72,23 @@ class StoreInfo:
     spacing: tuple[float, ...] | None
     dtype: str
     center: str
+    clip: tuple[float, float] | None = None
+    window: tuple[tuple[str, float, float], ...] | None = None
+    statistics: str | None = None
+
+    def window_of(self, modality: str) -> tuple[float, float] | None:
+        """The intensities that became 0 and 255 wherever a modality has a window."""
+        return next(((low, high) for m, low, high in self.window or () if m == modality), None)
+
+    @property
+    def intensities(self) -> str:
+        """How intensities were chosen, in words; empty where it is by minimum and maximum."""
+        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        if self.clip or self.statistics:
+            first, last = self.clip or (0, 100)
+            over = f" of the {self.statistics}" if self.statistics else ""
+            told.append(f"percentiles {first:g} to {last:g}{over}")
+        return ", ".join(told)
 
     @property
     def ndim(self) -> int:
@@ -91,6 +113,8 @@ class Record:
         intensity_max: per modality, the original intensity that became 255.
         source: per modality, where it came from, relative to the source.
         checksum: digest of the source files and everything that shaped the image.
+        modality_present: per modality, whether the subject has it; empty where it has all. One
+            that it lacks is zero in the image, and has no intensities (0) and no source.
     """
 
     subject: str
@@ -99,6 +123,7 @@ class Record:
     intensity_max: tuple[float, ...]
     source: tuple[str, ...]
     checksum: str
+    modality_present: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +174,14 @@ class Store:
             )
         return array
 
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which modalities each subject has, `(subject, channel)`; the others are zero."""
+        shape = (len(self), len(self.info.modalities))
+        if "modality_present" not in self.table:  # made before there was such a thing
+            return np.ones(shape, bool)
+        return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
+
     @property
     def label_columns(self) -> list[str]:
         """Names of the user's own columns."""
@@ -172,16 +205,21 @@ class Store:
             ("image", f"{space}, {info.dtype}"),
             ("modalities", ", ".join(info.modalities)),
         ]
+        if info.intensities:
+            lines.append(("intensities", f"{info.intensities} became 0 to 255"))
         rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
         images = self.read(rows).astype(np.float32)
-        over = f"over {len(rows)} subjects" if len(rows) < n else "over all subjects"
         for i, modality in enumerate(info.modalities):
-            mean, deviation = images[:, i].mean(), images[:, i].std()
-            lines.append((f"  {modality}", f"intensity {mean:.1f} ± {deviation:.1f} {over}"))
+            shown = images[self.present[rows, i], i]
+            over = f"over {len(shown)} subjects" if len(shown) < n else "over all subjects"
+            told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
+            lacking = n - int(self.present[:, i].sum())
+            absent = f"missing in {lacking} of {n}" if lacking else ""
+            lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
         if self.table["split"].any():
-            lines.append(("split", _counts(self.table["split"].replace("", None))))
+            lines.append(("split", column_counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
-            lines.append((f"label {name}", _counts(self.table[name])))
+            lines.append((f"label {name}", column_counts(self.table[name])))
         failures = self.path / "failures.csv"
         if failures.is_file():
             failed = pd.read_csv(failures, dtype=str)
@@ -351,7 +389,7 @@ class StoreWriter:
             .set_index("subject")
             .to_dict("index")
         )
-        rows = []
+        rows, channels = [], len(self.info.modalities)
         for subject in order:
             row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
             row |= fresh.get(subject, {})
@@ -360,6 +398,8 @@ class StoreWriter:
                     k: list(v) if isinstance(v, tuple) else v
                     for k, v in asdict(staged[subject]).items()
                 }
+            # Records that do not say, and rows from before there was such a thing, have all.
+            row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
@@ -443,7 +483,7 @@ def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
     return column.infer_objects()
 
 
-def _counts(column: pd.Series[Any], most: int = 8) -> str:
+def column_counts(column: pd.Series[Any], most: int = 8) -> str:
     """Values of a column with their counts, or its range where it is a measurement."""
     known = column.dropna()
     missing = f", {len(column) - len(known)} missing" if len(known) < len(column) else ""
@@ -464,7 +504,11 @@ def _read_record(path: Path) -> Record:
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return {k: _as_tuple(v) for k, v in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
 
 
 def _read_info(path: Path) -> StoreInfo:
@@ -479,6 +523,15 @@ def _read_info(path: Path) -> StoreInfo:
         return StoreInfo(**_with_tuples(values))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(f"{file}: damaged or not ours; prepare the store again") from None
+
+
+def stored_info(path: str | os.PathLike[str]) -> StoreInfo | None:
+    """What a store that was begun holds, or None where there is none.
+
+    Raises:
+        StoreError: its store.json is damaged.
+    """
+    return _read_info(Path(path)) if (Path(path) / "store.json").is_file() else None
 
 
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:

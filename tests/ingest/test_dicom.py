@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.ingest.dicom_files import AXIAL, IMPLICIT, NAME, multi_frame, no_image, one_slice, series
-from tests.ingest.trees import volume
+from tests.ingest.trees import scan, volume
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.geometry import Grid, crop_grid, resample
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import read_series
+from vitaepp.ingest.readers import read_series, series_grid
 from vitaepp.store import Store
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
@@ -50,6 +50,7 @@ def test_a_series_is_what_simpleitk_makes_of_it(tmp_path):
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
     theirs = reader.Execute()
     assert np.array_equal(image.values, sitk.GetArrayFromImage(theirs).T)
+    assert np.array_equal(series_grid(files, "x").affine, image.grid.affine)
     index = np.random.default_rng(0).uniform(0, np.array(image.grid.size) - 1, (50, 3))
     points = [theirs.TransformContinuousIndexToPhysicalPoint(i) for i in index.tolist()]
     np.testing.assert_allclose(image.grid.to_world(index), points @ LPS, atol=1e-4)
@@ -96,7 +97,7 @@ def test_gantry_tilt_is_straightened_by_resampling(tmp_path):
     crop = crop_grid(image.grid, (1, 1, 1), (12, 12, 12), image.grid.center)
     direction = crop.affine[:3, :3]
     np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-9)
-    made = resample(image.values, image.grid, crop, 0)
+    made = resample(image.values, image.grid, crop, 0.0)
     there = crop.to_world(np.stack(np.indices(crop.size), -1)) @ LPS
     np.testing.assert_allclose(made, there @ slope, atol=0.6)
 
@@ -153,6 +154,28 @@ def test_inverted_grey_is_turned_round(tmp_path):
     np.testing.assert_allclose(np.asarray(image.values, float) + values, 65535)
 
 
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEGLS", "RLE"])
+def test_compressed_slices_are_unpacked(tmp_path, compressor):
+    values = volume(shape=(16, 12, 3)).astype(np.uint16)
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor)
+    for i in range(3):
+        image = sitk.GetImageFromArray(values[:, :, i].T[None])
+        tags = {"0008|0018": f"1.2.{i + 1}", "0020|000e": "1.2.20", "0020|000d": "1.2.10"}
+        tags |= {"0020|0032": f"0\\0\\{i * 2}", "0020|0037": "1\\0\\0\\0\\1\\0", "0008|0060": "MR"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        image.SetOrigin((0, 0, 2.0 * i))
+        writer.SetFileName(str(tmp_path / f"{i}.dcm"))
+        writer.Execute(image)
+    files = sorted(tmp_path.iterdir())
+    assert any(f.stat().st_size != files[0].stat().st_size for f in files) or compressor == "RLE"
+    assert np.array_equal(read_series(files, "x").values, values)
+
+
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", IMPLICIT])
 def test_frames_of_one_file_go_where_each_says(tmp_path, syntax):
     values = volume(shape=(4, 5, 4)).astype(np.uint16)
@@ -164,7 +187,7 @@ def test_frames_of_one_file_go_where_each_says(tmp_path, syntax):
     )  # fmt: skip
     image = read_series([file], "x")
     order = np.argsort(at)
-    expected = [values[:, :, i] * scales[i][0] + scales[i][1] for i in order]
+    expected = [values[:, :, i].astype(float) * scales[i][0] + scales[i][1] for i in order]
     np.testing.assert_allclose(image.values, np.stack(expected, -1))
     np.testing.assert_allclose(image.grid.affine[:3, :3], np.diag([-2, -3, 4]))
     np.testing.assert_allclose(image.grid.affine[:3, 3], world((1, 2, 2)))
@@ -244,6 +267,47 @@ def test_studies_mixed_in_one_folder_are_left_out_by_name(tmp_path):
     assert ("a", "2 studies lie in one folder; give each a folder of its own") in cohort.left_out
 
 
+@pytest.mark.parametrize("keep", [0, 100, 200, -9])
+def test_a_volume_with_a_damaged_file_is_refused_not_cut_short(tmp_path, keep):
+    study(tmp_path / "a" / "t1", "1.2.10.1", 1)
+    study(tmp_path / "a" / "t2", "1.2.10.1", 2, "T2")
+    files = series(tmp_path / "b", volume(), study="1.2.10.2")
+    files[-1].write_bytes(files[-1].read_bytes()[:keep])  # the last slice: none is missing between
+    shutil.move(files[-1], tmp_path / "b" / "last.dcm")
+    result = prepare(tmp_path, tmp_path / "s", modalities="t1", size=8, workers=1)
+    (failure,) = result.failures
+    assert failure.subject == "b"
+    assert "last.dcm: " in failure.reason
+
+
+def test_x_rays_are_pictures_each_a_subject(tmp_path):
+    values = volume(shape=(20, 16, 2)).astype(np.uint16)
+    for i, name in enumerate(("a/one.dcm", "b/two")):
+        one_slice(
+            tmp_path / "in" / name, values[:, :, i].T.copy(), None, modality="DX",
+            instance=f"1.2.{i}", photometric="MONOCHROME1",
+        )  # fmt: skip
+    cohort = recognise(tmp_path / "in")
+    assert cohort.kind == "pictures"
+    assert [s.subject for s in cohort.subjects] == ["a/one", "b/two"]
+    assert prepare(tmp_path / "in", tmp_path / "s", size=(16, 20), workers=1).failures == ()
+    made = Store(tmp_path / "s").read([0])[0, 0].astype(float)
+    dark = values[:, :, 0].T.max() - values[:, :, 0].T.astype(float)
+    np.testing.assert_allclose(made, dark / np.ptp(values[:, :, 0]) * 255, atol=0.13)
+    series(tmp_path / "in" / "a" / "t1", volume())
+    cohort = recognise(tmp_path / "in")
+    assert cohort.kind == "scans"
+    assert "2D image" in dict(cohort.left_out)["b/two"]
+
+
+def test_a_folder_of_more_scans_than_series_is_one_of_scans(tmp_path):
+    series(tmp_path / "dicom", volume())
+    scan(tmp_path / "a.nii.gz")
+    assert recognise(tmp_path).layout == "DICOM series"
+    scan(tmp_path / "b.nii.gz")
+    assert recognise(tmp_path).layout != "DICOM series"
+
+
 def test_patterns_of_a_user_come_first(tmp_path):
     study(tmp_path / "p" / "x", description="my special scan", uid=1)
     study(tmp_path / "p" / "y", description="T1", uid=2)
@@ -309,8 +373,8 @@ def test_a_manifest_may_name_folders_and_files_of_dicom(tmp_path):
 
 
 def test_nothing_of_a_header_but_geometry_is_written(tmp_path, capfd):
-    for case in ("ada", "bob"):
-        study(tmp_path / "in" / case / "t1", f"1.2.{case == 'ada':d}", 1, f"T1 {NAME}")
+    for i, case in enumerate(("ada", "bob")):
+        study(tmp_path / "in" / case / "t1", f"1.2.{i}", i, f"T1 {NAME}")
     broken = next((tmp_path / "in" / "bob" / "t1").iterdir())
     broken.write_bytes(broken.read_bytes()[:-9])
     result = prepare(tmp_path / "in", tmp_path / "s", size=8, workers=1)

@@ -120,7 +120,7 @@ def test_nothing_of_a_header_but_geometry_and_no_absolute_path_reaches_the_store
 def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
     source = brats(tmp_path / "x", subjects=list("abcdefg"))
     (source / "a" / "a_t1.nii.gz").write_bytes((source / "a" / "a_t1.nii.gz").read_bytes()[:900])
-    (source / "b" / "b_t2.nii.gz").unlink()
+    (source / "b" / "b_t2.nii.gz").write_bytes(b"")
     (source / "c" / "c_seg.nii.gz").unlink()
     mask(source / "d" / "d_seg.nii.gz", at=None)
     mask(source / "e" / "e_seg.nii.gz", shape=(9, 12, 10))
@@ -133,7 +133,7 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
     assert failures == {f.subject: f.reason for f in result.failures}
     expected = {
         "a": "a/a_t1.nii.gz: cannot be read: truncated",
-        "b": "has no file for modality t2; it has flair, t1, t1ce",
+        "b": "b/b_t2.nii.gz: the file is empty",
         "c": "has no mask",
         "d": "d/d_seg.nii.gz: the mask is empty",
         "e": "e/e_seg.nii.gz: the mask is 9×12×10, but e/e_flair.nii.gz is 10×12×9",

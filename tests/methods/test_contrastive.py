@@ -209,7 +209,9 @@ def test_gathered_negatives_on_two_processes_equal_the_joint_batch(tmp_path):
 
 def test_without_processes_gathering_changes_nothing():
     values = torch.randn(3, 2)
-    assert gather_batches(values) is values
+    joint, first = gather_batches(values)
+    assert joint is values
+    assert first == 0
 
 
 @pytest.mark.parametrize(
@@ -246,11 +248,11 @@ def test_a_rest_of_one_image_is_left_out_and_another_one_each_epoch():
     for epoch in range(6):
         order.set_epoch(epoch)
         batches = list(order)
-        assert [len(b) for b in batches] == [4, 4]
-        left |= set(range(9)) - {row for batch in batches for row in batch}
+        assert [len(b.rows) for b in batches] == [4, 4]
+        left |= set(range(9)) - {row for batch in batches for row in batch.rows}
     assert len(left) > 1
     assert len(EpochOrder(range(9), 1, seed=0, smallest=2)) == 0
-    assert [len(b) for b in EpochOrder(range(10), 4, seed=0, smallest=2)] == [4, 4, 2]
+    assert [len(b.rows) for b in EpochOrder(range(10), 4, seed=0, smallest=2)] == [4, 4, 2]
 
 
 def test_batches_of_one_are_refused_with_what_would_do(make_store, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitaepp.draws import Draws
-from vitaepp.encoder import check_fits, default_device
+from vitaepp.encoder import check_fits, default_device, place_channels
 from vitaepp.errors import RecipeError
 from vitaepp.files import atomic_path, file_stem
 from vitaepp.ingest.writers import write_scan
@@ -51,7 +51,8 @@ def reconstruct(
 
     The reconstruction is the image with its hidden patches replaced by predictions; visible ones
     are the image's own, as they are the model's input. PSNR and SSIM compare it with the image, on
-    intensities in [0, 255], averaged over channels.
+    intensities in [0, 255], averaged over the modalities that the subject has. One that it lacks is
+    marked as missing in panels, and gets no NIfTI: there is nothing to hold a prediction against.
 
     Writes `metrics.csv` (`subject, psnr, ssim`), and for each subject a panel `<subject>.png`
     (original, masked, reconstruction) and, in 3D, `<subject>_<modality>.nii.gz` in the original
@@ -87,10 +88,12 @@ def reconstruct(
     target.mkdir(parents=True, exist_ok=True)
     measured = []
     for index, row in enumerate(track(rows, "reconstructing", len(rows))):
-        image = torch.from_numpy(opened.read([row])).float().to(place)
-        restored, visible = restore(method, image, Draws(seed, 0, [row], place))
+        stored = torch.from_numpy(opened.read([row])).float()
+        image = place_channels(stored, opened.info.modalities, config.modalities).to(place)
+        present = _present(opened, row, config.modalities).to(place)
+        restored, visible = restore(method, image, Draws(seed, 0, [row], place), present)
         subject = str(opened.table["subject"].iloc[row])
-        psnr, ssim = image_quality(restored, image)
+        psnr, ssim = image_quality(restored[:, present[0]], image[:, present[0]])
         measured.append({"subject": subject, "psnr": psnr, "ssim": ssim})
         parts = {
             "original": image,
@@ -101,13 +104,16 @@ def reconstruct(
             name: part[0].round().clamp(0, 255).byte().cpu().numpy() for name, part in parts.items()
         }
         stem = target / file_stem(subject)
-        draw_panel(arrays, stem.with_name(f"{stem.name}.png"))
+        shown = present[0].tolist()
+        draw_panel(arrays, stem.with_name(f"{stem.name}.png"), shown)
         if index < BROWSABLE:
             with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
-                channels = np.array(opened.info.modalities)
+                names = zip(config.modalities, shown, strict=True)
+                channels = np.array([m if there else f"{m} (missing)" for m, there in names])
                 np.savez_compressed(temporary, channels=channels, **arrays)  # type: ignore[arg-type]
         if opened.info.ndim == 3:
-            write_volumes(restored[0].cpu().numpy(), opened, row, stem)
+            volumes = dict(zip(config.modalities, restored[0].cpu().numpy(), strict=True))
+            write_volumes(volumes, opened, row, stem)
     table = pd.DataFrame(measured, columns=["subject", "psnr", "ssim"])
     with atomic_path(target / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -130,14 +136,18 @@ def choose_rows(store: Store, subjects: int | None) -> list[int]:
 
 
 def restore(
-    method: ViTAE, images: Float[Tensor, "batch channel *space"], draws: Draws
+    method: ViTAE,
+    images: Float[Tensor, "batch channel *space"],
+    draws: Draws,
+    present: Bool[Tensor, "batch channel"] | None = None,
 ) -> tuple[Float[Tensor, "batch channel *space"], Tensor]:
     """Images with their hidden patches as the model predicts them, and which voxels were visible.
 
     Args:
         method: trained.
-        images: intensities in [0, 255].
+        images: intensities in [0, 255]; missing channels are 0, and stay so.
         draws: what the masks are drawn from.
+        present: which channels are there; all without it.
     """
     recipe, model = method.recipe, method.backbone
     assert isinstance(model, MaskedAutoencoder)
@@ -147,7 +157,7 @@ def restore(
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
         predicted = model.decode(model.encode(patches, mask.visible), mask.visible).float()
         if recipe.loss.reconstruction.normalize_targets:
-            mean, deviation = patch_moments(patches)
+            mean, deviation = patch_moments(patches, present=present)
             predicted = predicted * deviation + mean
         seen = torch.zeros_like(patches)
         seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
@@ -177,11 +187,13 @@ def image_quality(
     return float(psnr), float(torch.as_tensor(ssim(*channels)).mean())
 
 
-def draw_panel(arrays: dict[str, npt.NDArray[np.uint8]], path: Path) -> None:
+def draw_panel(
+    arrays: dict[str, npt.NDArray[np.uint8]], path: Path, present: Sequence[bool]
+) -> None:
     """A picture with a row a channel: original, masked, reconstruction.
 
     Volumes show their middle slices: axial for each channel, or, where there is only one channel,
-    in all three planes.
+    in all three planes. A channel that is not present says so.
     """
     from PIL import Image
 
@@ -201,9 +213,11 @@ def draw_panel(arrays: dict[str, npt.NDArray[np.uint8]], path: Path) -> None:
             for axis in axes
         ]
     lines = []
-    for row in rows:
+    for index, row in enumerate(rows):
         scale = -(-PANEL_SIDE // min(row[0].shape[:2]))
         enlarged = [x.repeat(scale, 0).repeat(scale, 1) for x in row]
+        if len(rows) == len(present) and not present[index]:
+            enlarged = [_missing_tile(x.shape[:2]) for x in enlarged]
         gap = [(0, 0), (0, 4), *[(0, 0)] * (enlarged[0].ndim - 2)]
         lines.append(np.concatenate([np.pad(x, gap) for x in enlarged], axis=1))
     width = max(line.shape[1] for line in lines)
@@ -212,19 +226,38 @@ def draw_panel(arrays: dict[str, npt.NDArray[np.uint8]], path: Path) -> None:
         Image.fromarray(np.concatenate(padded)).save(temporary)
 
 
+def _missing_tile(shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A picture that cannot be taken for a scan."""
+    from PIL import Image, ImageDraw
+
+    tile = Image.new("L", (shape[1], shape[0]), 64)
+    ImageDraw.Draw(tile).text((8, 8), "missing", fill=224)
+    return np.asarray(tile)
+
+
 def view_slice(volume: npt.NDArray[np.uint8], axis: int, index: int) -> npt.NDArray[np.uint8]:
     """A slice of an (x, y, z) volume as a radiologist's picture: anterior or superior is up."""
     return np.take(volume, index, axis).T[::-1]
 
 
-def write_volumes(image: npt.NDArray[np.float32], store: Store, row: int, stem: Path) -> None:
+def write_volumes(
+    volumes: Mapping[str, npt.NDArray[np.float32]], store: Store, row: int, stem: Path
+) -> None:
     """One NIfTI file a modality, in the space and the intensities of the original scan."""
     record = store.table.iloc[row]
     for channel, modality in enumerate(store.info.modalities):
+        if not store.present[row, channel]:
+            continue
         low, high = record["intensity_min"][channel], record["intensity_max"][channel]
-        values = low + image[channel] / 255 * (high - low)
+        values = low + volumes[modality] / 255 * (high - low)
         path = stem.with_name(f"{stem.name}_{file_stem(modality)}.nii.gz")
         write_scan(path, values.astype(np.float32), record["affine"])
+
+
+def _present(store: Store, row: int, channels: Sequence[str]) -> Bool[Tensor, "1 channel"]:
+    """Which of an encoder's channels a subject has."""
+    there = dict(zip(store.info.modalities, store.present[row].tolist(), strict=True))
+    return torch.tensor([[there.get(name, False) for name in channels]])
 
 
 def _leave_in_run(folder: RunFolder, target: Path, table: pd.DataFrame) -> None:

@@ -15,6 +15,14 @@ FIELDS = {
     ".nrrd": re.compile(rb"^data ?file\s*:=?\s*(.*?)\s*$", re.MULTILINE | re.IGNORECASE),
 }
 
+#: What ends a header: an empty line, or the field that says where the voxels are.
+ENDS = {
+    ".mhd": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
+    ".mha": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
+    ".nhdr": re.compile(rb"\r?\n\r?\n"),
+    ".nrrd": re.compile(rb"\r?\n\r?\n"),
+}
+
 #: Headers are text of some hundred bytes; those with many comments are still far below this.
 MOST_BYTES = 1 << 16
 
@@ -36,11 +44,7 @@ def voxel_files(header: Path) -> tuple[Path, ...]:
         return (next((f for f in found if f.is_file()), header.with_suffix(".img")),)
     if suffix not in FIELDS or not header.is_file():
         return ()
-    with open(header, "rb") as file:
-        start = file.read(MOST_BYTES)
-    if suffix in (".nrrd", ".nhdr"):  # the header ends with an empty line; voxels may follow
-        start = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    match = FIELDS[suffix].search(start)
+    match = FIELDS[suffix].search(text_header(header)[0])
     if match is None or match[1].upper() == b"LOCAL":
         return ()
     name = match[1].decode("utf-8", "replace").removeprefix("./")
@@ -55,3 +59,11 @@ def voxel_files(header: Path) -> tuple[Path, ...]:
             "folder"
         )
     return (header.parent / name,)
+
+
+def text_header(path: Path) -> tuple[bytes, int]:
+    """The text that a NRRD or MetaImage begins with, and where what follows it begins."""
+    with open(path, "rb") as file:
+        start = file.read(MOST_BYTES)
+    end = ENDS[path.suffix.lower()].search(start)
+    return (start, len(start)) if end is None else (start[: end.end()], end.end())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.errors import RecipeError, SourceError, SubjectError
+from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.items import ArrayItem, Item
 from vitaepp.ingest.layouts import Cohort, Kind
 from vitaepp.ingest.pseudonyms import read_secret
@@ -55,8 +55,16 @@ class Plan:
     @property
     def digest(self) -> bytes:
         """Digest of every setting that shapes an image."""
-        shaping = [METHOD_VERSION, asdict(self.info), self.kind, self.files]
+        info = asdict(self.info)
+        # What is left at its default counts as if there were no such setting, so that subjects
+        # that were prepared before there was are still known.
+        unset = [f.name for f in fields(self.info) if f.default is None and info[f.name] is None]
+        shaping = [METHOD_VERSION, _without(info, unset), self.kind, self.files]
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
+
+
+def _without(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path) -> Plan:
@@ -88,6 +96,9 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path) -> Plan:
         spacing=None if spacing is None else per_axis(spacing, ndim, "prepare.spacing"),
         dtype=asked.dtype,
         center=center,
+        clip=asked.clip,
+        window=_windows(asked, files),
+        statistics=asked.statistics,
     )
     secret = None if asked.secret is None else read_secret(asked.secret)
     return Plan(info, store, cohort.root, cohort.kind, files, secret)
@@ -98,11 +109,29 @@ def said(plan: Plan) -> str:
     info = plan.info
     size = "×".join(str(n) for n in info.size)
     channels = ", ".join(info.modalities)
+    if info.intensities:
+        channels += f" ({info.intensities})"
     if info.spacing is None:
         return f"{channels}, scaled to fit {size}"
     unit = "mm" if plan.kind == "scans" else "pixels"
     spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}"
+
+
+def _windows(
+    asked: PrepareSettings, files: tuple[str, ...]
+) -> tuple[tuple[str, float, float], ...] | None:
+    """The ends of each modality's window, in the order of the modalities."""
+    windows = asked.window or {}
+    for name in windows:
+        if name not in files:
+            raise RecipeError(f"prepare.window: no modality {name} here; {nearest(name, files)}")
+    ends = [
+        (name, windows[name][0] - windows[name][1] / 2, windows[name][0] + windows[name][1] / 2)
+        for name in files
+        if name in windows
+    ]
+    return tuple(ends) or None
 
 
 def _channels(

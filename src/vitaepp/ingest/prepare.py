@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.items import own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.preview import Preview, preview
+from vitaepp.ingest.proposal import propose_grid
 from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
 from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.subject import Task, prepare_subject
@@ -36,6 +38,10 @@ STURDY = (".nii", ".nii.gz", ".npy", ".npz")
 BATCH = {"scans": 1, "pictures": 32, "arrays": 8}
 
 
+#: Stands for a store that has no name yet.
+STORE_TO_BE = Path(os.devnull)
+
+
 @dataclass(frozen=True)
 class PrepareResult:
     """What a call of `prepare` did.
@@ -45,17 +51,19 @@ class PrepareResult:
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
+        preview: what a dry run found; None where the store was made.
     """
 
     store: Path
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
+    preview: Preview | None = None
 
 
 def prepare(
     source: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    store: str | os.PathLike[str] | None = None,
     *,
     size: int | Sequence[int] | str | None = None,
     spacing: int | float | Sequence[int | float] | str | None = None,
@@ -63,6 +71,9 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
+    clip: Sequence[int | float] | str | None = None,
+    window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
+    statistics: str | None = None,
     archive_gib: int | float | None = None,
     archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
@@ -70,31 +81,42 @@ def prepare(
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
+    dry_run: bool = False,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
     Scans are put on a grid of RAS axes with the given spacing by one linear interpolation from
     their native grid, cropped around the centre; where the crop leaves the volume it is filled
-    with background, the volume's minimum. The minimum and maximum of each whole modality become 0
-    and 255. Pictures and bare arrays without a spacing are scaled as a whole to fit into the size;
-    with one, in pixels, they are cropped like scans. 8-bit pictures keep their values.
+    with background, what becomes 0. The minimum and maximum of each whole modality become 0 and
+    255, unless `clip`, `window` or `statistics` say otherwise. Pictures and bare arrays without a
+    spacing are scaled as a whole to fit into the size; with one, in pixels, they are cropped like
+    scans. 8-bit pictures keep their values.
+
+    A modality that a subject lacks is zero, and marked so in the store's table.
 
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
             or `.npz` with MedMNIST's keys.
-        store: folder to make or to add to.
+        store: folder to make or to add to; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
-            their own size for arrays.
+            less along axes where the images are smaller; their own size for arrays.
         spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
-            scans, none for others.
+            scans, unless theirs is far from it; none for others. A store that was begun keeps its
+            size and spacing where they are unset.
         modalities: channels in order; for pictures `grey` or `rgb`. Unset: what is found.
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
         classes: only the first so many classes, in the source's own order. Unset: all.
+        clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
+            Unset: minimum and maximum.
+        window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
+            and width in the scan's own unit) or `["ct=lung"]`.
+        statistics: `foreground` takes percentiles and range over the foreground. Unset: over the
+            whole image.
         archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
         archive_files: how many files it may hold. Unset: a million.
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
@@ -103,15 +125,19 @@ def prepare(
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
+        dry_run: look only, at the headers and a few images, and write nothing.
 
     Returns:
-        Counts, and the subjects that failed.
+        Counts, and the subjects that failed; of a dry run, what it found.
 
     Raises:
         RecipeError: a setting that is not valid or does not fit this source.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
     """
+    if store is None and not dry_run:
+        raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
+    store = STORE_TO_BE if store is None else store
     given = {
         "size": size,
         "spacing": spacing,
@@ -119,6 +145,9 @@ def prepare(
         "center": center,
         "dtype": dtype,
         "classes": classes,
+        "clip": clip,
+        "window": window,
+        "statistics": statistics,
         "archive_gib": archive_gib,
         "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
@@ -128,7 +157,7 @@ def prepare(
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
     with opened(source, asked) as place:
-        return _prepare(source, place, store, asked, labels, workers)
+        return _prepare(source, place, store, asked, labels, workers, dry_run)
 
 
 def _prepare(
@@ -138,13 +167,10 @@ def _prepare(
     asked: PrepareSettings,
     labels: str | os.PathLike[str] | None,
     workers: int | None,
+    dry_run: bool,
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities, asked.series)
-    if cohort.left_out:
-        name, reason = cohort.left_out[0]
-        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
-        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
@@ -162,7 +188,20 @@ def _prepare(
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table["subject"] = [subject.subject for subject in cohort.subjects]
+    plan, choices = propose_grid(plan, cohort, asked)
+    if dry_run:
+        found = preview(cohort, table, plan, choices, workers)
+        return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name}: {reason}{more}")
+    for choice in choices:
+        say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if lacking := cohort.lacking(plan.files):
+        counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
+        say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
 
     prepared = skipped = 0
     failures: list[Failure] = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,19 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
 )
+from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
-from vitaepp.ingest.readers import Image, read_array, read_picture, read_scan, to_grey
+from vitaepp.ingest.readers import (
+    Image,
+    read_array,
+    read_grid,
+    read_picture,
+    read_scan,
+    to_grey,
+)
 from vitaepp.store import Failure, Record, stage
 
 
@@ -46,6 +54,22 @@ class Task:
     files: SubjectFiles
     array: npt.NDArray[Any] | None
     known: str | None
+
+
+class Channel(NamedTuple):
+    """One modality of a subject on its grid.
+
+    Attributes:
+        values: intensities in [0, 255].
+        low: the original intensity that became 0.
+        high: the original intensity that became 255.
+        source: where it came from; empty where the subject has no such modality.
+    """
+
+    values: npt.NDArray[np.float32]
+    low: float
+    high: float
+    source: str
 
 
 def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
@@ -80,7 +104,10 @@ def _checksum(plan: Plan, task: Task) -> str:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
         return digest.hexdigest()
-    files = [_file(task.files, modality) for modality in plan.files]
+    present = _present(plan, task.files)
+    if len(present) < len(plan.files):
+        digest.update(f"only {present}".encode())
+    files = [task.files.files[modality] for modality in present]
     if plan.info.center == "mask":
         files.append(_mask(task.files))
     for path in chain.from_iterable(map(files_of, files)):
@@ -91,12 +118,13 @@ def _checksum(plan: Plan, task: Task) -> str:
     return digest.hexdigest()
 
 
-def _file(subject: SubjectFiles, modality: str) -> Item:
-    item = subject.files.get(modality)
-    if item is not None:
-        return item
-    has = ", ".join(subject.files) or "none"
-    raise SubjectError(f"has no file for modality {modality}; it has {has}")
+def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
+    """The modalities that a subject has, of those that are wanted."""
+    present = [modality for modality in plan.files if modality in subject.files]
+    if not present:
+        has = ", ".join(subject.files) or "none"
+        raise SubjectError(f"has no file for {' or '.join(plan.files)}; it has {has}")
+    return present
 
 
 def _mask(subject: SubjectFiles) -> Item:
@@ -134,25 +162,47 @@ def _read(plan: Plan, item: Item, *, constant: bool = False) -> Image:
     raise TypeError(f"{item} among {plan.kind}")
 
 
-def _images(plan: Plan, task: Task) -> Iterator[tuple[str, Image]]:
-    """Each file's name and content, read when its turn comes."""
-    if task.array is not None:
-        name = _named(plan, task.files.files[plan.files[0]])
-        yield name, read_array(task.array, name)
-        return
-    for modality in plan.files:
-        path = _file(task.files, modality)
-        yield _named(plan, path), _read(plan, path)
+def image_of(plan: Plan, item: Item) -> Image:
+    """An image of a cohort that is a file, read whole.
+
+    Raises:
+        SubjectError: it cannot be read.
+    """
+    return _read(plan, item)
+
+
+def grid_of(plan: Plan, item: Item) -> Grid:
+    """Where the voxels of an image are: by its header, or read whole where that does not tell.
+
+    Raises:
+        SubjectError: it cannot be read.
+    """
+    ndim = 3 if plan.kind == "scans" else 2
+    grid = read_grid(item, _named(plan, item), ndim=ndim)
+    return _read(plan, item, constant=True).grid if grid is None else grid
+
+
+def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failure:
+    """A subject and why it cannot be read, as it may be written."""
+    return Failure(subject.subject, _told(plan, Task(subject, None, None), one_line(error)))
+
+
+def _images(plan: Plan, task: Task) -> Iterator[tuple[str, str, Image]]:
+    """Each present modality with its file's name and content, read when its turn comes."""
+    for modality in _present(plan, task.files):
+        item = task.files.files[modality]
+        name = _named(plan, item)
+        read = _read(plan, item) if task.array is None else read_array(task.array, name)
+        yield modality, name, read
 
 
 def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32], Record]:
     """Read a subject and put it on its grid, intensities in [0, 255]."""
-    channels: list[npt.NDArray[np.float32]] = []
-    lows, highs, sources = [], [], []
+    made: dict[str, list[Channel]] = {}
     images = _images(plan, task)
     first = next(images)
-    reference, target = first[1].grid, _target(plan, task.files, *first)
-    for name, image in chain([first], images):
+    reference, target = first[2].grid, _target(plan, task.files, *first[1:])
+    for modality, name, image in chain([first], images):
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
                 f"{name}: is {_shape(image.grid)}, but the first modality is {_shape(reference)}; "
@@ -160,22 +210,24 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             )
         if not overlaps(image.grid, target):
             raise SubjectError(f"{name}: lies wholly outside of the crop; its affine is off")
-        low, high = _range(image)
-        for values in _values(plan, image):
-            move = resample if image.physical else rescale
-            channels.append(_to_bytes(move(values, image.grid, target, low), low, high))
-            lows.append(low)
-            highs.append(high)
-            sources.append(name)
+        low, high = intensity_range(image, modality, plan.info, name)
+        move = resample if image.physical else rescale
+        made[modality] = [
+            Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
+            for values in _values(plan, image)
+        ]
+    absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
+    channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # no negative zeros
-        intensity_min=tuple(lows),
-        intensity_max=tuple(highs),
-        source=tuple(sources),
+        intensity_min=tuple(c.low for c in channels),
+        intensity_max=tuple(c.high for c in channels),
+        source=tuple(c.source for c in channels),
         checksum=checksum,
+        modality_present=tuple(bool(c.source) for c in channels),
     )
-    return np.stack(channels), record
+    return np.stack([c.values for c in channels]), record
 
 
 def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
@@ -196,7 +248,9 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
         path = _mask(subject)
         mask = _read(plan, path, constant=True)
         values = to_grey(mask)
-        if mask.grid.size != reference.grid.size:
+        # A mask may have a grid of its own, where its affine says so.
+        one_grid = np.allclose(mask.grid.affine, reference.grid.affine, atol=1e-3)
+        if one_grid and mask.grid.size != reference.grid.size:
             raise SubjectError(
                 f"{_named(plan, path)}: the mask is {_shape(mask.grid)}, but {name} is "
                 f"{_shape(reference.grid)}; they must have one shape"
@@ -204,6 +258,12 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
         if not values.any():
             raise SubjectError(f"{_named(plan, path)}: the mask is empty; nothing to centre on")
         center = centroid(values, mask.grid)
+        index = reference.grid.to_index(center)
+        if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
+            raise SubjectError(
+                f"{_named(plan, path)}: the mask's centre lies outside of {name}; its affine is "
+                "off, or it is another subject's"
+            )
     elif info.center == "foreground":
         center = centroid(foreground(to_grey(reference)), reference.grid)
     else:
@@ -213,13 +273,6 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
 
 def _shape(grid: Grid) -> str:
     return "×".join(str(n) for n in grid.size)
-
-
-def _range(image: Image) -> tuple[float, float]:
-    """The intensities that become 0 and 255."""
-    if not image.physical and image.values.dtype == np.uint8:
-        return 0.0, 255.0
-    return float(image.values.min()), float(image.values.max())
 
 
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:

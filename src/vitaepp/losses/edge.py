@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from vitaepp.losses.present import mean_over_present
 
 _CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
 
@@ -78,6 +80,7 @@ def edge_loss(
     target: Float[Tensor, "batch channel *space"],
     *,
     blur: float = 0.0,
+    present: Bool[Tensor, "batch channel"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error between the edge maps of a reconstruction and its original.
 
@@ -86,6 +89,7 @@ def edge_loss(
         target: original intensities, same unit.
         blur: Gaussian blur of the target before its edges are taken, sigma in voxels; 0 is none
             (the paper), 2 is what its released code does.
+        present: which channels count; all without it.
 
     Returns:
         The images' unit squared per voxel squared.
@@ -100,7 +104,10 @@ def edge_loss(
     """
     with torch.no_grad():
         edges = gradient_magnitude(gaussian_blur(target, blur) if blur else target)
-    return F.mse_loss(gradient_magnitude(prediction), edges)
+    found = gradient_magnitude(prediction)
+    if present is None:
+        return F.mse_loss(found, edges)
+    return mean_over_present((found - edges).square(), present)
 
 
 def gaussian_blur(

@@ -32,21 +32,27 @@ def info_nce(
         0.6265
     """
     q = F.normalize(queries.float(), dim=-1)
-    k = gather_batches(F.normalize(keys.detach().float(), dim=-1))
-    first = _rank() * len(q)
+    k, first = gather_batches(F.normalize(keys.detach().float(), dim=-1))
     own = torch.arange(first, first + len(q), device=q.device)
     return 2 * temperature * F.cross_entropy(q @ k.T / temperature, own)
 
 
-def gather_batches(values: Float[Tensor, "batch dim"]) -> Float[Tensor, "joint dim"]:
-    """The rows of all processes, by their rank; each has as many, and none gets a gradient."""
+def gather_batches(
+    values: Float[Tensor, "batch dim"],
+) -> tuple[Float[Tensor, "joint dim"], int]:
+    """The rows of all processes, by their rank, without gradient; and where one's own begin.
+
+    Each process may have another number of rows.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
-
-
-def _rank() -> int:
-    ready = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_rank() if ready else 0
+        return values, 0
+    processes, rank = distributed.get_world_size(), distributed.get_rank()
+    counts = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(processes)]
+    distributed.all_gather(counts, counts[0].new_tensor([len(values)]))
+    rows = torch.cat(counts).tolist()
+    # What is gathered has one size: shorter batches are filled up, and cut again.
+    padded = F.pad(values, (0, 0, 0, max(rows) - len(values)))
+    parts = [torch.empty_like(padded) for _ in range(processes)]
+    distributed.all_gather(parts, padded)
+    joint = torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+    return joint, sum(rows[:rank])

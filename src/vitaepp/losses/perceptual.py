@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitaepp.errors import RecipeError
+from vitaepp.losses.present import mean_over_present
 from vitaepp.nn.vgg import SMALLEST_SIDE, VGG16
 
 
@@ -83,6 +84,7 @@ class PerceptualLoss(nn.Module):
         prediction: Float[Tensor, "batch channel *space"],
         target: Float[Tensor, "batch channel *space"],
         draws: Float[Tensor, "batch draw"],
+        present: Bool[Tensor, "batch channel"] | None = None,
     ) -> Float[Tensor, ""]:
         """The loss.
 
@@ -90,20 +92,24 @@ class PerceptualLoss(nn.Module):
             prediction: reconstructed intensities.
             target: original intensities, same unit.
             draws: uniform random numbers, `draws_needed` a sample, which choose the slices.
+            present: which channels count; all without it. Colours are there together.
         """
         space = tuple(range(2, target.ndim))
         if self.channels != "all":
             noise, draws = draws[:, : target.shape[1]], draws[:, target.shape[1] :]
-            chosen = noise.argsort(dim=1)[:, : self.channels].view(
-                -1, self.channels, *(1,) * len(space)
-            )
+            if present is not None:
+                noise = noise.masked_fill(~present, 1.0)  # missing ones come last
+            drawn = noise.argsort(dim=1)[:, : self.channels]
+            if present is not None:
+                present = present.take_along_dim(drawn, dim=1)
+            chosen = drawn.view(*drawn.shape, *(1,) * len(space))
             prediction, target = (x.take_along_dim(chosen, dim=1) for x in (prediction, target))
         low, high = target.amin(space, keepdim=True), target.amax(space, keepdim=True)
         # A constant channel has no range of its own; its intensities then count as they are.
         scale = torch.where(high > low, high - low, torch.ones_like(high))
         prediction, target = (prediction - low) / scale, (target - low) / scale
         if len(space) == 2:
-            return self._distance(prediction, target)
+            return self._distance(prediction, target, present)
         axes = self._axes(len(space))
         means = []
         for axis in axes:
@@ -113,7 +119,9 @@ class PerceptualLoss(nn.Module):
             chosen = noise.argsort(dim=1)[:, :count]
             means.append(
                 self._distance(
-                    take_slices(prediction, chosen, axis), take_slices(target, chosen, axis)
+                    take_slices(prediction, chosen, axis),
+                    take_slices(target, chosen, axis),
+                    None if present is None else present.repeat_interleave(count, dim=0),
                 )
             )
         return torch.stack(means).mean()
@@ -125,15 +133,21 @@ class PerceptualLoss(nn.Module):
         self,
         prediction: Float[Tensor, "image channel height width"],
         target: Float[Tensor, "image channel height width"],
+        present: Bool[Tensor, "image channel"] | None,
     ) -> Float[Tensor, ""]:
-        if not self.rgb:
+        channels = target.shape[1]
+        if self.rgb:
+            present = None
+        else:
             prediction, target = (x.flatten(0, 1)[:, None] for x in (prediction, target))
         with torch.no_grad():
             wanted = list(self.vgg(target))
-        levels = [
-            (seen - want).square().mean()
-            for seen, want in zip(self.vgg(prediction), wanted, strict=True)
-        ]
+        levels = []
+        for seen, want in zip(self.vgg(prediction), wanted, strict=True):
+            errors = (seen - want).square()
+            if present is not None:
+                errors = errors.unflatten(0, (-1, channels))
+            levels.append(mean_over_present(errors, present))
         return torch.stack(levels).mean()
 
 

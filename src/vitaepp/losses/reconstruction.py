@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from vitaepp.losses.present import mean_over_present
 
 
 def reconstruction_loss(
     prediction: Float[Tensor, "batch patch value"],
     target: Float[Tensor, "batch patch value"],
     patches: Int[Tensor, "batch chosen"] | None = None,
+    present: Bool[Tensor, "batch channel"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error over the values of the chosen patches.
 
@@ -17,6 +21,7 @@ def reconstruction_loss(
         prediction: predicted values.
         target: true values, any unit.
         patches: which patches count (the hidden ones, as a rule); all without it.
+        present: which channels count, a patch's values having the channel last; all without it.
 
     Returns:
         The target's unit squared.
@@ -34,16 +39,33 @@ def reconstruction_loss(
     if patches is not None:
         prediction = prediction.take_along_dim(patches[..., None], dim=1)
         target = target.take_along_dim(patches[..., None], dim=1)
-    return (prediction - target).square().mean()
+    errors = (prediction - target).square()
+    if present is not None:
+        errors = errors.unflatten(-1, (-1, present.shape[1])).movedim(-1, 1)
+    return mean_over_present(errors, present)
 
 
 def patch_moments(
-    patches: Float[Tensor, "batch patch value"], eps: float = 1e-6
+    patches: Float[Tensor, "batch patch value"],
+    eps: float = 1e-6,
+    present: Bool[Tensor, "batch channel"] | None = None,
 ) -> tuple[Float[Tensor, "batch patch 1"], Float[Tensor, "batch patch 1"]]:
     """Mean and standard deviation of each patch, for targets that are normalised by patch.
+
+    Args:
+        patches: the channel last among a patch's values.
+        eps: added to the variance, so that flat patches have a deviation, too.
+        present: which channels count; all without it.
 
     Source:
         He et al. 2021, "normalised pixels".
     """
-    variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+    if present is None:
+        variance, mean = patches.var(dim=-1, keepdim=True), patches.mean(dim=-1, keepdim=True)
+    else:
+        counts = present.repeat(1, patches.shape[-1] // present.shape[1])[:, None]
+        number, zero = counts.sum(dim=-1, keepdim=True), torch.zeros_like(patches)
+        mean = torch.where(counts, patches, zero).sum(dim=-1, keepdim=True) / number
+        squares = torch.where(counts, patches - mean, zero).square()
+        variance = squares.sum(dim=-1, keepdim=True) / (number - 1).clamp(min=1)
     return mean, (variance + eps).sqrt()

@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from vitaepp.draws import Draws
 from vitaepp.nn.backbones import Backbone
 from vitaepp.recipe import ViewSettings
-from vitaepp.views import random_view, standardize
+from vitaepp.views import random_view, seen_modalities, standardize, zero_missing
 
 
 @dataclass
@@ -45,7 +45,8 @@ class Method(nn.Module, ABC):
 
     Attributes:
         backbone: the part that is kept after training.
-        smallest_batch: images that a step needs at least, on each device.
+        smallest_batch: images that a step needs at least, those of all devices together. Above 1,
+            the images of a batch depend on each other.
     """
 
     backbone: Backbone
@@ -53,7 +54,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, images: Shaped[Tensor, "batch channel *space"], draws: Draws, progress: float
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        draws: Draws,
+        progress: float,
+        present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """One training step up to its loss.
 
@@ -61,6 +66,8 @@ class Method(nn.Module, ABC):
             images: intensities in [0, 255], of any type.
             draws: the batch's random numbers.
             progress: share of the training that is done, from 0 to 1.
+            present: channels that each image has, at least one; all without it. What stands in
+                the others plays no part.
         """
 
     def backbone_loaded(self) -> None:
@@ -75,7 +82,10 @@ class Method(nn.Module, ABC):
 
 
 def two_views(
-    images: Shaped[Tensor, "batch channel *space"], draws: Draws, settings: ViewSettings
+    images: Shaped[Tensor, "batch channel *space"],
+    draws: Draws,
+    settings: ViewSettings,
+    present: Bool[Tensor, "batch channel"] | None = None,
 ) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch channel *space"]]:
     """Two random views of each image, standardised.
 
@@ -83,9 +93,28 @@ def two_views(
         images: intensities in [0, 255], of any type.
         draws: source of random numbers.
         settings: of the views.
+        present: channels that each image has; all without it.
     """
-    unit = images.float() / 255
-    first, second = (
-        standardize(random_view(unit, draws, settings), settings.normalize) for _ in range(2)
-    )
+    unit = zero_missing(images.float() / 255, present)
+    first, second = (augmented_view(unit, draws, settings, present) for _ in range(2))
     return first, second
+
+
+def augmented_view(
+    unit: Float[Tensor, "batch channel *space"],
+    draws: Draws,
+    settings: ViewSettings,
+    present: Bool[Tensor, "batch channel"] | None,
+) -> Float[Tensor, "batch channel *space"]:
+    """A random view of each image, standardised; channels that it does not show are 0.
+
+    Args:
+        unit: intensities in [0, 1], missing channels 0.
+        draws: source of random numbers.
+        settings: of the views.
+        present: channels that each image has; all without it.
+    """
+    seen = seen_modalities(unit.shape[1], present, draws, settings)
+    # Noise falls on missing channels, too, and would be all that is left of them.
+    view = zero_missing(random_view(unit, draws, settings), seen)
+    return standardize(view, settings.normalize)

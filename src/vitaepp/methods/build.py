@@ -35,6 +35,11 @@ def build_method(
         RecipeError: settings that do not fit the images or each other.
     """
     shape = backbone_shape(recipe, channels, image_size)
+    if recipe.views.modality_dropout and (channels == 1 or rgb):
+        raise RecipeError(
+            f"views.modality_dropout={recipe.views.modality_dropout}: these images have one "
+            "modality, which cannot be spared; set it to 0"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         if recipe.method in ("vitae++", "vitae"):

@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
 from vitaepp.draws import Draws
@@ -48,11 +48,15 @@ class MoCoV3(Method):
         self.momentum_projector = copy.deepcopy(self.projector).requires_grad_(False)
 
     def forward(
-        self, images: Shaped[Tensor, "batch channel *space"], draws: Draws, progress: float
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        draws: Draws,
+        progress: float,
+        present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Symmetric InfoNCE: the queries of each view against the keys of the other."""
         pool, temperature = self.recipe.model.pool, self.recipe.mocov3.temperature
-        views = two_views(images, draws, self.recipe.views)
+        views = two_views(images, draws, self.recipe.views, present)
         z1, z2 = (self.projector(self.backbone.features(view, pool)) for view in views)
         q1, q2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from vitaepp.draws import Draws
@@ -32,14 +32,18 @@ class SimSiam(Method):
         self.predictor = mlp_head((width, hidden, width), last_norm=False)
 
     def forward(
-        self, images: Shaped[Tensor, "batch channel *space"], draws: Draws, progress: float
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        draws: Draws,
+        progress: float,
+        present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Symmetric negative cosine between predictions and the other view's projections."""
         pool = self.recipe.model.pool
         # Each view goes through on its own, for its own statistics in every batch norm.
         z1, z2 = (
             self.projector(self.backbone.features(view, pool)).float()
-            for view in two_views(images, draws, self.recipe.views)
+            for view in two_views(images, draws, self.recipe.views, present)
         )
         p1, p2 = self.predictor(z1).float(), self.predictor(z2).float()
         terms = {"contrastive": contrastive_loss((p1, p2), (z1, z2))}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from vitaepp.draws import Draws
@@ -18,7 +18,7 @@ from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
-from vitaepp.methods.base import Method, StepOutput
+from vitaepp.methods.base import Method, StepOutput, augmented_view
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.masking import Mask, random_masks
@@ -26,7 +26,7 @@ from vitaepp.nn.patches import patchify
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16
 from vitaepp.recipe import Recipe
-from vitaepp.views import random_view, standardize
+from vitaepp.views import seen_modalities, standardize, zero_missing
 
 
 class ViTAE(Method):
@@ -35,6 +35,10 @@ class ViTAE(Method):
     View 1 is the image itself and is what is reconstructed; view 2 is augmented and serves the
     contrastive term only. Each has its own random mask. A term of weight 0 is not computed; with
     the contrastive term alone (the first row of the paper's Table 3) there is no decoder.
+
+    Modalities that an image lacks are 0 in both views and count in no term. Those that
+    `views.modality_dropout` hides from the encoder are known, and so are reconstructed like hidden
+    patches: the encoder learns to infer them (M3AE, MultiMAE).
 
     Args:
         recipe: every setting.
@@ -75,19 +79,26 @@ class ViTAE(Method):
             self.perceptual.check(tuple(shape["image_size"]))
 
     def forward(
-        self, images: Shaped[Tensor, "batch channel *space"], draws: Draws, progress: float
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        draws: Draws,
+        progress: float,
+        present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
         recipe, model = self.recipe, self.backbone
-        unit = images.float() / 255
+        unit = zero_missing(images.float() / 255, present)
         original = standardize(unit, recipe.views.normalize)
-        patches = patchify(original, model.patch_size)
+        target = patches = patchify(original, model.patch_size)
+        if recipe.views.modality_dropout:
+            seen = seen_modalities(unit.shape[1], present, draws, recipe.views)
+            patches = patchify(zero_missing(original, seen), model.patch_size)
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
 
         if self.predictor is None:
             tokens = model.encode(patches, mask.visible)
         else:
-            augmented = standardize(random_view(unit, draws, recipe.views), recipe.views.normalize)
+            augmented = augmented_view(unit, draws, recipe.views, present)
             other = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
             # One pass for both views: larger matrices, half the launches.
             both = model.encode(
@@ -98,7 +109,9 @@ class ViTAE(Method):
 
         terms: dict[str, Tensor] = {}
         if isinstance(model, MaskedAutoencoder):
-            terms = self._reconstruction_terms(model, tokens, mask, patches, original, draws)
+            terms = self._reconstruction_terms(
+                model, tokens, mask, target, original, draws, present
+            )
         weights = {
             "reconstruction": recipe.loss.reconstruction.weight,
             "perceptual": recipe.loss.perceptual.weight,
@@ -122,26 +135,27 @@ class ViTAE(Method):
         patches: Float[Tensor, "batch patch value"],
         original: Float[Tensor, "batch channel *space"],
         draws: Draws,
+        present: Bool[Tensor, "batch channel"] | None,
     ) -> dict[str, Tensor]:
         loss = self.recipe.loss
         prediction = model.decode(tokens, mask.visible).float()
         target, restored = patches, prediction
         if loss.reconstruction.normalize_targets:
-            mean, deviation = patch_moments(patches)
+            mean, deviation = patch_moments(patches, present=present)
             target = (patches - mean) / deviation
             restored = prediction * deviation + mean
         terms = {}
         if loss.reconstruction.weight:
             chosen = mask.hidden if loss.reconstruction.patches == "masked" else None
-            terms["reconstruction"] = reconstruction_loss(prediction, target, chosen)
+            terms["reconstruction"] = reconstruction_loss(prediction, target, chosen, present)
         if self.perceptual is None and not loss.edge.weight:
             return terms
         image = model.assemble(restored)
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
-            terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed))
+            terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed), present)
         if loss.edge.weight:
-            terms["edge"] = edge_loss(image, original, blur=loss.edge.blur)
+            terms["edge"] = edge_loss(image, original, blur=loss.edge.blur, present=present)
         return terms
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import lightning as L
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import Callback
 
+from vitaepp.errors import Stopped
 from vitaepp.files import atomic_path
 from vitaepp.progress import SECONDS_BETWEEN_LINES, say
 from vitaepp.runfolder import RunFolder
-from vitaepp.training.checkpoints import load_checkpoint
+from vitaepp.training.data import TrainingLoader
 from vitaepp.training.module import Training
+
+#: Signals that stop a training after the update at hand, with a checkpoint.
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class History(Callback):
@@ -23,36 +31,72 @@ class History(Callback):
 
     Args:
         folder: the run.
+
+    Attributes:
+        seconds: time of all epochs so far.
+        waited: seconds of these in which training waited for data.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
         self.written = 0.0
-        self.epoch_started = 0.0
+        self.seconds = self.waited = 0.0
+        self._started = self._waited_before = 0.0
+        self._of_epoch = (0.0, 0.0)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    @property
+    def waiting(self) -> float:
+        """Share of all epochs' time that training waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint in the middle of an epoch keeps of its clocks."""
+        return {"of_epoch": list(self._clocks()), "seconds": self.seconds, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        seconds, waited = state_dict["of_epoch"]
+        self._of_epoch = (seconds, waited)
+        self.seconds, self.waited = state_dict["seconds"], state_dict["waited"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep what a resumed run had written before its checkpoint."""
+        self._loader: TrainingLoader = trainer.train_dataloader  # type: ignore[assignment]
+        self._start_clocks()
         if trainer.ckpt_path is not None and self.folder.metrics_file.is_file():
             rows = pd.read_csv(self.folder.metrics_file).to_dict("records")
-            done = int(load_checkpoint(self.folder.checkpoint)["epoch"])
             self.rows = [
-                {str(k): v for k, v in row.items()} for row in rows if row["epoch"] <= done
+                {str(k): v for k, v in row.items()}
+                for row in rows
+                if row["step"] <= trainer.global_step
             ]
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's clock."""
-        self.epoch_started = time.monotonic()
+    def _start_clocks(self) -> None:
+        self._started, self._waited_before = time.monotonic(), self._loader.waited
+
+    def _clocks(self) -> tuple[float, float]:
+        """Seconds of this epoch, and of these waited for data."""
+        seconds, waited = self._of_epoch
+        if self._started:
+            seconds += time.monotonic() - self._started
+            waited += self._loader.waited - self._waited_before
+        return seconds, waited
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Add the epoch's row."""
         assert isinstance(pl_module, Training)
         means = pl_module.epoch_means()
+        seconds, waited = self._clocks()
+        self._of_epoch = (0.0, 0.0)
+        self._start_clocks()
+        self.seconds, self.waited = self.seconds + seconds, self.waited + waited
         row = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "seconds": round(time.monotonic() - self.epoch_started, 4),
+            "seconds": round(seconds, 4),
+            "waiting": round(waited / seconds, 4),
             **means,
         }
         self.rows.append(row)
@@ -81,27 +125,77 @@ class History(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves last.ckpt at the end of an epoch, not oftener than the recipe says.
+    """Saves last.ckpt after an update, not oftener than the recipe says, and before a stop.
+
+    SIGTERM, which SLURM sends before it takes a machine back, and SIGUSR1, which it can be asked to
+    send, stop the training after the update at hand.
 
     Args:
         folder: the run.
+        history: written first, so that no checkpoint is ahead of it.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, history: History) -> None:
         self.folder = folder
+        self.history = history
         self.saved = time.monotonic()
+        self.signal: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signals over; Lightning gives them back after the training.
+
+        Lightning's own handlers write to the disk or to the other processes from within, in the
+        middle of whatever is being done, and let the epoch end before the training stops.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time; the last of an epoch waits until its row is in the table."""
+        updated = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if updated and not trainer.is_last_batch:
+            self._save_if_due(trainer, pl_module, last=False)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if it is time, or the last epoch."""
         assert isinstance(pl_module, Training)
-        recipe = pl_module.recipe
-        last = trainer.current_epoch + 1 >= recipe.optim.epochs
-        due = last or time.monotonic() - self.saved >= recipe.trainer.checkpoint_every
-        if trainer.strategy.broadcast(due):
-            history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]
-            history.write(trainer)
+        last = trainer.current_epoch + 1 >= pl_module.recipe.optim.epochs
+        self._save_if_due(trainer, pl_module, last=last)
+
+    def _save_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule, last: bool) -> None:
+        assert isinstance(pl_module, Training)
+        waited = time.monotonic() - self.saved
+        due = last or waited >= pl_module.recipe.trainer.checkpoint_every
+        stop, due = _any_process(trainer, self.signal is not None, due)
+        if stop or due:
+            self.history.write(trainer)
             trainer.save_checkpoint(self.folder.checkpoint)
             self.saved = time.monotonic()
+        if stop and not last:
+            raise Stopped(
+                f"stopped after step {trainer.global_step} of "
+                f"{int(trainer.estimated_stepping_batches)}, as asked by a signal; all is saved, "
+                "go on with --resume"
+            )
+
+
+def _any_process(trainer: L.Trainer, *said: bool) -> list[bool]:
+    """What any of the processes says, so that all of them do the same."""
+    if trainer.world_size == 1:
+        return list(said)
+    flags = torch.tensor(said, dtype=torch.float32, device=trainer.strategy.root_device)
+    return (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
 
 
 class TrainingProgress(Callback):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,68 @@ FORMAT = 1
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that appear whole or not at all, and hold only tensors and plain values."""
+    """Checkpoints that appear whole or not at all, and hold only tensors and plain values.
+
+    Args:
+        folder: the run, whose last two checkpoints are kept.
+        damaged: the last one is, and shall not take the place of the one before.
+    """
+
+    def __init__(self, folder: RunFolder, damaged: bool = False) -> None:
+        super().__init__()
+        self.folder = folder
+        self.damaged = damaged
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write beside, then rename."""
+        """Write beside, then rename; what was the last becomes the one before."""
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
+            if self.folder.checkpoint.is_file() and not self.damaged:
+                with atomic_path(self.folder.checkpoint_before) as before:
+                    _link(self.folder.checkpoint, before)
+        self.damaged = False
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read; whatever is asked for, no code in the file is run."""
         return load_checkpoint(path)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy, where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def newest_checkpoint(folder: RunFolder) -> Path | None:
+    """The run's last checkpoint, or the one before where the last is damaged; None without one.
+
+    Raises:
+        RunError: there are only damaged ones.
+    """
+    kept = [p for p in (folder.checkpoint, folder.checkpoint_before) if p.is_file()]
+    for path in kept:
+        if is_whole(path):
+            return path
+    if kept:
+        raise RunError(
+            f"{kept[0]}: damaged, and no checkpoint from before is whole; remove it to start anew"
+        )
+    return None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint holds what was written; torch checks no sums when it reads."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+        return False
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +22,30 @@ from vitaepp.store import Store
 #: Share of the free memory that `cache=auto` is ready to fill.
 CACHE_SHARE = 0.5
 
-Batch = tuple[Shaped[Tensor, "batch channel *space"], Int[Tensor, " batch"]]
+#: Images, their rows in the store, and what the mean over them counts for.
+Batch = tuple[Shaped[Tensor, "batch channel *space"], Int[Tensor, " batch"], float]
 
 
-class EpochOrder(Sampler[list[int]]):
-    """Batches of one epoch: a permutation that depends on seed and epoch alone.
+class Part(NamedTuple):
+    """What one process sees in one step.
+
+    Attributes:
+        rows: rows of the store, at least one.
+        weight: what the mean over them counts for, so that the mean over processes and over the
+            steps of an update is the mean over the update's images, however uneven the parts are.
+            0 where there was nothing left for this process, which then looks at another's image.
+    """
+
+    rows: list[int]
+    weight: float
+
+
+class EpochOrder(Sampler[Part]):
+    """Steps of one epoch: a permutation that depends on seed and epoch alone.
 
     Every process takes its part of each joint batch, so that N processes see together what one
-    process with N times the batch would see.
+    process with N times the batch would see; and K steps that make one update see what one step
+    with K times the batch would see.
 
     Args:
         rows: what is sampled.
@@ -35,8 +53,10 @@ class EpochOrder(Sampler[list[int]]):
         seed: of the run.
         rank: which process this is.
         processes: how many there are.
-        smallest: images that a batch of a process needs; what is left over at the end of an epoch
-            and is fewer is left out, others in each epoch.
+        smallest: images that a joint batch needs. Above 1, its images depend on each other, and
+            each process needs one of its own. What is left over at the end of an epoch and is
+            fewer is left out, others in each epoch.
+        accumulate: steps whose gradients make one update.
     """
 
     def __init__(
@@ -47,33 +67,41 @@ class EpochOrder(Sampler[list[int]]):
         rank: int = 0,
         processes: int = 1,
         smallest: int = 1,
+        accumulate: int = 1,
     ) -> None:
         self.rows = np.asarray(rows)
-        self.batch_size = batch_size
+        self.joint = batch_size * processes
         self.seed = seed
         self.rank = rank
         self.processes = processes
-        self.smallest = smallest
+        self.smallest = max(smallest, processes) if smallest > 1 else 1
+        self.accumulate = accumulate
         self.epoch = 0
+        self.begin = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.rows) // self.processes, self.batch_size)
-        return whole * (self.batch_size >= self.smallest) + (rest >= max(self.smallest, 1))
+    def go_on(self, epoch: int, step: int) -> None:
+        """Begin that epoch after so many steps, as a resumed training does."""
+        self.epoch = epoch
+        self.begin = (epoch, step)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.rows), self.joint)
+        return whole * (self.joint >= self.smallest) + (rest >= self.smallest)
+
+    def __iter__(self) -> Iterator[Part]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        joint = self.batch_size * self.processes
-        whole = len(order) - len(order) % self.processes
-        for start in range(0, whole, joint):
-            batch = order[start : min(start + joint, whole)]
-            share = len(batch) // self.processes
-            if share < self.smallest:
-                return
-            yield batch[self.rank * share : (self.rank + 1) * share].tolist()
+        batches = [order[i * self.joint : (i + 1) * self.joint] for i in range(len(self))]
+        done = self.begin[1] if self.epoch == self.begin[0] else 0
+        for step in range(done, len(batches)):
+            first = step - step % self.accumulate
+            updated = sum(map(len, batches[first : first + self.accumulate]))
+            own = np.array_split(batches[step], self.processes)[self.rank]
+            weight = len(own) * self.processes * self.accumulate / updated
+            yield Part((own if len(own) else batches[step][:1]).tolist(), weight)
 
 
 class StoreImages(Dataset[Batch]):
@@ -95,13 +123,33 @@ class StoreImages(Dataset[Batch]):
             for block, images in zip(self.images.split(64), store.batches(64), strict=True):
                 block.copy_(torch.from_numpy(images))
 
-    def __getitem__(self, rows: list[int]) -> Batch:
-        index = torch.tensor(rows)
+    def __getitem__(self, part: Part) -> Batch:
+        index = torch.tensor(part.rows)
         if self.images is not None:
-            return self.images[index.to(self.images.device)], index
+            return self.images[index.to(self.images.device)], index, part.weight
         if self._store is None:  # opened in the process that reads
             self._store = Store(self.path)
-        return torch.from_numpy(self._store.read(rows)), index
+        return torch.from_numpy(self._store.read(part.rows)), index, part.weight
+
+
+class TrainingLoader(DataLoader[Batch]):
+    """A loader that counts the seconds in which training waits for it.
+
+    Attributes:
+        waited: seconds so far.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
 
 def training_rows(
@@ -160,17 +208,26 @@ def training_loader(
     settings: DataSettings,
     order: EpochOrder,
     device: torch.device,
-) -> DataLoader[Batch]:
-    """Load batches in the given order, from memory where the store fits there."""
-    place = cache_place(store, settings, device)
+    sharing: int = 1,
+) -> TrainingLoader:
+    """Load batches in the given order, from memory where the store fits there.
+
+    Args:
+        store: prepared store.
+        settings: where it is to be held.
+        order: what is loaded when.
+        device: where training runs.
+        sharing: processes on this machine, each of which holds the store.
+    """
+    place = cache_place(store, settings, device, sharing)
     workers = settings.workers if place is None else 0
     options: dict[str, Any] = {}
     if workers:
         # Zarr runs threads, which a forked process would not have.
         options = {"multiprocessing_context": "spawn", "persistent_workers": True}
-    return DataLoader(
+    return TrainingLoader(
         StoreImages(store.path, place),
-        sampler=order,  # yields lists of rows, hence batch_size=None
+        sampler=order,  # yields whole batches, hence batch_size=None
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,
@@ -183,8 +240,14 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def cache_place(store: Store, settings: DataSettings, device: torch.device) -> torch.device | None:
-    """Where the store is held: the device, memory, or nowhere."""
+def cache_place(
+    store: Store, settings: DataSettings, device: torch.device, sharing: int = 1
+) -> torch.device | None:
+    """Where the store is held: the device, memory, or nowhere.
+
+    With `auto`, the device if it is a GPU and the store fills less than half of its free memory;
+    else memory, if the copies of all processes fill less than half of what is free there.
+    """
     if settings.cache == "none":
         return None
     if settings.cache == "device":
@@ -195,15 +258,43 @@ def cache_place(store: Store, settings: DataSettings, device: torch.device) -> t
     size = len(store) * int(np.prod(store.info.shape)) * np.dtype(store.info.dtype).itemsize
     if device.type == "cuda" and size < CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return device
-    return memory if size < CACHE_SHARE * free_memory() else None
+    return memory if size * sharing < CACHE_SHARE * free_memory() else None
 
 
 def free_memory() -> int:
-    """Bytes of memory that can be had without swapping."""
-    try:
+    """Bytes of memory that can be had without swapping, within what a container or job may take."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    with suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                free = int(line.split()[1]) * 1024
+    return min([free, *(limit - used for limit, used in _group_limits())])
+
+
+def _group_limits(
+    own: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
+    """Limit and use of memory, in bytes, of each control group (version 2) around this process."""
+    try:
+        lines = own.read_text().splitlines()
     except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return
+    for line in lines:
+        if not line.startswith("0::/"):
+            continue
+        group = mount / line.removeprefix("0::/")
+        for folder in (group, *group.parents):
+            with suppress(OSError, ValueError):  # the root has none; a limit may be "max"
+                limit = int((folder / "memory.max").read_text())
+                yield limit, _used(folder)
+            if folder == mount:
+                break
+
+
+def _used(group: Path) -> int:
+    """What a group holds that cannot be had back: files that are only cached can."""
+    cached = 0
+    for line in (group / "memory.stat").read_text().splitlines():
+        if line.startswith("inactive_file "):
+            cached = int(line.split()[1])
+    return int((group / "memory.current").read_text()) - cached

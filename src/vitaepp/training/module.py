@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from jaxtyping import Bool, Int
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -20,9 +21,13 @@ from vitaepp.recipe import Recipe
 from vitaepp.store import Store
 from vitaepp.training.checkpoints import FORMAT
 from vitaepp.training.data import Batch
+from vitaepp.training.sharding import shard
 from vitaepp.weights import initialize_from
 
 RGB = ("red", "green", "blue")
+
+#: Beside the sums of an epoch, how many samples they are over.
+SAMPLES = "samples"
 
 
 class Training(L.LightningModule):
@@ -39,6 +44,7 @@ class Training(L.LightningModule):
         self.recipe = recipe
         self.modalities = store.info.modalities
         self.image_size = store.info.size
+        self.present = torch.from_numpy(store.present)
         self.method: Method = build_method(
             recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
         )
@@ -49,25 +55,37 @@ class Training(L.LightningModule):
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()
 
+    def configure_model(self) -> None:
+        """Spread the weights over the devices, where the strategy does so."""
+        if self.device_mesh is not None:
+            shard(self.method, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of one batch.
 
         Raises:
             TrainingError: a term is not finite.
         """
-        images, rows = batch
+        images, rows, weight = batch
         draws = Draws(self.recipe.seed, self.current_epoch, rows.tolist(), images.device)
         total = self.trainer.estimated_stepping_batches
-        output = self.method(images, draws, progress=self.global_step / total)
+        output = self.method(images, draws, self.global_step / total, self._present(rows))
         loss = output.loss
         self._check_finite(output.terms)
+        count = len(images) if weight else 0
         values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
         values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
         values |= output.monitors
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(images)
-        self._samples += len(images)
-        return loss
+            # A term may be in half precision, in which a sum would stop growing.
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * count
+        self._samples += count
+        return loss * weight
+
+    def _present(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, "batch channel"] | None:
+        """Which modalities the images have; None, which is faster, where that is all."""
+        present = self.present[rows.cpu()]
+        return None if bool(present.all()) else present.to(rows.device)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimiser, and what the method does after each."""
@@ -77,11 +95,19 @@ class Training(L.LightningModule):
 
     def epoch_means(self) -> dict[str, float]:
         """Means over the epoch's samples and all processes; resets them."""
-        names = list(self._sums)
-        means = torch.stack([self._sums[name] for name in names]) / self._samples
-        means = self.trainer.strategy.reduce(means, reduce_op="mean")
+        sums = self._joint_sums()
+        samples = sums.pop(SAMPLES)
         self._sums, self._samples = {}, 0
-        return dict(zip(names, means.tolist(), strict=True))
+        return {name: (value / samples).item() for name, value in sums.items()}
+
+    def _joint_sums(self) -> dict[str, Tensor]:
+        """What the epoch has summed so far, over all processes, and the number of samples."""
+        if not self._sums:
+            return {}
+        own = torch.stack([*self._sums.values()])
+        own = torch.cat([own, own.new_tensor([self._samples])])
+        joint = self.trainer.strategy.reduce(own, reduce_op="sum")
+        return dict(zip([*self._sums, SAMPLES], joint, strict=True))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with linear warm-up and a cosine to 0, step by step."""
@@ -119,11 +145,18 @@ class Training(L.LightningModule):
             "modalities": list(self.modalities),
             "image_size": list(self.image_size),
             "seconds": time.monotonic() - self.started + self.seconds_before,
+            "sums": {name: value.cpu() for name, value in self._joint_sums().items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what was left out."""
-        self.seconds_before = float(checkpoint["vitaepp"]["seconds"])
+        facts = checkpoint["vitaepp"]
+        self.seconds_before = float(facts["seconds"])
+        # The sums are over all processes; one of them carries them on.
+        sums = facts.get("sums")
+        if sums and self.trainer.is_global_zero:
+            self._sums = {name: value.to(self.device) for name, value in sums.items()}
+            self._samples = int(self._sums.pop(SAMPLES))
         for name, value in self.state_dict().items():
             if name.startswith("method.perceptual."):
                 checkpoint["state_dict"][name] = value

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import os
 import platform
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError
-from vitaepp.files import locked, write_json, write_text
+from vitaepp.files import clear_temporaries, locked, write_json, write_text
 from vitaepp.methods import Method
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
+from vitaepp.training.allocator import keep_freed_memory
+from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
-from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
-from vitaepp.training.data import EpochOrder, training_loader, training_rows
+from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
+from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
+from vitaepp.training.machine import Machine, has_bf16
 from vitaepp.training.module import Training
+from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
+from vitaepp.training.proposal import Images, proposed_recipe
+from vitaepp.training.sharding import ShardedStrategy, recompute_blocks
 
 
 def pretrain(
@@ -46,7 +57,8 @@ def pretrain(
     Args:
         store: prepared store.
         run: folder for everything that the training leaves; see `RunFolder`.
-        recipe: a recipe, its name, or its file; the defaults without it.
+        recipe: a recipe, its name, or its file. Without it, what suits the store and the machine:
+            the paper's settings where they fit; each choice is said, and kept in the run's recipe.
         settings: changes to it, such as `"optim.epochs=100"`.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
         subjects: train on these only, for example a fold's training part; all without it. They
@@ -68,103 +80,194 @@ def pretrain(
         elif not settings:
             # Starting anew with the defaults, which take days, is not what was meant.
             raise RunError(f"{folder.path}: no run to resume; leave out --resume to start one")
-    chosen = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe, settings)
+    chosen, choices = _recipe(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=_prepare_settings(opened))
-    if resume and folder.recipe_file.is_file():
-        began = folder.subjects()
-        if subjects is not None and began != list(subjects):
-            raise RunError(
-                f"{folder.path}: began with other subjects; resume without --subjects, or start "
-                "another run"
-            )
-        subjects = began
-    checkpoint = None
-    if folder.checkpoint.is_file():
+    with _quiet_lightning():
+        cluster = find_cluster()
+    devices = devices_per_node(chosen.trainer, cluster)
+    if cluster is None and devices > 1:
+        _tell(choices)
+        train_in_processes(devices, store, run, chosen, resume, subjects)
+        return folder.path
+    first = cluster is None or cluster.global_rank() == 0
+    with _quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
+        if resume and folder.recipe_file.is_file():
+            began = folder.subjects()
+            if subjects is not None and began != list(subjects):
+                raise RunError(
+                    f"{folder.path}: began with other subjects; resume without --subjects, or "
+                    "start another run"
+                )
+            subjects = began
+        if first:
+            _check_folder(folder, chosen, resume)
+        checkpoint = newest_checkpoint(folder) if resume else None
+        # Whatever does not fit is refused before anything is written.
+        _check_classes(opened, chosen)
+        rows = training_rows(opened, chosen.data, subjects)
+        module = Training(chosen, opened, resumed=checkpoint is not None)
+        _tell(choices)
+        place = _Place(cluster, devices)
+        if not first:
+            _train(opened, rows, module, folder, checkpoint, place)
+            return folder.path
+        folder.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(folder.path):
+                clear_temporaries(folder.path, "*.ckpt")
+                if subjects is None:
+                    folder.subjects_file.unlink(missing_ok=True)
+                else:
+                    write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
+                _train(opened, rows, module, folder, checkpoint, place)
+        except BlockingIOError:
+            raise RunError(f"{folder.path}: another training is writing here; let it end") from None
+    return folder.path
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Who started this process, and how many there are on each machine."""
+
+    cluster: ClusterEnvironment | None
+    devices: int
+
+
+def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
+    """Refuse to write over what is there, or to go on with another run."""
+    if folder.checkpoint.is_file() or folder.checkpoint_before.is_file():
         if not resume:
             raise RunError(
                 f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
                 "another folder"
             )
-        _check_same(folder, chosen)
-        checkpoint = folder.checkpoint
+        _check_same(folder, recipe)
     elif folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder.path}: is a file; a run is a folder")
     elif folder.path.is_dir() and not folder.recipe_file.is_file() and any(folder.path.iterdir()):
         raise RunError(f"{folder.path}: not empty and not a run; choose another folder")
     elif resume:
         say(f"{folder.path}: nothing to go on from; starting anew")
-    # Whatever does not fit is refused before anything is written.
-    _check_classes(opened, chosen)
-    rows = training_rows(opened, chosen.data, subjects)
-    module = Training(chosen, opened, resumed=checkpoint is not None)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder.path), _quiet_lightning():
-            if subjects is None:
-                folder.subjects_file.unlink(missing_ok=True)
-            else:
-                write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
-            _train(opened, rows, module, folder, checkpoint)
-    except BlockingIOError:
-        raise RunError(f"{folder.path}: another training is writing here; let it end") from None
-    return folder.path
 
 
 def _train(
-    store: Store, rows: list[int], module: Training, folder: RunFolder, checkpoint: Path | None
+    store: Store,
+    rows: list[int],
+    module: Training,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    place: _Place,
 ) -> None:
     recipe = module.recipe
-    if checkpoint is not None:
-        epoch = int(load_checkpoint(checkpoint)["epoch"]) + 1
-        if epoch >= recipe.optim.epochs and folder.encoder.is_dir():
-            say(f"{folder.path}: training has ended already, after {epoch} epochs")
-            return
-        say(f"going on after epoch {epoch} of {recipe.optim.epochs}")
-    recipe.save(folder.recipe_file)
-    trainer = L.Trainer(
+    history = History(folder)
+    trainer = _trainer(recipe, folder, history, place, damaged=checkpoint != folder.checkpoint)
+    method, processes = module.method, trainer.world_size
+    order = EpochOrder(
+        rows,
+        recipe.optim.batch_size,
+        recipe.seed,
+        trainer.global_rank,
+        processes,
+        smallest=method.smallest_batch,
+        accumulate=recipe.optim.accumulate,
+    )
+    if len(order) == 0:
+        raise TrainingError(
+            f"{len(rows)} subjects to train on in batches of {recipe.optim.batch_size} on "
+            f"{processes} devices, but {recipe.method} needs batches of at least {order.smallest}, "
+            "those of all devices together"
+        )
+    if checkpoint is not None and not _go_on(checkpoint, folder, recipe, order):
+        return
+    device = trainer.strategy.root_device
+    loader = training_loader(store, recipe.data, order, device, place.devices)
+    described = _describe(store, recipe, method, len(rows), device, processes)
+    if trainer.is_global_zero:
+        recipe.save(folder.recipe_file)
+        write_json(folder.summary_file, described)
+        _announce(recipe, store, described)
+    keep_freed_memory()
+    if recipe.trainer.activation_checkpointing:
+        recompute_blocks(method)
+    if processes > 1:
+        join_batch_norms(method, device)
+    started = time.monotonic()
+    with _errors_of_others(processes):
+        _fit(trainer, module, loader, checkpoint)
+    if trainer.is_global_zero:
+        _save_encoder(recipe, store, folder)
+        described |= {
+            "steps": trainer.global_step,
+            "seconds": round(time.monotonic() - started + module.seconds_before, 1),
+            "waiting": round(history.waiting, 4),
+        }
+        write_json(folder.summary_file, described)
+        say(
+            f"trained {recipe.optim.epochs} epochs in {described['seconds']:.0f} s, "
+            f"{described['waiting']:.1%} of it waiting for data: {folder.path}"
+        )
+
+
+def _go_on(checkpoint: Path, folder: RunFolder, recipe: Recipe, order: EpochOrder) -> bool:
+    """Begin where the checkpoint ended; whether there is anything left to do."""
+    if checkpoint != folder.checkpoint:
+        say(f"{folder.checkpoint}: missing or damaged; going on from {checkpoint.name} before it")
+    loaded = load_checkpoint(checkpoint)
+    loop = loaded["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]["processed"]
+    if epochs >= recipe.optim.epochs:
+        if not folder.encoder.is_dir():
+            return True
+        say(f"{folder.path}: training has ended already, after {epochs} epochs")
+        return False
+    # A checkpoint at the end of an epoch still counts that epoch's batches.
+    inside = loop["epoch_progress"]["current"]["ready"] > epochs
+    steps = loop["epoch_loop.batch_progress"]["current"]["ready"] if inside else 0
+    order.go_on(epochs, steps)
+    after = f" and {steps} of {len(order)} steps" if steps else ""
+    say(f"going on after epoch {epochs} of {recipe.optim.epochs}{after}")
+    return True
+
+
+def _trainer(
+    recipe: Recipe, folder: RunFolder, history: History, place: _Place, damaged: bool
+) -> L.Trainer:
+    plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
+    if place.cluster is not None:
+        plugins.append(place.cluster)
+    return L.Trainer(
         max_epochs=recipe.optim.epochs,
         accelerator="auto",
-        devices=recipe.trainer.devices,
+        devices=place.devices,
         num_nodes=recipe.trainer.nodes,
-        strategy=recipe.trainer.strategy,
+        strategy=_strategy(recipe, place.devices * recipe.trainer.nodes),
         precision=_precision(recipe),  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
-        plugins=[AtomicCheckpoints()],
-        callbacks=[History(folder), Checkpoints(folder), TrainingProgress()],
+        plugins=plugins,
+        callbacks=[history, Checkpoints(folder, history), TrainingProgress()],
         logger=_tensorboard(folder),
         default_root_dir=folder.path,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        # Batch norm over all devices; torch has it for GPUs only.
-        sync_batchnorm=torch.cuda.is_available(),
         benchmark=torch.cuda.is_available(),
     )
-    order = EpochOrder(
-        rows,
-        recipe.optim.batch_size,
-        recipe.seed,
-        trainer.global_rank,
-        trainer.world_size,
-        smallest=module.method.smallest_batch,
-    )
-    if len(order) == 0:
-        least = module.method.smallest_batch
-        raise TrainingError(
-            f"{len(rows)} subjects to train on in batches of {recipe.optim.batch_size}, but "
-            f"{recipe.method} needs batches of at least {least} on each of {trainer.world_size} "
-            "devices"
-        )
-    device = trainer.strategy.root_device
-    loader = training_loader(store, recipe.data, order, device)
-    described = _describe(store, recipe, module.method, len(rows), device)
-    if trainer.is_global_zero:
-        write_json(folder.summary_file, described)
-        _announce(recipe, store, described)
-    started = time.monotonic()
+
+
+def _strategy(recipe: Recipe, processes: int) -> str | Strategy:
+    if processes == 1:
+        return "auto"
+    if recipe.trainer.strategy == "fsdp":
+        return ShardedStrategy(processes)
+    return DDPStrategy(gradient_as_bucket_view=True)
+
+
+def _fit(
+    trainer: L.Trainer, module: Training, loader: TrainingLoader, checkpoint: Path | None
+) -> None:
     try:
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:
@@ -172,17 +275,51 @@ def _train(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    if trainer.is_global_zero:
-        encoder = Encoder(EncoderConfig.of(recipe, store.info.modalities, store.info.size))
-        trained = module.method.backbone.state_dict()
-        encoder.backbone.load_state_dict({k: trained[k] for k in encoder.backbone.state_dict()})
-        encoder.save(folder.encoder)
-        described |= {
-            "steps": trainer.global_step,
-            "seconds": round(time.monotonic() - started + module.seconds_before, 1),
-        }
-        write_json(folder.summary_file, described)
-        say(f"trained {recipe.optim.epochs} epochs in {described['seconds']:.0f} s: {folder.path}")
+
+
+@contextmanager
+def _errors_of_others(processes: int) -> Iterator[None]:
+    """When a process fails, the others only see that it no longer answers."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+        if processes > 1 and lost:
+            raise TrainingError(
+                "another process of this training has ended; what it said before tells why"
+            ) from None
+        raise
+
+
+def _save_encoder(recipe: Recipe, store: Store, folder: RunFolder) -> None:
+    """Keep what the last checkpoint holds of the encoder, whatever the weights were spread over."""
+    trained = load_checkpoint(folder.checkpoint)["state_dict"]
+    encoder = Encoder(EncoderConfig.of(recipe, store.info.modalities, store.info.size))
+    names = encoder.backbone.state_dict()
+    encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
+    encoder.save(folder.encoder)
+
+
+def _tell(choices: Sequence[Choice]) -> None:
+    for choice in choices:
+        say(f"{choice}: {choice.reason}")
+
+
+def _recipe(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: Sequence[str],
+    subjects: Sequence[str] | None,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """What the user asked for, or where no recipe was named what suits store and machine."""
+    if isinstance(recipe, Recipe):
+        return recipe, ()
+    asked = Recipe.load(recipe, settings)
+    if recipe is not None:
+        return asked, ()
+    rows = training_rows(store, asked.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    return proposed_recipe(images, Machine.here(), settings)
 
 
 def _prepare_settings(store: Store) -> dict[str, Any]:
@@ -193,6 +330,9 @@ def _prepare_settings(store: Store) -> dict[str, Any]:
         "modalities": info.modalities,
         "center": info.center,
         "dtype": info.dtype,
+        "clip": info.clip,
+        "window": {m: ((low + high) / 2, high - low) for m, low, high in info.window or ()} or None,
+        "statistics": info.statistics,
     }
 
 
@@ -212,27 +352,19 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
     began = folder.recipe()
     if began != now:
         before, after = flatten(began.model_dump()), flatten(now.model_dump())
-        name = next(k for k in before if before[k] != after[k])
+        names = before | after  # a modality's window is a name that the other may not have
+        name = next(k for k in names if before.get(k) != after.get(k))
         raise RunError(
-            f"{folder.path}: began with {name}={before[name]}, now asked to go on with "
-            f"{after[name]}; resume without settings, or start another run"
+            f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
+            f"{after.get(name)}; resume without settings, or start another run"
         )
 
 
 def _precision(recipe: Recipe) -> str:
     chosen = recipe.trainer.precision
     if chosen == "auto":
-        chosen = "bf16" if _has_bf16() else "32"
+        chosen = "bf16" if has_bf16() else "32"
     return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
-
-
-def _has_bf16() -> bool:
-    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    # Older torch does not tell.
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _tensorboard(folder: RunFolder) -> Any:
@@ -244,7 +376,12 @@ def _tensorboard(folder: RunFolder) -> Any:
 
 
 def _describe(
-    store: Store, recipe: Recipe, method: Method, trained_on: int, device: torch.device
+    store: Store,
+    recipe: Recipe,
+    method: Method,
+    trained_on: int,
+    device: torch.device,
+    processes: int,
 ) -> dict[str, Any]:
     info = store.info
     encoder = sum(
@@ -267,6 +404,7 @@ def _describe(
         "parameters": {"encoder": encoder, "decoder": trained - encoder},
         "epochs": recipe.optim.epochs,
         "device": name,
+        "devices": processes,
         "precision": _precision(recipe),
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
@@ -288,7 +426,16 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
         f"{recipe.method} on {described['trained_on']} images of {len(store.info.modalities)} × "
         f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
         f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
+        + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
+    if incomplete := int((~store.present.all(axis=1)).sum()):
+        say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
+    dependent = recipe.method in ("simsiam", "mocov3")
+    if dependent and recipe.optim.accumulate > 1:
+        say(
+            f"optim.accumulate={recipe.optim.accumulate}: {recipe.method} compares and normalises "
+            "the images of one step, so that this is not the same as a larger batch"
+        )
     perceptual = recipe.loss.perceptual
     masked = recipe.method in ("vitae++", "vitae")
     if masked and perceptual.weight and perceptual.weights == "random":
@@ -301,7 +448,8 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's banners and hints say nothing that a user of this library could act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -86,6 +86,11 @@ class Cohort:
         """Whether most subjects have a mask."""
         return 2 * sum(s.mask is not None for s in self.subjects) > len(self.subjects)
 
+    def lacking(self, modalities: Sequence[str]) -> dict[str, int]:
+        """How many subjects lack each of these modalities; those that nobody lacks are absent."""
+        counts = Counter(m for s in self.subjects for m in modalities if m not in s.files)
+        return {m: counts[m] for m in modalities if counts[m]}
+
     def table(self) -> pd.DataFrame:
         """Subject, split and the layout's own label columns; one row a subject."""
         rows = [{"subject": s.subject, "split": s.split, **s.labels} for s in self.subjects]

@@ -1,17 +1,19 @@
 """DICOM as scanners and archives give it: studies of series, in folders of any depth.
 
 A source of one study is one subject; else each folder at the top is a subject, and where one holds
-several studies, each study is. A series becomes a modality by its description (`series.tsv`); of
-several for one modality the one with most slices is taken, then the one of the smallest pixels,
-then the first by path. Whatever is left out is listed, by the names of folders and files alone:
-descriptions are free text.
+several studies, each study's folder is. A series becomes a modality by its description
+(`series.tsv`); of several for one modality the one with most slices is taken, then the one of the
+smallest pixels, then the first by path. Whatever is left out is listed, by the names of folders and
+files alone: descriptions are free text. A source without volumes but of X-rays is one of pictures,
+each a subject.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +22,7 @@ import numpy as np
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.items import SeriesItem
 from vitaepp.ingest.layouts.cohort import (
+    SINGLE,
     Cohort,
     Source,
     SubjectFiles,
@@ -34,9 +37,12 @@ from vitaepp.ingest.readers import (
     SCAN_SUFFIXES,
     DicomHeader,
     is_dicom,
+    other_object,
     read_dicom_header,
+    series_uid,
     suffix_of,
 )
+from vitaepp.progress import track
 
 #: Files of these types are not looked into; DICOM often has no suffix, or digits as one.
 OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
@@ -44,8 +50,14 @@ OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
 #: Names that say DICOM, whatever a file begins with.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
+#: DICOM's Modality of X-rays, which are pictures: they do not lie in space.
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
+
 #: Directions of slices of one volume differ by less than this, their voxels by less of their size.
 ALIKE = 1e-3
+
+#: Files whose headers take so long, about a millisecond each, that progress is shown.
+MANY = 3000
 
 LeftOut = tuple[str, str]
 
@@ -64,7 +76,7 @@ class _Series:
     header: DicomHeader
     slices: int
 
-    @property
+    @cached_property
     def folder(self) -> PurePosixPath:
         """The deepest folder that holds all files."""
         return common_folder(self.files)
@@ -77,12 +89,23 @@ class _Series:
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
-    """Series of DICOM files, by subject and modality."""
+    """Series of DICOM files, by subject and modality; or X-rays, each a subject.
+
+    A folder with more scans in other formats than series is left to other layouts.
+    """
     files = [f for f in source.files if _may_be_dicom(source.path / f)]
     if not any(is_dicom(source.path / f) for f in files):
         return None
     left: list[LeftOut] = []
-    series = _volumes(_headers(source, files, left), left)
+    pictures: list[PurePosixPath] = []
+    headers, damaged = _headers(source, files, left, pictures)
+    volumes = _volumes(headers, left)
+    if len(source.ending_in(SCAN_SUFFIXES)) > len(volumes):
+        return None
+    if pictures and not volumes:
+        return _pictures_cohort(source, [*pictures, *damaged], left)
+    left += [(str(f), "a 2D image; a volume has more slices") for f in pictures]
+    series = _with_damaged(source, volumes, damaged, left)
     rules = series_rules(source.series)
     subjects = []
     for subject, group in _subjects(source, series, left):
@@ -91,7 +114,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
             modality = modality_of(one.header.description, one.header.modality, rules)
             if not modality or modality == IGNORE:
                 why = "its kind of series is ignored" if modality else "no pattern tells what it is"
-                left.append((_place(one, series), f"{why}; prepare.series=FILE can name it"))
+                left.append((_place(one, group), f"{why}; prepare.series=FILE can name it"))
             else:
                 modalities[modality].append(one)
         chosen = {}
@@ -99,7 +122,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
             best, *others = sorted(alike, key=lambda s: s.rank)
             chosen[modality] = SeriesItem(tuple(source.path / f for f in best.files))
             why = f"another {modality}; one of more or finer slices, or the first, is taken"
-            left += [(_place(s, series), why) for s in others]
+            left += [(_place(s, group), why) for s in others]
         if chosen:
             split = split_of(common_folder([f for s in group for f in s.files]))
             subjects.append(SubjectFiles(subject, chosen, split=split))
@@ -111,6 +134,18 @@ def dicom_cohort(source: Source) -> Cohort | None:
         usual_modalities(subjects),
         left_out=tuple(left),
     )
+
+
+def _pictures_cohort(
+    source: Source, files: Iterable[PurePosixPath], left: Iterable[LeftOut]
+) -> Cohort:
+    subjects = []
+    for file in sorted(files):
+        subject = str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES))
+        split = split_of(file)
+        subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
+    root = source.path.absolute()
+    return Cohort("2D DICOM images", "pictures", root, tuple(subjects), left_out=tuple(left))
 
 
 def series_item(path: Path) -> SeriesItem | None:
@@ -127,20 +162,35 @@ def _may_be_dicom(file: Path) -> bool:
 
 
 def _headers(
-    source: Source, files: Iterable[PurePosixPath], left: list[LeftOut]
-) -> dict[PurePosixPath, DicomHeader]:
-    """Headers of the files that can be part of a volume; the others are left out, with why."""
+    source: Source,
+    files: Sequence[PurePosixPath],
+    left: list[LeftOut],
+    pictures: list[PurePosixPath],
+) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
+    """Headers of the files that can be part of a volume, and the files that are damaged.
+
+    X-rays are put among the pictures. Others are left out, with why.
+    """
     headers: dict[PurePosixPath, DicomHeader] = {}
-    known: dict[str, PurePosixPath] = {}
-    for file in files:
+    damaged: list[PurePosixPath] = []
+    known = set()
+    for file in (
+        track(files, "reading headers", len(files), "files") if len(files) > MANY else files
+    ):
         try:
             header = read_dicom_header(source.path / file, "")
-        except SubjectError as error:
-            left.append((str(file), str(error).removeprefix(": ")))
+        except SubjectError:
+            if other := other_object(source.path / file):
+                left.append((str(file), f"is {other}, not an image"))
+            else:
+                damaged.append(file)
             continue
-        first = known.setdefault(header.instance, file) if header.instance else file
-        if first != file:
+        # Some anonymisers give all images one id, but they do not move them.
+        image = (header.study, header.series, header.instance, header.slices)
+        if header.slices and header.instance and image in known:
             left.append((str(file), "the same image as an earlier file"))
+        elif header.modality in PROJECTIONS and header.size[2] == 1:
+            pictures.append(file)
         elif "LOCALIZER" in header.image_type:
             left.append((str(file), "a localizer"))
         elif header.colours > 1:
@@ -148,8 +198,32 @@ def _headers(
         elif not header.slices:
             left.append((str(file), "does not say where its slices lie; a 2D image, or no scan"))
         else:
+            known.add(image)
             headers[file] = header
-    return headers
+    return headers, damaged
+
+
+def _with_damaged(
+    source: Source,
+    series: list[_Series],
+    damaged: Iterable[PurePosixPath],
+    left: list[LeftOut],
+) -> list[_Series]:
+    """Damaged files put where they belong, so that a volume is refused rather than cut short.
+
+    Where the header is damaged, too, that is every series of the folder.
+    """
+    for file in damaged:
+        uid = series_uid(source.path / file)
+        here = [s for s in series if file.parent in {f.parent for f in s.files}]
+        its = [s for s in here if s.header.series == uid] or [
+            s for s in series if uid and s.header.series == uid
+        ]
+        owners = {id(s) for s in (its if uid else here)}
+        if not owners:
+            left.append((str(file), "truncated, corrupt or not a DICOM image"))
+        series = [replace(s, files=(*s.files, file)) if id(s) in owners else s for s in series]
+    return series
 
 
 def _volumes(headers: dict[PurePosixPath, DicomHeader], left: list[LeftOut]) -> list[_Series]:
@@ -157,7 +231,8 @@ def _volumes(headers: dict[PurePosixPath, DicomHeader], left: list[LeftOut]) -> 
     groups: list[list[PurePosixPath]] = []
     of_series: dict[tuple[str, str], list[list[PurePosixPath]]] = defaultdict(list)
     for file, header in headers.items():
-        alike = of_series[header.study, header.series]
+        # Where an anonymiser emptied the ids, folders must tell series apart.
+        alike = of_series[header.study, header.series or str(file.parent)]
         for group in alike:
             if _one_volume(header, headers[group[0]]):
                 group.append(file)
@@ -211,7 +286,8 @@ def _of_studies(
         by_study[one.header.study].append(one)
     if len(by_study) == 1 and top:
         return [(top, series)]
-    folders = [common_folder([f for s in group for f in s.files]) for group in by_study.values()]
+    files = [[f for s in group for f in s.files] for group in by_study.values()]
+    folders = [_own_folder(own, files) for own in files]
     apart = all(
         a.name and (i == j or not a.is_relative_to(b))
         for (i, a), (j, b) in product(enumerate(folders), repeat=2)
@@ -224,9 +300,20 @@ def _of_studies(
     return sorted(named, key=lambda pair: pair[0])
 
 
-def _place(one: _Series, series: Sequence[_Series]) -> str:
-    """Folder of a series, or its first file where the folder holds others, too."""
-    shared = any(other is not one and other.folder.is_relative_to(one.folder) for other in series)
+def _own_folder(
+    own: Sequence[PurePosixPath], all_files: Sequence[Sequence[PurePosixPath]]
+) -> PurePosixPath:
+    """The highest folder that holds all of a study's files and none of another's."""
+    others = [f for files in all_files if files is not own for f in files]
+    folder = common_folder(own)
+    while folder.name and not any(f.is_relative_to(folder.parent) for f in others):
+        folder = folder.parent
+    return folder
+
+
+def _place(one: _Series, group: Sequence[_Series]) -> str:
+    """Folder of a subject's series, or its first file where the folder holds others, too."""
+    shared = any(other is not one and other.folder.is_relative_to(one.folder) for other in group)
     if not shared:
         return one.folder.as_posix()
     more = f" and {len(one.files) - 1} more" if len(one.files) > 1 else ""

@@ -5,8 +5,15 @@ included: they name what is wrong, not what the file says about the patient.
 """
 
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
-from vitaepp.ingest.readers.dicom import DicomHeader, read_dicom_header, read_series
-from vitaepp.ingest.readers.dicom_elements import is_dicom
+from vitaepp.ingest.readers.dicom import (
+    DicomHeader,
+    other_object,
+    read_dicom_header,
+    read_series,
+    series_grid,
+)
+from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
+from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
@@ -24,11 +31,15 @@ __all__ = [
     "npy_axes",
     "npz_keys",
     "open_array",
+    "other_object",
     "read_array",
     "read_dicom_header",
+    "read_grid",
     "read_picture",
     "read_scan",
     "read_series",
+    "series_grid",
+    "series_uid",
     "space_of",
     "suffix_of",
     "to_grey",

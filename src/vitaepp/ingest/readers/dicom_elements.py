@@ -16,6 +16,7 @@ PREAMBLE = 132
 MEDIA_STORAGE_SOP_CLASS = (0x0002, 0x0002)
 TRANSFER_SYNTAX = (0x0002, 0x0010)
 SHARED_GROUPS, FRAME_GROUPS = (0x5200, 0x9229), (0x5200, 0x9230)
+SERIES_UID = (0x0020, 0x000E)
 PIXELS = (0x7FE0, 0x0010)
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 
@@ -64,6 +65,23 @@ def functional_groups(path: Path) -> tuple[Dataset, list[Dataset]]:
     Raises:
         ValueError: the file breaks off, is not built as DICOM, or its header is compressed.
     """
+    dataset = _elements(path)
+    shared, frames = dataset.get(SHARED_GROUPS), dataset.get(FRAME_GROUPS)
+    if not isinstance(shared or [], list) or not isinstance(frames, list):
+        raise ValueError("has no functional groups")
+    return (shared or [{}])[0], frames
+
+
+def series_uid(path: Path) -> str:
+    """Which series a file says it is of, also where its pixels break off; empty if it does not."""
+    try:
+        return text(_elements(path).get(SERIES_UID))
+    except (OSError, ValueError):
+        return ""
+
+
+def _elements(path: Path) -> Dataset:
+    """The elements of a file before its pixels."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             meta, start = _meta(data)
@@ -71,13 +89,9 @@ def functional_groups(path: Path) -> tuple[Dataset, list[Dataset]]:
             if syntax == DEFLATED:
                 raise ValueError("deflated")
             kind = _Syntax(syntax != IMPLICIT, ">" if syntax == BIG_ENDIAN else "<")
-            dataset, _ = _dataset(data, start, len(data), kind, 0)
+            return _dataset(data, start, len(data), kind, 0)[0]
         except struct.error:
             raise ValueError("breaks off") from None
-    shared, frames = dataset.get(SHARED_GROUPS), dataset.get(FRAME_GROUPS)
-    if not isinstance(shared or [], list) or not isinstance(frames, list):
-        raise ValueError("has no functional groups")
-    return (shared or [{}])[0], frames
 
 
 def text(value: Any) -> str:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.detached import voxel_files
 from vitaepp.ingest.geometry import Floats
+from vitaepp.ingest.readers.image import quiet
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 FLOATS = {16: "f4", 64: "f8"}
@@ -149,13 +151,24 @@ def promised_checksum(path: Path) -> tuple[int, int] | None:
     return (before, whole) if length == header.start + header.voxels else None
 
 
-def read_nifti2(path: Path) -> tuple[Any, Floats]:
+def read_nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
     """Voxels `(x, y, z, …)`, scaled, and affine of a NIfTI-2 that was checked.
 
     SimpleITK does not read this version; nibabel does.
+
+    Raises:
+        SubjectError: its header is damaged.
     """
-    image = import_module("nibabel").load(path)
-    return np.asanyarray(image.dataobj), np.asarray(image.affine, float)
+    nib = import_module("nibabel")
+    broken = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
+    try:
+        with quiet(), np.errstate(all="ignore"):
+            image = nib.load(path)
+            return np.asanyarray(image.dataobj), np.asarray(image.affine, float)
+    except (*broken, ValueError, OverflowError, OSError, EOFError, zlib.error):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
+        ) from None
 
 
 def analyze_affine(path: Path) -> Floats:

@@ -29,8 +29,10 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     if suffix == ".npy":
         return read_npy_picture(path, name, constant=constant)
     with open(path, "rb") as file:
-        start = file.read(4)
+        start = file.read(132)
     reader = next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
+    if start[128:] == b"DICM":
+        reader = "GDCMImageIO"
     if reader is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
     if reader == "Pillow":

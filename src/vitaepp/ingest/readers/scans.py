@@ -12,8 +12,9 @@ import numpy.typing as npt
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
+from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
-from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
+from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import (
     analyze_affine,
@@ -49,17 +50,18 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     reader = SCAN_READERS.get(suffix, "")
+    check_compressed(path, name)
     if reader == "MetaImageIO":
         check_meta(path, name)
     header = header_of(path) if reader == "NiftiImageIO" else None
     if header is not None and header.is_nifti2:
         check_nifti(path, name)
-        values, affine = _nifti2(path, name)
+        values, affine = read_nifti2(path, name)
     else:
         there = sum(file.stat().st_size for file in files_of(item))
         nifti = reader == "NiftiImageIO"
         image = _nifti(path, name, there) if nifti else read_image(path, name, reader, there)
-        values, affine = _values(image, name), _affine(image)
+        values, affine = _values(image, name), affine_of(image)
     if header is not None and header.analyze:
         affine = analyze_affine(path)
     if values.dtype.kind not in "biuf":
@@ -79,18 +81,11 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
             "modality"
         )
-    usable = np.isfinite(affine).all() and np.abs(affine).max() < FARTHEST
-    if not usable or abs(np.linalg.det(affine)) < 1e-12:
+    with np.errstate(over="ignore"):
+        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
+    if not usable or np.abs(affine).max() > FARTHEST:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     return Image(checked(values, name, constant), Grid(values.shape, affine), True)
-
-
-def _nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
-    try:
-        with quiet():  # nibabel, too, tells of what it finds in a header
-            return read_nifti2(path)
-    except Exception:  # a damaged header may raise anything
-        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not an image") from None
 
 
 def _nifti(path: Path, name: str, there: int) -> Any:
@@ -119,10 +114,11 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
     return np.asarray(simpleitk().GetArrayFromImage(image)).T
 
 
-def _affine(image: Any) -> Floats:
+def affine_of(image: Any) -> Floats:
     """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
     ndim = image.GetDimension()
-    linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
+    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
+        linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
     affine = np.eye(4)
     space = min(ndim, 3)
     affine[:space, :space] = linear[:space, :space]

@@ -1,0 +1,95 @@
+"""Choices: settings that were proposed, each with its reason."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that was chosen for the user.
+
+    Attributes:
+        name: dotted path into the recipe.
+        value: what was chosen, as YAML has it: lists, no tuples.
+        reason: why, in a line.
+    """
+
+    name: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        values = self.value if isinstance(self.value, list) else [self.value]
+        return f"{self.name}={','.join(f'{v:g}' if _real(v) else str(v) for v in values)}"
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, float)
+
+
+def by(values: Iterable[Any]) -> str:
+    """Numbers of the axes as people write them.
+
+    >>> by((96, 96, 0.5))
+    '96×96×0.5'
+    """
+    return "×".join(f"{v:.4g}" for v in values)
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
+def as_values(choices: Sequence[Choice], onto: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The chosen settings, nested as in a recipe.
+
+    Args:
+        choices: settings.
+        onto: a recipe's values that they replace or add to.
+
+    >>> as_values([Choice("optim.epochs", 3, ""), Choice("seed", 0, "")])
+    {'optim': {'epochs': 3}, 'seed': 0}
+    """
+    values: dict[str, Any] = deepcopy(dict(onto or {}))
+    for choice in choices:
+        *sections, name = choice.name.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = choice.value
+    return values
+
+
+def as_yaml(choices: Sequence[Choice], heading: Sequence[str] = ()) -> str:
+    """A recipe of the chosen settings, the reason above each.
+
+    Args:
+        choices: settings, those of one section together.
+        heading: lines of comment at the top.
+    """
+    lines = [f"# {line}".rstrip() for line in heading]
+    before: list[str] = []
+    for choice in choices:
+        *sections, name = choice.name.split(".")
+        shared = 0
+        while shared < min(len(sections), len(before)) and sections[shared] == before[shared]:
+            shared += 1
+        lines += [f"{'  ' * i}{s}:" for i, s in enumerate(sections) if i >= shared]
+        indent = "  " * len(sections)
+        lines += textwrap.wrap(
+            choice.reason, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        lines.append(f"{indent}{name}: {_flow(choice.value)}")
+        before = sections
+    return "\n".join(lines) + "\n"

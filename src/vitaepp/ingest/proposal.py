@@ -1,0 +1,156 @@
+"""The grid of a store that suits its source: the paper's, unless the images do not fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.choices import Choice, by
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.geometry import Floats, Grid, closest_ras
+from vitaepp.ingest.layouts import Cohort
+from vitaepp.ingest.planning import DEFAULT_SIZE, Plan
+from vitaepp.ingest.subject import grid_of
+from vitaepp.recipe import PrepareSettings
+from vitaepp.store import stored_info
+
+#: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
+SAMPLE = 100
+
+#: 1 mm fits where the finest axis is at most twice as fine or as coarse: resampling then neither
+#: throws away nor makes up more than every second voxel of it.
+FINEST = (0.5, 2.0)
+
+#: nnU-Net's factor between axes from which images count as anisotropic.
+ANISOTROPIC = 3.0
+
+#: Sides are multiples of the patch, and hold at least two.
+MULTIPLE = 8
+SMALLEST = 16
+
+#: Share of the images that a side of the crop holds whole.
+SHARE = 0.95
+
+
+def propose_grid(
+    plan: Plan, cohort: Cohort, asked: PrepareSettings
+) -> tuple[Plan, tuple[Choice, ...]]:
+    """Choose size and spacing where the user did not.
+
+    A store that was begun keeps its own, so that subjects can be added. Else they are the
+    defaults, unless the headers of a sample of the subjects say that these do not fit.
+
+    Args:
+        plan: what to make of the cohort by default.
+        cohort: the source.
+        asked: settings that the user gave; they are not touched.
+
+    Returns:
+        The plan to follow, and what was chosen, each with its reason.
+
+    Raises:
+        StoreError: the plan's store is damaged.
+    """
+    info = plan.info
+    existing = stored_info(plan.store)
+    if existing is not None and existing.ndim == info.ndim and plan.kind != "arrays":
+        spacing = info.spacing if asked.spacing or existing.spacing is None else existing.spacing
+        size = info.size if asked.size else existing.size
+        return replace(plan, info=replace(info, size=size, spacing=spacing)), ()
+    if plan.kind == "arrays" or (asked.size and (asked.spacing or plan.kind == "pictures")):
+        return plan, ()
+    grids = reference_grids(plan, cohort)
+    if not grids:
+        return plan, ()
+    choices = []
+    spacing = info.spacing
+    if plan.kind == "scans" and not asked.spacing:
+        spacing, why = _spacing(grids, info.spacing or ())
+        choices.append(Choice("prepare.spacing", list(spacing), why))
+    size = info.size
+    if not asked.size:
+        size, why = _size(grids, spacing, DEFAULT_SIZE[plan.kind][0])
+        choices.append(Choice("prepare.size", list(size), why))
+    return replace(plan, info=replace(info, size=size, spacing=spacing)), tuple(choices)
+
+
+def reference_grids(plan: Plan, cohort: Cohort) -> list[Grid]:
+    """Where the reference image of each of a sample of subjects lies, in RAS order of axes.
+
+    Images that cannot be read are left out: they are named when their turn comes.
+    """
+    subjects = cohort.subjects
+    rows = np.unique(np.linspace(0, len(subjects) - 1, min(SAMPLE, len(subjects))).astype(int))
+    grids = []
+    for row in rows:
+        files = subjects[row].files
+        item = next((files[m] for m in plan.files if m in files), None)
+        if item is None:
+            continue
+        try:
+            grid = grid_of(plan, item)
+        except SubjectError:
+            continue
+        grids.append(closest_ras(grid) if plan.kind == "scans" else grid)
+    return grids
+
+
+def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[float, ...], str]:
+    """The default where it suits the finest axis, else nnU-Net's target spacing."""
+    spacings = np.array([grid.spacing for grid in grids])
+    sizes = np.array([grid.size for grid in grids])
+    median = np.median(spacings, axis=0)
+    told = f"the scans' median spacing is {by(median)} mm"
+    low, high = FINEST
+    if low <= median.min() / min(default) <= high:
+        return default, f"the default, as in the paper: {told}"
+    target = tuple(float(f"{v:.3g}") for v in target_spacing(spacings, sizes))
+    return target, f"nnU-Net's rule, because 1 mm would be too far off: {told}"
+
+
+def target_spacing(spacings: Floats, sizes: npt.NDArray[np.integer]) -> Floats:
+    """The spacing that images of one cohort are resampled to.
+
+    The median of each axis; but where one axis is coarser than the others by more than a factor of
+    three, and has as many times fewer voxels, its 10th percentile, so that the many thin slices of
+    some are not averaged away for the thick slices of others.
+
+    Args:
+        spacings: of each image, `(image, axis)`.
+        sizes: voxels of each image, `(image, axis)`.
+
+    Source:
+        Isensee et al. 2021, nnU-Net, Nature Methods 18; `determine_fullres_target_spacing` of
+        its code.
+    """
+    target = np.median(spacings, axis=0)
+    voxels = np.median(sizes, axis=0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(len(target)) if axis != worst]
+    coarse = target[worst] > ANISOTROPIC * target[others].max()
+    few = voxels[worst] * ANISOTROPIC < voxels[others].min()
+    if coarse and few:
+        thin = float(np.percentile(spacings[:, worst], 10))
+        target[worst] = max(thin, target[others].max())
+    return np.asarray(target)
+
+
+def _size(
+    grids: Sequence[Grid], spacing: tuple[float, ...] | None, default: int
+) -> tuple[tuple[int, ...], str]:
+    """The default, or per axis what holds most images whole, where that is less."""
+    extents = np.array([np.array(grid.size) * (grid.spacing if spacing else 1) for grid in grids])
+    voxels = extents / np.array(spacing or 1.0)
+    # Higher, so that the value is one that an image has; less a hair for what headers round.
+    most = np.quantile(voxels, SHARE, axis=0, method="higher")
+    sides = np.ceil((most - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
+    size = tuple(int(side) for side in np.clip(sides, min(SMALLEST, default), default))
+    what = "scans" if spacing else "pictures"
+    told = f"{SHARE:.0%} of the {what} have at most {by(np.ceil(most - 1e-3))} voxels"
+    told += " at this spacing" if spacing else ""
+    if set(size) == {default}:
+        return size, f"the default; {told}"
+    return size, f"{told}, rounded up to multiples of {MULTIPLE}; {default} would be padding"

@@ -1,0 +1,102 @@
+"""plan: from a source or a store, and the machine, to a recipe with its reasons."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitaepp.choices import Choice, as_values, as_yaml
+from vitaepp.files import write_text
+from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.preview import Preview
+from vitaepp.recipe import DataSettings, Recipe
+from vitaepp.store import Store, stored_info
+from vitaepp.training.data import training_rows
+from vitaepp.training.machine import Machine
+from vitaepp.training.proposal import Images, proposed_recipe
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipe that suits a source and a machine.
+
+    Attributes:
+        choices: its settings, each with the reason.
+        heading: what it was made for.
+        preview: what was found in raw scans; None for a store.
+    """
+
+    choices: tuple[Choice, ...]
+    heading: tuple[str, ...]
+    preview: Preview | None = None
+
+    def recipe(self) -> Recipe:
+        """The recipe, complete."""
+        return Recipe.parse(as_values(self.choices))
+
+    def to_yaml(self) -> str:
+        """The chosen settings as a recipe file, with reasons as comments."""
+        return as_yaml(self.choices, self.heading)
+
+
+def plan(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    machine: Machine | None = None,
+) -> Proposal:
+    """Propose a recipe for scans or a store on a machine.
+
+    It is what `prepare` and `pretrain` choose themselves where they are given no settings: the
+    paper's values where they fit the images, the memory and the time.
+
+    Args:
+        source: what `prepare` takes, or a prepared store.
+        out: file to write the recipe to, for `--recipe` of `prepare` and `pretrain`.
+        machine: what to train on. Unset: this one.
+
+    Raises:
+        SourceError: no known layout.
+        StoreError: a store that is damaged or empty.
+        RecipeError: no recipe fits these images.
+    """
+    machine = machine or Machine.here()
+    found, made = None, []
+    if stored_info(source) is not None:
+        store = Store(source)
+        rows = training_rows(store, DataSettings())
+        images = Images.of(store.info, trained=len(rows), stored=len(store))
+        what = f"a store of {len(store)} subjects"
+    else:
+        found = prepare(source, dry_run=True).preview
+        assert found is not None  # a dry run has one
+        splits = found.table["split"]
+        train = int((splits == "train").sum()) or len(splits)
+        images = Images.of(found.plan.info, trained=train, stored=len(splits))
+        what = f"{found.cohort.layout}, {len(splits)} subjects"
+        made = _prepare_choices(found)
+    _, choices = proposed_recipe(images, machine, ())
+    heading = (
+        f"Proposed by vitaepp plan for {what}",
+        f"({images.trained} to train on), on {machine}.",
+        "Use: vitaepp prepare SOURCE STORE --recipe FILE; vitaepp pretrain STORE RUN --recipe FILE",
+    )
+    proposal = Proposal((*made, *choices), heading, found)
+    if out is not None:
+        write_text(Path(out), proposal.to_yaml())
+    return proposal
+
+
+def _prepare_choices(found: Preview) -> list[Choice]:
+    info, total = found.plan.info, len(found.cohort.subjects)
+    lacking = {s for names in found.fingerprint.missing.values() for s in names}
+    have = "all" if not lacking else f"{total - len(lacking)}"
+    choices = [
+        Choice("prepare.modalities", list(info.modalities), f"{have} of {total} subjects have all"),
+        *found.choices,
+    ]
+    if info.center != "image":
+        masks = sum(s.mask is not None for s in found.cohort.subjects)
+        choices.append(Choice("prepare.center", info.center, f"{masks} of {total} have a mask"))
+    return choices

@@ -1,0 +1,185 @@
+"""Intensities: what becomes 0 and 255, by choice, and back."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.conftest import TINY
+from tests.ingest.trees import picture, scan, volume
+from vitaepp.errors import RecipeError, RunError, StoreError
+from vitaepp.evaluation.reconstruction import reconstruct
+from vitaepp.ingest.intensities import foreground_voxels
+from vitaepp.ingest.prepare import prepare
+from vitaepp.recipe import WINDOWS, PrepareSettings, Recipe
+from vitaepp.store import Store, inspect
+from vitaepp.training.pretrain import pretrain
+
+
+def head(background: float = 0.0, shape=(12, 12, 12)) -> np.ndarray:
+    """A block of tissue, a few bright voxels in it, and constant background around."""
+    rng = np.random.default_rng(0)
+    values = np.full(shape, background, np.float32)
+    inner = tuple(slice(n // 4, n - n // 4) for n in shape)
+    values[inner] = background + 100 + 20 * rng.random(values[inner].shape)
+    values[shape[0] // 2, shape[1] // 2, 4:6] = background + 5000
+    return values
+
+
+def prepared(tmp_path, values, **settings):
+    scan(tmp_path / "x" / "a.nii.gz", values=values)
+    store = tmp_path / f"s{len(list(tmp_path.iterdir()))}"
+    result = prepare(tmp_path / "x", store, size=12, **settings)
+    return result.failures[0].reason if result.failures else Store(store)
+
+
+def test_percentiles_are_numpys_and_beyond_is_clipped(tmp_path):
+    values = head()
+    store = prepared(tmp_path, values, clip="2,98")
+    low, high = np.percentile(values, [2, 98])
+    assert store.table.intensity_min[0][0] == pytest.approx(low)
+    assert store.table.intensity_max[0][0] == pytest.approx(high)
+    wanted = 255 * (values.astype(float).clip(low, high) - low) / (high - low)
+    np.testing.assert_allclose(store.read([0])[0, 0], wanted, atol=0.1)
+
+
+def test_a_bright_spot_squeezes_the_rest_unless_it_is_clipped(tmp_path):
+    plain = prepared(tmp_path, head()).read([0])[0, 0]
+    clipped = prepared(tmp_path, head(), clip=(0, 99), statistics="foreground").read([0])[0, 0]
+    tissue = head()[3:9, 3:9, 3:9] < 1000
+    assert plain[3:9, 3:9, 3:9][tissue].max() < 10
+    assert np.ptp(clipped[3:9, 3:9, 3:9][tissue].astype(float)) > 200
+
+
+@pytest.mark.parametrize("background", [0.0, 40.0, -1000.0])
+def test_statistics_of_the_foreground_do_not_see_how_much_background_there_is(tmp_path, background):
+    tight = head(background)
+    wide = np.pad(tight, 8, constant_values=background)
+    assert foreground_voxels(wide).sum() == foreground_voxels(tight).sum()
+    results = [
+        prepared(tmp_path, values, clip=(5, 95), statistics="foreground")
+        for values in (tight, wide)
+    ]
+    lows, highs = ({s.table[c][0][0] for s in results} for c in ("intensity_min", "intensity_max"))
+    assert len(lows) == len(highs) == 1
+    assert lows.pop() >= background + 100
+    over_all = [prepared(tmp_path, values, clip=(5, 95)) for values in (tight, wide)]
+    assert over_all[0].table.intensity_min[0][0] == background
+
+
+def test_foreground_is_what_is_not_zero_where_zero_surrounds_the_scan():
+    values = head()
+    values[5, 5, 5] = 3  # dark, but of the body: Otsu would take it for background
+    assert np.array_equal(foreground_voxels(values), values != 0)
+    noisy = values + np.random.default_rng(1).integers(1, 6, values.shape)
+    assert not foreground_voxels(noisy)[5, 5, 5]
+    assert not foreground_voxels(noisy)[0].any()
+
+
+@pytest.mark.parametrize(("window", "ends"), [("lung", (-1350, 150)), ("40,400", (-160, 240))])
+def test_windows_of_ct_are_the_same_for_every_scan(tmp_path, window, ends):
+    values = np.random.default_rng(0).integers(-1024, 2000, (12, 12, 12)).astype(np.int16)
+    store = prepared(tmp_path, values, window=[f"image={window}"])
+    assert (store.table.intensity_min[0][0], store.table.intensity_max[0][0]) == ends
+    wanted = 255 * (values.astype(float).clip(*ends) - ends[0]) / (ends[1] - ends[0])
+    np.testing.assert_allclose(store.read([0])[0, 0], wanted, atol=0.1)
+    told = f"image {ends[0]} to {ends[1]}"
+    assert f"{told} became 0 to 255" in inspect(store.path)
+
+
+def test_a_window_is_for_its_own_modality_and_percentiles_for_the_others(tmp_path):
+    scan(tmp_path / "ct.nii.gz", values=volume() - 500)
+    scan(tmp_path / "pet.nii.gz", values=volume(1))
+    (tmp_path / "m.csv").write_text("subject,ct,pet\na,ct.nii.gz,pet.nii.gz\n")
+    prepare(tmp_path / "m.csv", tmp_path / "s", size=8, window={"ct": (0, 200)}, clip=(1, 99))
+    row = Store(tmp_path / "s").table.iloc[0]
+    assert (row.intensity_min[0], row.intensity_max[0]) == (-100, 100)
+    ends = (row.intensity_min[1], row.intensity_max[1])
+    assert ends == tuple(np.percentile(volume(1), (1, 99)))
+    with pytest.raises(RecipeError, match=r"prepare\.window: no modality mr here; known are ct"):
+        prepare(tmp_path / "m.csv", tmp_path / "t", size=8, window={"mr": "lung"})
+
+
+def test_what_leaves_nothing_is_refused_by_name(tmp_path):
+    reason = prepared(tmp_path, head(), window={"image": (9000, 100)})
+    assert reason.startswith("a.nii.gz: its intensities, 0 to 5000, lie outside of the window")
+    mostly_background = np.pad(head(), 20)
+    reason = prepared(tmp_path, mostly_background, clip=(1, 90))
+    assert reason == (
+        "a.nii.gz: percentiles 1 and 90 of its volume are both 0; clip less, or take them over "
+        "the foreground"
+    )
+    two_valued = np.pad(np.ones((6, 6, 6), np.uint8), 3)
+    reason = prepared(tmp_path, two_valued, statistics="foreground")
+    assert "percentiles 0 and 100 of its foreground are both 1" in reason
+    assert "every voxel has the same value" in prepared(tmp_path, np.ones((9, 9, 9)), clip=(1, 99))
+    values = head()
+    values[0, 0, 0] = np.nan
+    assert "NaN or infinite" in prepared(tmp_path, values, clip=(1, 99))
+
+
+def test_choices_are_part_of_the_store_and_none_leaves_it_as_it_was(tmp_path):
+    scan(tmp_path / "x" / "a.nii.gz", values=head())
+    prepare(tmp_path / "x", tmp_path / "s", size=8, clip=(1, 99))
+    assert Store(tmp_path / "s").info.clip == (1.0, 99.0)
+    assert prepare(tmp_path / "x", tmp_path / "s", size=8, clip=(1, 99)).skipped == 1
+    for other in ({}, {"clip": (2, 99)}, {"clip": (1, 99), "statistics": "foreground"}):
+        with pytest.raises(StoreError, match="different store"):
+            prepare(tmp_path / "x", tmp_path / "s", size=8, **other)
+    # A store from before there were such choices is the store of none of them.
+    prepare(tmp_path / "x", tmp_path / "old", size=8)
+    file = tmp_path / "old" / "store.json"
+    facts = json.loads(file.read_text())
+    for name in ("clip", "window", "statistics"):
+        assert facts.pop(name) is None
+    file.write_text(json.dumps(facts))
+    assert prepare(tmp_path / "x", tmp_path / "old", size=8).skipped == 1
+
+
+def test_8_bit_pictures_keep_their_values_unless_percentiles_are_asked_for(tmp_path):
+    picture(tmp_path / "x" / "a" / "0.png", shape=(12, 12))
+    picture(tmp_path / "x" / "a" / "1.png", seed=1, shape=(12, 12), colour=True)
+    prepare(tmp_path / "x", tmp_path / "s", size=12, clip=(10, 90))
+    row = Store(tmp_path / "s").table.iloc[1]
+    values = np.random.default_rng(1).integers(0, 255, (12, 12, 3))
+    # One range for the three colours, so that their relation stays.
+    assert row.intensity_min.tolist() == pytest.approx([np.percentile(values, 10)] * 3)
+    assert row.intensity_max.tolist() == pytest.approx([np.percentile(values, 90)] * 3)
+
+
+def test_settings_are_read_from_words_and_checked():
+    settings = PrepareSettings(window={"ct": "bone", "x": "40,80"}, clip="0.5,99.5")
+    assert settings.window == {"ct": WINDOWS["bone"], "x": (40.0, 80.0)}
+    assert settings.clip == (0.5, 99.5)
+    recipe = Recipe.load(settings=["prepare.window={ct: lung}", "prepare.clip=[1, 99]"])
+    assert recipe.prepare.window == {"ct": WINDOWS["lung"]}
+    assert recipe.with_settings([]) == recipe
+    for bad, what in (
+        ("prepare.clip=[99, 1]", "the lower one first"),
+        ("prepare.clip=[0, 101]", "from 0 to 100"),
+        ("prepare.window={ct: longue}", "did you mean lung"),
+        ("prepare.window={ct: [40, 0]}", "greater than 0"),
+        ("prepare.window=lung", "write modality=window"),
+        ("prepare.statistics=body", "foreground"),
+    ):
+        with pytest.raises(RecipeError, match=what) as caught:
+            Recipe.load(settings=[bad])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_run_remembers_them_and_a_reconstruction_is_in_the_scans_own_unit(tmp_path):
+    values = np.random.default_rng(0).integers(-1000, 1000, (16, 16, 16)).astype(np.int16)
+    for name in "ab":
+        scan(tmp_path / "x" / f"{name}.nii.gz", values=values)
+    prepare(tmp_path / "x", tmp_path / "s", size=16, window={"image": (0, 1000)})
+    settings = (*TINY, "optim.epochs=1", "model.mask_ratio=0.5")
+    run = pretrain(tmp_path / "s", tmp_path / "run", settings=settings)
+    assert Recipe.load(run / "recipe.yaml").prepare.window == {"image": (0.0, 1000.0)}
+    reconstruct(run, tmp_path / "s", tmp_path / "out")
+    found = nib.load(tmp_path / "out" / "a_image.nii.gz").get_fdata()
+    close = np.abs(found - values.clip(-500, 500)) < 0.3
+    assert close.mean() >= 0.5  # the visible half, to the precision of float16
+    prepare(tmp_path / "x", tmp_path / "plain", size=16)
+    with pytest.raises(RunError, match=r"began with prepare\.window\.image="):
+        pretrain(tmp_path / "plain", run, resume=True)

@@ -1,0 +1,235 @@
+"""Several processes, or several steps, train to what one step on the joint batch trains to."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import TINY
+from tests.training.processes import train
+from vitaepp.encoder import Encoder
+from vitaepp.errors import RecipeError, RunError
+from vitaepp.training.checkpoints import load_checkpoint
+from vitaepp.training.pretrain import pretrain
+
+#: In joint batches of four, the last has three: two for one process, one for the other.
+SUBJECTS = 11
+
+PLAIN = (*TINY, "optim.epochs=2", "trainer.precision=32", "optim.base_lr=0.01")
+HEADS = (
+    "simsiam.projection_dim=32",
+    "simsiam.prediction_dim=16",
+    "mocov3.hidden_dim=32",
+    "mocov3.projection_dim=16",
+)
+METHODS = {
+    "vitae++": ("method=vitae++",),
+    "vitae": ("method=vitae",),
+    "simsiam": ("method=simsiam", *HEADS),
+    "mocov3": ("method=mocov3", *HEADS),
+}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "last.ckpt")["state_dict"]
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    """Weights moved by 5e-4, and in both to the same place but for float32's rounding."""
+    found, expected = weights(run), weights(other)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=5e-6, msg=name)
+    drop = ["seconds", "waiting", "feature_spread"]
+    first, second = (
+        pd.read_csv(r / "metrics.csv").drop(columns=drop, errors="ignore") for r in (run, other)
+    )
+    pd.testing.assert_frame_equal(first, second, rtol=1e-3, atol=1e-4)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """Run trainings by torchrun in two processes."""
+
+    def run(requests: list[dict]) -> str:
+        file = tmp_path / "requests.json"
+        file.write_text(json.dumps(requests))
+        script = Path(__file__).with_name("processes.py")
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            f"--master-port={free_port()}",
+        ]
+        ended = subprocess.run(
+            [sys.executable, *command, script, file],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
+
+    return run
+
+
+def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path, torchrun):
+    store = make_store(subjects=SUBJECTS)
+
+    def request(name: str, run: Path, *settings: str) -> dict:
+        return {
+            "store": str(store.path),
+            "run": str(run),
+            "settings": [*PLAIN, *METHODS[name], *settings],
+        }
+
+    one, two, fsdp = tmp_path / "one", tmp_path / "two", tmp_path / "fsdp"
+    share = ("optim.batch_size=2", "trainer.devices=2")
+    sharded = [request(n, fsdp / n, *share, "trainer.strategy=fsdp") for n in METHODS]
+    said = torchrun([request(name, two / name, *share) for name in METHODS] + sharded)
+    assert said.count("trained 2 epochs") == 2 * len(METHODS)  # one process talks
+    train([request(name, one / name) for name in METHODS])
+    for name in METHODS:
+        assert_same_training(two / name, one / name)
+        assert_same_training(fsdp / name, one / name)
+        assert Encoder.from_pretrained(two / name).embed(store).shape[0] == len(store)
+
+
+def test_batch_norms_of_two_processes_are_those_of_one(tmp_path):
+    """In double precision: a deep ResNet's gradient magnifies rounding by many digits."""
+    torch.multiprocessing.spawn(_compare_gradients, (tmp_path / "meet", tmp_path), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        expected = torch.load(tmp_path / "expected.pt")
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def _compare_gradients(rank: int, meet: Path, out: Path) -> None:
+    from torch import distributed
+
+    from vitaepp.nn.resnet import ResNet
+    from vitaepp.training.batchnorm import join_batch_norms
+
+    def make() -> ResNet:
+        torch.manual_seed(0)
+        return ResNet("resnet18", 1, (32, 32)).double()
+
+    distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    torch.manual_seed(1)
+    images, target = torch.rand(5, 1, 32, 32).double(), torch.rand(5, 512).double()
+    own = slice(0, 3) if rank == 0 else slice(3, 5)
+    joined = join_batch_norms(make(), torch.device("cpu"))
+    (joined(images[own]) - target[own]).square().sum().backward()
+    found = dict(joined.named_buffers())
+    for name, parameter in joined.named_parameters():
+        distributed.all_reduce(parameter.grad)
+        found[name] = parameter.grad
+    torch.save(found, out / f"{rank}.pt")
+    if rank == 0:
+        alone = make()
+        (alone(images) - target).square().sum().backward()
+        gradients = {name: parameter.grad for name, parameter in alone.named_parameters()}
+        torch.save(dict(alone.named_buffers()) | gradients, out / "expected.pt")
+    distributed.destroy_process_group()
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(make_store, tmp_path):
+    # Eleven images in steps of two: updates of six and of five, the last step with one image.
+    store = make_store(subjects=SUBJECTS)
+    for name in ("vitae++", "vitae"):
+        one, many = tmp_path / name, tmp_path / f"{name}-steps"
+        settings = [*PLAIN, *METHODS[name]]
+        train(
+            [
+                {"store": store.path, "run": one, "settings": [*settings, "optim.batch_size=6"]},
+                {
+                    "store": store.path,
+                    "run": many,
+                    "settings": [*settings, "optim.batch_size=2", "optim.accumulate=3"],
+                },
+            ]
+        )
+        assert_same_training(many, one)
+
+
+def test_accumulating_dependent_images_is_said_not_to_be_a_larger_batch(
+    make_store, tmp_path, capsys
+):
+    settings = (*PLAIN, *METHODS["simsiam"], "optim.accumulate=2", "optim.epochs=1")
+    pretrain(make_store().path, tmp_path / "run", settings=settings)
+    assert "not the same as a larger batch" in capsys.readouterr().err
+
+
+def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path, capfd):
+    store = make_store(subjects=5)
+    settings = (*PLAIN, "method=vitae", "trainer.devices=2", "optim.epochs=1")
+    run = pretrain(store.path, tmp_path / "run", settings=settings)
+    assert Encoder.from_pretrained(run).embed(store).shape[0] == 5
+    assert capfd.readouterr().err.count("trained 1 epochs") == 1
+    with pytest.raises(RunError, match="holds a run already; add --resume"):
+        pretrain(store.path, run, settings=settings)
+
+
+def test_slurm_starts_the_same_command(make_store, tmp_path):
+    store = make_store(subjects=5)
+    settings = [f"--set={s}" for s in (*PLAIN, "method=vitae", "trainer.devices=2")]
+    call = ["-c", "from vitaepp.cli import main; main()"]
+    command = [*call, "pretrain", str(store.path), str(tmp_path / "run"), *settings]
+    job = {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "node7",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+    }
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            env=environment(**job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    (out, err), (other_out, other_err) = (task.communicate(timeout=240) for task in tasks)
+    assert [task.returncode for task in tasks] == [0, 0], err + other_err
+    assert out.strip() == str(tmp_path / "run")
+    assert "trained 2 epochs" in err
+    assert (other_out, other_err) == ("", "")
+
+
+def test_what_was_started_must_be_what_the_recipe_asks_for(make_store, tmp_path, monkeypatch):
+    store = make_store()
+    nodes = (*PLAIN, "trainer.nodes=2")
+    with pytest.raises(RecipeError, match=r"trainer\.nodes=2: this process was started alone"):
+        pretrain(store.path, tmp_path / "run", settings=nodes)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RecipeError, match=r"trainer\.devices=1 trainer\.nodes=1: 3 processes"):
+        pretrain(store.path, tmp_path / "run", settings=PLAIN)
+    assert not (tmp_path / "run").exists()

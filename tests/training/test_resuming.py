@@ -1,0 +1,237 @@
+"""A training that dies, is stopped, or finds its checkpoint damaged ends as if nothing had been."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.conftest import TINY
+from tests.training.test_distributed import METHODS, environment
+from vitaepp.errors import RunError, Stopped
+from vitaepp.training.checkpoints import is_whole, load_checkpoint
+from vitaepp.training.module import Training
+from vitaepp.training.pretrain import pretrain
+
+#: Ten images in steps of three: three epochs of four steps, of which the last has one image.
+SETTINGS = (*TINY, "optim.batch_size=3", "trainer.checkpoint_every=0")
+SUBJECTS = 10
+
+
+def assert_equal_runs(run: Path, other: Path) -> None:
+    """Bit for bit, and with the same table."""
+    first, second = (load_checkpoint(r / "last.ckpt") for r in (run, other))
+    for name, value in first["state_dict"].items():
+        assert torch.equal(value, second["state_dict"][name]), name
+    for state, expected in zip(
+        *(c["optimizer_states"][0]["state"].values() for c in (first, second)), strict=True
+    ):
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+    tables = [
+        pd.read_csv(r / "metrics.csv").drop(columns=["seconds", "waiting"]) for r in (run, other)
+    ]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.fixture
+def dying(monkeypatch):
+    """Let a training die before a step, counted from when it started or resumed."""
+    whole = Training.training_step
+
+    def after(steps: int) -> None:
+        taken = 0
+
+        def step(self, batch, index):
+            nonlocal taken
+            taken += 1
+            if taken > steps:
+                raise SystemExit("killed")
+            return whole(self, batch, index)
+
+        monkeypatch.setattr(Training, "training_step", step)
+
+    return after
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "steps"),
+    [
+        ("vitae++", (), 1),
+        ("vitae++", ("optim.accumulate=2",), 3),
+        ("mocov3", ("data.cache=none", "data.workers=0"), 1),
+    ],
+)
+def test_dying_again_and_again_ends_where_an_uninterrupted_training_does(
+    make_store, tmp_path, dying, capsys, method, settings, steps
+):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, *METHODS[method], *settings, "optim.batch_size=3", "optim.epochs=2")
+    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
+    run, deaths = tmp_path / "run", 0
+    while not (run / "encoder").is_dir():
+        dying(steps)
+        try:
+            pretrain(store.path, run, settings=settings, resume=deaths > 0)
+        except SystemExit:
+            deaths += 1
+            assert deaths < 20
+    assert deaths >= 3
+    assert re.search(r"going on after epoch 1 of 2 and \d of \d steps", capsys.readouterr().err)
+    assert_equal_runs(run, whole)
+    assert sorted(path.name for path in run.glob("*.ckpt")) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_reading_processes_go_on_in_the_right_epoch(make_store, tmp_path, dying):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, "method=vitae", "data.cache=none", "data.workers=1")
+    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, "method=vitae"))
+    dying(6)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, tmp_path / "run", settings=settings)
+    dying(100)
+    assert_equal_runs(pretrain(store.path, tmp_path / "run", resume=True), whole)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    make_store, tmp_path, dying, capsys, damage
+):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, "method=vitae")
+    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
+    run = tmp_path / "run"
+    dying(6)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings=settings)
+    last = run / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    if damage == "truncate":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        # In the middle of a tensor, where torch itself would not notice.
+        content[
+            content.find(
+                load_checkpoint(last)["state_dict"]["method.backbone.blocks.0.mlp.fc1.weight"]
+                .numpy()
+                .tobytes()
+            )
+            + 100
+        ] ^= 1
+        last.write_bytes(content)
+    else:
+        last.unlink()
+    capsys.readouterr()
+    # Dies once more, before anything is saved: the damaged one has not replaced the good one.
+    for steps in (0, 100):
+        dying(steps)
+        try:
+            pretrain(store.path, run, resume=True)
+        except SystemExit:
+            assert is_whole(run / "previous.ckpt")
+    said = capsys.readouterr().err
+    assert "last.ckpt: missing or damaged; going on from previous.ckpt before it" in said
+    assert "going on after epoch 1 of 3 and 1 of 4 steps" in said
+    assert_equal_runs(run, whole)
+
+
+def test_without_a_whole_checkpoint_resuming_says_what_to_do(make_store, tmp_path):
+    store = make_store(subjects=4)
+    run = pretrain(store.path, tmp_path / "run", settings=(*SETTINGS, "method=vitae"))
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run / name).write_bytes(b"PK")
+    with pytest.raises(RunError, match=r"last\.ckpt: damaged, and no .* remove it to start anew"):
+        pretrain(store.path, run, resume=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_stops_after_the_step_at_hand(make_store, tmp_path, monkeypatch, number):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, "method=vitae", "trainer.checkpoint_every=1000")
+    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
+    step = Training.training_step
+
+    def signalled(self, batch, index):
+        if self.global_step == 5:
+            os.kill(os.getpid(), number)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Training, "training_step", signalled)
+    with pytest.raises(Stopped, match=r"stopped after step 6 of 12, .*all is saved.*--resume"):
+        pretrain(store.path, tmp_path / "run", settings=settings)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert load_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] == 6
+    monkeypatch.setattr(Training, "training_step", step)
+    assert_equal_runs(pretrain(store.path, tmp_path / "run", resume=True), whole)
+
+
+def start(store, run: Path, *settings: str) -> subprocess.Popen:
+    call = ["-c", "from vitaepp.cli import main; main()", "pretrain", str(store.path), str(run)]
+    asked = [f"--set={s}" for s in (*SETTINGS, *settings)]
+    return subprocess.Popen(
+        [sys.executable, *call, *asked, "--resume"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[float]) -> int:
+    """Kill a training so many seconds after its first sign of life; how often it was alive."""
+    killed = 0
+    for wait in waits:
+        process = start(store, run, *settings)
+        assert process.stderr is not None
+        process.stderr.readline()
+        time.sleep(wait)
+        killed += process.poll() is None
+        process.kill()
+        process.communicate()
+        kept = [run / "last.ckpt", run / "previous.ckpt"]
+        assert all(is_whole(path) for path in kept if path.exists())
+    process = start(store, run, *settings)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return killed
+
+
+def test_killed_at_random_moments_it_ends_the_same(make_store, tmp_path):
+    store = make_store(subjects=SUBJECTS)
+    settings = ("method=vitae", "optim.epochs=20")
+    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, *settings))
+    waits = [random.Random(0).uniform(0, 1) for _ in range(2)]
+    assert kill_until_done(store, tmp_path / "run", settings, waits)
+    assert_equal_runs(tmp_path / "run", whole)
+    assert not list((tmp_path / "run").glob(".tmp-*"))
+
+
+@pytest.mark.slow
+def test_killed_very_often_it_ends_the_same(make_store, tmp_path):
+    store = make_store(subjects=SUBJECTS)
+    settings = ("optim.epochs=60",)
+    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, *settings))
+    draw = random.Random(1)
+    waits = [draw.uniform(0, 4) for _ in range(25)]
+    assert kill_until_done(store, tmp_path / "run", settings, waits) > 5
+    assert_equal_runs(tmp_path / "run", whole)
+
+
+def test_terminated_from_outside_it_ends_with_its_status_and_goes_on(make_store, tmp_path):
+    store = make_store(subjects=SUBJECTS)
+    settings = ("method=vitae", "optim.epochs=2000", "trainer.checkpoint_every=1000")
+    process = start(store, tmp_path / "run", *settings, "trainer.devices=2")
+    assert process.stderr is not None
+    while "epoch 1 of" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert said.count("go on with --resume") == 1
+    assert load_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] > 0
