@@ -322,6 +322,8 @@ def independent(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             image = nib.AnalyzeImage.load(path) if name.endswith(".hdr") else nib.load(path)
             if 0 in image.shape:
                 raise NotImplementedError  # an axis of none is one of one to SimpleITK
+            if name.endswith((".nii", ".nii.gz")) and image.dataobj.offset < 352:
+                raise NotImplementedError  # within the header itself
             if 0 < abs(getattr(image.dataobj, "slope", 1)) < 1e-30:
                 raise NotImplementedError  # no scale to one reader, a scale to the other
             voxels = nib.affines.voxel_sizes(image.affine)
@@ -352,6 +354,9 @@ NRRD_TYPES = {"short": "i2", "int": "i4", "float": "f4", "double": "f8", "unsign
 META_TYPES = {"MET_SHORT": "i2", "MET_INT": "i4", "MET_FLOAT": "f4", "MET_UCHAR": "u1"}
 
 
+TRUE = ("T", "t", "1")
+
+
 def read_nrrd(path: Path) -> np.ndarray:
     head, _, body = path.read_bytes().partition(b"\n\n")
     lines = [line.partition(":") for line in head.decode("latin-1").splitlines()]
@@ -368,8 +373,8 @@ def read_meta(path: Path) -> np.ndarray:
     if not found:
         body = (path.parent / told["ElementDataFile"]).read_bytes()
     sizes = [int(n) for n in told["DimSize"].split()]
-    body = zlib.decompress(body) if told.get("CompressedData") == "True" else body
-    big = told.get("BinaryDataByteOrderMSB", "False") == "True"
+    body = zlib.decompress(body) if told.get("CompressedData", "")[:1] in TRUE else body
+    big = told.get("BinaryDataByteOrderMSB", "")[:1] in TRUE
     return typed(body, META_TYPES[told["ElementType"]], big, sizes)
 
 
