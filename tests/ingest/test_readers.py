@@ -1,11 +1,13 @@
 """A file is read right, or refused in one clear line."""
 
 import gzip
+import struct
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.errors import SourceError, SubjectError
@@ -202,20 +204,65 @@ def test_npz_items_come_one_by_one_and_strangers_code_is_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda d: d[:-1], "truncated: its header promises"),
-        (lambda d: d[:30] + b"\1" + d[31:], "BMP of a kind that is not read"),
-        (lambda d: d[:18] + b"\xff" * 4 + d[22:], "truncated: its header promises"),
-        (lambda d: d[:20], "not a BMP"),
+        lambda d: d[:-40],
+        lambda d: d[:18] + b"\xff" * 4 + d[22:],
+        lambda d: d[:20],
+        lambda d: d[:30] + b"\7" + d[31:],
     ],
 )
-def test_a_bmp_that_the_image_library_would_make_up_is_refused(tmp_path, change, message):
-    path = picture(tmp_path / "x.bmp")
-    assert read_picture(path, "x").grid.size == (20, 16)
+def test_a_bmp_that_the_image_library_would_make_up_is_refused(tmp_path, change):
+    path = picture(tmp_path / "x.bmp", colour=True)
+    sound = read_picture(picture(tmp_path / "x.png", colour=True), "x").values
+    assert np.array_equal(read_picture(path, "x").values, sound)
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(SubjectError, match=message):
+    with pytest.raises(SubjectError, match="x: cannot be read"):
         read_picture(path, "x")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"NDims = 3", b"NDims = -1"),  # crashes the library
+        (b"NDims = 3", b"NDims = 33"),
+        (b"DimSize = 10 12 9", b"DimSize = 10 12"),
+        (b"DimSize = 10 12 9", b"DimSize = 10 12 10"),
+        (b"CompressedDataSize", b"SompressedDataSize"),  # gives memory that nobody filled
+        (b"ElementDataFile = LOCAL\n", b"ElementDataFile = LOCAL\nx"),
+    ],
+)
+def test_a_compressed_metaimage_is_what_it_promises_or_refused(tmp_path, before, after):
+    path = tmp_path / "x.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(volume().T), str(path), useCompression=True)
+    assert np.array_equal(read_scan(path, "x").values, volume())
+    data = path.read_bytes()
+    assert before in data
+    path.write_bytes(data.replace(before, after))
+    with pytest.raises(SubjectError, match="x: cannot be read"):
+        read_scan(path, "x")
+
+
+def test_a_tiff_of_ink_is_read_as_light(tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (9, 8)).astype(np.uint8)
+    path = tmp_path / "x.tif"
+    Image.fromarray(values).save(path)
+    assert np.array_equal(read_picture(path, "x").values, values)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHIH", 262, 3, 1, 1))
+    data[at + 8] = 0
+    path.write_bytes(data)
+    assert np.array_equal(read_picture(path, "x").values, 255 - values)
+
+
+def test_a_picture_is_read_by_what_it_begins_with_and_nothing_else_is(tmp_path):
+    sound = read_picture(picture(tmp_path / "x.png"), "x").values
+    (tmp_path / "x.png").rename(tmp_path / "x.bmp")
+    assert np.array_equal(read_picture(tmp_path / "x.bmp", "x").values, sound)
+    sitk.WriteImage(sitk.GetImageFromArray(volume()[0]), str(tmp_path / "y.mha"))
+    (tmp_path / "y.mha").rename(tmp_path / "y.png")
+    with pytest.raises(SubjectError, match="y: cannot be read"):
+        read_picture(tmp_path / "y.png", "y")
 
 
 def test_a_jpeg_whose_data_are_mended_is_refused_and_bytes_to_spare_are_not(tmp_path, capfd):

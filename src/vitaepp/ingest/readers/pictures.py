@@ -5,14 +5,17 @@ from __future__ import annotations
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.limits import refuse_absurd_size
 from vitaepp.ingest.readers.npy import read_npy_picture
 
 
@@ -29,8 +32,11 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     reader = _reader(path)
     if reader is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
-    if reader in CHECKS:
-        CHECKS[reader](path, name)
+    if reader == "Pillow":
+        values = _read_bmp(path, name)
+        return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
+    if reader == "JPEGImageIO":
+        _check_jpeg(path, name)
     sitk = simpleitk()
     image = read_image(path, name, reader)
     size = image.GetSize()
@@ -72,31 +78,26 @@ def _check_jpeg(path: Path, name: str) -> None:
         raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
 
 
-def _check_bmp(path: Path, name: str) -> None:
-    """Refuse what the image library repeats rows for, or unpacks beyond the end of its memory."""
-    with open(path, "rb") as file:
-        header = file.read(34)
-    if header[:2] != b"BM" or len(header) < 34:
-        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a BMP file")
-    (start,) = struct.unpack_from("<I", header, 10)
-    width, height = struct.unpack_from("<2i", header, 18)
-    bits, compression = struct.unpack_from("<HI", header, 28)
-    if compression:
-        raise SubjectError(f"{name}: is a BMP of a kind that is not read; save it as PNG")
-    promised = start + (width * bits + 31) // 32 * 4 * abs(height)
-    if width < 1 or path.stat().st_size < promised:
+def _read_bmp(path: Path, name: str) -> npt.NDArray[Any]:
+    """A BMP by Pillow: the image library repeats rows, and unpacks beyond the end of its memory."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(path, formats=["BMP"]) as picture:
+                refuse_absurd_size(picture.size, name)
+                grey = picture.mode in ("1", "L")
+                return np.asarray(picture.convert("L" if grey else "RGB"))
+    except (OSError, ValueError, SyntaxError, struct.error, PIL.Image.DecompressionBombError):
         raise SubjectError(
-            f"{name}: truncated: its header promises {promised} bytes, it has "
-            f"{path.stat().st_size}; copy it again"
-        )
+            f"{name}: cannot be read: truncated, corrupt or not a BMP file"
+        ) from None
 
 
 #: What reads a picture, by what it begins with: many are misnamed.
 READERS = {
     b"\x89PNG": "PNGImageIO",
     b"\xff\xd8": "JPEGImageIO",
-    b"BM": "BMPImageIO",
+    b"BM": "Pillow",
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFFImageIO"),
 }
-CHECKS = {"JPEGImageIO": _check_jpeg, "BMPImageIO": _check_bmp}
 PHOTOMETRIC_INTERPRETATION = 262

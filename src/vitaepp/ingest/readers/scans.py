@@ -26,6 +26,9 @@ from vitaepp.ingest.readers.nifti import (
 from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
+#: Farthest from the scanner's middle that anything can be, in mm.
+FARTHEST = 1e9
+
 
 def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:
     """Read a 3D scan.
@@ -80,7 +83,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         )
     with np.errstate(over="ignore"):
         usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
-    if not usable:
+    if not usable or np.abs(affine).max() > FARTHEST:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     return Image(checked(values, name, constant), Grid(values.shape, affine), True)
 
