@@ -193,10 +193,6 @@ def _prepare(
     if dry_run:
         found = preview(cohort, table, plan, choices, workers)
         return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
-    if cohort.left_out:
-        name, reason = cohort.left_out[0]
-        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
-        say(f"left out: {name}: {reason}{more}")
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
