@@ -93,8 +93,7 @@ def test_prepare_tells_in_one_line_how_many_are_left_out(tmp_path, capsys):
     trees.mask(source / "labels" / "d.nii.gz")
     prepare(source, tmp_path / "store", size=8)
     expected = (
-        "2 left out (labels/c.nii.gz: a mask without an image, …); prepare --dry-run lists all, "
-        "with reasons"
+        "2 left out (labels/c.nii.gz: a mask without an image, …); prepare --dry-run tells more"
     )
     assert f"x: {expected}\n" in capsys.readouterr().err
     assert told_left_out(recognise(source)) == expected

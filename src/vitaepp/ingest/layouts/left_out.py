@@ -37,7 +37,7 @@ def told_left_out(cohort: Cohort) -> str:
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
     others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare --dry-run lists all, with reasons"
+    return f"{number} left out ({path}: {why}{others}); prepare --dry-run tells more"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
