@@ -72,7 +72,7 @@ class Preview:
 
     def _geometry(self) -> list[tuple[str, str]]:
         lines = []
-        modalities = self.plan.files
+        modalities, total = self.plan.files, len(self.cohort.subjects)
         for modality in modalities:
             seen = [g for g in self.fingerprint.geometries if g.modality == modality]
             if not seen:
@@ -90,7 +90,7 @@ class Preview:
                     (
                         f"intensity{of}",
                         f"{values.low:g} to {values.high:g}, 99 % within {low:.4g} to {high:.4g} "
-                        f"(in {values.subjects} subjects)",
+                        f"(in {values.subjects} of {total} subjects)",
                     )
                 )
         return lines
@@ -115,12 +115,12 @@ class Preview:
         lines: list[tuple[str, str]] = []
         left_out = self.cohort.left_out
         if left_out:
-            lines.append(("left out", f"{len(left_out)} files or folders"))
+            lines.append(("left out", str(len(left_out))))
             lines += [(f"  {path}", reason) for path, reason in left_out[:SHOWN]]
             lines += _more(left_out)
         failed = self.fingerprint.unreadable
         if failed:
-            lines.append(("unreadable", f"{len({f.subject for f in failed})} subjects would fail"))
+            lines.append(("unreadable", f"would fail: {len({f.subject for f in failed})} subjects"))
             lines += [(f"  {f.subject}", f.reason) for f in failed[:SHOWN]]
             lines += _more(failed)
         return lines
