@@ -1,5 +1,8 @@
 """Training end to end on tiny stores: what a run holds, resuming, and what is refused."""
 
+import json
+import time
+
 import pandas as pd
 import pytest
 import torch
@@ -119,6 +122,26 @@ def test_reading_from_disk_trains_like_reading_from_memory(make_store, tmp_path,
     memory = pretrain(store.path, tmp_path / "auto", settings=settings)
     other = pretrain(store.path, tmp_path / cache, settings=(*settings, f"data.cache={cache}"))
     assert all(torch.equal(v, weights(other)[k]) for k, v in weights(memory).items())
+
+
+def test_the_time_spent_waiting_for_data_is_told(make_store, tmp_path, monkeypatch):
+    from vitaepp.training.data import StoreImages
+
+    settings = (*TINY, "method=vitae", "optim.epochs=2")
+    get = StoreImages.__getitem__
+
+    def slowly(self, part):
+        time.sleep(0.2)
+        return get(self, part)
+
+    monkeypatch.setattr(StoreImages, "__getitem__", slowly)
+    run = pretrain(make_store().path, tmp_path / "run", settings=settings)
+    history = pd.read_csv(run / "metrics.csv")
+    waited = history.waiting * history.seconds
+    assert (waited > 0.39).all()  # two steps an epoch
+    told = json.loads((run / "summary.json").read_text())["waiting"]
+    assert told == pytest.approx(waited.sum() / history.seconds.sum(), abs=1e-3)
+    assert told < 1
 
 
 def test_the_untrained_control_is_where_training_began(make_store, tmp_path):
