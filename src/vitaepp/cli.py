@@ -101,6 +101,10 @@ def prepare(
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Work on a Dask cluster: its scheduler's address, tcp://host:8786."),
+    ] = None,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
@@ -118,6 +122,7 @@ def prepare(
         classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
+        dask=dask,
     )
     done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
     failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"

@@ -38,6 +38,10 @@ class TrainingError(VitaeppError):
     """Training cannot go on, for example because a loss term is not finite."""
 
 
+class ClusterError(VitaeppError):
+    """A Dask cluster cannot be used: not installed, not reachable, or without this library."""
+
+
 class EvaluationError(VitaeppError):
     """Embeddings or labels do not allow the evaluation that is asked for."""
 

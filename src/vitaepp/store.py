@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -380,7 +381,7 @@ def stage(
     path = Path(path)
     if image.shape != info.shape:
         raise ValueError(f"image of shape {image.shape} for a store of {info.shape}")
-    array, chunks = _encoder(info)
+    array, chunks = _encoder(info, threading.get_ident())
     stored = np.rint(image) if info.dtype == "uint8" else image
     array[0] = stored.astype(info.dtype)
     # The record comes last: a subject is staged when it is there, and it is of this image.
@@ -392,8 +393,11 @@ def stage(
 
 
 @lru_cache(maxsize=4)
-def _encoder(info: StoreInfo) -> tuple[zarr.Array[Any], dict[str, Any]]:
-    """An array of one subject in memory and its chunks as they lie on disk, to encode with."""
+def _encoder(info: StoreInfo, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
+    """An array of one subject in memory and its chunks as they lie on disk, to encode with.
+
+    Each thread has its own: it holds the subject that was written last.
+    """
     chunks: dict[str, Any] = {}
     return _create_array(MemoryStore(chunks), 1, info), chunks
 

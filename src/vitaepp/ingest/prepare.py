@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import RecipeError, StoreError, one_line
+from vitaepp.ingest.cluster import run_on_cluster
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
@@ -59,6 +60,7 @@ def prepare(
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
+    dask: str | None = None,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
@@ -86,12 +88,15 @@ def prepare(
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
+        dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
+            must see the source and the store by the same names.
 
     Returns:
         Counts, and the subjects that failed.
 
     Raises:
         RecipeError: a setting that is not valid or does not fit this source.
+        ClusterError: the Dask cluster cannot be used.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
     """
@@ -107,6 +112,11 @@ def prepare(
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
 
+    if dask is not None:
+        if workers is not None:
+            raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
+        # The workers run in folders of their own.
+        source, store = Path(source).absolute(), Path(store).absolute()
     cohort = recognise(source, asked.modalities)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
@@ -122,16 +132,19 @@ def prepare(
     plan = plan_of(cohort, asked, Path(store))
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
 
+    run = (
+        partial(run_each, total=len(cohort.subjects), workers=workers)
+        if dask is None
+        else partial(run_on_cluster, address=dask)
+    )
     prepared = skipped = 0
     failures: list[Failure] = []
     try:
         with StoreWriter(store, plan.info) as writer:
-            outcomes = run_each(
+            outcomes = run(
                 partial(prepare_subject, plan),
                 _tasks(cohort, plan, writer.checksums()),
-                len(cohort.subjects),
                 died=_died,
-                workers=workers,
                 batch=BATCH[cohort.kind],
             )
             for outcome in track(outcomes, "preparing", len(cohort.subjects)):
