@@ -151,19 +151,18 @@ def _unlogged() -> Iterator[None]:
 
 def _check_workers(client: Any, address: str) -> None:
     """Refuse workers that could not make the same store."""
-    try:
-        versions = client.run(_version)
-    except ImportError as error:
-        raise ClusterError(
-            f"{address}: its workers cannot run prepare: {one_line(error)}; install this version "
-            "of vitaepp there"
-        ) from None
-    if not versions:
+    answers = client.run(_version, on_error="return")
+    if not answers:
         say(f"{address}: the cluster has no workers yet; waiting for them")
-    for worker, version in versions.items():
-        if version != METHOD_VERSION:
+    for worker, answer in answers.items():
+        if isinstance(answer, ImportError):
             raise ClusterError(
-                f"{address}: worker {worker} has version {version} of the method, here it is "
+                f"{address}: worker {worker} cannot run prepare: {one_line(answer)}; install "
+                "this version of vitaepp there"
+            )
+        if isinstance(answer, int) and answer != METHOD_VERSION:
+            raise ClusterError(
+                f"{address}: worker {worker} has version {answer} of the method, here it is "
                 f"{METHOD_VERSION}; install the same vitaepp everywhere"
             )
 
