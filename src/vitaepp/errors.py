@@ -30,6 +30,10 @@ class StoreError(VitaeppError):
     """A store is missing, not one of ours, in use, or does not fit what is asked of it."""
 
 
+class StorageError(VitaeppError):
+    """A URL cannot be opened: unknown protocol, a package or access that is missing."""
+
+
 class RunError(VitaeppError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
