@@ -25,7 +25,7 @@ app = typer.Typer(
     epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
 )
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Prepared store.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Prepared store, or its URL.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
 
 
@@ -73,10 +73,12 @@ def download(
 @app.command()
 def prepare(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, or .npz."),
+        str,
+        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, .npz, or URL."),
     ],
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store to make.")],
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="Folder of the store to make, or URL.")
+    ],
     size: Annotated[
         str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
     ] = None,
@@ -90,7 +92,7 @@ def prepare(
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
@@ -125,7 +127,7 @@ def prepare(
         dask=dask,
     )
     done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
-    failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"
+    failed = f", {len(result.failures)} failed: see {result.store}/failures.csv"
     print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
         raise typer.Exit(1)

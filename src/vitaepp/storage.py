@@ -41,15 +41,19 @@ def is_url(location: Location) -> bool:
     return isinstance(location, str) and "://" in location
 
 
-def location_of(text: str) -> Path | str:
+def location_of(given: Location) -> Path | str:
     """A location that a user gave: a path on this machine, or a URL elsewhere.
 
     Raises:
         StorageError: a URL that cannot be opened.
     """
-    if not is_url(text):
-        return Path(text)
-    return local_path(text) or text
+    text = os.fspath(given)
+    return (local_path(text) or text) if is_url(text) else Path(text)
+
+
+def in_one_process(location: Path | str) -> bool:
+    """Whether what lies there is seen by the process alone that put it there."""
+    return isinstance(location, str) and location.startswith("memory://")
 
 
 def local_path(url: str) -> Path | None:
@@ -81,7 +85,7 @@ def filesystem(url: str) -> tuple[Any, str]:
             "by fsspec's configuration or the protocol's environment variables"
         )
     try:
-        with _told(url):
+        with told(url):
             system, path = url_to_fs(url)
     except ImportError as error:
         raise StorageError(f"{url}: {one_line(error)}, and try again") from None
@@ -89,7 +93,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
+def told(url: str) -> Iterator[None]:
     """Errors of any protocol's library as the system's own, or one line."""
     try:
         yield
@@ -230,18 +234,18 @@ class RemoteFolder:
     @property
     def is_file(self) -> bool:
         """Whether a file is in its place."""
-        with _told(self.path):
+        with told(self.path):
             return bool(self._system.isfile(self._root))
 
     def exists(self, name: str = "") -> bool:
         """Whether there is a file or folder of this name; without one, whether it is there."""
-        with _told(self.path):
+        with told(self.path):
             self._system.invalidate_cache()  # others write, too
             return bool(self._system.exists(self._at(name)))
 
     def entries(self, name: str = "") -> list[str]:
         """Names of the files and folders in it or in one below, sorted; none if it is missing."""
-        with _told(self.path):
+        with told(self.path):
             self._system.invalidate_cache()  # others write, too
             try:
                 found = self._system.ls(self._at(name), detail=False)
@@ -251,7 +255,7 @@ class RemoteFolder:
 
     def read(self, name: str) -> bytes:
         """A file's content."""
-        with _told(self.path):
+        with told(self.path):
             return bytes(self._system.cat_file(self._at(name)))
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
@@ -259,7 +263,7 @@ class RemoteFolder:
         if not names:
             return {}
         at = {self._at(name): name for name in names}
-        with _told(self.path):
+        with told(self.path):
             found = self._system.cat(list(at))
         return {name: bytes(found[path]) for path, name in at.items()}
 
@@ -271,30 +275,30 @@ class RemoteFolder:
 
     def write(self, name: str, data: bytes, *, parents: bool = True) -> None:
         """Write a file, whole or not at all; there, no folder has to be."""
-        with _told(self.path), self._whole(name) as path:
+        with told(self.path), self._whole(name) as path:
             self._system.pipe_file(path, data)
 
     def copy(self, names: Mapping[str, str]) -> None:
         """Put files under second names, each whole or not at all; the first ones stay."""
-        with _told(self.path), ExitStack() as whole:
+        with told(self.path), ExitStack() as whole:
             targets = [whole.enter_context(self._whole(name)) for name in names.values()]
             self._system.copy([self._at(name) for name in names], targets, on_error="raise")
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with _told(self.path), suppress(FileNotFoundError):
+        with told(self.path), suppress(FileNotFoundError):
             self._system.rm_file(self._at(name))
 
     def make(self, name: str = "") -> None:
         """Make the folder, or one below, unless it is there."""
-        with _told(self.path):
+        with told(self.path):
             self._make(self._at(name))
 
     def remove_folder(self, name: str, first: str) -> None:
         """Remove a folder below, in one step or its files that end in `first` before others."""
         files = [self._at(f"{name}/{n}") for n in self.entries(name)]
         early = [f for f in files if f.endswith(first)]
-        with _told(self.path):
+        with told(self.path):
             for part in (early, sorted(set(files) - set(early))):
                 if part:
                     self._system.rm(part)
@@ -304,7 +308,7 @@ class RemoteFolder:
     def remove_leftovers(self) -> None:
         """Remove what killed processes left half-made; none may be writing."""
         if self._has_folders:
-            with _told(self.path):
+            with told(self.path):
                 for path in self._system.find(self._root):
                     if path.rpartition("/")[2].startswith(".tmp-"):
                         self._system.rm_file(path)
@@ -325,7 +329,7 @@ class RemoteFolder:
         Raises:
             FileExistsError: it is there.
         """
-        with _told(self.path):
+        with told(self.path):
             self._system.pipe_file(self._at(name), data, mode="create")
 
     @contextmanager
@@ -440,7 +444,7 @@ def folder_at(location: Location) -> Folder:
     Raises:
         StorageError: a URL that cannot be opened.
     """
-    place = location_of(os.fspath(location))
+    place = location_of(location)
     return LocalFolder(place) if isinstance(place, Path) else RemoteFolder(place)
 
 

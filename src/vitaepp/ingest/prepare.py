@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,15 @@ import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.cluster import run_on_cluster
+from vitaepp.ingest.items import files_of
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise
-from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
+from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
 from vitaepp.ingest.pool import run_each
+from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
+from vitaepp.storage import Location, in_one_process, location_of
 from vitaepp.store import Failure, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
@@ -35,21 +37,21 @@ class PrepareResult:
     """What a call of `prepare` did.
 
     Attributes:
-        store: the store's folder.
+        store: the store's folder, or its URL.
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
     """
 
-    store: Path
+    store: Path | str
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    source: Location,
+    store: Location,
     *,
     size: int | Sequence[int] | str | None = None,
     spacing: int | float | Sequence[int | float] | str | None = None,
@@ -57,7 +59,7 @@ def prepare(
     center: str | None = None,
     dtype: str | None = None,
     classes: int | None = None,
-    labels: str | os.PathLike[str] | None = None,
+    labels: Location | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
     dask: str | None = None,
@@ -73,8 +75,9 @@ def prepare(
     Run again, it prepares what is new or changed, and what failed before.
 
     Args:
-        source: manifest, folder or archive in a known layout, or `.npz` with MedMNIST's keys.
-        store: folder to make or to add to.
+        source: manifest, folder or archive in a known layout, or `.npz` with MedMNIST's keys; or
+            the URL of one, as `s3://bucket/scans`.
+        store: folder to make or to add to, or its URL.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             their own size for arrays.
         spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
@@ -99,6 +102,7 @@ def prepare(
         ClusterError: the Dask cluster cannot be used.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
+        StorageError: a URL cannot be opened.
     """
     given = {
         "size": size,
@@ -112,12 +116,35 @@ def prepare(
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
 
+    if dask is not None and workers is not None:
+        raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
+    with local_source(source) as (place, remote), local_file(labels) as label_file:
+        return _prepare(place, remote, location_of(store), asked, label_file, workers, dask)
+
+
+def _prepare(
+    place: Path,
+    remote: Remote | None,
+    store: Path | str,
+    asked: PrepareSettings,
+    labels: Path | None,
+    workers: int | None,
+    dask: str | None,
+) -> PrepareResult:
+    """Prepare a source that is, or whose stand-ins are, at `place`."""
     if dask is not None:
-        if workers is not None:
-            raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
         # The workers run in folders of their own.
-        source, store = Path(source).absolute(), Path(store).absolute()
-    cohort = recognise(source, asked.modalities)
+        place = place.absolute()
+        store = store.absolute() if isinstance(store, Path) else store
+    if in_one_process(store) or (remote is not None and in_one_process(remote.url)):
+        if dask is not None:
+            raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
+        workers = 1
+    cohort = recognise(place, asked.modalities)
+    if remote is not None and cohort.kind == "pictures":
+        for modality in {*cohort.modalities, *(asked.modalities or ())}:
+            files = map(files_of, sampled(cohort, modality))
+            remote.fetch(chain.from_iterable(files), remote.root)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
@@ -126,11 +153,11 @@ def prepare(
         if without:
             shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
             say(
-                f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
+                f"{labels.name}: no row for {len(without)} of {len(table)} subjects "
                 f"({shown}); their labels are empty"
             )
-    plan = plan_of(cohort, asked, Path(store))
-    say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    plan = plan_of(cohort, asked, store)
+    say(f"{place.absolute().name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
 
     run = (
         partial(run_each, total=len(cohort.subjects), workers=workers)
@@ -142,7 +169,9 @@ def prepare(
     try:
         with StoreWriter(store, plan.info) as writer:
             outcomes = run(
-                partial(prepare_subject, plan),
+                partial(prepare_subject, plan)
+                if remote is None
+                else partial(prepare_remote_subject, remote, plan),
                 _tasks(cohort, plan, writer.checksums()),
                 died=_died,
                 batch=BATCH[cohort.kind],
@@ -164,7 +193,7 @@ def prepare(
         if error.errno in FULL:
             told += "; make room and run prepare again, it goes on from what is finished"
         raise StoreError(told) from error
-    return PrepareResult(Path(store), prepared, skipped, tuple(failures))
+    return PrepareResult(store, prepared, skipped, tuple(failures))
 
 
 def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:
