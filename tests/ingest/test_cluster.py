@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.ingest.test_killed import SETTINGS, cohort, command, files_of
+from tests.ingest.test_remote import twofold
 from tests.ingest.trees import scan
 from vitaepp.errors import ClusterError, RecipeError
 from vitaepp.ingest import cluster
@@ -79,6 +80,16 @@ def test_relative_paths_are_those_of_who_gave_them(tmp_path, address, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert prepare("x", "s", dask=address, **SETTINGS).prepared == 2
     assert (tmp_path / "s" / "table.parquet").is_file()
+
+
+def test_urls_are_the_same_everywhere(tmp_path, address):
+    source = cohort(twofold(tmp_path / "x"), 4)
+    prepare(source, tmp_path / "here", workers=1, **SETTINGS)
+    source, store = (f"dir::file://{tmp_path}/{name}" for name in "xs")
+    assert prepare(source, store, dask=address, **SETTINGS).prepared == 4
+    assert files_of(twofold(tmp_path / "s")) == files_of(tmp_path / "here")
+    with pytest.raises(RecipeError, match="seen by one process alone"):
+        prepare(source, "memory://s", dask=address, **SETTINGS)
 
 
 def test_arrays_travel_with_their_tasks(tmp_path, address):

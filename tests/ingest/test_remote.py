@@ -3,15 +3,18 @@
 import tempfile
 import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 
+from tests.conftest import TINY
 from tests.ingest.test_killed import SETTINGS, cohort, command, files_of
 from tests.ingest.trees import brats, picture, scan
-from vitaepp import storage
+from vitaepp import Embeddings, embed, pretrain, storage
 from vitaepp.errors import SourceError, StorageError, StoreError
 from vitaepp.ingest import pool
 from vitaepp.ingest.prepare import prepare
@@ -227,3 +230,34 @@ def test_files_with_folders_appear_whole_or_not_at_all(tmp_path):
     folder.remove_folder("a", first=".txt")
     assert folder.entries() == ["c"]
     assert not folder.exists("a")
+
+
+def test_a_remote_store_trains_and_embeds(tmp_path, memory):
+    cohort(tmp_path / "x", 6)
+    prepare(tmp_path / "x", "memory://s", size=16, spacing=1.0)
+    prepare(tmp_path / "x", tmp_path / "s", size=16, spacing=1.0, workers=1)
+    for store, run in (("memory://s", "far"), (tmp_path / "s", "near")):
+        pretrain(store, tmp_path / run, settings=[*TINY, "optim.epochs=1"])
+        embed(tmp_path / run, store, tmp_path / f"{run}.parquet", controls=False)
+    far = Embeddings.load(tmp_path / "far.parquet")
+    assert far.provenance["store"] == "memory://s"
+    np.testing.assert_array_equal(far.features, Embeddings.load(tmp_path / "near.parquet").features)
+
+
+class Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_scans_on_a_web_server(tmp_path, scratch):
+    pytest.importorskip("aiohttp", reason="fsspec reads http by aiohttp")
+    source = cohort(tmp_path / "x", 3)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(source)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        prepare(f"http://127.0.0.1:{server.server_port}/", tmp_path / "far", **SETTINGS)
+    finally:
+        server.shutdown()
+        server.server_close()
+    prepare(source, tmp_path / "near", workers=1, **SETTINGS)
+    assert files_of(tmp_path / "far") == files_of(tmp_path / "near")

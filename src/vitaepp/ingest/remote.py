@@ -174,7 +174,7 @@ def _stand_in(url: str, scratch: Path) -> tuple[Path, Remote]:
     system, base = filesystem(url)
     try:
         with told(url):
-            is_file = system.isfile(base)
+            is_file = not system.isdir(base)  # some say of a folder that it is a file, too
             folder, _, name = url.rpartition("/")
             # A table names files around it; an archive holds all that it means.
             whole = not is_file or name.lower().endswith(TABLE_SUFFIXES)
