@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.geometry import Grid, array_of, simpleitk
 from vitaepp.ingest.items import VolumeItem
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.nifti import check_nifti, promised_checksum
@@ -67,7 +67,7 @@ def read_scan(item: Path | VolumeItem, name: str, *, constant: bool = False) -> 
     affine[:2] *= -1  # SimpleITK's world is LPS
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
-    values = np.asarray(sitk.GetArrayFromImage(image)).T
+    values = array_of(image).T
     return Image(checked(values, name, constant), Grid(tuple(size), affine), True)
 
 
