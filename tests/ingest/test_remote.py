@@ -1,5 +1,7 @@
 """Sources and stores behind URLs: the same store, nothing left behind, one line on what fails."""
 
+import random
+import signal
 import tempfile
 import threading
 import time
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY
-from tests.ingest.test_killed import SETTINGS, cohort, command, files_of
+from tests.ingest.test_killed import SETTINGS, cohort, command, files_of, in_own_process
 from tests.ingest.trees import brats, picture, scan
 from vitaepp import Embeddings, embed, pretrain, storage
 from vitaepp.errors import SourceError, StorageError, StoreError
@@ -190,6 +192,31 @@ def test_a_writer_that_lost_its_lock_commits_nothing(tmp_path, memory, quick_loc
             writer.commit(store.table, [])
     assert memory.cat_file("s/table.parquet") == before
     assert memory.cat_file("s/.lock") == b"other 0\n"
+
+
+def check_remote_kills(folder: Path, select) -> None:
+    """Kill a first `prepare` into a remote store at chosen steps, and run it again."""
+    source = cohort(folder / "source")
+    prepare(source, folder / "whole", workers=1, **SETTINGS)
+    counted = folder / "counted" / "s"
+    assert in_own_process(source, counted, None, f"dir::file://{counted}") == 0
+    steps = int((folder / "counted" / "steps").read_text())
+    assert steps > 30
+    for step in select(steps):
+        store = folder / f"killed-{step}"
+        url = f"dir::file://{store}"
+        assert in_own_process(source, store, step, url) == -signal.SIGKILL
+        prepare(source, url, workers=1, **SETTINGS)
+        assert files_of(twofold(store)) == files_of(folder / "whole"), f"before {step} of {steps}"
+
+
+def test_killed_before_some_steps_a_remote_store_goes_on(tmp_path, quick_lock):
+    check_remote_kills(tmp_path, lambda steps: sorted(random.Random(0).sample(range(steps), 5)))
+
+
+@pytest.mark.slow
+def test_killed_before_every_single_step_a_remote_store_goes_on(tmp_path, quick_lock):
+    check_remote_kills(tmp_path, range)
 
 
 def test_of_two_that_come_at_once_one_holds_the_lock(memory, quick_lock):
