@@ -54,10 +54,10 @@ def run_on_cluster(
         _check_workers(client, address)
         lost: list[Task] = []
         groups = _groups(tasks, batch)
-        yield from _under_way(client, function, groups, lost, _slots)
+        yield from _under_way(client, function, groups, lost)
         for task in lost:
             blamed: list[Task] = []
-            yield from _under_way(client, function, iter([[task]]), blamed, _slots)
+            yield from _under_way(client, function, iter([[task]]), blamed)
             yield from map(died, blamed)
 
 
@@ -66,14 +66,13 @@ def _under_way(
     function: Callable[[Task], Result],
     groups: Iterator[list[Task]],
     lost: list[Task],
-    slots: Callable[[Any], int],
 ) -> Iterator[Result]:
     """Run groups until they are through; `lost` gets the tasks of those that killed workers."""
     distributed = import_module("distributed")
     pending: dict[str, list[Task]] = {}
     done = distributed.as_completed(loop=client.loop)
     while True:
-        for group in islice(groups, max(slots(client) - len(pending), 0)):
+        for group in islice(groups, max(_slots(client) - len(pending), 0)):
             future = client.submit(_run, function, group, pure=False)
             pending[future.key] = group
             done.add(future)

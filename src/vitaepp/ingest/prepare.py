@@ -192,6 +192,8 @@ def _prepare(
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
             told += "; make room and run prepare again, it goes on from what is finished"
+        elif error.errno == errno.ENOENT and dask is not None:
+            told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
     return PrepareResult(store, prepared, skipped, tuple(failures))
 
