@@ -29,7 +29,7 @@ app = typer.Typer(
     epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
 )
 
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Prepared store.")]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Prepared store, or its URL.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
 
 
@@ -77,12 +77,14 @@ def download(
 @app.command()
 def prepare(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, or .npz."),
+        str,
+        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, .npz, or URL."),
     ],
     store: Annotated[
-        Path | None,
-        typer.Argument(metavar="STORE", help="Folder of the store to make.", show_default=False),
+        str | None,
+        typer.Argument(
+            metavar="STORE", help="Folder of the store to make, or URL.", show_default=False
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
@@ -121,7 +123,7 @@ def prepare(
         typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
     ] = None,
     labels: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
@@ -132,6 +134,10 @@ def prepare(
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(help="Work on a Dask cluster: its scheduler's address, tcp://host:8786."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
     ] = False,
@@ -161,13 +167,14 @@ def prepare(
         classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
+        dask=dask,
         dry_run=dry_run,
     )
     if result.preview is not None:
         print(result.preview)
         return
     done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
-    failed = f", {len(result.failures)} failed: see {result.store / 'failures.csv'}"
+    failed = f", {len(result.failures)} failed: see {result.store}/failures.csv"
     print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
         raise typer.Exit(1)

@@ -304,7 +304,7 @@ def embed(
     origin = {
         "method": encoder.config.method,
         "run": str(Path(run).resolve()),
-        "store": str(opened.path.resolve()),
+        "store": opened.absolute,
     }
 
     def save(path: Path, features: npt.NDArray[np.float32], method: str) -> None:

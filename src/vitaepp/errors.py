@@ -30,6 +30,10 @@ class StoreError(VitaeppError):
     """A store is missing, not one of ours, in use, or does not fit what is asked of it."""
 
 
+class StorageError(VitaeppError):
+    """A URL cannot be opened: unknown protocol, a package or access that is missing."""
+
+
 class RunError(VitaeppError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
@@ -40,6 +44,10 @@ class TrainingError(VitaeppError):
 
 class Stopped(VitaeppError):
     """A signal ended the training; all is saved, and the same command with --resume goes on."""
+
+
+class ClusterError(VitaeppError):
+    """A Dask cluster cannot be used: not installed, not reachable, or without this library."""
 
 
 class EvaluationError(VitaeppError):

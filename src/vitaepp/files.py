@@ -77,12 +77,17 @@ def file_stem(key: str) -> str:
     return f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def write_text(path: str | os.PathLike[str], text: str, *, parents: bool = True) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with atomic_path(path, parents=parents) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike[str], value: Any, *, parents: bool = True) -> None:
-    """Write JSON, whole or not at all; NaN and infinity are refused, because JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", parents=parents)
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """JSON as every file here has it; NaN and infinity are refused, because JSON has none."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

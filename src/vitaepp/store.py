@@ -15,9 +15,9 @@ store, and the staged subjects for the next run.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -31,10 +31,12 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
-from vitaepp.files import atomic_path, locked, write_json
+from vitaepp.files import to_json
+from vitaepp.storage import Folder, Location, folder_at
 
 FORMAT = 1
 
@@ -146,19 +148,25 @@ class Store:
         >>> store.images[0].shape, store.table.subject[0]   # doctest: +SKIP
         ((4, 96, 96, 96), 'BraTS19_2013_0_1')
 
+    Attributes:
+        path: its folder, or its URL.
+        info: what its images are.
+        table: row i describes image i.
+
     Raises:
         StoreError: the folder is missing or not a store.
+        StorageError: a URL that cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.info = _read_info(self.path)
-        table = self.path / "table.parquet"
-        if not table.is_file():
+    def __init__(self, path: Location) -> None:
+        self._folder = folder_at(path)
+        self.path: Path | str = self._folder.path
+        self.info = _read_info(self._folder)
+        if not self._folder.exists("table.parquet"):
             raise StoreError(
                 f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
             )
-        self.table: pd.DataFrame = pd.read_parquet(table)
+        self.table: pd.DataFrame = _read_table(self._folder)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -167,10 +175,20 @@ class Store:
         shape = "×".join(str(n) for n in self.info.size)
         return f"Store({str(self.path)!r}: {len(self)} subjects, {self.info.modalities}, {shape})"
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self._folder.name
+
+    @property
+    def absolute(self) -> str:
+        """Its path or URL, from wherever one asks."""
+        return self._folder.absolute
+
     @cached_property
     def images(self) -> zarr.Array[Any]:
         """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
-        array = zarr.open_array(self.path / "images.zarr", mode="r")
+        array = zarr.open_array(_inside(self.path, "images.zarr"), mode="r")
         if array.shape[1:] != self.info.shape or array.shape[0] < len(self):
             raise StoreError(
                 f"{self.path}: images.zarr holds {array.shape}, but the table and store.json say "
@@ -224,10 +242,9 @@ class Store:
             lines.append(("split", column_counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
             lines.append((f"label {name}", column_counts(self.table[name])))
-        failures = self.path / "failures.csv"
-        if failures.is_file():
-            failed = pd.read_csv(failures, dtype=str)
-            lines.append(("failed", f"{len(failed)} subjects, named in {failures.name}"))
+        if self._folder.exists("failures.csv"):
+            failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
+            lines.append(("failed", f"{len(failed)} subjects, named in failures.csv"))
             for subject, reason in failed.head(3).itertuples(index=False):
                 lines.append((f"  {subject}", str(reason)))
         width = max(len(name) for name, _ in lines)
@@ -262,47 +279,37 @@ class StoreWriter:
         StoreError: the folder holds something else, a store of other settings, or is in use.
     """
 
-    def __init__(self, path: str | os.PathLike[str], info: StoreInfo) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Location, info: StoreInfo) -> None:
+        self._folder = folder_at(path)
+        self.path: Path | str = self._folder.path
         self.info = info
         self._refuse_others()
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._folder.make()
         with ExitStack() as lock:
             try:
-                lock.enter_context(locked(self.path))
+                self._lock = lock.enter_context(self._folder.lock())
             except BlockingIOError:
                 raise StoreError(
                     f"{self.path}: another prepare is writing here; wait for it to end"
                 ) from None
             self._refuse_others()  # one that held the lock until now may have made a store
-            self._remove_leftovers()
-            write_json(self.path / "store.json", {"format": FORMAT} | asdict(info))
-            (self.path / ".staged").mkdir(exist_ok=True)
-            self._lock = lock.pop_all()
+            self._folder.remove_leftovers()
+            self._folder.write("store.json", _json({"format": FORMAT} | asdict(info)))
+            self._folder.make(".staged")
+            self._held = lock.pop_all()
 
     def _refuse_others(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
+        if self._folder.is_file:
             raise StoreError(f"{self.path}: is a file; a store is a folder")
-        if (self.path / "store.json").exists():
-            existing = _read_info(self.path)
+        if self._folder.exists("store.json"):
+            existing = _read_info(self._folder)
             if existing != self.info:
                 raise StoreError(
                     f"{self.path}: holds a different store ({_difference(existing, self.info)}); "
                     "prepare into another folder, or remove it first"
                 )
-        elif self.path.is_dir() and any(
-            p.name != ".lock" and not _is_temporary(p) for p in self.path.iterdir()
-        ):
+        elif any(n != ".lock" and not n.startswith(".tmp-") for n in self._folder.entries()):
             raise StoreError(f"{self.path}: not empty and not a store; choose another folder")
-
-    def _remove_leftovers(self) -> None:
-        """What killed runs left half-made; no one else can be writing it now."""
-        patterns = (".tmp-*", ".staged/.tmp-*", "images.zarr/*.partial", "images.zarr/c/**/*.new")
-        for leftover in [p for pattern in patterns for p in self.path.glob(pattern)]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -313,13 +320,13 @@ class StoreWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.close()
+        self._held.close()
 
     def checksums(self) -> dict[str, str]:
         """Digest of every subject that is finished, committed or staged, by its key."""
         found = {}
-        if (self.path / "table.parquet").is_file():
-            table = pd.read_parquet(self.path / "table.parquet", columns=["subject", "checksum"])
+        if self._folder.exists("table.parquet"):
+            table = _read_table(self._folder, columns=["subject", "checksum"])
             found = dict(zip(table["subject"], table["checksum"], strict=True))
         return found | {record.subject: record.checksum for record in self._staged()}
 
@@ -334,51 +341,50 @@ class StoreWriter:
             failures: written to failures.csv; an empty list removes the file.
         """
         old = pd.DataFrame(columns=["subject"])
-        if (self.path / "table.parquet").is_file():
-            old = pd.read_parquet(self.path / "table.parquet")
+        if self._folder.exists("table.parquet"):
+            old = _read_table(self._folder)
         staged = {record.subject: record for record in self._staged()}
         kept = dict.fromkeys(old["subject"].astype(str))
         new = [s for s in labels["subject"].astype(str) if s in staged and s not in kept]
         order = [*kept, *new]
+        self._lock.check()
         if order:
+            table = self._table(order, old, staged, labels).to_parquet(None, index=False)
             # All that needs room on the disk comes first: a full one leaves the store as it was.
-            with atomic_path(self.path / "table.parquet") as temporary:
-                self._table(order, old, staged, labels).to_parquet(temporary, index=False)
+            with self._folder.replacing("table.parquet", table):
                 self._link(order, staged)
         failed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
         if len(failed):
-            with atomic_path(self.path / "failures.csv") as temporary:
-                failed.to_csv(temporary, index=False)
+            self._folder.write("failures.csv", failed.to_csv(None, index=False).encode())
         else:
-            (self.path / "failures.csv").unlink(missing_ok=True)
-        # In one step: a record that outlives its chunk would be in the way of the next run.
-        done = self.path / f".tmp-{os.getpid()}-staged"
-        (self.path / ".staged").rename(done)
-        shutil.rmtree(done, ignore_errors=True)
+            self._folder.remove("failures.csv")
+        # A record that outlives its chunk would be in the way of the next run.
+        self._folder.remove_folder(".staged", first=".json")
 
     def _staged(self) -> list[Record]:
-        files = sorted((self.path / ".staged").glob("*.json"))
-        return [_read_record(p) for p in files if not _is_temporary(p)]
+        names = [n for n in self._folder.entries(".staged") if not n.startswith(".tmp-")]
+        files = self._folder.read_all([f".staged/{n}" for n in names if n.endswith(".json")])
+        return [Record(**_with_tuples(json.loads(data))) for data in files.values()]
 
     def _link(self, order: Sequence[str], staged: dict[str, Record]) -> None:
-        array = self.path / "images.zarr"
-        if array.is_dir():
-            images = zarr.open_array(array, mode="r+")
-            if images.shape[0] != len(order):
-                images.resize((len(order), *self.info.shape))
+        described: dict[str, Any] = {}
+        if self._folder.exists("images.zarr/zarr.json"):
+            before = self._folder.read("images.zarr/zarr.json")
+            described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
+            images = zarr.open_array(MemoryStore(described), mode="r+")
+            images.resize((len(order), *self.info.shape))
         else:
-            with atomic_path(array) as temporary:
-                _create_array(temporary, len(order), self.info)
-        for row, subject in enumerate(order):
-            if subject in staged:
-                chunk = array / _chunk_key(row, self.info)
-                chunk.parent.mkdir(parents=True, exist_ok=True)
-                # The name is swapped, never the content: readers of the old image keep it.
-                fresh = chunk.with_name(chunk.name + ".new")
-                fresh.unlink(missing_ok=True)
-                _link_or_copy(_staged_file(self.path, subject, ".chunk"), fresh)
-                os.replace(fresh, chunk)
-                fresh.unlink(missing_ok=True)  # renaming does nothing if both are one file
+            before = b""
+            _create_array(MemoryStore(described), len(order), self.info)
+        if (after := described["zarr.json"].to_bytes()) != before:
+            self._folder.write("images.zarr/zarr.json", after)
+        self._folder.copy(
+            {
+                _staged_file(subject, ".chunk"): f"images.zarr/{_chunk_key(row, self.info)}"
+                for row, subject in enumerate(order)
+                if subject in staged
+            }
+        )
 
     def _table(
         self,
@@ -410,9 +416,7 @@ class StoreWriter:
         return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
 
 
-def stage(
-    path: str | os.PathLike[str], info: StoreInfo, image: npt.NDArray[Any], record: Record
-) -> None:
+def stage(path: Location, info: StoreInfo, image: npt.NDArray[Any], record: Record) -> None:
     """Finish one subject for the next commit; safe from any process, whole or not at all.
 
     Args:
@@ -421,28 +425,31 @@ def stage(
         image: `(channel, *space)`, intensities in [0, 255].
         record: what is known of it.
     """
-    path = Path(path)
+    folder = folder_at(path)
     if image.shape != info.shape:
         raise ValueError(f"image of shape {image.shape} for a store of {info.shape}")
-    array, chunks = _encoder(info)
+    array, chunks = _encoder(info, threading.get_ident())
     stored = np.rint(image) if info.dtype == "uint8" else image
     array[0] = stored.astype(info.dtype)
     # The record comes last: a subject is staged when it is there, and it is of this image.
-    _staged_file(path, record.subject, ".json").unlink(missing_ok=True)
+    folder.remove(_staged_file(record.subject, ".json"))
     # The folder is the writer's: a process that outlived its run must not make it again.
-    with atomic_path(_staged_file(path, record.subject, ".chunk"), parents=False) as temporary:
-        temporary.write_bytes(chunks[_chunk_key(0, info).as_posix()].to_bytes())
-    write_json(_staged_file(path, record.subject, ".json"), asdict(record), parents=False)
+    chunk = chunks[_chunk_key(0, info)].to_bytes()
+    folder.write(_staged_file(record.subject, ".chunk"), chunk, parents=False)
+    folder.write(_staged_file(record.subject, ".json"), _json(asdict(record)), parents=False)
 
 
 @lru_cache(maxsize=4)
-def _encoder(info: StoreInfo) -> tuple[zarr.Array[Any], dict[str, Any]]:
-    """An array of one subject in memory and its chunks as they lie on disk, to encode with."""
+def _encoder(info: StoreInfo, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
+    """An array of one subject in memory and its chunks as they lie on disk, to encode with.
+
+    Each thread has its own: it holds the subject that was written last.
+    """
     chunks: dict[str, Any] = {}
     return _create_array(MemoryStore(chunks), 1, info), chunks
 
 
-def _create_array(place: Path | MemoryStore, length: int, info: StoreInfo) -> zarr.Array[Any]:
+def _create_array(place: MemoryStore, length: int, info: StoreInfo) -> zarr.Array[Any]:
     return zarr.create_array(
         place,
         shape=(length, *info.shape),
@@ -458,25 +465,26 @@ def _create_array(place: Path | MemoryStore, length: int, info: StoreInfo) -> za
     )
 
 
-def _chunk_key(row: int, info: StoreInfo) -> Path:
+def _chunk_key(row: int, info: StoreInfo) -> str:
     """Path of a row's chunk inside the array, by Zarr v3's default chunk key encoding."""
-    return Path("c", str(row), *("0" for _ in info.shape))
+    return "/".join(("c", str(row), *("0" for _ in info.shape)))
 
 
-def _staged_file(path: Path, subject: str, suffix: str) -> Path:
+def _staged_file(subject: str, suffix: str) -> str:
     # Subject keys may hold any character, so that files are named by digest.
-    return path / ".staged" / (hashlib.sha256(subject.encode()).hexdigest()[:32] + suffix)
+    return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
 
 
-def _is_temporary(path: Path) -> bool:
-    return path.name.startswith(".tmp-")
+def _inside(path: Path | str, name: str) -> Path | str:
+    return path / name if isinstance(path, Path) else f"{path}/{name}"
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # file systems without hard links
-        shutil.copyfile(source, target)
+def _json(value: Any) -> bytes:
+    return to_json(value).encode()
+
+
+def _read_table(folder: Folder, columns: list[str] | None = None) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(folder.read("table.parquet")), columns=columns)
 
 
 def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -503,10 +511,6 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _read_record(path: Path) -> Record:
-    return Record(**_with_tuples(json.loads(path.read_text(encoding="utf-8"))))
-
-
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: _as_tuple(v) for k, v in values.items()}
 
@@ -515,27 +519,30 @@ def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
 
 
-def _read_info(path: Path) -> StoreInfo:
-    file = path / "store.json"
-    if not file.is_file():
-        what = "not a store (no store.json in it)" if path.is_dir() else "no such store"
-        raise StoreError(f"{path}: {what}; make one with vitaepp prepare SOURCE {path}")
+def _read_info(folder: Folder) -> StoreInfo:
+    if not folder.exists("store.json"):
+        there = folder.exists() and not folder.is_file
+        what = "not a store (no store.json in it)" if there else "no such store"
+        raise StoreError(f"{folder}: {what}; make one with vitaepp prepare SOURCE {folder}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(folder.read("store.json"))
         if values.pop("format") != FORMAT:
-            raise StoreError(f"{path}: made by another version of vitaepp; prepare it again")
+            raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
         return StoreInfo(**_with_tuples(values))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(f"{file}: damaged or not ours; prepare the store again") from None
+        raise StoreError(
+            f"{folder}: store.json is damaged or not ours; prepare the store again"
+        ) from None
 
 
-def stored_info(path: str | os.PathLike[str]) -> StoreInfo | None:
+def stored_info(path: Location) -> StoreInfo | None:
     """What a store that was begun holds, or None where there is none.
 
     Raises:
         StoreError: its store.json is damaged.
     """
-    return _read_info(Path(path)) if (Path(path) / "store.json").is_file() else None
+    folder = folder_at(path)
+    return _read_info(folder) if folder.exists("store.json") else None
 
 
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
@@ -543,7 +550,7 @@ def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
 
 
-def inspect(store: str | os.PathLike[str]) -> str:
+def inspect(store: Location) -> str:
     """What a store holds, as text for a reader.
 
     Raises:

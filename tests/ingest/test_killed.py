@@ -40,7 +40,7 @@ def cohort(folder: Path, subjects: int = 4, first: int = 0) -> Path:
     return folder
 
 
-def prepare_until(source: Path, store: Path, step: int | None) -> None:
+def prepare_until(source: Path, store: Path, step: int | None, url: str = "") -> None:
     """Prepare, and die by SIGKILL just before the given change to the disk below the store."""
     seen = 0
 
@@ -53,7 +53,7 @@ def prepare_until(source: Path, store: Path, step: int | None) -> None:
             seen += 1
 
     sys.addaudithook(watch)
-    prepare(source, store, workers=1, **SETTINGS)
+    prepare(source, url or store, workers=1, **SETTINGS)
     if step is None:
         (store.parent / "steps").write_text(str(seen))
 

@@ -128,7 +128,7 @@ def _command(
     per_fold: bool,
 ) -> str:
     """What was asked for, with folders by name."""
-    words = [f"vitaepp experiment {name} {store.path.name} OUT"]
+    words = [f"vitaepp experiment {name} {store.name} OUT"]
     words += [f"--label {label}"] if label else []
     words += [f"--recipe {Path(recipe).name}"] if recipe is not None else []
     words += [f"--set {setting}" for setting in settings]
@@ -371,7 +371,7 @@ def _facts(
     trained_on = sorted({s["trained_on"] for s in summaries})
     modalities, size = ", ".join(store.info.modalities), " × ".join(map(str, store.info.size))
     facts = {
-        "data": f"{store.path.name}: {len(store)} subjects, {modalities}, {size}",
+        "data": f"{store.name}: {len(store)} subjects, {modalities}, {size}",
         "epochs": f"{recipe.optim.epochs}, batches of {recipe.optim.batch_size}",
         "seeds": ", ".join(map(str, range(seeds))),
         "pre-trained on": " or ".join(map(str, trained_on)) + " subjects",

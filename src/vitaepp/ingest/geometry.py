@@ -38,6 +38,19 @@ def simpleitk() -> Any:
     return import_module("SimpleITK")
 
 
+class _Buffer:
+    """The memory of SimpleITK's image as numpy takes it; the image lives as long as this does."""
+
+    def __init__(self, image: Any) -> None:
+        self.image = image
+        self.__array_interface__ = simpleitk().GetArrayViewFromImage(image).__array_interface__
+
+
+def array_of(image: Any) -> npt.NDArray[Any]:
+    """Values of SimpleITK's image, axes reversed as there; its own memory, read-only."""
+    return np.asarray(_Buffer(image))
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A lattice of voxels in space.
@@ -199,24 +212,32 @@ def resample(image: npt.NDArray[Any], source: Grid, target: Grid, background: fl
     copied = _copy(image, source, target, background)
     if copied is not None:
         return copied
+    index = source.to_index(target.corners())
+    # All of the image that the target reaches, and the neighbours that are interpolated between.
+    first = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, source.size)
+    stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 2, 0, source.size)
+    if (stop <= first).any():
+        return np.full(target.size, background, float)
+    part = image[tuple(slice(*ends) for ends in zip(first, stop, strict=True))]
     sitk = simpleitk()
     # SimpleITK's axes are the reverse of numpy's; its world may be any as long as both agree.
-    moving = sitk.GetImageFromArray(np.ascontiguousarray(image.T))
+    moving = sitk.GetImageFromArray(np.ascontiguousarray(part.T))
     moving.SetSpacing(source.spacing.tolist())
     moving.SetDirection(source.direction.ravel().tolist())
-    moving.SetOrigin(source.affine[:-1, -1].tolist())
+    moving.SetOrigin(source.to_world(first).tolist())
+    # Its axes are asked for in reverse order, so that the result is in numpy's.
     result = sitk.Resample(
         moving,
-        target.size,
+        target.size[::-1],
         sitk.Transform(source.ndim, sitk.sitkIdentity),
         sitk.sitkLinear,
         target.affine[:-1, -1].tolist(),
-        target.spacing.tolist(),
-        target.direction.ravel().tolist(),
+        target.spacing[::-1].tolist(),
+        target.direction[:, ::-1].ravel().tolist(),
         float(background),
         sitk.sitkFloat64,
     )
-    return np.asarray(sitk.GetArrayFromImage(result)).T
+    return array_of(result)
 
 
 def rescale(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats:

@@ -38,7 +38,7 @@ class Plan:
 
     Attributes:
         info: the store's images.
-        store: its folder.
+        store: its folder or URL.
         root: folder that recorded paths are relative to.
         kind: how images are read.
         files: modalities to read; a colour picture is one file and three channels.
@@ -46,7 +46,7 @@ class Plan:
     """
 
     info: StoreInfo
-    store: Path
+    store: Path | str
     root: Path
     kind: Kind
     files: tuple[str, ...]
@@ -62,7 +62,7 @@ class Plan:
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
 
 
-def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path) -> Plan:
+def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
     """What to make of a cohort: what the user asked for, else what suits its kind.
 
     Raises:
@@ -153,11 +153,9 @@ def _channels(
 
 def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:
     """Some images of a cohort, the same at every call."""
-    items = [s.files[modality] for s in cohort.subjects if modality in s.files]
     # Arrays are read front to back, so that its first items stand for all.
-    spread = np.linspace(0, len(items) - 1, min(COLOUR_SAMPLE, len(items))).astype(int)
-    arrays = islice(arrays_of(items), COLOUR_SAMPLE)
-    for item in arrays if cohort.kind == "arrays" else (items[i] for i in spread):
+    arrays = islice(arrays_of(cohort.items(modality)), COLOUR_SAMPLE)
+    for item in arrays if cohort.kind == "arrays" else sampled(cohort, modality):
         try:
             if isinstance(item, Path):
                 yield read_picture(item, item.name)
@@ -165,6 +163,13 @@ def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:
                 yield read_array(item, modality)
         except SubjectError:
             continue  # it will be named when its turn comes
+
+
+def sampled(cohort: Cohort, modality: str) -> list[Item]:
+    """Some pictures, evenly spread, that are looked at before all are read."""
+    items = cohort.items(modality)
+    at = np.linspace(0, len(items) - 1, min(COLOUR_SAMPLE, len(items))).astype(int)
+    return [items[i] for i in at]
 
 
 def arrays_of(items: Iterable[Item]) -> Iterator[npt.NDArray[Any]]:

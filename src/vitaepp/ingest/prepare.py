@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
-from vitaepp.ingest.items import own_files
+from vitaepp.ingest.cluster import run_on_cluster
+from vitaepp.ingest.items import files_of, own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
-from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
+from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.preview import Preview, preview
 from vitaepp.ingest.proposal import propose_grid
@@ -29,9 +30,11 @@ from vitaepp.ingest.pseudonyms import (
     read_secret,
 )
 from vitaepp.ingest.readers import suffix_of
+from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
+from vitaepp.storage import Location, in_one_process, location_of
 from vitaepp.store import Failure, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
@@ -60,7 +63,7 @@ class PrepareResult:
         preview: what a dry run found; None where the store was made.
     """
 
-    store: Path
+    store: Path | str
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
@@ -68,8 +71,8 @@ class PrepareResult:
 
 
 def prepare(
-    source: str | os.PathLike[str],
-    store: str | os.PathLike[str] | None = None,
+    source: Location,
+    store: Location | None = None,
     *,
     size: int | Sequence[int] | str | None = None,
     spacing: int | float | Sequence[int | float] | str | None = None,
@@ -84,9 +87,10 @@ def prepare(
     secret: str | os.PathLike[str] | None = None,
     dtype: str | None = None,
     classes: int | None = None,
-    labels: str | os.PathLike[str] | None = None,
+    labels: Location | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
+    dask: str | None = None,
     dry_run: bool = False,
 ) -> PrepareResult:
     """Turn raw files into a store.
@@ -104,8 +108,8 @@ def prepare(
 
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
-            or `.npz` with MedMNIST's keys.
-        store: folder to make or to add to; a dry run needs none.
+            or `.npz` with MedMNIST's keys; or the URL of one, as `s3://bucket/scans`.
+        store: folder to make or to add to, or its URL; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             less along axes where the images are smaller; their own size for arrays.
         spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
@@ -131,6 +135,8 @@ def prepare(
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
+        dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
+            must see the source and the store by the same names.
         dry_run: look only, at the headers and a few images, and write nothing.
 
     Returns:
@@ -138,8 +144,10 @@ def prepare(
 
     Raises:
         RecipeError: a setting that is not valid or does not fit this source.
+        ClusterError: the Dask cluster cannot be used.
         SourceError: no known layout, a broken manifest or label file, an unknown modality.
         StoreError: the target holds something else, is in use, or cannot be written.
+        StorageError: a URL cannot be opened.
     """
     if store is None and not dry_run:
         raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
@@ -162,21 +170,52 @@ def prepare(
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
-    with opened(source, asked) as place:
-        return _prepare(source, place, store, asked, labels, workers, dry_run)
+    if dask is not None and workers is not None:
+        raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
+    with (
+        local_source(source) as (found, remote),
+        local_file(labels) as label_file,
+        opened(found, asked) as place,
+    ):
+        target = location_of(store)
+        if dask is not None:
+            # The workers run in folders of their own.
+            place = Path(place).absolute()
+            target = target.absolute() if isinstance(target, Path) else target
+        return _prepare(
+            Path(found).absolute().name,
+            Path(place),
+            remote,
+            target,
+            asked,
+            label_file,
+            workers,
+            dask,
+            dry_run,
+        )
 
 
 def _prepare(
-    source: str | os.PathLike[str],
-    place: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    name: str,
+    place: Path,
+    remote: Remote | None,
+    store: Path | str,
     asked: PrepareSettings,
-    labels: str | os.PathLike[str] | None,
+    labels: Path | None,
     workers: int | None,
+    dask: str | None,
     dry_run: bool,
 ) -> PrepareResult:
-    """Prepare a source that for the time being is at `place`."""
+    """Prepare a source that for the time being is, or whose stand-ins are, at `place`."""
+    if in_one_process(store) or (remote is not None and in_one_process(remote.url)):
+        if dask is not None:
+            raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
+        workers = 1
     cohort = recognise(place, asked.modalities, asked.series)
+    if remote is not None and cohort.kind == "pictures":
+        for modality in {*cohort.modalities, *(asked.modalities or ())}:
+            files = map(files_of, sampled(cohort, modality))
+            remote.fetch(chain.from_iterable(files), remote.root)
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
@@ -184,36 +223,40 @@ def _prepare(
         table, without = join_labels(table, labels, cohort.unlabelled)
         if asked.secret is not None:
             without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
-        say_missing(Path(labels).name, without, len(table))
-    plan = plan_of(cohort, asked, Path(store))
+        say_missing(labels.name, without, len(table))
+    plan = plan_of(cohort, asked, store)
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table = pseudonymized_table(table, plan.secret)
     plan, choices = propose_grid(plan, cohort, asked)
     if dry_run:
         found = preview(cohort, table, plan, choices, workers)
-        return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
-    say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    say(f"{name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
     if cohort.left_out:
-        say(f"{Path(source).name}: {told_left_out(cohort)}")
+        say(f"{name}: {told_left_out(cohort)}")
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
 
+    run = (
+        partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))
+        if dask is None
+        else partial(run_on_cluster, address=dask)
+    )
     prepared = skipped = 0
     failures: list[Failure] = []
     try:
         with StoreWriter(store, plan.info) as writer:
-            outcomes = run_each(
-                partial(prepare_subject, plan),
+            outcomes = run(
+                partial(prepare_subject, plan)
+                if remote is None
+                else partial(prepare_remote_subject, remote, plan),
                 _tasks(cohort, plan, writer.checksums()),
-                len(cohort.subjects),
                 died=_died,
-                workers=workers,
                 batch=BATCH[cohort.kind],
-                apart=_may_crash(cohort),
             )
             for outcome in track(outcomes, "preparing", len(cohort.subjects)):
                 if isinstance(outcome, Failure):
@@ -231,8 +274,10 @@ def _prepare(
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
             told += "; make room and run prepare again, it goes on from what is finished"
+        elif error.errno == errno.ENOENT and dask is not None:
+            told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
-    return PrepareResult(Path(store), prepared, skipped, tuple(failures))
+    return PrepareResult(store, prepared, skipped, tuple(failures))
 
 
 def _may_crash(cohort: Cohort) -> bool:

@@ -278,5 +278,8 @@ def _shape(grid: Grid) -> str:
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:
     if (low, high) != (0.0, 255.0):
         # In this order the full range of a double does not overflow.
-        values = (values / 2 - low / 2) / (high / 2 - low / 2) * 255
+        values = values / 2
+        values -= low / 2
+        values /= high / 2 - low / 2
+        values *= 255
     return np.clip(values, 0, 255).astype(np.float32)

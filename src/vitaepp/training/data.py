@@ -113,7 +113,7 @@ class StoreImages(Dataset[Batch]):
     """
 
     def __init__(self, path: str | os.PathLike[str], place: torch.device | None) -> None:
-        self.path = Path(path)
+        self.path = path
         self.images: Tensor | None = None
         self._store: Store | None = None
         if place is not None:

@@ -99,6 +99,10 @@ class Cohort:
         rows = [{"subject": s.subject, "split": s.split, **s.labels} for s in self.subjects]
         return pd.DataFrame(rows, dtype=object)
 
+    def items(self, modality: str) -> list[Item]:
+        """The images of a modality, of those subjects that have it."""
+        return [s.files[modality] for s in self.subjects if modality in s.files]
+
     def of_first_classes(self, number: int) -> Cohort:
         """The subjects of the first classes alone, in the source's own order of classes.
 

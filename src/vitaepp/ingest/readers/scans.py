@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.geometry import Floats, Grid, array_of, simpleitk
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
@@ -111,7 +111,7 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
         raise SubjectError(
             f"{name}: has {image.GetNumberOfComponentsPerPixel()} values a voxel; a scan has one"
         )
-    return np.asarray(simpleitk().GetArrayFromImage(image)).T
+    return array_of(image).T
 
 
 def affine_of(image: Any) -> Floats:
