@@ -183,7 +183,7 @@ def prepare(
 @app.command()
 def plan(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
+        str, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
     ],
     out: Annotated[Path | None, typer.Option(help="Recipe file to write.")] = None,
 ) -> None:

@@ -1,5 +1,6 @@
 """DICOM: slices go where they say they are, series become modalities, nothing else gets out."""
 
+import locale
 import shutil
 import tarfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import read_series, series_grid
+from vitaepp.ingest.readers.image import quiet
 from vitaepp.store import Store
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
@@ -156,6 +158,7 @@ def test_inverted_grey_is_turned_round(tmp_path):
 
 @pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEGLS", "RLE"])
 def test_compressed_slices_are_unpacked(tmp_path, compressor):
+    spoken = locale.setlocale(locale.LC_ALL)
     values = volume(shape=(16, 12, 3)).astype(np.uint16)
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
@@ -170,10 +173,12 @@ def test_compressed_slices_are_unpacked(tmp_path, compressor):
             image.SetMetaData(tag, value)
         image.SetOrigin((0, 0, 2.0 * i))
         writer.SetFileName(str(tmp_path / f"{i}.dcm"))
-        writer.Execute(image)
+        with quiet():
+            writer.Execute(image)
     files = sorted(tmp_path.iterdir())
     assert any(f.stat().st_size != files[0].stat().st_size for f in files) or compressor == "RLE"
     assert np.array_equal(read_series(files, "x").values, values)
+    assert locale.setlocale(locale.LC_ALL) == spoken  # the image library changes it
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", IMPLICIT])

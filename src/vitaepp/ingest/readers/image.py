@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import locale
 import os
 import re
 import threading
@@ -153,6 +154,7 @@ def quiet() -> Iterator[bytearray]:
     """
     sitk = simpleitk()
     with _ONE_QUIET:
+        spoken = locale.setlocale(locale.LC_ALL)
         warnings = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         said = bytearray()
@@ -170,3 +172,4 @@ def quiet() -> Iterator[bytearray]:
                 instead.seek(0)
                 said += instead.read(MOST_SAID)
                 sitk.ProcessObject.SetGlobalWarningDisplay(warnings)
+            locale.setlocale(locale.LC_ALL, spoken)  # JPEG in DICOM leaves another

@@ -81,6 +81,10 @@ def _check_jpeg(path: Path, name: str) -> None:
 def _read_bmp(path: Path, name: str) -> npt.NDArray[Any]:
     """A BMP by Pillow: the image library repeats rows, and unpacks beyond the end of its memory."""
     try:
+        with open(path, "rb") as file:
+            (promised,) = struct.unpack("<2xI", file.read(6))
+        if promised > path.stat().st_size:
+            raise ValueError("truncated")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(path, formats=["BMP"]) as picture:
