@@ -7,6 +7,7 @@ same command with --resume goes on with.
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
+from vitaepp.progress import say
 
 #: Exit status of a training that was stopped and can go on: "try again" (EX_TEMPFAIL).
 STOPPED = 75
@@ -237,6 +239,29 @@ def pretrain(
     )
     if is_first_process():
         print(trained)
+
+
+@app.command()
+def bench(
+    store: StorePath,
+    recipe: Annotated[
+        str | None, typer.Option(help="A shipped recipe's name or a YAML file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time.")] = 10,
+    device: Annotated[str | None, typer.Option(help="Device to train on.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Say how fast a recipe trains here, how long it would take, and where the time goes."""
+    from vitaepp.training.bench import bench as run_bench
+
+    speed = run_bench(store, recipe=recipe, settings=settings or (), steps=steps, device=device)
+    for choice in speed.choices:
+        say(f"{choice}: {choice.reason}")
+    print(json.dumps(speed.to_dict(), indent=2, ensure_ascii=False) if as_json else speed)
 
 
 @app.command()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+from torch.profiler import record_function
 
 
+@record_function("contrastive loss")
 def contrastive_loss(
     predicted: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]],
     features: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]],

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from vitaepp.errors import RecipeError
 from vitaepp.losses.present import mean_over_present
@@ -79,6 +80,7 @@ class PerceptualLoss(nn.Module):
         slices = 0 if len(space) == 2 else sum(space[axis] for axis in self._axes(len(space)))
         return slices + (0 if self.channels == "all" else channels)
 
+    @record_function("perceptual loss")
     def forward(
         self,
         prediction: Float[Tensor, "batch channel *space"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.profiler import record_function
 
 from vitaepp.losses.present import mean_over_present
 
 
+@record_function("reconstruction loss")
 def reconstruction_loss(
     prediction: Float[Tensor, "batch patch value"],
     target: Float[Tensor, "batch patch value"],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from vitaepp.draws import Draws
 from vitaepp.nn.backbones import Backbone
@@ -100,6 +101,7 @@ def two_views(
     return first, second
 
 
+@record_function("views")
 def augmented_view(
     unit: Float[Tensor, "batch channel *space"],
     draws: Draws,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
+
+import torch
 
 #: Options of glibc's mallopt, from its malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -27,3 +30,11 @@ def keep_freed_memory() -> bool:
     never = -1
     taken = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, never)]
     return taken == [1, 1]
+
+
+def most_memory(device: torch.device) -> int:
+    """Bytes that were held at most: by tensors on a GPU, else by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vitaepp.recipe import Recipe
 
 GIB = 2**30
 
@@ -55,6 +58,27 @@ def has_bf16() -> bool:
     # Older torch does not tell.
     told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def precision_of(recipe: Recipe) -> str:
+    """`32`, `bf16` or `16`: what a recipe asks for, or what the device is fastest in."""
+    chosen = recipe.trainer.precision
+    if chosen == "auto":
+        chosen = "bf16" if has_bf16() else "32"
+    return chosen
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is called: the GPU's name, or the processor's and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _accelerator() -> tuple[str | None, int]:

@@ -69,7 +69,7 @@ class Training(L.LightningModule):
         images, rows, weight = batch
         draws = Draws(self.recipe.seed, self.current_epoch, rows.tolist(), images.device)
         total = self.trainer.estimated_stepping_batches
-        output = self.method(images, draws, self.global_step / total, self._present(rows))
+        output = self.method(images, draws, self.global_step / total, self.present_in(rows))
         loss = output.loss
         self._check_finite(output.terms)
         count = len(images) if weight else 0
@@ -82,7 +82,7 @@ class Training(L.LightningModule):
         self._samples += count
         return loss * weight
 
-    def _present(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, "batch channel"] | None:
+    def present_in(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, "batch channel"] | None:
         """Which modalities the images have; None, which is faster, where that is all."""
         present = self.present[rows.cpu()]
         return None if bool(present.all()) else present.to(rows.device)

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import logging
 import os
-import platform
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,11 +35,14 @@ from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
-from vitaepp.training.machine import Machine, has_bf16
+from vitaepp.training.machine import Machine, device_name, precision_of
 from vitaepp.training.module import Training
 from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.proposal import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy, recompute_blocks
+
+#: What Lightning calls a precision.
+LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 def pretrain(
@@ -80,7 +82,7 @@ def pretrain(
         elif not settings:
             # Starting anew with the defaults, which take days, is not what was meant.
             raise RunError(f"{folder.path}: no run to resume; leave out --resume to start one")
-    chosen, choices = _recipe(opened, recipe, settings, subjects)
+    chosen, choices = recipe_for(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=_prepare_settings(opened))
     with _quiet_lightning():
@@ -242,7 +244,7 @@ def _trainer(
         devices=place.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, place.devices * recipe.trainer.nodes),
-        precision=_precision(recipe),  # type: ignore[arg-type]
+        precision=LIGHTNING_PRECISION[precision_of(recipe)],  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
@@ -305,7 +307,7 @@ def _tell(choices: Sequence[Choice]) -> None:
         say(f"{choice}: {choice.reason}")
 
 
-def _recipe(
+def recipe_for(
     store: Store,
     recipe: Recipe | str | os.PathLike[str] | None,
     settings: Sequence[str],
@@ -360,13 +362,6 @@ def _check_same(folder: RunFolder, now: Recipe) -> None:
         )
 
 
-def _precision(recipe: Recipe) -> str:
-    chosen = recipe.trainer.precision
-    if chosen == "auto":
-        chosen = "bf16" if has_bf16() else "32"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[chosen]
-
-
 def _tensorboard(folder: RunFolder) -> Any:
     if importlib.util.find_spec("tensorboard") is None:
         return False
@@ -390,7 +385,6 @@ def _describe(
         if not name.startswith(("decoder_", "mask_token"))
     )
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "method": recipe.method,
         "store": {
@@ -403,21 +397,11 @@ def _describe(
         "trained_on": trained_on,
         "parameters": {"encoder": encoder, "decoder": trained - encoder},
         "epochs": recipe.optim.epochs,
-        "device": name,
+        "device": device_name(device),
         "devices": processes,
-        "precision": _precision(recipe),
+        "precision": LIGHTNING_PRECISION[precision_of(recipe)],
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    except OSError:
-        pass
-    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:

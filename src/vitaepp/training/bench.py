@@ -1,0 +1,221 @@
+"""bench: how fast a recipe trains on a store and a machine, and where a step's time goes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from vitaepp.choices import Choice
+from vitaepp.draws import Draws
+from vitaepp.encoder import default_device
+from vitaepp.errors import RecipeError
+from vitaepp.progress import say
+from vitaepp.recipe import Recipe
+from vitaepp.store import Store
+from vitaepp.training.allocator import keep_freed_memory, most_memory
+from vitaepp.training.data import Batch, EpochOrder, TrainingLoader, training_loader, training_rows
+from vitaepp.training.machine import device_name, precision_of
+from vitaepp.training.module import Training
+from vitaepp.training.pretrain import recipe_for
+
+#: Parts of a step that name themselves, in their order; what else happens is `other`.
+PARTS = (
+    "views",
+    "encoder",
+    "decoder",
+    "reconstruction loss",
+    "perceptual loss",
+    "edge loss",
+    "contrastive loss",
+    "backward",
+    "optimizer",
+)
+
+#: Steps that warm up, and steps that are profiled.
+WARM_UP, PROFILED = 2, 2
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured; `str` gives it as text for people to read.
+
+    Attributes:
+        what: method, images and device, in words.
+        seconds: of each timed step, its waiting for data included.
+        batch_size: images a step.
+        waiting: share of the time that steps waited for data.
+        memory: bytes that were held at most: by the process on a CPU, by tensors on a GPU.
+        steps: of the whole recipe.
+        parts: share of a step's time by part; they sum to 1.
+        choices: settings that were chosen for this store and machine.
+    """
+
+    what: str
+    seconds: tuple[float, ...]
+    batch_size: int
+    waiting: float
+    memory: int
+    steps: int
+    parts: Mapping[str, float]
+    choices: tuple[Choice, ...] = ()
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step, the median."""
+        return statistics.median(self.seconds)
+
+    @property
+    def volumes_per_second(self) -> float:
+        """Images that training goes through in a second."""
+        return self.batch_size / self.step
+
+    @property
+    def whole(self) -> float:
+        """Seconds that the whole recipe would take, saving and starting apart."""
+        return self.steps * self.step
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain values."""
+        values = asdict(self) | {
+            "step": self.step,
+            "volumes_per_second": self.volumes_per_second,
+            "whole": self.whole,
+        }
+        del values["choices"]
+        return values
+
+    def __str__(self) -> str:
+        low, high = min(self.seconds), max(self.seconds)
+        lines = [
+            ("step", f"{self.step:.3g} s ({low:.3g} to {high:.3g} in {len(self.seconds)} steps)"),
+            ("images", f"{self.volumes_per_second:.3g} a second"),
+            ("recipe", f"{self.steps} steps, about {timedelta(seconds=round(self.whole))}"),
+            ("memory", f"{self.memory / 2**30:.2f} GiB at most"),
+            ("waiting", f"{self.waiting:.1%} of the time, for data"),
+            ("parts", "of a step's time"),
+        ]
+        lines += [(f"  {name}", f"{share:.1%}") for name, share in self.parts.items()]
+        width = max(len(name) for name, _ in lines)
+        return "\n".join([self.what, *(f"{name:<{width}}  {text}" for name, text in lines)])
+
+
+def bench(
+    store: str | os.PathLike[str],
+    *,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    settings: Sequence[str] = (),
+    steps: int = 10,
+    device: str | torch.device | None = None,
+) -> Speed:
+    """Train a few steps as `pretrain` would, and measure them; nothing is written.
+
+    One process on one device, from the store as `data.cache` has it. Two steps warm up, then
+    `steps` are timed, then two are profiled for their parts.
+
+    Args:
+        store: prepared store.
+        recipe: as for `pretrain`; without it, what `pretrain` would choose.
+        settings: changes to it.
+        steps: how many are timed.
+        device: where to train; an accelerator if there is one by default.
+
+    Raises:
+        RecipeError, StoreError: settings or store do not fit.
+    """
+    opened = Store(store)
+    chosen, choices = recipe_for(opened, recipe, settings, None)
+    place = default_device() if device is None else torch.device(device)
+    keep_freed_memory()
+    module = Training(chosen, opened).to(place)
+    smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
+    order = EpochOrder(
+        training_rows(opened, chosen.data), batch_size, chosen.seed, smallest=smallest
+    )
+    if len(order) == 0:
+        raise RecipeError(f"optim.batch_size={batch_size}: no batch of {smallest} in this store")
+    loader = training_loader(opened, chosen.data, order, place)
+    say(f"measuring {WARM_UP + steps + PROFILED} steps")
+    step, batches = _step(module, place), _endless(loader, order)
+    for _ in range(WARM_UP):
+        step(next(batches))
+    loader.waited = 0.0
+    seconds = [_timed(step, batches) for _ in range(steps)]
+    waiting, memory = loader.waited / sum(seconds), most_memory(place)
+    return Speed(
+        what=f"{chosen.method} on {len(opened)} images of "
+        f"{' × '.join(map(str, opened.info.shape))}, batch {batch_size}, in "
+        f"{precision_of(chosen)} on {device_name(place)}",
+        seconds=tuple(seconds),
+        batch_size=batch_size,
+        waiting=waiting,
+        memory=memory,
+        steps=len(order) * chosen.optim.epochs,
+        parts=_parts(step, batches, place),
+        choices=choices,
+    )
+
+
+def _step(module: Training, device: torch.device) -> Callable[[Batch], None]:
+    """One step of training, as Lightning would make it, the device's work included."""
+    recipe, method = module.recipe, module.method
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], fused=True)
+    dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision_of(recipe))
+
+    def step(batch: Batch) -> None:
+        images, rows, weight = batch
+        images = images.to(device)
+        draws = Draws(recipe.seed, 0, rows.tolist(), device)
+        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+            loss = method(images, draws, 0.0, module.present_in(rows)).loss * weight
+        with record_function("backward"):
+            loss.backward()
+        with record_function("optimizer"):
+            optimizer.step()
+            optimizer.zero_grad()
+        method.after_step(0.0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def _endless(loader: TrainingLoader, order: EpochOrder) -> Iterator[Batch]:
+    for epoch in count():
+        order.set_epoch(epoch)
+        yield from loader
+
+
+def _timed(step: Callable[[Batch], None], batches: Iterator[Batch]) -> float:
+    """Seconds of a step, with its waiting for data."""
+    start = time.perf_counter()
+    step(next(batches))
+    return time.perf_counter() - start
+
+
+def _parts(
+    step: Callable[[Batch], None], batches: Iterator[Batch], device: torch.device
+) -> dict[str, float]:
+    """Share of each part in the time of a few steps, whole steps being 1."""
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiler:
+        for _ in range(PROFILED):
+            batch = next(batches)
+            with record_function("whole step"):
+                step(batch)
+    found: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        found[event.key] += event.device_time_total if on_gpu else event.cpu_time_total
+    shares = {name: found[name] / found["whole step"] for name in PARTS if found[name]}
+    return shares | {"other": max(0.0, 1 - sum(shares.values()))}
