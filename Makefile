@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -16,6 +16,11 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# Minutes; what stands in the README is from a machine on which nothing else ran.
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python benchmarks/bench.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -22,10 +22,10 @@ import torch
 from side_by_side import Contestant, Step, compete, machine, ratio
 from torch.nn import functional as F
 
+from vitaepp.allocator import keep_freed_memory
 from vitaepp.draws import Draws
 from vitaepp.methods import build_method
 from vitaepp.recipe import Recipe
-from vitaepp.training.allocator import keep_freed_memory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

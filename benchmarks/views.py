@@ -20,9 +20,9 @@ import torch
 from side_by_side import Contestant, Step, compete, machine, ratio
 from torch.utils.data import DataLoader, Dataset
 
+from vitaepp.allocator import keep_freed_memory
 from vitaepp.draws import Draws
 from vitaepp.recipe import Recipe
-from vitaepp.training.allocator import keep_freed_memory
 from vitaepp.views import random_view, standardize
 
 SHAPE = (4, 96, 96, 96)

@@ -9,7 +9,7 @@ import torch
 from tests.conftest import TINY
 from vitaepp.embeddings import Embeddings, control_path
 from vitaepp.encoder import Encoder, embed, raw_features
-from vitaepp.errors import RunError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe import Recipe
 from vitaepp.training.pretrain import pretrain
 
@@ -20,7 +20,7 @@ def untrained(store, *settings):
 
 def test_features_do_not_depend_on_batches_order_or_intensity_scale(make_store):
     store = make_store()
-    encoder = untrained(store)
+    encoder = untrained(store, "trainer.precision=32")
     whole = encoder.embed(store)
     assert whole.shape == (8, encoder.dim)
     assert np.allclose(whole, encoder.embed(store, batch_size=3), atol=1e-5)
@@ -28,6 +28,20 @@ def test_features_do_not_depend_on_batches_order_or_intensity_scale(make_store):
     images = torch.from_numpy(store.read(range(8))).float()
     with torch.inference_mode():
         assert np.allclose(whole, encoder(images * 0.5 + 20), atol=2e-3)
+
+
+def test_half_precision_rounds_features_and_says_so(make_store, tmp_path):
+    store = make_store()
+    encoder = untrained(store)
+    exact, rounded = (encoder.embed(store, precision=p) for p in ("32", "bf16"))
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+    encoder.save(tmp_path / "encoder")
+    for precision in ("32", "bf16"):
+        out = embed(tmp_path / "encoder", store.path, tmp_path / "e.parquet", precision=precision)
+        assert Embeddings.load(out).origin["precision"] == precision
+    with pytest.raises(RecipeError, match="precision 8: give 32, bf16, 16 or auto"):
+        encoder.embed(store, precision="8")
 
 
 def test_saved_and_loaded_it_is_the_same(make_store, tmp_path):

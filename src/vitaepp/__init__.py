@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vitaepp.recipe import Recipe
     from vitaepp.reporting.report import report
     from vitaepp.store import Store, inspect
+    from vitaepp.training.bench import bench
     from vitaepp.training.plan import plan
     from vitaepp.training.pretrain import pretrain
     from vitaepp.walkthrough import demo
@@ -36,6 +37,7 @@ _HOMES = {
     "Recipe": "vitaepp.recipe",
     "Store": "vitaepp.store",
     "VitaeppError": "vitaepp.errors",
+    "bench": "vitaepp.training.bench",
     "compare": "vitaepp.evaluation.comparison",
     "demo": "vitaepp.walkthrough",
     "download": "vitaepp.ingest.download",
@@ -60,6 +62,7 @@ __all__ = [
     "Store",
     "VitaeppError",
     "__version__",
+    "bench",
     "compare",
     "demo",
     "download",

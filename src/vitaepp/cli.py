@@ -269,11 +269,15 @@ def embed(
     run: RunPath,
     store: StorePath,
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="File of embeddings.")],
+    precision: Annotated[
+        str | None,
+        typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
+    ] = None,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder import embed as run_embed
 
-    print(run_embed(run, store, out))
+    print(run_embed(run, store, out, precision=precision))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitaepp.allocator import keep_freed_memory
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import RecipeError, RunError, one_line
 from vitaepp.files import atomic_path, write_json
@@ -39,6 +41,10 @@ FORMAT = 1
 RAW_VALUES = 8192
 
 
+#: Values that are embedded at a time: what a processor's caches hold is enough for it.
+CPU_VALUES, DEVICE_VALUES = 2**20, 2**22
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """What an encoder is and what it expects.
@@ -50,6 +56,8 @@ class EncoderConfig:
         pool: `mean` or `cls`.
         normalize: voxels whose mean and deviation z-score a channel: `crop` or `foreground`.
         backbone: `vit`, `resnet18` or `resnet50`.
+        precision: of its matrix products: `32`, `bf16`, `16`, or `auto`, which is bf16 where the
+            device multiplies it by itself. As it was trained.
     """
 
     method: str
@@ -58,6 +66,7 @@ class EncoderConfig:
     pool: str
     normalize: str
     backbone: str = "vit"
+    precision: str = "auto"
 
     @classmethod
     def of(
@@ -75,6 +84,7 @@ class EncoderConfig:
             pool=recipe.model.pool,
             normalize=recipe.views.normalize,
             backbone=recipe.model.backbone,
+            precision=recipe.trainer.precision,
         )
 
 
@@ -181,6 +191,7 @@ class Encoder(nn.Module):
         *,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
+        precision: str | None = None,
         what: str = "embedding",
     ) -> npt.NDArray[np.float32]:
         """Features of a store's images, `(image, feature)`.
@@ -191,6 +202,8 @@ class Encoder(nn.Module):
             rows: which images; all by default.
             batch_size: images at a time; chosen by their size by default.
             device: where to compute; an accelerator if there is one by default.
+            precision: other than the encoder's own, see `EncoderConfig`. bf16 takes half the time
+                of 32, and rounds features by some thousandths.
             what: what progress is called.
 
         Raises:
@@ -198,16 +211,43 @@ class Encoder(nn.Module):
         """
         check_fits(self.config, store)
         place = default_device() if device is None else torch.device(device)
-        size = batch_size or max(1, 2**22 // int(np.prod(store.info.shape)))
+        at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
+        size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
         total = len(store) if rows is None else len(rows)
         self.to(place).eval()
         features = []
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(place, precision or self.config.precision):
             batches = store.batches(size, rows)
             for images in track(batches, what, -(-total // size), unit="batches"):
                 shown = torch.from_numpy(images).to(place)
                 features.append(self(shown, store.info.modalities).float().cpu().numpy())
         return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast | AbstractContextManager[None]:
+    """Mixed precision on a device; none for `32`."""
+    dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[resolved_precision(precision)]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def resolved_precision(precision: str) -> str:
+    """What `auto` means on this machine; others as they are.
+
+    Raises:
+        RecipeError: not a precision.
+    """
+    if precision not in ("auto", "32", "bf16", "16"):
+        raise RecipeError(f"precision {precision}: give 32, bf16, 16 or auto")
+    return ("bf16" if has_bf16() else "32") if precision == "auto" else precision
+
+
+def has_bf16() -> bool:
+    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    # Older torch does not tell.
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def default_device() -> torch.device:
@@ -276,6 +316,7 @@ def embed(
     controls: bool = True,
     batch_size: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
 ) -> Path:
     """Embed every subject of a store, and its controls beside it.
 
@@ -286,6 +327,8 @@ def embed(
         controls: also write `OUT.untrained.parquet` and `OUT.raw.parquet`.
         batch_size: images at a time.
         device: where to compute.
+        precision: `32`, `bf16`, `16` or `auto`; as the run was trained by default. The file's
+            metadata tells which it was.
 
     Returns:
         The path of `out`.
@@ -299,12 +342,17 @@ def embed(
     lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
     if lacking:
         say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
+    keep_freed_memory()
     Path(out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written fails now
     labels = opened.table[["subject", *opened.label_columns, "split"]]
+    recipe = RunFolder(run).recipe() if (Path(run) / "recipe.yaml").is_file() else None
+    precision = resolved_precision(precision or encoder.config.precision)
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
     origin = {
         "method": encoder.config.method,
         "run": str(Path(run).resolve()),
         "store": opened.absolute,
+        "precision": precision,
     }
 
     def save(path: Path, features: npt.NDArray[np.float32], method: str) -> None:
@@ -314,15 +362,13 @@ def embed(
     for control in CONTROLS:
         control_path(out, control).unlink(missing_ok=True)
     if controls:
-        if (Path(run) / "recipe.yaml").is_file():
+        if recipe is not None:
             like_training = replace(opened.info, modalities=encoder.config.modalities)
-            untrained = Encoder.untrained(RunFolder(run).recipe(), like_training)
-            features = untrained.embed(
-                opened, batch_size=batch_size, device=device, what="embedding, untrained"
-            )
+            untrained = Encoder.untrained(recipe, like_training)
+            features = untrained.embed(opened, **how, what="embedding, untrained")
             save(control_path(out, "untrained"), features, "untrained")
         save(control_path(out, "raw"), raw_features(opened), "raw")
-    features = encoder.embed(opened, batch_size=batch_size, device=device)
+    features = encoder.embed(opened, **how)
     save(Path(out), features, encoder.config.method)
     return Path(out)
 

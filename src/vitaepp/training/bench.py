@@ -7,7 +7,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import count
@@ -16,14 +15,14 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from vitaepp.allocator import keep_freed_memory, most_memory
 from vitaepp.choices import Choice
 from vitaepp.draws import Draws
-from vitaepp.encoder import default_device
+from vitaepp.encoder import autocast, default_device
 from vitaepp.errors import RecipeError
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe
 from vitaepp.store import Store
-from vitaepp.training.allocator import keep_freed_memory, most_memory
 from vitaepp.training.data import Batch, EpochOrder, TrainingLoader, training_loader, training_rows
 from vitaepp.training.machine import device_name, precision_of
 from vitaepp.training.module import Training
@@ -170,13 +169,12 @@ def _step(module: Training, device: torch.device) -> Callable[[Batch], None]:
     """One step of training, as Lightning would make it, the device's work included."""
     recipe, method = module.recipe, module.method
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], fused=True)
-    dtype = {"bf16": torch.bfloat16, "16": torch.float16}.get(precision_of(recipe))
 
     def step(batch: Batch) -> None:
         images, rows, weight = batch
         images = images.to(device)
         draws = Draws(recipe.seed, 0, rows.tolist(), device)
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+        with autocast(device, recipe.trainer.precision):
             loss = method(images, draws, 0.0, module.present_in(rows)).loss * weight
         with record_function("backward"):
             loss.backward()

@@ -6,10 +6,10 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from vitaepp.encoder import has_bf16, resolved_precision
 from vitaepp.recipe import Recipe
 
 GIB = 2**30
@@ -51,21 +51,9 @@ class Machine:
         return f"{text}, {self.accelerator}{own}"
 
 
-def has_bf16() -> bool:
-    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    # Older torch does not tell.
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
 def precision_of(recipe: Recipe) -> str:
     """`32`, `bf16` or `16`: what a recipe asks for, or what the device is fastest in."""
-    chosen = recipe.trainer.precision
-    if chosen == "auto":
-        chosen = "bf16" if has_bf16() else "32"
-    return chosen
+    return resolved_precision(recipe.trainer.precision)
 
 
 def device_name(device: torch.device) -> str:

@@ -21,6 +21,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from vitaepp.allocator import keep_freed_memory
 from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError
@@ -30,7 +31,6 @@ from vitaepp.progress import say
 from vitaepp.recipe import Recipe, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
-from vitaepp.training.allocator import keep_freed_memory
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint

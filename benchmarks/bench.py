@@ -1,0 +1,113 @@
+"""Every benchmark in turn, as a table: what `make bench` runs.
+
+    python benchmarks/bench.py [--rounds N] [--only NAME ...] [--name MACHINE]
+
+Writes `benchmarks/results/<machine>.json` and puts the table into the README, between its marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from side_by_side import machine
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- benchmark -->", "<!-- end of benchmark -->"
+
+#: Scripts, with whether they take a number of rounds.
+SCRIPTS = {"step": True, "views": True, "embed": True, "prepare": True, "training": False}
+
+
+def main() -> None:
+    """Run the scripts, write the figures and the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=SCRIPTS, help="these; others as they were")
+    parser.add_argument("--name", help="of the file of results; the processor's by default")
+    asked = parser.parse_args()
+    about = machine("monai", "torchio")
+    name = asked.name or re.sub(r"\W+", "-", f"{about['device']}-{about['cores']}").lower()
+    target = HERE / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(target.read_text("utf-8")) if target.is_file() else {}
+    for script in asked.only or SCRIPTS:
+        print(f"{script} …", file=sys.stderr, flush=True)
+        found[script] = run(script, asked.rounds if SCRIPTS[script] else None)
+        target.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    text = table(found, about, target)
+    print(text)
+    put(text)
+
+
+def run(script: str, rounds: int | None) -> dict[str, Any]:
+    """What one script measured, in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "out.json"
+        command = [sys.executable, "-W", "ignore", str(HERE / f"{script}.py"), "--out", str(out)]
+        command += [] if rounds is None else ["--rounds", str(rounds)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        found: dict[str, Any] = json.loads(out.read_text("utf-8"))
+        return found
+
+
+def table(found: dict[str, Any], about: dict[str, Any], file: Path) -> str:
+    """The figures as Markdown, peer by peer."""
+    lines = ["| what | peer | ratio (range over rounds) | target |", "| --- | --- | --- | --- |"]
+    for row in found.get("step", {}).get("rows", []):
+        for pair, note in (
+            ("ours bf16 / peer 32", "MONAI, as documented"),
+            ("ours bf16 / peer bf16", "MONAI, our precision"),
+        ):
+            lines.append(line(row["case"], note, row["ratios"][pair], f"≤ {row['target']}"))
+    for row in found.get("views", {}).get("rows", []):
+        ratio = row["ratios"]["ours / TorchIO"]
+        lines.append(line(row["case"], "TorchIO, two workers", ratio, f"≤ {row['target']}"))
+    for row in found.get("embed", {}).get("rows", []):
+        for pair, note in (
+            ("ours auto / MONAI", "MONAI, plain loop"),
+            ("ours auto / MONAI like ours", "MONAI, our precision"),
+        ):
+            lines.append(line(row["case"], note, row["ratios"][pair], f"≥ {row['target']}"))
+    if "prepare" in found:
+        ratio = found["prepare"]["ratio"]
+        spread = {"median": ratio["median"], "low": ratio["min"], "high": ratio["max"]}
+        lines.append(
+            line("`prepare`", "SimpleITK reading and resampling", spread, f"≤ {ratio['target']}")
+        )
+    if "training" in found:
+        waiting = found["training"]["waiting"]
+        told = f"{waiting['auto']:.1%} from memory, {waiting['none']:.1%} from disk"
+        lines.append(f"| waiting for data | the step itself | {told} | < {waiting['target']:.0%} |")
+    versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
+    where = f"{about['device']}, {about['cores']} cores; Python {about['python']}, {versions}"
+    return "\n".join([*lines, "", f"`make bench` on {where}; figures in `{inside(file)}`."])
+
+
+def line(what: str, peer: str, ratio: dict[str, float], target: str) -> str:
+    """A row of the table."""
+    told = f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return f"| {what} | {peer} | {told} | {target} |"
+
+
+def inside(file: Path) -> str:
+    """A file's name in the repository."""
+    return file.relative_to(HERE.parent).as_posix()
+
+
+def put(text: str) -> None:
+    """Replace what stands between the README's marks."""
+    readme = README.read_text("utf-8")
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
