@@ -2,8 +2,9 @@
 
     python benchmarks/training.py [--out FILE.json]
 
-Every figure is of `vitaepp bench`'s own measurement, each in a fresh process. Work is counted by
-torch's flop counter on the same step: time per work should not grow with the size of the images.
+Every figure is of `vitaepp bench`'s own measurement, each in a fresh process. Work is counted on
+the same step by torch's flop counter, as `vitaepp plan` does: time per work should not grow with the
+size of the images.
 """
 
 from __future__ import annotations
@@ -16,15 +17,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from embed import example_store
 from side_by_side import machine
-from torch.utils.flop_counter import FlopCounterMode
 
-from vitaepp.draws import Draws
-from vitaepp.methods import build_method
 from vitaepp.recipe import Recipe
 from vitaepp.training.bench import bench
+from vitaepp.training.footprint import step_footprint
 
 #: ViT-AE++ with a small encoder and half the paper's decoder, one slice for the perceptual term.
 SETTINGS = (
@@ -94,11 +92,7 @@ def trained(store: str, settings: tuple[str, ...], steps: int) -> dict[str, floa
 
 def work(side: int) -> float:
     """Floating-point operations of a step, in units of 10⁹."""
-    method = build_method(Recipe.load(settings=SETTINGS), 1, (side,) * 3)
-    images = torch.rand(2, 1, *(side,) * 3) * 255
-    with FlopCounterMode(display=False) as counter:
-        method(images, Draws(0, 0, [0, 1]), 0.1).loss.backward()
-    return counter.get_total_flops() / 1e9
+    return 2 * step_footprint(Recipe.load(settings=SETTINGS), 1, (side,) * 3).flops / 1e9
 
 
 if __name__ == "__main__":
