@@ -2,9 +2,8 @@
 
     python benchmarks/training.py [--out FILE.json]
 
-Every figure is of `vitaepp bench`'s own measurement, each in a fresh process. Work is counted on
-the same step by torch's flop counter, as `vitaepp plan` does: time per work should not grow with the
-size of the images.
+Every figure is of `vitaepp bench`'s own measurement, each in a fresh process. Work is counted by
+torch's flop counter, as `vitaepp plan` does: time per work should not grow with the images' size.
 """
 
 from __future__ import annotations

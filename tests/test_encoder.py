@@ -39,7 +39,7 @@ def test_half_precision_rounds_features_and_says_so(make_store, tmp_path):
     encoder.save(tmp_path / "encoder")
     for precision in ("32", "bf16"):
         out = embed(tmp_path / "encoder", store.path, tmp_path / "e.parquet", precision=precision)
-        assert Embeddings.load(out).origin["precision"] == precision
+        assert Embeddings.load(out).provenance["precision"] == precision
     with pytest.raises(RecipeError, match="precision 8: give 32, bf16, 16 or auto"):
         encoder.embed(store, precision="8")
 
@@ -85,7 +85,7 @@ def test_stores_of_another_kind_are_refused_by_name(make_store):
 
 def test_channels_go_by_their_names_and_any_subset_of_them_does(make_store):
     both = make_store()
-    encoder = untrained(both)
+    encoder = untrained(both, "trainer.precision=32")
     images = torch.from_numpy(both.read(range(4))).float()
     with torch.inference_mode():
         whole = encoder(images)
@@ -102,7 +102,8 @@ def test_channels_go_by_their_names_and_any_subset_of_them_does(make_store):
 
 
 def test_a_store_with_fewer_modalities_is_embedded_with_its_controls(make_store, tmp_path, capsys):
-    run = pretrain(make_store().path, tmp_path / "run", settings=TINY)
+    exact = (*TINY, "trainer.precision=32")
+    run = pretrain(make_store().path, tmp_path / "run", settings=exact)
     fewer = make_store(modalities=("t2",), name="fewer")
     out = embed(run, fewer.path, tmp_path / "e.parquet")
     assert "fewer: embedded without t1" in capsys.readouterr().err
