@@ -87,7 +87,7 @@ def table(found: dict[str, Any], about: dict[str, Any], file: Path) -> str:
         lines.append(f"| waiting for data | the step itself | {told} | < {waiting['target']:.0%} |")
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
     where = f"{about['device']}, {about['cores']} cores; Python {about['python']}, {versions}"
-    return "\n".join([*lines, "", f"`make bench` on {where}; figures in `{inside(file)}`."])
+    return "\n".join([*lines, "", f"`make bench` on {where}; the figures are in `{inside(file)}`."])
 
 
 def line(what: str, peer: str, ratio: dict[str, float], target: str) -> str:
