@@ -14,6 +14,7 @@ FOUND = [
     ("bmp", 155),  # written beyond the end of memory
     ("bmp", 191),  # one row short, so that all became one
     ("mha", 408),  # compressed without a size: memory that nobody filled
+    ("mha", 2094),  # compressed, and of another size
     ("mhd", 305),  # axes below zero
     ("mhd", 414),  # 1e308 mm away
     ("nii.gz", 307),  # an unknown type of voxel

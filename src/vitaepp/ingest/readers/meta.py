@@ -51,26 +51,30 @@ def check_meta(path: Path, name: str) -> None:
         channels = _whole(told.get(b"ElementNumberOfChannels", b"1"))
         length = prod(size) * channels * BYTES.get(told.get(b"ElementType", b""), 0)
         voxels = voxel_files(path)
-        there = _compressed_length(*((voxels[0], 0) if voxels else (path, offset)), length)
-        if b"CompressedDataSize" not in told or there != length:
+        there = _lengths(*((voxels[0], 0) if voxels else (path, offset)), length)
+        if there != (_whole(told.get(b"CompressedDataSize", b"")), length):
             raise SubjectError(
                 f"{name}: cannot be read: its compressed data are not what its header promises"
             )
 
 
-def _compressed_length(path: Path, offset: int, most: int) -> int:
-    """Bytes that a file's rest holds, at most one more than `most`; -1 if it is damaged."""
-    unpack, found = zlib.decompressobj(), 0
+def _lengths(path: Path, offset: int, most: int) -> tuple[int, int]:
+    """Bytes of the compressed data in a file's rest, packed and unpacked; zeros if damaged.
+
+    Unpacking ends where there are more than `most`.
+    """
+    unpack, packed, found = zlib.decompressobj(), 0, 0
     try:
         with open(path, "rb") as file:
             file.seek(offset)
             while found <= most and not unpack.eof and (block := file.read(1 << 16)):
+                packed += len(block)
                 while block and found <= most:
                     found += len(unpack.decompress(block, 1 << 20))
                     block = unpack.unconsumed_tail
     except zlib.error:
-        return -1
-    return found if unpack.eof else -1
+        return 0, 0
+    return (packed - len(unpack.unused_data), found) if unpack.eof else (0, 0)
 
 
 def _whole(text: bytes) -> int:
