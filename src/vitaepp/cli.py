@@ -96,14 +96,6 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
-    ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
     ] = None,
@@ -128,6 +120,14 @@ def prepare(
         Path | None,
         typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
@@ -149,9 +149,6 @@ def prepare(
         spacing=spacing,
         modalities=modalities,
         center=center,
-        labels=labels,
-        dtype=dtype,
-        classes=classes,
         clip=clip,
         window=window,
         statistics=statistics,
@@ -159,6 +156,9 @@ def prepare(
         archive_files=archive_files,
         series=series,
         secret=secret,
+        labels=labels,
+        dtype=dtype,
+        classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
         dry_run=dry_run,

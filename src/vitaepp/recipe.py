@@ -145,14 +145,6 @@ class PrepareSettings(Section):
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
     )
-    dtype: Literal["float16", "uint8"] = Field(
-        "float16", description="How intensities in [0, 255] are stored."
-    )
-    classes: int | None = Field(
-        None,
-        ge=1,
-        description="Only the first so many classes, in the source's own order. Unset: all.",
-    )
     clip: Percentiles | None = Field(
         None,
         description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
@@ -187,6 +179,14 @@ class PrepareSettings(Section):
         None,
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
         "a hash that only it tells. Unset: by their own names.",
+    )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many classes, in the source's own order. Unset: all.",
     )
 
 

@@ -50,6 +50,10 @@ RESERVED_COLUMNS = (
     "modality_present",
 )
 
+#: A label column that says whose images a subject's are, where one person has several; evaluation
+#: keeps those of one person on one side of every split.
+PARTICIPANT = "participant"
+
 
 @dataclass(frozen=True)
 class StoreInfo:
@@ -87,7 +91,7 @@ class StoreInfo:
         if self.clip or self.statistics:
             first, last = self.clip or (0, 100)
             over = f" of the {self.statistics}" if self.statistics else ""
-            told.append(f"percentiles {first:g} to {last:g}{over}")
+            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
         return ", ".join(told)
 
     @property

@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.ingest.dicom_files import AXIAL, IMPLICIT, NAME, multi_frame, no_image, one_slice, series
-from tests.ingest.trees import volume
+from tests.ingest.trees import scan, volume
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.geometry import Grid, crop_grid, resample
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import read_series
+from vitaepp.ingest.readers import read_series, series_grid
 from vitaepp.store import Store
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
@@ -50,6 +50,7 @@ def test_a_series_is_what_simpleitk_makes_of_it(tmp_path):
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
     theirs = reader.Execute()
     assert np.array_equal(image.values, sitk.GetArrayFromImage(theirs).T)
+    assert np.array_equal(series_grid(files, "x").affine, image.grid.affine)
     index = np.random.default_rng(0).uniform(0, np.array(image.grid.size) - 1, (50, 3))
     points = [theirs.TransformContinuousIndexToPhysicalPoint(i) for i in index.tolist()]
     np.testing.assert_allclose(image.grid.to_world(index), points @ LPS, atol=1e-4)
@@ -277,6 +278,34 @@ def test_a_volume_with_a_damaged_file_is_refused_not_cut_short(tmp_path, keep):
     (failure,) = result.failures
     assert failure.subject == "b"
     assert "last.dcm: " in failure.reason
+
+
+def test_x_rays_are_pictures_each_a_subject(tmp_path):
+    values = volume(shape=(20, 16, 2)).astype(np.uint16)
+    for i, name in enumerate(("a/one.dcm", "b/two")):
+        one_slice(
+            tmp_path / "in" / name, values[:, :, i].T.copy(), None, modality="DX",
+            instance=f"1.2.{i}", photometric="MONOCHROME1",
+        )  # fmt: skip
+    cohort = recognise(tmp_path / "in")
+    assert cohort.kind == "pictures"
+    assert [s.subject for s in cohort.subjects] == ["a/one", "b/two"]
+    assert prepare(tmp_path / "in", tmp_path / "s", size=(16, 20), workers=1).failures == ()
+    made = Store(tmp_path / "s").read([0])[0, 0].astype(float)
+    dark = values[:, :, 0].T.max() - values[:, :, 0].T.astype(float)
+    np.testing.assert_allclose(made, dark / np.ptp(values[:, :, 0]) * 255, atol=0.13)
+    series(tmp_path / "in" / "a" / "t1", volume())
+    cohort = recognise(tmp_path / "in")
+    assert cohort.kind == "scans"
+    assert "2D image" in dict(cohort.left_out)["b/two"]
+
+
+def test_a_folder_of_more_scans_than_series_is_one_of_scans(tmp_path):
+    series(tmp_path / "dicom", volume())
+    scan(tmp_path / "a.nii.gz")
+    assert recognise(tmp_path).layout == "DICOM series"
+    scan(tmp_path / "b.nii.gz")
+    assert recognise(tmp_path).layout != "DICOM series"
 
 
 def test_patterns_of_a_user_come_first(tmp_path):

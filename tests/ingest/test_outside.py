@@ -36,7 +36,7 @@ def test_links_that_lead_out_are_left_out_and_said_and_those_inside_are_followed
     told = dict(recognise(source).left_out)
     assert sorted(told) == ["above", "beside", "file.nii.gz", "folder"]
     assert set(told.values()) == {"is a link that leads out of the source; copy what it points to"}
-    assert "left out: above is a link that leads out" in capsys.readouterr().err
+    assert "left out (above: is a link that leads out" in capsys.readouterr().err
 
 
 def test_a_source_that_is_a_link_itself_is_what_it_points_to(tmp_path):

@@ -51,6 +51,12 @@ def test_a_process_that_dies_costs_its_own_task_alone(at_once):
     assert sorted(run(deadly, 20, workers=2, batch=3)) == sorted([*range(7), -7, *range(8, 20)])
 
 
+def test_a_first_task_that_may_crash_costs_no_more_than_itself():
+    tasks = iter([7, 1, 2])
+    results = pool.run_each(deadly, tasks, 3, died=lambda t: -t, workers=2, apart=True)
+    assert sorted(results) == [-7, 1, 2]
+
+
 def test_an_exception_ends_the_run(at_once):
     with pytest.raises(ValueError, match="five"):
         run(failing, 20, workers=2)

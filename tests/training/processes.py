@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
 
 
@@ -23,10 +26,28 @@ class SteadyAdamW(torch.optim.AdamW):
 
 
 def train(requests: list[dict[str, Any]]) -> None:
-    """Run each, steadily."""
+    """Run each, steadily; one that has a `dies_at` does not get beyond that update."""
     with patch.object(torch.optim, "AdamW", SteadyAdamW):
         for request in requests:
-            pretrain(**request)
+            asked = dict(request)
+            last = asked.pop("dies_at", None)
+            with patch.object(Training, "training_step", _step_until(last)), suppress(Died):
+                pretrain(**asked)
+
+
+class Died(Exception):
+    """Stands for a killed process."""
+
+
+def _step_until(last: int | None) -> Callable[..., torch.Tensor]:
+    step = Training.training_step
+
+    def until(self: Training, *batch: Any) -> torch.Tensor:
+        if self.global_step == last:
+            raise Died
+        return step(self, *batch)
+
+    return until
 
 
 if __name__ == "__main__":

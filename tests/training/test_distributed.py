@@ -114,6 +114,29 @@ def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path, torchru
         assert Encoder.from_pretrained(two / name).embed(store).shape[0] == len(store)
 
 
+def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_path, torchrun):
+    store = make_store(subjects=SUBJECTS)
+    share = ("optim.batch_size=2", "trainer.devices=2", "optim.clip_norm=1")
+    requests = []
+    for strategy in ("ddp", "fsdp"):
+        own = f"trainer.strategy={strategy}"
+        asked = {
+            "store": str(store.path),
+            "settings": [*PLAIN, *share, own, "trainer.checkpoint_every=0"],
+        }
+        cut = asked | {"run": str(tmp_path / strategy)}
+        requests += [
+            asked | {"run": str(tmp_path / f"{strategy}-whole")},
+            cut | {"dies_at": 4},
+            cut | {"resume": True},
+        ]
+    assert torchrun(requests).count("going on after epoch 1 of 2 and 1 of 3 steps") == 2
+    for strategy in ("ddp", "fsdp"):
+        whole = weights(tmp_path / f"{strategy}-whole")
+        for name, value in weights(tmp_path / strategy).items():
+            assert torch.equal(value, whole[name]), name
+
+
 def test_batch_norms_of_two_processes_are_those_of_one(tmp_path):
     """In double precision: a deep ResNet's gradient magnifies rounding by many digits."""
     torch.multiprocessing.spawn(_compare_gradients, (tmp_path / "meet", tmp_path), nprocs=2)

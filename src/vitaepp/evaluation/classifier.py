@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.participants import Persons
 from vitaepp.evaluation.scores import fold_scores
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ def fit(
     *,
     seed: int,
     pca: bool = False,
+    persons: Persons | None = None,
 ) -> Fitted:
     """Choose C on a held-out part of the training rows, then refit on all of them.
 
@@ -77,8 +80,9 @@ def fit(
         codes: `(subject,)`, their classes, 0 … K-1, each at least twice.
         seed: draws the held-out part.
         pca: reduce the features by PCA first, as for raw intensities.
+        persons: `(subject,)`, whose each is; unset, every subject is another's.
     """
-    inner, held = hold_out(codes, seed=seed)
+    inner, held = hold_out(codes, seed=seed, persons=persons)
     candidates = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
     value = [_criterion(protocol, codes[held], c.decision(features[held])) for c in candidates]
     # The first of equals is the smallest C.
@@ -87,26 +91,44 @@ def fit(
 
 
 def hold_out(
-    codes: npt.NDArray[np.intp], *, seed: int
+    codes: npt.NDArray[np.intp], *, seed: int, persons: Persons | None = None
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Split rows into 80 % and 20 % of each class, with every class in both parts.
 
     A class of few members gives at least one to the held-out part; scikit-learn's stratified split
-    may give none, and the AUC there would be undefined.
+    may give none, and the AUC there would be undefined. All rows of one person go to one part.
+
+    Args:
+        codes: `(subject,)`, classes.
+        seed: shuffles.
+        persons: `(subject,)`, whose each is; unset, every subject is another's.
 
     Returns:
         Rows to fit on and rows held out, both sorted.
+
+    Raises:
+        EvaluationError: a class has too few persons for two parts.
     """
     random = np.random.default_rng(seed)
-    held = []
+    persons = np.arange(len(codes)) if persons is None else persons
+    held = np.zeros(len(codes), bool)
     for c in np.unique(codes):
-        members = random.permutation(np.flatnonzero(codes == c))
-        held.append(members[: max(1, round(HELD_OUT * len(members)))])
-    out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(codes)), out), out
+        members, counts = np.unique(persons[codes == c], return_counts=True)
+        order = random.permutation(len(members))
+        wanted = max(1, round(HELD_OUT * counts.sum()))
+        enough = np.searchsorted(np.cumsum(counts[order]), wanted) + 1
+        held |= np.isin(persons, members[order[: max(1, min(enough, len(order) - 1))]])
+    if set(codes[held]) != set(codes[~held]):
+        raise EvaluationError(
+            "a class has too few participants to hold some of them out for the choice of C; join "
+            "classes, or label more"
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def outer_folds(codes: npt.NDArray[np.intp], *, folds: int, seed: int) -> npt.NDArray[np.intp]:
+def outer_folds(
+    codes: npt.NDArray[np.intp], *, folds: int, seed: int, persons: Persons | None = None
+) -> npt.NDArray[np.intp]:
     """The outer fold in which each subject is tested, stratified by class.
 
     Args:
@@ -114,13 +136,26 @@ def outer_folds(codes: npt.NDArray[np.intp], *, folds: int, seed: int) -> npt.ND
             depend on the order of a file.
         folds: number of folds; no class may have fewer members.
         seed: shuffles the subjects.
+        persons: `(subject,)`, whose each is; those of one person are in one fold. Unset, every
+            subject is another's.
+
+    Raises:
+        EvaluationError: persons cannot be shared out so that each fold has every class.
     """
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     fold_of = np.empty(len(codes), np.intp)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(codes)), codes)):
+    grouped = persons is not None and len(np.unique(persons)) < len(codes)
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    groups = persons if grouped else None
+    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(codes)), codes, groups)):
         fold_of[test] = fold
+    if any(set(codes[fold_of == k]) != set(codes) for k in range(folds)):
+        raise EvaluationError(
+            f"the participants' images cannot be split into {folds} folds that have every class "
+            "each; join classes, label more participants, or ask for fewer folds"
+        )
     return fold_of
 
 

@@ -23,6 +23,7 @@ from vitaepp.errors import EvaluationError, RunError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluation.labels import Class, Labels, read_labels, require_in_both, require_members
 from vitaepp.evaluation.map import embedding_map, map_rows
+from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import atomic_path, file_stem, write_json
 from vitaepp.progress import say, track
@@ -117,13 +118,16 @@ def evaluate(
         for path, other, part in zip(paths, every, parts, strict=True):
             _refuse_leak(path, other, set(subjects[part.test]))
     controls = _load_controls(paths[0], embedded)
+    persons = persons_of(embedded.table.iloc[labels.rows])
     features = {METHOD: [e.features for e in every] * (1 if strict else len(parts))}
     features |= {name: [c.features] * len(parts) for name, c in controls.items()}
     tasks = [(name, k) for name in features for k in range(len(parts))]
     measured = {name: _Measured([], [], []) for name in features}
     for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
         rows = features[name][k][labels.rows]
-        _measure(measured[name], chosen, rows, labels, parts[k], seed + k, pca=name == "raw")
+        _measure(
+            measured[name], chosen, rows, labels, persons, parts[k], seed + k, pca=name == "raw"
+        )
 
     shown = map_rows(len(labels.rows), seed=seed)
     points, how = embedding_map(embedded.features[labels.rows[shown]], seed=seed)
@@ -204,14 +208,17 @@ def _plan(
         raise EvaluationError(f"no protocol {protocol!r}; known are linear, svm")
     labels = read_labels(table, label)
     splits = table["split"].fillna("").astype(str).to_numpy()[labels.rows]
+    labelled = table.iloc[labels.rows]
     given = {"train", "test"} <= set(splits)
     if protocol == "linear" or (protocol is None and given):
         require_in_both(labels, list(splits))
-        given_split = _Fold(np.flatnonzero(splits == "train"), np.flatnonzero(splits == "test"))
-        return labels, "linear", [given_split]
+        sides = {side: np.flatnonzero(splits == side) for side in ("train", "test")}
+        require_apart(labelled, sides)
+        return labels, "linear", [_Fold(**sides)]
     # With two folds, a training part is half a class, and must itself be split once more.
     require_members(labels, folds if folds > 2 else 4)
-    fold_of = outer_folds(labels.codes, folds=folds, seed=seed)
+    persons = persons_of(labelled)
+    fold_of = outer_folds(labels.codes, folds=folds, seed=seed, persons=persons)
     parts = [
         _Fold(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)
     ]
@@ -274,11 +281,15 @@ def _measure(
     protocol: Protocol,
     features: _Array,
     labels: Labels,
+    persons: Persons,
     part: _Fold,
     seed: int,
     pca: bool,
 ) -> None:
-    fitted = fit(protocol, features[part.train], labels.codes[part.train], seed=seed, pca=pca)
+    train = part.train
+    fitted = fit(
+        protocol, features[train], labels.codes[train], seed=seed, pca=pca, persons=persons[train]
+    )
     decision = fitted.decision(features[part.test])
     measured.folds.append(fold_scores(labels.codes[part.test], decision))
     measured.decisions.append(decision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,11 @@ class Plan:
     @property
     def digest(self) -> bytes:
         """Digest of every setting that shapes an image."""
-        info = asdict(self.info)
-        # What is left at its default counts as if there were no such setting, so that subjects
-        # that were prepared before there was are still known.
-        unset = [f.name for f in fields(self.info) if f.default is None and info[f.name] is None]
-        shaping = [METHOD_VERSION, _without(info, unset), self.kind, self.files]
+        # Options that are unset count as if there were none: subjects that were prepared before
+        # there were are still known. Spacing has always been there.
+        info = {k: v for k, v in asdict(self.info).items() if v is not None or k == "spacing"}
+        shaping = [METHOD_VERSION, info, self.kind, self.files]
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
-
-
-def _without(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
 
 
 def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path) -> Plan:

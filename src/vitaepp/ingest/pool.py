@@ -39,12 +39,13 @@ def run_each(
     died: Callable[[Task], Result],
     workers: int | None = None,
     batch: int = 1,
+    apart: bool = False,
 ) -> Iterator[Result]:
     """Results of a function for every task, in no particular order.
 
     The first tasks run in this process; if the rest would take longer than starting processes
-    does, they run on `workers` of them. At most two batches a process are under way, so that
-    `tasks` may be a generator of large arrays.
+    does, they run on `workers` of them. With one worker, all run in this process. At most two
+    batches a process are under way, so that `tasks` may be a generator of large arrays.
 
     Args:
         function: picklable, without state; an exception it raises ends the run.
@@ -53,9 +54,13 @@ def run_each(
         died: result for a task whose process died, even when it was tried alone.
         workers: processes; unset: one a core that this process may use.
         batch: tasks that travel together; more for short ones.
+        apart: whether a task may crash its process, so that none but one worker's runs in this one.
     """
     workers = workers or _usable_cores()
     tasks = iter(tasks)
+    if apart and workers > 1:
+        yield from _in_processes(function, tasks, died, min(workers, total), batch)
+        return
     start = time.monotonic()
     for done, task in enumerate(tasks, start=1):
         yield function(task)

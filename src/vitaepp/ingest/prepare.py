@@ -15,12 +15,20 @@ import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
 from vitaepp.ingest.archives import opened
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise
+from vitaepp.ingest.items import own_files
+from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.preview import Preview, preview
 from vitaepp.ingest.proposal import propose_grid
-from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, read_secret
+from vitaepp.ingest.pseudonyms import (
+    pseudonym,
+    pseudonymized,
+    pseudonymized_table,
+    read_secret,
+)
+from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
@@ -28,6 +36,9 @@ from vitaepp.store import Failure, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: Formats that are checked so well before the image library sees them that none has crashed it.
+STURDY = (".nii", ".nii.gz", ".npy", ".npz")
 
 #: Tasks that travel to a process together: scans take seconds, pictures milliseconds.
 BATCH = {"scans": 1, "pictures": 32, "arrays": 8}
@@ -64,8 +75,6 @@ def prepare(
     spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
     center: str | None = None,
-    dtype: str | None = None,
-    classes: int | None = None,
     clip: Sequence[int | float] | str | None = None,
     window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
     statistics: str | None = None,
@@ -73,6 +82,8 @@ def prepare(
     archive_files: int | None = None,
     series: str | os.PathLike[str] | None = None,
     secret: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
+    classes: int | None = None,
     labels: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | None = None,
     workers: int | None = None,
@@ -104,8 +115,6 @@ def prepare(
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
-        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
-        classes: only the first so many classes, in the source's own order. Unset: all.
         clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
             Unset: minimum and maximum.
         window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
@@ -117,6 +126,8 @@ def prepare(
         series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
             description. Unset: the built-in ones alone.
         secret: file with a secret by which subjects and files get other names. Unset: their own.
+        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
+        classes: only the first so many classes, in the source's own order. Unset: all.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
         settings: where arguments that are unset come from.
         workers: processes. Unset: one a core.
@@ -138,8 +149,6 @@ def prepare(
         "spacing": spacing,
         "modalities": modalities,
         "center": center,
-        "dtype": dtype,
-        "classes": classes,
         "clip": clip,
         "window": window,
         "statistics": statistics,
@@ -147,6 +156,8 @@ def prepare(
         "archive_files": archive_files,
         "series": None if series is None else os.fspath(series),
         "secret": None if secret is None else os.fspath(secret),
+        "dtype": dtype,
+        "classes": classes,
     }
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
@@ -166,33 +177,31 @@ def _prepare(
 ) -> PrepareResult:
     """Prepare a source that for the time being is at `place`."""
     cohort = recognise(place, asked.modalities, asked.series)
-    if cohort.left_out:
-        name, reason = cohort.left_out[0]
-        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
-        say(f"left out: {name} {reason}{more}")
     if asked.classes is not None:
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled)
-        if without:
-            if asked.secret is not None:
-                without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
-            shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-            say(
-                f"{Path(labels).name}: no row for {len(without)} of {len(table)} subjects "
-                f"({shown}); their labels are empty"
-            )
-    plan, choices = propose_grid(plan_of(cohort, asked, Path(store)), cohort, asked)
+        if asked.secret is not None:
+            without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
+        say_missing(Path(labels).name, without, len(table))
+    plan = plan_of(cohort, asked, Path(store))
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
-        table["subject"] = [subject.subject for subject in cohort.subjects]
+        table = pseudonymized_table(table, plan.secret)
+    plan, choices = propose_grid(plan, cohort, asked)
     if dry_run:
         found = preview(cohort, table, plan, choices, workers)
         return PrepareResult(Path(store), 0, 0, found.fingerprint.unreadable, found)
+    if cohort.left_out:
+        name, reason = cohort.left_out[0]
+        more = f", and {len(cohort.left_out) - 1} more" if len(cohort.left_out) > 1 else ""
+        say(f"left out: {name}: {reason}{more}")
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{Path(source).name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    if cohort.left_out:
+        say(f"{Path(source).name}: {told_left_out(cohort)}")
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
@@ -208,6 +217,7 @@ def _prepare(
                 died=_died,
                 workers=workers,
                 batch=BATCH[cohort.kind],
+                apart=_may_crash(cohort),
             )
             for outcome in track(outcomes, "preparing", len(cohort.subjects)):
                 if isinstance(outcome, Failure):
@@ -227,6 +237,16 @@ def _prepare(
             told += "; make room and run prepare again, it goes on from what is finished"
         raise StoreError(told) from error
     return PrepareResult(Path(store), prepared, skipped, tuple(failures))
+
+
+def _may_crash(cohort: Cohort) -> bool:
+    """Whether files are read by libraries that damaged ones are known to crash."""
+    return cohort.kind == "scans" and any(
+        not suffix_of(file.name, STURDY)
+        for subject in cohort.subjects
+        for item in subject.files.values()
+        for file in own_files(item)
+    )
 
 
 def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:

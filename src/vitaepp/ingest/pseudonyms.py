@@ -13,8 +13,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.layouts import Cohort
+from vitaepp.store import PARTICIPANT
 
 #: Bytes that a secret must have; fewer could be guessed.
 LEAST_BYTES = 16
@@ -54,6 +57,13 @@ def pseudonymized(cohort: Cohort, secret: bytes) -> Cohort:
     )
     left_out = tuple((pseudonym(secret, path), reason) for path, reason in cohort.left_out)
     return replace(cohort, subjects=subjects, left_out=left_out)
+
+
+def pseudonymized_table(table: pd.DataFrame, secret: bytes) -> pd.DataFrame:
+    """A cohort's table whose subjects and participants have other names."""
+    named = [name for name in ("subject", PARTICIPANT) if name in table]
+    renamed = table[named].map(lambda name: pseudonym(secret, str(name)), na_action="ignore")
+    return table.assign(**{name: renamed[name] for name in named})
 
 
 def without_names(told: str, files: Iterable[Path], root: Path, secret: bytes) -> str:

@@ -157,9 +157,11 @@ class Training(L.LightningModule):
         if sums and self.trainer.is_global_zero:
             self._sums = {name: value.to(self.device) for name, value in sums.items()}
             self._samples = int(self._sums.pop(SAMPLES))
-        for name, value in self.state_dict().items():
-            if name.startswith("method.perceptual."):
-                checkpoint["state_dict"][name] = value
+        # A strategy that shards the weights has put them in place already, and taken them out here.
+        if "state_dict" in checkpoint:
+            for name, value in self.state_dict().items():
+                if name.startswith("method.perceptual."):
+                    checkpoint["state_dict"][name] = value
 
     def on_fit_start(self) -> None:
         """Start the clock."""

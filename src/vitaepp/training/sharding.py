@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
@@ -56,3 +57,12 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(
             data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+        """Put a checkpoint's weights and the optimiser's state where they belong.
+
+        The network of the perceptual loss is in no checkpoint, and stays as it is.
+        """
+        assert self.lightning_module is not None
+        self.lightning_module.strict_loading = False
+        return super().load_checkpoint(checkpoint_path, weights_only=True)

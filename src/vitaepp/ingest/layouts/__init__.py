@@ -14,20 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.items import Item, files_of
+from vitaepp.ingest.items import Item, files_of, own_files
+from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
+from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
+from vitaepp.ingest.layouts.subject_folders import (
+    named_files_cohort,
+    subject_folders_cohort,
+)
 from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
 
 #: Files of Python's and PyTorch's own, which run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
@@ -41,9 +48,19 @@ LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
     ("a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort),
     ("CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)", cifar_cohort),
     ("Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort),
+    ("BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort),
+    (
+        "the Medical Segmentation Decathlon or nnU-Net (dataset.json, imagesTr/, labelsTr/)",
+        decathlon_cohort,
+    ),
     ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
     ("images/ beside labels/ or masks/", images_and_masks_cohort),
     ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
+    ("one folder a subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)", subject_folders_cohort),
+    (
+        "files named by subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
+        named_files_cohort,
+    ),
     ("DICOM (a folder a subject, or one study; folders below as they are)", dicom_cohort),
     (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
@@ -78,14 +95,15 @@ def recognise(
         if cohort is not None:
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)
-            return replace(cohort, left_out=(*cohort.left_out, *described.left_out))
+            told = replace(cohort, left_out=(*cohort.left_out, *described.left_out))
+            return with_left_out(told, described)
     if path.suffix.lower() in PICKLES:
         raise SourceError(
             f"{path}: is a pickle, which may run code, and is not opened; save the images as "
             ".nii.gz or .npz"
         )
     wanted = "; ".join(what for what, _ in LAYOUTS)
-    left_out = "".join(f"; {name}: {reason}" for name, reason in described.left_out[:3])
+    left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 
 
@@ -96,7 +114,7 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
     known = {source.path / file for file in source.files}
     for subject in cohort.subjects:
         for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
-            for file in _files_of(item):
+            for file in _files(item):
                 if file not in known and file.exists():
                     raise SourceError(
                         f"{source.path}: {subject.subject} has a file that is not in this folder; "
@@ -104,11 +122,11 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
                     )
 
 
-def _files_of(item: Item) -> tuple[Path, ...]:
+def _files(item: Item) -> tuple[Path, ...]:
     try:
         return files_of(item)
-    except SubjectError:  # it will be named when its turn comes
-        return ()
+    except SubjectError:  # a header that names its voxels oddly; it is told when its turn comes
+        return own_files(item)
 
 
 def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
@@ -120,4 +138,10 @@ def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
                 "in a manifest"
             )
     if not cohort.subjects:
-        raise SourceError(f"{path}: holds no subject")
+        raise SourceError(f"{path}: holds no subject{_reasons(cohort.left_out)}")
+
+
+def _reasons(left_out: Sequence[tuple[str, str]]) -> str:
+    """Why some things are left out, to end a message with."""
+    more = "; …" if len(left_out) > 3 else ""
+    return "".join(f"; {name}: {reason}" for name, reason in left_out[:3]) + more

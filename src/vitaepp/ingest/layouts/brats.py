@@ -52,7 +52,7 @@ def brats_cohort(source: Source) -> Cohort | None:
         name = stem(file.name)
         match = re.fullmatch(rf"{re.escape(folder)}[_-](.+)", name, re.IGNORECASE)
         if match:
-            folders.setdefault(file.parent, {})[match[1]] = file
+            folders.setdefault(file.parent, {})[match[1].lower()] = file
         elif re.search(r"[_.-]segm?$", name, re.IGNORECASE):
             # In 2020, subject 355 has its mask as W39_1998.09.19_Segm.nii.
             oddly_named[file.parent] = file
@@ -61,13 +61,14 @@ def brats_cohort(source: Source) -> Cohort | None:
     modalities = {
         name
         for name, count in shared.items()
-        if name.lower() in (*KNOWN_MODALITIES, *MASK_NAMES) or (count > 1 and not name.isdigit())
+        if name in (*KNOWN_MODALITIES, *MASK_NAMES) or (count > 1 and not name.isdigit())
     }
     told = _tables(source)
     subjects = []
+    left_out = []
     for parent, named in folders.items():
         files = {m: source.path / f for m, f in named.items() if m in modalities}
-        masks = [files.pop(m) for m in list(files) if m.lower() in MASK_NAMES]
+        masks = [files.pop(m) for m in MASK_NAMES if m in files]
         if not masks and parent in oddly_named:
             masks = [source.path / oddly_named[parent]]
         if files:
@@ -82,6 +83,8 @@ def brats_cohort(source: Source) -> Cohort | None:
                     labels=told.get(subject, {}) | dict(grade),
                 )
             )
+        else:
+            left_out += [(file.as_posix(), "a mask without an image") for file in named.values()]
     if not subjects:
         return None
     return Cohort(
@@ -90,6 +93,7 @@ def brats_cohort(source: Source) -> Cohort | None:
         source.path.absolute(),
         tuple(subjects),
         usual_modalities(subjects),
+        left_out=tuple(left_out),
     )
 
 

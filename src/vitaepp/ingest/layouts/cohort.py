@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -83,8 +83,11 @@ class Cohort:
 
     @property
     def has_masks(self) -> bool:
-        """Whether most subjects have a mask."""
-        return 2 * sum(s.mask is not None for s in self.subjects) > len(self.subjects)
+        """Whether most subjects of every split have a mask; public test sets have none."""
+        shares: dict[str, list[bool]] = defaultdict(list)
+        for subject in self.subjects:
+            shares[subject.split].append(subject.mask is not None)
+        return all(2 * sum(masks) > len(masks) for masks in shares.values())
 
     def lacking(self, modalities: Sequence[str]) -> dict[str, int]:
         """How many subjects lack each of these modalities; those that nobody lacks are absent."""

@@ -4,7 +4,8 @@ A source of one study is one subject; else each folder at the top is a subject, 
 several studies, each study's folder is. A series becomes a modality by its description
 (`series.tsv`); of several for one modality the one with most slices is taken, then the one of the
 smallest pixels, then the first by path. Whatever is left out is listed, by the names of folders and
-files alone: descriptions are free text.
+files alone: descriptions are free text. A source without volumes but of X-rays is one of pictures,
+each a subject.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.items import SeriesItem
 from vitaepp.ingest.layouts.cohort import (
+    SINGLE,
     Cohort,
     Source,
     SubjectFiles,
@@ -40,6 +42,7 @@ from vitaepp.ingest.readers import (
     series_uid,
     suffix_of,
 )
+from vitaepp.progress import track
 
 #: Files of these types are not looked into; DICOM often has no suffix, or digits as one.
 OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
@@ -47,8 +50,14 @@ OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
 #: Names that say DICOM, whatever a file begins with.
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
+#: DICOM's Modality of X-rays, which are pictures: they do not lie in space.
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
+
 #: Directions of slices of one volume differ by less than this, their voxels by less of their size.
 ALIKE = 1e-3
+
+#: Files whose headers take so long, about a millisecond each, that progress is shown.
+MANY = 3000
 
 LeftOut = tuple[str, str]
 
@@ -80,13 +89,23 @@ class _Series:
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
-    """Series of DICOM files, by subject and modality."""
+    """Series of DICOM files, by subject and modality; or X-rays, each a subject.
+
+    A folder with more scans in other formats than series is left to other layouts.
+    """
     files = [f for f in source.files if _may_be_dicom(source.path / f)]
     if not any(is_dicom(source.path / f) for f in files):
         return None
     left: list[LeftOut] = []
-    headers, damaged = _headers(source, files, left)
-    series = _with_damaged(source, _volumes(headers, left), damaged, left)
+    pictures: list[PurePosixPath] = []
+    headers, damaged = _headers(source, files, left, pictures)
+    volumes = _volumes(headers, left)
+    if len(source.ending_in(SCAN_SUFFIXES)) > len(volumes):
+        return None
+    if pictures and not volumes:
+        return _pictures_cohort(source, [*pictures, *damaged], left)
+    left += [(str(f), "a 2D image; a volume has more slices") for f in pictures]
+    series = _with_damaged(source, volumes, damaged, left)
     rules = series_rules(source.series)
     subjects = []
     for subject, group in _subjects(source, series, left):
@@ -117,6 +136,18 @@ def dicom_cohort(source: Source) -> Cohort | None:
     )
 
 
+def _pictures_cohort(
+    source: Source, files: Iterable[PurePosixPath], left: Iterable[LeftOut]
+) -> Cohort:
+    subjects = []
+    for file in sorted(files):
+        subject = str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES))
+        split = split_of(file)
+        subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
+    root = source.path.absolute()
+    return Cohort("2D DICOM images", "pictures", root, tuple(subjects), left_out=tuple(left))
+
+
 def series_item(path: Path) -> SeriesItem | None:
     """The DICOM files right in a folder, or a DICOM file, as one series; None if there are none."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -131,16 +162,21 @@ def _may_be_dicom(file: Path) -> bool:
 
 
 def _headers(
-    source: Source, files: Iterable[PurePosixPath], left: list[LeftOut]
+    source: Source,
+    files: Sequence[PurePosixPath],
+    left: list[LeftOut],
+    pictures: list[PurePosixPath],
 ) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
     """Headers of the files that can be part of a volume, and the files that are damaged.
 
-    Others are left out, with why.
+    X-rays are put among the pictures. Others are left out, with why.
     """
     headers: dict[PurePosixPath, DicomHeader] = {}
     damaged: list[PurePosixPath] = []
     known = set()
-    for file in files:
+    for file in (
+        track(files, "reading headers", len(files), "files") if len(files) > MANY else files
+    ):
         try:
             header = read_dicom_header(source.path / file, "")
         except SubjectError:
@@ -153,6 +189,8 @@ def _headers(
         image = (header.study, header.series, header.instance, header.slices)
         if header.slices and header.instance and image in known:
             left.append((str(file), "the same image as an earlier file"))
+        elif header.modality in PROJECTIONS and header.size[2] == 1:
+            pictures.append(file)
         elif "LOCALIZER" in header.image_type:
             left.append((str(file), "a localizer"))
         elif header.colours > 1:
@@ -175,17 +213,22 @@ def _with_damaged(
 
     Where the header is damaged, too, that is every series of the folder.
     """
+    in_folder: dict[PurePosixPath, set[int]] = defaultdict(set)
+    of_uid: dict[str, set[int]] = defaultdict(set)
+    for i, one in enumerate(series):
+        of_uid[one.header.series].add(i)
+        for file in one.files:
+            in_folder[file.parent].add(i)
+    added: dict[int, list[PurePosixPath]] = defaultdict(list)
     for file in damaged:
         uid = series_uid(source.path / file)
-        here = [s for s in series if file.parent in {f.parent for f in s.files}]
-        its = [s for s in here if s.header.series == uid] or [
-            s for s in series if uid and s.header.series == uid
-        ]
-        owners = {id(s) for s in (its if uid else here)}
+        here, its = in_folder.get(file.parent, set()), of_uid.get(uid, set())
+        owners = (here & its or its) if uid else here
         if not owners:
             left.append((str(file), "truncated, corrupt or not a DICOM image"))
-        series = [replace(s, files=(*s.files, file)) if id(s) in owners else s for s in series]
-    return series
+        for i in owners:
+            added[i].append(file)
+    return [replace(s, files=(*s.files, *added[i])) for i, s in enumerate(series)]
 
 
 def _volumes(headers: dict[PurePosixPath, DicomHeader], left: list[LeftOut]) -> list[_Series]:
@@ -228,15 +271,13 @@ def _subjects(
 ) -> list[tuple[str, list[_Series]]]:
     """Subjects, in the order of their names, and the series of each."""
     studies = {s.header.study for s in series}
-    tops = {s.files[0].parts[0] if len(s.files[0].parts) > 1 else "" for s in series}
+    tops: dict[str, list[_Series]] = defaultdict(list)
+    for one in series:
+        tops[one.files[0].parts[0] if len(one.files[0].parts) > 1 else ""].append(one)
     deep = all(len(f.parts) > 2 for s in series for f in s.files)
     if len(studies) == 1 and "" not in studies and not (len(tops) == 1 and deep):
         return [(source.path.absolute().name, list(series))]
-    found: list[tuple[str, list[_Series]]] = []
-    for top in sorted(tops):
-        inside = [s for s in series if (top in s.files[0].parts[:-1]) or not top]
-        found += _of_studies(top, inside, left)
-    return found
+    return [named for top in sorted(tops) for named in _of_studies(top, tops[top], left)]
 
 
 def _of_studies(

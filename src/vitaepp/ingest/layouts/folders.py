@@ -47,9 +47,16 @@ def images_and_masks_cohort(source: Source) -> Cohort | None:
                     split=split_of(inside),
                 )
             )
+        alone = masks.keys() - {s.subject for s in subjects}
         kind: Kind = "scans" if suffixes is SCAN_SUFFIXES else "pictures"
         what = "a folder of images with masks" if masks else "a folder of images"
-        return Cohort(what, kind, source.path.absolute(), tuple(subjects))
+        return Cohort(
+            what,
+            kind,
+            source.path.absolute(),
+            tuple(subjects),
+            left_out=tuple((masks[n].as_posix(), "a mask without an image") for n in alone),
+        )
     return None
 
 
@@ -72,7 +79,8 @@ def scans_cohort(source: Source) -> Cohort | None:
 
 def pictures_cohort(source: Source) -> Cohort | None:
     """Every picture below a folder; folders are splits and classes."""
-    files = _without_copies(source, source.ending_in(PICTURE_SUFFIXES))
+    found = source.ending_in(PICTURE_SUFFIXES)
+    files = _without_copies(source, found)
     if not files:
         return None
     base = common_folder(files)
@@ -92,7 +100,8 @@ def pictures_cohort(source: Source) -> Cohort | None:
     what = "image folders by class" if any(classes) else "a folder of pictures"
     names = tuple(sorted({str(s.labels["label"]) for s in subjects if s.labels}))
     root = source.path.absolute()
-    return Cohort(what, "pictures", root, tuple(subjects), classes=names)
+    copies = tuple((f.as_posix(), "a copy of another") for f in set(found) - set(files))
+    return Cohort(what, "pictures", root, tuple(subjects), classes=names, left_out=copies)
 
 
 def _without_copies(source: Source, files: list[PurePosixPath]) -> list[PurePosixPath]:

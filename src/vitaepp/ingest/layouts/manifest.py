@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.items import Item
+from vitaepp.ingest.items import Item, own_files
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
 from vitaepp.ingest.layouts.tables import (
     TABLE_SUFFIXES,
     as_objects,
     check_label_names,
+    first_line,
     read_table,
     refuse_repeated,
 )
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
+
+IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
 
 def manifest_cohort(source: Source) -> Cohort | None:
@@ -31,25 +36,24 @@ def manifest_cohort(source: Source) -> Cohort | None:
     asked = set(source.asked or ())
     folder = path.absolute().parent
     columns = [str(c) for c in table.columns if c not in ("subject", "mask", "split")]
-    modalities = [c for c in columns if c in asked or _holds_images(table[c], folder)]
+    modalities = [c for c in columns if c in asked or _holds_images(table[c], path)]
     if not modalities:
         raise SourceError(
             f"{path.name}: no column holds image files (names that end in "
-            f"{', '.join((*SCAN_SUFFIXES, *PICTURE_SUFFIXES))}, or folders of DICOM files); found "
-            f"{', '.join(columns)}"
+            f"{', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files); found {', '.join(columns)}"
         )
     labels = [c for c in columns if c not in modalities]
     check_label_names(labels, path)
     values = as_objects(table)
     subjects = []
     for row in values:
-        files = {m: _item(folder / str(row[m]).strip()) for m in modalities if row[m] is not None}
+        files = {m: _item(_path(folder, row[m])) for m in modalities if row[m] is not None}
         mask = row.get("mask")
         subjects.append(
             SubjectFiles(
                 subject=row["subject"],
                 files=files,
-                mask=None if mask is None else _item(folder / str(mask).strip()),
+                mask=None if mask is None else _item(_path(folder, mask)),
                 split="" if row.get("split") is None else str(row["split"]),
                 labels={c: row[c] for c in labels},
             )
@@ -61,7 +65,14 @@ def manifest_cohort(source: Source) -> Cohort | None:
             f"{path.name}: names both scans and pictures; a store holds one kind, so split it"
         )
     kind: Kind = "pictures" if pictures else "scans"
-    return Cohort("a manifest", kind, folder, tuple(subjects), tuple(modalities))
+    return Cohort(
+        "a manifest",
+        kind,
+        folder,
+        tuple(subjects),
+        tuple(modalities),
+        left_out=tuple(_not_named(folder, subjects)),
+    )
 
 
 def _is_picture(path: Path) -> bool:
@@ -77,14 +88,42 @@ def _item(path: Path) -> Item:
     return series_item(path) or path
 
 
-def _holds_images(column: pd.Series[Any], folder: Path) -> bool:
-    values = column.dropna()
-    suffixes = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES)
-    return len(values) > 0 and all(
-        isinstance(v, str) and (suffix_of(v.strip(), suffixes) or _is_series(folder / v.strip()))
-        for v in values
-    )
+def _holds_images(column: pd.Series[Any], path: Path) -> bool:
+    """Whether a column names image files, all of them or none.
+
+    Raises:
+        SourceError: only some of its values do.
+    """
+    values = column.dropna().map(lambda value: str(value).strip())
+    suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
+    files = values.map(lambda value: bool(suffix_of(value, suffixes))).astype(bool)
+    named = files | values.map(lambda value: _is_series(_path(path.parent, value))).astype(bool)
+    if files.any() and not named.all():
+        raise SourceError(
+            f"{path.name}: column {column.name} names images, but not in line "
+            f"{first_line(~named)}; leave cells empty where there is none, and name files that "
+            f"end in {', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files"
+        )
+    return bool(len(named) and named.all())
 
 
 def _is_series(folder: Path) -> bool:
     return folder.is_dir() and series_item(folder) is not None
+
+
+def _path(folder: Path, value: Any) -> Path:
+    """A cell's path, as seen from the manifest's folder; Windows writes it with backslashes."""
+    return folder / str(value).strip().replace("\\", "/")
+
+
+def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:
+    """Images beside those that a manifest names."""
+    items = [item for s in subjects for item in (*s.files.values(), s.mask) if item is not None]
+    named = {Path(os.path.normpath(file)) for item in items for file in own_files(item)}
+    for parent in sorted({file.parent for file in named}):
+        for file in sorted(parent.iterdir()) if parent.is_dir() else ():
+            image = suffix_of(file.name, IMAGE_SUFFIXES) and not file.name.startswith(".")
+            if image and file not in named:
+                inside = file.is_relative_to(folder)
+                told = file.relative_to(folder).as_posix() if inside else file.name
+                yield told, "the manifest does not name it"

@@ -6,7 +6,10 @@ import os
 import re
 import warnings
 import zipfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
+from datetime import date
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, one_line
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.progress import say
 from vitaepp.store import RESERVED_COLUMNS
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -69,6 +73,9 @@ def join_labels(
             if len(fresh)
             else f"{path.name}: has no rows"
         )
+    unknown = sum(s not in known for s in fresh["subject"])
+    if unknown:
+        say(f"{path.name}: {unknown} rows name no subject of the source; they are not used")
     for name in names:
         fresh[name] = _whole(fresh[name].mask(fresh[name].isin(list(unlabelled))))
     whole = {c: "Int64" for c in fresh.columns if fresh[c].dtype.kind in "iu"}
@@ -79,25 +86,42 @@ def join_labels(
     return joined, missing
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> pd.DataFrame:
     """A CSV, TSV or the first sheet of an XLSX, with a complete column `subject`, read as text.
 
-    The column may be called as in `SUBJECT_COLUMNS`, in any case.
+    Args:
+        path: of the table.
+        subject_columns: what the column may be called, in any case.
 
     Raises:
         SourceError: missing, not readable, without a column of subjects, or with an empty one.
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such file")
-    name = _subject_column([str(c) for c in _read(path, rows=0).columns], path)
+    name = _subject_column([str(c) for c in _read(path, rows=0).columns], subject_columns, path)
     table = _read(path, text=(name, "split", "mask"))
     table.columns = [str(c) for c in table.columns]
-    table = table.rename(columns={name: "subject"})
-    if table["subject"].isna().any():
-        line = int(table["subject"].isna().to_numpy().argmax()) + 2
-        raise SourceError(f"{path.name}: line {line} has no subject")
+    table = table.rename(columns={name: "subject"}).apply(_whole)
+    table = table[table.notna().any(axis=1)]  # spreadsheets leave rows that hold nothing
+    _check_subjects(table["subject"], path)
     table["subject"] = table["subject"].str.strip()
-    return table.apply(_whole)
+    return table
+
+
+def first_line(found: pd.Series[bool]) -> int:
+    """The first line of a table's file for which something is true."""
+    return int(found[found].index[0]) + 2
+
+
+def _check_subjects(subjects: pd.Series[Any], path: Path) -> None:
+    if subjects.isna().any():
+        raise SourceError(f"{path.name}: line {first_line(subjects.isna())} has no subject")
+    dates = subjects.str.fullmatch(r"\d{4}-\d\d-\d\d 00:00:00")
+    if dates.any():
+        raise SourceError(
+            f"{path.name}: line {first_line(dates)}: the subject is a date; spreadsheets make "
+            "dates of names such as 3-5, format the column as text"
+        )
 
 
 def read_plain_table(path: Path) -> list[dict[str, str]]:
@@ -121,14 +145,14 @@ def _whole(column: pd.Series[Any]) -> pd.Series[Any]:
     return column
 
 
-def _subject_column(names: list[str], path: Path) -> str:
-    for wanted in SUBJECT_COLUMNS:
+def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str:
+    for wanted in allowed:
         found = [n for n in names if n.strip().lower() == wanted]
         if len(found) > 1:
             raise SourceError(f"{path.name}: columns {' and '.join(found)} both name subjects")
         if found:
             return found[0]
-    raise SourceError(f"{path.name}: has no column subject; found {', '.join(names)}")
+    raise SourceError(f"{path.name}: has no column {allowed[0]}; found {', '.join(names)}")
 
 
 def _read(
@@ -140,18 +164,81 @@ def _read(
         raise SourceError(f"{path.name}: is not read; save it as .xlsx or .csv")
     try:
         if suffix == ".xlsx":
-            return _read_workbook(path, dtype, rows)
-        return pd.read_csv(
-            path,
-            sep="\t" if suffix == ".tsv" else ",",
-            dtype=dtype,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            nrows=rows,
-        )
+            table = _read_workbook(path, dtype, rows)
+        else:
+            lines = _text(path).lstrip("\r\n")
+            separator, decimal = _separator(lines, suffix)
+            table = pd.read_csv(
+                StringIO(lines),
+                sep=separator,
+                decimal=decimal,
+                dtype=dtype,
+                skipinitialspace=True,
+                skip_blank_lines=False,  # so that rows know their lines
+                nrows=rows,
+            )
     except (ValueError, OSError) as error:
         kind = suffix[1:].upper() if suffix in TABLE_SUFFIXES else "CSV"
         raise SourceError(f"{path.name}: not a readable {kind}: {one_line(error)}") from None
+    # Spreadsheets leave columns that hold nothing.
+    nameless = [c for c in table.columns if str(c).startswith("Unnamed:") and table[c].isna().all()]
+    return table.drop(columns=nameless).apply(_days)
+
+
+def _text(path: Path) -> str:
+    """What a text file says: in UTF-8, as spreadsheets save it (Windows-1252), or in UTF-16."""
+    data = path.read_bytes()
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise ValueError("it is no text")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise ValueError("its text is neither UTF-8 nor Windows-1252; save it as UTF-8")
+
+
+def _separator(lines: str, suffix: str) -> tuple[str, str]:
+    """What separates columns, and what decimals; a .csv may be one with semicolons or tabs."""
+    if suffix == ".tsv":
+        return "\t", "."
+    head = lines.partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    # Where semicolons separate, decimals mostly have a comma, but not everywhere.
+    comma = separator == ";" and re.search(r"(?m)(^|;)-?\d+,\d+(;|\r?$)", lines)
+    return separator, "," if comma else "."
+
+
+def _sheet(path: Path) -> str:
+    """The sheet of a workbook that holds subjects, or the first.
+
+    Raises:
+        SourceError: several hold subjects.
+    """
+    heads = pd.read_excel(path, None, nrows=0, engine="openpyxl")
+    held = [
+        str(name)
+        for name, head in heads.items()
+        if any(str(c).strip().lower() in SUBJECT_COLUMNS for c in head.columns)
+    ]
+    if len(held) > 1:
+        raise SourceError(
+            f"{path.name}: sheets {' and '.join(held)} both name subjects; keep one of them"
+        )
+    return held[0] if held else str(next(iter(heads)))
+
+
+def _days(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Dates of a spreadsheet as text, 2021-03-05; other values as they are."""
+    if column.dtype.kind not in "MO":
+        return column
+    return column.astype(object).map(_day, na_action="ignore")
+
+
+def _day(value: Any) -> Any:
+    return value.strftime("%Y-%m-%d") if isinstance(value, date) else value
 
 
 def _read_workbook(path: Path, dtype: Any, rows: int | None) -> pd.DataFrame:
@@ -161,8 +248,8 @@ def _read_workbook(path: Path, dtype: Any, rows: int | None) -> pd.DataFrame:
                 raise ValueError(f"its parts hold over {MOST_WORKBOOK} bytes, as a bomb's do")
         with warnings.catch_warnings():  # about styles and forms, which are not looked at
             warnings.simplefilter("ignore")
-            return pd.read_excel(path, dtype=dtype, nrows=rows, engine="openpyxl")
-    except (ValueError, OSError, MemoryError):
+            return pd.read_excel(path, _sheet(path), dtype=dtype, nrows=rows, engine="openpyxl")
+    except (ValueError, OSError, MemoryError, SourceError):
         raise
     except Exception as error:  # a damaged workbook may raise anything
         raise ValueError(one_line(error)) from None
@@ -185,6 +272,19 @@ def check_label_names(names: Iterable[str], path: Path) -> None:
             raise SourceError(
                 f"{path.name}: column {name}: embeddings call their features so; rename it"
             )
+
+
+def say_missing(name: str, without: Sequence[str], of: int) -> None:
+    """Tell the user which subjects a table has no row for.
+
+    Args:
+        name: of the table.
+        without: subjects that it does not list.
+        of: number of subjects.
+    """
+    if without:
+        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        say(f"{name}: no row for {len(without)} of {of} subjects ({shown}); their labels are empty")
 
 
 def refuse_repeated(subjects: pd.Series[Any], path: Path) -> None:

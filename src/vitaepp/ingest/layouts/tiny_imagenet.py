@@ -26,6 +26,7 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
     rank = {wnid: i for i, wnid in enumerate(classes)}
     train: list[tuple[int, PurePosixPath]] = []
     val: list[PurePosixPath] = []
+    unlabelled: list[PurePosixPath] = []
     for file in source.ending_in(PICTURE_SUFFIXES):
         if not file.is_relative_to(base):
             continue
@@ -34,6 +35,8 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
             train.append((rank[parts[1]], file))
         elif parts[:2] == ("val", "images"):
             val.append(file)
+        elif parts[:2] == ("test", "images"):
+            unlabelled.append(file)
     if not train:
         return None
     told = dict(_annotations(source, base / "val" / "val_annotations.txt")) if val else {}
@@ -49,8 +52,14 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
         SubjectFiles(stem(f.name), {SINGLE: source.path / f}, split=split, labels={"label": label})
         for split, f, label in labelled
     ]
-    root = source.path.absolute()
-    return Cohort("Tiny ImageNet", "pictures", root, tuple(subjects), classes=classes)
+    return Cohort(
+        "Tiny ImageNet",
+        "pictures",
+        source.path.absolute(),
+        tuple(subjects),
+        classes=classes,
+        left_out=tuple((f.as_posix(), "an official test image, without label") for f in unlabelled),
+    )
 
 
 def _lines(source: Source, file: PurePosixPath) -> list[str]:

@@ -10,6 +10,7 @@ from vitaepp.ingest.readers.dicom import (
     other_object,
     read_dicom_header,
     read_series,
+    series_grid,
 )
 from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
 from vitaepp.ingest.readers.header import read_grid
@@ -37,6 +38,7 @@ __all__ = [
     "read_picture",
     "read_scan",
     "read_series",
+    "series_grid",
     "series_uid",
     "space_of",
     "suffix_of",

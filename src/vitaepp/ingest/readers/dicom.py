@@ -138,33 +138,61 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
             position, are missing or uneven; not finite, or constant.
     """
     planes: list[npt.NDArray[Any]] = []
-    slices: list[Slice] = []
-    series: set[str] = set()
+    headers: list[DicomHeader] = []
     for file in files:
-        label = f"{name}: {file.name}" if len(files) > 1 else name
+        label = _label(name, file, files)
         check_present(file, label)
         image = read_image(file, label, READER)
         try:
             header = _header(image, file)
         except ValueError:
             raise SubjectError(f"{label}: {_why_no_image(file)}") from None
-        if image.GetNumberOfComponentsPerPixel() > 1:
-            raise SubjectError(f"{label}: is in colour; a scan has one value a voxel")
+        _check_volume(header, label)
         values = np.asarray(simpleitk().GetArrayFromImage(image))
-        values = values.reshape(-1, *values.shape[-2:])
-        if len(header.slices) != len(values):
-            raise SubjectError(f"{label}: does not say where its slices lie")
-        planes += _rescaled(values, header.slices)
-        slices += header.slices
-        series.add(header.series)
+        planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
+        headers.append(header)
+    order, grid = _grid(headers, name)
+    volume = np.stack([planes[i] for i in order]).T
+    return Image(checked(volume, name, constant), grid, True)
+
+
+def series_grid(files: Sequence[Path], name: str) -> Grid:
+    """The grid that `read_series` would give, by the headers alone.
+
+    Raises:
+        SubjectError: as there, but for the voxels.
+    """
+    headers = []
+    for file in files:
+        label = _label(name, file, files)
+        check_present(file, label)
+        headers.append(read_dicom_header(file, label))
+        _check_volume(headers[-1], label)
+    return _grid(headers, name)[1]
+
+
+def _label(name: str, file: Path, files: Sequence[Path]) -> str:
+    return f"{name}: {file.name}" if len(files) > 1 else name
+
+
+def _check_volume(header: DicomHeader, label: str) -> None:
+    """Refuse what is no part of a volume."""
+    if header.colours > 1:
+        raise SubjectError(f"{label}: is in colour; a scan has one value a voxel")
+    if len(header.slices) != header.size[2]:
+        raise SubjectError(f"{label}: does not say where its slices lie")
+
+
+def _grid(headers: Sequence[DicomHeader], name: str) -> tuple[list[int], Grid]:
+    """The order of all slices, and the grid of the volume that they make."""
+    series = {header.series for header in headers}
     if len(series) > 1:
         raise SubjectError(f"{name}: holds {len(series)} series; give each a folder of its own")
-    shapes = {plane.shape for plane in planes}
-    if len(shapes) > 1:
-        raise SubjectError(f"{name}: its slices have {len(shapes)} sizes; give each a series")
-    order, affine = stack(slices, name)
-    volume = np.stack([planes[i] for i in order]).T
-    return Image(checked(volume, name, constant), Grid(volume.shape, affine), True)
+    sizes = {header.size[:2] for header in headers}
+    if len(sizes) > 1:
+        raise SubjectError(f"{name}: its slices have {len(sizes)} sizes; give each a series")
+    order, affine = stack([s for header in headers for s in header.slices], name)
+    return order, Grid((*headers[0].size[:2], len(order)), affine)
 
 
 def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vitaepp.ingest.geometry import Grid, simpleitk
-from vitaepp.ingest.items import Item, VolumeItem, files_of
+from vitaepp.ingest.items import Item, SeriesItem, VolumeItem, files_of
+from vitaepp.ingest.readers.dicom import series_grid
 from vitaepp.ingest.readers.image import check_present, quiet
 from vitaepp.ingest.readers.nifti import header_of
 from vitaepp.ingest.readers.scans import affine_of
@@ -19,18 +20,20 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     """The grid that a file's header tells, in the file's own order of axes.
 
     Args:
-        item: a file that SimpleITK reads, or one volume of it.
+        item: a file that SimpleITK reads, one volume of it, or a DICOM series.
         name: what to call it in an error.
         ndim: spatial axes wanted: 3 for scans, 2 for pictures.
 
     Returns:
         The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None where the
-        header of one file does not tell (a DICOM series, NIfTI-2, Analyze, `.npy`, a damaged file):
-        whoever reads the voxels then knows, or knows why not.
+        header alone does not tell (NIfTI-2, Analyze, `.npy`, a damaged file): whoever reads the
+        voxels then knows, or knows why not.
 
     Raises:
-        SubjectError: no such file, or an empty one.
+        SubjectError: no such file, or an empty one; or a DICOM series that makes no volume.
     """
+    if isinstance(item, SeriesItem):
+        return series_grid(item.files, name)
     if not isinstance(item, Path | VolumeItem):
         return None
     path = item if isinstance(item, Path) else item.file

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
@@ -23,12 +25,15 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return read_npy_picture(path, name, constant=constant)
-    if suffix in (".jpg", ".jpeg"):
-        _check_jpeg(path, name)
-    if suffix == ".bmp":
-        _check_bmp(path, name)
+    with open(path, "rb") as file:
+        start = file.read(4)
+    reader = next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
+    if reader is None:
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
+    if reader in CHECKS:
+        CHECKS[reader](path, name)
     sitk = simpleitk()
-    image = read_image(path, name)
+    image = read_image(path, name, reader)
     size = image.GetSize()
     while len(size) > 2 and size[-1] == 1:
         size = size[:-1]
@@ -37,9 +42,19 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     if 0 in size:
         raise SubjectError(f"{name}: has no pixels")
     values = np.asarray(sitk.GetArrayFromImage(image))
+    if reader == "TIFFImageIO" and values.ndim == image.GetDimension() and _white_is_zero(path):
+        values = np.iinfo(values.dtype).max - values if values.dtype.kind == "u" else -values
     values = values.reshape(size[1], size[0], -1)
     values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
     return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
+
+
+def _white_is_zero(path: Path) -> bool:
+    """Whether a TIFF's values are of ink, not of light; the image library does not look."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(path) as picture:
+            return getattr(picture, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
 
 
 def _check_jpeg(path: Path, name: str) -> None:
@@ -66,3 +81,14 @@ def _check_bmp(path: Path, name: str) -> None:
             f"{name}: truncated: its header promises {promised} bytes, it has "
             f"{path.stat().st_size}; copy it again"
         )
+
+
+#: What reads a picture, by what it begins with: many are misnamed.
+READERS = {
+    b"\x89PNG": "PNGImageIO",
+    b"\xff\xd8": "JPEGImageIO",
+    b"BM": "BMPImageIO",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFFImageIO"),
+}
+CHECKS = {"JPEGImageIO": _check_jpeg, "BMPImageIO": _check_bmp}
+PHOTOMETRIC_INTERPRETATION = 262

@@ -15,6 +15,7 @@ from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import (
     analyze_affine,
     check_nifti,
@@ -47,6 +48,8 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     reader = SCAN_READERS.get(suffix, "")
     check_compressed(path, name)
+    if reader == "MetaImageIO":
+        check_meta(path, name)
     header = header_of(path) if reader == "NiftiImageIO" else None
     if header is not None and header.is_nifti2:
         check_nifti(path, name)

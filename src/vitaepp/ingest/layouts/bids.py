@@ -1,0 +1,274 @@
+"""BIDS, the Brain Imaging Data Structure: anatomical images, participants.tsv, masks.
+
+    dataset_description.json, participants.tsv
+    sub-01/[ses-pre/]anat/sub-01_[ses-pre_][acq-x_][ce-gd_][run-1_]T1w.nii.gz
+    derivatives/PIPELINE/sub-01/[ses-pre/]anat/sub-01_label-lesion_mask.nii.gz
+
+A subject here is a participant, or one session of a participant, `sub-01_ses-pre`; its label
+`participant` then keeps the sessions of one person together. Modalities are the suffixes, T1w as
+`t1`, and `t1ce` where an entity `ce-` tells of contrast agent. Of several images of one modality
+the one with the fewest entities is taken, and of these the first in order: run-1 before run-2.
+
+Source:
+    Gorgolewski et al. 2016, The brain imaging data structure, Scientific Data 3:160044; the
+    specification, version 1.10, on anatomical images and on masks and segmentations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from vitaepp.errors import SourceError
+from vitaepp.ingest.layouts.cohort import (
+    Cohort,
+    Source,
+    SubjectFiles,
+    below,
+    stem,
+    usual_modalities,
+)
+from vitaepp.ingest.layouts.modalities import without_synonym
+from vitaepp.ingest.layouts.tables import (
+    as_objects,
+    check_label_names,
+    read_table,
+    refuse_repeated,
+)
+from vitaepp.ingest.readers import SCAN_SUFFIXES
+from vitaepp.progress import say
+from vitaepp.store import PARTICIPANT
+
+DESCRIPTION = "dataset_description.json"
+PARTICIPANTS = "participants.tsv"
+
+#: Suffixes of masks; roi is the specification's before version 1.4.
+MASKS = ("mask", "roi", "seg", "dseg")
+
+#: Spaces in which a mask is where the subject's own images are.
+OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
+
+LESION = re.compile("lesion|tumou?r|^l$", re.IGNORECASE)
+BRAIN = ("brain", "head", "face")
+
+#: Why an image is left out beside another; no names, which may not be for everybody's eyes.
+PLAINER = "one with a plainer name, or the first, is taken"
+
+#: Parts of complex images that show no anatomy.
+COMPLEX_PARTS = ("phase", "real", "imag")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A file and what its name tells; `key` is the participant and the session of its folders."""
+
+    file: PurePosixPath
+    key: tuple[str, str]
+    datatype: str
+    entities: Mapping[str, str]
+    suffix: str
+
+    @property
+    def what(self) -> tuple[str, ...]:
+        """Entities that tell what a mask is of."""
+        return tuple(self.entities.get(name, "") for name in ("label", "desc"))
+
+    @property
+    def order(self) -> tuple[int, list[tuple[int, str]]]:
+        """Plain names before those with more entities, and numbers by size."""
+        words = re.split(r"(\d+)", self.file.name)
+        return len(self.entities), [(int(w), "") if w.isdigit() else (-1, w) for w in words]
+
+
+def bids_cohort(source: Source) -> Cohort | None:
+    """A data set with sub-* folders that hold anat folders, or one folder above it."""
+    root = _root(source)
+    if root is None:
+        return None
+    scans = [_scan(root, f) for f in below(root, source.ending_in(SCAN_SUFFIXES))]
+    named = [scan for scan in scans if scan is not None]
+    left_out: dict[PurePosixPath, str] = {}
+    images = _images(named, left_out)
+    if not images:
+        raise SourceError(
+            f"{source.path}: a BIDS data set without anatomical images "
+            "(sub-*/anat/sub-*_T1w.nii.gz, …); list other ones in a manifest"
+        )
+    masks = _masks(named, images, left_out)
+    rows = _participants(source, root, sorted({sub for sub, _ in images}))
+    sessions = any(session for _, session in images)
+    subjects = []
+    for key in sorted(images):
+        labels = dict(rows.get(key[0], {}))
+        split = labels.pop("split", None)
+        mask = masks.get(key)
+        subjects.append(
+            SubjectFiles(
+                subject="_".join(filter(None, key)),
+                files={m: source.path / f for m, f in images[key].items()},
+                mask=None if mask is None else source.path / mask,
+                split="" if split is None else str(split),
+                labels=labels | ({PARTICIPANT: key[0]} if sessions else {}),
+            )
+        )
+    absent = set(rows) - {sub for sub, _ in images}
+    return Cohort(
+        "a BIDS data set",
+        "scans",
+        source.path.absolute(),
+        tuple(subjects),
+        usual_modalities(subjects),
+        left_out=(
+            *((file.as_posix(), why) for file, why in left_out.items()),
+            *((sub, f"{PARTICIPANTS} lists it, but it has no images") for sub in sorted(absent)),
+        ),
+    )
+
+
+def _root(source: Source) -> PurePosixPath | None:
+    """The folder of the participants' folders; derivatives inside it have roots of their own."""
+    roots = {
+        PurePosixPath(*file.parts[:i])
+        for file in source.ending_in(SCAN_SUFFIXES)
+        if "anat" in file.parts[:-1]
+        for i, part in enumerate(file.parts[:-1])
+        if part.startswith("sub-")
+    }
+    roots |= {f.parent for f in source.files if f.name == DESCRIPTION}
+    shallow = sorted(roots, key=lambda r: (len(r.parts), r))[:1]
+    if not shallow or not any(
+        f.relative_to(shallow[0]).parts[0].startswith("sub-")
+        for f in below(shallow[0], source.files)
+    ):
+        return None
+    return shallow[0]
+
+
+def _scan(root: PurePosixPath, file: PurePosixPath) -> _Scan | None:
+    """What folders and name say of a file; None where it is in no participant's folder."""
+    folders = file.relative_to(root).parts[:-1]
+    sub = next((part for part in folders if part.startswith("sub-")), None)
+    if sub is None:
+        return None
+    session = next((part for part in folders if part.startswith("ses-")), "")
+    *pairs, suffix = stem(file.name).split("_")
+    entities = {name: value for name, _, value in (pair.partition("-") for pair in pairs)}
+    datatype = folders[-1] if folders[0] == sub else ""
+    return _Scan(file, (sub, session), datatype, entities, suffix)
+
+
+def _images(
+    scans: Sequence[_Scan], left_out: dict[PurePosixPath, str]
+) -> dict[tuple[str, str], dict[str, PurePosixPath]]:
+    """One image a modality of each participant and session; the others are left out."""
+    found: dict[tuple[str, str], dict[str, list[_Scan]]] = defaultdict(lambda: defaultdict(list))
+    for scan in scans:
+        if not scan.datatype or scan.suffix in (*MASKS, "defacemask"):
+            continue
+        why = _no_image(scan)
+        if why:
+            left_out[scan.file] = why
+        else:
+            found[scan.key][_modality(scan)].append(scan)
+    images: dict[tuple[str, str], dict[str, PurePosixPath]] = {}
+    for key, modalities in found.items():
+        for modality, several in modalities.items():
+            first, *others = sorted(several, key=lambda s: s.order)
+            images.setdefault(key, {})[modality] = first.file
+            for other in others:
+                left_out[other.file] = f"another {modality}; {PLAINER}"
+    return images
+
+
+def _no_image(scan: _Scan) -> str:
+    """Why a file of a participant is not an anatomical image, or an empty string."""
+    if scan.datatype != "anat":
+        return f"in {scan.datatype}, and only anat is taken"
+    told = (scan.entities.get("sub"), scan.entities.get("ses"))
+    folders = tuple(part.partition("-")[2] or None for part in scan.key)
+    if told != folders:
+        return "its name is of another participant or session than its folder"
+    if scan.entities.get("part") in COMPLEX_PARTS:
+        return f"the {scan.entities['part']} part of a complex image"
+    return ""
+
+
+def _modality(scan: _Scan) -> str:
+    name = without_synonym(scan.suffix)
+    return f"{name}ce" if "ce" in scan.entities else name
+
+
+def _masks(
+    scans: Sequence[_Scan],
+    images: Mapping[tuple[str, str], Any],
+    left_out: dict[PurePosixPath, str],
+) -> dict[tuple[str, str], PurePosixPath]:
+    """The mask of each subject: of a lesion, else the only other one, else the only dseg."""
+    found: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
+    for scan in scans:
+        if scan.suffix not in MASKS:
+            continue
+        key = next(iter(_owners(scan, images)), None)
+        if key is None:
+            left_out[scan.file] = "a mask without an image"
+        elif scan.entities.get("space", "").lower() not in OWN_SPACES:
+            left_out[scan.file] = "a mask in another space"
+        elif any(word.lower() in BRAIN for word in scan.what):
+            left_out[scan.file] = "a mask of the brain, not of a lesion"
+        else:
+            found[key].append(scan)
+    masks = {}
+    for key, several in found.items():
+        first = min(map(_rank, several))
+        best = [scan for scan in several if _rank(scan) == first]
+        for scan in several:
+            if len(best) > 1:
+                left_out[scan.file] = f"one of {len(several)} masks; a manifest may name one"
+            elif scan is not best[0]:
+                left_out[scan.file] = (
+                    "another mask; the one of a lesion, or the plainer one, is taken"
+                )
+        if len(best) == 1:
+            masks[key] = best[0].file
+    return masks
+
+
+def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tuple[str, str]]:
+    """The subject of a mask; one that tells no session may belong to the only one there is."""
+    if scan.key in images:
+        yield scan.key
+    elif not scan.key[1]:
+        sessions = [key for key in images if key[0] == scan.key[0]]
+        yield from sessions if len(sessions) == 1 else ()
+
+
+def _rank(scan: _Scan) -> int:
+    if any(LESION.search(word) for word in scan.what):
+        return 0
+    return 2 if scan.suffix == "dseg" else 1
+
+
+def _participants(
+    source: Source, root: PurePosixPath, subjects: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The columns of participants.tsv by participant; those of some are missing where it is."""
+    if root / PARTICIPANTS not in source.files:
+        return {}
+    path = source.path / root / PARTICIPANTS
+    table = read_table(path, subject_columns=("participant_id",))
+    # Some leave out the prefix, against the specification.
+    table["subject"] = [s if s.startswith("sub-") else f"sub-{s}" for s in table["subject"]]
+    refuse_repeated(table["subject"], path)
+    check_label_names([c for c in map(str, table.columns) if c not in ("subject", "split")], path)
+    rows = {row.pop("subject"): row for row in as_objects(table)}
+    without = sum(s not in rows for s in subjects)
+    if without:
+        say(
+            f"{path.name}: no row for {without} of {len(subjects)} participants; their labels are "
+            "empty"
+        )
+    return rows

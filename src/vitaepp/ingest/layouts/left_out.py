@@ -1,0 +1,76 @@
+"""What a layout does not take of what looks like images, each file with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from vitaepp.ingest.items import SeriesItem, own_files
+from vitaepp.ingest.layouts.cohort import Cohort, Source
+from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
+
+#: Ends of names of images in formats that are not read.
+FOREIGN_SUFFIXES = (
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".mgz", ".mgh", ".mnc", ".mif", ".mif.gz", ".gipl"),
+    *(".par", ".rec", ".czi", ".svs", ".ndpi", ".gif", ".webp"),
+)
+
+
+def with_left_out(cohort: Cohort, source: Source) -> Cohort:
+    """A cohort that accounts for every image of its source: taken, or left out with a reason."""
+    told = dict(cohort.left_out)
+    for path, why in (*_rare_modalities(cohort, source), *_unused_files(cohort, source)):
+        told.setdefault(path, why)
+    return replace(cohort, left_out=tuple(sorted(told.items())))
+
+
+def told_left_out(cohort: Cohort) -> str:
+    """One line for the user: how many files are left out, and for example which.
+
+    Args:
+        cohort: with something left out.
+    """
+    path, why = cohort.left_out[0]
+    number = len(cohort.left_out)
+    others = ", …" if number > 1 else ""
+    return f"{number} left out ({path}: {why}{others}); prepare --dry-run lists all, with reasons"
+
+
+def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
+    """Images of modalities that are no channels, as most subjects lack them."""
+    if source.asked is not None:
+        return
+    counts = Counter(m for s in cohort.subjects for m in s.files)
+    for subject in cohort.subjects:
+        for modality, item in subject.files.items():
+            if modality not in cohort.modalities:
+                why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
+                files = own_files(item)
+                place = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+                yield _relative(place, source.path), f"{why}have it; --modalities may ask for it"
+
+
+def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
+    """Images that no subject has."""
+    items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
+    used = {file for item in items for file in own_files(item)}
+    reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
+    found = {
+        **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
+        **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
+        **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
+    }
+    # DICOM has its own layout, which tells what it leaves out of it.
+    if not any(isinstance(item, SeriesItem) for item in items):
+        found |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
+    for file, reason in found.items():
+        if source.path / file not in used:
+            yield file.as_posix(), reason
+
+
+def _relative(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name

@@ -1,0 +1,93 @@
+"""Images of one person are never on both sides of a split."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitaepp.embeddings import Embeddings
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.classifier import hold_out, outer_folds
+from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.participants import persons_of
+
+properties = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def table(people=30, images=2, split=""):
+    rows = [
+        {
+            "subject": f"sub-{p:02d}_ses-{i}",
+            "participant": f"sub-{p:02d}",
+            "grade": p % 2,
+            "split": split,
+        }
+        for p in range(people)
+        for i in range(images)
+    ]
+    return pd.DataFrame(rows)
+
+
+def people(subjects):
+    return {s.partition("_")[0] for s in subjects}
+
+
+def test_folds_keep_the_images_of_a_participant_together():
+    for train, test in plan_folds(table(), "grade", seed=3):
+        assert len(train) + len(test) == 60
+        assert not people(train) & people(test)
+    apart = table().drop(columns="participant")
+    assert any(people(train) & people(test) for train, test in plan_folds(apart, "grade", seed=3))
+
+
+def test_subjects_without_a_participant_are_their_own():
+    given = table(2).assign(participant=["sub-00", "sub-00", None, None])
+    assert persons_of(given).tolist() == [0, 0, 1, 2]
+    assert persons_of(given.drop(columns="participant")).tolist() == [0, 1, 2, 3]
+
+
+@properties
+@given(
+    st.lists(st.integers(1, 4), min_size=10, max_size=30),
+    st.integers(2, 3),
+    st.integers(0, 1000),
+)
+def test_what_is_held_out_has_whole_persons_of_every_class(images, classes, seed):
+    persons = np.repeat(np.arange(len(images)), images)
+    codes = persons % classes
+    inner, held = hold_out(codes, seed=seed, persons=persons)
+    assert sorted([*inner, *held]) == list(range(len(codes)))
+    assert not set(persons[inner]) & set(persons[held])
+    assert set(codes[inner]) == set(codes[held]) == set(range(classes))
+    # Not more than the share that is asked for, and one person a class more.
+    assert len(held) <= 0.2 * len(codes) + classes * (0.5 + max(images))
+
+
+@properties
+@given(st.integers(0, 1000), st.integers(20, 60))
+def test_without_several_images_of_anybody_persons_change_nothing(seed, n):
+    codes = np.random.default_rng(seed).permutation(np.arange(n) % 2)
+    persons = np.arange(n)
+    for ours, plain in zip(
+        hold_out(codes, seed=seed, persons=persons), hold_out(codes, seed=seed), strict=True
+    ):
+        assert np.array_equal(ours, plain)
+    ours = outer_folds(codes, folds=5, seed=seed, persons=persons)
+    assert np.array_equal(ours, outer_folds(codes, folds=5, seed=seed))
+
+
+def test_a_split_with_one_person_on_both_sides_is_refused(tmp_path):
+    given = table(6)
+    given["split"] = ["train", "test"] * 6
+    Embeddings(given, np.zeros((12, 3), np.float32), {}).save(tmp_path / "e.parquet")
+    message = r"sub-00_ses-0 in train and sub-00_ses-1 in test are of one participant \(6 such\)"
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(tmp_path / "e.parquet", "grade", tmp_path / "out")
+
+
+def test_too_few_participants_are_refused():
+    with pytest.raises(EvaluationError, match=r"cannot be split into 5 folds"):
+        plan_folds(table(6, 10), "grade")
+    with pytest.raises(EvaluationError, match="too few participants"):
+        hold_out(np.array([0, 0, 1, 1]), seed=0, persons=np.array([0, 0, 1, 1]))
