@@ -9,8 +9,6 @@ gradient, in single precision as its documentation has it, and averages its toke
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from side_by_side import Contestant, Step, compete, machine, ratio
+from side_by_side import Contestant, Step, compete, ratio, run_alone
 
 from vitaepp import Encoder, Store
 from vitaepp.allocator import keep_freed_memory
@@ -27,18 +25,6 @@ from vitaepp.recipe import Recipe
 
 SIDE, IMAGES = 48, 32
 TARGET = 1.5
-
-
-def main() -> None:
-    """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="JSON file")
-    asked = parser.parse_args()
-    found = {"machine": machine("monai"), "rounds": asked.rounds, "rows": [measure(asked.rounds)]}
-    print(json.dumps(found, indent=2, ensure_ascii=False))
-    if asked.out:
-        asked.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -102,4 +88,4 @@ def peer(store: str, like_ours: bool) -> Step:
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, "monai")

@@ -6,9 +6,10 @@ same moments. So the ratio is taken within each round, and its median and range 
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,9 +89,23 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def peak_memory() -> int:
-    """Bytes that this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def run_alone(about: str, measure: Callable[[int], dict[str, Any]], *packages: str) -> None:
+    """The command line of a benchmark of one row: measure, print, write.
+
+    Args:
+        about: the script's docstring.
+        measure: gives the row, after so many rounds.
+        packages: whose versions matter.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    asked = parser.parse_args()
+    found = {"machine": machine(*packages), "rounds": asked.rounds, "rows": [measure(asked.rounds)]}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    print(text)
+    if asked.out:
+        asked.out.write_text(text + "\n", "utf-8")
 
 
 def machine(*packages: str) -> dict[str, Any]:

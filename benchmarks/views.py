@@ -10,14 +10,11 @@ A contestant's step is four batches.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-from pathlib import Path
 from typing import Any
 
 import torch
-from side_by_side import Contestant, Step, compete, machine, ratio
+from side_by_side import Contestant, Step, compete, ratio, run_alone
 from torch.utils.data import DataLoader, Dataset
 
 from vitaepp.allocator import keep_freed_memory
@@ -28,18 +25,6 @@ from vitaepp.views import random_view, standardize
 SHAPE = (4, 96, 96, 96)
 BATCH, BATCHES = 4, 4
 TARGET = 0.7
-
-
-def main() -> None:
-    """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="JSON file")
-    asked = parser.parse_args()
-    found = {"machine": machine("torchio"), "rounds": asked.rounds, "rows": [measure(asked.rounds)]}
-    print(json.dumps(found, indent=2, ensure_ascii=False))
-    if asked.out:
-        asked.out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -105,4 +90,4 @@ def peer() -> Step:
 
 
 if __name__ == "__main__":
-    main()
+    run_alone(__doc__, measure, "torchio")

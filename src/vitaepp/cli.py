@@ -33,6 +33,11 @@ app = typer.Typer(
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Prepared store, or its URL.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
+RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or a YAML file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
+]
 
 
 @app.callback()
@@ -210,13 +215,8 @@ def inspect(store: StorePath) -> None:
 def pretrain(
     store: StorePath,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to make.")],
-    recipe: Annotated[
-        str | None, typer.Option(help="A shipped recipe's name or a YAML file.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
     ] = False,
@@ -244,13 +244,8 @@ def pretrain(
 @app.command()
 def bench(
     store: StorePath,
-    recipe: Annotated[
-        str | None, typer.Option(help="A shipped recipe's name or a YAML file.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to time.")] = 10,
     device: Annotated[str | None, typer.Option(help="Device to train on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -360,13 +355,8 @@ def experiment(
     store: StorePath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables and runs.")],
     label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A shipped recipe's name or a YAML file.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, each with its own folds.")] = 1,
     pretrain_per_fold: Annotated[
         bool,
