@@ -1,30 +1,37 @@
-"""How many slices the perceptual term needs: the noise that drawing few adds to the gradient.
+"""How many slices and channels the perceptual term needs: the noise of drawing few of them.
 
-    python benchmarks/slices.py RUN STORE [--draws N] [--out FILE.json]
+    python benchmarks/slices.py RUN STORE [--looks SLICES:CHANNELS ...] [--weight λ] [--out FILE]
 
 A step's gradient is noisy anyway: other images, masks and views would have given another. For a
 trained run, this takes gradients many times, once with everything drawn anew and once with only the
-slices drawn anew, and prints which share of the noise (the variance, summed over the parameters)
-the slices make, for each number of slices: of the whole loss's gradient, and of the perceptual
-term's alone, as if nothing else were trained on. Where the share is small, more slices buy little.
+slices drawn anew. It prints the variance (summed over the parameters) that the slices make: as a
+share of that of the whole loss's gradient, where a small share says that more slices buy little; as
+a share of the perceptual term's alone, as if nothing else were trained on; and in units of that
+term's own squared gradient. Last comes the deviation of the term's value. For comparison, each is
+measured once more with slices drawn independently of each other, without repetition.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vitaepp.draws import Draws
+from vitaepp.losses import perceptual
 from vitaepp.methods import build_method
 from vitaepp.recipe import Recipe
 from vitaepp.store import Store
 from vitaepp.training.checkpoints import load_checkpoint
+
+SPREAD = perceptual.spread_slices
 
 
 class OtherSlices(Draws):
@@ -40,37 +47,59 @@ class OtherSlices(Draws):
         return (self.last if count == self.needed else super()).uniform(count)
 
 
+def independent_slices(count: int, size: int, draws: Tensor) -> Tensor:
+    """In place of `spread_slices`: any slices, none twice."""
+    seeds = (draws * 2**24).long().tolist()
+    rows = [
+        torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
+        for seed in seeds
+    ]
+    return torch.stack(rows)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a run of vitaepp pretrain with a perceptual term")
     parser.add_argument("store", type=Path, help="the store that it was trained on")
+    parser.add_argument("--looks", nargs="*", default=["1:1", "2:1", "4:1", "4:all"])
+    parser.add_argument("--weight", type=float, help="λ of the perceptual term; the run's own")
     parser.add_argument("--draws", type=int, default=24, help="gradients of each kind")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--slices", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.manual_seed(0)
     store = Store(asked.store)
     rows = []
-    for slices in asked.slices:
-        rows.append(measure(asked.run, store, slices, asked.batch, asked.draws))
-        print(
-            "{slices} slices make {loss:.1g} of the whole gradient's noise, {perceptual:.2f} of "
-            "the perceptual term's".format(**rows[-1]),
-            flush=True,
-        )
+    for looks in asked.looks:
+        slices, _, channels = looks.partition(":")
+        settings = {"slices": int(slices), "channels": channels or "all"}
+        if asked.weight is not None:
+            settings["weight"] = asked.weight
+        for how in ("spread", "independent"):
+            row = settings | {"drawn": how}
+            row |= measure(asked.run, store, settings, asked.batch, asked.draws, how)
+            rows.append(row)
+            print(
+                "{slices} slices, {channels} channels, {drawn}: {whole:.1g} of the whole noise, "
+                "{own:.2f} of the term's, {relative:.2f} of its squared gradient; its value ± "
+                "{value:.1%}".format(**row),
+                flush=True,
+            )
     if asked.out:
         found = {"run": asked.run.name, "batch": asked.batch, "draws": asked.draws, "rows": rows}
         asked.out.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
 
 
-def measure(run: Path, store: Store, slices: int, batch: int, draws: int) -> dict[str, float]:
-    """The share of one number of slices."""
+def measure(
+    run: Path, store: Store, settings: dict[str, Any], batch: int, draws: int, how: str
+) -> dict[str, float]:
+    """What drawing slices and channels in this way makes of the noise."""
+    perceptual.spread_slices = {"spread": SPREAD, "independent": independent_slices}[how]
     checkpoint = load_checkpoint(run / "last.ckpt")
     recipe = Recipe.parse(checkpoint["vitaepp"]["recipe"])
     loss = recipe.loss.model_dump()
-    recipe = recipe.changed(loss={"perceptual": loss["perceptual"] | {"slices": slices}})
+    recipe = recipe.changed(loss={"perceptual": loss["perceptual"] | settings})
     method = build_method(recipe, len(store.info.modalities), store.info.size)
     state = checkpoint["state_dict"]
     state = {k.removeprefix("method."): v for k, v in state.items()}
@@ -80,17 +109,18 @@ def measure(run: Path, store: Store, slices: int, batch: int, draws: int) -> dic
     needed = method.perceptual.draws_needed(store.info.shape)
     chosen = np.random.default_rng(0)
 
-    def gradients(step: Draws, images: Tensor) -> dict[str, Tensor]:
+    def gradients(step: Draws, images: Tensor) -> tuple[Tensor, Tensor, float]:
         output = method(images, step, 0.5)
+        term = output.terms["perceptual"]
         trained = [p for p in method.backbone.parameters() if p.requires_grad]
-        found = {}
-        for name, loss in (("loss", output.loss), ("perceptual", output.terms["perceptual"])):
-            parts = torch.autograd.grad(loss, trained, retain_graph=True, materialize_grads=True)
-            found[name] = torch.cat([part.flatten() for part in parts])
-        return found
+        found = [
+            torch.autograd.grad(loss, trained, retain_graph=True, materialize_grads=True)
+            for loss in (output.loss, term)
+        ]
+        whole, own = (torch.cat([part.flatten() for part in parts]) for parts in found)
+        return whole, own, term.item()
 
-    everything: dict[str, list[float]] = {"loss": [], "perceptual": []}
-    theirs: dict[str, list[float]] = {"loss": [], "perceptual": []}
+    noise: dict[str, list[float]] = defaultdict(list)
     before = None
     for i in range(draws):
         picked = sorted(chosen.choice(len(store), batch, replace=False).tolist())
@@ -98,13 +128,22 @@ def measure(run: Path, store: Store, slices: int, batch: int, draws: int) -> dic
         # Half the squared distance of two draws is the variance: of the slices in one step, of
         # everything in two steps.
         first, second = (gradients(OtherSlices((i, picked), k, needed), images) for k in (0, 1))
-        for name in first:
-            theirs[name].append(float((first[name] - second[name]).square().sum()) / 2)
-            if before is not None:
-                everything[name].append(float((first[name] - before[name]).square().sum()) / 2)
+        for name, a, b in zip(("slices of whole", "slices"), first, second, strict=False):
+            noise[name].append(float((a - b).square().sum()) / 2)
+        noise["squared gradient"].append(float(first[1] @ second[1]))
+        noise["value"].append((first[2] - second[2]) ** 2 / 2)
+        noise["squared value"].append(first[2] * second[2])
+        if before is not None:
+            for name, a, b in zip(("all of whole", "all"), first, before, strict=False):
+                noise[name].append(float((a - b).square().sum()) / 2)
         before = first
-    shares = {name: float(np.mean(theirs[name]) / np.mean(everything[name])) for name in theirs}
-    return {"slices": slices, **shares}
+    mean = {name: float(np.mean(values)) for name, values in noise.items()}
+    return {
+        "whole": mean["slices of whole"] / mean["all of whole"],
+        "own": mean["slices"] / mean["all"],
+        "relative": mean["slices"] / mean["squared gradient"],
+        "value": (mean["value"] / mean["squared value"]) ** 0.5,
+    }
 
 
 if __name__ == "__main__":

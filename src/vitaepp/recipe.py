@@ -237,14 +237,18 @@ class PerceptualSettings(Section):
         description="VGG-16 weights: imagenet (downloaded once), random, or a file with "
         "torchvision's key names.",
     )
-    slices: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        4, description="2D slices drawn per volume and step in 3D, or all."
+    slices: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="2D slices drawn per volume and step in 3D, or all. Unset: one in 24, which is "
+        "4 of the paper's 96.",
     )
     axis: Annotated[int, Field(ge=0, le=2)] | Literal["any"] = Field(
         2, description="Axis that slices are taken along in 3D; any takes each for a third."
     )
-    channels: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
-        "all", description="Channels drawn per image and step, or all; colours always go together."
+    channels: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="Channels looked at on each slice, in turn, or all. Unset: one where not all "
+        "slices are looked at, else all. Colours always go together.",
     )
 
 

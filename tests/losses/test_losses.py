@@ -3,12 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from vitaepp.errors import RecipeError
+from vitaepp.losses import perceptual as perceptual_module
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss, gaussian_blur, gradient_magnitude, sobel
-from vitaepp.losses.perceptual import PerceptualLoss, take_slices
+from vitaepp.losses.perceptual import (
+    PerceptualLoss,
+    channels_in_turn,
+    feature_distance,
+    spread_slices,
+    take_images,
+)
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
 from vitaepp.nn.vgg import VGG16
 
@@ -57,7 +66,7 @@ def test_a_perfect_reconstruction_has_no_loss(vgg):
     patches = random(2, 8, 64)
     perceptual = PerceptualLoss(vgg, slices="all")
     assert edge_loss(image, image) == 0
-    assert perceptual(image, image, random(2, 16)) == 0
+    assert perceptual(image, image, random(2, 2)) == 0
     assert reconstruction_loss(patches, patches) == 0
     assert reconstruction_loss(patches, patches, torch.tensor([[1, 2], [0, 7]])) == 0
 
@@ -96,7 +105,7 @@ def test_gradients_are_finite_on_constant_images_and_reach_the_prediction(vgg, s
                     assert prediction.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(("axis", "channels"), [(2, "all"), (0, 1), ("any", 1)])
+@pytest.mark.parametrize(("axis", "channels"), [(2, "all"), (0, 1), ("any", None)])
 def test_sampled_slices_estimate_the_mean_over_all_without_bias(vgg, axis, channels):
     target, prediction = random(1, 2, 16, 16, 16), random(1, 2, 16, 16, 16).flip(2)
     ramp = torch.linspace(0, 1, 16)
@@ -119,25 +128,108 @@ def test_sampled_slices_estimate_the_mean_over_all_without_bias(vgg, axis, chann
     assert abs(values.mean() - wanted) < 4 * error
 
 
-def test_each_sample_has_its_own_slices_and_each_channel_is_an_image():
-    volume = torch.arange(2 * 3 * 4 * 5 * 6).view(2, 3, 4, 5, 6)
-    chosen = torch.tensor([[0, 3], [2, 1]])
-    slices = take_slices(volume, chosen, 0)
-    assert slices.shape == (4, 3, 5, 6)
-    assert torch.equal(slices[1], volume[0, :, 3])
-    assert torch.equal(slices[2], volume[1, :, 2])
-    assert torch.equal(take_slices(volume, chosen, 2)[3], volume[1, ..., 1])
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_every_slice_is_as_likely_as_any_other_and_none_comes_twice(size, count):
+    count = min(size, count)
+    starts = (torch.arange(size * 8) + 0.5) / (size * 8)  # evenly over [0, 1)
+    slices = spread_slices(count, size, starts)
+    assert all(len(set(row)) == count for row in slices.tolist())
+    times = torch.bincount(slices.flatten(), minlength=size)
+    assert len(times) == size
+    # Of starts on a grid, a slice meets a whole number.
+    assert (times - 8 * count).abs().max() <= 1
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 2**16))
+def test_channels_take_turns_among_those_that_are_there(count, slices, seed):
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.rand(5, 4, generator=generator) < 0.6
+    present[~present.any(dim=1), 2] = True
+    draws = torch.rand(5, 4, generator=generator)
+    channels, counted = channels_in_turn(count, slices, draws, present)
+    for i in range(5):
+        own = set(present[i].nonzero().flatten().tolist())
+        assert counted[i].sum(dim=1).tolist() == [min(count, len(own))] * slices
+        looks = [channels[i, k][counted[i, k]].tolist() for k in range(slices)]
+        assert all(len(set(seen)) == len(seen) for seen in looks)
+        every = [channel for seen in looks for channel in seen]
+        assert set(every) <= own
+        if count <= len(own):  # as often as each other, as far as that is possible
+            times = [every.count(channel) for channel in own]
+            assert max(times) - min(times) <= 1
+
+
+def test_a_default_share_of_slices_with_one_channel_each(vgg, monkeypatch):
+    looked = []
+
+    def record(vgg, seen, wanted, weights):
+        looked.append(tuple(seen.shape))
+        assert weights.sum() == pytest.approx(1)
+        return seen.mean()
+
+    monkeypatch.setattr(perceptual_module, "feature_distance", record)
+    loss = PerceptualLoss(vgg)
+    for space in ((16, 16, 96), (16, 16, 8), (16, 16)):
+        volume = random(2, 3, *space)
+        loss(volume, volume, random(2, loss.draws_needed((3, *space))))
+    assert looked == [(2 * 4, 1, 16, 16), (2, 1, 16, 16), (2 * 3, 1, 16, 16)]
+
+
+def test_each_sample_and_slice_has_its_own_channels():
+    volumes = torch.arange(2.0 * 3 * 4 * 5 * 6).view(2, 3, 4, 5, 6)
+    slices = torch.tensor([[0, 3], [2, 1]])
+    channels = torch.tensor([[[0], [2]], [[1], [1]]])
+    images = take_images(volumes, slices, channels, 0)
+    assert images.shape == (2, 2, 1, 5, 6)
+    assert torch.equal(images[0, 1, 0], volumes[0, 2, 3])
+    assert torch.equal(images[1, 0, 0], volumes[1, 1, 2])
+    assert torch.equal(take_images(volumes, slices, channels, 2)[1, 0, 0], volumes[1, 1, ..., 2])
+
+
+@pytest.mark.parametrize("pixels", [1, 3 * 16 * 16, 2**18])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_distance_and_gradient_are_those_of_plain_autograd_in_any_portions(
+    monkeypatch, pixels, channels
+):
+    network = VGG16("random").double()
+    seen = random(5, channels, 16, 16).double().requires_grad_()
+    wanted, weights = random(5, channels, 16, 16).double().flip(2), random(5).double()
+    levels = zip(network.levels(seen), network.levels(wanted), strict=True)
+    each = torch.stack([(a - b).square().flatten(1).mean(dim=1) for a, b in levels]).mean(dim=0)
+    expected = (each * weights).sum()
+    monkeypatch.setattr(perceptual_module, "PIXELS", pixels)
+    found = feature_distance(network, seen, wanted, weights)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    assert torch.allclose(*(torch.autograd.grad(3 * x, seen)[0] for x in (found, expected)))
+    with torch.no_grad():
+        assert torch.equal(feature_distance(network, seen, wanted, weights), found)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_the_gradient_of_the_distance_survives_half_precision(vgg, half):
+    seen, wanted = random(2, 1, 32, 32).requires_grad_(), random(2, 1, 32, 32).flip(2)
+    weights = torch.full((2,), 1e-6)  # a gradient far below what float16 can hold
+    (expected,) = torch.autograd.grad(feature_distance(vgg, seen, wanted, weights), seen)
+    with torch.autocast("cpu", half):
+        found = feature_distance(vgg, seen, wanted, weights)
+    (gradient,) = torch.autograd.grad(found, seen)
+    assert gradient.dtype == torch.float32
+    alike = torch.nn.functional.cosine_similarity(
+        gradient.flatten() / gradient.norm(), expected.flatten() / expected.norm(), dim=0
+    )
+    assert alike > 0.99
+    assert gradient.norm() == pytest.approx(expected.norm().item(), rel=0.02)
 
 
 def test_the_perceptual_loss_does_not_depend_on_the_unit(vgg):
     loss = PerceptualLoss(vgg)
-    a, b, draws = random(2, 1, 16, 16), random(2, 1, 16, 16).flip(2), random(2, 0)
+    a, b, draws = random(2, 1, 16, 16), random(2, 1, 16, 16).flip(2), random(2, 2)
     scaled = loss(30 * a - 8, 30 * b - 8, draws)
     assert torch.allclose(loss(a, b, draws), scaled, rtol=1e-3)
 
 
 def test_an_rgb_image_is_one_image(vgg):
-    a, b, draws = random(1, 3, 16, 16), random(1, 3, 16, 16).flip(2), random(1, 0)
+    a, b, draws = random(1, 3, 16, 16), random(1, 3, 16, 16).flip(2), random(1, 4)
     together = PerceptualLoss(vgg, rgb=True)(a, b, draws)
     apart = PerceptualLoss(vgg)(a, b, draws)
     assert not torch.allclose(together, apart, rtol=1e-3)

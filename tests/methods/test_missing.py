@@ -31,7 +31,7 @@ def alone(tensor, row):
 
 def losses(space, **perceptual):
     """Each loss of images as a function of (prediction, target, draws, present)."""
-    vgg = PerceptualLoss(VGG16("random"), slices=2, **perceptual)
+    vgg = PerceptualLoss(VGG16("random"), slices=2, channels="all", **perceptual)
 
     def reconstruction(prediction, target, draws, present):
         patches = (patchify(x, (8,) * len(space)) for x in (prediction, target))
@@ -48,9 +48,12 @@ def losses(space, **perceptual):
 def test_each_loss_is_that_of_the_present_channels_alone(name, space):
     loss = losses(space)[name]
     prediction, target = random(3, 3, *space).requires_grad_(), random(3, 3, *space, seed=1)
-    draws = random(3, space[-1])
+    draws = random(3, 4)
     value = loss(prediction, target, draws, PRESENT)
-    apart = [loss(alone(prediction, i), alone(target, i), draws[i : i + 1], None) for i in range(3)]
+    apart = []
+    for i in range(3):
+        own = draws[i : i + 1, : 1 + int(PRESENT[i].sum())]
+        apart.append(loss(alone(prediction, i), alone(target, i), own, None))
     assert value.item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)
     value.backward()
     assert (prediction.grad[~PRESENT] == 0).all()
@@ -65,12 +68,12 @@ def test_channels_of_the_perceptual_loss_are_drawn_among_those_that_are_there():
     every = PerceptualLoss(VGG16("random"))
     chosen = set()
     for seed in range(20):
-        draws = random(3, 3, seed=seed)
+        draws = random(3, 4, seed=seed)
         value = one(prediction, target, draws, PRESENT)
-        drawn = draws.masked_fill(~PRESENT, 2).argmin(dim=1)
+        drawn = draws[:, 1:].masked_fill(~PRESENT, 2).argmin(dim=1)
         only = torch.nn.functional.one_hot(drawn, 3).bool()
         chosen |= {(i, int(c)) for i, c in enumerate(drawn)}
-        wanted = every(prediction, target, draws[:, :0], only)
+        wanted = every(prediction, target, draws, only)
         assert value.item() == pytest.approx(wanted.item(), rel=1e-4)
     assert chosen == {(i, c) for i in range(3) for c in range(3) if PRESENT[i, c]}
 

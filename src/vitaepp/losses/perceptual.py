@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.profiler import record_function
 
 from vitaepp.errors import RecipeError
-from vitaepp.losses.present import mean_over_present
 from vitaepp.nn.vgg import SMALLEST_SIDE, VGG16
+
+#: Pixels that VGG looks at in one go, forward and backward: its memory does not grow beyond them.
+PIXELS = 2**18
+
+#: Of so many slices one is looked at by default: 4 of the paper's 96. A share, so that VGG's part
+#: of the work is the same at every size.
+SLICES_APART = 24
 
 
 class PerceptualLoss(nn.Module):
     """Mean squared error of VGG-16 features, averaged over levels, slices and channels.
 
     Each channel is a grey image on its own; an RGB image goes in as RGB. Both images are scaled to
-    [0, 1] by the range of the target's channel. In 3D, slices are drawn at random, without
-    repetition, anew at each call: their mean estimates the mean over all slices without bias. So
-    may channels be, where there are several.
+    [0, 1] by the range of the target's channel.
+
+    In 3D, slices are drawn at random, anew at each call, and so may be the channels that are looked
+    at on each of them: their mean estimates the mean over all slices and channels without bias.
+    Slices are evenly spaced behind a random start (systematic sampling; Cochran 1977, chapter 8),
+    and channels take turns in a random order.
 
     The gradient reaches the prediction. (The authors' released code computes this term without
     gradient, so that there it trains nothing.)
 
     Args:
         vgg: the network that looks.
-        slices: slices drawn per volume, or `all` (the paper's sum, as a mean).
+        slices: slices drawn per volume, one in 24 by default, or `all` (the paper's sum, as a
+            mean).
         axis: axis that slices are taken along; `any` takes each axis for a third.
-        channels: channels drawn per image, or `all`.
+        channels: channels looked at on each slice, or `all`. By default one where not all slices
+            are looked at, else all.
         rgb: the image's three channels are the colours of one image.
 
     Source:
@@ -45,28 +57,26 @@ class PerceptualLoss(nn.Module):
     def __init__(
         self,
         vgg: VGG16,
-        slices: int | Literal["all"] = 4,
+        slices: int | Literal["all"] | None = None,
         axis: int | Literal["any"] = 2,
-        channels: int | Literal["all"] = "all",
+        channels: int | Literal["all"] | None = None,
         rgb: bool = False,
     ) -> None:
         super().__init__()
         self.vgg = vgg
         self.slices = slices
         self.axis = axis
-        self.channels = "all" if rgb else channels
+        self.channels = channels
         self.rgb = rgb
 
     def check(self, space: tuple[int, ...]) -> None:
         """Refuse images whose slices VGG cannot look at.
 
         Raises:
-            RecipeError: slices smaller than 8 × 8, or an axis that the images do not have.
+            RecipeError: slices smaller than 8 × 8.
         """
-        if len(space) == 3 and self.axis != "any" and self.axis >= len(space):
-            raise RecipeError(f"loss.perceptual.axis={self.axis}: the images have axes 0 to 2")
         for axis in self._axes(len(space)):
-            plane = [n for i, n in enumerate(space) if i != axis or len(space) == 2]
+            plane = [n for i, n in enumerate(space) if i != axis]
             if min(plane) < SMALLEST_SIDE:
                 raise RecipeError(
                     f"the perceptual loss needs slices of at least {SMALLEST_SIDE} × "
@@ -77,8 +87,7 @@ class PerceptualLoss(nn.Module):
     def draws_needed(self, shape: tuple[int, ...]) -> int:
         """Uniform draws per sample that a call needs, for images of shape (channel, *space)."""
         channels, *space = shape
-        slices = 0 if len(space) == 2 else sum(space[axis] for axis in self._axes(len(space)))
-        return slices + (0 if self.channels == "all" else channels)
+        return len(self._axes(len(space))) * (1 + channels)
 
     @record_function("perceptual loss")
     def forward(
@@ -96,71 +105,181 @@ class PerceptualLoss(nn.Module):
             draws: uniform random numbers, `draws_needed` a sample, which choose the slices.
             present: which channels count; all without it. Colours are there together.
         """
-        space = tuple(range(2, target.ndim))
-        if self.channels != "all":
-            noise, draws = draws[:, : target.shape[1]], draws[:, target.shape[1] :]
-            if present is not None:
-                noise = noise.masked_fill(~present, 1.0)  # missing ones come last
-            drawn = noise.argsort(dim=1)[:, : self.channels]
-            if present is not None:
-                present = present.take_along_dim(drawn, dim=1)
-            chosen = drawn.view(*drawn.shape, *(1,) * len(space))
-            prediction, target = (x.take_along_dim(chosen, dim=1) for x in (prediction, target))
-        low, high = target.amin(space, keepdim=True), target.amax(space, keepdim=True)
+        if present is None:
+            present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
+        axes = self._axes(target.ndim - 2)
+        if target.ndim == 4:  # a picture is a volume of one slice
+            prediction, target = prediction[..., None], target[..., None]
+        low, high = target.amin((2, 3, 4)), target.amax((2, 3, 4))
         # A constant channel has no range of its own; its intensities then count as they are.
         scale = torch.where(high > low, high - low, torch.ones_like(high))
-        prediction, target = (prediction - low) / scale, (target - low) / scale
-        if len(space) == 2:
-            return self._distance(prediction, target, present)
-        axes = self._axes(len(space))
         means = []
-        for axis in axes:
+        for axis, drawn in zip(axes, draws.chunk(len(axes), dim=1), strict=True):
             size = target.shape[2 + axis]
-            noise, draws = draws[:, :size], draws[:, size:]
-            count = size if self.slices == "all" else min(self.slices, size)
-            chosen = noise.argsort(dim=1)[:, :count]
-            means.append(
-                self._distance(
-                    take_slices(prediction, chosen, axis),
-                    take_slices(target, chosen, axis),
-                    None if present is None else present.repeat_interleave(count, dim=0),
-                )
+            count, looks = self._looks(size, target.shape[1])
+            slices = spread_slices(count, size, drawn[:, 0])
+            channels, counted = channels_in_turn(looks, count, drawn[:, 1:], present)
+            if self.rgb:
+                channels = channels.sort(dim=2).values
+            shift, factor = (
+                x.take_along_dim(channels.flatten(1), 1)[..., None, None] for x in (low, 1 / scale)
             )
+            # Those that do not count are black, whatever stands there.
+            seen, wanted = (
+                (
+                    (take_images(x, slices, channels, axis).flatten(1, 2) - shift) * factor
+                ).masked_fill(~counted.flatten(1)[..., None, None], 0.0)
+                for x in (prediction, target)
+            )
+            weights = counted / (len(target) * counted.sum(dim=(1, 2), keepdim=True))
+            if self.rgb:
+                seen, wanted = (x.unflatten(1, (-1, 3)).flatten(0, 1) for x in (seen, wanted))
+                weights = weights.sum(dim=2)
+            else:
+                seen, wanted = (x.flatten(0, 1)[:, None] for x in (seen, wanted))
+            means.append(feature_distance(self.vgg, seen, wanted, weights.flatten()))
         return torch.stack(means).mean()
 
+    def _looks(self, size: int, channels: int) -> tuple[int, int]:
+        """How many slices of an axis are looked at, and how many channels of each."""
+        slices = max(1, round(size / SLICES_APART)) if self.slices is None else self.slices
+        count = size if slices == "all" else min(slices, size)
+        if self.rgb or self.channels == "all":
+            return count, channels
+        if self.channels is None:
+            return count, 1 if count < size else channels
+        return count, min(self.channels, channels)
+
     def _axes(self, ndim: int) -> tuple[int, ...]:
-        return tuple(range(ndim)) if self.axis == "any" else (self.axis,)
-
-    def _distance(
-        self,
-        prediction: Float[Tensor, "image channel height width"],
-        target: Float[Tensor, "image channel height width"],
-        present: Bool[Tensor, "image channel"] | None,
-    ) -> Float[Tensor, ""]:
-        channels = target.shape[1]
-        if self.rgb:
-            present = None
-        else:
-            prediction, target = (x.flatten(0, 1)[:, None] for x in (prediction, target))
-        with torch.no_grad():
-            wanted = list(self.vgg(target))
-        levels = []
-        for seen, want in zip(self.vgg(prediction), wanted, strict=True):
-            errors = (seen - want).square()
-            if present is not None:
-                errors = errors.unflatten(0, (-1, channels))
-            levels.append(mean_over_present(errors, present))
-        return torch.stack(levels).mean()
+        return (2,) if ndim == 2 else (0, 1, 2) if self.axis == "any" else (self.axis,)
 
 
-def take_slices(volumes: Tensor, chosen: Tensor, axis: int) -> Tensor:
-    """Slices of volumes as images: `(batch, channel, *space)` to `(batch × slice, channel, ·, ·)`.
+def spread_slices(
+    count: int, size: int, draws: Float[Tensor, " batch"]
+) -> Int[Tensor, "batch slice"]:
+    """Slices of each sample, evenly spaced behind a random start; each is as likely as any other.
+
+    Args:
+        count: slices wanted, at most all.
+        size: slices there are.
+        draws: a uniform number in [0, 1) a sample.
+
+    Source:
+        Systematic sampling with a fractional interval (Cochran 1977, chapter 8).
+    """
+    steps = torch.arange(count, device=draws.device)
+    if count == size:
+        return steps.expand(len(draws), -1)
+    # Rounding could carry the last one over the end.
+    return ((steps + draws[:, None]) * (size / count)).long().clamp(max=size - 1)
+
+
+def channels_in_turn(
+    count: int,
+    slices: int,
+    draws: Float[Tensor, "batch channel"],
+    present: Bool[Tensor, "batch channel"],
+) -> tuple[Int[Tensor, "batch slice look"], Bool[Tensor, "batch slice look"]]:
+    """Channels for the slices of each sample: present ones in a random order, one after another.
+
+    Args:
+        count: channels looked at on a slice, at most all.
+        slices: slices of a sample.
+        draws: a uniform number a channel, which give the order.
+        present: channels that a sample has, at least one.
+
+    Returns:
+        Channels, and which of them count: where fewer are present than are looked at, each of
+        those once a slice.
+    """
+    order = draws.masked_fill(~present, 2.0).argsort(dim=1)  # missing ones come last
+    number = present.sum(dim=1)[:, None, None]
+    turn = torch.arange(count, device=draws.device)
+    first = count * torch.arange(slices, device=draws.device)[:, None]
+    chosen = order.take_along_dim(((first + turn) % number).flatten(1), dim=1)
+    return chosen.unflatten(1, (slices, -1)), (turn < number).expand(-1, slices, -1)
+
+
+def take_images(
+    volumes: Float[Tensor, "batch channel x y z"],
+    slices: Int[Tensor, "batch slice"],
+    channels: Int[Tensor, "batch slice look"],
+    axis: int,
+) -> Float[Tensor, "batch slice look height width"]:
+    """Slices of volumes as images, each sample and slice with its own channels.
 
     Args:
         volumes: three spatial axes.
-        chosen: indices, `(batch, slice)`, each sample its own.
-        axis: spatial axis that they are taken along, 0 to 2.
+        slices: indices along the axis.
+        channels: what is taken of each slice.
+        axis: spatial axis that slices are taken along, 0 to 2.
     """
-    sliced = volumes.movedim(2 + axis, 1)
-    rows = torch.arange(len(volumes), device=volumes.device)[:, None]
-    return sliced[rows, chosen].flatten(0, 1)
+    rows = torch.arange(len(volumes), device=volumes.device)[:, None, None]
+    return volumes.movedim(2 + axis, 1)[rows, slices[..., None], channels]
+
+
+def feature_distance(
+    vgg: VGG16,
+    seen: Float[Tensor, "image channel height width"],
+    wanted: Float[Tensor, "image channel height width"],
+    weights: Float[Tensor, " image"],
+) -> Float[Tensor, ""]:
+    """Squared distance of VGG's features, a weighted sum over images.
+
+    The gradient is computed with the distance, some images at a time, so that what VGG keeps for
+    its backward pass does not grow with their number, and nothing is computed twice.
+
+    Args:
+        vgg: the network that looks; frozen.
+        seen: images that get the gradient, intensities in [0, 1].
+        wanted: images that they should look like.
+        weights: of each image's distance, the mean over levels of the mean over features.
+    """
+    distance: Tensor = _FeatureDistance.apply(seen, wanted, weights, vgg)
+    return distance
+
+
+class _FeatureDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, wanted: Tensor, weights: Tensor, vgg: VGG16) -> Tensor:
+        at_once = max(1, PIXELS // seen[0, 0].numel())
+        parts = zip(*(x.split(at_once) for x in (seen, wanted)), strict=True)
+        found = [_distances(vgg, *part, ctx.needs_input_grad[0]) for part in parts]
+        if ctx.needs_input_grad[0]:
+            gradients = torch.cat([gradient for _, gradient in found])
+            ctx.save_for_backward(gradients * weights.view(-1, 1, 1, 1))
+        distances = torch.cat([distances for distances, _ in found])
+        return distances @ weights.to(distances.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.saved_tensors[0] * above, None, None, None
+
+
+def _distances(
+    vgg: VGG16,
+    seen: Float[Tensor, "image channel height width"],
+    wanted: Float[Tensor, "image channel height width"],
+    differentiate: bool,
+) -> tuple[Float[Tensor, " image"], Tensor]:
+    """The distance of each image, and its gradient."""
+    seen = seen.detach().requires_grad_(differentiate)
+    precise = torch.promote_types(seen.dtype, torch.float32)  # features may be in half precision
+    levels, errors, distances = [], [], []
+    with torch.enable_grad():
+        for level, target in zip(vgg.levels(seen), vgg.levels(wanted.detach()), strict=True):
+            error = level.detach() - target
+            norm = torch.linalg.vector_norm(error.flatten(1), dim=1, dtype=precise).square()
+            distances.append(norm / error[0].numel())
+            levels.append(level)
+            errors.append(error)
+    total = torch.stack(distances).mean(dim=0)
+    if not differentiate:
+        return total, seen
+    # A squared error's gradient is the error itself. What is common to all levels is left out until
+    # the end, so that nothing vanishes in half precision.
+    smallest = errors[-1][0].numel()
+    starts = [error * (smallest / error[0].numel()) for error in errors]
+    (gradient,) = torch.autograd.grad(levels, seen, starts)
+    return total, gradient * (2 / (len(levels) * smallest))

@@ -62,7 +62,7 @@ class VGG16(nn.Module):
             self._load(weights)
         self.requires_grad_(False)
 
-    def forward(
+    def levels(
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Iterator[Float[Tensor, "batch feature _ _"]]:
         """The four levels in turn, each computed when it is asked for.
@@ -75,7 +75,7 @@ class VGG16(nn.Module):
             if level:
                 x = F.max_pool2d(x, 2)
             for index in indices:
-                x = F.relu(self._first(x) if index == 0 else self._convolution(index)(x))
+                x = F.relu_(self._first(x) if index == 0 else self._convolution(index)(x))
             yield x
 
     def _convolution(self, index: int) -> nn.Conv2d:
@@ -94,7 +94,7 @@ class VGG16(nn.Module):
             weight = weight.sum(dim=1, keepdim=True)
         ones = images.new_ones(1, 1, *images.shape[2:])
         constant = F.conv2d(ones, offset, padding=1)
-        return F.conv2d(images, weight, convolution.bias, padding=1) - constant
+        return F.conv2d(images, weight, convolution.bias, padding=1).sub_(constant)
 
     def _randomize(self) -> None:
         generator = torch.Generator().manual_seed(0)

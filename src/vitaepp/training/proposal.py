@@ -27,10 +27,9 @@ BATCH = {2: 64, 3: 4}
 #: light beside it (He et al. 2021, Table 1: half the width and depth cost little).
 MODELS = (("base", 512, 8, 16), ("small", 256, 4, 8), ("tiny", 192, 2, 6))
 
-#: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice of one channel, drawn
-#: anew at each step, still estimates the perceptual loss without bias.
-FEWER_SLICES = {"slices": 1, "channels": 1}
-SLICE_SETTINGS = tuple(f"loss.perceptual.{name}" for name in FEWER_SLICES)
+#: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice, drawn anew at each
+#: step, still estimates the perceptual loss without bias.
+SLICES, FEWER_SLICES = "loss.perceptual.slices", 1
 
 #: Settings that say which model it is: with one of them given, none of them is proposed.
 MODEL_SETTINGS = tuple(
@@ -213,10 +212,7 @@ def _model_and_schedule(
         perceptual = fit.recipe.loss.perceptual
         if perceptual != recipe.loss.perceptual and perceptual.weight and images.info.ndim == 3:
             why = f"beside {model.size}, VGG-16 would take most of the time; still unbiased"
-            choices += [
-                Choice(name, value, why)
-                for name, value in zip(SLICE_SETTINGS, FEWER_SLICES.values(), strict=True)
-            ]
+            choices.append(Choice(SLICES, FEWER_SLICES, why))
     if "optim.epochs" not in given:
         why = "the paper's"
         if fit.epochs < optim.epochs:
@@ -246,8 +242,8 @@ def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
                 "decoder_num_heads": heads,
             }
         loss = recipe.loss.model_dump()
-        if not set(SLICE_SETTINGS) & set(given):
-            loss["perceptual"] |= FEWER_SLICES  # in 2D they change nothing
+        if SLICES not in given:
+            loss["perceptual"]["slices"] = FEWER_SLICES  # in 2D it changes nothing
         yield recipe.changed(model=changes, loss=loss)
 
 
