@@ -5,10 +5,10 @@
 A step's gradient is noisy anyway: other images, masks and views would have given another. For a
 trained run, this takes gradients many times, once with everything drawn anew and once with only the
 slices drawn anew. It prints the variance (summed over the parameters) that the slices make: as a
-share of that of the whole loss's gradient, where a small share says that more slices buy little; as
-a share of the perceptual term's alone, as if nothing else were trained on; and in units of that
-term's own squared gradient. Last comes the deviation of the term's value. For comparison, each is
-measured once more with slices drawn independently of each other, without repetition.
+share of that of the whole loss's gradient, where a small share says that more slices buy little,
+and of the perceptual term's alone, as if nothing else were trained on. Last comes the deviation of
+the term's value. For comparison, each is measured once more with slices drawn independently of each
+other, without repetition.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ def main() -> None:
             rows.append(row)
             print(
                 "{slices} slices, {channels} channels, {drawn}: {whole:.1g} of the whole noise, "
-                "{own:.2f} of the term's, {relative:.2f} of its squared gradient; its value ± "
-                "{value:.1%}".format(**row),
+                "{own:.2f} of the term's; its value ± {value:.1%}".format(**row),
                 flush=True,
             )
     if asked.out:
@@ -130,7 +129,6 @@ def measure(
         first, second = (gradients(OtherSlices((i, picked), k, needed), images) for k in (0, 1))
         for name, a, b in zip(("slices of whole", "slices"), first, second, strict=False):
             noise[name].append(float((a - b).square().sum()) / 2)
-        noise["squared gradient"].append(float(first[1] @ second[1]))
         noise["value"].append((first[2] - second[2]) ** 2 / 2)
         noise["squared value"].append(first[2] * second[2])
         if before is not None:
@@ -141,7 +139,6 @@ def measure(
     return {
         "whole": mean["slices of whole"] / mean["all of whole"],
         "own": mean["slices"] / mean["all"],
-        "relative": mean["slices"] / mean["squared gradient"],
         "value": (mean["value"] / mean["squared value"]) ** 0.5,
     }
 

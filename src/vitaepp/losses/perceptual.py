@@ -235,7 +235,9 @@ def feature_distance(
         wanted: images that they should look like.
         weights: of each image's distance, the mean over levels of the mean over features.
     """
-    distance: Tensor = _FeatureDistance.apply(seen, wanted, weights, vgg)
+    distance: Tensor = _FeatureDistance.apply(  # type: ignore[no-untyped-call]
+        seen, wanted, weights, vgg
+    )
     return distance
 
 
@@ -243,8 +245,8 @@ class _FeatureDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, seen: Tensor, wanted: Tensor, weights: Tensor, vgg: VGG16) -> Tensor:
         at_once = max(1, PIXELS // seen[0, 0].numel())
-        parts = zip(*(x.split(at_once) for x in (seen, wanted)), strict=True)
-        found = [_distances(vgg, *part, ctx.needs_input_grad[0]) for part in parts]
+        parts = zip(seen.split(at_once), wanted.split(at_once), strict=True)
+        found = [_distances(vgg, mine, theirs, ctx.needs_input_grad[0]) for mine, theirs in parts]
         if ctx.needs_input_grad[0]:
             gradients = torch.cat([gradient for _, gradient in found])
             ctx.save_for_backward(gradients * weights.view(-1, 1, 1, 1))
