@@ -82,7 +82,7 @@ def test_each_epoch_sees_every_subject_once_in_its_own_order(make_store, tmp_pat
     step = Training.training_step
 
     def remember(self, batch, index):
-        seen.append((self.current_epoch, batch[1].tolist()))
+        seen.append((self.current_epoch, batch[1]))
         return step(self, batch, index)
 
     monkeypatch.setattr(Training, "training_step", remember)

@@ -173,9 +173,9 @@ def _step(module: Training, device: torch.device) -> Callable[[Batch], None]:
     def step(batch: Batch) -> None:
         images, rows, weight = batch
         images = images.to(device)
-        draws = Draws(recipe.seed, 0, rows.tolist(), device)
+        draws = Draws(recipe.seed, 0, rows, device)
         with autocast(device, recipe.trainer.precision):
-            loss = method(images, draws, 0.0, module.present_in(rows)).loss * weight
+            loss = method(images, draws, 0.0, module.present_in(rows, device)).loss * weight
         with record_function("backward"):
             loss.backward()
         with record_function("optimizer"):

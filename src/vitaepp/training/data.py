@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -22,8 +22,9 @@ from vitaepp.store import Store
 #: Share of the free memory that `cache=auto` is ready to fill.
 CACHE_SHARE = 0.5
 
-#: Images, their rows in the store, and what the mean over them counts for.
-Batch = tuple[Shaped[Tensor, "batch channel *space"], Int[Tensor, " batch"], float]
+#: Images, their rows in the store, and what the mean over them counts for. The rows are no tensor:
+#: that would follow the images to a GPU, and to read it there waits for all that the GPU has to do.
+Batch = tuple[Shaped[Tensor, "batch channel *space"], list[int], float]
 
 
 class Part(NamedTuple):
@@ -124,12 +125,12 @@ class StoreImages(Dataset[Batch]):
                 block.copy_(torch.from_numpy(images))
 
     def __getitem__(self, part: Part) -> Batch:
-        index = torch.tensor(part.rows)
         if self.images is not None:
-            return self.images[index.to(self.images.device)], index, part.weight
+            index = torch.tensor(part.rows, device=self.images.device)
+            return self.images[index], part.rows, part.weight
         if self._store is None:  # opened in the process that reads
             self._store = Store(self.path)
-        return torch.from_numpy(self._store.read(part.rows)), index, part.weight
+        return torch.from_numpy(self._store.read(part.rows)), part.rows, part.weight
 
 
 class TrainingLoader(DataLoader[Batch]):

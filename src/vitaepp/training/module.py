@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -51,6 +51,7 @@ class Training(L.LightningModule):
         self.seconds_before = 0.0
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
+        self._unchecked: list[dict[str, Tensor]] = []
         if recipe.model.init and not resumed:
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()
@@ -61,17 +62,15 @@ class Training(L.LightningModule):
             shard(self.method, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The loss of one batch.
-
-        Raises:
-            TrainingError: a term is not finite.
-        """
+        """The loss of one batch."""
         images, rows, weight = batch
-        draws = Draws(self.recipe.seed, self.current_epoch, rows.tolist(), images.device)
+        draws = Draws(self.recipe.seed, self.current_epoch, rows, images.device)
         total = self.trainer.estimated_stepping_batches
-        output = self.method(images, draws, self.global_step / total, self.present_in(rows))
+        output = self.method(
+            images, draws, self.global_step / total, self.present_in(rows, images.device)
+        )
         loss = output.loss
-        self._check_finite(output.terms)
+        self._unchecked.append({name: term.detach() for name, term in output.terms.items()})
         count = len(images) if weight else 0
         values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
         values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
@@ -82,10 +81,34 @@ class Training(L.LightningModule):
         self._samples += count
         return loss * weight
 
-    def present_in(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, "batch channel"] | None:
+    def present_in(
+        self, rows: Sequence[int], device: torch.device
+    ) -> Bool[Tensor, "batch channel"] | None:
         """Which modalities the images have; None, which is faster, where that is all."""
-        present = self.present[rows.cpu()]
-        return None if bool(present.all()) else present.to(rows.device)
+        present = self.present[list(rows)]
+        return None if bool(present.all()) else present.to(device, non_blocking=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse an update by a loss that is not finite.
+
+        Here and not where the loss is computed, as a look at a value waits for the device; by now
+        the whole step has been handed to it.
+
+        Raises:
+            TrainingError: saying which term.
+        """
+        steps, self._unchecked = self._unchecked, []
+        values = torch.stack([term for terms in steps for term in terms.values()])
+        if bool(values.isfinite().all()):
+            return
+        for name, value in ((n, v.item()) for terms in steps for n, v in terms.items()):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the {name} loss is {value} at step {self.global_step} (epoch "
+                    f"{self.current_epoch}); the last checkpoint is from before. Go on from it "
+                    "with --resume, or start again with a lower optim.base_lr, with "
+                    "optim.clip_norm=1, or with trainer.precision=32"
+                )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimiser, and what the method does after each."""
@@ -166,19 +189,6 @@ class Training(L.LightningModule):
     def on_fit_start(self) -> None:
         """Start the clock."""
         self.started = time.monotonic()
-
-    def _check_finite(self, terms: Mapping[str, Tensor]) -> None:
-        values = torch.stack([term.detach() for term in terms.values()])
-        if bool(values.isfinite().all()):
-            return
-        for name, value in terms.items():
-            if not bool(value.isfinite()):
-                raise TrainingError(
-                    f"the {name} loss is {value.item()} at step {self.global_step} (epoch "
-                    f"{self.current_epoch}); the last checkpoint is from before. Go on from it "
-                    "with --resume, or start again with a lower optim.base_lr, with "
-                    "optim.clip_norm=1, or with trainer.precision=32"
-                )
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
