@@ -375,6 +375,11 @@ class TrainerSettings(Section):
         description="Compute a transformer's blocks again in the backward pass instead of keeping "
         "what they gave: less memory, more time, the same gradients.",
     )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        "none",
+        description="Mode of torch.compile for the parts that take the time; reduce-overhead uses "
+        "CUDA graphs. The first steps then take minutes; a compiler is needed. Not with fsdp.",
+    )
     # YAML takes 32 for a number.
     precision: Annotated[
         Literal["auto", "32", "bf16", "16"],

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.profiler import record_function
 
 from vitaepp.losses.present import mean_over_present
 
@@ -76,7 +75,6 @@ def _differ(x: Tensor, axis: int) -> Tensor:
     return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)) * 0.5
 
 
-@record_function("edge loss")
 def edge_loss(
     prediction: Float[Tensor, "batch channel *space"],
     target: Float[Tensor, "batch channel *space"],

@@ -12,7 +12,7 @@ from torch.profiler import record_function
 
 from vitaepp.draws import Draws
 from vitaepp.nn.backbones import Backbone
-from vitaepp.recipe import ViewSettings
+from vitaepp.recipe import Recipe, ViewSettings
 from vitaepp.views import random_view, seen_modalities, standardize, zero_missing
 
 
@@ -71,6 +71,14 @@ class Method(nn.Module, ABC):
                 the others plays no part.
         """
 
+    def compile_parts(self, mode: str) -> None:
+        """Have torch compile what takes the time, in place; parameters keep their names.
+
+        Args:
+            mode: of `torch.compile`.
+        """
+        self.backbone.compile(mode=mode, dynamic=False)
+
     def backbone_loaded(self) -> None:
         """What follows when other weights have been put into the backbone; mostly nothing."""
 
@@ -99,6 +107,14 @@ def two_views(
     unit = zero_missing(images.float() / 255, present)
     first, second = (augmented_view(unit, draws, settings, present) for _ in range(2))
     return first, second
+
+
+@record_function("encoder")
+def features(
+    backbone: Backbone, view: Float[Tensor, "batch channel *space"], recipe: Recipe
+) -> Float[Tensor, "batch embed_dim"]:
+    """One vector an image, pooled as the recipe says."""
+    return backbone.features(view, recipe.model.pool)
 
 
 @record_function("views")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vitaepp.draws import Draws
 from vitaepp.losses.contrastive import feature_spread
 from vitaepp.losses.info_nce import info_nce
-from vitaepp.methods.base import Method, StepOutput, two_views
+from vitaepp.methods.base import Method, StepOutput, features, two_views
 from vitaepp.nn.backbones import Backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.nn.transformer import VisionTransformer
@@ -55,13 +55,13 @@ class MoCoV3(Method):
         present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Symmetric InfoNCE: the queries of each view against the keys of the other."""
-        pool, temperature = self.recipe.model.pool, self.recipe.mocov3.temperature
+        temperature = self.recipe.mocov3.temperature
         views = two_views(images, draws, self.recipe.views, present)
-        z1, z2 = (self.projector(self.backbone.features(view, pool)) for view in views)
+        z1, z2 = (self.projector(features(self.backbone, view, self.recipe)) for view in views)
         q1, q2 = self.predictor(z1), self.predictor(z2)
         with torch.no_grad():
             k1, k2 = (
-                self.momentum_projector(self.momentum_backbone.features(view, pool))
+                self.momentum_projector(features(self.momentum_backbone, view, self.recipe))
                 for view in views
             )
         loss = info_nce(q1, k2, temperature) + info_nce(q2, k1, temperature)
@@ -70,6 +70,11 @@ class MoCoV3(Method):
             "momentum": loss.new_tensor(momentum(self.recipe.mocov3.momentum, progress)),
         }
         return StepOutput({"contrastive": loss}, {"contrastive": 1.0}, monitors)
+
+    def compile_parts(self, mode: str) -> None:
+        """The backbone, and the copy that gives the keys."""
+        super().compile_parts(mode)
+        self.momentum_backbone.compile(mode=mode, dynamic=False)
 
     def after_step(self, progress: float) -> None:
         """Move the copy a little towards the trained weights."""

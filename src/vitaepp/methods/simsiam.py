@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vitaepp.draws import Draws
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
-from vitaepp.methods.base import Method, StepOutput, two_views
+from vitaepp.methods.base import Method, StepOutput, features, two_views
 from vitaepp.nn.backbones import Backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.recipe import Recipe
@@ -39,10 +39,9 @@ class SimSiam(Method):
         present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Symmetric negative cosine between predictions and the other view's projections."""
-        pool = self.recipe.model.pool
         # Each view goes through on its own, for its own statistics in every batch norm.
         z1, z2 = (
-            self.projector(self.backbone.features(view, pool)).float()
+            self.projector(features(self.backbone, view, self.recipe)).float()
             for view in two_views(images, draws, self.recipe.views, present)
         )
         p1, p2 = self.predictor(z1).float(), self.predictor(z2).float()

@@ -6,11 +6,13 @@ L = L_rec + λ_per L_per + λ_edge(t) L_edge + λ_cl L_cl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.profiler import record_function
 
 from vitaepp.draws import Draws
 from vitaepp.errors import RecipeError
@@ -70,6 +72,7 @@ class ViTAE(Method):
         self.predictor: Predictor | None = None
         if loss.contrastive.weight:
             self.predictor = Predictor(self.backbone.embed_dim)
+        self._edge_loss = edge_loss
         self.perceptual: PerceptualLoss | None = None
         if loss.perceptual.weight:
             settings = loss.perceptual
@@ -96,15 +99,15 @@ class ViTAE(Method):
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
 
         if self.predictor is None:
-            tokens = model.encode(patches, mask.visible)
+            with record_function("encoder"):
+                tokens = model.encode(patches, mask.visible)
         else:
             augmented = augmented_view(unit, draws, recipe.views, present)
             other = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
             # One pass for both views: larger matrices, half the launches.
-            both = model.encode(
-                torch.cat([patches, patchify(augmented, model.patch_size)]),
-                torch.cat([mask.visible, other.visible]),
-            )
+            patches = torch.cat([patches, patchify(augmented, model.patch_size)])
+            with record_function("encoder"):
+                both = model.encode(patches, torch.cat([mask.visible, other.visible]))
             tokens = both[: len(images)]
 
         terms: dict[str, Tensor] = {}
@@ -127,6 +130,14 @@ class ViTAE(Method):
             monitors["feature_spread"] = feature_spread(z1)
         return StepOutput(terms, {name: weights[name] for name in terms}, monitors)
 
+    def compile_parts(self, mode: str) -> None:
+        """Encoder, decoder and the edge loss, which is a chain of many small operations."""
+        compiled = partial(torch.compile, mode=mode, dynamic=False)
+        self.backbone.encode = compiled(self.backbone.encode)  # type: ignore[method-assign]
+        if isinstance(self.backbone, MaskedAutoencoder):
+            self.backbone.decode = compiled(self.backbone.decode)  # type: ignore[method-assign]
+        self._edge_loss = compiled(self._edge_loss)
+
     def _reconstruction_terms(
         self,
         model: MaskedAutoencoder,
@@ -138,7 +149,8 @@ class ViTAE(Method):
         present: Bool[Tensor, "batch channel"] | None,
     ) -> dict[str, Tensor]:
         loss = self.recipe.loss
-        prediction = model.decode(tokens, mask.visible).float()
+        with record_function("decoder"):
+            prediction = model.decode(tokens, mask.visible).float()
         target, restored = patches, prediction
         if loss.reconstruction.normalize_targets:
             mean, deviation = patch_moments(patches, present=present)
@@ -155,7 +167,10 @@ class ViTAE(Method):
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
             terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed), present)
         if loss.edge.weight:
-            terms["edge"] = edge_loss(image, original, blur=loss.edge.blur, present=present)
+            with record_function("edge loss"):
+                terms["edge"] = self._edge_loss(
+                    image, original, blur=loss.edge.blur, present=present
+                )
         return terms
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.profiler import record_function
 
 from vitaepp.nn.patches import unpatchify
 from vitaepp.nn.positions import sincos_positions
@@ -66,7 +65,6 @@ class MaskedAutoencoder(VisionTransformer):
             initialize(part)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    @record_function("decoder")
     def decode(
         self,
         tokens: Float[Tensor, "batch token embed_dim"],

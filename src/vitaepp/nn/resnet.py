@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from monai.networks.nets import resnet as monai_resnet
 from torch import Tensor
-from torch.profiler import record_function
 
 from vitaepp.nn.backbones import Backbone
 
@@ -54,7 +53,6 @@ class ResNet(monai_resnet.ResNet, Backbone):
         )
         self.embed_dim = self.in_planes
 
-    @record_function("encoder")
     def features(
         self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"
     ) -> Float[Tensor, "batch embed_dim"]:

@@ -12,7 +12,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import record_function
 
 from vitaepp.errors import RecipeError
 from vitaepp.nn.backbones import Backbone
@@ -154,7 +153,6 @@ class VisionTransformer(Backbone):
         """Patches of a whole image."""
         return self.pos_embed.shape[1] - 1
 
-    @record_function("encoder")
     def encode(
         self,
         patches: Float[Tensor, "batch patch value"],

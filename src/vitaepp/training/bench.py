@@ -137,6 +137,7 @@ def bench(
     place = default_device() if device is None else torch.device(device)
     keep_freed_memory()
     module = Training(chosen, opened).to(place)
+    module.arrange()
     smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
     order = EpochOrder(
         training_rows(opened, chosen.data), batch_size, chosen.seed, smallest=smallest

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from vitaepp.draws import Draws
-from vitaepp.errors import TrainingError
+from vitaepp.errors import RecipeError, TrainingError
 from vitaepp.methods import Method, build_method
+from vitaepp.progress import say
 from vitaepp.recipe import Recipe
 from vitaepp.store import Store
 from vitaepp.training.checkpoints import FORMAT
 from vitaepp.training.data import Batch
-from vitaepp.training.sharding import shard
+from vitaepp.training.sharding import recompute_blocks, shard
 from vitaepp.weights import initialize_from
 
 RGB = ("red", "green", "blue")
@@ -55,6 +56,24 @@ class Training(L.LightningModule):
         if recipe.model.init and not resumed:
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()
+
+    def arrange(self) -> None:
+        """What the recipe asks of the method's code: blocks computed twice, parts compiled.
+
+        Raises:
+            RecipeError: it asks for what does not go together.
+        """
+        settings = self.recipe.trainer
+        if settings.activation_checkpointing:
+            recompute_blocks(self.method)
+        if settings.compile != "none":
+            if settings.strategy == "fsdp":
+                raise RecipeError(
+                    f"trainer.compile={settings.compile} does not go with trainer.strategy=fsdp; "
+                    "set one of them to none or ddp"
+                )
+            say(f"compiling (trainer.compile={settings.compile}): the first step takes minutes")
+            self.method.compile_parts(settings.compile)
 
     def configure_model(self) -> None:
         """Spread the weights over the devices, where the strategy does so."""

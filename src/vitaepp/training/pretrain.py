@@ -20,11 +20,12 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch._dynamo.exc import TorchDynamoException
 
 from vitaepp.allocator import keep_freed_memory
 from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
-from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.files import clear_temporaries, locked, write_json, write_text
 from vitaepp.methods import Method
 from vitaepp.progress import say
@@ -39,7 +40,7 @@ from vitaepp.training.machine import Machine, device_name, precision_of
 from vitaepp.training.module import Training
 from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.proposal import Images, proposed_recipe
-from vitaepp.training.sharding import ShardedStrategy, recompute_blocks
+from vitaepp.training.sharding import ShardedStrategy
 
 #: What Lightning calls a precision.
 LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -190,8 +191,7 @@ def _train(
         write_json(folder.summary_file, described)
         _announce(recipe, store, described)
     keep_freed_memory()
-    if recipe.trainer.activation_checkpointing:
-        recompute_blocks(method)
+    module.arrange()
     if processes > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
@@ -277,6 +277,11 @@ def _fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
+    except TorchDynamoException as error:
+        raise TrainingError(
+            f"trainer.compile={module.recipe.trainer.compile}: torch could not compile the model "
+            f"({one_line(error)[:200]}); a C++ compiler is needed. Set trainer.compile=none"
+        ) from None
 
 
 @contextmanager
