@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from vitaepp.allocator import keep_freed_memory
 from vitaepp.draws import Draws
 from vitaepp.methods import build_method
 from vitaepp.recipe import Recipe
+from vitaepp.training.sharding import recompute_blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -109,12 +111,16 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def ours(case: Case, bf16: bool) -> Step:
+def ours(case: Case, bf16: bool, settings: Sequence[str] = ()) -> Step:
     """A step of our method with the default recipe (the paper's ViT-B, all four losses)."""
     keep_freed_memory()
     images = example(case)
-    recipe = Recipe.load(settings=(f"method={case.method}", "model.patch_size=8"))
+    recipe = Recipe.load(settings=(f"method={case.method}", "model.patch_size=8", *settings))
     method = build_method(recipe, case.channels, (case.side,) * 3).to(DEVICE)
+    if recipe.trainer.activation_checkpointing:
+        recompute_blocks(method)
+    if recipe.trainer.compile != "none":
+        method.compile_parts(recipe.trainer.compile)
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
     rows, count = list(range(case.batch)), iter(range(1 << 30))
@@ -130,8 +136,14 @@ def ours(case: Case, bf16: bool) -> Step:
     return step
 
 
-def peer(case: Case, like_ours: bool) -> Step:
-    """A step of MONAI's masked autoencoder: one view, one loss."""
+def peer(case: Case, like_ours: bool, mode: str = "none") -> Step:
+    """A step of MONAI's masked autoencoder: one view, one loss.
+
+    Args:
+        case: sizes.
+        like_ours: bf16 autocast and kept memory, as ours.
+        mode: of `torch.compile`, which its documentation does not use.
+    """
     from monai.networks.nets import MaskedAutoEncoderViT
 
     if like_ours:
@@ -143,6 +155,8 @@ def peer(case: Case, like_ours: bool) -> Step:
     if like_ours:  # MONAI puts tokens into a copy of these, which must be of their type
         model.mask_tokens.data = model.mask_tokens.data.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    if mode != "none":
+        model.compile(mode=mode, dynamic=False)
 
     def step() -> None:
         volume = images.float() / 255
