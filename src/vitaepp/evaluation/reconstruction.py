@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vitaepp.devices import default_device
 from vitaepp.draws import Draws
-from vitaepp.encoder import check_fits, default_device, place_channels
+from vitaepp.encoder import check_fits, place_channels
 from vitaepp.errors import RecipeError
 from vitaepp.files import atomic_path, file_stem
 from vitaepp.ingest.writers import write_scan

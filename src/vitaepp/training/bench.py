@@ -17,8 +17,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from vitaepp.allocator import keep_freed_memory, most_memory
 from vitaepp.choices import Choice
+from vitaepp.devices import autocast, default_device
 from vitaepp.draws import Draws
-from vitaepp.encoder import autocast, default_device
 from vitaepp.errors import RecipeError
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vitaepp.encoder import has_bf16, resolved_precision
+from vitaepp.devices import has_bf16, resolved_precision
 from vitaepp.recipe import Recipe
 
 GIB = 2**30

@@ -1,0 +1,41 @@
+"""What is computed on, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from vitaepp.errors import RecipeError
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast | AbstractContextManager[None]:
+    """Mixed precision on a device; none for `32`."""
+    dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[resolved_precision(precision)]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def resolved_precision(precision: str) -> str:
+    """What `auto` means on this machine; others as they are.
+
+    Raises:
+        RecipeError: not a precision.
+    """
+    if precision not in ("auto", "32", "bf16", "16"):
+        raise RecipeError(f"precision {precision}: give 32, bf16, 16 or auto")
+    return ("bf16" if has_bf16() else "32") if precision == "auto" else precision
+
+
+def has_bf16() -> bool:
+    """Whether the device multiplies bf16 by itself; where it does not, it would only be slower."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    # Older torch does not tell.
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def default_device() -> torch.device:
+    """The accelerator, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
