@@ -17,6 +17,7 @@ import typer
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
 from vitaepp.progress import say
+from vitaepp.stopping import stoppable
 
 #: Exit status of a training that was stopped and can go on: "try again" (EX_TEMPFAIL).
 STOPPED = 75
@@ -225,20 +226,21 @@ def pretrain(
     ] = None,
 ) -> None:
     """Train an encoder on a store, without labels."""
-    from vitaepp.runfolder import read_subjects
-    from vitaepp.training.pretrain import pretrain as run_pretrain
-    from vitaepp.training.processes import is_first_process
+    with stoppable():
+        from vitaepp.runfolder import read_subjects
+        from vitaepp.training.pretrain import pretrain as run_pretrain
+        from vitaepp.training.processes import is_first_process
 
-    trained = run_pretrain(
-        store,
-        run,
-        recipe=recipe,
-        settings=settings or (),
-        resume=resume,
-        subjects=None if subjects is None else read_subjects(subjects),
-    )
-    if is_first_process():
-        print(trained)
+        trained = run_pretrain(
+            store,
+            run,
+            recipe=recipe,
+            settings=settings or (),
+            resume=resume,
+            subjects=None if subjects is None else read_subjects(subjects),
+        )
+        if is_first_process():
+            print(trained)
 
 
 @app.command()

@@ -36,6 +36,18 @@ def has_bf16() -> bool:
     return any(told.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def default_device() -> torch.device:
-    """The accelerator, where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def chosen_device(asked: str | torch.device | None) -> torch.device:
+    """What was asked for; without it the accelerator, where there is one.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    if asked is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.zeros(1, device=device).cpu()
+    except Exception:  # torch has many ways to say so
+        here = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise RecipeError(f"device {asked}: not here; this machine has {here}") from None
+    return device

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaepp.allocator import keep_freed_memory
-from vitaepp.devices import autocast, default_device, resolved_precision
+from vitaepp.devices import autocast, chosen_device, resolved_precision
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import RecipeError, RunError, one_line
 from vitaepp.files import atomic_path, write_json
@@ -207,10 +207,10 @@ class Encoder(nn.Module):
             what: what progress is called.
 
         Raises:
-            RunError: the store's images are of another kind.
+            RunError: the store's images are of another kind, or features are not finite.
         """
         check_fits(self.config, store)
-        place = default_device() if device is None else torch.device(device)
+        place = chosen_device(device)
         at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
         size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
         total = len(store) if rows is None else len(rows)
@@ -221,7 +221,13 @@ class Encoder(nn.Module):
             for images in track(batches, what, -(-total // size), unit="batches"):
                 shown = torch.from_numpy(images).to(place)
                 features.append(self(shown, store.info.modalities).float().cpu().numpy())
-        return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+        found = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+        if not np.isfinite(found).all():
+            raise RunError(
+                f"{store.path}: its features are not finite; the encoder's training must have gone "
+                "out of bounds"
+            )
+        return found
 
 
 def check_fits(config: EncoderConfig, store: Store) -> None:

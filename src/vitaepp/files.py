@@ -44,13 +44,16 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
             temporary.unlink(missing_ok=True)
 
 
-def clear_temporaries(folder: str | os.PathLike[str], of: str) -> None:
-    """Remove what writers of files named like `of` (a pattern) left when they were killed.
+def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
+    """Remove what writers of files and folders of these names left when they were killed.
 
-    For a folder that this process holds `locked`, as nobody else writes such files then.
+    For a folder that this process holds `locked`, as nobody else writes these then.
     """
-    for path in Path(folder).glob(f".tmp-*-{of}"):
-        path.unlink()
+    for path in (path for name in names for path in Path(folder).glob(f".tmp-*-{name}")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 @contextmanager

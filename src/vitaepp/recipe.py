@@ -432,10 +432,14 @@ class Recipe(Section):
         Raises:
             RecipeError: no such recipe, an unknown setting, or a value that does not fit.
         """
-        values = {} if recipe is None else _read_yaml(recipe)
+        if recipe is None:
+            values = {}
+        else:
+            values = _read_yaml(recipe)
+            cls.parse(values, where=f"recipe {recipe}")
         for setting in settings:
             _apply(values, setting)
-        return cls.parse(values, where=f"recipe {recipe}" if recipe else "settings")
+        return cls.parse(values, where="settings")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -595,5 +599,8 @@ def _first_problem(error: ValidationError) -> str:
     path = ".".join(parts)
     if problem["type"] == "extra_forbidden":
         return f"unknown setting {path}; {nearest(path, known)}"
-    message = one_line(Exception(problem["msg"])).removeprefix("Value error, ")
-    return f"{path}={problem['input']!r}: {message[0].lower()}{message[1:]}"
+    # A setting that may be of several types has a problem with each of them.
+    same = [p for p in error.errors() if p["loc"][: len(parts)] == problem["loc"][: len(parts)]]
+    messages = [one_line(Exception(p["msg"])).removeprefix("Value error, ") for p in same]
+    told = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in dict.fromkeys(messages))
+    return f"{path}={problem['input']!r}: {told}"

@@ -27,6 +27,16 @@ class RunFolder:
         self.encoder = self.path / "encoder"
         self.evaluation = self.path / "evaluation"
         self.reconstruction = self.path / "reconstruction"
+        #: What training writes; the other steps write the rest.
+        self.of_training = (
+            self.recipe_file,
+            self.subjects_file,
+            self.metrics_file,
+            self.summary_file,
+            self.checkpoint,
+            self.checkpoint_before,
+            self.encoder,
+        )
         if must_exist and not self.recipe_file.is_file():
             what = "not a run (no recipe.yaml in it)" if self.path.is_dir() else "no such run"
             raise RunError(f"{self.path}: {what}; make one with vitaepp pretrain STORE {self.path}")

@@ -19,9 +19,9 @@ def test_parts_are_shares_of_a_step_and_nothing_is_written(make_store, tmp_path,
     named |= {"decoder", "perceptual loss", "edge loss"} if method == "vitae++" else set()
     assert named < set(speed.parts)
     assert all(0 <= share < 1 for share in speed.parts.values())
-    assert speed.volumes_per_second == pytest.approx(speed.batch_size / speed.step)
+    assert speed.volumes_per_second == pytest.approx(sum(speed.images) / sum(speed.seconds))
     assert speed.steps == 2 * 3  # six images in batches of four, three epochs
-    assert speed.whole == pytest.approx(speed.steps * speed.step)
+    assert speed.whole == pytest.approx(6 * 3 / speed.volumes_per_second)
     assert 0 <= speed.waiting < 1
     assert 2**26 < speed.memory < 2**36
 

@@ -11,9 +11,6 @@ import torch
 from tests.conftest import TINY
 from vitaepp.encoder import Encoder
 from vitaepp.errors import RecipeError
-from vitaepp.recipe import Recipe
-from vitaepp.store import Store
-from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
 
 
@@ -64,8 +61,9 @@ def test_without_a_compiler_one_line_says_so(make_store, tmp_path):
     assert "torch could not compile" in done.stderr.splitlines()[-1]
 
 
-def test_sharded_weights_are_not_compiled(make_store):
-    settings = (*TINY, "trainer.compile=default", "trainer.strategy=fsdp")
-    module = Training(Recipe.load(settings=settings), Store(make_store(subjects=4).path))
+def test_sharded_weights_are_not_compiled(make_store, tmp_path):
+    settings = (*TINY, "trainer.compile=default", "trainer.strategy=fsdp", "trainer.devices=2")
+    run_folder = tmp_path / "run"
     with pytest.raises(RecipeError, match=r"does not go with trainer\.strategy=fsdp"):
-        module.arrange()
+        pretrain(make_store(subjects=4).path, run_folder, settings=settings, recipe="demo")
+    assert not (run_folder / "recipe.yaml").exists()

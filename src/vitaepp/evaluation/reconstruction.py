@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitaepp.devices import default_device
+from vitaepp.devices import chosen_device
 from vitaepp.draws import Draws
 from vitaepp.encoder import check_fits, place_channels
 from vitaepp.errors import RecipeError
@@ -83,7 +83,7 @@ def reconstruct(
         raise RecipeError(
             f"{run}: {config.method} was trained without a decoder, there is nothing to reconstruct"
         )
-    place = default_device() if device is None else torch.device(device)
+    place = chosen_device(device)
     method.to(place)
     rows = choose_rows(opened, subjects)
     target.mkdir(parents=True, exist_ok=True)

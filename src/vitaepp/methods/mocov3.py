@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -44,8 +45,8 @@ class MoCoV3(Method):
         self.predictor = mlp_head((out, hidden, out), last_norm=transformer)
         if isinstance(backbone, VisionTransformer) and settings.freeze_patch_embed:
             backbone.patch_embed.requires_grad_(False)
-        self.momentum_backbone = copy.deepcopy(backbone).requires_grad_(False)
-        self.momentum_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        self.momentum_backbone = _copy(backbone).requires_grad_(False)
+        self.momentum_projector = _copy(self.projector).requires_grad_(False)
 
     def forward(
         self,
@@ -95,6 +96,12 @@ class MoCoV3(Method):
             (self.momentum_backbone, self.backbone),
             (self.momentum_projector, self.projector),
         ]
+
+
+def _copy(module: nn.Module) -> Any:
+    """A deep copy that also works on tensors without data, whose storage cannot be copied."""
+    buffers: dict[int, Any] = {id(buffer): buffer.clone() for buffer in module.buffers()}
+    return copy.deepcopy(module, buffers)
 
 
 def momentum(base: float, progress: float) -> float:

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from vitaepp.allocator import keep_freed_memory, most_memory
 from vitaepp.choices import Choice
-from vitaepp.devices import autocast, default_device
+from vitaepp.devices import autocast, chosen_device
 from vitaepp.draws import Draws
 from vitaepp.errors import RecipeError
 from vitaepp.progress import say
@@ -52,20 +52,24 @@ class Speed:
     Attributes:
         what: method, images and device, in words.
         seconds: of each timed step, its waiting for data included.
-        batch_size: images a step.
+        images: of each timed step; the last of an epoch may have fewer than the batch.
+        batch_size: images a step at most.
         waiting: share of the time that steps waited for data.
         memory: bytes that were held at most: by the process on a CPU, by tensors on a GPU.
-        steps: of the whole recipe.
+        steps: of the whole recipe, on one device.
+        trained: images that the whole recipe goes through, each as often as there are epochs.
         parts: share of a step's time by part; they sum to 1.
         choices: settings that were chosen for this store and machine.
     """
 
     what: str
     seconds: tuple[float, ...]
+    images: tuple[int, ...]
     batch_size: int
     waiting: float
     memory: int
     steps: int
+    trained: int
     parts: Mapping[str, float]
     choices: tuple[Choice, ...] = ()
 
@@ -77,12 +81,12 @@ class Speed:
     @property
     def volumes_per_second(self) -> float:
         """Images that training goes through in a second."""
-        return self.batch_size / self.step
+        return sum(self.images) / sum(self.seconds)
 
     @property
     def whole(self) -> float:
         """Seconds that the whole recipe would take, saving and starting apart."""
-        return self.steps * self.step
+        return self.trained / self.volumes_per_second
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values."""
@@ -134,7 +138,7 @@ def bench(
     """
     opened = Store(store)
     chosen, choices = recipe_for(opened, recipe, settings, None)
-    place = default_device() if device is None else torch.device(device)
+    place = chosen_device(device)
     keep_freed_memory()
     module = Training(chosen, opened).to(place)
     module.arrange()
@@ -145,22 +149,26 @@ def bench(
     if len(order) == 0:
         raise RecipeError(f"optim.batch_size={batch_size}: no batch of {smallest} in this store")
     loader = training_loader(opened, chosen.data, order, place)
+    if chosen.trainer.devices != 1 or chosen.trainer.nodes > 1:
+        say("this measures one process on one device; trainer.devices and .nodes play no part")
     say(f"measuring {WARM_UP + steps + PROFILED} steps")
     step, batches = _step(module, place), _endless(loader, order)
     for _ in range(WARM_UP):
         step(next(batches))
     loader.waited = 0.0
-    seconds = [_timed(step, batches) for _ in range(steps)]
+    seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(place)
     return Speed(
         what=f"{chosen.method} on {len(opened)} images of "
         f"{' × '.join(map(str, opened.info.shape))}, batch {batch_size}, in "
         f"{precision_of(chosen)} on {device_name(place)}",
-        seconds=tuple(seconds),
+        seconds=seconds,
+        images=images,
         batch_size=batch_size,
         waiting=waiting,
         memory=memory,
         steps=len(order) * chosen.optim.epochs,
+        trained=sum(len(part.rows) for part in order) * chosen.optim.epochs,
         parts=_parts(step, batches, place),
         choices=choices,
     )
@@ -195,11 +203,12 @@ def _endless(loader: TrainingLoader, order: EpochOrder) -> Iterator[Batch]:
         yield from loader
 
 
-def _timed(step: Callable[[Batch], None], batches: Iterator[Batch]) -> float:
-    """Seconds of a step, with its waiting for data."""
+def _timed(step: Callable[[Batch], None], batches: Iterator[Batch]) -> tuple[float, int]:
+    """Seconds of a step, with its waiting for data, and its images."""
     start = time.perf_counter()
-    step(next(batches))
-    return time.perf_counter() - start
+    batch = next(batches)
+    step(batch)
+    return time.perf_counter() - start, len(batch[0])
 
 
 def _parts(
@@ -207,6 +216,7 @@ def _parts(
 ) -> dict[str, float]:
     """Share of each part in the time of a few steps, whole steps being 1."""
     on_gpu = device.type == "cuda"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler tells its own starts and stops
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
         for _ in range(PROFILED):

@@ -19,11 +19,9 @@ from vitaepp.errors import Stopped
 from vitaepp.files import atomic_path
 from vitaepp.progress import SECONDS_BETWEEN_LINES, say
 from vitaepp.runfolder import RunFolder
+from vitaepp.stopping import STOPPING
 from vitaepp.training.data import TrainingLoader
 from vitaepp.training.module import Training
-
-#: Signals that stop a training after the update at hand, with a checkpoint.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class History(Callback):
@@ -65,7 +63,10 @@ class History(Callback):
         self._loader: TrainingLoader = trainer.train_dataloader  # type: ignore[assignment]
         self._start_clocks()
         if trainer.ckpt_path is not None and self.folder.metrics_file.is_file():
-            rows = pd.read_csv(self.folder.metrics_file).to_dict("records")
+            try:
+                rows = pd.read_csv(self.folder.metrics_file).to_dict("records")
+            except (pd.errors.EmptyDataError, pd.errors.ParserError):
+                rows = []  # somebody else's doing: it is written whole or not at all
             self.rows = [
                 {str(k): v for k, v in row.items()}
                 for row in rows
@@ -127,8 +128,7 @@ class History(Callback):
 class Checkpoints(Callback):
     """Saves last.ckpt after an update, not oftener than the recipe says, and before a stop.
 
-    SIGTERM, which SLURM sends before it takes a machine back, and SIGUSR1, which it can be asked to
-    send, stop the training after the update at hand.
+    The signals in `STOPPING` end the training after the update at hand.
 
     Args:
         folder: the run.
@@ -179,6 +179,7 @@ class Checkpoints(Callback):
         due = last or waited >= pl_module.recipe.trainer.checkpoint_every
         stop, due = _any_process(trainer, self.signal is not None, due)
         if stop or due:
+            pl_module.check_weights()
             self.history.write(trainer)
             trainer.save_checkpoint(self.folder.checkpoint)
             self.saved = time.monotonic()

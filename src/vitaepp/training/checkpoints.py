@@ -63,17 +63,22 @@ def _link(source: Path, target: Path) -> None:
 def newest_checkpoint(folder: RunFolder) -> Path | None:
     """The run's last checkpoint, or the one before where the last is damaged; None without one.
 
+    What torch cannot read is damaged, too: not every part of an archive has a checksum.
+
     Raises:
-        RunError: there are only damaged ones.
+        RunError: there are only damaged ones, or such as are not ours.
     """
     kept = [p for p in (folder.checkpoint, folder.checkpoint_before) if p.is_file()]
+    why = "damaged, and no checkpoint from before is whole; remove it to start anew"
+    problem = RunError(f"{folder.checkpoint}: {why}")
     for path in kept:
-        if is_whole(path):
-            return path
+        try:
+            if is_whole(path) and load_checkpoint(path):
+                return path
+        except RunError as error:
+            problem = error
     if kept:
-        raise RunError(
-            f"{kept[0]}: damaged, and no checkpoint from before is whole; remove it to start anew"
-        )
+        raise problem
     return None
 
 
@@ -82,7 +87,7 @@ def is_whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+    except Exception:  # whatever zipfile makes of what is no longer an archive
         return False
 
 

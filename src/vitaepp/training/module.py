@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from vitaepp.draws import Draws
-from vitaepp.errors import RecipeError, TrainingError
+from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe
@@ -26,6 +27,13 @@ from vitaepp.training.sharding import recompute_blocks, shard
 from vitaepp.weights import initialize_from
 
 RGB = ("red", "green", "blue")
+
+#: What to do when a training has gone out of bounds. To go on from the last checkpoint would mostly
+#: go the same way.
+CALMER = (
+    "start again in another folder with a lower optim.base_lr, with optim.clip_norm=1, or with "
+    "trainer.precision=32"
+)
 
 #: Beside the sums of an epoch, how many samples they are over.
 SAMPLES = "samples"
@@ -58,20 +66,11 @@ class Training(L.LightningModule):
             self.method.backbone_loaded()
 
     def arrange(self) -> None:
-        """What the recipe asks of the method's code: blocks computed twice, parts compiled.
-
-        Raises:
-            RecipeError: it asks for what does not go together.
-        """
+        """What the recipe asks of the method's code: blocks computed twice, parts compiled."""
         settings = self.recipe.trainer
         if settings.activation_checkpointing:
             recompute_blocks(self.method)
         if settings.compile != "none":
-            if settings.strategy == "fsdp":
-                raise RecipeError(
-                    f"trainer.compile={settings.compile} does not go with trainer.strategy=fsdp; "
-                    "set one of them to none or ddp"
-                )
             say(f"compiling (trainer.compile={settings.compile}): the first step takes minutes")
             self.method.compile_parts(settings.compile)
 
@@ -124,9 +123,22 @@ class Training(L.LightningModule):
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the {name} loss is {value} at step {self.global_step} (epoch "
-                    f"{self.current_epoch}); the last checkpoint is from before. Go on from it "
-                    "with --resume, or start again with a lower optim.base_lr, with "
-                    "optim.clip_norm=1, or with trainer.precision=32"
+                    f"{self.current_epoch}); {CALMER}"
+                )
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not finite: an update may spoil them when no loss follows it.
+
+        Raises:
+            TrainingError: naming one of them.
+        """
+        for name, weight in self.method.named_parameters():
+            own = weight.detach()
+            own = own.to_local() if isinstance(own, DTensor) else own
+            if not bool(own.isfinite().all()):
+                raise TrainingError(
+                    f"{name} is not finite after step {self.global_step} (epoch "
+                    f"{self.current_epoch}), and was not saved; {CALMER}"
                 )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

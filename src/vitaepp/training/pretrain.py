@@ -82,7 +82,12 @@ def pretrain(
             recipe = folder.recipe_file  # settings are changes to what the run began with
         elif not settings:
             # Starting anew with the defaults, which take days, is not what was meant.
-            raise RunError(f"{folder.path}: no run to resume; leave out --resume to start one")
+            raise RunError(
+                f"{folder.path}: a checkpoint without its recipe.yaml; name the recipe that it "
+                "began with by --recipe"
+                if folder.checkpoint.is_file()
+                else f"{folder.path}: no run to resume; leave out --resume to start one"
+            )
     chosen, choices = recipe_for(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=_prepare_settings(opened))
@@ -118,7 +123,7 @@ def pretrain(
         folder.path.mkdir(parents=True, exist_ok=True)
         try:
             with locked(folder.path):
-                clear_temporaries(folder.path, "*.ckpt")
+                clear_temporaries(folder.path, *(path.name for path in folder.of_training))
                 if subjects is None:
                     folder.subjects_file.unlink(missing_ok=True)
                 else:
@@ -139,16 +144,27 @@ class _Place:
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
     """Refuse to write over what is there, or to go on with another run."""
-    if folder.checkpoint.is_file() or folder.checkpoint_before.is_file():
+    saved = folder.checkpoint.is_file() or folder.checkpoint_before.is_file()
+    if saved or folder.encoder.is_dir():
         if not resume:
             raise RunError(
                 f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
                 "another folder"
             )
+        if not saved:
+            # What it would leave until it ends is an encoder of another training.
+            raise RunError(
+                f"{folder.path}: holds an encoder, but no checkpoint to go on from; choose another "
+                "folder"
+            )
         _check_same(folder, recipe)
     elif folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder.path}: is a file; a run is a folder")
-    elif folder.path.is_dir() and not folder.recipe_file.is_file() and any(folder.path.iterdir()):
+    elif (
+        folder.path.is_dir()
+        and not folder.recipe_file.is_file()
+        and any(not path.name.startswith(".") for path in folder.path.iterdir())
+    ):
         raise RunError(f"{folder.path}: not empty and not a run; choose another folder")
     elif resume:
         say(f"{folder.path}: nothing to go on from; starting anew")
@@ -263,6 +279,11 @@ def _strategy(recipe: Recipe, processes: int) -> str | Strategy:
     if processes == 1:
         return "auto"
     if recipe.trainer.strategy == "fsdp":
+        if recipe.trainer.compile != "none":
+            raise RecipeError(
+                f"trainer.compile={recipe.trainer.compile} does not go with trainer.strategy=fsdp; "
+                "set one of them to none or ddp"
+            )
         return ShardedStrategy(processes)
     return DDPStrategy(gradient_as_bucket_view=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -28,9 +29,7 @@ from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
 from vitaepp.recipe import Recipe, TrainerSettings
-
-#: Signals that are passed on to processes started here.
-PASSED_ON = (signal.SIGTERM, signal.SIGUSR1)
+from vitaepp.stopping import STOPPING, stoppable
 
 #: Seconds that the others have to end by themselves after one has failed.
 GRACE = 30.0
@@ -152,7 +151,7 @@ def _passing_signals_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    before = {number: signal.signal(number, pass_on) for number in STOPPING}
     try:
         yield
     finally:
@@ -205,17 +204,26 @@ def _report_file(request: Path, rank: int) -> Path:
 
 def _main(request: Path) -> int:
     """One of the processes that `train_in_processes` starts."""
-    from vitaepp.training.pretrain import pretrain
-
+    _end_with_parent()
     asked: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
     try:
-        pretrain(**asked | {"recipe": Recipe.parse(asked["recipe"])})
+        with stoppable():
+            from vitaepp.training.pretrain import pretrain
+
+            pretrain(**asked | {"recipe": Recipe.parse(asked["recipe"])})
     except (VitaeppError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, VitaeppError) else "TrainingError"
         report = _report_file(request, int(os.environ["RANK"]))
         write_json(report, {"kind": kind, "message": one_line(error)})
         return 75 if isinstance(error, Stopped) else 2
     return 0
+
+
+def _end_with_parent() -> None:
+    """Be asked to stop when the process that started this one is killed, where Linux can do so."""
+    if sys.platform.startswith("linux"):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 if __name__ == "__main__":
