@@ -17,10 +17,7 @@ import typer
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
 from vitaepp.progress import say
-from vitaepp.stopping import stoppable
-
-#: Exit status of a training that was stopped and can go on: "try again" (EX_TEMPFAIL).
-STOPPED = 75
+from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from vitaepp.errors import Stopped
-
 #: SLURM sends SIGTERM before it takes a machine back, and can be asked to send SIGUSR1.
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+
+#: Exit status of what was stopped, all being saved: "temporary failure", as sysexits.h has it.
+STOPPED = 75
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let a signal that asks to stop raise `Stopped`, where there is nothing to save.
+    """Let a signal that asks to stop end the process with `STOPPED`, where nothing is to be saved.
 
     Around a whole training, its imports included. From its first step to its last the callback
     `Checkpoints` has the signals, and saves.
@@ -33,7 +36,12 @@ def stoppable() -> Iterator[None]:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    raise Stopped(
-        f"stopped by {signal.Signals(number).name} while no step was made; what is saved is whole, "
-        "go on with --resume"
+    # An exception would be lost where a library that is being imported catches all of them.
+    name = signal.Signals(number).name
+    print(
+        f"vitaepp: stopped by {name} while no step was made; what is saved is whole, go on with "
+        "--resume",
+        file=sys.stderr,
+        flush=True,
     )
+    os._exit(STOPPED)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.conftest import TINY
+from vitaepp.errors import RecipeError
 from vitaepp.training.bench import bench
 
 
@@ -24,6 +25,21 @@ def test_parts_are_shares_of_a_step_and_nothing_is_written(make_store, tmp_path,
     assert speed.whole == pytest.approx(6 * 3 / speed.volumes_per_second)
     assert 0 <= speed.waiting < 1
     assert 2**26 < speed.memory < 2**36
+
+
+def test_short_batches_count_for_what_they_are(make_store):
+    store = make_store(subjects=5).path
+    uneven = bench(store, settings=(*TINY, "optim.batch_size=4"), recipe="demo", steps=4)
+    assert sorted(uneven.images) == [1, 1, 4, 4]
+    assert uneven.trained == 5 * 3
+    large = bench(store, settings=(*TINY, "optim.batch_size=64"), recipe="demo", steps=1)
+    assert large.images == (5,)
+    assert large.whole == pytest.approx(large.steps * large.step)
+
+
+def test_a_device_that_is_not_there_is_refused(make_store):
+    with pytest.raises(RecipeError, match="device foo: not here; this machine has cpu"):
+        bench(make_store().path, settings=TINY, device="foo")
 
 
 def test_figures_are_text_and_plain_values(make_store):

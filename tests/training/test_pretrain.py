@@ -166,6 +166,52 @@ def test_a_loss_that_is_not_finite_names_term_and_step(make_store, tmp_path, mon
         pretrain(make_store().path, tmp_path / "run", settings=TINY)
 
 
+def test_weights_that_are_not_finite_are_neither_saved_nor_embedded(make_store, tmp_path):
+    store = make_store(subjects=4).path
+    wild = (*TINY, "optim.epochs=1", "optim.base_lr=1e41", "optim.warmup_epochs=0")
+    run = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"is not finite after step 1 .* was not saved; start"):
+        pretrain(store, run, settings=(*wild, "trainer.precision=32"))
+    assert not (run / "last.ckpt").exists()
+    assert not (run / "encoder").exists()
+    good = pretrain(store, tmp_path / "good", settings=(*TINY, "optim.epochs=1"))
+    encoder = Encoder.from_pretrained(good)
+    encoder.backbone.norm.weight.data[0] = torch.nan
+    encoder.save(good / "encoder")
+    with pytest.raises(RunError, match="features are not finite"):
+        embed(good, store, tmp_path / "features.parquet")
+    assert not (tmp_path / "features.parquet").exists()
+
+
+def test_an_encoder_of_another_training_is_never_left_in_a_run(make_store, tmp_path):
+    store = make_store(subjects=4).path
+    run = pretrain(store, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
+    for name in ("last.ckpt", "previous.ckpt"):
+        (run / name).unlink(missing_ok=True)
+    before = (run / "encoder" / "model.safetensors").read_bytes()
+    with pytest.raises(RunError, match="holds a run already"):
+        pretrain(store, run, settings=(*TINY, "model.embed_dim=96"))
+    with pytest.raises(RunError, match="an encoder, but no checkpoint to go on from"):
+        pretrain(store, run, resume=True)
+    assert (run / "encoder" / "model.safetensors").read_bytes() == before
+
+
+def test_what_was_refused_can_be_corrected_in_the_same_folder(make_store, tmp_path):
+    store = make_store(subjects=1).path
+    with pytest.raises(TrainingError, match="needs batches of at least 2"):
+        pretrain(store, tmp_path / "run", settings=(*TINY, "method=mocov3"))
+    assert pretrain(store, tmp_path / "run", settings=(*TINY, "optim.epochs=1")).is_dir()
+
+
+def test_leftovers_of_a_killed_training_are_cleared_and_others_are_not(make_store, tmp_path):
+    run = tmp_path / "run"
+    (run / ".tmp-1-a-encoder").mkdir(parents=True)
+    (run / ".tmp-1-a-metrics.csv").touch()
+    (run / ".tmp-1-a-embeddings.parquet").touch()  # may be being written
+    pretrain(make_store(subjects=4).path, run, settings=(*TINY, "optim.epochs=1"))
+    assert [p.name for p in run.glob(".tmp-*")] == [".tmp-1-a-embeddings.parquet"]
+
+
 def test_training_on_the_training_split_only(make_store, tmp_path):
     from vitaepp.recipe import DataSettings
     from vitaepp.training.data import training_rows

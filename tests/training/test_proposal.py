@@ -173,6 +173,23 @@ def test_footprint_counts_the_multiplications_of_a_transformer():
     assert told.fixed == pytest.approx(16 * parameters, rel=0.15)
 
 
+@pytest.mark.parametrize("method", ["vitae++", "vitae", "simsiam", "mocov3"])
+def test_every_method_has_a_footprint(method):
+    footprint = step_footprint(Recipe.load(settings=(*TINY, f"method={method}")), 2, (16, 16, 16))
+    assert footprint.fixed > 0
+    assert footprint.flops > 0
+
+
+def test_memory_does_not_grow_with_the_slices_that_vgg_looks_at():
+    every = ("loss.perceptual.channels=all", "loss.perceptual.slices=")
+    few, all_ = (
+        step_footprint(Recipe.load(settings=(*TINY, *every[:1], every[1] + n)), 2, (64, 64, 64))
+        for n in ("16", "all")
+    )
+    assert all_.flops > 3 * few.flops
+    assert all_.per_image < 1.2 * few.per_image
+
+
 def test_footprint_grows_with_the_images_and_runs_nothing():
     light = TINY[:-2]
     small = step_footprint(Recipe.load(settings=light), 1, (32, 32, 32))

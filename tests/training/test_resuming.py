@@ -99,7 +99,7 @@ def test_reading_processes_go_on_in_the_right_epoch(make_store, tmp_path, dying)
     assert_equal_runs(pretrain(store.path, tmp_path / "run", resume=True), whole)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "flip", "encrypt", "remove"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     make_store, tmp_path, dying, capsys, damage
 ):
@@ -124,6 +124,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
             )
             + 100
         ] ^= 1
+        last.write_bytes(content)
+    elif damage == "encrypt":
+        # One bit of the archive's table, which has no checksum: zipfile then asks for a password.
+        content[content.rfind(b"PK\x01\x02") + 8] ^= 1
         last.write_bytes(content)
     else:
         last.unlink()
@@ -181,6 +185,19 @@ def start(store, run: Path, *settings: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_during_start_up_ends_with_the_same_status(make_store, tmp_path, number):
+    store = make_store(subjects=SUBJECTS)
+    process = start(store, tmp_path / "run", "optim.epochs=2000")
+    importing = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in importing.read_text():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert said.count("go on with --resume") == 1
 
 
 def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[float]) -> int:

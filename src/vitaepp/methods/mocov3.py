@@ -100,8 +100,9 @@ class MoCoV3(Method):
 
 def _copy(module: nn.Module) -> Any:
     """A deep copy that also works on tensors without data, whose storage cannot be copied."""
-    buffers: dict[int, Any] = {id(buffer): buffer.clone() for buffer in module.buffers()}
-    return copy.deepcopy(module, buffers)
+    copies: dict[int, Any] = {id(b): b.clone() for b in module.buffers()}
+    copies |= {id(p): nn.Parameter(p.detach().clone()) for p in module.parameters()}
+    return copy.deepcopy(module, copies)
 
 
 def momentum(base: float, progress: float) -> float:

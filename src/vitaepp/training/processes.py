@@ -29,7 +29,7 @@ from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
 from vitaepp.recipe import Recipe, TrainerSettings
-from vitaepp.stopping import STOPPING, stoppable
+from vitaepp.stopping import STOPPED, STOPPING, stoppable
 
 #: Seconds that the others have to end by themselves after one has failed.
 GRACE = 30.0
@@ -192,6 +192,8 @@ def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
         told = json.loads(report.read_text(encoding="utf-8"))
         kind: type[VitaeppError] = getattr(errors, told["kind"])
         return kind(told["message"])
+    if status == STOPPED:
+        return Stopped("all processes were stopped; go on with --resume")
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed, see above"
     return TrainingError(
         f"process {rank + 1} of {count} {how}; go on from the last checkpoint with --resume"
@@ -215,7 +217,7 @@ def _main(request: Path) -> int:
         kind = type(error).__name__ if isinstance(error, VitaeppError) else "TrainingError"
         report = _report_file(request, int(os.environ["RANK"]))
         write_json(report, {"kind": kind, "message": one_line(error)})
-        return 75 if isinstance(error, Stopped) else 2
+        return STOPPED if isinstance(error, Stopped) else 2
     return 0
 
 
