@@ -28,7 +28,7 @@ SCRIPTS = {"step": True, "views": True, "embed": True, "prepare": True, "trainin
 def main() -> None:
     """Run the scripts, write the figures and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="*", choices=SCRIPTS, help="these; others as they were")
     parser.add_argument("--name", help="of the file of results; the processor's by default")
     asked = parser.parse_args()

@@ -35,9 +35,10 @@ def gradient_magnitude(
         >>> gradient_magnitude(ramp)[0, 0, 2].round(decimals=3)
         tensor([3., 3., 3., 3., 3.])
     """
-    squared = torch.full_like(images, eps)
-    for derivative in sobel(images):
-        squared = squared + derivative.square()
+    first, *others = sobel(images)
+    squared = first.square().add_(eps)
+    for derivative in others:
+        squared = torch.addcmul(squared, derivative, derivative)
     return squared.sqrt()
 
 
@@ -67,12 +68,12 @@ def sobel(
 def _smooth(x: Tensor, axis: int) -> Tensor:
     inner = x.shape[axis] - 2
     outer = x.narrow(axis, 0, inner) + x.narrow(axis, 2, inner)
-    return (outer * 0.25).add(x.narrow(axis, 1, inner), alpha=0.5)
+    return outer.mul_(0.25).add_(x.narrow(axis, 1, inner), alpha=0.5)
 
 
 def _differ(x: Tensor, axis: int) -> Tensor:
     inner = x.shape[axis] - 2
-    return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)) * 0.5
+    return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)).mul_(0.5)
 
 
 def edge_loss(

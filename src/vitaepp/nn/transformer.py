@@ -107,8 +107,10 @@ class PatchEmbed(nn.Module):
         self, patches: Float[Tensor, "batch patch value"]
     ) -> Float[Tensor, "batch patch embed_dim"]:
         """Embed patches as `patchify` returns them; hidden ones need not be among them."""
-        weight = self.proj.weight.movedim(1, -1).flatten(1)
-        return F.linear(patches, weight, self.proj.bias)
+        # Patches have the channel last and the convolution has it first; there are fewer of them
+        # than weights, and no gradient to turn back.
+        values = rearrange(patches, "b n (value c) -> b n (c value)", c=self.proj.in_channels)
+        return F.linear(values, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisionTransformer(Backbone):
