@@ -21,14 +21,15 @@ from side_by_side import machine
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 
-#: Scripts, with whether they take a number of rounds.
-SCRIPTS = {"step": True, "views": True, "embed": True, "prepare": True, "training": False}
+#: Scripts, with their rounds, for those that have any. Steps are short, and a shared machine's pace
+#: changes within seconds.
+SCRIPTS = {"step": 25, "views": 5, "embed": 5, "prepare": 5, "training": None}
 
 
 def main() -> None:
     """Run the scripts, write the figures and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, help="others than each script's own")
     parser.add_argument("--only", nargs="*", choices=SCRIPTS, help="these; others as they were")
     parser.add_argument("--name", help="of the file of results; the processor's by default")
     asked = parser.parse_args()
@@ -38,7 +39,8 @@ def main() -> None:
     found: dict[str, Any] = json.loads(target.read_text("utf-8")) if target.is_file() else {}
     for script in asked.only or SCRIPTS:
         print(f"{script} …", file=sys.stderr, flush=True)
-        found[script] = run(script, asked.rounds if SCRIPTS[script] else None)
+        rounds = SCRIPTS[script]
+        found[script] = run(script, rounds and (asked.rounds or rounds))
         target.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = table(found, about, target)
     print(text)
