@@ -200,6 +200,14 @@ def test_a_signal_during_start_up_ends_with_the_same_status(make_store, tmp_path
     assert said.count("go on with --resume") == 1
 
 
+def uninterrupted(store, run: Path, *settings: str) -> Path:
+    """A whole training in a process of its own, with as many threads as those that are killed."""
+    process = start(store, run, *settings)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return run
+
+
 def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[float]) -> int:
     """Kill a training so many seconds after its first sign of life; how often it was alive."""
     killed = 0
@@ -213,16 +221,14 @@ def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[flo
         process.communicate()
         kept = [run / "last.ckpt", run / "previous.ckpt"]
         assert all(is_whole(path) for path in kept if path.exists())
-    process = start(store, run, *settings)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    uninterrupted(store, run, *settings)
     return killed
 
 
 def test_killed_at_random_moments_it_ends_the_same(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
     settings = ("method=vitae", "optim.epochs=20")
-    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, *settings))
+    whole = uninterrupted(store, tmp_path / "whole", *settings)
     waits = [random.Random(0).uniform(0, 1) for _ in range(2)]
     assert kill_until_done(store, tmp_path / "run", settings, waits)
     assert_equal_runs(tmp_path / "run", whole)
@@ -233,7 +239,7 @@ def test_killed_at_random_moments_it_ends_the_same(make_store, tmp_path):
 def test_killed_very_often_it_ends_the_same(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
     settings = ("optim.epochs=60",)
-    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, *settings))
+    whole = uninterrupted(store, tmp_path / "whole", *settings)
     draw = random.Random(1)
     waits = [draw.uniform(0, 4) for _ in range(25)]
     assert kill_until_done(store, tmp_path / "run", settings, waits) > 5
