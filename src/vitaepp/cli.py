@@ -8,6 +8,7 @@ same command with --resume goes on with.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -250,6 +251,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Say how fast a recipe trains here, how long it would take, and where the time goes."""
+    # Torch's profiler tells its own starts and stops, unless it is told so before torch is loaded.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from vitaepp.training.bench import bench as run_bench
 
     speed = run_bench(store, recipe=recipe, settings=settings or (), steps=steps, device=device)

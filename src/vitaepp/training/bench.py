@@ -216,7 +216,6 @@ def _parts(
 ) -> dict[str, float]:
     """Share of each part in the time of a few steps, whole steps being 1."""
     on_gpu = device.type == "cuda"
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler tells its own starts and stops
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
         for _ in range(PROFILED):
