@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 #: SLURM sends SIGTERM before it takes a machine back, and can be asked to send SIGUSR1.
@@ -18,21 +18,26 @@ STOPPED = 75
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have a function called on these signals; nothing changes outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+def stoppable() -> AbstractContextManager[None]:
     """Let a signal that asks to stop end the process with `STOPPED`, where nothing is to be saved.
 
     Around a whole training, its imports included. From its first step to its last the callback
     `Checkpoints` has the signals, and saves.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _stop) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(_stop)
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +28,7 @@ from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
 from vitaepp.recipe import Recipe, TrainerSettings
-from vitaepp.stopping import STOPPED, STOPPING, stoppable
+from vitaepp.stopping import STOPPED, handled, stoppable
 
 #: Seconds that the others have to end by themselves after one has failed.
 GRACE = 30.0
@@ -142,21 +141,14 @@ def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[
     return subprocess.Popen(command, env=environment)
 
 
-@contextmanager
-def _passing_signals_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+def _passing_signals_on(
+    children: Sequence[subprocess.Popen[bytes]],
+) -> AbstractContextManager[None]:
     def pass_on(number: int, _: FrameType | None) -> None:
         for child in children:
             child.send_signal(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, pass_on) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(pass_on)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
