@@ -29,9 +29,9 @@ from vitaepp.ingest.layouts.cohort import (
     Source,
     SubjectFiles,
     below,
-    stem,
     usual_modalities,
 )
+from vitaepp.ingest.layouts.masks import stem
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.tables import (
     as_objects,
