@@ -123,7 +123,8 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
     """Refuse to take `p01_asl` and `p01_dce`, or `p01` and `p01_brain`, for two subjects."""
     for word, others in partners_by_word(files).items():
         beside = {f: other for f, other in others.items() if f.parent == other.parent}
-        if len(beside) > 1 and 5 * len(beside) >= 2 * len(files) and word not in SIDES:
+        often = len(beside) > 1 and 5 * len(beside) >= 2 * len(files)
+        if often and word.isalpha() and word not in SIDES:
             file, other = next(iter(beside.items()))
             raise SourceError(
                 f"{source.path}: {file.name} and {other.name} may be one subject or two; list "

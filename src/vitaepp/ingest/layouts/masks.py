@@ -33,14 +33,17 @@ from vitaepp.ingest.readers import (
     to_grey,
 )
 
+#: Words of masks that divide the whole image, and show no lesion.
+REGIONS = ("aseg", "aparc", "parcellation", "superpixels")
+
 #: Words that make a file a mask.
 MASK_WORDS = frozenset(
     (
-        *("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg", "aseg"),
+        *("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg"),
         *("mask", "masks", "msk", "msks", "defacemask", "label", "labels", "lbl", "lbls"),
         *("labelmap", "labelmaps", "roi", "rois", "gt", "gts", "truth", "groundtruth"),
-        *("annotation", "annotations", "annot", "contour", "contours", "delineation"),
-        *("parcellation", "superpixels"),
+        *("annotation", "annotations", "annot", "contour", "contours", "delineation", "manual"),
+        *REGIONS,
     )
 )
 
@@ -193,7 +196,8 @@ def _rank(mask: PurePosixPath, first: PurePosixPath) -> tuple[int, int, int]:
     """Masks of lesions first, then those of the first modality, then those of plain names."""
     name = " ".join(words(stem(mask.name)))
     of_first = _key(mask, modalities=True) == _key(first, modalities=True)
-    return 0 if LESION.search(name) else 1, 0 if of_first else 1, len(name.split())
+    kind = 0 if LESION.search(name) else 2 if any(word in name for word in REGIONS) else 1
+    return kind, 0 if of_first else 1, len(name.split())
 
 
 class _Index:
@@ -201,43 +205,48 @@ class _Index:
 
     def __init__(self, images: Mapping[str, Sequence[PurePosixPath]]) -> None:
         self._by_path: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        self._by_name: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        self._by_name: dict[tuple[str, ...] | None, set[str]] = defaultdict(set)
         self._by_word: dict[str, set[str]] = defaultdict(set)
         self._keys: dict[str, set[frozenset[str]]] = defaultdict(set)
+        self._words: dict[str, list[set[str]]] = defaultdict(list)
         for subject, files in images.items():
             for file in files:
-                key = _key(file)
-                for own in (key, _without_channel(key)):
-                    self._by_path[own].add(subject)
-                    self._by_name[_without_channel(_key(PurePosixPath(file.name)))].add(subject)
-                    self._by_name[_key(PurePosixPath(file.name))].add(subject)
-                    self._keys[subject].add(frozenset(own))
-                for word in key:
-                    self._by_word[word].add(subject)
+                self._words[subject].append(set(words(stem(file.name))))
+                for key in {_key(file), _without_channel(_key(file))}:
+                    self._by_path[key].add(subject)
+                    self._keys[subject].add(frozenset(key))
+                    for word in key:
+                        self._by_word[word].add(subject)
+                name = _key(PurePosixPath(file.name))
+                for key in {name, _without_channel(name)}:
+                    self._by_name[key].add(subject)
 
     def owners(self, mask: PurePosixPath) -> list[str]:
         """The subjects that a mask may be of, by the strictest rule that finds any."""
         name = PurePosixPath(mask.name)
-        for own in (_key(mask), _key(mask, numbered=False)):
-            if found := self._by_path.get(own):
-                return sorted(found)
-        for own in (_key(name), _key(name, numbered=False)):
-            if own and (found := self._by_name.get(own)):
-                return sorted(found)
-        return self._containing(frozenset(_key(mask)))
+        by_path = (self._by_path.get(_key(mask, numbered=n)) for n in (True, False))
+        by_name = (self._by_name.get(_key(name, numbered=n) or None) for n in (True, False))
+        found = next(filter(None, (*by_path, *by_name)), None) or self._containing(_key(mask))
+        if len(found) < 2:
+            return sorted(found)
+        # One that has a word that the mask lacks is farther from it.
+        own = set(words(stem(mask.name)))
+        lacking = {s: min(len(every - own) for every in self._words[s]) for s in found}
+        return sorted(s for s in found if lacking[s] == min(lacking.values()))
 
-    def _containing(self, mask: frozenset[str]) -> list[str]:
+    def _containing(self, key: Sequence[str]) -> set[str]:
         """Subjects all of whose words the mask has, the most of them; or that have all of its."""
+        mask = frozenset(key)
         near = {subject for word in mask for subject in self._by_word.get(word, ())}
         inside: dict[int, set[str]] = defaultdict(set)
         around = set()
         for subject in near:
-            for key in self._keys[subject]:
-                if key and key <= mask:
-                    inside[len(key)].add(subject)
-                elif mask < key:
+            for own in self._keys[subject]:
+                if own and own <= mask:
+                    inside[len(own)].add(subject)
+                elif mask < own:
                     around.add(subject)
-        return sorted(inside[max(inside)] if inside else around)
+        return inside[max(inside)] if inside else around
 
 
 def _key(
@@ -268,14 +277,17 @@ def _telling(part: str, modalities: bool, numbered: bool) -> list[str]:
     after_mask = False
     for word, pieces in _words_and_pieces(part):
         if word in WORDS or word in CONTRAST:
-            if modalities:
-                told.append(word)
-        elif MASK_WORDS.isdisjoint(pieces) and IMAGE_WORDS.isdisjoint(pieces):
-            if numbered or not (after_mask and word.isdigit()):
-                told.append(word)
-        else:
-            told += [p for p in pieces if p not in MASK_WORDS and p not in IMAGE_WORDS]
-            after_mask = after_mask or not MASK_WORDS.isdisjoint(pieces)
+            told += [word] * modalities
+            continue
+        rest = ""
+        for piece in pieces:
+            after_mask = after_mask or piece in MASK_WORDS
+            if piece in MASK_WORDS or piece in IMAGE_WORDS:
+                told += [rest] if rest else []
+                rest = ""
+            elif numbered or not (after_mask and piece.isdigit()):
+                rest += piece
+        told += [rest] if rest else []
     return told
 
 
