@@ -73,6 +73,7 @@ class StoreInfo:
         window: modalities with a window of their own: name, and the intensities that became 0 and
             255; None where there is none.
         statistics: `foreground` where percentiles were taken over it; None for the whole volume.
+        mask_values: values of the masks that crops are centred on; None for all but 0.
     """
 
     modalities: tuple[str, ...]
@@ -83,6 +84,7 @@ class StoreInfo:
     clip: tuple[float, float] | None = None
     window: tuple[tuple[str, float, float], ...] | None = None
     statistics: str | None = None
+    mask_values: tuple[int, ...] | None = None
 
     def window_of(self, modality: str) -> tuple[float, float] | None:
         """The intensities that became 0 and 255 wherever a modality has a window."""
