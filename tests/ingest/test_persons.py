@@ -4,51 +4,31 @@ import pytest
 
 from tests.ingest.trees import brats, picture, scan
 from vitaepp.ingest.layouts import recognise
-
-MONTHS = ("2019-03-01", "2020-11-20")
+from vitaepp.ingest.prepare import prepare
+from vitaepp.recipe import Recipe
 
 
 @pytest.mark.parametrize(
     ("names", "persons"),
     [
-        (
-            [f"BraTS-GLI-{i:05d}-00{v}" for i in (0, 2, 5) for v in (0, 1)],
-            [f"BraTS-GLI-{i:05d}" for i in (0, 2, 5) for _ in (0, 1)],
-        ),
-        (
-            [
-                f"{s}/MPRAGE/{d}/I{i}"
-                for s in ("002_S_0413", "011_S_0002")
-                for i, d in enumerate(MONTHS)
-            ],
-            ["002_S_0413"] * 2 + ["011_S_0002"] * 2,
-        ),
-        (
-            ["patient_01_2019", "patient_01_2021", "patient_02_2020"],
-            ["patient_01"] * 2 + ["patient_02"],
-        ),
-        (["p1_20190301", "p1_20200101", "p2_20180505"], ["p1", "p1", "p2"]),
-        (["p1/ses-1/x", "p1/ses-2/x", "p2/ses-1/x"], ["p1", "p1", "p2"]),
-        (["p1_baseline", "p1_followup", "p2_baseline"], ["p1", "p1", "p2"]),
-        (["p1_week-000", "p1_week-012", "p2_week-000"], ["p1", "p1", "p2"]),
-        (
-            ["OAS30001_MR_d0129", "OAS30001_MR_d0757", "OAS30002_MR_d0001"],
-            ["OAS30001"] * 2 + ["OAS30002"],
-        ),
-        (
-            ["TCGA-02-0003_1", "TCGA-02-0003_2", "TCGA-06-0119_1"],
-            ["TCGA-02-0003"] * 2 + ["TCGA-06-0119"],
-        ),
-        (["pat7_frame01", "pat7_frame12", "pat8_frame01"], ["pat7", "pat7", "pat8"]),
+        ([f"BraTS-GLI-0000{i // 2}-00{i % 2}" for i in range(4)], "BraTS-GLI-0000{}"),
+        ([f"01{i // 2}_S_0413/MPRAGE/2019-0{i + 1}-02/I1" for i in range(4)], "01{}_S_0413"),
+        ([f"patient_0{i // 2}_202{i}" for i in range(4)], "patient_0{}"),
+        ([f"p{i // 2}_2019030{i + 1}" for i in range(4)], "p{}"),
+        ([f"p{i // 2}/ses-{i}/x" for i in range(4)], "p{}"),
+        ([f"p{i // 2}_{'followup' if i % 2 else 'baseline'}" for i in range(4)], "p{}"),
+        ([f"p{i // 2}_week-00{i}" for i in range(4)], "p{}"),
+        ([f"OAS3000{i // 2}_MR_d012{i}" for i in range(4)], "OAS3000{}"),
+        ([f"TCGA-02-000{i // 2}_{i}" for i in range(4)], "TCGA-02-000{}"),
+        ([f"pat{i // 2}_frame0{i}" for i in range(4)], "pat{}"),
     ],
 )
 def test_names_that_show_a_person_set_the_participant(tmp_path, names, persons):
     for i, name in enumerate(names):
         scan(tmp_path / "x" / f"{name}.nii.gz", i)
     cohort = recognise(tmp_path / "x")
-    assert dict(zip(names, persons, strict=True)) == {
-        s.subject: s.labels["participant"] for s in cohort.subjects
-    }
+    told = {s.subject: s.labels["participant"] for s in cohort.subjects}
+    assert told == {name: persons.format(i // 2) for i, name in enumerate(names)}
     assert cohort.notes[-1].startswith("participant, whom evaluate never splits: ")
 
 
@@ -101,15 +81,21 @@ def test_folders_of_splits_in_any_case_hold_classes(tmp_path, folders, splits):
 
 
 def test_what_this_package_wrote_is_no_source(tmp_path):
-    from vitaepp.ingest.prepare import prepare
-
     for name in ("a", "b"):
         scan(tmp_path / "x" / f"{name}.nii.gz")
     prepare(tmp_path / "x", tmp_path / "x" / "store", size=8)
-    run = tmp_path / "x" / "run"
-    scan(run / "reconstruction" / "a.nii.gz")
-    (run / "recipe.yaml").write_text("x")
-    (run / "metrics.csv").write_text("x")
+    for folder, file, text in [
+        ("run", "recipe.yaml", Recipe().to_yaml()),
+        ("panels", "metrics.csv", "subject,psnr,ssim\na,1,1\n"),
+    ]:
+        scan(tmp_path / "x" / folder / "a.nii.gz")
+        (tmp_path / "x" / folder / file).write_text(text)
+    scan(tmp_path / "x" / "more" / "c.nii.gz")
+    (tmp_path / "x" / "more" / "metrics.csv").write_text("subject,age\n")
     cohort = recognise(tmp_path / "x")
-    assert [s.subject for s in cohort.subjects] == ["a", "b"]
-    assert dict(cohort.left_out) == {"store": "is a store of vitaepp", "run": "is a run of vitaepp"}
+    assert [s.subject for s in cohort.subjects] == ["a", "b", "more/c"]
+    assert dict(cohort.left_out) == {
+        "panels": "is a folder of reconstructions of vitaepp",
+        "run": "is a run of vitaepp",
+        "store": "is a store of vitaepp",
+    }
