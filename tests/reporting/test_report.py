@@ -51,6 +51,7 @@ def make_run(path, *, evaluated=True, reconstructed=True, trained=True, ndim=3, 
             table[f"loss/{term}"] = np.exp(-epoch / 3) - (term == "contrastive")
             table[f"weighted/{term}"] = 0.01 * table[f"loss/{term}"]
         pd.DataFrame(table).to_csv(path / "metrics.csv", index=False)
+        Image.new("RGB", (90, 40), "orange").save(path / "prepared.png")
     if evaluated:
         add_evaluation(path, method=method)
     if reconstructed:
@@ -256,7 +257,7 @@ def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path
     volume[0, :8, 16:, 60:] = 200
     images = {kind: volume // (i + 1) for i, kind in enumerate(KINDS)}
     np.savez(tmp_path / "a.npz", channels=np.array(["t1"]), **images)
-    (sheet,), broken = sheets({"a": tmp_path / "a.npz"}, (1.0, 1.0, 5.0), 10**6)
+    (sheet,), broken = sheets({"a": tmp_path / "a.npz"}, (1.0, 1.0, 5.0), True, 10**6)
     assert broken == []
     assert (sheet.slices, sheet.step) == (34, 3)
     assert sheet.aspect == pytest.approx(3 * 16 / 32)
@@ -264,7 +265,7 @@ def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path
     for k in (0, 19, 20, 33):
         for i in range(3):
             # The second axis points up and the first one to the right.
-            expected = volume[0, :, ::-1, k * 3].T.astype(int) // (i + 1)
+            expected = volume[0, ::-1, ::-1, k * 3].T.astype(int) // (i + 1)
             assert np.abs(shown[k, :, i] - expected).mean() < 6
 
 
@@ -272,13 +273,13 @@ def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path
 def test_the_budget_limits_subjects_but_never_below_one(tmp_path, ndim):
     add_reconstruction(tmp_path / "r", ndim)
     files = {name: tmp_path / "r" / f"{file_stem(name)}.npz" for name in ("a", "b/2")}
-    assert {s.subject for s in sheets(files, None, 10**7)[0]} == {"a", "b/2"}
-    assert {s.subject for s in sheets(files, None, 1)[0]} == {"a"}
+    assert {s.subject for s in sheets(files, None, False, 10**7)[0]} == {"a", "b/2"}
+    assert {s.subject for s in sheets(files, None, False, 1)[0]} == {"a"}
 
 
 def test_an_archive_with_pickled_objects_is_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", original=np.array([{}], dtype=object), channels=np.array(["x"]))
-    made, broken = sheets({"a": tmp_path / "a.npz"}, None, 10**6)
+    made, broken = sheets({"a": tmp_path / "a.npz"}, None, False, 10**6)
     assert made == []
     assert "a.npz cannot be read" in broken[0]
 
@@ -289,7 +290,7 @@ def test_flat_images_and_panels_are_shown(tmp_path):
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'class="viewer"' not in page
     assert page.count("<figure><div") == 4
-    assert "2 of 3 reconstructed subjects are shown" in page
+    assert "Shown: 2 of 3 reconstructed subjects" in page
     for file in (flat / "reconstruction").glob("*.npz"):
         file.unlink()
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
