@@ -304,9 +304,9 @@ def test_a_run_draws_what_it_was_trained_on_and_its_report_is_marked(make_store,
     assert "Axial slice" in words
     (run / "prepared.png").unlink()
     page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
-    command = f"inspect STORE --pictures {run}/prepared.png --subjects 9"
+    command = f"inspect STORE --pictures {run}/prepared.png --subjects 6"
     assert command in page
-    inspect(store.path, pictures=run / "prepared.png", subjects=9)
+    inspect(store.path, pictures=run / "prepared.png", subjects=6)
     assert command not in report(run, tmp_path / "r.html").read_text(encoding="utf-8")
 
 

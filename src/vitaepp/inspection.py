@@ -42,7 +42,7 @@ SIDE = 96
 PAGE = (2000, 2600)
 
 #: The subjects whose picture a run keeps, and the size of its page: three volumes side by side.
-OF_RUN, PAGE_OF_RUN = 9, (960, 10_000)
+OF_RUN, PAGE_OF_RUN = 6, (960, 10_000)
 
 _MARGIN = 14
 
@@ -121,7 +121,8 @@ class ContactSheet:
         down = max(1, (page[1] - 3 * LINE) // (self._height + _MARGIN))
         if len(self.rows) <= across * down:  # one page, as near to a square as it goes
             square = math.sqrt(len(self.rows) * self._height / self._width)
-            across = min(across, max(math.ceil(square), math.ceil(len(self.rows) / down), 1))
+            wanted = max(math.ceil(square), math.ceil(len(self.rows) / down))
+            across = max(1, min(across, wanted, len(self.rows)))
         self._across, self._per_page = across, across * down
 
     def __len__(self) -> int:

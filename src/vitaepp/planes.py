@@ -58,7 +58,7 @@ class Plane:
     """One way to look at images.
 
     Attributes:
-        name: `axial`, `coronal`, `sagittal`; `slice along axis 1` where there are no directions;
+        name: `axial`, `coronal`, `sagittal`; `across axis 1` where there are no directions;
             empty for a flat image.
         across: the axis that a slice lies across; None for a flat image.
         marks: what is at the sides; None where there are no directions.
@@ -124,7 +124,7 @@ def planes(ndim: int, directed: bool) -> tuple[Plane, ...]:
 
 def _plane(across: int, directed: bool) -> Plane:
     if not directed:
-        return Plane(f"slice along axis {across + 1}", across, None)
+        return Plane(f"across axis {across + 1}", across, None)
     columns, rows = (ends for axis, ends in enumerate(ENDS) if axis != across)
     return Plane(NAMES[across], across, Marks(*columns, *rows))
 

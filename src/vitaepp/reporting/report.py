@@ -376,7 +376,8 @@ def _facts(run: RunContents) -> list[tuple[str, str]]:
         count = parameters.get(part)
         add(f"Parameters, {part}", f"{count:,}" if isinstance(count, int) else None)
     done, wanted = _epochs(run)
-    add("Epochs", wanted if done == wanted or wanted is None else f"{done:,} of {wanted:,}")
+    if wanted is not None:
+        add("Epochs", f"{wanted:,}" if done >= wanted else f"{done:,} of {wanted:,}")
     add("Steps", summary.get("steps"))
     seconds = summary.get("seconds")
     add("Time", _duration(float(seconds)) if isinstance(seconds, int | float) else None)
@@ -501,7 +502,11 @@ def _reconstruction_view(run: RunContents, budget: int) -> dict[str, Any] | None
             if told:
                 scores[name.upper()] = told + unit
         rows = [
-            (str(subject), *(mean_and_deviation([v], d) or "–" for v, d in ((psnr, 2), (ssim, 3))))
+            (
+                str(subject),
+                mean_and_deviation([psnr], 2) or "–",
+                mean_and_deviation([ssim], 3) or "–",
+            )
             for subject, psnr, ssim in zip(found.metrics["subject"], *numbers.values(), strict=True)
         ][:200]
     by_subject: dict[str, list[Any]] = {}
