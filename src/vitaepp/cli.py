@@ -104,6 +104,15 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="The only layout to try, such as scans or named-files.")
+    ] = None,
+    mask_pattern: Annotated[
+        str | None, typer.Option(help="Which files are masks: '*_roi.nii.gz'; '' for none.")
+    ] = None,
+    mask_values: Annotated[
+        str | None, typer.Option(help="Values of the mask that are the lesion: 1,4.")
+    ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
     ] = None,
@@ -161,6 +170,9 @@ def prepare(
         spacing=spacing,
         modalities=modalities,
         center=center,
+        layout=layout,
+        mask_pattern=mask_pattern,
+        mask_values=mask_values,
         clip=clip,
         window=window,
         statistics=statistics,
@@ -179,6 +191,7 @@ def prepare(
     if result.preview is not None:
         print(result.preview)
         return
+    print(result.account)
     done = f"{counted(result.prepared, 'subject')} prepared, {result.skipped} were there already"
     failed = f", {len(result.failures)} failed: see {result.store}/failures.csv"
     print(f"{result.store}: {done}{failed if result.failures else ''}")

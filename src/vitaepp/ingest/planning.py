@@ -94,6 +94,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         clip=asked.clip,
         window=_windows(asked, files),
         statistics=asked.statistics,
+        mask_values=asked.mask_values if center == "mask" else None,
         unit=None if spacing is None or cohort.kind == "scans" else "pixels",
     )
     secret = None if asked.secret is None else read_secret(asked.secret)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
+from vitaepp.ingest.account import account, account_text, files_in_words, noted
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.cluster import run_on_cluster
 from vitaepp.ingest.fingerprint import voxel_sample
@@ -35,8 +37,8 @@ from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remo
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
-from vitaepp.storage import Location, in_one_process, location_of
-from vitaepp.store import Failure, StoreWriter
+from vitaepp.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.store import Failure, Store, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +63,8 @@ class PrepareResult:
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
+        account: what was taken for what, as text.
+        notes: what had to be decided about files, with the number of subjects.
         preview: what a dry run found; None where the store was made.
     """
 
@@ -68,6 +72,8 @@ class PrepareResult:
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
+    account: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
     preview: Preview | None = None
 
 
@@ -79,6 +85,9 @@ def prepare(
     spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
     center: str | None = None,
+    layout: str | None = None,
+    mask_pattern: str | None = None,
+    mask_values: Sequence[int] | str | None = None,
     clip: Sequence[int | float] | str | None = None,
     window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
     statistics: str | None = None,
@@ -120,6 +129,9 @@ def prepare(
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
+        layout: the only layout to try, by the name that `docs/layouts.md` gives it. Unset: all.
+        mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
+        mask_values: values of the masks that are the lesion. Unset: all but 0.
         clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
             Unset: minimum and maximum.
         window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
@@ -158,6 +170,9 @@ def prepare(
         "spacing": spacing,
         "modalities": modalities,
         "center": center,
+        "layout": layout,
+        "mask_pattern": mask_pattern,
+        "mask_values": mask_values,
         "clip": clip,
         "window": window,
         "statistics": statistics,
@@ -212,7 +227,13 @@ def _prepare(
         if dask is not None:
             raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
         workers = 1
-    cohort = recognise(place, asked.modalities, asked.series)
+    cohort = recognise(
+        place,
+        asked.modalities,
+        asked.series,
+        layout=asked.layout,
+        mask_pattern=asked.mask_pattern,
+    )
     if remote is not None and cohort.kind == "pictures":
         for modality in {*cohort.modalities, *(asked.modalities or ())}:
             files = map(files_of, sampled(cohort, modality))
@@ -234,12 +255,14 @@ def _prepare(
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
         found = preview(cohort, table, plan, choices, workers)
-        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, found)
+        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, preview=found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
-    say(f"{name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
     if cohort.left_out:
         say(f"{name}: {told_left_out(cohort)}")
+    for note in cohort.notes:
+        say(f"{name}: {note}")
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
@@ -273,6 +296,7 @@ def _prepare(
             rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)
+        notes = _notes(store, cohort)
     except OSError as error:
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
@@ -280,7 +304,16 @@ def _prepare(
         elif error.errno == errno.ENOENT and dask is not None:
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
-    return PrepareResult(store, prepared, skipped, tuple(failures))
+    told = account_text([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
+    return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
+
+
+def _notes(store: Path | str, cohort: Cohort) -> Counter[str]:
+    """What had to be decided about the files of a cohort's subjects, with how often."""
+    if not folder_at(store).exists("table.parquet"):
+        return Counter()
+    rows = Store(store).table.set_index("subject")["prepare_notes"]
+    return Counter(note for s in cohort.subjects for note in rows.get(s.subject, ()))
 
 
 def _looked_at(cohort: Cohort) -> Iterator[Path]:
