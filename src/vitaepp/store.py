@@ -36,6 +36,7 @@ from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
 from vitaepp.files import to_json
+from vitaepp.progress import counted
 from vitaepp.storage import Folder, Location, folder_at
 
 FORMAT = 1
@@ -74,6 +75,8 @@ class StoreInfo:
             255; None where there is none.
         statistics: `foreground` where percentiles were taken over it; None for the whole volume.
         mask_values: values of the masks that crops are centred on; None for all but 0.
+        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
+            physical space.
     """
 
     modalities: tuple[str, ...]
@@ -85,6 +88,7 @@ class StoreInfo:
     window: tuple[tuple[str, float, float], ...] | None = None
     statistics: str | None = None
     mask_values: tuple[int, ...] | None = None
+    unit: str | None = None
 
     def window_of(self, modality: str) -> tuple[float, float] | None:
         """The intensities that became 0 and 255 wherever a modality has a window."""
@@ -104,6 +108,11 @@ class StoreInfo:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.size)
+
+    @property
+    def directed(self) -> bool:
+        """Whether the axes run to the patient's right, front and head, as those of scans do."""
+        return self.ndim == 3 and self.spacing is not None and self.unit is None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -183,7 +192,8 @@ class Store:
 
     def __repr__(self) -> str:
         shape = "×".join(str(n) for n in self.info.size)
-        return f"Store({str(self.path)!r}: {len(self)} subjects, {self.info.modalities}, {shape})"
+        subjects = counted(len(self), "subject")
+        return f"Store({str(self.path)!r}: {subjects}, {self.info.modalities}, {shape})"
 
     @property
     def name(self) -> str:
@@ -214,6 +224,19 @@ class Store:
             return np.ones(shape, bool)
         return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
 
+    @cached_property
+    def masks(self) -> zarr.Array[Any] | None:
+        """The Zarr array `(subject, *space)` of masks, nonzero inside; None where none are kept."""
+        if not self._folder.exists("masks.zarr/zarr.json"):
+            return None
+        array = zarr.open_array(_inside(self.path, "masks.zarr"), mode="r")
+        if array.shape[1:] != self.info.size or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: masks.zarr holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *self.info.size)}; prepare the store again"
+            )
+        return array
+
     @property
     def label_columns(self) -> list[str]:
         """Names of the user's own columns."""
@@ -230,8 +253,9 @@ class Store:
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            space = f"{size}, spacing {'×'.join(f'{v:g}' for v in info.spacing)}, around the "
-            space += info.center
+            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            unit = f" {info.unit}" if info.unit else ""
+            space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
             ("subjects", str(n)),
             ("image", f"{space}, {info.dtype}"),
@@ -239,11 +263,12 @@ class Store:
         ]
         if info.intensities:
             lines.append(("intensities", f"{info.intensities} became 0 to 255"))
-        rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
+        rows = self.spread(sample)
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
             shown = images[self.present[rows, i], i]
-            over = f"over {len(shown)} subjects" if len(shown) < n else "over all subjects"
+            whole = "all subjects" if n > 1 else "the one subject"
+            over = f"over {counted(len(shown), 'subject') if len(shown) < n else whole}"
             told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
             lacking = n - int(self.present[:, i].sum())
             absent = f"missing in {lacking} of {n}" if lacking else ""
@@ -254,11 +279,17 @@ class Store:
             lines.append((f"label {name}", column_counts(self.table[name])))
         if self._folder.exists("failures.csv"):
             failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
-            lines.append(("failed", f"{len(failed)} subjects, named in failures.csv"))
+            told = counted(len(failed), "subject")
+            lines.append(("failed", f"{told}, named in failures.csv"))
             for subject, reason in failed.head(3).itertuples(index=False):
                 lines.append((f"  {subject}", str(reason)))
         width = max(len(name) for name, _ in lines)
         return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+
+    def spread(self, most: int | None = None) -> list[int]:
+        """At most so many rows, spread evenly from the first to the last; all by default."""
+        count = len(self) if most is None else min(most, len(self))
+        return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
@@ -560,12 +591,3 @@ def stored_info(path: Location) -> StoreInfo | None:
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     have, want = asdict(existing), asdict(asked)
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
-
-
-def inspect(store: Location) -> str:
-    """What a store holds, as text for a reader.
-
-    Raises:
-        StoreError: the folder is missing or not a store.
-    """
-    return Store(store).summary()
