@@ -43,11 +43,13 @@ class Image:
             `(row, column, 3)`; arrays `(*space)` or `(*space, 3)`; any real type.
         grid: where the spatial axes lie.
         physical: whether the grid is in mm.
+        notes: what had to be decided to read it, in words that fit other files as well.
     """
 
     values: npt.NDArray[Any]
     grid: Grid
     physical: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def is_colour(self) -> bool:
@@ -129,13 +131,11 @@ def read_image(path: Path, name: str, reader: str = "", there: int | None = None
                     f"{name}: its header promises {promised} bytes, more than the file can hold"
                 )
             image = opened.Execute()
-    except RuntimeError as error:
+    except RuntimeError:
         # The library's own text spans lines and may quote the header.
-        if "orthonormal" in str(error):
-            reason = "its axes are not at right angles (sheared affine); resample it first"
-        else:
-            reason = "truncated, corrupt or not an image"
-        raise SubjectError(f"{name}: cannot be read: {reason}") from None
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not an image"
+        ) from None
     if any(mended in said for mended in MENDED):
         raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
     return image
