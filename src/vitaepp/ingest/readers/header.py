@@ -9,8 +9,10 @@ from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, is_usable, simpleitk
 from vitaepp.ingest.items import Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.dicom import series_grid
+from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import check_present, quiet
 from vitaepp.ingest.readers.nifti import read_volume_header
+from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.ingest.readers.scans import affine_of
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
@@ -41,6 +43,8 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "") if ndim == 3 else ""
     if path.suffix.lower() == ".npy":
         return None
+    if ndim == 2 and not is_dicom(path):
+        return picture_grid(path)
     if reader == "nibabel":
         try:
             volume = read_volume_header(path, name)

@@ -133,9 +133,7 @@ def read_image(path: Path, name: str, reader: str = "", there: int | None = None
             image = opened.Execute()
     except RuntimeError:
         # The library's own text spans lines and may quote the header.
-        raise SubjectError(
-            f"{name}: cannot be read: truncated, corrupt or not an image"
-        ) from None
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not an image") from None
     if any(mended in said for mended in MENDED):
         raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
     return image

@@ -19,9 +19,7 @@ from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
-SHEARED = (
-    "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
-)
+SHEARED = "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
 
 
 def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:

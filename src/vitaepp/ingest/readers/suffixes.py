@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Ends of names of scans, and what reads each: nibabel, numpy or a reader of SimpleITK. DICOM is not
-#: here: it is told by what a file begins with.
+#: Ends of names of scans, and what reads each: nibabel, numpy or a reader of SimpleITK. DICOM is
+#: not here: it is told by what a file begins with.
 SCAN_READERS = {
     ".nii.gz": "nibabel",
     ".nii": "nibabel",
