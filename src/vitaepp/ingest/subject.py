@@ -222,6 +222,11 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
             for values in _values(plan, image)
         ]
+        if all(np.ptp(channel.values) == 0 for channel in made[modality]):
+            raise SubjectError(
+                f"{name}: its crop has one value throughout; it shows nothing of the scan: check "
+                "the affine, the window, and what the crop is centred on"
+            )
     absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(
