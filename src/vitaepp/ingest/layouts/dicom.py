@@ -36,8 +36,8 @@ from vitaepp.ingest.readers import (
     PICTURE_SUFFIXES,
     SCAN_SUFFIXES,
     DicomHeader,
+    OtherObject,
     is_dicom,
-    other_object,
     read_dicom_header,
     series_uid,
     suffix_of,
@@ -179,11 +179,11 @@ def _headers(
     ):
         try:
             header = read_dicom_header(source.path / file, "")
+        except OtherObject as error:
+            left.append((str(file), str(error).removeprefix(": ")))
+            continue
         except SubjectError:
-            if other := other_object(source.path / file):
-                left.append((str(file), f"is {other}, not an image"))
-            else:
-                damaged.append(file)
+            damaged.append(file)
             continue
         # Some anonymisers give all images one id, but they do not move them.
         image = (header.study, header.series, header.instance, header.slices)

@@ -6,8 +6,7 @@ positions of the slices. Text of a header is used to tell series apart and goes 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,23 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.readers import dicom_elements as tags
 from vitaepp.ingest.readers.dicom_elements import (
-    MEDIA_STORAGE_SOP_CLASS,
     Dataset,
-    file_meta,
-    functional_groups,
+    Elements,
+    items,
+    number,
+    read_elements,
+    silent,
     text,
 )
-from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
-
-READER = "GDCMImageIO"
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    Image,
+    check_present,
+    checked,
+    read_image,
+)
 
 #: What a file is that holds no image of the body, by the beginning of its SOP class.
 OTHER_OBJECTS = {
@@ -61,8 +67,8 @@ class Slice:
         position: of the middle of its first voxel, mm.
         orientation: direction of its rows, then of its columns.
         spacing: between rows, then between columns, mm.
-        slope: of stored values, where a multi-frame file gives each frame its own.
-        intercept: likewise.
+        slope: of stored values.
+        intercept: of stored values.
     """
 
     position: tuple[float, ...]
@@ -79,47 +85,56 @@ class DicomHeader:
     Attributes:
         study: unique id of the study.
         series: of the series.
-        instance: of the image; two files with the same one are copies.
+        instance: of the image; two files with the same one are copies, if it is unique.
+        patient: name, id and date of birth, only ever to tell persons apart.
         description: what the scanner or a person called the series.
         modality: DICOM's word for the kind of scanner, as MR or CT.
         image_type: as ORIGINAL, PRIMARY, LOCALIZER.
         size: columns, rows and frames.
         colours: values of a voxel.
         slices: of each frame; none where a frame does not say where it lies.
+        padding: first and last stored value of what is no measurement, if there are such.
+        inverted: whether the lowest stored value is white.
     """
 
     study: str = field(repr=False)
     series: str = field(repr=False)
     instance: str = field(repr=False)
+    patient: str = field(repr=False)
     description: str = field(repr=False)
     modality: str
     image_type: tuple[str, ...] = field(repr=False)
     size: tuple[int, int, int]
     colours: int
     slices: tuple[Slice, ...]
+    padding: tuple[int, int] | None
+    inverted: bool
+
+
+class OtherObject(SubjectError):
+    """A DICOM file that holds no image of the body."""
 
 
 def read_dicom_header(path: Path, name: str) -> DicomHeader:
     """The header of one file, without its voxels.
 
     Raises:
-        SubjectError: not an image, truncated, or corrupt.
+        OtherObject: not an image, but a report or the like; `str` says what.
+        SubjectError: truncated, corrupt, or not DICOM.
     """
-    reader = simpleitk().ImageFileReader()
-    reader.SetFileName(os.fspath(path))
-    reader.SetImageIO(READER)
     try:
-        with quiet():
-            reader.ReadImageInformation()
-        return _header(reader, path)
-    except (RuntimeError, ValueError):
-        raise SubjectError(f"{name}: {_why_no_image(path)}") from None
-
-
-def other_object(path: Path) -> str:
-    """What a DICOM file is that holds no image of the body; empty if it should hold one."""
-    sop_class = file_meta(path).get(MEDIA_STORAGE_SOP_CLASS, "")
-    return next((what for start, what in OTHER_OBJECTS.items() if sop_class.startswith(start)), "")
+        with silent():
+            found = read_elements(path)
+            for start, what in OTHER_OBJECTS.items():
+                if found.sop_class.startswith(start):
+                    raise OtherObject(f"{name}: is {what}, not an image")
+            if found.broken:
+                raise ValueError("breaks off")
+            return _header(found)
+    except (OSError, ValueError):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a DICOM image"
+        ) from None
 
 
 def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> Image:
@@ -142,12 +157,9 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
     for file in files:
         label = _label(name, file, files)
         check_present(file, label)
-        image = read_image(file, label, READER)
-        try:
-            header = _header(image, file)
-        except ValueError:
-            raise SubjectError(f"{label}: {_why_no_image(file)}") from None
+        header = read_dicom_header(file, label)
         _check_volume(header, label)
+        image = read_image(file, label, DICOM_READER)
         values = np.asarray(simpleitk().GetArrayFromImage(image))
         planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
         headers.append(header)
@@ -233,13 +245,6 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     return order.tolist(), affine
 
 
-def _why_no_image(path: Path) -> str:
-    other = other_object(path)
-    if other:
-        return f"is {other}, not an image"
-    return "cannot be read: truncated, corrupt or not a DICOM image"
-
-
 def _check_gaps(gaps: Floats, name: str) -> None:
     same = np.flatnonzero(gaps < SAME_POSITION)
     if len(same):
@@ -280,63 +285,65 @@ def _rescaled(values: npt.NDArray[Any], slices: Sequence[Slice]) -> list[npt.NDA
     return [frame * s.slope + s.intercept for frame, s in zip(stored, slices, strict=True)]
 
 
-def _header(image: Any, path: Path) -> DicomHeader:
-    """What is used of the header that SimpleITK's reader or image holds."""
-
-    def told(tag: str) -> str:
-        return image.GetMetaData(tag).strip(" \0") if image.HasMetaDataKey(tag) else ""
-
-    columns, rows, frames = (*image.GetSize(), 1)[:3]
-    slices: tuple[Slice, ...] = ()
-    if frames > 1:
-        slices = _frames(path)
-    else:
-        position = _numbers(told("0020|0032"), 3)
-        orientation = _numbers(told("0020|0037"), 6)
-        spacing = _numbers(told("0028|0030"), 2)
-        if position and orientation and spacing:
-            slices = (Slice(position, orientation, spacing),)
+def _header(found: Elements) -> DicomHeader:
+    dataset = found.dataset
+    frames = int(text(dataset, tags.FRAMES) or 1)
     return DicomHeader(
-        study=told("0020|000d"),
-        series=told("0020|000e"),
-        instance=told("0008|0018"),
-        description=told("0008|103e"),
-        modality=told("0008|0060").upper(),
-        image_type=tuple(told("0008|0008").upper().split("\\")),
-        size=(columns, rows, frames),
-        colours=int(told("0028|0002") or 1),
-        slices=slices,
+        study=text(dataset, tags.STUDY),
+        series=text(dataset, tags.SERIES),
+        instance=text(dataset, tags.INSTANCE),
+        patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        description=text(dataset, tags.DESCRIPTION),
+        modality=text(dataset, tags.MODALITY).upper(),
+        image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
+        size=(number(dataset, tags.COLUMNS), number(dataset, tags.ROWS), frames),
+        colours=number(dataset, tags.COLOURS) or 1,
+        slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
+        padding=_padding(dataset),
+        inverted=text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
     )
 
 
-def _frames(path: Path) -> tuple[Slice, ...]:
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    if tags.PADDING not in dataset:
+        return None
+    signed = number(dataset, tags.SIGNED) == 1
+    last = tags.PADDING_LIMIT if tags.PADDING_LIMIT in dataset else tags.PADDING
+    ends = [number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
+    return min(ends), max(ends)
+
+
+def _frames(dataset: Dataset) -> tuple[Slice, ...]:
     """Each frame's own geometry and scale, or none if one of them does not tell."""
-    try:
-        shared, frames = functional_groups(path)
-    except ValueError:
-        return ()
+    shared = items(dataset, tags.SHARED_GROUPS)[:1]
+
+    def of(frame: Dataset) -> Callable[[int, int], str]:
+        def told(group: int, tag: int) -> str:
+            # A frame's own before what all share.
+            for groups in (frame, *shared):
+                for item in items(groups, group)[:1]:
+                    if tag in item:
+                        return text(item, tag)
+            return ""
+
+        return told
+
+    return _slices([of(frame) for frame in items(dataset, tags.FRAME_GROUPS)])
+
+
+def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
+    """Slices by what is told of each, of a functional group and a tag; none if one is not told."""
     slices = []
-    for frame in frames:
-        position = _numbers(_of_group(shared, frame, (0x0020, 0x9113), (0x0020, 0x0032)), 3)
-        orientation = _numbers(_of_group(shared, frame, (0x0020, 0x9116), (0x0020, 0x0037)), 6)
-        spacing = _numbers(_of_group(shared, frame, (0x0028, 0x9110), (0x0028, 0x0030)), 2)
-        slope = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1053)), 1)
-        intercept = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1052)), 1)
-        if not (position and orientation and spacing) or slope == (0.0,):
+    for told in frames:
+        position = _numbers(told(tags.POSITIONS, tags.POSITION), 3)
+        orientation = _numbers(told(tags.ORIENTATIONS, tags.ORIENTATION), 6)
+        spacing = _numbers(told(tags.MEASURES, tags.SPACING), 2)
+        slope = _numbers(told(tags.TRANSFORMATIONS, tags.SLOPE), 1) or (1.0,)
+        intercept = _numbers(told(tags.TRANSFORMATIONS, tags.INTERCEPT), 1) or (0.0,)
+        if not (position and orientation and spacing) or (slope == (0.0,) and len(frames) > 1):
             return ()
-        slices.append(
-            Slice(position, orientation, spacing, *(slope or (1.0,)), *(intercept or (0.0,)))
-        )
+        slices.append(Slice(position, orientation, spacing, *slope, *intercept))
     return tuple(slices)
-
-
-def _of_group(shared: Dataset, frame: Dataset, group: tuple[int, int], tag: tuple[int, int]) -> str:
-    """Text of an element in a functional group, a frame's own before what all share."""
-    for groups in (frame, shared):
-        items = groups.get(group)
-        if isinstance(items, list) and items and tag in items[0]:
-            return text(items[0][tag])
-    return ""
 
 
 def _numbers(told: str, count: int) -> tuple[float, ...]:

@@ -14,7 +14,13 @@ import PIL.Image
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import is_dicom
-from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    Image,
+    check_present,
+    checked,
+    read_image,
+)
 from vitaepp.ingest.readers.limits import refuse_absurd_size
 from vitaepp.ingest.readers.npy import read_npy_picture
 
@@ -57,7 +63,7 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
 def _reader(path: Path) -> str | None:
     """SimpleITK's name of a picture's format, by what the file begins with."""
     if is_dicom(path):
-        return "GDCMImageIO"
+        return DICOM_READER
     with open(path, "rb") as file:
         start = file.read(4)
     return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
