@@ -70,6 +70,8 @@ class Cohort:
         unlabelled: values that the data set's own tables put where a label is missing.
         left_out: what looked like images and is not taken, each with why, for a user to read;
             relative to the source.
+        notes: what was taken for what where it could be doubted, a line each; no names of
+            subjects, which may not be for everybody's eyes.
     """
 
     layout: str
@@ -80,6 +82,7 @@ class Cohort:
     classes: tuple[str, ...] = ()
     unlabelled: tuple[Any, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def has_masks(self) -> bool:
