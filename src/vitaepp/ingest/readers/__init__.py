@@ -8,6 +8,7 @@ from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_a
 from vitaepp.ingest.readers.dicom import (
     DicomHeader,
     OtherObject,
+    Slice,
     read_dicom_header,
     read_series,
     series_grid,
@@ -28,6 +29,7 @@ __all__ = [
     "Image",
     "NpzArray",
     "OtherObject",
+    "Slice",
     "is_dicom",
     "is_grey",
     "npy_axes",

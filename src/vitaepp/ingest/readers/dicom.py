@@ -59,6 +59,17 @@ MISSING = 1.5
 MOST_DRIFT = 0.1
 
 
+#: CT has no value below; scanners fill up with one outside of their field of view.
+LEAST_HOUNSFIELD = -1024
+
+#: Share of the voxels that such a value has at least; a circle leaves a fifth of its square.
+SHARE_OUTSIDE = 0.01
+
+#: Padding that is nearer to the real values than this share of their range is as good as they are:
+#: many scanners of MR give 0, which air has, too.
+NEXT_TO = 0.01
+
+
 @dataclass(frozen=True)
 class Slice:
     """Where one slice lies, in DICOM's LPS coordinates, and how its stored values are scaled.
@@ -87,6 +98,7 @@ class DicomHeader:
         series: of the series.
         instance: of the image; two files with the same one are copies, if it is unique.
         patient: name, id and date of birth, only ever to tell persons apart.
+        date: of the study, likewise.
         description: what the scanner or a person called the series.
         modality: DICOM's word for the kind of scanner, as MR or CT.
         image_type: as ORIGINAL, PRIMARY, LOCALIZER.
@@ -101,6 +113,7 @@ class DicomHeader:
     series: str = field(repr=False)
     instance: str = field(repr=False)
     patient: str = field(repr=False)
+    date: str = field(repr=False)
     description: str = field(repr=False)
     modality: str
     image_type: tuple[str, ...] = field(repr=False)
@@ -164,8 +177,8 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
         planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
         headers.append(header)
     order, grid = _grid(headers, name)
-    volume = np.stack([planes[i] for i in order]).T
-    return Image(checked(volume, name, constant), grid, True)
+    volume, notes = _without_padding(np.stack([planes[i] for i in order]).T, headers, order)
+    return Image(checked(volume, name, constant), grid, True, notes)
 
 
 def series_grid(files: Sequence[Path], name: str) -> Grid:
@@ -238,7 +251,10 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     drift = positions[order] - (start + np.outer(np.arange(len(slices)), step))
     axes = np.column_stack([rows * spacing[1], columns * spacing[0], step])
     if np.abs(np.linalg.solve(axes, drift.T)).max() > MOST_DRIFT:
-        raise SubjectError(f"{name}: its slices are not evenly spaced along a line; resample them")
+        raise SubjectError(
+            f"{name}: its slices are not evenly spaced along a line; resample them",
+            kind="slices are not evenly spaced",
+        )
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes, start
     affine[:2] *= -1  # DICOM's world is LPS
@@ -250,7 +266,8 @@ def _check_gaps(gaps: Floats, name: str) -> None:
     if len(same):
         raise SubjectError(
             f"{name}: slices {same[0] + 1} and {same[0] + 2} of {len(gaps) + 1}, by position, lie "
-            "at one place: copies, or several volumes in one series; keep one"
+            "at one place: copies, or several volumes in one series; keep one",
+            kind="several slices at one place",
         )
     usual = float(np.median(gaps))
     wide = np.flatnonzero(gaps > MISSING * usual)
@@ -259,7 +276,8 @@ def _check_gaps(gaps: Floats, name: str) -> None:
         raise SubjectError(
             f"{name}: slices are missing: between slices {first + 1} and {first + 2} of "
             f"{len(gaps) + 1}, by position, is a gap of {gaps[first]:.4g} mm, the others are "
-            f"{usual:.4g} mm apart; export the series again"
+            f"{usual:.4g} mm apart; export the series again",
+            kind="slices are missing",
         )
 
 
@@ -285,6 +303,45 @@ def _rescaled(values: npt.NDArray[Any], slices: Sequence[Slice]) -> list[npt.NDA
     return [frame * s.slope + s.intercept for frame, s in zip(stored, slices, strict=True)]
 
 
+def _without_padding(
+    volume: npt.NDArray[Any], headers: Sequence[DicomHeader], order: Sequence[int]
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """A volume whose padding, which is no measurement, has its lowest real value; and what is said.
+
+    Padding among the real values stays: some writers name a value that does occur.
+    """
+    least = volume.min()
+    if any(h.padding for h in headers):
+        ends = np.array([_padded(h, s) for h in headers for s in h.slices])[order].T
+        padded = (volume > ends[0]) & (volume < ends[1])
+        note = "DICOM's padding"
+    elif headers[0].modality == "CT" and least < LEAST_HOUNSFIELD:
+        padded = volume == least
+        note = "values below the Hounsfield scale, outside the scanner's field of view,"
+        if padded.mean() < SHARE_OUTSIDE:
+            return volume, ()
+    else:
+        return volume, ()
+    if not padded.any() or padded.all():
+        return volume, ()
+    real, padding = volume[~padded], volume[padded]
+    low, high = float(real.min()), float(real.max())
+    beyond = max(low - float(padding.min()), float(padding.max()) - high)
+    if beyond <= NEXT_TO * (high - low):
+        inside = low < padding.max() < high
+        return volume, ("the value of DICOM's padding occurs in the image; kept",) * inside
+    return np.where(padded, real.min(), volume), (f"{note} counts as background",)
+
+
+def _padded(header: DicomHeader, one: Slice) -> tuple[float, float]:
+    """Between which values of a slice, as it is read, its padding lies; NaN if there is none."""
+    if header.padding is None or header.inverted:
+        return np.nan, np.nan
+    ends = [stored * one.slope + one.intercept for stored in header.padding]
+    half = abs(one.slope) / 2
+    return min(ends) - half, max(ends) + half
+
+
 def _header(found: Elements) -> DicomHeader:
     dataset = found.dataset
     frames = int(text(dataset, tags.FRAMES) or 1)
@@ -293,6 +350,7 @@ def _header(found: Elements) -> DicomHeader:
         series=text(dataset, tags.SERIES),
         instance=text(dataset, tags.INSTANCE),
         patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        date=text(dataset, tags.DATE),
         description=text(dataset, tags.DESCRIPTION),
         modality=text(dataset, tags.MODALITY).upper(),
         image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
