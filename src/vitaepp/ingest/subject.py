@@ -239,7 +239,7 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             for values in _values(plan, image)
         ]
     notes += [
-        f"{modality}: zero, its series cannot be used ({e.kind})" for modality, e in lost.items()
+        f"{modality}: zero, as its series cannot be used ({e.kind})" for modality, e in lost.items()
     ]
     absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in plan.files for c in made.get(modality, absent)]

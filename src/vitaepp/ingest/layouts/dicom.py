@@ -152,7 +152,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
             groups[folders[one.files[0]]].append(one)
     patients = {f: _same({s.header.patient for s in group}) for f, group in groups.items()}
     root = source.path.absolute().name
-    persons, unsure = persons_of(patients, root)
+    persons, unsure = persons_of(patients)
     subjects = []
     for folder, group in sorted(groups.items()):
         chosen = _chosen(folder, group, names, left)

@@ -37,7 +37,7 @@ def study_keys(
     for file, header in headers.items():
         # Without an id, folders at the top are the studies.
         by_uid[header.study or f"/{file.parts[0] if len(file.parts) > 1 else ''}"].append(file)
-    keys = {}
+    keys: dict[PurePosixPath, str] = {}
     for uid, files in by_uid.items():
         persons = _persons(files, headers, modality)
         for folder, own in persons.items():
@@ -76,14 +76,14 @@ def _are_persons(
         if all(len(one) == 1 for one in own) and len(set.union(*own)) == len(own):
             return True
     known = [[h for h in folder if modality(h)] for folder in folders]
-    images = [
+    images: list[set[Hashable]] = [
         {(h.series, h.instance, h.description, h.slices) for h in folder if h.instance}
         for folder in known
     ]
     if _shared(images):
         return True
     # Diffusion series are sorted by b-value, and their ids stay the same.
-    places = [
+    places: list[set[Hashable]] = [
         {(h.series, h.description, h.slices) for h in folder if modality(h) != "dwi"}
         for folder in known
     ]
@@ -147,16 +147,16 @@ def _own_folder(i: int, groups: Sequence[Sequence[PurePosixPath]]) -> PurePosixP
 
 
 def persons_of(
-    subjects: Mapping[PurePosixPath, str], root: str
+    subjects: Mapping[PurePosixPath, str],
 ) -> tuple[dict[PurePosixPath, str], list[PurePosixPath]]:
     """The person behind each subject, where a folder holds several studies of one.
 
     It does if all of them name one patient, whom no other folder has, or their folders have the
-    names of dates or visits. It does not if each names another patient.
+    names of dates or visits. It does not if each names another patient. Of the source itself
+    neither is sure.
 
     Args:
         subjects: folders of subjects, and the patient that each names, if it does.
-        root: what to call a person whose folder is the source.
 
     Returns:
         Persons by subject, the folder's path; and the folders of which it cannot be told.
@@ -164,7 +164,8 @@ def persons_of(
     by_folder: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
     for folder in subjects:
         by_folder[folder.parent].append(folder)
-    persons, unsure = {}, []
+    persons: dict[PurePosixPath, str] = {}
+    unsure = []
     for parent, folders in by_folder.items():
         patients = [subjects[folder] for folder in folders]
         if len(folders) < 2 or (all(patients) and len(set(patients)) == len(patients)):
@@ -172,8 +173,8 @@ def persons_of(
         others = {patient for folder, patient in subjects.items() if folder.parent != parent}
         one = all(patients) and len(set(patients)) == 1
         dated = all(DATED.search(folder.name) for folder in folders)
-        if (one and dated) or (parent.name and (dated or (one and patients[0] not in others))):
-            persons |= dict.fromkeys(folders, parent.as_posix() if parent.name else root)
-        elif parent.name:
+        if parent.name and (dated or (one and patients[0] not in others)):
+            persons |= dict.fromkeys(folders, parent.as_posix())
+        elif parent.name or (one and dated):
             unsure.append(parent)
     return persons, unsure

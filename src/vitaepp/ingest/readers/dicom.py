@@ -19,6 +19,7 @@ from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.readers import dicom_elements as tags
 from vitaepp.ingest.readers.dicom_elements import (
     Dataset,
+    DeflatedError,
     Elements,
     items,
     number,
@@ -144,6 +145,8 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
             if found.broken:
                 raise ValueError("breaks off")
             return _header(found)
+    except DeflatedError:
+        raise SubjectError(f"{name}: is DICOM that is deflated; unpack it (dcmconv +te)") from None
     except (OSError, ValueError):
         raise SubjectError(
             f"{name}: cannot be read: truncated, corrupt or not a DICOM image"
@@ -328,7 +331,7 @@ def _without_padding(
     low, high = float(real.min()), float(real.max())
     beyond = max(low - float(padding.min()), float(padding.max()) - high)
     if beyond <= NEXT_TO * (high - low):
-        inside = low < padding.max() < high
+        inside = bool(low < padding.max() < high)
         return volume, ("the value of DICOM's padding occurs in the image; kept",) * inside
     return np.where(padded, real.min(), volume), (f"{note} counts as background",)
 

@@ -15,10 +15,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, cast
 
 import pydicom
 from pydicom.dataelem import RawDataElement
@@ -65,6 +65,10 @@ WANTED = (
     *(POSITION, ORIENTATION, COLOURS, FRAMES, ROWS, COLUMNS, SPACING, PHOTOMETRIC, BITS, SIGNED),
     *(PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, SHARED_GROUPS, FRAME_GROUPS),
 )
+
+
+class DeflatedError(ValueError):
+    """A data set that is compressed as a whole."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,12 @@ def read_elements(path: Path) -> Elements:
     """The elements of a file that are used, as far as it goes.
 
     Raises:
-        ValueError: no DICOM, damaged before its pixels, or its data set is compressed as a whole.
+        DeflatedError: the whole data set is compressed; how large it gets, nobody can know.
+        ValueError: no DICOM, or damaged before its pixels.
     """
     with unpacked(path) as plain, open(plain, "rb") as file, silent():
         if DEFLATED in file.read(META):
-            raise ValueError("is deflated")  # into how much, nobody can know
+            raise DeflatedError
         size = file.seek(0, 2)
         file.seek(0)
         try:
@@ -230,9 +235,9 @@ def silent() -> Iterator[None]:
 _ONE_SILENT = threading.RLock()
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
     if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path))
+        return gzip.open(path)
     return open(path, "rb")
 
 
