@@ -190,20 +190,34 @@ def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failur
     return Failure(subject.subject, _told(plan, Task(subject, None, None), one_line(error)))
 
 
-def _images(plan: Plan, task: Task) -> Iterator[tuple[str, str, Image]]:
-    """Each present modality with its file's name and content, read when its turn comes."""
+def _images(
+    plan: Plan, task: Task, lost: dict[str, SubjectError]
+) -> Iterator[tuple[str, str, Image]]:
+    """Each present modality with its file's name and content, read when its turn comes.
+
+    A DICOM series that cannot be read is put among those that are lost.
+    """
     for modality in _present(plan, task.files):
         item = task.files.files[modality]
         name = _named(plan, item)
-        read = _read(plan, item) if task.array is None else read_array(task.array, name)
-        yield modality, name, read
+        try:
+            read = _read(plan, item) if task.array is None else read_array(task.array, name)
+        except SubjectError as error:
+            if not isinstance(item, SeriesItem):
+                raise
+            lost[modality] = error
+        else:
+            yield modality, name, read
 
 
 def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32], Record]:
     """Read a subject and put it on its grid, intensities in [0, 255]."""
     made: dict[str, list[Channel]] = {}
-    images = _images(plan, task)
-    first = next(images)
+    lost: dict[str, SubjectError] = {}
+    images = _images(plan, task, lost)
+    first = next(images, None)
+    if first is None:
+        raise next(iter(lost.values()))
     reference = first[2].grid
     target, center, told = _target(plan, task.files, *first[1:])
     notes = list(told)
@@ -215,7 +229,13 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
                 "pictures of one subject have one size"
             )
         if not overlaps(image.grid, target):
-            raise SubjectError(f"{name}: lies wholly outside of the crop; its affine is off")
+            error = SubjectError(
+                f"{name}: lies wholly outside of the crop; its affine is off", kind="lies elsewhere"
+            )
+            if modality == first[0] or not isinstance(task.files.files[modality], SeriesItem):
+                raise error
+            lost[modality] = error
+            continue
         low, high = intensity_range(image, modality, plan.info, name)
         move = resample if image.physical else rescale
         made[modality] = [
@@ -227,6 +247,9 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
                 f"{name}: its crop has one value throughout; it shows nothing of the scan: check "
                 "the affine, the window, and what the crop is centred on"
             )
+    notes += [
+        f"{modality}: zero, as its series cannot be used ({e.kind})" for modality, e in lost.items()
+    ]
     absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(

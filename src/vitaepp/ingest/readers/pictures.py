@@ -19,7 +19,14 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import is_dicom
-from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    Image,
+    check_present,
+    checked,
+    quiet,
+    read_image,
+)
 from vitaepp.ingest.readers.limits import refuse_absurd_size
 from vitaepp.ingest.readers.npy import read_npy_picture
 
@@ -91,7 +98,7 @@ def _format(path: Path) -> str | None:
 
 
 def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
-    return _by_simpleitk(path, name, "GDCMImageIO"), []
+    return _by_simpleitk(path, name, DICOM_READER), []
 
 
 def _read_jpeg(path: Path, name: str) -> tuple[Pixels, list[str]]:
