@@ -113,11 +113,13 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
 
 def _used(group: Path, current: str, inactive: str) -> int:
     """What a group holds that cannot be had back: files that are only cached can."""
-    cached = 0
-    for line in (group / "memory.stat").read_text().splitlines():
-        if line.startswith(f"{inactive} "):
-            cached = int(line.split()[1])
-    return int((group / current).read_text()) - cached
+    with suppress(OSError):
+        cached = 0
+        for line in (group / "memory.stat").read_text().splitlines():
+            if line.startswith(f"{inactive} "):
+                cached = int(line.split()[1])
+        return int((group / current).read_text()) - cached
+    return 0
 
 
 def _job_memory() -> Iterator[int]:

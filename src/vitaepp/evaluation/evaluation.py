@@ -373,8 +373,8 @@ def _destinations(
 ) -> list[Path]:
     """The folder that is asked for and, where the run that was embedded is there, one inside it."""
     named = provenance.get("run")
-    if not isinstance(named, str):
-        return [out]
+    if not isinstance(named, str) or not Path(named).is_absolute():
+        return [out]  # a name only, or nothing
     try:
         run = RunFolder(named)
     except RunError:
