@@ -638,8 +638,9 @@ def _merged(
     """A section's values with some of them replaced; groups are gone into, values are not."""
     for name, change in changes.items():
         own = getattr(section, name, None)
-        inside = isinstance(own, BaseModel) and isinstance(change, Mapping)
-        values[name] = _merged(values[name], change, own) if inside else change
+        if isinstance(own, BaseModel) and isinstance(change, Mapping):
+            change = _merged(values[name], change, own)
+        values[name] = change
     return values
 
 
