@@ -33,6 +33,10 @@ app = typer.Typer(
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Prepared store, or its URL.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
 RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or a YAML file.")]
+AnyStore = Annotated[
+    bool,
+    typer.Option("--any-store", help="Take a store that was prepared unlike the training's."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
@@ -296,11 +300,12 @@ def embed(
         str | None,
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
     ] = None,
+    any_store: AnyStore = False,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder import embed as run_embed
 
-    print(run_embed(run, store, out, precision=precision))
+    print(run_embed(run, store, out, precision=precision, any_store=any_store))
 
 
 @app.command()
@@ -358,12 +363,14 @@ def reconstruct(
     subjects: Annotated[
         int | None, typer.Option(min=1, help="How many, spread evenly; all by default.")
     ] = None,
+    any_store: AnyStore = False,
 ) -> None:
     """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
     from vitaepp.evaluation.reconstruction import reconstruction_summary
 
-    print(reconstruction_summary(run_reconstruct(run, store, out, subjects=subjects)))
+    table = run_reconstruct(run, store, out, subjects=subjects, any_store=any_store)
+    print(reconstruction_summary(table))
 
 
 @app.command()

@@ -18,9 +18,9 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -89,6 +89,15 @@ class StoreInfo:
     statistics: str | None = None
     mask_values: tuple[int, ...] | None = None
     unit: str | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
+        """What `asdict` gave, from JSON or as it was.
+
+        Raises:
+            TypeError: other names than ours.
+        """
+        return cls(**_with_tuples(dict(values)))
 
     def window_of(self, modality: str) -> tuple[float, float] | None:
         """The intensities that became 0 and 255 wherever a modality has a window."""
@@ -200,11 +209,6 @@ class Store:
         """The last part of its path."""
         return self._folder.name
 
-    @property
-    def absolute(self) -> str:
-        """Its path or URL, from wherever one asks."""
-        return self._folder.absolute
-
     @cached_property
     def images(self) -> zarr.Array[Any]:
         """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
@@ -236,6 +240,20 @@ class Store:
                 f"{(len(self), *self.info.size)}; prepare the store again"
             )
         return array
+
+    def fingerprint(self, rows: Sequence[int] | None = None) -> str:
+        """A digest of some rows' images and of how they were prepared; labels play no part.
+
+        Args:
+            rows: which, and where they stand; all by default.
+        """
+        # What is unset counts as not there, so that new fields change no store's digest.
+        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        table = self.table[["subject", "checksum"]].astype(str)
+        table = table if rows is None else table.iloc[list(rows)]
+        digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+        digest.update(table.to_csv(header=False).encode())
+        return digest.hexdigest()
 
     @property
     def label_columns(self) -> list[str]:
@@ -571,7 +589,7 @@ def _read_info(folder: Folder) -> StoreInfo:
         values = json.loads(folder.read("store.json"))
         if values.pop("format") != FORMAT:
             raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
-        return StoreInfo(**_with_tuples(values))
+        return StoreInfo.parse(values)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
             f"{folder}: store.json is damaged or not ours; prepare the store again"
@@ -591,3 +609,61 @@ def stored_info(path: Location) -> StoreInfo | None:
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     have, want = asdict(existing), asdict(asked)
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+
+
+
+def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
+    """How images were prepared in another way than others, a text for each difference.
+
+    Size, stored type and modalities may differ. What shapes intensities is compared for the
+    modalities that both have.
+
+    Example:
+        >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
+        >>> unlike(first, StoreInfo(("t1",), (96, 96), (2.0, 2.0), "uint8", "mask"))
+        ['spacing 1,1 instead of 2,2']
+    """
+    shared = [m for m in store.modalities if m in other.modalities]
+    told = []
+    for name in (f.name for f in fields(StoreInfo)):
+        if name not in ("modalities", "size", "dtype"):
+            have, want = _compared(store, name, shared), _compared(other, name, shared)
+            if not _close(have, want):
+                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+    return told
+
+
+def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
+    windows = {m: info.window_of(m) for m in modalities}
+    if name == "window":
+        return {m: window for m, window in windows.items() if window}
+    if name in ("clip", "statistics") and all(windows.values()):
+        return None  # nothing is left that they could shape
+    if name == "clip":
+        return info.clip or (0.0, 100.0)
+    return getattr(info, name)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Equal but for the rounding of headers, a thousandth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
+    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return "none" if value is None else str(value)
+
+
+def inspect(store: Location) -> str:
+    """What a store holds, as text for a reader.
+
+    Raises:
+        StoreError: the folder is missing or not a store.
+    """
+    return Store(store).summary()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitaepp.devices import chosen_device
 from vitaepp.draws import Draws
-from vitaepp.encoder import check_fits, place_channels
+from vitaepp.encoder import check_fits, check_like, place_channels, say_unlike
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation.scores import mean_and_deviation
 from vitaepp.files import atomic_path, file_stem
@@ -48,6 +48,7 @@ def reconstruct(
     subjects: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    any_store: bool = False,
 ) -> pd.DataFrame:
     """Hide patches of each image as in training, let the model fill them in, and measure.
 
@@ -69,6 +70,7 @@ def reconstruct(
             without it.
         seed: of the masks; the same seed hides the same patches, whatever the model.
         device: where to compute.
+        any_store: also where the store was prepared in another way than that of the training.
 
     Returns:
         The table in metrics.csv.
@@ -80,9 +82,10 @@ def reconstruct(
     folder, opened, target = RunFolder(run), Store(store), Path(out)
     method, config = load_method(run)
     check_fits(config, opened)
+    say_unlike(config, opened, check_like(config, opened, any_store))
     if not isinstance(method, ViTAE) or not isinstance(method.backbone, MaskedAutoencoder):
         raise RecipeError(
-            f"{run}: {config.method} was trained without a decoder, there is nothing to reconstruct"
+            f"{run}: {config.name} was trained without a decoder, there is nothing to reconstruct"
         )
     place = chosen_device(device)
     method.to(place)

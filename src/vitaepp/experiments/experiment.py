@@ -32,7 +32,7 @@ from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.planes import Plane, are_colours, planes
 from vitaepp.progress import say
-from vitaepp.recipe import Recipe, changed_settings
+from vitaepp.recipe import Recipe, as_settings, changed_settings
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
 
@@ -49,7 +49,7 @@ def experiment(
     *,
     label: str | None = None,
     recipe: str | os.PathLike[str] | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     seeds: int = 1,
     pretrain_per_fold: bool = False,
     protocol: str | None = None,
@@ -89,7 +89,7 @@ def experiment(
             folder do not allow it; nothing has been trained then.
     """
     chosen = find(name).choose(variants)
-    opened = Store(store)
+    opened, settings = Store(store), as_settings(settings)
     base = Recipe.load(recipe, (*settings, "method=vitae++"))
     setup = Setup(opened, Path(out), base, label or "", protocol, pretrain_per_fold)
     _refuse_what_cannot_be(chosen, setup, seeds)
@@ -141,7 +141,15 @@ def _refuse_what_cannot_be(chosen: Experiment, setup: Setup, seeds: int) -> None
     if seeds < 1:
         raise RecipeError(f"seeds={seeds}: at least one is needed")
     info = setup.store.info
+    told: dict[Recipe, Variant] = {}
     for variant in chosen.variants:
+        same = told.setdefault(setup.recipe_of(variant, 0), variant)
+        if same is not variant:
+            raise RecipeError(
+                f"experiment {chosen.key}: with these settings {variant.key} is the same as "
+                f"{same.key}, {same.title(setup.recipe)}; give the loss that it adds a weight, or "
+                "leave one out by --variants"
+            )
         # Building each now costs seconds; a setting that does not fit would else be found after
         # the trainings of all variants before it.
         build_method(setup.recipe_of(variant, 0), len(info.modalities), info.size)

@@ -11,6 +11,7 @@ import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from vitaepp.errors import RunError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import score_columns
 from vitaepp.evaluation.scores import METRICS, mean_and_deviation
 from vitaepp.evaluation.summary import (
@@ -33,6 +34,7 @@ from vitaepp.evaluation.summary import (
 from vitaepp.files import write_text
 from vitaepp.inspection import OF_RUN
 from vitaepp.progress import counted
+from vitaepp.recipe import Recipe
 from vitaepp.reporting import figures
 from vitaepp.reporting.contents import Evaluation, RunContents, read_run, unique_names
 from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets, webp
@@ -120,7 +122,10 @@ def _title(runs: Sequence[RunContents]) -> str:
 
 
 def _method(run: RunContents) -> str:
-    return display_name(run.summary.get("method") or run.recipe.get("method"))
+    with suppress(RecipeError):  # another version's, or damaged
+        if run.recipe:
+            return Recipe.parse(run.recipe).name
+    return display_name(run.recipe | run.summary)
 
 
 def _subjects(run: RunContents) -> int | None:
