@@ -1,14 +1,28 @@
 """The grid of a store: the paper's where it fits, and otherwise what the headers say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.ingest.trees import picture, scan
+from tests.ingest.trees import mask, picture, scan
+from vitaepp.ingest.geometry import Grid
+from vitaepp.ingest.planning import Plan
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.proposal import target_spacing
-from vitaepp.store import Store
+from vitaepp.ingest.proposal import _sides, _size, _spacing, _whole, target_spacing
+from vitaepp.ingest.subject import CUT_OFF
+from vitaepp.recipe import PrepareSettings
+from vitaepp.store import Store, StoreInfo
+
+PLAN = Plan(
+    StoreInfo(("image",), (96, 96, 96), (1.0, 1.0, 1.0), "float16", "image"),
+    Path("store"),
+    Path(),
+    "scans",
+    ("image",),
+)
 
 
 def info(source, **settings):
@@ -21,14 +35,53 @@ def write(folder, shapes, spacing=(1, 1, 1)):
     return folder
 
 
-def test_the_default_stays_where_it_fits(tmp_path):
-    made = info(write(tmp_path, [(100, 97, 96)] * 3))
+def with_masks(folder, shapes, spacing=(1, 1, 1)):
+    write(folder, shapes, spacing)
+    for i, shape in enumerate(shapes):
+        mask(folder / f"{i}_mask.nii", shape=shape, affine=np.diag([*spacing, 1.0]))
+    return folder
+
+
+def test_around_masks_the_default_stays_where_it_fits(tmp_path):
+    made = info(with_masks(tmp_path, [(100, 97, 96)] * 3))
     assert (made.size, made.spacing) == ((96, 96, 96), (1, 1, 1))
 
 
-def test_thick_slices_keep_the_papers_spacing(tmp_path):
-    made = info(write(tmp_path, [(140, 150, 22)], spacing=(0.7, 0.7, 5)))
+def test_around_masks_thick_slices_keep_the_papers_spacing(tmp_path):
+    made = info(with_masks(tmp_path, [(140, 150, 22)], spacing=(0.7, 0.7, 5)))
     assert (made.size, made.spacing) == ((96, 96, 96), (1, 1, 1))
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(4, 400)] * 3), min_size=1, max_size=4),
+    st.sampled_from([(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (0.1, 0.1, 0.1)]),
+)
+def test_without_masks_every_scan_is_held_whole_within_the_budget(shapes, spacing):
+    grids = [Grid(shape, np.diag([*spacing, 1.0])) for shape in shapes]
+    made = _whole(PLAN, grids, PrepareSettings())[0].info
+    extents = np.max([np.array(shape) * spacing for shape in shapes], axis=0)
+    assert (np.array(made.size) * made.spacing >= extents - 0.01).all()
+    assert np.prod(made.size) <= 96**3
+    assert all(side % 8 == 0 for side in made.size)
+    # A twentieth finer would need more voxels than the budget, unless it is the usual spacing.
+    usual = _spacing(grids, (1.0, 1.0, 1.0))[0]
+    if made.spacing != usual:
+        finer = np.array(made.spacing) - np.array(usual) / 20
+        assert np.prod(_sides(extents / (finer + 0.001 * np.array(usual)))) > 0.99 * 96**3
+
+
+def test_a_whole_head_is_kept_and_a_crop_that_cuts_it_off_is_told(tmp_path):
+    head = np.zeros((193, 220, 143), np.int16)
+    head[20:170, 20:200, 10:130] = np.random.default_rng(0).integers(400, 900, (150, 180, 120))
+    scan(tmp_path / "x" / "a.nii", values=head)
+    whole = prepare(tmp_path / "x", tmp_path / "s", workers=1)
+    store = Store(tmp_path / "s")
+    assert store.info.spacing == (2.0,) * 3
+    assert store.info.size == (104, 112, 72)
+    assert whole.notes == {}
+    cut = prepare(tmp_path / "x", tmp_path / "t", size=96, workers=1)
+    assert cut.notes == {CUT_OFF: 1}
+    assert prepare(tmp_path / "x", tmp_path / "u", size="160,192,136", workers=1).notes == {}
 
 
 def test_small_images_get_a_size_that_holds_them(tmp_path):
@@ -43,9 +96,6 @@ def test_small_images_get_a_size_that_holds_them(tmp_path):
     st.permutations(range(3)),
 )
 def test_size_holds_all_but_a_few_and_wastes_less_than_a_patch(shapes, order):
-    from vitaepp.ingest.geometry import Grid
-    from vitaepp.ingest.proposal import _size
-
     grids = [Grid(tuple(shape[a] for a in order), np.eye(4)) for shape in shapes]
     size, _ = _size(grids, (1.0, 1.0, 1.0), 96)
     for side, most in zip(size, np.max([g.size for g in grids], axis=0), strict=True):
@@ -98,7 +148,8 @@ def test_what_is_given_is_not_touched(tmp_path, capsys):
     prepare(source, tmp_path / "store", size=8, spacing=3, workers=1)
     assert "prepare.size=" not in capsys.readouterr().err
     prepare(source, tmp_path / "other", workers=1)
-    assert "prepare.size=24,24,24: 95% of the scans" in capsys.readouterr().err
+    told = "prepare.size=24,24,24: without masks every scan is kept whole"
+    assert told in capsys.readouterr().err
 
 
 def test_a_store_that_was_begun_keeps_its_grid(tmp_path):

@@ -29,6 +29,9 @@ VOXEL_TOLERANCE = 1e-3
 #: Axes whose directions have a scalar product below this are perpendicular.
 SHEAR_TOLERANCE = 1e-4
 
+#: Voxels that are looked at for a share of many.
+MANY_VOXELS = 20_000
+
 #: Farthest from the scanner's middle that anything can be, in mm.
 FARTHEST = 1e9
 
@@ -224,6 +227,25 @@ def overlaps(source: Grid, target: Grid) -> bool:
     below = index.max(axis=0) < -0.5
     above = index.min(axis=0) > np.array(source.size) - 0.5
     return not bool(np.any(below | above))
+
+
+def share_inside(mask: npt.NDArray[np.bool_], source: Grid, target: Grid) -> float:
+    """Share of a mask's voxels, of at most some ten thousand of them, that lie in another grid.
+
+    Args:
+        mask: nonzero somewhere, of `source`'s size.
+        source: where its voxels are.
+        target: the box.
+    """
+    voxels = np.argwhere(mask)
+    few = voxels[:: max(1, len(voxels) // MANY_VOXELS)]
+    return float(holds(target, source.to_world(few)).mean())
+
+
+def holds(grid: Grid, points: Floats) -> npt.NDArray[np.bool_]:
+    """Which points in the world lie in a grid's box, to half a voxel."""
+    index = grid.to_index(points)
+    return np.asarray(((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1))
 
 
 def resample(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats:

@@ -66,6 +66,8 @@ def propose_grid(
     grids = reference_grids(plan, cohort)
     if not grids:
         return plan, ()
+    if plan.kind == "scans" and info.center == "image" and not asked.size:
+        return _whole(plan, grids, asked)
     choices = []
     spacing = info.spacing
     if plan.kind == "scans" and not asked.spacing:
@@ -76,6 +78,35 @@ def propose_grid(
         size, why = _size(grids, spacing, DEFAULT_SIZE[plan.kind][0])
         choices.append(Choice("prepare.size", list(size), why))
     return replace(plan, info=replace(info, size=size, spacing=spacing)), tuple(choices)
+
+
+def _whole(
+    plan: Plan, grids: Sequence[Grid], asked: PrepareSettings
+) -> tuple[Plan, tuple[Choice, ...]]:
+    """A grid that holds every scan whole: without a mask, nobody knows what may be cut off.
+
+    The spacing is the usual one, or as much coarser as it takes to need no more voxels than the
+    default crop has; one that the user gave stays.
+    """
+    usual, why = _spacing(grids, plan.info.spacing or ())
+    spacing = plan.info.spacing if asked.spacing else usual
+    extents = np.max([np.array(grid.size) * grid.spacing for grid in grids], axis=0)
+    budget = DEFAULT_SIZE["scans"][0] ** 3
+    size = _sides(extents / np.array(spacing))
+    if not asked.spacing:
+        step = 0
+        while np.prod(size) > budget:
+            step += 1
+            spacing = tuple(float(f"{s * (1 + step / 20):.3g}") for s in usual)
+            size = _sides(extents / np.array(spacing))
+        if step:
+            why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
+    told = f"without masks every scan is kept whole; they reach up to {by(extents)} mm"
+    choices = [Choice("prepare.size", [int(side) for side in size], told)]
+    if not asked.spacing:
+        choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
+    made = replace(plan.info, size=tuple(int(side) for side in size), spacing=spacing)
+    return replace(plan, info=made), tuple(choices)
 
 
 def reference_grids(plan: Plan, cohort: Cohort) -> list[Grid]:
@@ -147,11 +178,16 @@ def _size(
     voxels = extents / np.array(spacing or 1.0)
     # Higher, so that the value is one that an image has; less a hair for what headers round.
     most = np.quantile(voxels, SHARE, axis=0, method="higher")
-    sides = np.ceil((most - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
-    size = tuple(int(side) for side in np.clip(sides, min(SMALLEST, default), default))
+    size = tuple(int(side) for side in np.clip(_sides(most), min(SMALLEST, default), default))
     what = "scans" if spacing else "pictures"
     told = f"{SHARE:.0%} of the {what} have at most {by(np.ceil(most - 1e-3))} voxels"
     told += " at this spacing" if spacing else ""
     if set(size) == {default}:
         return size, f"the default; {told}"
     return size, f"{told}, rounded up to multiples of {MULTIPLE}; {default} would be padding"
+
+
+def _sides(voxels: Floats) -> npt.NDArray[np.integer]:
+    """Voxels rounded up to sides that patches divide; less a hair for what headers round."""
+    sides = np.ceil((voxels - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
+    return np.asarray(np.maximum(sides, SMALLEST))

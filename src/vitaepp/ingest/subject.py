@@ -21,9 +21,11 @@ from vitaepp.ingest.geometry import (
     crop_grid,
     fit_grid,
     foreground,
+    holds,
     overlaps,
     resample,
     rescale,
+    share_inside,
 )
 from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
@@ -41,6 +43,12 @@ from vitaepp.ingest.readers import (
 )
 from vitaepp.store import Failure, Record, stage
 
+#: A crop that keeps less of the foreground is told.
+LEAST_KEPT = 0.95
+CUT_OFF = (
+    "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
+    "larger --size, the scan is kept whole"
+)
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
@@ -291,7 +299,17 @@ def _target(
             at = found
     if center == "foreground":
         at = centroid(foreground(to_grey(reference)), reference.grid)
-    return crop_grid(reference.grid, info.spacing, info.size, at), center, notes
+    target = crop_grid(reference.grid, info.spacing, info.size, at)
+    if center != "mask" and _share_kept(reference, target) < LEAST_KEPT:
+        notes = (*notes, CUT_OFF)
+    return target, center, notes
+
+
+def _share_kept(reference: Image, target: Grid) -> float:
+    """Share of an image's foreground that a crop keeps."""
+    if holds(target, reference.grid.corners()).all():
+        return 1.0
+    return share_inside(foreground(to_grey(reference)), reference.grid, target)
 
 
 def _center_of_mask(
