@@ -1,16 +1,20 @@
 """The encoder: what it gives does not depend on how it is asked."""
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import TINY
+from vitaepp.cli import main
 from vitaepp.embeddings import Embeddings, control_path
 from vitaepp.encoder import Encoder, embed, raw_features
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe import Recipe
+from vitaepp.store import Store, StoreInfo
 from vitaepp.training.pretrain import pretrain
 
 
@@ -127,3 +131,121 @@ def test_damaged_encoders_are_refused(make_store, tmp_path):
     (tmp_path / "b" / "config.json").write_text(json.dumps(config | {"shape": {"depth": 1}}))
     with pytest.raises(RunError, match="not an encoder's"):
         Encoder.from_pretrained(tmp_path / "b")
+
+
+def otherwise(store, **changes):
+    """The same store as if it had been prepared in another way."""
+    file = store.path / "store.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return Store(store.path)
+
+
+@pytest.mark.parametrize(
+    ("trained", "embedded", "told"),
+    [
+        ({}, {"spacing": [2.0, 2.0, 2.0]}, "spacing 2,2,2 instead of 1,1,1"),
+        ({}, {"spacing": None}, "spacing none instead of 1,1,1"),
+        ({}, {"center": "mask"}, "center mask instead of image"),
+        ({}, {"clip": [0.5, 99.5]}, "clip 0.5,99.5 instead of 0,100"),
+        ({"statistics": "foreground"}, {}, "statistics none instead of foreground"),
+        ({}, {"window": [["t2", -160.0, 240.0]]}, "window t2=-160,240 instead of none"),
+        (
+            {"window": [["t2", 0.0, 80.0]]},
+            {"window": [["t2", -160.0, 240.0]], "center": "mask"},
+            "center mask instead of image, window t2=-160,240 instead of t2=0,80",
+        ),
+    ],
+)
+def test_a_store_that_was_prepared_in_another_way_is_refused(make_store, trained, embedded, told):
+    encoder = untrained(make_store())
+    encoder.config = replace(
+        encoder.config, prepared=otherwise(make_store(name="trained"), **trained).info
+    )
+    other = otherwise(make_store(name="other"), **embedded)
+    with pytest.raises(RunError, match=f"other: {told} in the store .* --any-store"):
+        encoder.embed(other)
+    assert encoder.embed(other, any_store=True).shape == (8, encoder.dim)
+
+
+def test_what_makes_no_difference_is_not_refused(make_store):
+    encoder = untrained(make_store())
+    windows = [["t1", 0.0, 80.0], ["t2", 0.0, 80.0]]
+    trained = otherwise(make_store(name="trained"), window=windows, clip=[1.0, 99.0])
+    encoder.config = replace(encoder.config, prepared=trained.info)
+    # Rounding of a header; percentiles that no modality has; the window of one that is not there.
+    rounded = [1.0000004, 1.0, 0.9999996]
+    like = otherwise(make_store(name="like"), window=windows, spacing=rounded, dtype="float16")
+    fewer = otherwise(make_store(modalities=("t2",), name="fewer"), window=windows[1:])
+    for store in (like, fewer):
+        assert len(encoder.embed(store)) == len(store)
+
+
+def test_going_on_with_another_store_is_told_everywhere(make_store, tmp_path, capsys, monkeypatch):
+    def vitaepp(*words):
+        monkeypatch.setattr(sys, "argv", ["vitaepp", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr()
+
+    run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
+    other = otherwise(make_store(subjects=24, name="other"), spacing=[2.0] * 3)
+    file, told = tmp_path / "e.parquet", "spacing 2,2,2 instead of 1,1,1"
+    for words in (
+        ("embed", run, other.path, file),
+        ("reconstruct", run, other.path, tmp_path / "r"),
+    ):
+        status, said = vitaepp(*words)
+        assert status == 2
+        assert told in said.err
+        assert "--any-store" in said.err
+        assert not words[3].exists()
+        status, said = vitaepp(*words, "--any-store", *(["--subjects", 1] * (words[0] != "embed")))
+        assert not status
+        assert told in said.err
+    assert Embeddings.load(file).provenance["unlike"] == [told]
+    status, said = vitaepp("evaluate", file, "--label", "bright", "--out", tmp_path / "m")
+    assert not status
+    assert told in said.err
+    assert told in said.out
+    assert json.loads((tmp_path / "m" / "metrics.json").read_text())["provenance"]["unlike"] == [
+        told
+    ]
+
+
+def test_an_older_encoder_is_taken_with_a_word(make_store, tmp_path, capsys):
+    store = make_store()
+    untrained(store).save(tmp_path / "old")
+    config = json.loads((tmp_path / "old" / "config.json").read_text())
+    del config["prepared"], config["name"]
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    embed(tmp_path / "old", store.path, tmp_path / "e.parquet")
+    assert capsys.readouterr().err.count("is not known, as an older version made it") == 1
+
+
+def test_embedding_leaves_the_callers_module_as_it_was(make_store):
+    store = make_store(subjects=2)
+    encoder = untrained(store).train()
+    encoder.backbone.blocks[0].eval()
+    modes = [module.training for module in encoder.modules()]
+    weights = {name: p.data_ptr() for name, p in encoder.named_parameters()}
+    encoder.embed(store)
+    with encoder._evaluating(torch.device("meta")) as copied:
+        assert {p.device.type for p in copied.parameters()} == {"meta"}
+        assert not any(module.training for module in copied.modules())
+    assert [module.training for module in encoder.modules()] == modes
+    assert {name: p.data_ptr() for name, p in encoder.named_parameters()} == weights
+
+
+def test_embeddings_say_what_made_them_and_not_where(make_store, tmp_path):
+    store = make_store()
+    plain = (*TINY, "method=vitae", "optim.epochs=1")
+    subjects = [f"s{i:03d}" for i in range(6)]
+    run = pretrain(store.path, tmp_path / "run", settings=plain, subjects=subjects)
+    out = embed(run, store.path, run / "e.parquet")
+    for name in ("e", "e.untrained", "e.raw"):
+        assert str(tmp_path).encode() not in (run / f"{name}.parquet").read_bytes()
+    told = Embeddings.load(out).provenance
+    assert (told["run"], told["store"]) == ("run", "store")
+    assert (told["method"], told["name"]) == ("vitae", "ViT-AE")
+    assert told["pretrained_on"] == subjects
+    assert StoreInfo.parse(told["prepared"]) == store.info

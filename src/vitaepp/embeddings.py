@@ -36,7 +36,10 @@ class Embeddings:
     Attributes:
         table: `subject`, label columns and `split`, one row a subject.
         features: `(subject, feature)`, float32.
-        provenance: free facts, such as `run`, `store` and `method`; may be empty.
+        provenance: free facts, may be empty. `embed` writes the names of `run` and `store`, the
+            `method` with its `name` in print, how the store was `prepared`, what in it is `unlike`
+            the training's (where anything is), and the subjects that the run was confined to,
+            `pretrained_on` (null where it was not).
     """
 
     table: pd.DataFrame

@@ -8,9 +8,11 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from vitaepp.nn.backbones import build_backbone
 from vitaepp.progress import say, track
 from vitaepp.recipe import Recipe
 from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store, StoreInfo
+from vitaepp.store import Store, StoreInfo, unlike
 from vitaepp.views import standardize
 
 FORMAT = 1
@@ -58,6 +60,8 @@ class EncoderConfig:
         backbone: `vit`, `resnet18` or `resnet50`.
         precision: of its matrix products: `32`, `bf16`, `16`, or `auto`, which is bf16 where the
             device multiplies it by itself. As it was trained.
+        name: what the method is called in print, with its losses; empty where it is not known.
+        prepared: how the images of its training were prepared; None where it is not known.
     """
 
     method: str
@@ -67,6 +71,8 @@ class EncoderConfig:
     normalize: str
     backbone: str = "vit"
     precision: str = "auto"
+    name: str = ""
+    prepared: StoreInfo | None = None
 
     @classmethod
     def of(
@@ -74,17 +80,19 @@ class EncoderConfig:
         recipe: Recipe,
         modalities: Sequence[str],
         image_size: Sequence[int],
-        method: str | None = None,
+        prepared: StoreInfo | None = None,
     ) -> EncoderConfig:
         """The encoder that a recipe makes of images with these modalities and this size."""
         return cls(
-            method=method or recipe.method,
+            method=recipe.method,
             modalities=tuple(modalities),
             shape=backbone_shape(recipe, len(modalities), image_size),
             pool=recipe.model.pool,
             normalize=recipe.views.normalize,
             backbone=recipe.model.backbone,
             precision=recipe.trainer.precision,
+            name=recipe.name,
+            prepared=prepared,
         )
 
 
@@ -106,8 +114,8 @@ class Encoder(nn.Module):
         """The encoder that training with this recipe starts from: the honest control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            config = EncoderConfig.of(recipe, info.modalities, info.size, method="untrained")
-            return cls(config).eval()
+            config = EncoderConfig.of(recipe, info.modalities, info.size)
+            return cls(replace(config, method="untrained", name="")).eval()
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Encoder:
@@ -137,6 +145,8 @@ class Encoder(nn.Module):
             values["modalities"] = tuple(values["modalities"])
             shape = values["shape"].items()
             values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
+            if values.get("prepared"):
+                values["prepared"] = StoreInfo.parse(values["prepared"])
             encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
@@ -193,11 +203,12 @@ class Encoder(nn.Module):
         device: str | torch.device | None = None,
         precision: str | None = None,
         what: str = "embedding",
+        any_store: bool = False,
     ) -> npt.NDArray[np.float32]:
-        """Features of a store's images, `(image, feature)`.
+        """Features of a store's images, `(image, feature)`; the encoder is left as it was.
 
         Args:
-            store: prepared with the size that the encoder was trained on, and with any of its
+            store: prepared like the one that the encoder was trained on, with any of its
                 modalities in any order; those that are not there are missing.
             rows: which images; all by default.
             batch_size: images at a time; chosen by their size by default.
@@ -205,22 +216,24 @@ class Encoder(nn.Module):
             precision: other than the encoder's own, see `EncoderConfig`. bf16 takes half the time
                 of 32, and rounds features by some thousandths.
             what: what progress is called.
+            any_store: also where the store was prepared in another way, see `unlike`.
 
         Raises:
             RunError: the store's images are of another kind, or features are not finite.
         """
         check_fits(self.config, store)
+        check_like(self.config, store, any_store)
         place = chosen_device(device)
         at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
         size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
         total = len(store) if rows is None else len(rows)
-        self.to(place).eval()
         features = []
-        with torch.inference_mode(), autocast(place, precision or self.config.precision):
+        precision = precision or self.config.precision
+        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
             batches = store.batches(size, rows)
             for images in track(batches, what, -(-total // size), unit="batches"):
                 shown = torch.from_numpy(images).to(place)
-                features.append(self(shown, store.info.modalities).float().cpu().numpy())
+                features.append(encoder(shown, store.info.modalities).float().cpu().numpy())
         found = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
         if not np.isfinite(found).all():
             raise RunError(
@@ -228,6 +241,55 @@ class Encoder(nn.Module):
                 "out of bounds"
             )
         return found
+
+    @contextmanager
+    def _evaluating(self, device: torch.device) -> Iterator[Encoder]:
+        """This encoder in evaluation mode on a device; the caller's own stays where it is."""
+        if next(self.parameters()).device != device:
+            yield copy.deepcopy(self).to(device).eval()
+            return
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            yield self.eval()
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def check_like(config: EncoderConfig, store: Store, any_store: bool = False) -> list[str]:
+    """Refuse a store that was prepared in another way than that of an encoder's training.
+
+    Features of it would be numbers, but not comparable with those of the training.
+
+    Args:
+        config: of the encoder.
+        store: what is to be embedded or reconstructed.
+        any_store: take it all the same.
+
+    Returns:
+        What differs.
+
+    Raises:
+        RunError: naming all that differs.
+    """
+    told = [] if config.prepared is None else unlike(store.info, config.prepared)
+    if told and not any_store:
+        raise RunError(
+            f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
+            "prepare it with --recipe RUN/recipe.yaml, or take it as it is with --any-store"
+        )
+    return told
+
+
+def say_unlike(config: EncoderConfig, store: Store, told: Sequence[str]) -> None:
+    """Say what differs from the training's store, or that it is not known."""
+    if told:
+        say(f"{store.path}: taken as it is, with {', '.join(told)} in the encoder's training")
+    elif config.prepared is None:
+        say(
+            f"{store.path}: how the encoder's own store was prepared is not known, as an older "
+            "version made it; see to it that this one is like it"
+        )
 
 
 def check_fits(config: EncoderConfig, store: Store) -> None:
@@ -292,6 +354,7 @@ def embed(
     batch_size: int | None = None,
     device: str | None = None,
     precision: str | None = None,
+    any_store: bool = False,
 ) -> Path:
     """Embed every subject of a store, and its controls beside it.
 
@@ -304,6 +367,8 @@ def embed(
         device: where to compute.
         precision: `32`, `bf16`, `16` or `auto`; as the run was trained by default. The file's
             metadata tells which it was.
+        any_store: also where the store was prepared in another way than that of the training; the
+            file's metadata tells what differs.
 
     Returns:
         The path of `out`.
@@ -314,24 +379,35 @@ def embed(
     opened = Store(store)
     encoder = Encoder.from_pretrained(run)
     check_fits(encoder.config, opened)
+    differences = check_like(encoder.config, opened, any_store)
+    say_unlike(encoder.config, opened, differences)
     lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
     if lacking:
         say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
     keep_freed_memory()
     Path(out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written fails now
     labels = opened.table[["subject", *opened.label_columns, "split"]]
-    recipe = RunFolder(run).recipe() if (Path(run) / "recipe.yaml").is_file() else None
-    precision = resolved_precision(precision or encoder.config.precision)
+    recipe, confined = None, {}
+    if (Path(run) / "recipe.yaml").is_file():
+        folder = RunFolder(run)
+        recipe, confined = folder.recipe(), {"pretrained_on": folder.subjects()}
+    device = chosen_device(device)
+    precision = resolved_precision(precision or encoder.config.precision, device)
     how: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
+    # Names, no paths: the file is passed on.
     origin = {
-        "method": encoder.config.method,
-        "run": str(Path(run).resolve()),
-        "store": opened.absolute,
+        "run": Path(run).resolve().name,
+        "store": opened.name,
         "precision": precision,
+        "prepared": asdict(opened.info),
+        **({"unlike": differences} if differences else {}),
+        **confined,
     }
+    # An older version's encoder says "vitae++" of whatever its losses weighed; its recipe knows.
+    trained = recipe or encoder.config
 
-    def save(path: Path, features: npt.NDArray[np.float32], method: str) -> None:
-        Embeddings(labels, features, origin | {"method": method}).save(path)
+    def save(path: Path, features: npt.NDArray[np.float32], method: str, name: str = "") -> None:
+        Embeddings(labels, features, origin | {"method": method, "name": name}).save(path)
 
     # The controls come first: where the embeddings are, their controls are too.
     for control in CONTROLS:
@@ -343,8 +419,8 @@ def embed(
             features = untrained.embed(opened, **how, what="embedding, untrained")
             save(control_path(out, "untrained"), features, "untrained")
         save(control_path(out, "raw"), raw_features(opened), "raw")
-    features = encoder.embed(opened, **how)
-    save(Path(out), features, encoder.config.method)
+    features = encoder.embed(opened, **how, any_store=True)
+    save(Path(out), features, trained.method, trained.name)
     return Path(out)
 
 

@@ -7,10 +7,11 @@ A recipe is read from YAML, changed by dotted paths (`optim.epochs=100`), and wr
 from __future__ import annotations
 
 import os
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -22,6 +23,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from vitaepp.errors import RecipeError, nearest, one_line
 from vitaepp.files import write_text
@@ -49,6 +51,9 @@ PerAxisFloat = Annotated[
 Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
+]
+Integers = Annotated[
+    tuple[int, ...], BeforeValidator(_one_or_per_axis), AfterValidator(lambda v: tuple(sorted(v)))
 ]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -116,6 +121,16 @@ def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
+#: What ViT-AE++ adds to ViT-AE, in the order in which a name lists it, and its sign in print.
+ADDITIONS = {"edge": "L_edge", "perceptual": "L_per", "contrastive": "L_CL"}
+
+#: Methods that hide patches, and have these losses.
+MASKED = ("vitae++", "vitae")
+
+#: What a method is called in print.
+METHOD_NAMES = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
+
+
 class Section(BaseModel):
     """A group of settings: immutable, and closed to names that it does not know."""
 
@@ -144,6 +159,20 @@ class PrepareSettings(Section):
         None,
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
+    )
+    layout: str | None = Field(
+        None,
+        description="The only layout to try: manifest, bids, decathlon, brats, subject-folders, "
+        "named-files, dicom, scans, pictures, …. Unset: the first that fits.",
+    )
+    mask_pattern: str | None = Field(
+        None,
+        description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
+        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+    )
+    mask_values: Integers | None = Field(
+        None,
+        description="Values of a mask that are the lesion to centre on: 1,4. Unset: all but 0.",
     )
     clip: Percentiles | None = Field(
         None,
@@ -397,8 +426,10 @@ class Recipe(Section):
 
     method: Literal["vitae++", "vitae", "simsiam", "mocov3"] = Field(
         "vitae++",
-        description="vitae++; vitae (plain ViT-AE: the other losses' weights default to 0); or a "
-        "contrastive baseline, simsiam or mocov3, which has no masks and none of these losses.",
+        description="vitae++, or vitae (plain ViT-AE): they give the edge, perceptual and "
+        "contrastive losses the paper's weights or 0, where you give none, and a recipe with one "
+        "of these weights at 0 is vitae; or a contrastive baseline, simsiam or mocov3, which has "
+        "no masks and none of these losses.",
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order, masks, views and slices.")
     prepare: PrepareSettings = Field(default_factory=PrepareSettings)
@@ -413,33 +444,57 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _method_defaults(cls, values: Any) -> Any:
-        # Plain ViT-AE is ViT-AE++ without its three additions. Only the defaults change, so that
-        # every row of the paper's Table 3 is a recipe: vitae with loss.edge.weight=10, and so on.
+    def _expand_preset(cls, values: Any) -> Any:
+        # The one place where `vitae` becomes weights. `vitae++` is what weights are by default.
+        # Weights that are given stay, so that each row of the paper's Table 3 is a recipe: vitae
+        # with loss.edge.weight=10, and so on.
         if isinstance(values, dict) and values.get("method") == "vitae":
-            loss = dict(values.get("loss") or {})
-            for term in ("perceptual", "edge", "contrastive"):
-                loss[term] = {"weight": 0.0} | dict(loss.get(term) or {})
+            loss = _given(values.get("loss"))
+            loss |= {term: {"weight": 0.0} | _given(loss.get(term)) for term in ADDITIONS}
             values = values | {"loss": loss}
         return values
 
+    @model_validator(mode="after")
+    def _name_by_weights(self) -> Recipe:
+        # Whoever reads a resolved recipe is told what was trained, not what was typed.
+        if self.method in MASKED:
+            whole = all(getattr(self.loss, term).weight for term in ADDITIONS)
+            object.__setattr__(self, "method", "vitae++" if whole else "vitae")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the method is called in print, with the losses that it has.
+
+        >>> Recipe().name, Recipe.load(settings="method=vitae").name
+        ('ViT-AE++', 'ViT-AE')
+        >>> Recipe.load(settings=["method=vitae", "loss.edge.weight=10"]).name
+        'ViT-AE + L_edge'
+        """
+        if self.method not in MASKED:
+            return METHOD_NAMES[self.method]
+        added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
+        if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
+            return METHOD_NAMES["vitae++"]
+        # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
+        return " + ".join(["ViT-AE" if self.loss.reconstruction.weight else "ViT", *added])
+
     @classmethod
     def load(
-        cls, recipe: str | os.PathLike[str] | None = None, settings: Sequence[str] = ()
+        cls, recipe: str | os.PathLike[str] | None = None, settings: str | Sequence[str] = ()
     ) -> Recipe:
         """Read a shipped recipe by name or a YAML file, then apply `name=value` settings.
+
+        `method=vitae` and `method=vitae++` among the settings also set the weights that they stand
+        for, unless the settings name these.
 
         Raises:
             RecipeError: no such recipe, an unknown setting, or a value that does not fit.
         """
-        if recipe is None:
-            values = {}
-        else:
-            values = _read_yaml(recipe)
-            cls.parse(values, where=f"recipe {recipe}")
-        for setting in settings:
-            _apply(values, setting)
-        return cls.parse(values, where="settings")
+        begun = cls()
+        if recipe is not None:
+            begun = cls.parse(_read_yaml(recipe), where=f"recipe {recipe}")
+        return begun.with_settings(settings)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -449,23 +504,35 @@ class Recipe(Section):
         except ValidationError as error:
             raise RecipeError(f"{where}: {_first_problem(error)}") from None
 
-    def with_settings(self, settings: Sequence[str]) -> Recipe:
+    def with_settings(self, settings: str | Sequence[str]) -> Recipe:
         """A copy with `name=value` settings applied.
 
         Raises:
             RecipeError: an unknown setting, or a value that does not fit.
         """
-        values = self.model_dump(mode="json")
-        for setting in settings:
+        values: dict[str, Any] = {}
+        for setting in as_settings(settings):
             _apply(values, setting)
-        return Recipe.parse(values, where="settings")
+        return self._with(values, where="settings") if values else self
 
-    def changed(self, **sections: Mapping[str, Any]) -> Recipe:
-        """A copy with some settings replaced: `recipe.changed(optim={"epochs": 3})`."""
-        values = self.model_dump()
-        for section, changes in sections.items():
-            values[section] = values[section] | dict(changes)
-        return Recipe.parse(values)
+    def changed(self, **changes: Any) -> Recipe:
+        """A copy with some settings replaced, nested as in a recipe; their neighbours stay.
+
+        >>> recipe = Recipe().changed(seed=1, loss={"edge": {"weight": 3.0}})
+        >>> recipe.loss.edge.weight, recipe.loss.perceptual.weight
+        (3.0, 0.01)
+        """
+        return self._with(changes, where="recipe")
+
+    def _with(self, changes: Mapping[str, Any], where: str) -> Recipe:
+        asked: dict[str, Any] = _plain(changes)
+        given, values = flatten(asked), self.model_dump()
+        for term in ADDITIONS if asked.get("method") in MASKED else ():
+            weighs = asked["method"] == "vitae++" and getattr(self.loss, term).weight
+            if not weighs and f"loss.{term}.weight" not in given:
+                # It makes room for what the method stands for.
+                del values["loss"][term]["weight"]
+        return Recipe.parse(_merged(values, asked, self), where=where)
 
     def to_yaml(self) -> str:
         """Every setting as YAML, in the order of this file."""
@@ -484,25 +551,34 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def describe_settings(
-    section: type[BaseModel] = Recipe, prefix: str = ""
-) -> Iterator[tuple[str, Any, str]]:
+def describe_settings() -> Iterator[tuple[str, Any, str]]:
     """Every setting as (dotted name, default, description), in the order of this file."""
+    for name, field in _fields(Recipe):
+        yield name, field.default, field.description or ""
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its dotted name."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from describe_settings(kind, f"{prefix}{name}.")
+            yield from _fields(kind, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field.default, field.description or ""
+            yield f"{prefix}{name}", field
 
 
 def changed_settings(recipe: Recipe) -> list[str]:
-    """The settings of a recipe that are not the defaults, as `name=value`, without `prepare`'s."""
+    """The settings of a recipe that are not the defaults, as `name=value`, without `prepare`'s.
+
+    Of a method that hides patches the weights of its losses tell which it is.
+    """
     values, defaults = flatten(recipe.model_dump(mode="json")), flatten(Recipe().model_dump())
     return [
         f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in values.items()
-        if not name.startswith("prepare.") and value != _as_json(defaults[name])
+        if not name.startswith("prepare.")
+        and value != _as_json(defaults[name])
+        and not (name == "method" and value in MASKED)
     ]
 
 
@@ -551,41 +627,106 @@ def _read_yaml(recipe: str | os.PathLike[str]) -> dict[str, Any]:
     return values
 
 
+def as_settings(settings: str | Sequence[str]) -> tuple[str, ...]:
+    """Settings as a list; one alone may be given as it is.
+
+    >>> as_settings("seed=1")
+    ('seed=1',)
+    """
+    return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
+def _given(section: Any) -> dict[str, Any]:
+    """What a section was given, as plain values."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(exclude_unset=True)
+    return dict(section or {})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _merged(
+    values: dict[str, Any], changes: Mapping[str, Any], section: BaseModel
+) -> dict[str, Any]:
+    """A section's values with some of them replaced; groups are gone into, values are not."""
+    for name, change in changes.items():
+        own = getattr(section, name, None)
+        if isinstance(own, BaseModel) and isinstance(change, Mapping):
+            change = _merged(values[name], change, own)
+        values[name] = change
+    return values
+
+
 def _apply(values: dict[str, Any], setting: str) -> None:
-    """Put `a.b=c` into nested values; the right side is read as YAML."""
+    """Put `a.b=c` into nested values."""
     path, equals, text = setting.partition("=")
     path = path.strip()
-    known = [name for name, _, _ in describe_settings()]
+    fields = dict(_fields(Recipe))
     if not equals:
         raise RecipeError(f"--set {setting}: write name=value")
-    if path not in known:
-        inside = [name for name in known if name.startswith(f"{path}.")]
-        hint = f"it is a group, of {', '.join(inside)}" if inside else nearest(path, known)
+    if path not in fields:
+        inside = [name for name in fields if name.startswith(f"{path}.")]
+        hint = f"it is a group, of {', '.join(inside)}" if inside else nearest(path, fields)
         raise RecipeError(f"unknown setting {path}; {hint}")
-    try:
-        value = yaml.safe_load(text)
-        if isinstance(value, str) and _is_number(value):
-            value = float(value)  # YAML 1.1 takes 1e-3 for a string
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
     *sections, name = path.split(".")
     for section in sections:
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
-        values = values[section]
-    values[name] = value
-
-
-def _is_number(text: str) -> bool:
+        values = values.setdefault(section, {})
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        values[name] = _read_value(text, fields[path].annotation)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
+
+
+def _read_value(text: str, kind: Any) -> Any:
+    """What somebody typed for a setting of some type.
+
+    Texts are taken as they are: YAML has its own idea of `no`, `0123` and `2020-01-01`. Quotes
+    around them, and nothing at all, mean what they mean in YAML.
+
+    >>> _read_value("no", str), _read_value("0123", int), _read_value("1e3", float)
+    ('no', 123, 1000.0)
+    """
+    bare = text.strip()
+    if _is_text(kind) and bare[:1] not in ("", "'", '"', "["):
+        return bare
+
+    def known(value: Any) -> Any:
+        if isinstance(value, list):
+            return [known(v) for v in value]
+        if isinstance(value, dict):
+            return {k: known(v) for k, v in value.items()}
+        return value if _is_text(kind) and value else _number_or_text(value)
+
+    return known(yaml.load(bare, yaml.BaseLoader))  # it makes all scalars strings
+
+
+def _number_or_text(text: Any) -> Any:
+    if text in (None, "", "~", "null", "Null", "NULL"):
+        return None
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a setting of this type is free text, or a list of such."""
+    if get_origin(kind) is Annotated:
+        return _is_text(get_args(kind)[0])
+    members = [k for k in get_args(kind) if k not in (type(None), ...)]
+    if get_origin(kind) in (Union, types.UnionType, tuple):
+        return all(_is_text(k) for k in members)
+    return kind is str
 
 
 def _first_problem(error: ValidationError) -> str:
-    known = [name for name, _, _ in describe_settings()]
+    known = [name for name, _ in _fields(Recipe)]
     problem = error.errors()[0]
     # Union members and tuple positions follow the setting's own name in pydantic's location.
     parts: list[str] = []

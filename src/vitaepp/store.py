@@ -18,9 +18,9 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
 from vitaepp.files import to_json
+from vitaepp.progress import counted
 from vitaepp.storage import Folder, Location, folder_at
 
 FORMAT = 1
@@ -73,6 +74,9 @@ class StoreInfo:
         window: modalities with a window of their own: name, and the intensities that became 0 and
             255; None where there is none.
         statistics: `foreground` where percentiles were taken over it; None for the whole volume.
+        mask_values: values of the masks that crops are centred on; None for all but 0.
+        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
+            physical space.
     """
 
     modalities: tuple[str, ...]
@@ -83,6 +87,17 @@ class StoreInfo:
     clip: tuple[float, float] | None = None
     window: tuple[tuple[str, float, float], ...] | None = None
     statistics: str | None = None
+    mask_values: tuple[int, ...] | None = None
+    unit: str | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
+        """What `asdict` gave, from JSON or as it was.
+
+        Raises:
+            TypeError: other names than ours.
+        """
+        return cls(**_with_tuples(dict(values)))
 
     def window_of(self, modality: str) -> tuple[float, float] | None:
         """The intensities that became 0 and 255 wherever a modality has a window."""
@@ -102,6 +117,11 @@ class StoreInfo:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.size)
+
+    @property
+    def directed(self) -> bool:
+        """Whether the axes run to the patient's right, front and head, as those of scans do."""
+        return self.ndim == 3 and self.spacing is not None and self.unit is None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -181,17 +201,13 @@ class Store:
 
     def __repr__(self) -> str:
         shape = "×".join(str(n) for n in self.info.size)
-        return f"Store({str(self.path)!r}: {len(self)} subjects, {self.info.modalities}, {shape})"
+        subjects = counted(len(self), "subject")
+        return f"Store({str(self.path)!r}: {subjects}, {self.info.modalities}, {shape})"
 
     @property
     def name(self) -> str:
         """The last part of its path."""
         return self._folder.name
-
-    @property
-    def absolute(self) -> str:
-        """Its path or URL, from wherever one asks."""
-        return self._folder.absolute
 
     @cached_property
     def images(self) -> zarr.Array[Any]:
@@ -212,6 +228,33 @@ class Store:
             return np.ones(shape, bool)
         return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
 
+    @cached_property
+    def masks(self) -> zarr.Array[Any] | None:
+        """The Zarr array `(subject, *space)` of masks, nonzero inside; None where none are kept."""
+        if not self._folder.exists("masks.zarr/zarr.json"):
+            return None
+        array = zarr.open_array(_inside(self.path, "masks.zarr"), mode="r")
+        if array.shape[1:] != self.info.size or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: masks.zarr holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *self.info.size)}; prepare the store again"
+            )
+        return array
+
+    def fingerprint(self, rows: Sequence[int] | None = None) -> str:
+        """A digest of some rows' images and of how they were prepared; labels play no part.
+
+        Args:
+            rows: which, and where they stand; all by default.
+        """
+        # What is unset counts as not there, so that new fields change no store's digest.
+        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        table = self.table[["subject", "checksum"]].astype(str)
+        table = table if rows is None else table.iloc[list(rows)]
+        digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+        digest.update(table.to_csv(header=False).encode())
+        return digest.hexdigest()
+
     @property
     def label_columns(self) -> list[str]:
         """Names of the user's own columns."""
@@ -228,8 +271,9 @@ class Store:
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            space = f"{size}, spacing {'×'.join(f'{v:g}' for v in info.spacing)}, around the "
-            space += info.center
+            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            unit = f" {info.unit}" if info.unit else ""
+            space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
             ("subjects", str(n)),
             ("image", f"{space}, {info.dtype}"),
@@ -237,11 +281,12 @@ class Store:
         ]
         if info.intensities:
             lines.append(("intensities", f"{info.intensities} became 0 to 255"))
-        rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
+        rows = self.spread(sample)
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
             shown = images[self.present[rows, i], i]
-            over = f"over {len(shown)} subjects" if len(shown) < n else "over all subjects"
+            whole = "all subjects" if n > 1 else "the one subject"
+            over = f"over {counted(len(shown), 'subject') if len(shown) < n else whole}"
             told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
             lacking = n - int(self.present[:, i].sum())
             absent = f"missing in {lacking} of {n}" if lacking else ""
@@ -252,11 +297,17 @@ class Store:
             lines.append((f"label {name}", column_counts(self.table[name])))
         if self._folder.exists("failures.csv"):
             failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
-            lines.append(("failed", f"{len(failed)} subjects, named in failures.csv"))
+            told = counted(len(failed), "subject")
+            lines.append(("failed", f"{told}, named in failures.csv"))
             for subject, reason in failed.head(3).itertuples(index=False):
                 lines.append((f"  {subject}", str(reason)))
         width = max(len(name) for name, _ in lines)
         return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+
+    def spread(self, most: int | None = None) -> list[int]:
+        """At most so many rows, spread evenly from the first to the last; all by default."""
+        count = len(self) if most is None else min(most, len(self))
+        return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
@@ -538,7 +589,7 @@ def _read_info(folder: Folder) -> StoreInfo:
         values = json.loads(folder.read("store.json"))
         if values.pop("format") != FORMAT:
             raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
-        return StoreInfo(**_with_tuples(values))
+        return StoreInfo.parse(values)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
             f"{folder}: store.json is damaged or not ours; prepare the store again"
@@ -558,6 +609,55 @@ def stored_info(path: Location) -> StoreInfo | None:
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     have, want = asdict(existing), asdict(asked)
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+
+
+
+def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
+    """How images were prepared in another way than others, a text for each difference.
+
+    Size, stored type and modalities may differ. What shapes intensities is compared for the
+    modalities that both have.
+
+    Example:
+        >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
+        >>> unlike(first, StoreInfo(("t1",), (96, 96), (2.0, 2.0), "uint8", "mask"))
+        ['spacing 1,1 instead of 2,2']
+    """
+    shared = [m for m in store.modalities if m in other.modalities]
+    told = []
+    for name in (f.name for f in fields(StoreInfo)):
+        if name not in ("modalities", "size", "dtype"):
+            have, want = _compared(store, name, shared), _compared(other, name, shared)
+            if not _close(have, want):
+                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+    return told
+
+
+def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
+    windows = {m: info.window_of(m) for m in modalities}
+    if name == "window":
+        return {m: window for m, window in windows.items() if window}
+    if name in ("clip", "statistics") and all(windows.values()):
+        return None  # nothing is left that they could shape
+    if name == "clip":
+        return info.clip or (0.0, 100.0)
+    return getattr(info, name)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Equal but for the rounding of headers, a thousandth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
+    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return "none" if value is None else str(value)
 
 
 def inspect(store: Location) -> str:

@@ -11,6 +11,7 @@ from tests.conftest import TINY
 from vitaepp.embeddings import Embeddings
 from vitaepp.errors import EvaluationError, RecipeError, RunError, TrainingError
 from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.summary import summary_table
 from vitaepp.experiments import runs
 from vitaepp.experiments.catalogue import EXPERIMENTS, find
 from vitaepp.experiments.divergence import course
@@ -44,6 +45,36 @@ def test_the_six_rows_of_the_ablation_compute_these_losses():
         {"reconstruction", "edge", "perceptual"},
         {"reconstruction", "edge", "perceptual", "contrastive"},
     ]
+
+
+def test_every_row_is_called_what_its_recipe_is():
+    def titles(name, *settings):
+        base = Recipe.load(settings=settings)
+        return [variant.title(base) for variant in find(name).variants]
+
+    assert titles("ablation") == [
+        "ViT + L_CL",
+        "ViT-AE",
+        "ViT-AE + L_edge",
+        "ViT-AE + L_per",
+        "ViT-AE + L_edge + L_per",
+        "ViT-AE++",
+    ]
+    assert titles("methods", "loss.perceptual.weight=0")[2:] == [
+        "ViT-AE",
+        "ViT-AE + L_edge + L_CL",
+    ]
+    for known in EXPERIMENTS.values():
+        for variant in known.variants:
+            recipe = variant.recipe(Recipe())
+            assert (recipe.method == "vitae++") == variant.key.startswith("vitae++")
+
+
+def test_rows_that_would_be_the_same_are_refused(store, tmp_path):
+    settings = (*QUICK, "loss.edge.weight=0")
+    with pytest.raises(RecipeError, match=r"vitae\+edge is the same as vitae, ViT-AE; give"):
+        experiment("ablation", store.path, tmp_path / "out", label="bright", settings=settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_variants_keep_the_weights_of_the_recipe():
@@ -93,6 +124,8 @@ def test_a_table_with_controls_tests_and_intervals(store, tmp_path, capsys):
     page = (out / "ablation.md").read_text()
     assert "| ViT-AE |" in page
     assert "pre-trained once" in page
+    assert metrics["provenance"]["name"] == "ViT-AE"
+    assert not any("ViT-AE++" in line for line in summary_table(metrics).splitlines())
     assert "`vitaepp experiment ablation store OUT --label bright" in page
 
     capsys.readouterr()

@@ -13,7 +13,7 @@ from vitaepp.draws import Draws
 from vitaepp.methods import build_method
 from vitaepp.recipe import DataSettings, Recipe
 from vitaepp.training import data
-from vitaepp.training.data import cache_place, free_memory
+from vitaepp.training.data import cache_place
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.sharding import recompute_blocks
 
@@ -87,22 +87,6 @@ def test_a_store_is_held_where_it_fits(make_store, monkeypatch):
     assert place(gpu, "device") == gpu
     assert place(gpu, "memory") == cpu
     assert place(gpu, "none") is None
-
-
-def test_free_memory_is_what_the_job_may_still_take(tmp_path, monkeypatch):
-    job = tmp_path / "fs" / "slurm" / "job_1"
-    step = job / "step_0"
-    step.mkdir(parents=True)
-    (tmp_path / "cgroup").write_text("0::/slurm/job_1/step_0\n")
-    (step / "memory.max").write_text("max\n")
-    (job / "memory.max").write_text("8000000\n")
-    (job / "memory.current").write_text("5000000\n")
-    (job / "memory.stat").write_text("anon 3000000\ninactive_file 2000000\n")
-    limits = data._group_limits(tmp_path / "cgroup", tmp_path / "fs")
-    assert list(limits) == [(8000000, 3000000)]
-    assert list(data._group_limits(tmp_path / "nothing", tmp_path / "fs")) == []
-    monkeypatch.setattr(data, "_group_limits", lambda: iter([(8000000, 3000000)]))
-    assert free_memory() == 5000000
 
 
 @pytest.mark.slow

@@ -42,6 +42,21 @@ def test_plain_vitae_computes_only_its_term(make_store, tmp_path):
     assert [c for c in history if c.startswith("loss/")] == ["loss/reconstruction"]
 
 
+def test_a_recipe_takes_settings_as_its_file_does(make_store, tmp_path):
+    recipe = Recipe.load(settings=TINY)
+    settings = ["method=vitae", "optim.epochs=1"]
+    run = pretrain(make_store().path, tmp_path / "run", recipe=recipe, settings=settings)
+    assert len(pd.read_csv(run / "metrics.csv")) == 1
+    recipe.save(tmp_path / "recipe.yaml")
+    other = tmp_path / "other"
+    pretrain(tmp_path / "store", other, recipe=tmp_path / "recipe.yaml", settings=settings)
+    assert (run / "recipe.yaml").read_text() == (other / "recipe.yaml").read_text()
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["method"], summary["name"]) == ("vitae", "ViT-AE")
+    config = json.loads((run / "encoder" / "config.json").read_text())
+    assert (config["method"], config["name"]) == ("vitae", "ViT-AE")
+
+
 def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_path, monkeypatch):
     store = make_store(subjects=6)
     settings = (*TINY, "trainer.checkpoint_every=0")

@@ -175,6 +175,53 @@ def test_a_signal_saves_and_stops_after_the_step_at_hand(make_store, tmp_path, m
     assert_equal_runs(pretrain(store.path, tmp_path / "run", resume=True), whole)
 
 
+def test_going_on_takes_the_images_that_training_began_with(make_store, tmp_path, dying, capsys):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, "method=vitae")
+    run = tmp_path / "run"
+    dying(6)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings=settings)
+    dying(100)
+    before = (run / "last.ckpt").read_bytes()
+    table = store.table
+    changed = {
+        "more": make_store(subjects=SUBJECTS + 1, name="more"),
+        "order": make_store(subjects=SUBJECTS, name="order"),
+        "scan": make_store(subjects=SUBJECTS, name="scan"),
+    }
+    rows = {
+        "order": table.iloc[::-1],
+        "scan": table.assign(checksum=["y", *table.checksum[1:]]),
+    }
+    for name, other in changed.items():
+        if name in rows:
+            rows[name].to_parquet(other.path / "table.parquet", index=False)
+        with pytest.raises(RunError, match=f"began on other images than those of .*{name} today"):
+            pretrain(other.path, run, resume=True)
+    assert (run / "last.ckpt").read_bytes() == before
+    # Labels are not what it was trained on.
+    table.assign(grade="high").to_parquet(store.path / "table.parquet", index=False)
+    assert pretrain(store.path, run, resume=True) == run
+    capsys.readouterr()
+    pretrain(changed["more"].path, run, resume=True)
+    assert "ended already, after 3 epochs, on other images than those of" in capsys.readouterr().err
+
+
+def test_an_older_checkpoint_goes_on_with_a_word(make_store, tmp_path, dying, capsys):
+    store = make_store(subjects=SUBJECTS)
+    dying(6)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, tmp_path / "run", settings=(*SETTINGS, "method=vitae"))
+    dying(100)
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    for name in ("images", "prepared"):
+        del checkpoint["vitaepp"][name]
+    torch.save(checkpoint, tmp_path / "run" / "last.ckpt")
+    pretrain(store.path, tmp_path / "run", resume=True)
+    assert "does not tell on which images training began" in capsys.readouterr().err
+
+
 def start(store, run: Path, *settings: str) -> subprocess.Popen:
     call = ["-c", "from vitaepp.cli import main; main()", "pretrain", str(store.path), str(run)]
     asked = [f"--set={s}" for s in (*SETTINGS, *settings)]

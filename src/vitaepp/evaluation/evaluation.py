@@ -28,6 +28,7 @@ from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import atomic_path, file_stem, write_json
 from vitaepp.progress import say, track
 from vitaepp.runfolder import RunFolder
+from vitaepp.store import StoreInfo, unlike
 
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
@@ -61,6 +62,7 @@ def evaluate(
     protocol: str | None = None,
     seed: int = 0,
     folds: int = 5,
+    any_store: bool = False,
 ) -> dict[str, Any]:
     """Measure with a linear classifier how much an embedding tells about a label.
 
@@ -77,7 +79,7 @@ def evaluate(
     Args:
         embeddings: Parquet file of `vitaepp embed`; or one an outer fold, in the order of
             `plan_folds`, whose encoder was pre-trained without this fold's test subjects (the
-            strict protocol). Where the runs that made them are at hand, that is checked.
+            strict protocol), which is checked.
         label: column of classes; subjects where it is empty are left out.
         out: folder for metrics.json, predictions.parquet and map.csv. Where the embeddings name
             the run that made them and `out` is outside it, the run gets a copy under
@@ -86,6 +88,8 @@ def evaluate(
             and test, else `svm`.
         seed: draws the folds and the held-out parts.
         folds: outer folds of `svm`.
+        any_store: also where several files were embedded from stores that were prepared in
+            different ways.
 
     Returns:
         What metrics.json holds. Standard deviations are the sample's over folds, None for one fold.
@@ -104,6 +108,9 @@ def evaluate(
     embedded = every[0]
     for path, other in zip(paths, every, strict=True):
         _require_same_subjects(path, other, paths[0], embedded)
+        _require_like_store(path, other, paths[0], embedded, any_store)
+    if told := embedded.provenance.get("unlike"):
+        say(f"{paths[0]}: embedded with {', '.join(told)} in the encoder's training")
     labels, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
     if labels.missing:
         say(
@@ -117,7 +124,7 @@ def evaluate(
             )
         for path, other, part in zip(paths, every, parts, strict=True):
             _refuse_leak(path, other, set(subjects[part.test]))
-    controls = _load_controls(paths[0], embedded)
+    controls = _load_controls(paths[0], embedded, any_store)
     persons = persons_of(embedded.table.iloc[labels.rows])
     features = {METHOD: [e.features for e in every] * (1 if strict else len(parts))}
     features |= {name: [c.features] * len(parts) for name, c in controls.items()}
@@ -227,10 +234,13 @@ def _plan(
 
 def _refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
     """Refuse embeddings whose encoder was pre-trained on subjects that they are tested on."""
-    try:
-        trained = RunFolder(str(embedded.provenance.get("run"))).subjects()
-    except RunError:
-        return  # made elsewhere
+    if "pretrained_on" not in embedded.provenance:
+        say(
+            f"{path}: does not tell which subjects its encoder was pre-trained on; see to it that "
+            "its fold's test subjects are not among them"
+        )
+        return
+    trained = embedded.provenance["pretrained_on"]
     if trained is None or tested & set(trained):
         raise EvaluationError(
             f"{path}: its encoder was pre-trained on subjects that its fold tests; pre-train it "
@@ -247,6 +257,24 @@ def _require_same_subjects(
         )
 
 
+def _require_like_store(
+    path: Path, embedded: Embeddings, first_path: Path, first: Embeddings, any_store: bool
+) -> None:
+    """Refuse features of images that were prepared in another way, as far as files tell."""
+    facts = [e.provenance.get("prepared") for e in (embedded, first)]
+    if any_store or not all(facts):
+        return
+    try:
+        told = unlike(*(StoreInfo.parse(f) for f in facts))
+    except TypeError:
+        return  # another version's
+    if told:
+        raise EvaluationError(
+            f"{path}: embedded from a store with {', '.join(told)} in that of {first_path.name}; "
+            "embed both from one store, or go on with any_store=True"
+        )
+
+
 def _sorted_by_subject(embedded: Embeddings, path: Path) -> Embeddings:
     """Rows in the order of their subjects, so that folds are tied to them and not to the file."""
     subjects = embedded.table["subject"].astype(str)
@@ -258,7 +286,7 @@ def _sorted_by_subject(embedded: Embeddings, path: Path) -> Embeddings:
     return Embeddings(table, embedded.features[order], embedded.provenance)
 
 
-def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
+def _load_controls(path: Path, embedded: Embeddings, any_store: bool) -> dict[str, Embeddings]:
     controls = {}
     for name in CONTROLS:
         file = control_path(path, name)
@@ -266,6 +294,7 @@ def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
             continue
         control = _sorted_by_subject(Embeddings.load(file), file)
         _require_same_subjects(file, control, path, embedded)
+        _require_like_store(file, control, path, embedded, any_store)
         controls[name] = control
     missing = [CONTROLS[name] for name in CONTROLS if name not in controls]
     if missing:
@@ -331,9 +360,12 @@ def _predictions(
 
 
 def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Run and store by name: results are passed on, and where folders lay is nobody's business."""
-    folders = ("run", "store")
-    return {k: Path(v).name if k in folders else v for k, v in provenance.items()}
+    """Run and store by name: results are passed on, and where folders lay is nobody's business.
+
+    An older version's embeddings have paths. Lists of subjects stay with the embeddings.
+    """
+    told = {k: v for k, v in provenance.items() if k != "pretrained_on"}
+    return {k: Path(v).name if k in ("run", "store") else v for k, v in told.items()}
 
 
 def _destinations(
@@ -341,8 +373,8 @@ def _destinations(
 ) -> list[Path]:
     """The folder that is asked for and, where the run that was embedded is there, one inside it."""
     named = provenance.get("run")
-    if not isinstance(named, str):
-        return [out]
+    if not isinstance(named, str) or not Path(named).is_absolute():
+        return [out]  # a name only, or nothing
     try:
         run = RunFolder(named)
     except RunError:

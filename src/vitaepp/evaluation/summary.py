@@ -8,8 +8,8 @@ from typing import Any
 
 from vitaepp.embeddings import CONTROLS
 from vitaepp.evaluation.scores import METRICS
+from vitaepp.recipe import METHOD_NAMES
 
-_METHODS = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
 _IN_SENTENCES = {
     "untrained": ("the untrained encoder", "leads"),
@@ -41,19 +41,22 @@ class Row:
         return f"{self.mean[metric]:.3f}" + ("" if std is None else f" ± {std:.3f}")
 
 
-def display_name(method: object) -> str:
+def display_name(facts: Mapping[str, Any]) -> str:
     """What a method is called in print; `embedding` where it is not known.
 
-    >>> display_name("vitae++"), display_name(None)
-    ('ViT-AE++', 'embedding')
+    Args:
+        facts: of embeddings or a run: `name`, which tells its losses, or only `method`.
+
+    >>> display_name({"method": "vitae", "name": "ViT-AE + L_edge"}), display_name({})
+    ('ViT-AE + L_edge', 'embedding')
     """
-    return _METHODS.get(str(method), str(method)) if method else "embedding"
+    method = str(facts.get("method") or "embedding")
+    return str(facts.get("name") or METHOD_NAMES.get(method, method))
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The embedding and its controls, from the content of a metrics.json."""
-    method = (metrics.get("provenance") or {}).get("method")
-    found = [("method", display_name(method), metrics)]
+    found = [("method", display_name(metrics.get("provenance") or {}), metrics)]
     controls = metrics.get("controls") or {}
     found += [(k, _CONTROLS[k], controls[k]) for k in CONTROLS if k in controls]
     return [
@@ -128,6 +131,8 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     lines.insert(1, "─" * len(lines[0]))
     positive = metrics.get("positive")
     note = [] if positive is None else [f"sensitivity is of {metrics['label']} = {positive}"]
+    if told := (metrics.get("provenance") or {}).get("unlike"):
+        note.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
     return "\n".join([*lines, *note, "", verdict(metrics)])
 
 

@@ -23,7 +23,7 @@ class Variant:
 
     Attributes:
         key: names its folder, and itself on the command line.
-        name: in print.
+        name: in print; empty: what its recipe is called.
         settings: what it changes in the recipe of the experiment; they come last.
         against: key of the variant that it is compared with; empty for a reference.
         at: its position on the figure's horizontal axis, where there is one.
@@ -45,8 +45,9 @@ class Variant:
         return base.with_settings([s.replace("=resnet", f"={resnet}") for s in self.settings])
 
     def title(self, base: Recipe) -> str:
-        """Its name in print, with the ResNet that it takes."""
-        return self.name.replace("ResNet", BACKBONES[self.recipe(base).model.backbone])
+        """Its name in print: the losses that it really has, or the ResNet that it takes."""
+        recipe = self.recipe(base)
+        return self.name.replace("ResNet", BACKBONES[recipe.model.backbone]) or recipe.name
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,12 @@ class Experiment:
 
 
 def _vit(
-    key: str, name: str, *settings: str, against: str = "", at: float | None = None
+    key: str, *settings: str, against: str = "", name: str = "", at: float | None = None
 ) -> Variant:
     """A masked autoencoder. Losses are switched off one by one, so that the weights of those that
     are on remain the recipe's.
     """
-    return Variant(key, name, ("method=vitae++", "model.backbone=vit", *settings), against, at)
+    return Variant(key, name, ("model.backbone=vit", *settings), against, at)
 
 
 def _contrastive(method: str, name: str, backbone: str, against: str = "") -> Variant:
@@ -110,21 +111,20 @@ def _contrastive(method: str, name: str, backbone: str, against: str = "") -> Va
 
 def _masking(percent: int) -> Variant:
     ratio = percent / 100
-    key, name = f"vitae++-mask{percent}", f"p = {ratio:.2f}"
     reference = percent == 75
     return _vit(
-        "vitae++" if reference else key,
-        name,
+        "vitae++" if reference else f"vitae++-mask{percent}",
         f"model.mask_ratio={ratio}",
         against="" if reference else "vitae++",
+        name=f"p = {ratio:.2f}",
         at=ratio,
     )
 
 
 _PLAIN = (_NO_PERCEPTUAL, _NO_EDGE, _NO_CONTRAST)
-_EDGE = ("vitae+edge", "ViT-AE + L_edge", _NO_PERCEPTUAL, _NO_CONTRAST)
-_PERCEPTUAL = ("vitae+per", "ViT-AE + L_per", _NO_EDGE, _NO_CONTRAST)
-_BOTH = ("vitae+edge+per", "ViT-AE + L_edge + L_per", _NO_CONTRAST)
+_EDGE = ("vitae+edge", _NO_PERCEPTUAL, _NO_CONTRAST)
+_PERCEPTUAL = ("vitae+per", _NO_EDGE, _NO_CONTRAST)
+_BOTH = ("vitae+edge+per", _NO_CONTRAST)
 
 _ALL = (
     Experiment(
@@ -134,8 +134,8 @@ _ALL = (
         (
             _contrastive("mocov3", "MoCo-v3", "resnet", against="vitae++"),
             _contrastive("simsiam", "SimSiam", "resnet", against="vitae++"),
-            _vit("vitae", "ViT-AE", *_PLAIN, against="vitae++"),
-            _vit("vitae++", "ViT-AE++"),
+            _vit("vitae", *_PLAIN, against="vitae++"),
+            _vit("vitae++"),
         ),
     ),
     Experiment(
@@ -145,15 +145,14 @@ _ALL = (
         (
             _vit(
                 "contrastive",
-                "ViT + L_CL",
                 *("loss.reconstruction.weight=0", _NO_PERCEPTUAL, _NO_EDGE),
                 against="vitae",
             ),
-            _vit("vitae", "ViT-AE", *_PLAIN),
+            _vit("vitae", *_PLAIN),
             _vit(*_EDGE, against="vitae"),
             _vit(*_PERCEPTUAL, against="vitae"),
             _vit(*_BOTH, against="vitae"),
-            _vit("vitae++", "ViT-AE + L_edge + L_per + L_CL", against="vitae"),
+            _vit("vitae++", against="vitae"),
         ),
     ),
     Experiment(
@@ -171,7 +170,7 @@ _ALL = (
         "linear-probe",
         "Table 1: ViT-AE++ and ViT-AE on 2D images",
         "classification",
-        (_vit("vitae", "ViT-AE", *_PLAIN), _vit("vitae++", "ViT-AE++", against="vitae")),
+        (_vit("vitae", *_PLAIN), _vit("vitae++", against="vitae")),
     ),
     Experiment(
         "masking-ratio",
@@ -185,8 +184,13 @@ _ALL = (
         "Figure 2, right: training with and without the decay of λ_edge",
         "loss",
         (
-            _vit("vitae++-nodecay", "without decay", "loss.edge.decay=none", against="vitae++"),
-            _vit("vitae++", "with decay", "loss.edge.decay=linear"),
+            _vit(
+                "vitae++-nodecay",
+                "loss.edge.decay=none",
+                against="vitae++",
+                name="without decay",
+            ),
+            _vit("vitae++", "loss.edge.decay=linear", name="with decay"),
         ),
     ),
     Experiment(
@@ -194,9 +198,9 @@ _ALL = (
         "Table 5 and Figure 3: reconstruction under different losses",
         "reconstruction",
         (
-            _vit("vitae", "L2", *_PLAIN),
-            _vit(_EDGE[0], "L2 + L_edge", *_EDGE[2:], against="vitae"),
-            _vit(_BOTH[0], "L2 + L_edge + L_per", *_BOTH[2:], against="vitae"),
+            _vit("vitae", *_PLAIN),
+            _vit(*_EDGE, against="vitae"),
+            _vit(*_BOTH, against="vitae"),
         ),
         ("psnr", "ssim"),
     ),

@@ -18,7 +18,6 @@ from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.evaluation.comparison import Difference, compare_outcomes
 from vitaepp.evaluation.evaluation import METHOD, plan_folds
 from vitaepp.evaluation.outcome import Outcome
-from vitaepp.evaluation.reconstruction import view_slice
 from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.statistics import PairedDifference, paired_difference
 from vitaepp.evaluation.summary import leading_metric
@@ -31,8 +30,9 @@ from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.files import file_stem, write_json, write_text
 from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
+from vitaepp.planes import Plane, are_colours, planes
 from vitaepp.progress import say
-from vitaepp.recipe import Recipe, changed_settings
+from vitaepp.recipe import Recipe, as_settings, changed_settings
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
 
@@ -49,7 +49,7 @@ def experiment(
     *,
     label: str | None = None,
     recipe: str | os.PathLike[str] | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     seeds: int = 1,
     pretrain_per_fold: bool = False,
     protocol: str | None = None,
@@ -89,7 +89,7 @@ def experiment(
             folder do not allow it; nothing has been trained then.
     """
     chosen = find(name).choose(variants)
-    opened = Store(store)
+    opened, settings = Store(store), as_settings(settings)
     base = Recipe.load(recipe, (*settings, "method=vitae++"))
     setup = Setup(opened, Path(out), base, label or "", protocol, pretrain_per_fold)
     _refuse_what_cannot_be(chosen, setup, seeds)
@@ -141,7 +141,15 @@ def _refuse_what_cannot_be(chosen: Experiment, setup: Setup, seeds: int) -> None
     if seeds < 1:
         raise RecipeError(f"seeds={seeds}: at least one is needed")
     info = setup.store.info
+    told: dict[Recipe, Variant] = {}
     for variant in chosen.variants:
+        same = told.setdefault(setup.recipe_of(variant, 0), variant)
+        if same is not variant:
+            raise RecipeError(
+                f"experiment {chosen.key}: with these settings {variant.key} is the same as "
+                f"{same.key}, {same.title(setup.recipe)}; give the loss that it adds a weight, or "
+                "leave one out by --variants"
+            )
         # Building each now costs seconds; a setting that does not fit would else be found after
         # the trainings of all variants before it.
         build_method(setup.recipe_of(variant, 0), len(info.modalities), info.size)
@@ -425,9 +433,13 @@ def _write(
             tables = {names[key]: [_loss_table(p) for p in paths] for key, paths in folders.items()}
             draw_losses(tables, picture)
         elif chosen.kind == "reconstruction":
-            panels = _panels({names[key]: paths[0] for key, paths in folders.items() if paths})
+            info = setup.store.info
+            plane = planes(info.ndim, info.directed)[0]
+            first = {names[key]: paths[0] for key, paths in folders.items() if paths}
+            panels = _panels(first, plane, are_colours(info.modalities, info.ndim))
             if panels:
-                draw_reconstructions(panels, picture)
+                extent = plane.extent(info.size, info.spacing)
+                draw_reconstructions(panels, picture, plane, extent)
     write_text(stem.with_suffix(".md"), to_markdown(result))
     write_text(stem.with_suffix(".csv"), to_csv(result))
     write_text(stem.with_suffix(".tex"), to_latex(result))
@@ -435,27 +447,24 @@ def _write(
 
 
 def _panels(
-    folders: Mapping[str, Path],
+    folders: Mapping[str, Path], plane: Plane, colour: bool
 ) -> list[tuple[str, dict[str, npt.NDArray[np.uint8]]]]:
     """Middle slices of the first subjects: original, masked, and each variant's reconstruction."""
     if not folders:
         return []
     first = next(iter(folders.values()))
     subjects = pd.read_csv(first / "metrics.csv", dtype={"subject": str})["subject"][:SAMPLES]
+
+    def picture(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.moveaxis(image, 0, -1) if colour else plane.cut(image[0])
+
     panels = []
     for subject in subjects:
         pictures: dict[str, npt.NDArray[np.uint8]] = {}
         for name, folder in folders.items():
             with np.load(folder / f"{file_stem(subject)}.npz") as arrays:
                 for part in ("original", "masked"):
-                    pictures.setdefault(part, _middle(arrays[part]))
-                pictures[name] = _middle(arrays["reconstruction"])
+                    pictures.setdefault(part, picture(arrays[part]))
+                pictures[name] = picture(arrays["reconstruction"])
         panels.append((subject, pictures))
     return panels
-
-
-def _middle(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The middle axial slice of a volume's first channel, or a picture as it is."""
-    if image.ndim == 4:
-        return view_slice(image[0], 2, image.shape[3] // 2)
-    return np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import TypeVar, cast
 
+from vitaepp.host import usable_cores
 from vitaepp.ingest.geometry import simpleitk
 
 Task = TypeVar("Task")
@@ -67,7 +68,7 @@ def run_each(
         batch: tasks that travel together; more for short ones.
         apart: whether a task may crash its process, so that none but one worker's runs in this one.
     """
-    workers = workers or _usable_cores()
+    workers = workers or usable_cores()
     tasks = iter(tasks)
     if apart and workers > 1:
         yield from _in_processes(function, tasks, died, min(workers, total), batch)
@@ -215,9 +216,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

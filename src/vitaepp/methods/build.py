@@ -14,7 +14,7 @@ from vitaepp.methods.simsiam import SimSiam
 from vitaepp.methods.vitaepp import ViTAE
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.transformer import SIZES
-from vitaepp.recipe import Recipe, per_axis
+from vitaepp.recipe import MASKED, Recipe, per_axis
 
 
 def build_method(
@@ -42,7 +42,7 @@ def build_method(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.method in ("vitae++", "vitae"):
+        if recipe.method in MASKED:
             return ViTAE(recipe, shape, rgb)
         backbone = build_backbone(recipe.model.backbone, shape)
         contrastive = {"simsiam": SimSiam, "mocov3": MoCoV3}[recipe.method]
@@ -65,7 +65,7 @@ def backbone_shape(recipe: Recipe, channels: int, image_size: Sequence[int]) -> 
             "depth": model.depth or depth,
             "num_heads": model.num_heads or heads,
         }
-    if recipe.method in ("vitae++", "vitae"):
+    if recipe.method in MASKED:
         raise RecipeError(
             f"model.backbone={model.backbone}: {recipe.method} hides patches, which takes "
             "model.backbone=vit; a ResNet is trained by method=simsiam or method=mocov3"

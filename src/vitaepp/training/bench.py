@@ -117,7 +117,7 @@ def bench(
     store: str | os.PathLike[str],
     *,
     recipe: Recipe | str | os.PathLike[str] | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     steps: int = 10,
     device: str | torch.device | None = None,
 ) -> Speed:
@@ -159,9 +159,9 @@ def bench(
     seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(place)
     return Speed(
-        what=f"{chosen.method} on {len(opened)} images of "
+        what=f"{chosen.name} on {len(opened)} images of "
         f"{' × '.join(map(str, opened.info.shape))}, batch {batch_size}, in "
-        f"{precision_of(chosen)} on {device_name(place)}",
+        f"{precision_of(chosen, place)} on {device_name(place)}",
         seconds=seconds,
         images=images,
         batch_size=batch_size,

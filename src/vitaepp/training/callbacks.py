@@ -23,6 +23,9 @@ from vitaepp.stopping import STOPPING
 from vitaepp.training.data import TrainingLoader
 from vitaepp.training.module import Training
 
+#: Processes ask each other at most so often, in seconds, whether one was told to stop.
+SECONDS_BETWEEN_QUESTIONS = 2.0
+
 
 class History(Callback):
     """Writes metrics.csv, one row an epoch.
@@ -128,7 +131,8 @@ class History(Callback):
 class Checkpoints(Callback):
     """Saves last.ckpt after an update, not oftener than the recipe says, and before a stop.
 
-    The signals in `STOPPING` end the training after the update at hand.
+    The signals in `STOPPING` end the training after the update at hand; of several processes, some
+    seconds later, after the update at which they next ask each other.
 
     Args:
         folder: the run.
@@ -140,6 +144,8 @@ class Checkpoints(Callback):
         self.history = history
         self.saved = time.monotonic()
         self.signal: int | None = None
+        self.asked = time.monotonic()
+        self.to_skip = self.skipped = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over; Lightning gives them back after the training.
@@ -147,6 +153,7 @@ class Checkpoints(Callback):
         Lightning's own handlers write to the disk or to the other processes from within, in the
         middle of whatever is being done, and let the epoch end before the training stops.
         """
+        self.asked = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 signal.signal(number, self._note)
@@ -175,10 +182,11 @@ class Checkpoints(Callback):
 
     def _save_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule, last: bool) -> None:
         assert isinstance(pl_module, Training)
-        waited = time.monotonic() - self.saved
-        due = last or waited >= pl_module.recipe.trainer.checkpoint_every
-        stop, due = _any_process(trainer, self.signal is not None, due)
-        if stop or due:
+        every = pl_module.recipe.trainer.checkpoint_every
+        stop, due = self.signal is not None, time.monotonic() - self.saved >= every
+        if trainer.world_size > 1 and not last:
+            stop, due = self._agree(trainer, stop, due, every)
+        if stop or due or last:
             pl_module.check_weights()
             self.history.write(trainer)
             trainer.save_checkpoint(self.folder.checkpoint)
@@ -190,13 +198,23 @@ class Checkpoints(Callback):
                 "go on with --resume"
             )
 
+    def _agree(self, trainer: L.Trainer, stop: bool, due: bool, every: float) -> tuple[bool, bool]:
+        """What any of the processes says, so that all of them do the same.
 
-def _any_process(trainer: L.Trainer, *said: bool) -> list[bool]:
-    """What any of the processes says, so that all of them do the same."""
-    if trainer.world_size == 1:
-        return list(said)
-    flags = torch.tensor(said, dtype=torch.float32, device=trainer.strategy.root_device)
-    return (trainer.strategy.reduce(flags, reduce_op="sum") > 0).tolist()
+        To ask takes a collective operation, so that most updates go by without. How many do, the
+        processes agree on as well, by the time that the last ones took.
+        """
+        if self.skipped < self.to_skip:
+            self.skipped += 1
+            return False, False
+        took = (time.monotonic() - self.asked) / (self.skipped + 1)
+        own = torch.tensor([stop, due, took], dtype=torch.float32)
+        joint = trainer.strategy.reduce(own.to(trainer.strategy.root_device), reduce_op="sum")
+        stops, dues, seconds = joint.tolist()
+        between = min(SECONDS_BETWEEN_QUESTIONS, every)
+        self.to_skip = int(between * trainer.world_size / max(seconds, 1e-6))
+        self.skipped, self.asked = 0, time.monotonic()
+        return stops > 0, dues > 0
 
 
 class TrainingProgress(Callback):

@@ -17,6 +17,7 @@ from vitaepp.files import atomic_path
 from vitaepp.methods import Method, ViTAE, build_method
 from vitaepp.recipe import Recipe
 from vitaepp.runfolder import RunFolder
+from vitaepp.store import StoreInfo
 
 FORMAT = 1
 
@@ -124,8 +125,7 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
     facts = checkpoint["vitaepp"]
     recipe = Recipe.parse(facts["recipe"])
     # Only the loss looks through VGG, and it is not computed here; its weights may not be at hand.
-    perceptual = recipe.loss.perceptual.model_dump() | {"weights": "random"}
-    plain = recipe.changed(loss=recipe.loss.model_dump() | {"perceptual": perceptual})
+    plain = recipe.changed(loss={"perceptual": {"weights": "random"}})
     modalities, size = tuple(facts["modalities"]), tuple(facts["image_size"])
     method = build_method(plain, len(modalities), size)
     if isinstance(method, ViTAE):
@@ -137,5 +137,7 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise RunError(f"{folder.checkpoint}: does not fit its recipe: {one_line(error)}") from None
-    config = EncoderConfig.of(recipe, modalities, size)
+    # An older version's checkpoint does not tell how its store was prepared.
+    prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
+    config = EncoderConfig.of(recipe, modalities, size, prepared)
     return method.eval(), config

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitaepp.errors import RecipeError, nearest
+from vitaepp.host import free_memory
 from vitaepp.recipe import DataSettings
 from vitaepp.store import Store
 
@@ -260,42 +259,3 @@ def cache_place(
     if device.type == "cuda" and size < CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return device
     return memory if size * sharing < CACHE_SHARE * free_memory() else None
-
-
-def free_memory() -> int:
-    """Bytes of memory that can be had without swapping, within what a container or job may take."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    with suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    return min([free, *(limit - used for limit, used in _group_limits())])
-
-
-def _group_limits(
-    own: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> Iterator[tuple[int, int]]:
-    """Limit and use of memory, in bytes, of each control group (version 2) around this process."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        if not line.startswith("0::/"):
-            continue
-        group = mount / line.removeprefix("0::/")
-        for folder in (group, *group.parents):
-            with suppress(OSError, ValueError):  # the root has none; a limit may be "max"
-                limit = int((folder / "memory.max").read_text())
-                yield limit, _used(folder)
-            if folder == mount:
-                break
-
-
-def _used(group: Path) -> int:
-    """What a group holds that cannot be had back: files that are only cached can."""
-    cached = 0
-    for line in (group / "memory.stat").read_text().splitlines():
-        if line.startswith("inactive_file "):
-            cached = int(line.split()[1])
-    return int((group / "memory.current").read_text()) - cached

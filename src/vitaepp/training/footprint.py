@@ -68,9 +68,7 @@ def step_footprint(
         RecipeError: settings that do not fit the images or each other.
     """
     # Whose weights the perceptual loss has makes no difference here.
-    recipe = recipe.changed(
-        loss={"perceptual": recipe.loss.perceptual.model_dump() | {"weights": "random"}}
-    )
+    recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
     alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with FakeTensorMode(), alive:
         method = build_method(recipe, channels, image_size)

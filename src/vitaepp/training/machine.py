@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,10 @@ from pathlib import Path
 import torch
 
 from vitaepp.devices import has_bf16, resolved_precision
+from vitaepp.host import usable_cores, usable_memory
 from vitaepp.recipe import Recipe
 
 GIB = 2**30
-
-#: Where control groups tell a container its limit, in version 2 and 1.
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,13 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This machine, and its first accelerator."""
-        name, own = _accelerator()
-        return cls(_cores(), _memory(), name, own, has_bf16())
+        device = training_device()
+        name = own = None
+        if device.type == "cuda":
+            name, own = device_name(device), torch.cuda.get_device_properties(device).total_memory
+        elif device.type == "mps":
+            name = "Apple GPU"
+        return cls(usable_cores(), usable_memory(), name, own or 0, has_bf16(device))
 
     def __str__(self) -> str:
         text = f"{self.cores} cores, {self.memory / GIB:.1f} GiB of memory"
@@ -51,9 +53,16 @@ class Machine:
         return f"{text}, {self.accelerator}{own}"
 
 
-def precision_of(recipe: Recipe) -> str:
+def training_device() -> torch.device:
+    """What Lightning trains on: the first accelerator, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
     """`32`, `bf16` or `16`: what a recipe asks for, or what the device is fastest in."""
-    return resolved_precision(recipe.trainer.precision)
+    return resolved_precision(recipe.trainer.precision, device)
 
 
 def device_name(device: torch.device) -> str:
@@ -63,31 +72,7 @@ def device_name(device: torch.device) -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+                return f"{line.split(':', 1)[1].strip()}, {usable_cores()} cores"
     except OSError:
         pass
-    return f"{platform.machine()}, {os.cpu_count()} cores"
-
-
-def _accelerator() -> tuple[str | None, int]:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0), torch.cuda.get_device_properties(0).total_memory
-    if torch.backends.mps.is_available():
-        return "Apple GPU", 0
-    return None, 0
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory() -> int:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in map(Path, LIMITS):
-        try:
-            memory = min(memory, int(limit.read_text()))
-        except (OSError, ValueError):  # no such limit: no file, or "max"
-            continue
-    return memory
+    return f"{platform.machine()}, {usable_cores()} cores"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -46,13 +47,25 @@ class Training(L.LightningModule):
         recipe: every setting.
         store: what is trained on.
         resumed: a checkpoint's weights will replace those that training began with.
+        rows: of the store, those that are trained on; all by default.
+
+    Attributes:
+        images: fingerprint of what is trained on.
     """
 
-    def __init__(self, recipe: Recipe, store: Store, resumed: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        resumed: bool = False,
+        rows: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.recipe = recipe
         self.modalities = store.info.modalities
         self.image_size = store.info.size
+        self.prepared = store.info
+        self.images = store.fingerprint(rows)
         self.present = torch.from_numpy(store.present)
         self.method: Method = build_method(
             recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
@@ -198,6 +211,8 @@ class Training(L.LightningModule):
             "recipe": self.recipe.model_dump(mode="json"),
             "modalities": list(self.modalities),
             "image_size": list(self.image_size),
+            "prepared": asdict(self.prepared),
+            "images": self.images,
             "seconds": time.monotonic() - self.started + self.seconds_before,
             "sums": {name: value.cpu() for name, value in self._joint_sums().items()},
         }

@@ -27,16 +27,17 @@ from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.files import clear_temporaries, locked, write_json, write_text
+from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.progress import say
-from vitaepp.recipe import Recipe, flatten
+from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
 from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
-from vitaepp.training.machine import Machine, device_name, precision_of
+from vitaepp.training.machine import Machine, device_name, precision_of, training_device
 from vitaepp.training.module import Training
 from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.proposal import Images, proposed_recipe
@@ -51,7 +52,7 @@ def pretrain(
     run: str | os.PathLike[str],
     *,
     recipe: Recipe | str | os.PathLike[str] | None = None,
-    settings: Sequence[str] = (),
+    settings: str | Sequence[str] = (),
     resume: bool = False,
     subjects: Sequence[str] | None = None,
 ) -> Path:
@@ -62,7 +63,7 @@ def pretrain(
         run: folder for everything that the training leaves; see `RunFolder`.
         recipe: a recipe, its name, or its file. Without it, what suits the store and the machine:
             the paper's settings where they fit; each choice is said, and kept in the run's recipe.
-        settings: changes to it, such as `"optim.epochs=100"`.
+        settings: changes to it, such as `"optim.epochs=100"`; one, or several.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
         subjects: train on these only, for example a fold's training part; all without it. They
             are listed in the run's subjects.txt.
@@ -114,7 +115,7 @@ def pretrain(
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
         rows = training_rows(opened, chosen.data, subjects)
-        module = Training(chosen, opened, resumed=checkpoint is not None)
+        module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _tell(choices)
         place = _Place(cluster, devices)
         if not first:
@@ -197,7 +198,7 @@ def _train(
             f"{processes} devices, but {recipe.method} needs batches of at least {order.smallest}, "
             "those of all devices together"
         )
-    if checkpoint is not None and not _go_on(checkpoint, folder, recipe, order):
+    if checkpoint is not None and not _go_on(checkpoint, folder, module, store, order):
         return
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, place.devices)
@@ -205,6 +206,8 @@ def _train(
     if trainer.is_global_zero:
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)
+        sheet = ContactSheet(store, store.spread(OF_RUN), PAGE_OF_RUN)
+        save_page(next(iter(sheet)), folder.pictures)
         _announce(recipe, store, described)
     keep_freed_memory()
     module.arrange()
@@ -227,18 +230,36 @@ def _train(
         )
 
 
-def _go_on(checkpoint: Path, folder: RunFolder, recipe: Recipe, order: EpochOrder) -> bool:
-    """Begin where the checkpoint ended; whether there is anything left to do."""
+def _go_on(
+    checkpoint: Path, folder: RunFolder, module: Training, store: Store, order: EpochOrder
+) -> bool:
+    """Begin where the checkpoint ended; whether there is anything left to do.
+
+    Raises:
+        RunError: the training began on other images.
+    """
+    recipe = module.recipe
     if checkpoint != folder.checkpoint:
         say(f"{folder.checkpoint}: missing or damaged; going on from {checkpoint.name} before it")
     loaded = load_checkpoint(checkpoint)
     loop = loaded["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]["processed"]
+    began = loaded["vitaepp"].get("images")
+    same = began in (None, module.images)
     if epochs >= recipe.optim.epochs:
         if not folder.encoder.is_dir():
             return True
-        say(f"{folder.path}: training has ended already, after {epochs} epochs")
+        other = "" if same else f", on other images than those of {store.path} today"
+        say(f"{folder.path}: training has ended already, after {epochs} epochs{other}")
         return False
+    if not same:
+        raise RunError(
+            f"{folder.path}: began on other images than those of {store.path} today: another "
+            "store, or one whose subjects, scans or preparation have changed since; go on with "
+            "the store as it was, or start another run"
+        )
+    if began is None:
+        say(f"{checkpoint}: of an older version, does not tell on which images training began")
     # A checkpoint at the end of an epoch still counts that epoch's batches.
     inside = loop["epoch_progress"]["current"]["ready"] > epochs
     steps = loop["epoch_loop.batch_progress"]["current"]["ready"] if inside else 0
@@ -260,7 +281,7 @@ def _trainer(
         devices=place.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, place.devices * recipe.trainer.nodes),
-        precision=LIGHTNING_PRECISION[precision_of(recipe)],  # type: ignore[arg-type]
+        precision=LIGHTNING_PRECISION[precision_of(recipe, training_device())],  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
@@ -322,7 +343,8 @@ def _errors_of_others(processes: int) -> Iterator[None]:
 def _save_encoder(recipe: Recipe, store: Store, folder: RunFolder) -> None:
     """Keep what the last checkpoint holds of the encoder, whatever the weights were spread over."""
     trained = load_checkpoint(folder.checkpoint)["state_dict"]
-    encoder = Encoder(EncoderConfig.of(recipe, store.info.modalities, store.info.size))
+    info = store.info
+    encoder = Encoder(EncoderConfig.of(recipe, info.modalities, info.size, prepared=info))
     names = encoder.backbone.state_dict()
     encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
     encoder.save(folder.encoder)
@@ -336,12 +358,13 @@ def _tell(choices: Sequence[Choice]) -> None:
 def recipe_for(
     store: Store,
     recipe: Recipe | str | os.PathLike[str] | None,
-    settings: Sequence[str],
+    settings: str | Sequence[str],
     subjects: Sequence[str] | None,
 ) -> tuple[Recipe, tuple[Choice, ...]]:
     """What the user asked for, or where no recipe was named what suits store and machine."""
+    settings = as_settings(settings)
     if isinstance(recipe, Recipe):
-        return recipe, ()
+        return recipe.with_settings(settings), ()
     asked = Recipe.load(recipe, settings)
     if recipe is not None:
         return asked, ()
@@ -413,11 +436,13 @@ def _describe(
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return {
         "method": recipe.method,
+        "name": recipe.name,
         "store": {
             "subjects": len(store),
             "modalities": list(info.modalities),
             "size": list(info.size),
             "spacing": None if info.spacing is None else list(info.spacing),
+            "unit": info.unit,
             "label_columns": store.label_columns,
         },
         "trained_on": trained_on,
@@ -425,7 +450,7 @@ def _describe(
         "epochs": recipe.optim.epochs,
         "device": device_name(device),
         "devices": processes,
-        "precision": LIGHTNING_PRECISION[precision_of(recipe)],
+        "precision": LIGHTNING_PRECISION[precision_of(recipe, device)],
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
 
@@ -433,7 +458,7 @@ def _describe(
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
     size = " × ".join(map(str, store.info.size))
     say(
-        f"{recipe.method} on {described['trained_on']} images of {len(store.info.modalities)} × "
+        f"{recipe.name} on {described['trained_on']} images of {len(store.info.modalities)} × "
         f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
         f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
@@ -447,7 +472,7 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
             "the images of one step, so that this is not the same as a larger batch"
         )
     perceptual = recipe.loss.perceptual
-    masked = recipe.method in ("vitae++", "vitae")
+    masked = recipe.method in MASKED
     if masked and perceptual.weight and perceptual.weights == "random":
         say(
             "the perceptual loss looks through a VGG-16 with random weights; for medical images "

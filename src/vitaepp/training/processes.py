@@ -27,6 +27,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
+from vitaepp.host import usable_cores
 from vitaepp.recipe import Recipe, TrainerSettings
 from vitaepp.stopping import STOPPED, handled, stoppable
 
@@ -125,7 +126,7 @@ def train_in_processes(
 
 
 def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    threads = max((os.cpu_count() or 1) // count, 1)
+    threads = max(usable_cores() // count, 1)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
     environment |= {
         "RANK": str(rank),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.choices import Choice, as_values, by
-from vitaepp.recipe import Recipe, per_axis
+from vitaepp.recipe import MASKED, Recipe, per_axis
 from vitaepp.store import StoreInfo
 from vitaepp.training.footprint import Footprint, step_footprint
 from vitaepp.training.machine import GIB, Machine
@@ -120,7 +120,7 @@ def propose_training(
         patch, why = _patch_size(images.info)
         choices.append(Choice("model.patch_size", list(patch), why))
         recipe = recipe.changed(model={"patch_size": patch})
-    if recipe.method in ("vitae++", "vitae") and "model.mask_ratio" not in given:
+    if recipe.method in MASKED and "model.mask_ratio" not in given:
         choices.append(_mask_ratio(images.info, recipe))
     if "trainer.precision" not in given:
         precision, why = _precision(machine)
@@ -241,9 +241,7 @@ def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
                 "decoder_depth": depth,
                 "decoder_num_heads": heads,
             }
-        loss = recipe.loss.model_dump()
-        if SLICES not in given:
-            loss["perceptual"]["slices"] = FEWER_SLICES  # in 2D it changes nothing
+        loss = {} if SLICES in given else {"perceptual": {"slices": FEWER_SLICES}}
         yield recipe.changed(model=changes, loss=loss)
 
 
@@ -274,7 +272,7 @@ def _wanted_batch(images: Images, recipe: Recipe, given: Collection[str]) -> int
 
 def _least_batch(recipe: Recipe) -> int:
     """The contrastive baselines normalise over a batch, which takes two."""
-    return 1 if recipe.method in ("vitae++", "vitae") else 2
+    return 1 if recipe.method in MASKED else 2
 
 
 def _budget(machine: Machine, stored: int) -> float:

@@ -14,16 +14,19 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.items import Item
+from vitaepp.ingest.layouts.masks import mask_files
+from vitaepp.ingest.layouts.splits import split_word
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
 
-SPLITS = ("train", "val", "valid", "validation", "test")
-
-#: Folders of images, each with those that may hold their masks; the second is the Medical
-#: Segmentation Decathlon's, whose imagesTs has none and is left out.
-MASK_FOLDERS = {"images": ("labels", "masks"), "imagesTr": ("labelsTr",)}
+#: What tells a folder that this package wrote: a file, what it begins with, and what it is.
+OWN_OUTPUTS = (
+    ("store.json", b"{", "a store"),
+    ("recipe.yaml", b"method:", "a run"),
+    ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
+)
 
 #: Modalities in the order in which they become channels; BraTS up to 2020, then since 2021.
 KNOWN_MODALITIES = (
@@ -32,9 +35,10 @@ KNOWN_MODALITIES = (
     *("t1w", "pd", "adc", "dwi", "swi", "ct", "pet"),
 )
 
-MASK_NAMES = ("seg", "mask")
-
 Kind = Literal["scans", "pictures", "arrays"]
+
+#: Types of the files that are read as scans, and as pictures.
+SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"scans": SCAN_SUFFIXES, "pictures": PICTURE_SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -145,11 +149,15 @@ class Source:
         path: file or folder.
         asked: modalities that the user named, if any.
         series: the user's own table of DICOM series, if any.
+        mask_pattern: the user's own pattern of the names of masks, if any.
+        layout: the layout that the user named, if any.
     """
 
     path: Path
     asked: tuple[str, ...] | None = None
     series: Path | None = None
+    mask_pattern: str | None = None
+    layout: str | None = None
 
     @property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -184,6 +192,18 @@ class Source:
             found += [inside / name for name in names]
         return tuple(found), tuple(left_out)
 
+    @cached_property
+    def masks(self) -> Mapping[Kind, frozenset[PurePosixPath]]:
+        """The masks among the scans, and among the pictures."""
+        return {
+            kind: mask_files(self.path, self.ending_in(suffixes), self.mask_pattern)
+            for kind, suffixes in SUFFIXES.items()
+        }
+
+    def images(self, kind: Kind) -> list[PurePosixPath]:
+        """The scans or the pictures that are no masks."""
+        return [f for f in self.ending_in(SUFFIXES[kind]) if f not in self.masks[kind]]
+
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
         """The files of some types; arrays in `.npy` are of one or another by their axes."""
         found = [f for f in self.files if suffix_of(f.name, suffixes)]
@@ -197,19 +217,9 @@ class Source:
         ]
 
 
-def stem(name: str | PurePosixPath) -> str:
-    """A relative path without the image suffix.
-
-    >>> stem("train/a.b.nii.gz")
-    'train/a.b'
-    """
-    text = str(name)
-    return text.removesuffix(suffix_of(text, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)))
-
-
 def split_of(path: PurePosixPath) -> str:
-    """The split that a path names, or an empty string."""
-    return next((part for part in path.parts if part in SPLITS), "")
+    """The split that a part of a path names, or an empty string."""
+    return next(filter(None, map(split_word, path.parts)), "")
 
 
 def below(folder: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
@@ -241,6 +251,8 @@ def _why_not(root: str, path: str) -> str:
     """Why an entry of a folder is not looked at; empty if it is."""
     if _legible(name := os.path.basename(path)) != name:
         return "its name is not UTF-8; rename it"
+    if (own := _own_output(path)) is not None:
+        return own
     if os.path.islink(path):
         real = os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
@@ -248,6 +260,17 @@ def _why_not(root: str, path: str) -> str:
     elif not os.path.isfile(path) and not os.path.isdir(path):
         return "is no file, but a device, a pipe or a socket"
     return ""
+
+
+def _own_output(path: str) -> str | None:
+    """Why a folder that this package wrote is not looked at; None for any other."""
+    for name, head, what in OWN_OUTPUTS:
+        file = os.path.join(path, name)
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                if opened.read(len(head)) == head:
+                    return f"is {what} of vitaepp"
+    return None
 
 
 def _legible(path: str | PurePosixPath) -> str:

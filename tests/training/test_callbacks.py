@@ -1,0 +1,81 @@
+"""Several processes stop and save at the same update, and seldom ask each other."""
+
+import threading
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import lightning as L
+import pytest
+
+from vitaepp.runfolder import RunFolder
+from vitaepp.training import callbacks
+from vitaepp.training.callbacks import Checkpoints, History
+
+
+class Together:
+    """Two processes as threads: each waits for the other where it asks, and has its own clock."""
+
+    def __init__(self, monkeypatch, tmp_path, seconds):
+        self.clock = threading.local()
+        clock = SimpleNamespace(monotonic=lambda: getattr(self.clock, "now", 0.0))
+        monkeypatch.setattr(callbacks, "time", clock)
+        folder = RunFolder(tmp_path, must_exist=False)
+        self.seconds = seconds
+        self.ranks = [Checkpoints(folder, History(folder)) for _ in range(2)]
+        self.said = [None, None]
+        self.meet = threading.Barrier(2)
+        self.questions = 0
+        self.decided = [[], []]
+
+    def trainer(self, rank):
+        def reduce(own, reduce_op):
+            self.said[rank] = own
+            self.meet.wait(timeout=10)  # broken, if only one of them asks
+            joint = self.said[0] + self.said[1]
+            self.questions += rank == 0
+            self.meet.wait(timeout=10)
+            return joint
+
+        strategy = SimpleNamespace(reduce=reduce, root_device="cpu")
+        return Mock(spec=L.Trainer, world_size=2, strategy=strategy)
+
+    def run(self, steps, every, signalled):
+        """A thousand updates; rank 1 is sent a signal before one of them."""
+
+        def work(rank):
+            trainer, callback = self.trainer(rank), self.ranks[rank]
+            for step in range(steps):
+                self.clock.now = getattr(self.clock, "now", 0.0) + self.seconds(rank, step)
+                stop = rank == 1 and step >= signalled
+                due = self.clock.now >= every
+                self.decided[rank].append(callback._agree(trainer, stop, due, every))
+
+        threads = [threading.Thread(target=work, args=[rank]) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "within"),
+    [
+        (lambda rank, step: 0.01 + 0.002 * rank, 200),
+        (lambda rank, step: 0.001 if step % 7 else 0.05, 300),  # uneven
+        (lambda rank, step: 3.0, 1),  # slower than the questions
+    ],
+)
+def test_processes_ask_in_lockstep_and_seldom(monkeypatch, tmp_path, seconds, within):
+    both = Together(monkeypatch, tmp_path, seconds)
+    both.run(steps=1000, every=60.0, signalled=500)
+    assert both.decided[0] == both.decided[1]
+    stopped = next(i for i, (stop, _) in enumerate(both.decided[0]) if stop)
+    assert 500 <= stopped < 500 + within
+    lasted = sum(seconds(1, step) for step in range(1000))
+    assert both.questions <= min(1000, 2 * lasted / callbacks.SECONDS_BETWEEN_QUESTIONS)
+
+
+def test_saving_after_every_update_asks_after_every_update(monkeypatch, tmp_path):
+    both = Together(monkeypatch, tmp_path, lambda rank, step: 0.01)
+    both.run(steps=20, every=0.0, signalled=100)
+    assert both.decided[0] == [(False, True)] * 20
