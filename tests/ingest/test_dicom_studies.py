@@ -93,7 +93,9 @@ def test_a_bad_series_costs_its_modality(tmp_path, capsys, how, told):
     note = f"flair: zero, as its series cannot be used ({told})"
     assert [list(notes) for notes in store.table.prepare_notes] == [[], [note], []]
     assert f"1 of 3 subjects: {note}" in capsys.readouterr().err
-    # The other way round it is all that the subject has.
+    if how != "missing":
+        return
+    # It fails where that is all that the subject has.
     shutil.rmtree(tmp_path / "in" / "b" / "t1")
     (failure,) = prepare(tmp_path / "in", tmp_path / "t", size=6, spacing=1, workers=1).failures
     assert failure.subject == "b"
@@ -109,10 +111,8 @@ def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
                 root / "dwi" / f"{b}_{z}", values[:, :, z].T.copy(), (0, 0, 2 * z),
                 series="1.2.9", instance=f"1.9.{b}.{z}", description="ep2d_diff_b1000",
             )  # fmt: skip
-    multi_frame(
-        root / "dwi2.dcm", np.concatenate([values, values], 2), 2 * [(0, 0, 2.0 * i) for i in range(9)],
-        description="DTI",
-    )  # fmt: skip
+    at = 2 * [(0, 0, 2.0 * i) for i in range(9)]
+    multi_frame(root / "dwi2.dcm", np.concatenate([values, values], 2), at, description="DTI")
     echo = tree(tmp_path / "p", {"t2 echoes": {"description": "T2 dual", "series": "1.2.8"}})
     for i, file in enumerate(sorted((echo / "t2 echoes").iterdir())):
         one = pydicom.dcmread(file)
@@ -147,6 +147,7 @@ def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
 # Persons of one id
 
 SAME = {"study": "1.1", "series": "1.2"}
+NO_IDS = {"study": "", "series": ""}
 B = {**SAME, "description": "DWI", "instances": "1.7"}
 T1, T2 = {"study": "1.1"}, {"study": "1.1", "description": "T2"}
 
@@ -171,7 +172,7 @@ T1, T2 = {"study": "1.1"}, {"study": "1.1", "description": "T2"}
         ({"p1/t1": {"study": "1.1", "series": "1.2"}, "p2/t1": {"study": "1.3", "series": "1.2"}},
          ["p1", "p2"]),
         # None has any.
-        ({"p1/t1": {"study": "", "series": ""}, "p2/t1": {"study": "", "series": ""}}, ["p1", "p2"]),
+        ({"p1/t1": NO_IDS, "p2/t1": NO_IDS}, ["p1", "p2"]),
         # One study in folders of its series, also below others.
         ({"5/DICOM": T1, "6/DICOM": T2}, ["root"]),
         ({"a": T1, "b": {**T1, "description": "T1 MPR"}, "c": T2}, ["root"]),
@@ -355,9 +356,11 @@ def nested(depth):
     return data
 
 
+OPEN = b"\xff" * 4
+
 HOSTILE = {
     "deep": nested(3000),
-    "deep of no length": b"\x00\x52\x30\x92SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 3000,
+    "deep of no length": (b"\0\x52\x30\x92SQ\0\0" + OPEN + b"\xfe\xff\0\xe0" + OPEN) * 3000,
     "a value of 4 GiB": b"\x08\0\x16\0UN\0\0\xfe\xff\xff\xff" + b"1.2",
     "skipped 4 GiB": b"\x09\0\x16\0UN\0\0\xfe\xff\xff\xff" + b"1.2",
     "no numbers": element(0x28, 8, "IS", "many") + element(0x28, 0x10, "US", "x"),
@@ -373,7 +376,7 @@ def test_hostile_headers_are_refused_in_a_line(tmp_path, name, caplog):
     start = time.monotonic()
     with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
         warnings.simplefilter("error")
-        with pytest.raises(SubjectError, match="^x: cannot be read: truncated, corrupt or not a"):
+        with pytest.raises(SubjectError, match="x: cannot be read: truncated"):
             read_dicom_header(tmp_path / "x.dcm", "x")
     assert time.monotonic() - start < 5
     assert not caplog.records
@@ -427,7 +430,9 @@ def test_the_padding_of_frames_has_each_ones_scale(tmp_path):
     whole.add_new(0x00280120, "US", 5000)
     whole.save_as(file)
     stored = pydicom.dcmread(file).pixel_array.transpose(2, 1, 0)
-    expected = np.stack([stored[..., i] * a + b for i, (a, b) in enumerate(scales)], -1)
+    expected = np.stack(
+        [stored[..., i].astype(float) * a + b for i, (a, b) in enumerate(scales)], -1
+    )
     padded = stored == 5000
     expected[padded] = expected[~padded].min()
     image = read_series([file], "x")
