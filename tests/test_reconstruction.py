@@ -8,7 +8,13 @@ import torch
 
 from tests.conftest import TINY
 from vitaepp.draws import Draws
-from vitaepp.evaluation.reconstruction import choose_rows, image_quality, reconstruct, restore
+from vitaepp.evaluation.reconstruction import (
+    choose_rows,
+    image_quality,
+    reconstruct,
+    reconstruction_summary,
+    restore,
+)
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.pretrain import pretrain
 
@@ -45,6 +51,19 @@ def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_pa
     assert visible.float().mean() == 0.5
     assert torch.equal(visible, same)
     assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("psnr", "ssim", "told"),
+    [
+        ([20.0], [0.5], "1 subject: PSNR 20.00 dB, SSIM 0.500"),
+        ([20.0, 24.0], [0.5, 0.7], "2 subjects: PSNR 22.00 ± 2.83 dB, SSIM 0.600 ± 0.141"),
+    ],
+)
+def test_the_summary_of_one_subject_has_no_deviation(psnr, ssim, told):
+    names = [f"s{i}" for i in range(len(psnr))]
+    table = pd.DataFrame({"subject": names, "psnr": psnr, "ssim": ssim})
+    assert reconstruction_summary(table) == told
 
 
 def test_psnr_and_ssim_of_known_images():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from vitaepp.errors import StoreError
+from vitaepp.inspection import inspect
 from vitaepp.store import Failure, Record, Store, StoreInfo, StoreWriter, stage
 
 INFO = StoreInfo(("t1", "t2"), (4, 5, 6), (1.0, 1.0, 1.0), "float16", "image")
@@ -87,3 +88,21 @@ def test_what_is_not_a_store_is_refused(tmp_path):
     (tmp_path / "store.json").write_text("[1]")
     with pytest.raises(StoreError, match="damaged"):
         Store(tmp_path)
+
+
+def test_a_summary_of_one_subject_reads_well(tmp_path):
+    with StoreWriter(tmp_path / "s", INFO) as writer:
+        stage(tmp_path / "s", INFO, image(3), record("a"))
+        writer.commit(labels("a"), [Failure("broken", "truncated")])
+    told = inspect(tmp_path / "s")
+    assert "over the one subject" in told
+    assert "1 subject, named in failures.csv" in told
+    assert "1 subjects" not in told + repr(Store(tmp_path / "s"))
+
+
+def test_rows_are_spread_evenly(make_store):
+    store = make_store()
+    assert store.spread() == list(range(8))
+    assert store.spread(3) == [0, 4, 7]
+    assert store.spread(1) == [0]
+    assert store.spread(99) == list(range(8))

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from vitaepp.ingest.download import download
     from vitaepp.ingest.phantom import write_phantoms
     from vitaepp.ingest.prepare import prepare
+    from vitaepp.inspection import inspect
     from vitaepp.recipe import Recipe
     from vitaepp.reporting.report import report
-    from vitaepp.store import Store, inspect
+    from vitaepp.store import Store
     from vitaepp.training.bench import bench
     from vitaepp.training.plan import plan
     from vitaepp.training.pretrain import pretrain
@@ -44,7 +45,7 @@ _HOMES = {
     "embed": "vitaepp.encoder",
     "evaluate": "vitaepp.evaluation.evaluation",
     "experiment": "vitaepp.experiments.experiment",
-    "inspect": "vitaepp.store",
+    "inspect": "vitaepp.inspection",
     "plan": "vitaepp.training.plan",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",

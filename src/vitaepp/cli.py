@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
-from vitaepp.progress import say
+from vitaepp.progress import counted, say
 from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
@@ -108,6 +108,15 @@ def prepare(
     center: Annotated[
         str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="The only layout to try, such as scans or named-files.")
+    ] = None,
+    mask_pattern: Annotated[
+        str | None, typer.Option(help="Which files are masks: '*_roi.nii.gz'; '' for none.")
+    ] = None,
+    mask_values: Annotated[
+        str | None, typer.Option(help="Values of the mask that are the lesion: 1,4.")
+    ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
     ] = None,
@@ -165,6 +174,9 @@ def prepare(
         spacing=spacing,
         modalities=modalities,
         center=center,
+        layout=layout,
+        mask_pattern=mask_pattern,
+        mask_values=mask_values,
         clip=clip,
         window=window,
         statistics=statistics,
@@ -183,7 +195,8 @@ def prepare(
     if result.preview is not None:
         print(result.preview)
         return
-    done = f"{result.prepared} subjects prepared, {result.skipped} were there already"
+    print(result.account)
+    done = f"{counted(result.prepared, 'subject')} prepared, {result.skipped} were there already"
     failed = f", {len(result.failures)} failed: see {result.store}/failures.csv"
     print(f"{result.store}: {done}{failed if result.failures else ''}")
     if result.failures:
@@ -207,11 +220,24 @@ def plan(
 
 
 @app.command()
-def inspect(store: StorePath) -> None:
-    """Say what a store holds."""
-    from vitaepp.store import inspect as describe
+def inspect(
+    store: StorePath,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.png",
+            help="Draw the subjects: three planes each, on as many numbered pages as it takes.",
+        ),
+    ] = None,
+    subjects: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many to draw, spread evenly; all by default."),
+    ] = None,
+) -> None:
+    """Say what a store holds, and draw it."""
+    from vitaepp.inspection import inspect as describe
 
-    print(describe(store))
+    print(describe(store, pictures=pictures, subjects=subjects))
 
 
 @app.command()
@@ -341,13 +367,10 @@ def reconstruct(
 ) -> None:
     """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
+    from vitaepp.evaluation.reconstruction import reconstruction_summary
 
     table = run_reconstruct(run, store, out, subjects=subjects, any_store=any_store)
-    mean, std = table[["psnr", "ssim"]].mean(), table[["psnr", "ssim"]].std()
-    print(
-        f"{len(table)} subjects: PSNR {mean['psnr']:.2f} ± {std['psnr']:.2f} dB, "
-        f"SSIM {mean['ssim']:.3f} ± {std['ssim']:.3f}"
-    )
+    print(reconstruction_summary(table))
 
 
 @app.command()
@@ -444,7 +467,7 @@ def main() -> None:
         # Errors of usage are click's, which newer versions of Typer carry inside themselves.
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            _complain(f"{one_line(Exception(usage()))}; see vitaepp --help")
+            _complain(f"{one_line(Exception(usage())).rstrip('.')}; see vitaepp --help")
             status = 2
         else:
             _complain(

@@ -23,7 +23,15 @@ class SourceError(VitaeppError):
 
 
 class SubjectError(VitaeppError):
-    """One subject cannot be prepared; the others go on and this one is named in failures.csv."""
+    """One subject cannot be prepared; the others go on and this one is named in failures.csv.
+
+    Attributes:
+        kind: the reason in words that name neither file nor value, where they are to be counted.
+    """
+
+    def __init__(self, message: str, *, kind: str = "damaged") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StoreError(VitaeppError):

@@ -17,6 +17,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "subject"), counted(944, "subject"), counted(5216, "image")
+    ('1 subject', '944 subjects', '5,216 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def track(
     items: Iterable[Item], what: str, total: int | None, unit: str = "subjects"
 ) -> Iterator[Item]:

@@ -52,6 +52,9 @@ Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
 ]
+Integers = Annotated[
+    tuple[int, ...], BeforeValidator(_one_or_per_axis), AfterValidator(lambda v: tuple(sorted(v)))
+]
 Weight = Annotated[float, Field(ge=0)]
 
 #: Usual windows of CT by name: centre and width in Hounsfield units.
@@ -156,6 +159,20 @@ class PrepareSettings(Section):
         None,
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
+    )
+    layout: str | None = Field(
+        None,
+        description="The only layout to try: manifest, bids, decathlon, brats, subject-folders, "
+        "named-files, dicom, scans, pictures, …. Unset: the first that fits.",
+    )
+    mask_pattern: str | None = Field(
+        None,
+        description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
+        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+    )
+    mask_values: Integers | None = Field(
+        None,
+        description="Values of a mask that are the lesion to centre on: 1,4. Unset: all but 0.",
     )
     clip: Percentiles | None = Field(
         None,

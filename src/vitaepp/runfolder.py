@@ -22,6 +22,8 @@ class RunFolder:
         self.subjects_file = self.path / "subjects.txt"
         self.metrics_file = self.path / "metrics.csv"
         self.summary_file = self.path / "summary.json"
+        #: A contact sheet of the store that it was trained on.
+        self.pictures = self.path / "prepared.png"
         self.checkpoint = self.path / "last.ckpt"
         self.checkpoint_before = self.path / "previous.ckpt"
         self.encoder = self.path / "encoder"
@@ -33,6 +35,7 @@ class RunFolder:
             self.subjects_file,
             self.metrics_file,
             self.summary_file,
+            self.pictures,
             self.checkpoint,
             self.checkpoint_before,
             self.encoder,

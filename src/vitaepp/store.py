@@ -36,6 +36,7 @@ from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
 from vitaepp.files import to_json
+from vitaepp.progress import counted
 from vitaepp.storage import Folder, Location, folder_at
 
 FORMAT = 1
@@ -73,6 +74,9 @@ class StoreInfo:
         window: modalities with a window of their own: name, and the intensities that became 0 and
             255; None where there is none.
         statistics: `foreground` where percentiles were taken over it; None for the whole volume.
+        mask_values: values of the masks that crops are centred on; None for all but 0.
+        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
+            physical space.
     """
 
     modalities: tuple[str, ...]
@@ -83,6 +87,8 @@ class StoreInfo:
     clip: tuple[float, float] | None = None
     window: tuple[tuple[str, float, float], ...] | None = None
     statistics: str | None = None
+    mask_values: tuple[int, ...] | None = None
+    unit: str | None = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
@@ -111,6 +117,11 @@ class StoreInfo:
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.size)
+
+    @property
+    def directed(self) -> bool:
+        """Whether the axes run to the patient's right, front and head, as those of scans do."""
+        return self.ndim == 3 and self.spacing is not None and self.unit is None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -190,7 +201,8 @@ class Store:
 
     def __repr__(self) -> str:
         shape = "×".join(str(n) for n in self.info.size)
-        return f"Store({str(self.path)!r}: {len(self)} subjects, {self.info.modalities}, {shape})"
+        subjects = counted(len(self), "subject")
+        return f"Store({str(self.path)!r}: {subjects}, {self.info.modalities}, {shape})"
 
     @property
     def name(self) -> str:
@@ -215,6 +227,19 @@ class Store:
         if "modality_present" not in self.table:  # made before there was such a thing
             return np.ones(shape, bool)
         return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
+
+    @cached_property
+    def masks(self) -> zarr.Array[Any] | None:
+        """The Zarr array `(subject, *space)` of masks, nonzero inside; None where none are kept."""
+        if not self._folder.exists("masks.zarr/zarr.json"):
+            return None
+        array = zarr.open_array(_inside(self.path, "masks.zarr"), mode="r")
+        if array.shape[1:] != self.info.size or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: masks.zarr holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *self.info.size)}; prepare the store again"
+            )
+        return array
 
     def fingerprint(self, rows: Sequence[int] | None = None) -> str:
         """A digest of some rows' images and of how they were prepared; labels play no part.
@@ -246,8 +271,9 @@ class Store:
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            space = f"{size}, spacing {'×'.join(f'{v:g}' for v in info.spacing)}, around the "
-            space += info.center
+            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            unit = f" {info.unit}" if info.unit else ""
+            space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
             ("subjects", str(n)),
             ("image", f"{space}, {info.dtype}"),
@@ -255,11 +281,12 @@ class Store:
         ]
         if info.intensities:
             lines.append(("intensities", f"{info.intensities} became 0 to 255"))
-        rows = np.unique(np.linspace(0, n - 1, min(sample, n)).astype(int))
+        rows = self.spread(sample)
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
             shown = images[self.present[rows, i], i]
-            over = f"over {len(shown)} subjects" if len(shown) < n else "over all subjects"
+            whole = "all subjects" if n > 1 else "the one subject"
+            over = f"over {counted(len(shown), 'subject') if len(shown) < n else whole}"
             told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
             lacking = n - int(self.present[:, i].sum())
             absent = f"missing in {lacking} of {n}" if lacking else ""
@@ -270,11 +297,17 @@ class Store:
             lines.append((f"label {name}", column_counts(self.table[name])))
         if self._folder.exists("failures.csv"):
             failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
-            lines.append(("failed", f"{len(failed)} subjects, named in failures.csv"))
+            told = counted(len(failed), "subject")
+            lines.append(("failed", f"{told}, named in failures.csv"))
             for subject, reason in failed.head(3).itertuples(index=False):
                 lines.append((f"  {subject}", str(reason)))
         width = max(len(name) for name, _ in lines)
         return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+
+    def spread(self, most: int | None = None) -> list[int]:
+        """At most so many rows, spread evenly from the first to the last; all by default."""
+        count = len(self) if most is None else min(most, len(self))
+        return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
@@ -576,6 +609,7 @@ def stored_info(path: Location) -> StoreInfo | None:
 def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     have, want = asdict(existing), asdict(asked)
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+
 
 
 def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:

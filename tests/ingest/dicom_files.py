@@ -43,7 +43,7 @@ def file_of(sop_class, dataset, syntax=EXPLICIT):
     return b"\0" * 128 + b"DICM" + element(2, 0, "UL", len(meta)) + meta + dataset
 
 
-def head(put, sop_class, instance, study, series, description, modality, image_type):
+def head(put, sop_class, instance, study, series, description, modality, image_type, patient=NAME):
     return b"".join(
         [
             put(8, 8, "CS", image_type),
@@ -51,7 +51,7 @@ def head(put, sop_class, instance, study, series, description, modality, image_t
             put(8, 0x18, "UI", instance),
             put(8, 0x60, "CS", modality),
             put(8, 0x103E, "LO", description),
-            put(0x10, 0x10, "PN", NAME),
+            put(0x10, 0x10, "PN", patient),
             put(0x18, 0x50, "DS", "99"),  # slice thickness, which must not count
             put(0x20, 0xD, "UI", study),
             put(0x20, 0xE, "UI", series),
@@ -91,18 +91,22 @@ def one_slice(
     scale=None,
     photometric="MONOCHROME2",
     syntax=EXPLICIT,
+    patient=NAME,
+    padding=(),
 ):
-    """One slice `(row, column)`; `scale` is slope and intercept."""
+    """One slice `(row, column)`; `scale` is slope and intercept; `padding` value and limit."""
 
     def put(group, number, kind, value):
         return element(group, number, kind, value, implicit=syntax == IMPLICIT)
 
-    dataset = head(put, MR, instance, study, series, description, modality, image_type)
+    dataset = head(put, MR, instance, study, series, description, modality, image_type, patient)
     dataset += put(0x20, 0x13, "IS", str(number))
     if position is not None:
         dataset += put(0x20, 0x32, "DS", numbers(position))
         dataset += put(0x20, 0x37, "DS", numbers(orientation))
     dataset += pixels(put, values, photometric, spacing=spacing)
+    for i, stored in enumerate(padding):
+        dataset += put(0x28, 0x120 + i, "US", stored % (1 << 16))
     if scale:
         dataset += put(0x28, 0x1052, "DS", numbers(scale[1:]))
         dataset += put(0x28, 0x1053, "DS", numbers(scale[:1]))
@@ -114,7 +118,7 @@ def one_slice(
 
 def series(folder: Path, volume, *, origin=(0, 0, 0), step=(0, 0, 2), name="IM{:03d}", **options):
     """A volume `(x, y, z)` as a slice a file, names and numbers in no order of position."""
-    uid = options.setdefault("series", "1.2.20")
+    uid = options.pop("instances", options.setdefault("series", "1.2.20"))
     shuffled = np.random.default_rng(0).permutation(volume.shape[2])
     files = []
     for i, at in enumerate(shuffled):

@@ -86,12 +86,20 @@ def write_analyze(path: Path, seed: int) -> None:
     image.to_filename(path)
 
 
+def write_mgh(path: Path, seed: int) -> None:
+    nib.MGHImage(volume(seed).astype(np.int32), np.eye(4)).to_filename(path)
+
+
 def write_npy(path: Path, seed: int) -> None:
     np.save(path, volume(seed))
 
 
 def write_picture(path: Path, seed: int) -> None:
     Image.fromarray(pixels(seed)).save(path)
+
+
+def write_webp(path: Path, seed: int) -> None:
+    Image.fromarray(pixels(seed)).save(path, lossless=True)
 
 
 def write_dicom(path: Path, seed: int) -> None:
@@ -148,6 +156,7 @@ class Format:
 FORMATS = {
     "nii": Format(write_nifti, ".nii", 352),
     "nii.gz": Format(write_nifti, ".nii.gz", 352),
+    "mgz": Format(write_mgh, ".mgz", 284),
     "nrrd": Format(write_itk, ".nrrd", 400, text=True),
     "mha": Format(write_itk, ".mha", 400, text=True),
     "mhd": Format(write_itk, ".mhd", 400, text=True),
@@ -158,6 +167,8 @@ FORMATS = {
     "jpg": Format(write_picture, ".jpg", 600, picture=True),
     "tif": Format(write_picture, ".tif", 200, picture=True),
     "bmp": Format(write_picture, ".bmp", 60, picture=True),
+    "gif": Format(write_picture, ".gif", 60, picture=True),
+    "webp": Format(write_webp, ".webp", 60, picture=True),
     "npz": Format(write_npy, ".npz", 300, picture=True),
     "zip": Format(write_nifti, ".zip", 100),
     "tar": Format(write_nifti, ".tar", 512),
@@ -234,7 +245,7 @@ ODD_TEXT = (b"0", b"-1", b"1", b"3", b"1e308", b"nan", b"inf", b"99999999999", b
 
 def mutated(data: bytes, kind: Format, chance: random.Random) -> bytes:
     """A damaged copy; half of what is compressed is damaged below the compression."""
-    if kind.suffix.endswith("gz") and chance.random() < 0.7:
+    if kind.suffix.endswith(("gz", ".mgz")) and chance.random() < 0.7:
         return gzip.compress(damaged(gzip.decompress(data), kind, chance), 1)
     if kind.suffix in (".zip", ".xlsx", ".npz") and chance.random() < 0.5:
         return rezipped(data, kind, chance)
@@ -318,20 +329,10 @@ def independent(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise NotImplementedError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
-            image = nib.AnalyzeImage.load(path) if name.endswith(".hdr") else nib.load(path)
-            if 0 in image.shape:
-                raise NotImplementedError  # an axis of none is one of one to SimpleITK
-            if name.endswith((".nii", ".nii.gz")) and image.dataobj.offset < 352:
-                raise NotImplementedError  # within the header itself
-            if 0 < abs(getattr(image.dataobj, "slope", 1)) < 1e-30:
-                raise NotImplementedError  # no scale to one reader, a scale to the other
-            voxels = nib.affines.voxel_sizes(image.affine)
-            # Where a header contradicts itself, readers differ in what they believe.
-            plain = np.allclose(voxels, image.header.get_zooms()[:3], rtol=1e-6)
-            affine = image.affine if plain else np.full((4, 4), np.nan)
-            return np.asarray(image.dataobj).squeeze(), affine
-        if name.endswith((".png", ".jpg", ".tif", ".bmp")):
+        if name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".mgz")):
+            image = nib.load(path)
+            return np.asarray(image.dataobj).squeeze(), image.affine
+        if name.endswith((".png", ".jpg", ".tif", ".bmp", ".gif", ".webp")):
             with Image.open(path) as picture:
                 if name.endswith(".tif") and 262 not in picture.tag_v2:
                     raise NotImplementedError  # black or white is zero: readers differ

@@ -226,7 +226,7 @@ def test_a_study_is_recognised_with_reasons_for_what_is_left_out(tmp_path):
     assert taken == {"t1ce": {"T1"}, "t1": {"T1pre"}, "flair": {"fl"}, "t2": {"t2"}}
     reasons = dict(cohort.left_out)
     assert "another t2" in reasons["coarse"]
-    assert "no pattern" in reasons["odd"]
+    assert "unknown series" in reasons["odd"]
     assert "ignored" in reasons["perf"]
     assert "localizer" in reasons["loc/1"]
     assert "where its slices lie" in reasons["cap/1"]

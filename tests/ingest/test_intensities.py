@@ -14,8 +14,9 @@ from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.ingest.intensities import body, foreground_percentiles, zero_surrounds
 from vitaepp.ingest.prepare import prepare
+from vitaepp.inspection import inspect
 from vitaepp.recipe import WINDOWS, PrepareSettings, Recipe
-from vitaepp.store import Store, inspect
+from vitaepp.store import Store
 from vitaepp.training.pretrain import pretrain
 
 

@@ -40,7 +40,7 @@ def test_no_image_of_any_layout_is_lost_in_silence(tmp_path, name):
     trees.scan(root / "elsewhere" / "stray.nii.gz")
     trees.mask(root / "labels" / "nobody.nii.gz")
     trees.picture(root / "qc" / "slice.png")
-    (root / "old.mgz").write_bytes(b"x")
+    (root / "old.mnc").write_bytes(b"x")
     cohort = recognise(root)
     taken = {
         file.relative_to(root).as_posix()
@@ -48,7 +48,7 @@ def test_no_image_of_any_layout_is_lost_in_silence(tmp_path, name):
         for item in (*s.files.values(), *filter(None, [s.mask]))
         for file in files_of(item)
     }
-    images = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, ".mgz")
+    images = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, ".mnc")
     there = {
         f.relative_to(root).as_posix()
         for f in root.rglob("[!.]*")
@@ -59,7 +59,7 @@ def test_no_image_of_any_layout_is_lost_in_silence(tmp_path, name):
     assert taken | left_out.keys() == there
     assert not taken & left_out.keys()
     assert all(left_out.values())
-    assert left_out["old.mgz"] == "its format is not read"
+    assert left_out["old.mnc"] == "its format is not read"
 
 
 def test_what_is_left_out_of_images_with_masks_and_of_copies(tmp_path):

@@ -6,7 +6,8 @@ import pandas as pd
 from tests.ingest.test_prepare import files_of
 from tests.ingest.trees import brats, scan
 from vitaepp.ingest.prepare import prepare
-from vitaepp.store import Failure, Store, inspect
+from vitaepp.inspection import inspect
+from vitaepp.store import Failure, Store
 
 
 def lacking(store: Store) -> dict[str, list[str]]:

@@ -122,7 +122,7 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
     (source / "a" / "a_t1.nii.gz").write_bytes((source / "a" / "a_t1.nii.gz").read_bytes()[:900])
     (source / "b" / "b_t2.nii.gz").write_bytes(b"")
     (source / "c" / "c_seg.nii.gz").unlink()
-    mask(source / "d" / "d_seg.nii.gz", at=None)
+    (source / "d" / "d_seg.nii.gz").write_bytes(b"x" * 400)
     mask(source / "e" / "e_seg.nii.gz", shape=(9, 12, 10))
     far = np.eye(4)
     far[:3, 3] = 500
@@ -135,7 +135,7 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
         "a": "a/a_t1.nii.gz: cannot be read: truncated",
         "b": "b/b_t2.nii.gz: the file is empty",
         "c": "has no mask",
-        "d": "d/d_seg.nii.gz: the mask is empty",
+        "d": "d/d_seg.nii.gz: cannot be read",
         "e": "e/e_seg.nii.gz: the mask is 9×12×10, but e/e_flair.nii.gz is 10×12×9",
         "f": "f/f_t1ce.nii.gz: lies wholly outside",
     }

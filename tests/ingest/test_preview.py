@@ -51,7 +51,8 @@ def test_missing_modalities_and_broken_files_are_named(tmp_path):
     assert found.fingerprint.missing == {"t2": ("bob",)}
     assert [f.subject for f in found.fingerprint.unreadable] == ["cyd", "dan"]
     text = " ".join(str(found).split())
-    assert "modality t2 3 of 4 subjects missing in bob" in text
+    assert "channel t2 3 of 4, such as ann/ann_t2.nii.gz" in text
+    assert "t2 missing in bob" in text
     assert "cyd/cyd_t1.nii.gz: the file is empty" in text
     assert "would fail: 2 subjects" in text
 

@@ -20,8 +20,9 @@ from vitaepp import Embeddings, embed, pretrain, storage
 from vitaepp.errors import SourceError, StorageError, StoreError
 from vitaepp.ingest import pool
 from vitaepp.ingest.prepare import prepare
+from vitaepp.inspection import inspect
 from vitaepp.storage import RemoteFolder, folder_at
-from vitaepp.store import Store, StoreWriter, inspect
+from vitaepp.store import Store, StoreWriter
 
 
 @pytest.fixture

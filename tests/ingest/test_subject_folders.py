@@ -55,7 +55,7 @@ def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_pa
     for name in ("T1", "FLAIR", "tumour"):
         scan(tmp_path / "b" / f"{name}.nii.gz")
     mask(tmp_path / "c" / "seg.nii.gz")
-    (tmp_path / "b" / "T2.mgz").write_bytes(b"x")
+    (tmp_path / "b" / "T2.mnc").write_bytes(b"x")
     (tmp_path / "b" / "screenshot.png").write_bytes(b"x")
     cohort = recognise(tmp_path)
     assert taken(cohort)["a"] == {"t1": "T1.nii.gz", "flair": "FLAIR.nii.gz"}
@@ -64,7 +64,7 @@ def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_pa
         "a/T1_brain.nii.gz": "another t1; one with a plainer name, or the first, is taken",
         "a/T1_brain_mask.nii.gz": "a mask of the brain, not of a lesion",
         "a/localizer.nii.gz": "its name tells no modality",
-        "b/T2.mgz": "its format is not read",
+        "b/T2.mnc": "its format is not read",
         "b/screenshot.png": "a picture",
         "c/seg.nii.gz": "a mask without an image",
     }

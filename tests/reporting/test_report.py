@@ -51,6 +51,7 @@ def make_run(path, *, evaluated=True, reconstructed=True, trained=True, ndim=3, 
             table[f"loss/{term}"] = np.exp(-epoch / 3) - (term == "contrastive")
             table[f"weighted/{term}"] = 0.01 * table[f"loss/{term}"]
         pd.DataFrame(table).to_csv(path / "metrics.csv", index=False)
+        Image.new("RGB", (90, 40), "orange").save(path / "prepared.png")
     if evaluated:
         add_evaluation(path, method=method)
     if reconstructed:
@@ -166,6 +167,60 @@ def test_the_page_says_what_was_trained_and_what_came_out(run, page):
     assert page.count('class="dot ') == 40
 
 
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "told", "fact"),
+    [
+        (57, None, "has been trained on 40 subjects", "57 of 1,000"),
+        (0, None, "has been trained on 40 subjects", "0 of 1,000"),
+        (1000, 200.0, "was trained on 40 subjects", "1,000"),
+        (1000, None, "was trained on 40 subjects", "1,000"),
+    ],
+)
+def test_the_epochs_are_those_that_were_trained(tmp_path, rows, seconds, told, fact):
+    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
+    summary = json.loads((run / "summary.json").read_text()) | {"epochs": 1000}
+    del summary["seconds"]
+    if seconds:
+        summary["seconds"] = seconds
+    (run / "summary.json").write_text(json.dumps(summary))
+    table = pd.DataFrame({"epoch": np.arange(rows), "loss": 1.0})
+    table.to_csv(run / "metrics.csv", index=False)
+    words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert told in words
+    so_far = " so far" if rows < 1000 else ""
+    assert f"for {fact} epochs{so_far}" in words
+    assert f"Epochs {fact}" in words
+    assert ("so far" in words) == (rows < 1000)
+
+
+def test_words_fit_one_subject_one_epoch_and_what_was_not_measured(tmp_path):
+    run = make_run(tmp_path / "run")
+    store = json.loads((run / "summary.json").read_text())["store"] | {"subjects": 1}
+    change(run / "summary.json", trained_on=1, epochs=1, store=store)
+    scores = pd.DataFrame({"subject": ["a"], "psnr": [20.0], "ssim": [np.nan]})
+    scores.to_csv(run / "reconstruction" / "metrics.csv", index=False)
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    one = {"n": 1, "folds": metrics["folds"][:1], "std": dict.fromkeys(metrics["std"])}
+    change(run / "evaluation" / "metrics.json", **one, members={}, classes=[])
+    pages = [report(run, tmp_path / "r.html").read_text(encoding="utf-8")]
+    del metrics["n"]
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    pages.append(report(run, tmp_path / "r.html").read_text(encoding="utf-8"))
+    for page in pages:
+        words = Tags(page).words
+        assert "was trained on 1 subject (" in words
+        assert "for 1 epoch," in words
+        assert "of 1 subject 20.00 dB" in words
+        assert "a 20.00 –" in words
+        for wrong in ("1 subjects", "1 epochs", "nan", ".;", ";.", "; ;", " ; "):
+            assert wrong not in words, wrong
+    assert "1 subject; 1 outer fold; positive class" in Tags(pages[0]).words
+
+
 def test_the_same_runs_give_the_same_bytes(run, page, tmp_path):
     assert report([run], tmp_path / "again.html").read_text(encoding="utf-8") == page
 
@@ -256,15 +311,15 @@ def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path
     volume[0, :8, 16:, 60:] = 200
     images = {kind: volume // (i + 1) for i, kind in enumerate(KINDS)}
     np.savez(tmp_path / "a.npz", channels=np.array(["t1"]), **images)
-    (sheet,), broken = sheets({"a": tmp_path / "a.npz"}, (1.0, 1.0, 5.0), 10**6)
+    (sheet,), broken = sheets({"a": tmp_path / "a.npz"}, (1.0, 1.0, 5.0), True, 10**6)
     assert broken == []
     assert (sheet.slices, sheet.step) == (34, 3)
     assert sheet.aspect == pytest.approx(3 * 16 / 32)
     shown = pixels(sheet).reshape(34, 32, 3, 16)
     for k in (0, 19, 20, 33):
         for i in range(3):
-            # The second axis points up and the first one to the right.
-            expected = volume[0, :, ::-1, k * 3].T.astype(int) // (i + 1)
+            # Front is up, and the right of the patient is on the left.
+            expected = volume[0, ::-1, ::-1, k * 3].T.astype(int) // (i + 1)
             assert np.abs(shown[k, :, i] - expected).mean() < 6
 
 
@@ -272,13 +327,13 @@ def test_a_sheet_holds_each_slice_of_original_masked_and_reconstruction(tmp_path
 def test_the_budget_limits_subjects_but_never_below_one(tmp_path, ndim):
     add_reconstruction(tmp_path / "r", ndim)
     files = {name: tmp_path / "r" / f"{file_stem(name)}.npz" for name in ("a", "b/2")}
-    assert {s.subject for s in sheets(files, None, 10**7)[0]} == {"a", "b/2"}
-    assert {s.subject for s in sheets(files, None, 1)[0]} == {"a"}
+    assert {s.subject for s in sheets(files, None, False, 10**7)[0]} == {"a", "b/2"}
+    assert {s.subject for s in sheets(files, None, False, 1)[0]} == {"a"}
 
 
 def test_an_archive_with_pickled_objects_is_not_opened(tmp_path):
     np.savez(tmp_path / "a.npz", original=np.array([{}], dtype=object), channels=np.array(["x"]))
-    made, broken = sheets({"a": tmp_path / "a.npz"}, None, 10**6)
+    made, broken = sheets({"a": tmp_path / "a.npz"}, None, False, 10**6)
     assert made == []
     assert "a.npz cannot be read" in broken[0]
 
@@ -289,7 +344,7 @@ def test_flat_images_and_panels_are_shown(tmp_path):
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'class="viewer"' not in page
     assert page.count("<figure><div") == 4
-    assert "2 of 3 reconstructed subjects are shown" in page
+    assert "Shown: 2 of 3 reconstructed subjects" in page
     for file in (flat / "reconstruction").glob("*.npz"):
         file.unlink()
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from vitaepp.devices import chosen_device
 from vitaepp.draws import Draws
 from vitaepp.encoder import check_fits, check_like, place_channels, say_unlike
 from vitaepp.errors import RecipeError
+from vitaepp.evaluation.scores import mean_and_deviation
 from vitaepp.files import atomic_path, file_stem
 from vitaepp.ingest.writers import write_scan
 from vitaepp.losses.reconstruction import patch_moments
@@ -26,17 +26,18 @@ from vitaepp.methods import ViTAE
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
-from vitaepp.progress import track
+from vitaepp.planes import are_colours, framed, missing_tile, planes, stacked, tile
+from vitaepp.progress import counted, track
 from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store
+from vitaepp.store import Store, StoreInfo
 from vitaepp.training.checkpoints import load_method
 from vitaepp.views import channel_moments, standardize
 
 #: Subjects whose slices the report can leaf through; more would make it heavy.
 BROWSABLE = 6
 
-#: Shortest side of a picture in a panel, in pixels.
-PANEL_SIDE = 160
+#: Pixels of the shortest side of a picture in a panel, unless its longest side is too long then.
+PANEL_SIDE, LONGEST_SIDE = 160, 640
 
 
 def reconstruct(
@@ -109,7 +110,8 @@ def reconstruct(
         }
         stem = target / file_stem(subject)
         shown = present[0].tolist()
-        draw_panel(arrays, stem.with_name(f"{stem.name}.png"), shown)
+        panel = stem.with_name(f"{stem.name}.png")
+        draw_panel(arrays, panel, config.modalities, shown, opened.info)
         if index < BROWSABLE:
             with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
                 names = zip(config.modalities, shown, strict=True)
@@ -192,56 +194,46 @@ def image_quality(
 
 
 def draw_panel(
-    arrays: dict[str, npt.NDArray[np.uint8]], path: Path, present: Sequence[bool]
+    arrays: Mapping[str, npt.NDArray[np.uint8]],
+    path: Path,
+    channels: Sequence[str],
+    present: Sequence[bool],
+    info: StoreInfo,
 ) -> None:
     """A picture with a row a channel: original, masked, reconstruction.
 
-    Volumes show their middle slices: axial for each channel, or, where there is only one channel,
-    in all three planes. A channel that is not present says so.
+    Volumes show their middle slices: the axial one of each channel, or, where there is only one
+    channel, those of all three planes.
+
+    Args:
+        arrays: `(channel, *space)` by what they are called.
+        path: of the PNG file.
+        channels: their names.
+        present: which channels the subject has; another one says that it is missing.
+        info: of the store, for proportions and directions.
     """
-    from PIL import Image
-
-    rows = []
-    channels, *space = next(iter(arrays.values())).shape
-    if len(space) == 2:
-        rgb = channels == 3
-        kinds: Sequence[Any] = [None] if rgb else range(channels)
-        rows = [
-            [np.moveaxis(a, 0, -1) if k is None else a[k] for a in arrays.values()] for k in kinds
-        ]
-    else:
-        axes = (2, 1, 0) if channels == 1 else (2,)
-        rows = [
-            [view_slice(a[c], axis, space[axis] // 2) for a in arrays.values()]
-            for c in range(channels)
-            for axis in axes
-        ]
+    views = planes(info.ndim, info.directed)[: 1 if len(channels) > 1 else None]
+    extents = [view.extent(info.size, info.spacing) for view in views]
+    sides = [side for extent in extents for side in extent]
+    # A whole number of pixels for the finest voxels, so that they are all of one size.
+    finest = min(info.spacing or (1.0,))
+    enlarged = min(-(-PANEL_SIDE * finest // min(sides)), LONGEST_SIDE * finest // max(sides))
+    scale = max(1.0, enlarged) / finest
     lines = []
-    for index, row in enumerate(rows):
-        scale = -(-PANEL_SIDE // min(row[0].shape[:2]))
-        enlarged = [x.repeat(scale, 0).repeat(scale, 1) for x in row]
-        if len(rows) == len(present) and not present[index]:
-            enlarged = [_missing_tile(x.shape[:2]) for x in enlarged]
-        gap = [(0, 0), (0, 4), *[(0, 0)] * (enlarged[0].ndim - 2)]
-        lines.append(np.concatenate([np.pad(x, gap) for x in enlarged], axis=1))
-    width = max(line.shape[1] for line in lines)
-    padded = [np.pad(x, [(0, 4), (0, width - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]) for x in lines]
+    colour = are_colours(channels, info.ndim)
+    for c, channel in [(0, "")] if colour else enumerate(channels):
+        for view, (width, height) in zip(views, extents, strict=True):
+            size = round(width * scale), round(height * scale)
+            images = [np.moveaxis(a, 0, -1) if colour else a[c] for a in arrays.values()]
+            tiles = [
+                tile(view.cut(image), size, view.marks)
+                if present[c]
+                else missing_tile(framed(size))
+                for image in images
+            ]
+            lines.append((", ".join(t for t in (channel, view.name) if t), tiles))
     with atomic_path(path) as temporary:
-        Image.fromarray(np.concatenate(padded)).save(temporary)
-
-
-def _missing_tile(shape: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """A picture that cannot be taken for a scan."""
-    from PIL import Image, ImageDraw
-
-    tile = Image.new("L", (shape[1], shape[0]), 64)
-    ImageDraw.Draw(tile).text((8, 8), "missing", fill=224)
-    return np.asarray(tile)
-
-
-def view_slice(volume: npt.NDArray[np.uint8], axis: int, index: int) -> npt.NDArray[np.uint8]:
-    """A slice of an (x, y, z) volume as a radiologist's picture: anterior or superior is up."""
-    return np.take(volume, index, axis).T[::-1]
+        stacked(lines, list(arrays)).save(temporary)
 
 
 def write_volumes(
@@ -273,3 +265,13 @@ def _leave_in_run(folder: RunFolder, target: Path, table: pd.DataFrame) -> None:
         for subject in table["subject"][:BROWSABLE]:
             for suffix in ("png", "npz"):
                 shutil.copy(target / f"{file_stem(subject)}.{suffix}", temporary)
+
+
+def reconstruction_summary(table: pd.DataFrame) -> str:
+    """PSNR and SSIM of a reconstruction in one line.
+
+    Args:
+        table: what `reconstruct` returned: `subject`, `psnr` in dB, `ssim`.
+    """
+    psnr, ssim = mean_and_deviation(table["psnr"], 2), mean_and_deviation(table["ssim"], 3)
+    return f"{counted(len(table), 'subject')}: PSNR {psnr} dB, SSIM {ssim}"

@@ -18,7 +18,6 @@ from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.evaluation.comparison import Difference, compare_outcomes
 from vitaepp.evaluation.evaluation import METHOD, plan_folds
 from vitaepp.evaluation.outcome import Outcome
-from vitaepp.evaluation.reconstruction import view_slice
 from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.statistics import PairedDifference, paired_difference
 from vitaepp.evaluation.summary import leading_metric
@@ -31,6 +30,7 @@ from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.files import file_stem, write_json, write_text
 from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
+from vitaepp.planes import Plane, are_colours, planes
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe, as_settings, changed_settings
 from vitaepp.runfolder import RunFolder
@@ -433,9 +433,13 @@ def _write(
             tables = {names[key]: [_loss_table(p) for p in paths] for key, paths in folders.items()}
             draw_losses(tables, picture)
         elif chosen.kind == "reconstruction":
-            panels = _panels({names[key]: paths[0] for key, paths in folders.items() if paths})
+            info = setup.store.info
+            plane = planes(info.ndim, info.directed)[0]
+            first = {names[key]: paths[0] for key, paths in folders.items() if paths}
+            panels = _panels(first, plane, are_colours(info.modalities, info.ndim))
             if panels:
-                draw_reconstructions(panels, picture)
+                extent = plane.extent(info.size, info.spacing)
+                draw_reconstructions(panels, picture, plane, extent)
     write_text(stem.with_suffix(".md"), to_markdown(result))
     write_text(stem.with_suffix(".csv"), to_csv(result))
     write_text(stem.with_suffix(".tex"), to_latex(result))
@@ -443,27 +447,24 @@ def _write(
 
 
 def _panels(
-    folders: Mapping[str, Path],
+    folders: Mapping[str, Path], plane: Plane, colour: bool
 ) -> list[tuple[str, dict[str, npt.NDArray[np.uint8]]]]:
     """Middle slices of the first subjects: original, masked, and each variant's reconstruction."""
     if not folders:
         return []
     first = next(iter(folders.values()))
     subjects = pd.read_csv(first / "metrics.csv", dtype={"subject": str})["subject"][:SAMPLES]
+
+    def picture(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.moveaxis(image, 0, -1) if colour else plane.cut(image[0])
+
     panels = []
     for subject in subjects:
         pictures: dict[str, npt.NDArray[np.uint8]] = {}
         for name, folder in folders.items():
             with np.load(folder / f"{file_stem(subject)}.npz") as arrays:
                 for part in ("original", "masked"):
-                    pictures.setdefault(part, _middle(arrays[part]))
-                pictures[name] = _middle(arrays["reconstruction"])
+                    pictures.setdefault(part, picture(arrays[part]))
+                pictures[name] = picture(arrays["reconstruction"])
         panels.append((subject, pictures))
     return panels
-
-
-def _middle(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The middle axial slice of a volume's first channel, or a picture as it is."""
-    if image.ndim == 4:
-        return view_slice(image[0], 2, image.shape[3] // 2)
-    return np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]

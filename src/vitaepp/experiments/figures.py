@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.experiments.results import TITLES, Result
 from vitaepp.files import atomic_path
+from vitaepp.planes import MARK, Marks, Plane
 
 _COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 
@@ -58,7 +59,10 @@ def draw_losses(curves: Mapping[str, Sequence[pd.DataFrame]], path: Path) -> Non
 
 
 def draw_reconstructions(
-    panels: Sequence[tuple[str, Mapping[str, npt.NDArray[np.uint8]]]], path: Path
+    panels: Sequence[tuple[str, Mapping[str, npt.NDArray[np.uint8]]]],
+    path: Path,
+    plane: Plane,
+    extent: tuple[float, float],
 ) -> None:
     """Middle slices of subjects: original, masked, and what each variant makes of it (Figure 3).
 
@@ -66,24 +70,70 @@ def draw_reconstructions(
         panels: per subject its name, and pictures by what they are called, `(row, column)` or
             `(row, column, 3)`; `original` among them.
         path: of the picture.
+        plane: of the slices; the marks of its sides are drawn.
+        extent: width and height of a slice in one unit, for true proportions.
     """
+    _save(reconstruction_figure(panels, plane, extent), path)
+
+
+def reconstruction_figure(
+    panels: Sequence[tuple[str, Mapping[str, npt.NDArray[np.uint8]]]],
+    plane: Plane,
+    extent: tuple[float, float],
+) -> Any:
+    """The figure that `draw_reconstructions` saves."""
     from matplotlib.figure import Figure
 
     names = list(panels[0][1])
-    figure = Figure(figsize=(1.7 * len(names), 1.9 * len(panels)), layout="constrained")
+    width = 1.7 * len(names)
+    height = (1.7 * extent[1] / extent[0] + 0.2) * len(panels)
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(panels), len(names), squeeze=False)
     for line, (subject, pictures) in zip(grid, panels, strict=True):
         # One window a row: a few bright voxels would leave the rest of a scan dark.
         top = max(float(np.percentile(pictures["original"], 99.5)), 1.0)
         for axes, name in zip(line, names, strict=True):
-            axes.imshow(pictures[name], cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+            rows, columns = pictures[name].shape[:2]
+            axes.imshow(
+                pictures[name],
+                cmap="gray",
+                vmin=0,
+                vmax=top,
+                interpolation="nearest",
+                aspect=extent[1] / rows / (extent[0] / columns),
+            )
+            if plane.marks is not None:
+                _mark(axes, plane.marks)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             if subject == panels[0][0]:
                 axes.set_title(name, fontsize=8)
-        line[0].set_ylabel(subject, fontsize=7)
-    _save(figure, path)
+        line[0].set_ylabel(f"{subject}, {plane.name}" if plane.name else subject, fontsize=7)
+    return figure
+
+
+def _mark(axes: Any, marks: Marks) -> None:
+    """Letters at the four sides of a picture."""
+    from matplotlib.patheffects import withStroke
+
+    for text, x, y, across, along in (
+        (marks.left, 0.02, 0.5, "left", "center"),
+        (marks.right, 0.98, 0.5, "right", "center"),
+        (marks.top, 0.5, 0.98, "center", "top"),
+        (marks.bottom, 0.5, 0.02, "center", "bottom"),
+    ):
+        axes.text(
+            x,
+            y,
+            text,
+            transform=axes.transAxes,
+            ha=across,
+            va=along,
+            fontsize=7,
+            color=tuple(part / 255 for part in MARK),
+            path_effects=[withStroke(linewidth=1.5, foreground="black")],
+        )
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:

@@ -29,6 +29,12 @@ VOXEL_TOLERANCE = 1e-3
 #: Axes whose directions have a scalar product below this are perpendicular.
 SHEAR_TOLERANCE = 1e-4
 
+#: Farthest from the scanner's middle that anything can be, in mm.
+FARTHEST = 1e9
+
+#: Least volume that unit vectors along the axes span: below it they are nearly in one plane.
+LEAST_VOLUME = 0.1
+
 #: Full width at half maximum of a Gaussian, in standard deviations.
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
@@ -100,6 +106,30 @@ class Grid:
     def corners(self) -> Floats:
         """World positions of the corner voxels' middles, `(2^n, n)`."""
         return self.to_world(list(product(*((0, n - 1) for n in self.size))))
+
+
+def is_usable(affine: Floats) -> bool:
+    """Whether voxels may lie as an affine says: at finite places, and not all in one plane."""
+    with np.errstate(all="ignore"):
+        grid = Grid((1,) * (len(affine) - 1), affine)
+        volume = abs(np.linalg.det(affine))
+        spread = volume / np.prod(grid.spacing)
+    near = np.abs(affine).max() <= FARTHEST  # false of what is not a number
+    return bool(near and volume > 1e-12 and spread > LEAST_VOLUME)
+
+
+def farthest_apart(grid: Grid, affine: Floats) -> float:
+    """Greatest distance, in voxels of a grid, that another affine puts one of its voxels away."""
+    corners = Grid.of_indices(grid.size).corners()
+    moved = grid.to_index(Grid(grid.size, affine).to_world(corners))
+    return float(np.linalg.norm(moved - corners, axis=1).max())
+
+
+def straightened(grid: Grid) -> Grid:
+    """The grid with its axes made perpendicular where they are not: the finest keep directions."""
+    affine = grid.affine.copy()
+    affine[:-1, :-1] = _straight(grid) * grid.spacing
+    return Grid(grid.size, affine)
 
 
 def closest_ras(grid: Grid) -> Grid:

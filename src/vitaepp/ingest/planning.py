@@ -94,6 +94,8 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         clip=asked.clip,
         window=_windows(asked, files),
         statistics=asked.statistics,
+        mask_values=asked.mask_values if center == "mask" else None,
+        unit=None if spacing is None or cohort.kind == "scans" else "pixels",
     )
     secret = None if asked.secret is None else read_secret(asked.secret)
     return Plan(info, store, cohort.root, cohort.kind, files, secret)
@@ -108,9 +110,8 @@ def said(plan: Plan) -> str:
         channels += f" ({info.intensities})"
     if info.spacing is None:
         return f"{channels}, scaled to fit {size}"
-    unit = "mm" if plan.kind == "scans" else "pixels"
     spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
-    return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}"
+    return f"{channels}, {size} voxels of {spacing} {info.unit or 'mm'} around the {info.center}"
 
 
 def _windows(

@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from vitaepp.errors import RecipeError, StoreError, one_line
+from vitaepp.ingest.account import account, account_text, files_in_words, noted
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.cluster import run_on_cluster
 from vitaepp.ingest.fingerprint import voxel_sample
@@ -62,6 +63,8 @@ class PrepareResult:
         prepared: subjects that were made in this run.
         skipped: subjects that were there already, from the same files and settings.
         failures: subjects that could not be prepared, as in the store's failures.csv.
+        account: what was taken for what, as text.
+        notes: what had to be decided about files, with the number of subjects.
         preview: what a dry run found; None where the store was made.
     """
 
@@ -69,6 +72,8 @@ class PrepareResult:
     prepared: int
     skipped: int
     failures: tuple[Failure, ...]
+    account: str = ""
+    notes: Mapping[str, int] = field(default_factory=dict)
     preview: Preview | None = None
 
 
@@ -80,6 +85,9 @@ def prepare(
     spacing: int | float | Sequence[int | float] | str | None = None,
     modalities: Sequence[str] | str | None = None,
     center: str | None = None,
+    layout: str | None = None,
+    mask_pattern: str | None = None,
+    mask_values: Sequence[int] | str | None = None,
     clip: Sequence[int | float] | str | None = None,
     window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
     statistics: str | None = None,
@@ -121,6 +129,9 @@ def prepare(
         center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
             voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
             where there are masks, else the image.
+        layout: the only layout to try, by the name that `docs/layouts.md` gives it. Unset: all.
+        mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
+        mask_values: values of the masks that are the lesion. Unset: all but 0.
         clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
             Unset: minimum and maximum.
         window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
@@ -159,6 +170,9 @@ def prepare(
         "spacing": spacing,
         "modalities": modalities,
         "center": center,
+        "layout": layout,
+        "mask_pattern": mask_pattern,
+        "mask_values": mask_values,
         "clip": clip,
         "window": window,
         "statistics": statistics,
@@ -213,7 +227,13 @@ def _prepare(
         if dask is not None:
             raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
         workers = 1
-    cohort = recognise(place, asked.modalities, asked.series)
+    cohort = recognise(
+        place,
+        asked.modalities,
+        asked.series,
+        layout=asked.layout,
+        mask_pattern=asked.mask_pattern,
+    )
     if remote is not None and cohort.kind == "pictures":
         for modality in {*cohort.modalities, *(asked.modalities or ())}:
             files = map(files_of, sampled(cohort, modality))
@@ -235,10 +255,10 @@ def _prepare(
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
         found = preview(cohort, table, plan, choices, workers)
-        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, found)
+        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, preview=found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
-    say(f"{name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
+    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
     if cohort.left_out:
         say(f"{name}: {told_left_out(cohort)}")
     for note in cohort.notes:
@@ -276,8 +296,7 @@ def _prepare(
             rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)
-        for note, count in _notes(store, cohort).items():
-            say(f"{count} of {len(cohort.subjects)} subjects: {note}")
+        notes = _notes(store, cohort)
     except OSError as error:
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
@@ -285,7 +304,8 @@ def _prepare(
         elif error.errno == errno.ENOENT and dask is not None:
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
-    return PrepareResult(store, prepared, skipped, tuple(failures))
+    told = account_text([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
+    return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 
 def _notes(store: Path | str, cohort: Cohort) -> Counter[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.choices import Choice, by
+from vitaepp.ingest.account import account, account_text
 from vitaepp.ingest.fingerprint import Fingerprint, fingerprint
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning import Plan, said
@@ -51,24 +52,16 @@ class Preview:
     def __str__(self) -> str:
         lines = [*self._found(), *self._geometry(), *self._labels(), *self._made()]
         lines += self._not_taken()
-        width = max(len(name) for name, _ in lines)
-        return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in lines)
+        return account_text(lines)
 
     def _found(self) -> list[tuple[str, str]]:
-        cohort, found, total = self.cohort, self.fingerprint, len(self.cohort.subjects)
-        lines = [("layout", cohort.layout), ("subjects", str(total))]
-        has = Counter(m for s in cohort.subjects for m in s.files)
-        for modality in self.plan.files:
-            lines.append((f"modality {modality}", f"{has[modality]} of {total} subjects"))
-            if lacking := found.missing.get(modality):
-                lines.append(("  missing in", _few(lacking)))
-        unused = [m for m in has if m not in self.plan.files]
-        if unused:
-            lines.append(("not used", ", ".join(f"{m} (in {has[m]})" for m in unused)))
-        masks = sum(s.mask is not None for s in cohort.subjects)
-        if masks:
-            lines.append(("masks", f"{masks} of {total} subjects"))
-        lines += [("note", note) for note in cohort.notes]
+        cohort, found = self.cohort, self.fingerprint
+        lines = account(cohort, self.table, self.plan)
+        for modality, lacking in found.missing.items():
+            lines.append((f"{modality} missing in", _few(lacking)))
+        has = Counter(m for s in cohort.subjects for m in s.files if m not in self.plan.files)
+        if has:
+            lines.append(("not used", ", ".join(f"{m} (in {n})" for m, n in has.items())))
         return lines
 
     def _geometry(self) -> list[tuple[str, str]]:
@@ -99,8 +92,6 @@ class Preview:
     def _labels(self) -> list[tuple[str, str]]:
         table = self.table
         lines = []
-        if table["split"].replace("", None).notna().any():
-            lines.append(("split", column_counts(table["split"].replace("", None))))
         for name in (c for c in table.columns if c not in RESERVED_COLUMNS):
             lines.append((f"label {name}", column_counts(table[name].infer_objects())))
         return lines
@@ -113,12 +104,10 @@ class Preview:
         return lines
 
     def _not_taken(self) -> list[tuple[str, str]]:
-        lines: list[tuple[str, str]] = []
         left_out = self.cohort.left_out
-        if left_out:
-            lines.append(("left out", str(len(left_out))))
-            lines += [(f"  {path}", reason) for path, reason in left_out[:SHOWN]]
-            lines += _more(left_out)
+        lines = [(f"  {path}", reason) for path, reason in left_out[:SHOWN]]
+        if lines:
+            lines = [("left out", str(len(left_out))), *lines, *_more(left_out)]
         failed = self.fingerprint.unreadable
         if failed:
             lines.append(("unreadable", f"would fail: {len({f.subject for f in failed})} subjects"))

@@ -59,7 +59,8 @@ def propose_grid(
     if existing is not None and existing.ndim == info.ndim and plan.kind != "arrays":
         spacing = info.spacing if asked.spacing or existing.spacing is None else existing.spacing
         size = info.size if asked.size else existing.size
-        return replace(plan, info=replace(info, size=size, spacing=spacing)), ()
+        unit = existing.unit if plan.kind == "pictures" else info.unit
+        return replace(plan, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
     if plan.kind == "arrays" or (asked.size and (asked.spacing or plan.kind == "pictures")):
         return plan, ()
     grids = reference_grids(plan, cohort)

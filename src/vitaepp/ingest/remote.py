@@ -26,7 +26,7 @@ from vitaepp.storage import Location, filesystem, is_url, local_path, told
 from vitaepp.store import Failure
 
 #: Files whose name, and for scans the header in their first bytes, is all that a layout needs.
-HEADED = (".nii.gz", ".nii", ".nrrd", ".mha")
+HEADED = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".mha")
 STOOD_FOR = (*HEADED, *PICTURE_SUFFIXES)
 
 #: First bytes of a scan that a stand-in has, compressed or not.

@@ -28,6 +28,7 @@ from vitaepp.ingest.geometry import (
 from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
+from vitaepp.ingest.lesions import grid_of_mask, lesion
 from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers import (
@@ -39,6 +40,8 @@ from vitaepp.ingest.readers import (
     to_grey,
 )
 from vitaepp.store import Failure, Record, stage
+
+EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,22 +190,37 @@ def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failur
     return Failure(subject.subject, _told(plan, Task(subject, None, None), one_line(error)))
 
 
-def _images(plan: Plan, task: Task) -> Iterator[tuple[str, str, Image]]:
-    """Each present modality with its file's name and content, read when its turn comes."""
+def _images(
+    plan: Plan, task: Task, lost: dict[str, SubjectError]
+) -> Iterator[tuple[str, str, Image]]:
+    """Each present modality with its file's name and content, read when its turn comes.
+
+    A DICOM series that cannot be read is put among those that are lost.
+    """
     for modality in _present(plan, task.files):
         item = task.files.files[modality]
         name = _named(plan, item)
-        read = _read(plan, item) if task.array is None else read_array(task.array, name)
-        yield modality, name, read
+        try:
+            read = _read(plan, item) if task.array is None else read_array(task.array, name)
+        except SubjectError as error:
+            if not isinstance(item, SeriesItem):
+                raise
+            lost[modality] = error
+        else:
+            yield modality, name, read
 
 
 def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32], Record]:
     """Read a subject and put it on its grid, intensities in [0, 255]."""
     made: dict[str, list[Channel]] = {}
-    images = _images(plan, task)
-    first = next(images)
-    reference, (target, center) = first[2].grid, _target(plan, task.files, *first[1:])
-    notes: list[str] = []
+    lost: dict[str, SubjectError] = {}
+    images = _images(plan, task, lost)
+    first = next(images, None)
+    if first is None:
+        raise next(iter(lost.values()))
+    reference = first[2].grid
+    target, center, told = _target(plan, task.files, *first[1:])
+    notes = list(told)
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
         if not image.physical and image.grid.size != reference.size:
@@ -211,13 +229,27 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
                 "pictures of one subject have one size"
             )
         if not overlaps(image.grid, target):
-            raise SubjectError(f"{name}: lies wholly outside of the crop; its affine is off")
+            error = SubjectError(
+                f"{name}: lies wholly outside of the crop; its affine is off", kind="lies elsewhere"
+            )
+            if modality == first[0] or not isinstance(task.files.files[modality], SeriesItem):
+                raise error
+            lost[modality] = error
+            continue
         low, high = intensity_range(image, modality, plan.info, name)
         move = resample if image.physical else rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
             for values in _values(plan, image)
         ]
+        if all(np.ptp(channel.values) == 0 for channel in made[modality]):
+            raise SubjectError(
+                f"{name}: its crop has one value throughout; it shows nothing of the scan: check "
+                "the affine, the window, and what the crop is centred on"
+            )
+    notes += [
+        f"{modality}: zero, as its series cannot be used ({e.kind})" for modality, e in lost.items()
+    ]
     absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(
@@ -243,36 +275,45 @@ def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
     return [image.values] * 3
 
 
-def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> tuple[Grid, str]:
-    """The grid of a subject's crop, and what it is centred on."""
-    info = plan.info
+def _target(
+    plan: Plan, subject: SubjectFiles, name: str, reference: Image
+) -> tuple[Grid, str, tuple[str, ...]]:
+    """The grid of a subject's crop, what it is centred on, and what had to be decided."""
+    info, center, notes = plan.info, plan.info.center, ()
     if info.spacing is None:
-        return fit_grid(reference.grid, info.size), ""
-    if info.center == "mask":
-        path = _mask(subject)
-        mask = _read(plan, path, constant=True)
-        values = to_grey(mask)
-        # A mask may have a grid of its own, where its affine says so.
-        one_grid = np.allclose(mask.grid.affine, reference.grid.affine, atol=1e-3)
-        if one_grid and mask.grid.size != reference.grid.size:
-            raise SubjectError(
-                f"{_named(plan, path)}: the mask is {_shape(mask.grid)}, but {name} is "
-                f"{_shape(reference.grid)}; they must have one shape"
-            )
-        if not values.any():
-            raise SubjectError(f"{_named(plan, path)}: the mask is empty; nothing to centre on")
-        center = centroid(values, mask.grid)
-        index = reference.grid.to_index(center)
-        if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
-            raise SubjectError(
-                f"{_named(plan, path)}: the mask's centre lies outside of {name}; its affine is "
-                "off, or it is another subject's"
-            )
-    elif info.center == "foreground":
-        center = centroid(foreground(to_grey(reference)), reference.grid)
-    else:
-        center = reference.grid.center
-    return crop_grid(reference.grid, info.spacing, info.size, center), info.center
+        return fit_grid(reference.grid, info.size), "", ()
+    at = reference.grid.center
+    if center == "mask":
+        found, notes = _center_of_mask(plan, subject, name, reference)
+        if found is None:
+            center = "foreground"
+        else:
+            at = found
+    if center == "foreground":
+        at = centroid(foreground(to_grey(reference)), reference.grid)
+    return crop_grid(reference.grid, info.spacing, info.size, at), center, notes
+
+
+def _center_of_mask(
+    plan: Plan, subject: SubjectFiles, name: str, reference: Image
+) -> tuple[Floats | None, tuple[str, ...]]:
+    """The centroid of the lesion, None where the mask shows none, and what had to be decided."""
+    path = _mask(subject)
+    named = _named(plan, path)
+    mask = _read(plan, path, constant=True)
+    grid, where = grid_of_mask(mask, reference, named, name)
+    inside, which = lesion(mask, plan.info.mask_values)
+    notes = tuple(f"mask: {note}" for note in mask.notes) + where + which
+    if not inside.any():
+        return None, (*notes, EMPTY_MASK)
+    center = centroid(inside, grid)
+    index = reference.grid.to_index(center)
+    if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
+        raise SubjectError(
+            f"{named}: the mask's centre lies outside of {name}; its affine is off, or it is "
+            "another subject's"
+        )
+    return center, notes
 
 
 def _shape(grid: Grid) -> str:

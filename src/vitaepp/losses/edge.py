@@ -126,10 +126,12 @@ def gaussian_blur(
     taps = torch.exp(-0.5 * (offsets / sigma).square())
     taps = taps / taps.sum()
     x = images.flatten(0, 1)[:, None]
-    for axis in range(ndim):
-        shape = [1] * ndim
-        shape[axis] = -1
-        padding = [0] * (2 * ndim)
-        padding[2 * (ndim - 1 - axis)] = padding[2 * (ndim - 1 - axis) + 1] = radius
-        x = _CONVOLUTION[ndim](F.pad(x, padding, mode="replicate"), taps.view(1, 1, *shape))
+    # Autocast would round the image, and with it the edges that are taken of it.
+    with torch.autocast(images.device.type, enabled=False):
+        for axis in range(ndim):
+            shape = [1] * ndim
+            shape[axis] = -1
+            padding = [0] * (2 * ndim)
+            padding[2 * (ndim - 1 - axis)] = padding[2 * (ndim - 1 - axis) + 1] = radius
+            x = _CONVOLUTION[ndim](F.pad(x, padding, mode="replicate"), taps.view(1, 1, *shape))
     return x.unflatten(0, images.shape[:2])[:, :, 0]

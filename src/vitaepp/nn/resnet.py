@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from monai.networks.nets import resnet as monai_resnet
 from torch import Tensor
@@ -27,6 +28,12 @@ class ResNet(monai_resnet.ResNet, Backbone):
     The stem is the standard one, a convolution of 7 voxels and stride 2 and a max pooling; pictures
     of up to 32 pixels, as CIFAR's, have one of 3 pixels and stride 1 without pooling instead, as
     SimSiam's authors use for them.
+
+    On a CPU it runs in single precision, under autocast too. Half-precision convolutions there are
+    wrong at some sizes, without a word: with torch 2.13 and AVX-512 BF16, weight gradients of a
+    kernel of 3 on 2 × 2 × 2 voxels came out as 1e36, inf or NaN; with AMX, outputs are wrong where
+    a stride leaves a width of 1 (pytorch/pytorch#169688). Which sizes are right depends on the
+    processor, the threads and what lies in memory; no test at start-up could vouch for all.
 
     Args:
         name: `resnet18` or `resnet50`.
@@ -52,6 +59,13 @@ class ResNet(monai_resnet.ResNet, Backbone):
             feed_forward=False,
         )
         self.embed_dim = self.in_planes
+
+    def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch embed_dim"]:
+        """The last stage's features, averaged over space."""
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(self.conv1.weight.dtype))
 
     def features(
         self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"

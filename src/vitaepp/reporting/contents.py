@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import pyarrow as pa
 import yaml
+from PIL import Image
 
 from vitaepp.errors import one_line
 from vitaepp.files import file_stem
@@ -61,6 +62,7 @@ class RunContents:
         recipe: settings as plain values, and their text.
         summary: what pretrain wrote about data, model and machine; every key is optional.
         training: a row an epoch, or None.
+        prepared: contact sheet of the store that it was trained on, or None.
         evaluations: in the order of their label and protocol.
         reconstruction: or None.
         broken: a line for every file that could not be read.
@@ -72,6 +74,7 @@ class RunContents:
     recipe_text: str
     summary: dict[str, Any]
     training: pd.DataFrame | None
+    prepared: Image.Image | None
     evaluations: list[Evaluation]
     reconstruction: Reconstruction | None
     broken: list[str] = field(default_factory=list)
@@ -119,6 +122,7 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         recipe_text=text,
         summary=attempt(run.summary_file, lambda f: _mapping(json.loads(f.read_bytes()))) or {},
         training=training,
+        prepared=attempt(run.pictures, _read_picture),
         evaluations=sorted(evaluations.values(), key=lambda e: e.title),
         reconstruction=_read_reconstruction(run, attempt),
         broken=broken,
@@ -163,6 +167,14 @@ def _read_training(file: Path) -> pd.DataFrame:
         raise ValueError("no column epoch")
     numbers = table.apply(pd.to_numeric, errors="coerce")
     return numbers.dropna(subset=["epoch"])
+
+
+def _read_picture(file: Path) -> Image.Image:
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            return picture.convert("RGB")
+    except (SyntaxError, Image.DecompressionBombError) as error:  # how Pillow calls damages
+        raise ValueError(one_line(error)) from None
 
 
 def _read_points(file: Path) -> pd.DataFrame:

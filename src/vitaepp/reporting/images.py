@@ -9,10 +9,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
+from vitaepp.planes import Plane, are_colours, planes
 
 KINDS = ("original", "masked", "reconstruction")
 
@@ -32,8 +34,6 @@ TALLEST_SHEET = 16_000
 MOST_VOLUMES = 6
 MOST_IMAGES = 12
 
-_COLOUR_NAMES = (("r", "g", "b"), ("red", "green", "blue"))
-
 
 @dataclass(frozen=True)
 class Sheet:
@@ -46,6 +46,7 @@ class Sheet:
         slices: how many there are, 1 for a flat image.
         step: every how manyth slice of the volume is shown.
         aspect: width by height of one row of three, in the images' own proportions.
+        plane: of the slices, with the marks of its sides.
     """
 
     subject: str
@@ -54,10 +55,11 @@ class Sheet:
     slices: int
     step: int
     aspect: float
+    plane: Plane
 
 
 def sheets(
-    volumes: Mapping[str, Path], spacing: Sequence[float] | None, budget: int
+    volumes: Mapping[str, Path], spacing: Sequence[float] | None, directed: bool, budget: int
 ) -> tuple[list[Sheet], list[str]]:
     """Encode subjects in order until the budget of bytes is spent; the first always fits.
 
@@ -65,6 +67,7 @@ def sheets(
         volumes: `.npz` files by subject: uint8 `original`, `masked`, `reconstruction`, each
             `(channel, *space)`, and `channels`, their names.
         spacing: voxel size per axis, for true proportions; None takes voxels as cubes.
+        directed: whether the axes of volumes run to the patient's right, front and head.
         budget: bytes.
 
     Returns:
@@ -75,7 +78,7 @@ def sheets(
     spent = shown = 0
     for subject, file in volumes.items():
         try:
-            found, size, flat = _subject_sheets(subject, file, spacing)
+            found, size, flat = _subject_sheets(subject, file, spacing, directed)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             broken.append(f"{file.name} cannot be read: {error}")
             continue
@@ -93,7 +96,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def _subject_sheets(
-    subject: str, file: Path, spacing: Sequence[float] | None
+    subject: str, file: Path, spacing: Sequence[float] | None, directed: bool
 ) -> tuple[list[Sheet], int, bool]:
     with np.load(file, allow_pickle=False) as arrays:
         images = [np.asarray(arrays[kind]) for kind in KINDS]
@@ -103,61 +106,44 @@ def _subject_sheets(
         raise ValueError("its images differ in shape or are not uint8")
     if len(shape) not in (3, 4) or shape[0] != len(names) or 0 in shape:
         raise ValueError(f"images of shape {shape} with {len(names)} channel names")
-    flat = len(shape) == 3
-    if flat and tuple(name.lower() for name in names) in _COLOUR_NAMES:
-        tiles = {"colour": [np.moveaxis(image, 0, -1) for image in images]}
+    space = shape[1:]
+    plane = planes(len(space), directed)[0]
+    if are_colours(names, len(space)):
+        pictures = {"colour": [np.moveaxis(image, 0, -1) for image in images]}
     else:
-        tiles = {name: [image[c] for image in images] for c, name in enumerate(names)}
+        pictures = {name: [image[c] for image in images] for c, name in enumerate(names)}
+    known = spacing if spacing and len(spacing) == len(space) else None
+    width, height = plane.extent(space, known)
     found, size = [], 0
-    for channel, three in tiles.items():
-        content, slices, step = _encode_flat(three) if flat else _encode_volume(three)
+    for channel, three in pictures.items():
+        content, slices, step = _encoded(three, plane)
         size += len(content)
-        uri = data_uri(content, "webp")
-        found.append(Sheet(subject, channel, uri, slices, step, _aspect(shape, spacing)))
-    return found, size, flat
+        uri, aspect = data_uri(content, "webp"), round(3 * width / height, 4)
+        found.append(Sheet(subject, channel, uri, slices, step, aspect, plane))
+    return found, size, plane.across is None
 
 
-def _encode_volume(three: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes, int, int]:
-    """Slices along the last axis, the second axis upwards: axial, front up, in RAS."""
-    _, height, depth = three[0].shape
-    smaller = math.ceil(max(three[0].shape[:2]) / MOST_PIXELS)
-    step = max(
-        math.ceil(depth / MOST_SLICES), math.ceil(depth * (height / smaller + 1) / TALLEST_SHEET)
-    )
+def _encoded(three: Sequence[npt.NDArray[np.uint8]], plane: Plane) -> tuple[bytes, int, int]:
+    """Slices one below the other, each with the images side by side; their number, and its step."""
+    first = plane.cut(three[0])
+    depth = 1 if plane.across is None else three[0].shape[plane.across]
+    smaller = math.ceil(max(first.shape[:2]) / MOST_PIXELS)
+    height = first.shape[0] / smaller + 1
+    step = max(math.ceil(depth / MOST_SLICES), math.ceil(depth * height / TALLEST_SHEET))
     rows = [
-        np.concatenate([_reduced(volume[:, ::-1, z].T, smaller) for volume in three], axis=1)
-        for z in range(0, depth, step)
+        np.concatenate([_reduced(plane.cut(image, index), smaller) for image in three], axis=1)
+        for index in range(0, depth, step)
     ]
-    return _webp(np.concatenate(rows, axis=0)), len(rows), step
-
-
-def _encode_flat(three: Sequence[npt.NDArray[np.uint8]]) -> tuple[bytes, int, int]:
-    smaller = math.ceil(max(three[0].shape[:2]) / MOST_PIXELS)
-    return _webp(np.concatenate([_reduced(image, smaller) for image in three], axis=1)), 1, 1
+    return webp(Image.fromarray(np.concatenate(rows, axis=0))), len(rows), step
 
 
 def _reduced(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
     """Fewer pixels by averaging squares of them."""
-    from PIL import Image
-
-    if factor == 1:
-        return pixels
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).reduce(factor))
 
 
-def _webp(pixels: npt.NDArray[Any]) -> bytes:
-    from PIL import Image
-
+def webp(picture: Image.Image) -> bytes:
+    """A picture as WebP, which a page can hold many of."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "WEBP", quality=82, method=4)
+    picture.save(buffer, "WEBP", quality=82, method=4)
     return buffer.getvalue()
-
-
-def _aspect(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
-    space = shape[1:]
-    unit = spacing if spacing and len(spacing) == len(space) else [1.0] * len(space)
-    if len(space) == 2:
-        height, width = space[0] * unit[0], space[1] * unit[1]
-    else:
-        width, height = space[0] * unit[0], space[1] * unit[1]
-    return round(3 * width / height, 4)

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import score_columns
-from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.scores import METRICS, mean_and_deviation
 from vitaepp.evaluation.summary import (
     Row,
     display_name,
@@ -31,10 +32,12 @@ from vitaepp.evaluation.summary import (
     verdict,
 )
 from vitaepp.files import write_text
+from vitaepp.inspection import OF_RUN
+from vitaepp.progress import counted
 from vitaepp.recipe import Recipe
 from vitaepp.reporting import figures
 from vitaepp.reporting.contents import Evaluation, RunContents, read_run, unique_names
-from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets
+from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets, webp
 
 #: Series colours of the embedding and its controls.
 STYLES = {"method": "s0", "untrained": "s1 dashed", "raw": "s2 dashed"}
@@ -115,7 +118,7 @@ def _title(runs: Sequence[RunContents]) -> str:
         return f"{len(runs)} runs compared"
     run = runs[0]
     subjects = _subjects(run)
-    return _method(run) + (f" on {subjects:,} subjects" if subjects else "")
+    return _method(run) + (f" on {counted(subjects, 'subject')}" if subjects else "")
 
 
 def _method(run: RunContents) -> str:
@@ -129,6 +132,13 @@ def _subjects(run: RunContents) -> int | None:
     store = _section(run.summary, "store")
     found = run.summary.get("trained_on") or store.get("subjects")
     return int(found) if isinstance(found, int | float) else None
+
+
+def _directed(run: RunContents) -> bool:
+    """Whether the axes of its volumes run to the patient's right, front and head."""
+    store = _section(run.summary, "store")
+    spacing = store.get("spacing")
+    return isinstance(spacing, list) and len(spacing) == 3 and not store.get("unit")
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -150,7 +160,10 @@ def _what_was_trained(run: RunContents) -> str:
     if isinstance(parameters, int | float):
         sentence += f" ({parameters / 1e6:.1f} million parameters)"
     subjects = _subjects(run)
-    sentence += f" was trained on {subjects:,} subjects" if subjects else " was trained"
+    done, wanted = _epochs(run)
+    unfinished = wanted is not None and done < wanted
+    sentence += " has been trained" if unfinished else " was trained"
+    sentence += f" on {counted(subjects, 'subject')}" if subjects else ""
     modalities = store.get("modalities")
     details = []
     if isinstance(modalities, list) and modalities:
@@ -160,18 +173,29 @@ def _what_was_trained(run: RunContents) -> str:
         text = " × ".join(str(n) for n in store["size"]) + f" {unit}"
         if isinstance(store.get("spacing"), list):
             steps = [f"{s:g}" for s in store["spacing"]]
-            text += f" of {steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} mm"
+            text += f" of {steps[0] if len(set(steps)) == 1 else ' × '.join(steps)} "
+            text += store.get("unit") or "mm"
         details.append(text)
     if details:
         sentence += f" ({'; '.join(details)})"
-    epochs = summary.get("epochs") or _section(run.recipe, "optim").get("epochs")
-    if epochs:
-        sentence += f" for {epochs:,} epochs"
+    if unfinished and wanted is not None:
+        sentence += f" for {done:,} of {counted(wanted, 'epoch')} so far"
+    elif wanted is not None:
+        sentence += f" for {counted(wanted, 'epoch')}"
     if isinstance(summary.get("seconds"), int | float):
         sentence += f", in {_duration(float(summary['seconds']))}"
     if summary.get("device"):
         sentence += f" on {summary['device']}"
     return sentence + ", without any label."
+
+
+def _epochs(run: RunContents) -> tuple[int, int | None]:
+    """How many epochs were trained, and how many are wanted, if that is known."""
+    wanted = run.summary.get("epochs") or _section(run.recipe, "optim").get("epochs")
+    wanted = wanted if isinstance(wanted, int) else None
+    if wanted is not None and "seconds" in run.summary:  # which is told at the end alone
+        return wanted, wanted
+    return 0 if run.training is None else run.training["epoch"].nunique(), wanted
 
 
 def _duration(seconds: float) -> str:
@@ -262,24 +286,28 @@ def _setting(metrics: Mapping[str, Any]) -> str:
     """How it was measured, in one line."""
     members = metrics.get("members") or {}
     classes = metrics.get("classes") or []
-    text = f"{metrics['n']:,} subjects" if isinstance(metrics.get("n"), int) else ""
-    if members:
-        text += " (" + ", ".join(f"{count:,} {name}" for name, count in members.items()) + ")"
-    elif classes:
-        text += f" in {len(classes)} classes"
+    told = []
+    if isinstance(metrics.get("n"), int):
+        told.append(counted(metrics["n"], "subject"))
+        if members:
+            told[0] += f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
+        elif classes:
+            told[0] += f" in {len(classes)} classes"
     folds = len(metrics["folds"])
     sizes = metrics.get("sizes") or []
     if metrics["protocol"] == "linear":
         if sizes:
-            text += f"; trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}"
+            told.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
+    elif folds > 1:
+        told.append(f"{folds} outer folds, mean ± sample standard deviation over them")
     else:
-        text += f"; {folds} outer folds, mean ± sample standard deviation over them"
+        told.append("1 outer fold")
     if metrics.get("positive") is not None:
-        text += f"; positive class: {metrics['positive']}"
+        told.append(f"positive class: {metrics['positive']}")
     left = _section(metrics, "left_out").get("unlabelled")
     if left:
-        text += f"; {left:,} without a label left out"
-    return text
+        told.append(f"{left:,} without a label left out")
+    return "; ".join(told)
 
 
 def _run_view(run: RunContents, budget: int) -> dict[str, Any]:
@@ -292,6 +320,8 @@ def _run_view(run: RunContents, budget: int) -> dict[str, Any]:
         "sentence": _what_was_trained(run),
         "tiles": _tiles(run),
         "facts": _facts(run),
+        "directed": _directed(run),
+        "prepared": None if run.prepared is None else _picture(run.prepared),
         "losses": _loss_figures(run),
         "evaluations": [_evaluation_view(e) for e in run.evaluations],
         "reconstruction": reconstruction,
@@ -302,6 +332,7 @@ def _run_view(run: RunContents, budget: int) -> dict[str, Any]:
             "evaluate": f"vitaepp evaluate {path}/embeddings.parquet --label COLUMN "
             f"--out {path}/evaluation",
             "reconstruct": f"vitaepp reconstruct {path} STORE {path}/reconstruction",
+            "inspect": f"vitaepp inspect STORE --pictures {path}/prepared.png --subjects {OF_RUN}",
             "pretrain": f"vitaepp pretrain STORE {path} --resume",
         },
     }
@@ -341,14 +372,17 @@ def _facts(run: RunContents) -> list[tuple[str, str]]:
     add("Trained on", summary.get("trained_on"))
     add("Modalities", ", ".join(str(m) for m in store.get("modalities") or []))
     add("Size", " × ".join(str(n) for n in store.get("size") or []))
-    add("Spacing", " × ".join(f"{s:g}" for s in store.get("spacing") or []))
+    spacing = " × ".join(f"{s:g}" for s in store.get("spacing") or [])
+    add("Spacing", f"{spacing} {store.get('unit') or 'mm'}" if spacing else None)
     add("Patch", " × ".join(str(n) for n in model.get("patch_size") or []))
     ratio = model.get("mask_ratio")
     add("Patches hidden", f"{ratio:.0%}" if isinstance(ratio, int | float) else None)
     for part in ("encoder", "decoder"):
         count = parameters.get(part)
         add(f"Parameters, {part}", f"{count:,}" if isinstance(count, int) else None)
-    add("Epochs", summary.get("epochs"))
+    done, wanted = _epochs(run)
+    if wanted is not None:
+        add("Epochs", f"{wanted:,}" if done >= wanted else f"{done:,} of {wanted:,}")
     add("Steps", summary.get("steps"))
     seconds = summary.get("seconds")
     add("Time", _duration(float(seconds)) if isinstance(seconds, int | float) else None)
@@ -444,12 +478,18 @@ def _map_figure(evaluation: Evaluation, classes: Sequence[str]) -> _Figure | Non
     return _Figure("Map of the embedding", how, svg, legend)
 
 
+def _picture(picture: Image.Image) -> tuple[str, int, int]:
+    """A picture as a data URI, with its width and height in pixels."""
+    return data_uri(webp(picture), "webp"), picture.width, picture.height
+
+
 def _reconstruction_view(run: RunContents, budget: int) -> dict[str, Any] | None:
     found = run.reconstruction
     if found is None:
         return None
     spacing = _section(run.summary, "store").get("spacing")
-    made, broken = sheets(found.volumes, spacing if isinstance(spacing, list) else None, budget)
+    spacing = spacing if isinstance(spacing, list) else None
+    made, broken = sheets(found.volumes, spacing, _directed(run), budget)
     panels: list[tuple[str, str]] = []
     spent = sum(len(sheet.source) for sheet in made)
     for subject, file in list(found.panels.items())[:MOST_IMAGES] if not made else []:
@@ -461,17 +501,19 @@ def _reconstruction_view(run: RunContents, budget: int) -> dict[str, Any] | None
     scores = {}
     rows: list[tuple[str, str, str]] = []
     if found.metrics is not None and len(found.metrics):
-        for name, unit in (("psnr", " dB"), ("ssim", "")):
-            column = pd.to_numeric(found.metrics[name], errors="coerce")
-            column = column[np.isfinite(column)]
-            if len(column):
-                digits = 2 if name == "psnr" else 3
-                std = f" ± {column.std():.{digits}f}" if len(column) > 1 else ""
-                scores[name.upper()] = f"{column.mean():.{digits}f}{std}{unit}"
+        numbers = {n: pd.to_numeric(found.metrics[n], errors="coerce") for n in ("psnr", "ssim")}
+        for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 3, "")):
+            told = mean_and_deviation(numbers[name], digits)
+            if told:
+                scores[name.upper()] = told + unit
         rows = [
-            (str(r.subject), f"{r.psnr:.2f}", f"{r.ssim:.3f}")
-            for r in found.metrics.head(200).itertuples()
-        ]
+            (
+                str(subject),
+                mean_and_deviation([psnr], 2) or "–",
+                mean_and_deviation([ssim], 3) or "–",
+            )
+            for subject, psnr, ssim in zip(found.metrics["subject"], *numbers.values(), strict=True)
+        ][:200]
     by_subject: dict[str, list[Any]] = {}
     for sheet in made:
         by_subject.setdefault(sheet.subject, []).append(sheet)

@@ -27,6 +27,7 @@ from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.files import clear_temporaries, locked, write_json, write_text
+from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.progress import say
 from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
@@ -205,6 +206,8 @@ def _train(
     if trainer.is_global_zero:
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)
+        sheet = ContactSheet(store, store.spread(OF_RUN), PAGE_OF_RUN)
+        save_page(next(iter(sheet)), folder.pictures)
         _announce(recipe, store, described)
     keep_freed_memory()
     module.arrange()
@@ -439,6 +442,7 @@ def _describe(
             "modalities": list(info.modalities),
             "size": list(info.size),
             "spacing": None if info.spacing is None else list(info.spacing),
+            "unit": info.unit,
             "label_columns": store.label_columns,
         },
         "trained_on": trained_on,

@@ -21,6 +21,13 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, su
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
 
+#: What tells a folder that this package wrote: a file, what it begins with, and what it is.
+OWN_OUTPUTS = (
+    ("store.json", b"{", "a store"),
+    ("recipe.yaml", b"method:", "a run"),
+    ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
+)
+
 #: Modalities in the order in which they become channels; BraTS up to 2020, then since 2021.
 KNOWN_MODALITIES = (
     *("flair", "t1", "t1ce", "t1gd", "t2"),
@@ -244,6 +251,8 @@ def _why_not(root: str, path: str) -> str:
     """Why an entry of a folder is not looked at; empty if it is."""
     if _legible(name := os.path.basename(path)) != name:
         return "its name is not UTF-8; rename it"
+    if (own := _own_output(path)) is not None:
+        return own
     if os.path.islink(path):
         real = os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
@@ -251,6 +260,17 @@ def _why_not(root: str, path: str) -> str:
     elif not os.path.isfile(path) and not os.path.isdir(path):
         return "is no file, but a device, a pipe or a socket"
     return ""
+
+
+def _own_output(path: str) -> str | None:
+    """Why a folder that this package wrote is not looked at; None for any other."""
+    for name, head, what in OWN_OUTPUTS:
+        file = os.path.join(path, name)
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                if opened.read(len(head)) == head:
+                    return f"is {what} of vitaepp"
+    return None
 
 
 def _legible(path: str | PurePosixPath) -> str:

@@ -19,14 +19,12 @@ from vitaepp.ingest.layouts.cohort import (
     usual_modalities,
 )
 from vitaepp.ingest.layouts.masks import IMAGE_WORDS, partners_by_word, stem, words
+from vitaepp.ingest.layouts.persons import tells_scans_apart
 from vitaepp.ingest.layouts.splits import split_word
 
 #: nnU-Net's folders of images, in which a number at the end of a name is the modality.
 NUMBERED_FOLDERS = ("imagesTr", "imagesTs", "imagesVal")
 NUMBERED = re.compile(r"(.+)_(\d{4})")
-
-#: Words for parts of a body that may well be subjects of their own.
-SIDES = ("left", "right", "l", "r", "lh", "rh")
 
 
 def scans_cohort(source: Source) -> Cohort | None:
@@ -124,7 +122,7 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
     for word, others in partners_by_word(files).items():
         beside = {f: other for f, other in others.items() if f.parent == other.parent}
         often = len(beside) > 1 and 5 * len(beside) >= 2 * len(files)
-        if often and word.isalpha() and word not in SIDES:
+        if often and word.isalpha() and not tells_scans_apart(word):
             file, other = next(iter(beside.items()))
             raise SourceError(
                 f"{source.path}: {file.name} and {other.name} may be one subject or two; list "

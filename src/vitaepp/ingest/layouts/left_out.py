@@ -15,8 +15,8 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 
 #: Ends of names of images in formats that are not read.
 FOREIGN_SUFFIXES = (
-    *(".nii.bz2", ".nii.xz", ".nii.zst", ".mgz", ".mgh", ".mnc", ".mif", ".mif.gz", ".gipl"),
-    *(".par", ".rec", ".czi", ".svs", ".ndpi", ".gif", ".webp"),
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".mnc", ".mif", ".mif.gz", ".gipl"),
+    *(".par", ".rec", ".czi", ".svs", ".ndpi"),
 )
 
 

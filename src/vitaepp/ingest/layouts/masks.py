@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import starmap
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -316,8 +317,10 @@ def _by_voxels(root: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]
     """Files that differ from others by a word that, as voxels of a few tell, stands for masks."""
     found: set[PurePosixPath] = set()
     partners = partners_by_word(files)
-    often = 1 if len(files) < 4 else max(2, len(files) // 10)
+    often = max(2, len(files) // 10)
     usual = [word for word, pairs in partners.items() if len(pairs) >= often]
+    if len(files) < 4:  # so few that one pair must do, if the word is added to the other's name
+        usual = [w for w, pairs in partners.items() if any(starmap(_is_longer, pairs.items()))]
     for word in sorted(usual, key=lambda word: -len(partners[word]))[:MOST_WORDS]:
         pairs = list(partners[word].items())
         looks = pairs[:: max(1, len(pairs) // LOOKS)][:LOOKS]
@@ -348,6 +351,10 @@ def partners_by_word(
             if other is not None and _may_tell(word) and 2 * counts[word] <= len(files):
                 partners[word][file] = other
     return partners
+
+
+def _is_longer(file: PurePosixPath, other: PurePosixPath) -> bool:
+    return len(_all_words(file)) > len(_all_words(other))
 
 
 def _may_tell(word: str) -> bool:

@@ -36,6 +36,15 @@ KNOWN = (
 LIKELY = re.compile(r"(.*\d.*?)[-_/ .]+(?:[a-z]{0,5}\d{1,3}|[a-z]|left|right)", re.I | re.S)
 
 
+def tells_scans_apart(word: str) -> bool:
+    """Whether a word tells one scan of a person from another: a visit, or a side of the body.
+
+    >>> tells_scans_apart("baseline"), tells_scans_apart("left"), tells_scans_apart("flair")
+    (True, True, False)
+    """
+    return re.fullmatch(rf"{_VISIT}|left|right|[lr]h?", word, re.I) is not None
+
+
 def with_persons(cohort: Cohort) -> Cohort:
     """A cohort with the label `participant` where names tell whose scans its subjects are.
 

@@ -1,13 +1,16 @@
 """Which modality a DICOM series is: a table of patterns over its description.
 
-The table `series.tsv` has three columns: the kind of scanner that a row is for (DICOM's Modality,
-or `*`), a regular expression, and the modality, or `ignore`. The first row that is found in the
-normalised description decides. A user's own table (CSV, TSV or XLSX) comes before the shipped.
+The table `series.tsv` has four columns: the kind of scanner that a row is for (DICOM's Modality, or
+`*`), a regular expression for one value of DICOM's Image Type (empty for any), a regular expression
+for the description, and the modality, or `ignore`. The first row decides whose type is met and
+whose pattern is found in the normalised description. A user's own table (CSV, TSV or XLSX) comes
+before the shipped.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +25,21 @@ IGNORE = "ignore"
 
 @dataclass(frozen=True)
 class SeriesRule:
-    """One row of a table: which descriptions, of which kind of scanner, are which modality."""
+    """One row of a table: which descriptions, of which kind of scanner, are which modality.
+
+    Attributes:
+        kind: DICOM's Modality, or `*`.
+        image_type: of a whole value of DICOM's Image Type; None for any.
+        pattern: of the description.
+        modality: or `ignore`.
+        own: whether it is a user's, who knows the words as they are in the description.
+    """
 
     kind: str
+    image_type: re.Pattern[str] | None
     pattern: re.Pattern[str]
     modality: str
+    own: bool
 
 
 def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
@@ -40,37 +53,92 @@ def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
     return (*own, *_rules(SHIPPED))
 
 
-def modality_of(description: str, kind: str, rules: tuple[SeriesRule, ...]) -> str:
+def modality_of(
+    description: str,
+    kind: str,
+    rules: tuple[SeriesRule, ...],
+    image_type: tuple[str, ...] = (),
+) -> str:
     """The modality of a series, `ignore`, or an empty string if no rule fits.
+
+    Args:
+        description: what the scanner or a person called it.
+        kind: DICOM's Modality.
+        rules: in the order in which they are tried.
+        image_type: values of DICOM's Image Type.
 
     >>> modality_of("AX T2 FLAIR", "MR", series_rules())
     'flair'
     >>> modality_of("T1post", "MR", series_rules())
     't1ce'
     """
-    text = normalized(description)
+    plain = normalized(description)
+    read = _replaced(plain, READINGS)
     for rule in rules:
-        if rule.kind in ("*", kind) and rule.pattern.search(text):
+        if rule.kind not in ("*", kind) or not rule.pattern.search(plain if rule.own else read):
+            continue
+        if rule.image_type is None or any(map(rule.image_type.fullmatch, image_type)):
             return rule.modality
     return ""
 
 
-def normalized(description: str) -> str:
-    """A description in lower case and plain words, between spaces.
+#: Signs of contrast agent and of T2*, and what stands glued to t1, t2 and pd.
+SIGNS = (
+    (r"\b([tr]2)\s?\*", r"\1 star "),
+    (r"\+\s?/\s?-", " "),
+    (r"\+\s?(c|gd|gad\w*|km|k|mdc|contrast\w*|con)(?![a-z])|\b(c|gd|gad|km)\s?\+", " post "),
+    (r"\bc\s?-(?!\s?[a-z0-9])|(?<=[\s_])-\s?(c|gd|km)(?![a-z0-9])", " pre "),
+    (r"[^a-z0-9]+", " "),
+    (r"\b(e|s|d|fs|ax|axial|cor|sag|tra|[23]d|hr|pre|post|ce|gd)(?=(t1|t2|pd)(?![0-9]))", r"\1 "),
+    (r"\b(t1|t2|pd)w(?=[a-z0-9])", r"\1 w "),
+    (r"\b(t1|t2|pd)(?=[a-z])", r"\1 "),
+    (r"\b(ax|sag|cor|tra)(?=(gd|gad|km|ce|post|pre)\b)", r"\1 "),
+)
 
-    `+c` becomes `post`, `t2*` becomes `t2 star`, and what is glued to t1, t2 or pd is split off.
+#: What contrast agent is called, in five languages.
+AGENT = (
+    r"(contrast\w*|[ck]ontrast\w*|gd|gad\w*|km|mdc|ce|enh|enhanced?|enhancement|inj\w*|dotarem"
+    r"|clariscan|magnevist|multihance|omniscan|prohance)"
+)
+
+#: What the shipped patterns need not know: whether there is contrast agent, and names of T1.
+READINGS = (
+    (
+        r"\b(post|pre) ?(op\w*|surg\w*|rt|radi\w*|tx|treat\w*|chem\w*|bx|biops\w*|proc\w*)\b",
+        " ",
+    ),
+    (
+        r"\b(non?|without|w ?o|sans|ohne|senza|sin|vor|avant|prima|antes|before|pre) ?"
+        rf"((de|del|di|l|iv) )*({AGENT}|c|cm|con|cont|civ|iv)\b"
+        r"|\b(without|w ?o|sans|ohne|senza)(?= $)"
+        r"|\b(un ?enhanced|nativ\w*|nat|plain|basale?|avant|vor)\b",
+        " pre ",
+    ),
+    (rf"\b(post ?)?{AGENT}\b|\b(apres|dopo)\b", " post "),
+    (r"\bt1 (.*)\b(c(?! ?spine)|cm|pc|civ|iv|con|cont|avec)\b", r"t1 \1 post "),
+    (r"\b(mp ?rage|f?spgr|bravo|mp2rage|tfl)\b", r"\1 t1 "),
+)
+
+
+def normalized(description: str) -> str:
+    """A description in lower case and plain words without accents, between spaces.
+
+    `+c` and `c+` become `post`, `c-` becomes `pre`, `t2*` becomes `t2 star`, and what is glued to
+    t1, t2 or pd is split off.
 
     >>> normalized("Ax_T1post+C")
     ' ax t1 post post '
-    >>> normalized("t2*_GRE")
-    ' t2 star gre '
+    >>> normalized("t2*_GRE"), normalized("sT1wCE C-")
+    (' t2 star gre ', ' s t1 w ce pre ')
     """
-    text = description.lower()
-    text = re.sub(r"t2\s?\*", "t2 star ", text)
-    text = re.sub(r"\+\s?(c|gd|gad\w*|km|contrast)\b", " post ", text)
-    text = re.sub(r"[^a-z0-9]+", " ", text)
-    text = re.sub(r"\b(t1|t2|pd)(?=[a-z])", r"\1 ", text)
-    return f" {text.strip()} "
+    decomposed = unicodedata.normalize("NFKD", description.lower())
+    return _replaced("".join(c for c in decomposed if not unicodedata.combining(c)), SIGNS)
+
+
+def _replaced(text: str, replacements: tuple[tuple[str, str], ...]) -> str:
+    for pattern, word in replacements:
+        text = re.sub(pattern, word, text)
+    return f" {' '.join(text.split())} "
 
 
 def _rules(path: Path) -> tuple[SeriesRule, ...]:
@@ -83,11 +151,15 @@ def _rules(path: Path) -> tuple[SeriesRule, ...]:
             raise SourceError(f"{path.name}: has no columns pattern and modality")
         if not row["pattern"] or not row["modality"]:
             raise SourceError(f"{path.name}: line {line} lacks a pattern or a modality")
-        try:
-            pattern = re.compile(row["pattern"], re.IGNORECASE)
-        except re.error:
-            raise SourceError(
-                f"{path.name}: line {line}: {row['pattern']} is no regular expression"
-            ) from None
-        rules.append(SeriesRule(row.get("kind", "").upper() or "*", pattern, row["modality"]))
+        kind, of_type = row.get("kind", "").upper() or "*", row.get("image_type", "")
+        pattern = _compiled(row["pattern"], path, line)
+        image_type = _compiled(of_type, path, line) if of_type else None
+        rules.append(SeriesRule(kind, image_type, pattern, row["modality"], path != SHIPPED))
     return tuple(rules)
+
+
+def _compiled(pattern: str, path: Path, line: int) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE)
+    except re.error:
+        raise SourceError(f"{path.name}: line {line}: {pattern} is no regular expression") from None

@@ -7,12 +7,14 @@ included: they name what is wrong, not what the file says about the patient.
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
 from vitaepp.ingest.readers.dicom import (
     DicomHeader,
-    other_object,
+    OtherObject,
+    Slice,
     read_dicom_header,
     read_series,
     series_grid,
+    stack,
 )
-from vitaepp.ingest.readers.dicom_elements import is_dicom, series_uid
+from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
 from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
@@ -26,12 +28,14 @@ __all__ = [
     "DicomHeader",
     "Image",
     "NpzArray",
+    "OtherObject",
+    "Slice",
     "is_dicom",
     "is_grey",
     "npy_axes",
     "npz_keys",
     "open_array",
-    "other_object",
+    "pixels_of",
     "read_array",
     "read_dicom_header",
     "read_grid",
@@ -41,6 +45,7 @@ __all__ = [
     "series_grid",
     "series_uid",
     "space_of",
+    "stack",
     "suffix_of",
     "to_grey",
 ]

@@ -6,8 +6,7 @@ positions of the slices. Text of a header is used to tell series apart and goes 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,24 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Floats, Grid, simpleitk
+from vitaepp.ingest.readers import dicom_elements as tags
 from vitaepp.ingest.readers.dicom_elements import (
-    MEDIA_STORAGE_SOP_CLASS,
     Dataset,
-    file_meta,
-    functional_groups,
+    DeflatedError,
+    Elements,
+    items,
+    number,
+    read_elements,
+    silent,
     text,
 )
-from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
-
-READER = "GDCMImageIO"
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    Image,
+    check_present,
+    checked,
+    read_image,
+)
 
 #: What a file is that holds no image of the body, by the beginning of its SOP class.
 OTHER_OBJECTS = {
@@ -53,6 +60,17 @@ MISSING = 1.5
 MOST_DRIFT = 0.1
 
 
+#: CT has no value below; scanners fill up with one outside of their field of view.
+LEAST_HOUNSFIELD = -1024
+
+#: Share of the voxels that such a value has at least; a circle leaves a fifth of its square.
+SHARE_OUTSIDE = 0.01
+
+#: Padding that is nearer to the real values than this share of their range is as good as they are:
+#: many scanners of MR give 0, which air has, too.
+NEXT_TO = 0.01
+
+
 @dataclass(frozen=True)
 class Slice:
     """Where one slice lies, in DICOM's LPS coordinates, and how its stored values are scaled.
@@ -61,8 +79,8 @@ class Slice:
         position: of the middle of its first voxel, mm.
         orientation: direction of its rows, then of its columns.
         spacing: between rows, then between columns, mm.
-        slope: of stored values, where a multi-frame file gives each frame its own.
-        intercept: likewise.
+        slope: of stored values.
+        intercept: of stored values.
     """
 
     position: tuple[float, ...]
@@ -79,47 +97,60 @@ class DicomHeader:
     Attributes:
         study: unique id of the study.
         series: of the series.
-        instance: of the image; two files with the same one are copies.
+        instance: of the image; two files with the same one are copies, if it is unique.
+        patient: name, id and date of birth, only ever to tell persons apart.
+        date: of the study, likewise.
         description: what the scanner or a person called the series.
         modality: DICOM's word for the kind of scanner, as MR or CT.
         image_type: as ORIGINAL, PRIMARY, LOCALIZER.
         size: columns, rows and frames.
         colours: values of a voxel.
         slices: of each frame; none where a frame does not say where it lies.
+        padding: first and last stored value of what is no measurement, if there are such.
+        inverted: whether the lowest stored value is white.
     """
 
     study: str = field(repr=False)
     series: str = field(repr=False)
     instance: str = field(repr=False)
+    patient: str = field(repr=False)
+    date: str = field(repr=False)
     description: str = field(repr=False)
     modality: str
     image_type: tuple[str, ...] = field(repr=False)
     size: tuple[int, int, int]
     colours: int
     slices: tuple[Slice, ...]
+    padding: tuple[int, int] | None
+    inverted: bool
+
+
+class OtherObject(SubjectError):
+    """A DICOM file that holds no image of the body."""
 
 
 def read_dicom_header(path: Path, name: str) -> DicomHeader:
     """The header of one file, without its voxels.
 
     Raises:
-        SubjectError: not an image, truncated, or corrupt.
+        OtherObject: not an image, but a report or the like; `str` says what.
+        SubjectError: truncated, corrupt, or not DICOM.
     """
-    reader = simpleitk().ImageFileReader()
-    reader.SetFileName(os.fspath(path))
-    reader.SetImageIO(READER)
     try:
-        with quiet():
-            reader.ReadImageInformation()
-        return _header(reader, path)
-    except (RuntimeError, ValueError):
-        raise SubjectError(f"{name}: {_why_no_image(path)}") from None
-
-
-def other_object(path: Path) -> str:
-    """What a DICOM file is that holds no image of the body; empty if it should hold one."""
-    sop_class = file_meta(path).get(MEDIA_STORAGE_SOP_CLASS, "")
-    return next((what for start, what in OTHER_OBJECTS.items() if sop_class.startswith(start)), "")
+        with silent():
+            found = read_elements(path)
+            for start, what in OTHER_OBJECTS.items():
+                if found.sop_class.startswith(start):
+                    raise OtherObject(f"{name}: is {what}, not an image")
+            if found.broken:
+                raise ValueError("breaks off")
+            return _header(found)
+    except DeflatedError:
+        raise SubjectError(f"{name}: is DICOM that is deflated; unpack it (dcmconv +te)") from None
+    except (OSError, ValueError):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a DICOM image"
+        ) from None
 
 
 def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> Image:
@@ -142,18 +173,15 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
     for file in files:
         label = _label(name, file, files)
         check_present(file, label)
-        image = read_image(file, label, READER)
-        try:
-            header = _header(image, file)
-        except ValueError:
-            raise SubjectError(f"{label}: {_why_no_image(file)}") from None
+        header = read_dicom_header(file, label)
         _check_volume(header, label)
+        image = read_image(file, label, DICOM_READER)
         values = np.asarray(simpleitk().GetArrayFromImage(image))
         planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
         headers.append(header)
     order, grid = _grid(headers, name)
-    volume = np.stack([planes[i] for i in order]).T
-    return Image(checked(volume, name, constant), grid, True)
+    volume, notes = _without_padding(np.stack([planes[i] for i in order]).T, headers, order)
+    return Image(checked(volume, name, constant), grid, True, notes)
 
 
 def series_grid(files: Sequence[Path], name: str) -> Grid:
@@ -226,18 +254,14 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     drift = positions[order] - (start + np.outer(np.arange(len(slices)), step))
     axes = np.column_stack([rows * spacing[1], columns * spacing[0], step])
     if np.abs(np.linalg.solve(axes, drift.T)).max() > MOST_DRIFT:
-        raise SubjectError(f"{name}: its slices are not evenly spaced along a line; resample them")
+        raise SubjectError(
+            f"{name}: its slices are not evenly spaced along a line; resample them",
+            kind="slices are not evenly spaced",
+        )
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes, start
     affine[:2] *= -1  # DICOM's world is LPS
     return order.tolist(), affine
-
-
-def _why_no_image(path: Path) -> str:
-    other = other_object(path)
-    if other:
-        return f"is {other}, not an image"
-    return "cannot be read: truncated, corrupt or not a DICOM image"
 
 
 def _check_gaps(gaps: Floats, name: str) -> None:
@@ -245,7 +269,8 @@ def _check_gaps(gaps: Floats, name: str) -> None:
     if len(same):
         raise SubjectError(
             f"{name}: slices {same[0] + 1} and {same[0] + 2} of {len(gaps) + 1}, by position, lie "
-            "at one place: copies, or several volumes in one series; keep one"
+            "at one place: copies, or several volumes in one series; keep one",
+            kind="several slices at one place",
         )
     usual = float(np.median(gaps))
     wide = np.flatnonzero(gaps > MISSING * usual)
@@ -254,7 +279,8 @@ def _check_gaps(gaps: Floats, name: str) -> None:
         raise SubjectError(
             f"{name}: slices are missing: between slices {first + 1} and {first + 2} of "
             f"{len(gaps) + 1}, by position, is a gap of {gaps[first]:.4g} mm, the others are "
-            f"{usual:.4g} mm apart; export the series again"
+            f"{usual:.4g} mm apart; export the series again",
+            kind="slices are missing",
         )
 
 
@@ -280,63 +306,105 @@ def _rescaled(values: npt.NDArray[Any], slices: Sequence[Slice]) -> list[npt.NDA
     return [frame * s.slope + s.intercept for frame, s in zip(stored, slices, strict=True)]
 
 
-def _header(image: Any, path: Path) -> DicomHeader:
-    """What is used of the header that SimpleITK's reader or image holds."""
+def _without_padding(
+    volume: npt.NDArray[Any], headers: Sequence[DicomHeader], order: Sequence[int]
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """A volume whose padding, which is no measurement, has its lowest real value; and what is said.
 
-    def told(tag: str) -> str:
-        return image.GetMetaData(tag).strip(" \0") if image.HasMetaDataKey(tag) else ""
-
-    columns, rows, frames = (*image.GetSize(), 1)[:3]
-    slices: tuple[Slice, ...] = ()
-    if frames > 1:
-        slices = _frames(path)
+    Padding among the real values stays: some writers name a value that does occur.
+    """
+    least = volume.min()
+    if any(h.padding for h in headers):
+        ends = np.array([_padded(h, s) for h in headers for s in h.slices])[order].T
+        padded = (volume > ends[0]) & (volume < ends[1])
+        note = "DICOM's padding"
+    elif headers[0].modality == "CT" and least < LEAST_HOUNSFIELD:
+        padded = volume == least
+        note = "values below the Hounsfield scale, outside the scanner's field of view,"
+        if padded.mean() < SHARE_OUTSIDE:
+            return volume, ()
     else:
-        position = _numbers(told("0020|0032"), 3)
-        orientation = _numbers(told("0020|0037"), 6)
-        spacing = _numbers(told("0028|0030"), 2)
-        if position and orientation and spacing:
-            slices = (Slice(position, orientation, spacing),)
+        return volume, ()
+    if not padded.any() or padded.all():
+        return volume, ()
+    real, padding = volume[~padded], volume[padded]
+    low, high = float(real.min()), float(real.max())
+    beyond = max(low - float(padding.min()), float(padding.max()) - high)
+    if beyond <= NEXT_TO * (high - low):
+        inside = bool(low < padding.max() < high)
+        return volume, ("the value of DICOM's padding occurs in the image; kept",) * inside
+    return np.where(padded, real.min(), volume), (f"{note} counts as background",)
+
+
+def _padded(header: DicomHeader, one: Slice) -> tuple[float, float]:
+    """Between which values of a slice, as it is read, its padding lies; NaN if there is none."""
+    if header.padding is None or header.inverted:
+        return np.nan, np.nan
+    ends = [stored * one.slope + one.intercept for stored in header.padding]
+    half = abs(one.slope) / 2
+    return min(ends) - half, max(ends) + half
+
+
+def _header(found: Elements) -> DicomHeader:
+    dataset = found.dataset
+    frames = int(text(dataset, tags.FRAMES) or 1)
     return DicomHeader(
-        study=told("0020|000d"),
-        series=told("0020|000e"),
-        instance=told("0008|0018"),
-        description=told("0008|103e"),
-        modality=told("0008|0060").upper(),
-        image_type=tuple(told("0008|0008").upper().split("\\")),
-        size=(columns, rows, frames),
-        colours=int(told("0028|0002") or 1),
-        slices=slices,
+        study=text(dataset, tags.STUDY),
+        series=text(dataset, tags.SERIES),
+        instance=text(dataset, tags.INSTANCE),
+        patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        date=text(dataset, tags.DATE),
+        description=text(dataset, tags.DESCRIPTION),
+        modality=text(dataset, tags.MODALITY).upper(),
+        image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
+        size=(number(dataset, tags.COLUMNS), number(dataset, tags.ROWS), frames),
+        colours=number(dataset, tags.COLOURS) or 1,
+        slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
+        padding=_padding(dataset),
+        inverted=text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
     )
 
 
-def _frames(path: Path) -> tuple[Slice, ...]:
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    if tags.PADDING not in dataset:
+        return None
+    signed = number(dataset, tags.SIGNED) == 1
+    last = tags.PADDING_LIMIT if tags.PADDING_LIMIT in dataset else tags.PADDING
+    ends = [number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
+    return min(ends), max(ends)
+
+
+def _frames(dataset: Dataset) -> tuple[Slice, ...]:
     """Each frame's own geometry and scale, or none if one of them does not tell."""
-    try:
-        shared, frames = functional_groups(path)
-    except ValueError:
-        return ()
+    shared = items(dataset, tags.SHARED_GROUPS)[:1]
+
+    def of(frame: Dataset) -> Callable[[int, int], str]:
+        def told(group: int, tag: int) -> str:
+            # A frame's own before what all share.
+            for groups in (frame, *shared):
+                for item in items(groups, group)[:1]:
+                    if tag in item:
+                        return text(item, tag)
+            return ""
+
+        return told
+
+    return _slices([of(frame) for frame in items(dataset, tags.FRAME_GROUPS)])
+
+
+def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
+    """Slices by what is told of each, of a functional group and a tag; none if one is not told."""
     slices = []
-    for frame in frames:
-        position = _numbers(_of_group(shared, frame, (0x0020, 0x9113), (0x0020, 0x0032)), 3)
-        orientation = _numbers(_of_group(shared, frame, (0x0020, 0x9116), (0x0020, 0x0037)), 6)
-        spacing = _numbers(_of_group(shared, frame, (0x0028, 0x9110), (0x0028, 0x0030)), 2)
-        slope = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1053)), 1)
-        intercept = _numbers(_of_group(shared, frame, (0x0028, 0x9145), (0x0028, 0x1052)), 1)
-        if not (position and orientation and spacing) or slope == (0.0,):
+    for told in frames:
+        position = _numbers(told(tags.POSITIONS, tags.POSITION), 3)
+        orientation = _numbers(told(tags.ORIENTATIONS, tags.ORIENTATION), 6)
+        spacing = _numbers(told(tags.MEASURES, tags.SPACING), 2)
+        slope = _numbers(told(tags.TRANSFORMATIONS, tags.SLOPE), 1) or (1.0,)
+        intercept = _numbers(told(tags.TRANSFORMATIONS, tags.INTERCEPT), 1) or (0.0,)
+        if not (position and orientation and spacing) or (slope == (0.0,) and len(frames) > 1):
             return ()
-        slices.append(
-            Slice(position, orientation, spacing, *(slope or (1.0,)), *(intercept or (0.0,)))
-        )
+        slices.append(Slice(position, orientation, spacing, *slope, *intercept))
     return tuple(slices)
-
-
-def _of_group(shared: Dataset, frame: Dataset, group: tuple[int, int], tag: tuple[int, int]) -> str:
-    """Text of an element in a functional group, a frame's own before what all share."""
-    for groups in (frame, shared):
-        items = groups.get(group)
-        if isinstance(items, list) and items and tag in items[0]:
-            return text(items[0][tag])
-    return ""
 
 
 def _numbers(told: str, count: int) -> tuple[float, ...]:

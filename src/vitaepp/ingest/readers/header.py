@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
-from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.geometry import Floats, Grid, is_usable, simpleitk
 from vitaepp.ingest.items import Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.dicom import series_grid
+from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import check_present, quiet
-from vitaepp.ingest.readers.nifti import header_of
+from vitaepp.ingest.readers.nifti import read_volume_header
+from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.ingest.readers.scans import affine_of
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
@@ -20,13 +21,13 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     """The grid that a file's header tells, in the file's own order of axes.
 
     Args:
-        item: a file that SimpleITK reads, one volume of it, or a DICOM series.
+        item: a file, one volume of it, or a DICOM series.
         name: what to call it in an error.
         ndim: spatial axes wanted: 3 for scans, 2 for pictures.
 
     Returns:
         The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None where the
-        header alone does not tell (NIfTI-2, Analyze, `.npy`, a damaged file): whoever reads the
+        header alone does not tell (`.npy`, a damaged file): whoever reads the
         voxels then knows, or knows why not.
 
     Raises:
@@ -42,10 +43,14 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "") if ndim == 3 else ""
     if path.suffix.lower() == ".npy":
         return None
-    if reader == "NiftiImageIO":
-        nifti = header_of(path)
-        if nifti is None or nifti.is_nifti2 or nifti.analyze:
+    if ndim == 2 and not is_dicom(path):
+        return picture_grid(path)
+    if reader == "nibabel":
+        try:
+            volume = read_volume_header(path, name)
+        except SubjectError:
             return None
+        return _grid(item, volume.shape, volume.affine)
     header = simpleitk().ImageFileReader()
     try:
         with quiet():
@@ -55,15 +60,16 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     except RuntimeError:
         return None
     size = tuple(header.GetSize())
+    if ndim == 2:
+        return Grid.of_indices(size[::-1]) if len(size) == 2 and min(size) > 0 else None
+    return _grid(item, size, affine_of(header))
+
+
+def _grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
+    """Where the voxels of a 3D scan, or of one volume of a 4D scan, are; None if nowhere."""
     if isinstance(item, VolumeItem):
         size = size[:3]
-    while len(size) > ndim and size[-1] == 1:
+    while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
-    if len(size) != ndim or min(size) < 1:
-        return None
-    if ndim == 2:
-        return Grid.of_indices(size[::-1])
-    affine = affine_of(header)
-    with np.errstate(over="ignore"):
-        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
+    usable = len(size) == 3 and min(size) > 0 and is_usable(affine)
     return Grid(size, affine) if usable else None

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
+from vitaepp.ingest.readers.dicom_elements import unpacked
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 #: Luma of Rec. ITU-R BT.601, as common tools turn colour to grey.
@@ -28,6 +29,9 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 #: Colour pictures whose channels differ by no more than this are grey: JPEG rounds each channel.
 GREY_TOLERANCE = 2
 
+
+#: SimpleITK's name of the format.
+DICOM_READER = "GDCMImageIO"
 
 #: What libjpeg prints when it fills up what it could not decode. Bytes to spare are no such.
 MENDED = (b"bad Huffman code", b"remature end", b"found marker")
@@ -114,6 +118,12 @@ def read_image(path: Path, name: str, reader: str = "", there: int | None = None
         SubjectError: it cannot be read, is absurdly large, or promises more than can be in it; the
             reason is ours, as the library's may quote the header.
     """
+    if reader == DICOM_READER and path.suffix.lower() == ".gz":
+        try:
+            with unpacked(path) as plain:
+                return read_image(plain, name, reader)
+        except ValueError:
+            raise SubjectError(f"{name}: cannot be read: truncated, corrupt or too large") from None
     sitk = simpleitk()
     opened = sitk.ImageFileReader()
     opened.SetFileName(os.fspath(path))
@@ -132,13 +142,9 @@ def read_image(path: Path, name: str, reader: str = "", there: int | None = None
                     f"{name}: its header promises {promised} bytes, more than the file can hold"
                 )
             image = opened.Execute()
-    except RuntimeError as error:
+    except RuntimeError:
         # The library's own text spans lines and may quote the header.
-        if "orthonormal" in str(error):
-            reason = "its axes are not at right angles (sheared affine); resample it first"
-        else:
-            reason = "truncated, corrupt or not an image"
-        raise SubjectError(f"{name}: cannot be read: {reason}") from None
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not an image") from None
     if any(mended in said for mended in MENDED):
         raise SubjectError(f"{name}: cannot be read: its data are corrupt; copy it again")
     return image

@@ -1,11 +1,18 @@
-"""NIfTI and Analyze: what a header promises, held against what the file holds."""
+"""NIfTI, Analyze and MGH by nibabel: its headers, affines and scales; the bytes are read here.
+
+Reading them here decompresses a file once, holds its length and checksum against what its header
+promises, and asks for no memory before that is known to be possible.
+"""
 
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from math import prod
@@ -17,32 +24,10 @@ import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.detached import voxel_files
-from vitaepp.ingest.geometry import Floats
-from vitaepp.ingest.readers.image import quiet
+from vitaepp.ingest.geometry import Floats, Grid, array_of, farthest_apart
+from vitaepp.ingest.readers.image import read_image
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
-
-FLOATS = {16: "f4", 64: "f8"}
-
-#: Bits of a voxel by `datatype`, which is what image libraries go by, not `bitpix`.
-BITS = {
-    1: 1,
-    2: 8,
-    4: 16,
-    8: 32,
-    16: 32,
-    32: 64,
-    64: 64,
-    128: 24,
-    256: 8,
-    512: 16,
-    768: 32,
-    1024: 64,
-    1280: 64,
-    1536: 128,
-    1792: 128,
-    2048: 256,
-    2304: 32,
-}
+from vitaepp.ingest.readers.suffixes import SCAN_SUFFIXES, suffix_of
 
 #: Bytes that may follow the voxels; real files have a few, bombs any number.
 MOST_SPARE = 1 << 30
@@ -50,183 +35,252 @@ MOST_SPARE = 1 << 30
 #: Farthest that voxels may be from the start of a file; what is before them is header extensions.
 MOST_OFFSET = 1 << 24
 
+#: Longest header, NIfTI-2's.
+LONGEST_HEADER = 540
+
+#: Bytes of voxels from which it pays to set up SimpleITK.
+LARGE = 1 << 22
+
+#: Header classes of nibabel that a file may have, by the end of its name; the first that fits.
+HEADERS = {
+    ".nii": ("nifti1.Nifti1Header", "nifti2.Nifti2Header"),
+    ".hdr": (
+        "nifti1.Nifti1PairHeader",
+        "nifti2.Nifti2PairHeader",
+        "spm2analyze.Spm2AnalyzeHeader",
+    ),
+    ".mgh": ("freesurfer.mghformat.MGHHeader",),
+}
+HEADERS |= {".nii.gz": HEADERS[".nii"], ".mgz": HEADERS[".mgh"]}
+
+#: What nibabel says of a header that it mends, which may quote it.
+_UNHEARD = logging.Logger("nibabel's, unheard", logging.CRITICAL + 1)
+
+#: Affines that put a voxel this far apart, in voxels, are two.
+SAME_PLACE = 0.1
+
+#: Lengths of an axis in mm, by the code of their unit (the lower three bits of `xyzt_units`).
+UNITS = {1: 1e3, 3: 1e-3}
+
 
 @dataclass(frozen=True)
-class NiftiHeader:
+class VolumeHeader:
     """What a header says of its voxels.
 
     Attributes:
-        length: of the header itself, in bytes; 540 for NIfTI-2, else 348.
+        shape: voxels by axis.
+        dtype: of the voxels in the file.
         start: of the voxels, in bytes from the start of their file.
-        size: voxels by axis.
-        voxels: their length in bytes.
-        float_type: their type if they are floats.
-        analyze: whether it is Analyze 7.5, which has no orientation.
+        scale: slope and intercept, either None where there is none.
+        affine: index to RAS+ world in mm.
+        notes: what had to be decided to know where the voxels are.
     """
 
-    length: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
     start: int
-    size: tuple[int, ...]
-    voxels: int
-    float_type: str | None
-    analyze: bool
+    scale: tuple[float | None, float | None]
+    affine: Floats
+    notes: tuple[str, ...]
 
     @property
-    def is_nifti2(self) -> bool:
-        """Whether sizes are in 64 bits."""
-        return self.length == 540
+    def length(self) -> int:
+        """Bytes of all voxels."""
+        return prod(self.shape) * self.dtype.itemsize
 
 
-def check_nifti(path: Path, name: str) -> None:
-    """Refuse what the image library mends in silence: it puts zeros for missing bytes and NaN."""
+def read_volume_header(path: Path, name: str) -> VolumeHeader:
+    """The header of a NIfTI, Analyze or MGH file, of which no more need be there.
+
+    Raises:
+        SubjectError: it is none, or damaged.
+    """
+    with _opened(path, name) as file:
+        return _header(file, path, name)
+
+
+def read_volume(path: Path, name: str) -> tuple[npt.NDArray[Any], VolumeHeader]:
+    """Voxels `(x, y, z, …)`, scaled, and header of a NIfTI, Analyze or MGH file.
+
+    Raises:
+        SubjectError: damaged, cut off, absurdly large, or of another length than is promised.
+    """
+    pair = voxel_files(path)
+    with _opened(path, name) as file:
+        header = _header(file, path, name)
+        refuse_absurd_size(header.shape, name)
+        most = (pair[0] if pair else path).stat().st_size * MOST_EXPANSION
+        if header.length > most:
+            raise SubjectError(
+                f"{name}: truncated: its header promises {header.length} bytes of voxels, it has "
+                f"at most {most}; copy it again"
+            )
+        if not pair:
+            values = _inflated(path, header, name)
+            return _voxels(file, header, name) if values is None else values, header
+    with _opened(pair[0], name) as file:
+        return _voxels(file, header, name), header
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    """A file, decompressed; what breaks off while it is open is told."""
     try:
-        with _opened(path) as file:
-            header = read_header(file)
-            if header is None:
-                raise SubjectError(
-                    f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
-                )
-            pair = voxel_files(path)
-            refuse_absurd_size(header.size, name)
-            most = (pair[0] if pair else path).stat().st_size * MOST_EXPANSION
-            if header.voxels > most:
-                raise SubjectError(
-                    f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it "
-                    f"has at most {most}; copy it again"
-                )
-            if not pair:
-                file.read(max(header.start - header.length, 0))
-                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
-        if pair:
-            with _opened(pair[0]) as file:
-                file.read(max(header.start, 0))
-                found, bad, spare = _scan_bytes(file, header.voxels, header.float_type)
+        compressed = path.name.lower().endswith((".gz", ".mgz"))
+        with gzip.open(path) if compressed else open(path, "rb") as file:
+            yield file
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
             f"{name}: cannot be read: truncated or corrupt (its compressed data break off)"
         ) from None
-    if found < header.voxels:
-        raise SubjectError(
-            f"{name}: truncated: its header promises {header.voxels} bytes of voxels, it has "
-            f"{found}; copy it again"
-        )
-    if spare > MOST_SPARE:
-        raise SubjectError(
-            f"{name}: holds over {MOST_SPARE} bytes more than its header promises; copy it again"
-        )
-    if bad:
-        raise SubjectError(f"{name}: {bad} voxels are NaN or infinite")
 
 
-def header_of(path: Path) -> NiftiHeader | None:
-    """The header of a file, or None if it has none that is whole."""
+def _header(file: Any, path: Path, name: str) -> VolumeHeader:
+    suffix = suffix_of(path.name, SCAN_SUFFIXES).lower()
+    start = file.read(LONGEST_HEADER)
     try:
-        with _opened(path) as file:
-            return read_header(file)
-    except (EOFError, OSError, zlib.error):
-        return None
-
-
-def promised_checksum(path: Path) -> tuple[int, int] | None:
-    """CRC-32 of what precedes a NIfTI's voxels, and of all, from the end of its gzip file.
-
-    If the voxels that were read complete the one to the other, nothing was mended, and the file
-    need not be decompressed a second time to know. None where the end does not promise just what
-    the header does (not one gzip member, bytes to spare, cut off).
-    """
-    if not path.name.lower().endswith(".gz"):
-        return None
-    try:
-        with gzip.open(path) as file:
-            header = read_header(file)
-            if header is None or not header.length <= header.start <= 1 << 20:
-                return None
-            file.seek(0)
-            before = zlib.crc32(file.read(header.start))
-        with open(path, "rb") as raw:
-            raw.seek(-8, os.SEEK_END)
-            whole, length = struct.unpack("<2I", raw.read(8))
-    except (EOFError, OSError, zlib.error):
-        return None
-    return (before, whole) if length == header.start + header.voxels else None
-
-
-def read_nifti2(path: Path, name: str) -> tuple[npt.NDArray[Any], Floats]:
-    """Voxels `(x, y, z, …)`, scaled, and affine of a NIfTI-2 that was checked.
-
-    SimpleITK does not read this version; nibabel does.
-
-    Raises:
-        SubjectError: its header is damaged.
-    """
-    nib = import_module("nibabel")
-    try:
-        with quiet(), np.errstate(all="ignore"):
-            image = nib.load(path)
-            return np.asanyarray(image.dataobj), np.asarray(image.affine, float)
-    except Exception:  # a damaged header may raise anything
+        with np.errstate(all="ignore"):
+            return _parsed(start, suffix, path)
+    except Exception:  # a damaged header may raise anything in nibabel
+        kind = "an MGH" if suffix in (".mgh", ".mgz") else "a NIfTI"
         raise SubjectError(
-            f"{name}: cannot be read: truncated, corrupt or not a NIfTI file"
+            f"{name}: cannot be read: truncated, corrupt or not {kind} file"
         ) from None
 
 
-def analyze_affine(path: Path) -> Floats:
-    """Where the voxels of an Analyze 7.5 are taken to be: its header has no orientation.
+def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
+    """A header from a file's first bytes; raises anything if they are none."""
+    mgh = suffix in (".mgh", ".mgz")
+    classes = [_header_class(name) for name in HEADERS[suffix]]
+    kind = next(c for c in classes if mgh or c.may_contain_header(start))
+    # MGH has more after the voxels, of which nothing is needed.
+    length = kind._hdrdtype.itemsize if mgh else kind.template_dtype.itemsize
+    if len(start) < length:
+        raise EOFError
+    header = kind(start[:length], check=False)
+    flipped = not mgh and bool((header["pixdim"][1:4] < 0).any())
+    header.check_fix(logger=_UNHEARD)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    offset = header.get_data_offset()
+    least = 0 if suffix == ".hdr" else length
+    if not (1 <= len(shape) <= 7 and min(shape) >= 0 and least <= offset <= MOST_OFFSET):
+        raise ValueError
+    if mgh:
+        affine = np.asarray(header.get_best_affine(), float)
+        notes = [] if np.frombuffer(start, ">i2", 1, MGH_HAS_PLACE)[0] else [NO_PLACE]
+    elif hasattr(header, "get_sform"):
+        affine, notes = _nifti_place(header, shape)
+    else:
+        affine, notes = np.asarray(header.get_origin_affine(), float), [NO_ORIENTATION]
+        if path.with_suffix(".mat").is_file():
+            notes.append("Analyze: the .mat file beside it is not read")
+    if flipped:
+        notes.append("pixdim is negative; it is taken without its sign")
+    scale = header.get_slope_inter()
+    return VolumeHeader(shape, header.get_data_dtype(), int(offset), scale, affine, tuple(notes))
 
-    The axes run from right to left, back to front and feet to head, as the format's default
-    (transverse, unflipped) says; the origin is SPM's where the header has one, else the middle.
+
+def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]]:
+    """The affine that nibabel takes, in mm, and what was unusual about it."""
+    affine = np.asarray(header.get_best_affine(), float)
+    notes = []
+    sform, qform = (int(header[code]) > 0 for code in ("sform_code", "qform_code"))
+    if sform and qform and _differ(header, Grid((*shape, 1, 1)[:3], affine)):
+        notes.append("sform and qform differ by more than a tenth of a voxel; the sform is used")
+    if not sform and not qform:
+        notes.append(
+            "neither sform nor qform is set; spacing is the pixdim's, and axes are taken to run "
+            "from right to left, back to front, feet to head"
+        )
+    factor = UNITS.get(int(header["xyzt_units"]) & 7)
+    if factor is not None:
+        notes.append(f"lengths are in {'metres' if factor > 1 else 'micrometres'}, taken as such")
+        affine[:3] *= factor
+    return affine, notes
+
+
+def _differ(header: Any, grid: Grid) -> bool:
+    """Whether a header's qform puts a voxel elsewhere than the sform, which is the grid's."""
+    try:
+        return farthest_apart(grid, header.get_qform()) > SAME_PLACE
+    except Exception:  # a quaternion that is none
+        return True
+
+
+def _header_class(name: str) -> Any:
+    module, _, name = name.rpartition(".")
+    return getattr(import_module(f"nibabel.{module}"), name)
+
+
+def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] | None:
+    """Voxels of a large gzip file through SimpleITK, whose zlib takes half of Python's time.
+
+    They are taken only where the checksum at the file's end proves that they are its bytes; None
+    where it does not, or where it could not (scaled voxels, several gzip members, a damaged file).
     """
-    spm = import_module("nibabel.spm99analyze")
-    with _opened(path) as file:
-        header = spm.Spm99AnalyzeHeader.from_fileobj(file, check=False)
-    return np.asarray(header.get_origin_affine(), float)
+    plain = header.scale in ((None, None), (1, 0)) and header.dtype.isnative
+    if not (plain and path.name.lower().endswith(".nii.gz") and header.length > LARGE):
+        return None
+    with gzip.open(path) as file:
+        before = zlib.crc32(file.read(header.start))
+    with open(path, "rb") as raw:
+        raw.seek(-8, os.SEEK_END)
+        whole, length = struct.unpack("<2I", raw.read(8))
+    if length != header.start + header.length:
+        return None
+    try:
+        data = array_of(read_image(path, name, "NiftiImageIO"))
+    except SubjectError:
+        return None
+    if data.nbytes != header.length or zlib.crc32(data, before) != whole:
+        return None
+    return np.ndarray(header.shape, header.dtype, data.data, order="F")
 
 
-def read_header(file: Any) -> NiftiHeader | None:
-    """The header that a file begins with, or None if it is none."""
-    start = file.read(348)
-    for order in "<>":
-        size = struct.unpack_from(f"{order}i", start)[0] if len(start) == 348 else 0
-        if size == 348:
-            dim = struct.unpack_from(f"{order}8h", start, 40)
-            (datatype,) = struct.unpack_from(f"{order}h", start, 70)
-            (offset,) = struct.unpack_from(f"{order}f", start, 108)
-            analyze = start[344:347] not in (b"n+1", b"ni1")
-        elif size == 540:
-            if len(file.read(540 - 348)) < 540 - 348:
-                return None
-            (datatype,) = struct.unpack_from(f"{order}h", start, 12)
-            dim = struct.unpack_from(f"{order}8q", start, 16)
-            (offset,) = struct.unpack_from(f"{order}q", start, 168)
-            analyze = False
-        else:
-            continue
-        if not (1 <= dim[0] <= 7 and datatype in BITS and 0 <= offset <= MOST_OFFSET):
-            return None
-        shape = tuple(max(n, 1) for n in dim[1 : dim[0] + 1])
-        length = prod(shape) * BITS[datatype] // 8
-        kind = FLOATS.get(datatype)
-        float_type = None if kind is None else order + kind
-        return NiftiHeader(size, int(offset), shape, length, float_type, analyze)
-    return None
-
-
-def _opened(path: Path) -> Any:
-    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
-
-
-def _scan_bytes(file: Any, length: int, float_type: str | None) -> tuple[int, int, int]:
-    """Bytes of voxels that are there, how many of their floats are not finite, and bytes to spare.
-
-    At most `MOST_SPARE` of these are looked for.
-    """
-    found = bad = spare = 0
+def _voxels(file: Any, header: VolumeHeader, name: str) -> npt.NDArray[Any]:
+    """The voxels that a header promises, from the file that has them."""
+    volumeutils = import_module("nibabel.volumeutils")
+    data = np.empty(header.length, np.uint8)
+    file.seek(header.start)
+    found = _fill(file, memoryview(data))
+    if found < header.length:
+        raise SubjectError(
+            f"{name}: truncated: its header promises {header.length} bytes of voxels, it has "
+            f"{found}; copy it again"
+        )
     # Reading to the end also verifies the checksum that closes a gzip file.
-    while spare <= MOST_SPARE and (block := file.read(1 << 20)):
-        voxels = block[: length - found]
-        found += len(voxels)
-        spare += len(block) - len(voxels)
-        if float_type is not None:
-            values = np.frombuffer(voxels[: len(voxels) // 8 * 8], float_type)
-            bad += values.size - int(np.count_nonzero(np.isfinite(values)))
-    return found, bad, spare
+    spare = 0
+    while block := file.read(1 << 20):
+        spare += len(block)
+        if spare > MOST_SPARE:
+            raise SubjectError(
+                f"{name}: holds over {MOST_SPARE} bytes more than its header promises; copy it "
+                "again"
+            )
+    values: npt.NDArray[Any] = np.ndarray(header.shape, header.dtype, data.data, order="F")
+    if values.dtype.kind not in "iuf":
+        return values
+    with np.errstate(all="ignore"):
+        values = volumeutils.apply_read_scaling(values, *header.scale)
+        wide = values.dtype.itemsize > 8
+        return values.astype(np.float64 if wide else values.dtype.newbyteorder("="), copy=False)
+
+
+def _fill(file: Any, room: memoryview) -> int:
+    """Read until there is no more room or no more file; bytes that were read."""
+    found = 0
+    while found < len(room) and (read := file.readinto(room[found : found + (1 << 20)])):
+        found += read
+    return found
+
+
+#: Where an MGH header says whether it has a position and directions.
+MGH_HAS_PLACE = 28
+
+NO_PLACE = (
+    "MGH without a position: taken as FreeSurfer takes it, coronal slices of 1 mm around the middle"
+)
+NO_ORIENTATION = (
+    "Analyze has no orientation; axes are taken to run from right to left, back to front, feet to "
+    "head"
+)

@@ -1,43 +1,188 @@
-"""Pictures: 2D images, grey or in colour, without a physical space."""
+"""Pictures: 2D images, grey or in colour, without a physical space, the right way up."""
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import is_dicom
-from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    Image,
+    check_present,
+    checked,
+    quiet,
+    read_image,
+)
 from vitaepp.ingest.readers.limits import refuse_absurd_size
 from vitaepp.ingest.readers.npy import read_npy_picture
 
+Pixels = npt.NDArray[Any]
+
+#: What a picture may begin with: many are misnamed.
+FORMATS = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8": "JPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+}
+
+#: EXIF's and TIFF's tag of where the first row and column are, and the value that means top left.
+ORIENTATION, UPRIGHT = 274, 1
+
+TURNED = "its orientation tag is followed: turned or mirrored to be upright"
+TRANSPARENT = "transparent: laid on black"
+FEWER_BITS = "16-bit grey with transparency: read in 8 bits"
+
+#: Pages of one TIFF that are looked at.
+MOST_PAGES = 100_000
+
 
 def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
-    """Read a 2D image, grey or colour; transparency is dropped.
+    """Read a 2D image, grey or colour, upright by its orientation tag.
+
+    Transparency of one value is dropped; else the picture is laid on black.
 
     Raises:
         SubjectError: missing, truncated, corrupt, not 2D, not finite, or constant.
     """
     check_present(path, name)
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return read_npy_picture(path, name, constant=constant)
-    reader = _reader(path)
-    if reader is None:
+    kind = _format(path)
+    if kind is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
-    if reader == "Pillow":
-        values = _read_bmp(path, name)
-        return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
-    if reader == "JPEGImageIO":
-        _check_jpeg(path, name)
-    sitk = simpleitk()
+    values, notes = READERS[kind](path, name)
+    values = checked(values, name, constant)
+    return Image(values, Grid.of_indices(values.shape[:2]), False, tuple(notes))
+
+
+def picture_grid(path: Path) -> Grid | None:
+    """The grid of a picture, by its header; None where that does not tell."""
+    kind = _format(path) if path.is_file() else None
+    if kind in (None, "DICOM"):
+        return None
+    try:
+        with _pillow(path) as picture:
+            width, height = picture.size
+            if kind == "TIFF":  # whose size is as it is stored or upright, by the version of Pillow
+                plain = picture.getexif().get(ORIENTATION, 1) < 5 and picture.n_frames == 1
+                return Grid.of_indices((height, width)) if plain else None
+            swapped = _orientation(path, kind) in range(5, 9)
+            return Grid.of_indices((width, height) if swapped else (height, width))
+    except Exception:  # whoever reads it whole knows why
+        return None
+
+
+def _format(path: Path) -> str | None:
+    if is_dicom(path):
+        return "DICOM"
+    with open(path, "rb") as file:
+        start = file.read(4)
+    return next((FORMATS[magic] for magic in FORMATS if start.startswith(magic)), None)
+
+
+def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
+    return _by_simpleitk(path, name, DICOM_READER), []
+
+
+def _read_jpeg(path: Path, name: str) -> tuple[Pixels, list[str]]:
+    """A JPEG; the image library fills up with grey what is missing at its end."""
+    data = path.read_bytes()
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
+    return _upright(_by_simpleitk(path, name, "JPEGImageIO"), _orientation(path, "JPEG"))
+
+
+def _read_png(path: Path, name: str) -> tuple[Pixels, list[str]]:
+    with open(path, "rb") as file:
+        start = file.read(26)
+    transparent_grey = len(start) == 26 and (start[25] == 4 or _chunk(path, b"tRNS") is not None)
+    if transparent_grey and start[25] in (0, 4):  # which SimpleITK does not read
+        values, notes = _by_pillow(path, name)
+        return values, notes + ([FEWER_BITS] if start[24:26] == b"\x10\x04" else [])
+    values, notes = _opaque(_by_simpleitk(path, name, "PNGImageIO"))
+    values, turned = _upright(values, _orientation(path, "PNG"))
+    return values, notes + turned
+
+
+def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
+    """A TIFF by Pillow where that keeps its values, else by SimpleITK.
+
+    SimpleITK makes other values of palettes, 1-bit pictures and grey with transparency.
+    """
+    try:
+        pages = _tiff_pages(path)
+    except Exception:  # damaged directories may raise anything
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a TIFF") from None
+    # Thumbnails and masks are no pages of their own.
+    whole = [i for i, tags in enumerate(pages) if not tags.get(NEW_SUBFILE_TYPE, 0) & 5]
+    if len(whole) != 1:
+        raise SubjectError(
+            f"{name}: has {len(whole)} pages; one picture a file is needed, so save each of them "
+            "as a file"
+        )
+    tags = pages[whole[0]]
+    bits, samples = int(np.max(tags.get(BITS_PER_SAMPLE, 1))), tags.get(SAMPLES_PER_PIXEL, 1)
+    float_, signed = (np.max(tags.get(SAMPLE_FORMAT, 1)) == code for code in (3, 2))
+    kind = f"{bits}-bit {'floats' if float_ else 'integers'}"
+    if bits > 32 or (float_ and bits != 32):
+        raise SubjectError(
+            f"{name}: a TIFF of {kind}, which is not read; save it as 32-bit floats or 16-bit "
+            "integers"
+        )
+    white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+    if (bits <= 8 and not signed) or (samples == 1 and (float_ or (bits == 16 and not signed))):
+        values, notes = _by_pillow(path, name, whole[0])
+        if white_is_zero and bits > 8:
+            values = _negative(values)
+        return values, notes
+    orientation = tags.get(ORIENTATION, UPRIGHT)
+    if samples not in (1, 3, 4) or orientation not in (UPRIGHT, BOTTOM_UP) or len(pages) > 1:
+        raise SubjectError(
+            f"{name}: a TIFF of {samples} times {kind} with orientation {orientation}, which is "
+            "not read; save it upright, in grey or RGB, as the only image of the file"
+        )
+    values = _by_simpleitk(path, name, "TIFFImageIO")  # from the bottom up, too
+    if white_is_zero and values.ndim == 2:
+        values = _negative(values)
+    if values.ndim == 3 and tags.get(EXTRA_SAMPLES) not in (2, (2,)):
+        values = values[..., :3]  # no transparency, or already on black
+    values, notes = _opaque(values)
+    return values, notes + ([] if orientation == UPRIGHT else [TURNED])
+
+
+def _negative(values: Pixels) -> Pixels:
+    """Light of what is ink: the image libraries do not look which of them it is."""
+    return np.iinfo(values.dtype).max - values if values.dtype.kind == "u" else -values
+
+
+def _read_bmp(path: Path, name: str) -> tuple[Pixels, list[str]]:
+    """A BMP, by Pillow: SimpleITK repeats rows, and unpacks beyond the end of its memory."""
+    with open(path, "rb") as file:
+        start = file.read(6)
+    if len(start) < 6 or struct.unpack("<2xI", start)[0] > path.stat().st_size:
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a BMP file")
+    return _by_pillow(path, name)
+
+
+def _by_simpleitk(path: Path, name: str, reader: str) -> Pixels:
+    """Values `(row, column)` or `(row, column, channel)`, all channels."""
     image = read_image(path, name, reader)
     size = image.GetSize()
     while len(size) > 2 and size[-1] == 1:
@@ -46,62 +191,153 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
         raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
     if 0 in size:
         raise SubjectError(f"{name}: has no pixels")
-    values = np.asarray(sitk.GetArrayFromImage(image))
-    if reader == "TIFFImageIO" and values.ndim == image.GetDimension() and _white_is_zero(path):
-        values = np.iinfo(values.dtype).max - values if values.dtype.kind == "u" else -values
-    values = values.reshape(size[1], size[0], -1)
-    values = values[..., 0] if values.shape[-1] < 3 else values[..., :3]
-    return Image(checked(values, name, constant), Grid.of_indices(values.shape[:2]), False)
+    values = np.asarray(simpleitk().GetArrayFromImage(image)).reshape(size[1], size[0], -1)
+    return values[..., 0] if values.shape[-1] == 1 else values
 
 
-def _reader(path: Path) -> str | None:
-    """SimpleITK's name of a picture's format, by what the file begins with."""
-    if is_dicom(path):
-        return "GDCMImageIO"
-    with open(path, "rb") as file:
-        start = file.read(4)
-    return next((READERS[magic] for magic in READERS if start.startswith(magic)), None)
-
-
-def _white_is_zero(path: Path) -> bool:
-    """Whether a TIFF's values are of ink, not of light; the image library does not look."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with PIL.Image.open(path) as picture:
-            return getattr(picture, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
-
-
-def _check_jpeg(path: Path, name: str) -> None:
-    """Refuse a JPEG without its end mark; the image library fills up with grey."""
-    data = path.read_bytes()
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
-
-
-def _read_bmp(path: Path, name: str) -> npt.NDArray[Any]:
-    """A BMP by Pillow: the image library repeats rows, and unpacks beyond the end of its memory."""
+def _by_pillow(path: Path, name: str, page: int = 0) -> tuple[Pixels, list[str]]:
+    """Values of the only frame, or of a page of a TIFF, upright and without transparency."""
     try:
-        with open(path, "rb") as file:
-            (promised,) = struct.unpack("<2xI", file.read(6))
-        if promised > path.stat().st_size:
-            raise ValueError("truncated")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(path, formats=["BMP"]) as picture:
-                refuse_absurd_size(picture.size, name)
-                grey = picture.mode in ("1", "L")
-                return np.asarray(picture.convert("L" if grey else "RGB"))
-    except (OSError, ValueError, SyntaxError, struct.error, PIL.Image.DecompressionBombError):
-        raise SubjectError(
-            f"{name}: cannot be read: truncated, corrupt or not a BMP file"
-        ) from None
+        with quiet(), _pillow(path) as picture:
+            refuse_absurd_size(picture.size, name)
+            frames = getattr(picture, "n_frames", 1)
+            if frames > 1 and picture.format != "TIFF":
+                raise SubjectError(f"{name}: has {frames} frames; one picture a file is needed")
+            picture.seek(page)
+            orientation = picture.getexif().get(ORIENTATION, UPRIGHT)
+            depth = _png_depth(path) if picture.format == "PNG" else 8
+            values, notes = _opaque(_pixels(PIL.ImageOps.exif_transpose(picture), depth))
+    except SubjectError:
+        raise
+    except Exception:  # of damaged files Pillow raises anything
+        raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture") from None
+    return values, notes + ([TURNED] if orientation in range(2, 9) else [])
 
 
-#: What reads a picture, by what it begins with: many are misnamed.
+def _pixels(picture: PIL.Image.Image, depth: int) -> Pixels:
+    """Values in grey or colour, with transparency as a last channel where there is any.
+
+    Args:
+        picture: opened.
+        depth: bits of a value of grey in the file.
+    """
+    clear = picture.info.get("transparency")
+    if picture.mode in ("1", "L", "I;16") and isinstance(clear, int):
+        values = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+        most = np.iinfo(values.dtype).max
+        if picture.mode == "1":  # 1 or 255 to Pillow
+            clear = 255 * bool(clear)
+        elif depth < 8:  # values are spread over 8 bits, this one is not
+            clear *= 255 // (2**depth - 1)
+        return np.stack([values, np.where(values == clear, 0, most).astype(values.dtype)], axis=-1)
+    plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F")
+    if plain and clear is None:
+        values = np.asarray(picture)
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    if picture.mode == "1":
+        return np.asarray(picture.convert("L"))
+    has_alpha = clear is not None or picture.mode in ("LA", "PA", "RGBA")
+    return np.asarray(picture.convert("RGBA" if has_alpha else "RGB"))
+
+
+def _opaque(values: Pixels) -> tuple[Pixels, list[str]]:
+    """Values whose last of two or four channels, transparency, is gone: laid on black."""
+    if values.ndim == 2 or values.shape[-1] not in (2, 4):
+        return values, []
+    colours, alpha = values[..., :-1], values[..., -1:]
+    colours = colours[..., 0] if colours.shape[-1] == 1 else colours
+    if alpha.min() == alpha.max():  # tells nothing
+        return colours, []
+    share = alpha / (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1)
+    laid = colours * (share[..., 0] if colours.ndim == 2 else share)
+    whole = alpha.dtype.kind in "iu"
+    return (np.rint(laid) if whole else laid).astype(values.dtype), [TRANSPARENT]
+
+
+def _upright(values: Pixels, orientation: int) -> tuple[Pixels, list[str]]:
+    """Values with their first row at the top and their first column at the left."""
+    if orientation not in range(2, 9):
+        return values, []
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return np.ascontiguousarray(values), [TURNED]
+
+
+def _orientation(path: Path, kind: str) -> int:
+    """The orientation tag, 1 where there is none that can be read."""
+    try:
+        if kind == "PNG":
+            exif = PIL.Image.Exif()
+            exif.load(_chunk(path, b"eXIf"))
+            return int(exif.get(ORIENTATION, UPRIGHT))
+        with _pillow(path) as picture:
+            return int(picture.getexif().get(ORIENTATION, UPRIGHT))
+    except Exception:  # a damaged tag is none
+        return UPRIGHT
+
+
+def _png_depth(path: Path) -> int:
+    with open(path, "rb") as file:
+        return file.read(25)[24]
+
+
+def _chunk(path: Path, wanted: bytes) -> bytes | None:
+    """The first chunk of a type in a PNG."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == wanted:
+                return file.read(length)
+            file.seek(length + 4, io.SEEK_CUR)
+    return None
+
+
+def _tiff_pages(path: Path) -> list[dict[int, Any]]:
+    """The directories of a TIFF, each the tags of an image."""
+    pages: list[dict[int, Any]] = []
+    seen: set[int] = set()
+    with warnings.catch_warnings(), open(path, "rb") as file:
+        warnings.simplefilter("ignore")
+        head = file.read(8)
+        directory = ImageFileDirectory_v2(head + (file.read(8) if head[2:3] == b"+" else b""))
+        while (at := directory.next) and at not in seen and len(pages) < MOST_PAGES:
+            seen.add(at)
+            file.seek(at)
+            directory.load(file)
+            pages.append(dict(directory.items()))
+    return pages
+
+
+@contextmanager
+def _pillow(path: Path) -> Iterator[PIL.Image.Image]:
+    """A picture opened by Pillow; values are read when they are asked for."""
+    with warnings.catch_warnings(), open(path, "rb") as file:
+        warnings.simplefilter("ignore")
+        # Given a name instead, Pillow maps rows of a turned TIFF in the length that columns have.
+        with PIL.Image.open(file, formats=sorted(set(FORMATS.values()))) as picture:
+            yield picture
+
+
 READERS = {
-    b"\x89PNG": "PNGImageIO",
-    b"\xff\xd8": "JPEGImageIO",
-    b"BM": "Pillow",
-    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFFImageIO"),
+    "DICOM": _read_dicom,
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "TIFF": _read_tiff,
+    "BMP": _read_bmp,
+    "GIF": _by_pillow,
+    "WEBP": _by_pillow,
 }
+
+# Tags of TIFF.
+NEW_SUBFILE_TYPE = 254
+BITS_PER_SAMPLE = 258
 PHOTOMETRIC_INTERPRETATION = 262
+SAMPLES_PER_PIXEL = 277
+EXTRA_SAMPLES = 338
+SAMPLE_FORMAT = 339
+BOTTOM_UP = 4

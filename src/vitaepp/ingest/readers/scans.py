@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, array_of, simpleitk
+from vitaepp.ingest.geometry import Floats, Grid, array_of, farthest_apart, is_usable, straightened
 from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.meta import check_meta
-from vitaepp.ingest.readers.nifti import (
-    analyze_affine,
-    check_nifti,
-    header_of,
-    promised_checksum,
-    read_nifti2,
-)
+from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
-#: Farthest from the scanner's middle that anything can be, in mm.
-FARTHEST = 1e9
+SHEARED = "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
 
 
 def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:
@@ -50,20 +42,17 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     reader = SCAN_READERS.get(suffix, "")
-    check_compressed(path, name)
-    if reader == "MetaImageIO":
-        check_meta(path, name)
-    header = header_of(path) if reader == "NiftiImageIO" else None
-    if header is not None and header.is_nifti2:
-        check_nifti(path, name)
-        values, affine = read_nifti2(path, name)
+    notes: tuple[str, ...] = ()
+    if reader == "nibabel":
+        values, header = read_volume(path, name)
+        affine, notes = header.affine, header.notes
     else:
+        check_compressed(path, name)
+        if reader == "MetaImageIO":
+            check_meta(path, name)
         there = sum(file.stat().st_size for file in files_of(item))
-        nifti = reader == "NiftiImageIO"
-        image = _nifti(path, name, there) if nifti else read_image(path, name, reader, there)
+        image = read_image(path, name, reader, there)
         values, affine = _values(image, name), affine_of(image)
-    if header is not None and header.analyze:
-        affine = analyze_affine(path)
     if values.dtype.kind not in "biuf":
         raise SubjectError(
             f"{name}: its voxels are complex numbers or colours; one real number a voxel is needed"
@@ -76,41 +65,29 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         values = values[..., item.index]
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
+    if values.ndim == 5 and values.shape[3] == 1:
+        raise _several(values.shape[4], name)
     if values.ndim != 3:
         raise SubjectError(
             f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
             "modality"
         )
-    with np.errstate(over="ignore"):
-        usable = np.isfinite(affine).all() and 1e-12 < abs(np.linalg.det(affine)) < np.inf
-    if not usable or np.abs(affine).max() > FARTHEST:
+    if not is_usable(affine):
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
-    return Image(checked(values, name, constant), Grid(values.shape, affine), True)
+    grid = Grid(values.shape, affine)
+    if farthest_apart(grid, straightened(grid).affine) > SAME_PLACE:
+        notes += (SHEARED,)
+    return Image(checked(values, name, constant), grid, True, notes)
 
 
-def _nifti(path: Path, name: str, there: int) -> Any:
-    """A NIfTI-1 or Analyze as SimpleITK's image, of which nothing is mended."""
-    promised = promised_checksum(path)
-    if promised is None:
-        check_nifti(path, name)
-    try:
-        image = read_image(path, name, "NiftiImageIO", there)
-    except SubjectError:
-        check_nifti(path, name)  # it may know better why
-        raise
-    if promised is not None:
-        before, whole = promised
-        if zlib.crc32(simpleitk().GetArrayViewFromImage(image), before) != whole:
-            check_nifti(path, name)
-    return image
+def _several(number: int, name: str) -> SubjectError:
+    return SubjectError(f"{name}: has {number} values a voxel; a scan has one")
 
 
 def _values(image: Any, name: str) -> npt.NDArray[Any]:
     """Values of SimpleITK's image, `(x, y, z, …)`."""
     if image.GetNumberOfComponentsPerPixel() > 1:
-        raise SubjectError(
-            f"{name}: has {image.GetNumberOfComponentsPerPixel()} values a voxel; a scan has one"
-        )
+        raise _several(image.GetNumberOfComponentsPerPixel(), name)
     return array_of(image).T
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-#: Ends of names of scans, and the reader of SimpleITK that each goes to; numpy reads `.npy`. DICOM
-#: is not here: it is told by what a file begins with.
+#: Ends of names of scans, and what reads each: nibabel, numpy or a reader of SimpleITK. DICOM is
+#: not here: it is told by what a file begins with.
 SCAN_READERS = {
-    ".nii.gz": "NiftiImageIO",
-    ".nii": "NiftiImageIO",
+    ".nii.gz": "nibabel",
+    ".nii": "nibabel",
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
     ".mha": "MetaImageIO",
     ".mhd": "MetaImageIO",
-    ".hdr": "NiftiImageIO",  # of a pair with .img, NIfTI or Analyze 7.5
+    ".mgz": "nibabel",
+    ".mgh": "nibabel",
+    ".hdr": "nibabel",  # of a pair with .img, NIfTI or Analyze 7.5
     ".npy": "numpy",
 }
 SCAN_SUFFIXES = tuple(SCAN_READERS)
 
-#: Ends of names of pictures. SimpleITK tells their format by content: many are misnamed.
-PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".npy")
+#: Ends of names of pictures. Their format is told by content: many are misnamed.
+PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".npy")
 
 
 def suffix_of(name: str, suffixes: tuple[str, ...]) -> str:
