@@ -261,7 +261,7 @@ def _require_like_store(
     path: Path, embedded: Embeddings, first_path: Path, first: Embeddings, any_store: bool
 ) -> None:
     """Refuse features of images that were prepared in another way, as far as files tell."""
-    facts = [e.provenance.get("prepared") for e in (embedded, first)]
+    facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]
     if any_store or not all(facts):
         return
     try:
