@@ -20,6 +20,7 @@ from vitaepp.draws import Draws
 from vitaepp.encoder import check_fits, place_channels
 from vitaepp.errors import RecipeError
 from vitaepp.files import atomic_path, file_stem
+from vitaepp.ingest.layouts.splits import canonical_splits
 from vitaepp.ingest.writers import write_scan
 from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
@@ -124,7 +125,7 @@ def reconstruct(
 
 def choose_rows(store: Store, subjects: int | None) -> list[int]:
     """Rows spread evenly over the store; those of another split than `train` come first."""
-    splits = store.table["split"].fillna("").astype(str).to_numpy()
+    splits = canonical_splits(store.table["split"]).to_numpy()
     held_out = (splits != "train") & (splits != "")
     groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
     count = len(store) if subjects is None else min(subjects, len(store))
