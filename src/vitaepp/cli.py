@@ -319,12 +319,21 @@ def evaluate(
         str | None,
         typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(help="Of two classes, the one that sensitivity is of; the last in order."),
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
 ) -> None:
     """Measure embeddings with a linear classifier, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
     from vitaepp.evaluation.summary import summary_table
 
-    print(summary_table(run_evaluate(embeddings, label, out, protocol=protocol)))
+    metrics = run_evaluate(
+        embeddings, label, out, protocol=protocol, seed=seed, folds=folds, positive=positive
+    )
+    print(summary_table(metrics))
 
 
 @app.command()

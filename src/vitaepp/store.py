@@ -36,7 +36,7 @@ from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError
 from vitaepp.files import to_json
-from vitaepp.progress import counted
+from vitaepp.progress import counted, say
 from vitaepp.storage import Folder, Location, folder_at
 
 FORMAT = 1
@@ -394,6 +394,7 @@ class StoreWriter:
 
         Rows of subjects that were there keep their place; new ones follow in the order of
         `labels`. A staged subject that was there before (its source changed) replaces its image.
+        Label columns that `labels` lacks are removed from its subjects, and told.
 
         Args:
             labels: one row a subject of the source, with `subject`, `split` and label columns.
@@ -459,9 +460,11 @@ class StoreWriter:
             .to_dict("index")
         )
         rows, channels = [], len(self.info.modalities)
+        gone = {c for c in old.columns if c not in RESERVED_COLUMNS and c not in labels.columns}
         for subject in order:
             row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
-            row |= fresh.get(subject, {})
+            if subject in fresh:
+                row = {k: v for k, v in row.items() if k not in gone} | fresh[subject]
             if subject in staged:
                 row |= {
                     k: list(v) if isinstance(v, tuple) else v
@@ -474,6 +477,11 @@ class StoreWriter:
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
+        if gone:
+            say(
+                f"{self.path}: labels of an earlier run that this one does not give are removed: "
+                f"{', '.join(sorted(gone))}; to keep them, prepare with a table that has them"
+            )
         return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
 
 

@@ -12,12 +12,15 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from vitaepp.cli import main
 from vitaepp.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.classifier import fit, hold_out, outer_folds
+from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
+from vitaepp.evaluation.outcome import Outcome
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import file_stem
 
@@ -463,3 +466,70 @@ def test_the_verdict_tells_who_is_ahead_and_when_nobody_is():
     assert table[2].startswith("ViT-AE++")
     assert "0.810 ± 0.010" in table[2]
     assert table[-1] == verdict(ahead)
+
+
+def test_the_positive_class_can_be_chosen_and_changes_no_number_but_names(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort(n=61, signal=0.4))
+    default = evaluate(path, "grade", tmp_path / "low")
+    chosen = evaluate(path, "grade", tmp_path / "high", positive="high")
+    assert (default["positive"], default["positive_by"]) == ("low", "the last in order")
+    assert (chosen["positive"], chosen["positive_by"]) == ("high", "choice")
+    assert chosen["classes"] == default["classes"][::-1]
+    for one, other in (
+        (default, chosen),
+        (default["controls"]["raw"], chosen["controls"]["raw"]),
+    ):
+        for a, b in zip(one["folds"], other["folds"], strict=True):
+            assert a["auc"] == pytest.approx(b["auc"])
+            assert a["accuracy"] == b["accuracy"]
+            assert (a["sensitivity"], a["specificity"]) == (b["specificity"], b["sensitivity"])
+    predictions = pd.read_parquet(tmp_path / "high" / "predictions.parquet")
+    for k, part in predictions.groupby("fold"):
+        truth, scores = part["label"] == "high", part["method"]
+        assert chosen["folds"][k]["auc"] == pytest.approx(roc_auc_score(truth, scores))
+        recall = recall_score(truth, scores > 0)
+        assert chosen["folds"][k]["sensitivity"] == pytest.approx(recall)
+    told = "positive class: grade = low, the last in order; --positive chooses another"
+    assert told in summary_table(default)
+    assert "positive class: grade = high\n" in summary_table(chosen)
+    Outcome.load(tmp_path / "high")
+    with pytest.raises(EvaluationError, match=r"positive class 'high', but .* has 'low'"):
+        compare([tmp_path / "low", tmp_path / "high"])
+
+
+def test_the_positive_class_of_numbers_and_what_cannot_be_one(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort(classes=(0, 1)))
+    assert evaluate(path, "grade", tmp_path / "out", positive="0")["classes"] == [1, 0]
+    with pytest.raises(EvaluationError, match="label 'grade' has no class '2'; known are 0, 1"):
+        evaluate(path, "grade", tmp_path / "out", positive="2")
+    path = with_controls(tmp_path / "e.parquet", cohort(classes=(0, 1, 2)))
+    with pytest.raises(EvaluationError, match="has 3 classes, each of which is held against"):
+        evaluate(path, "grade", tmp_path / "out", positive="1")
+
+
+def test_folds_and_seed_are_chosen_on_the_command_line(tmp_path, monkeypatch, capsys):
+    path = with_controls(tmp_path / "e.parquet", cohort())
+    words = f"--label grade --out {tmp_path / 'out'} --folds 3 --seed 7 --positive high"
+    monkeypatch.setattr("sys.argv", ["vitaepp", "evaluate", str(path), *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert "positive class: grade = high" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (len(metrics["folds"]), metrics["seed"], metrics["positive"]) == (3, 7, "high")
+    assert metrics == evaluate(path, "grade", tmp_path / "o", seed=7, folds=3, positive="high")
+    evaluate(path, "grade", tmp_path / "five", seed=7, positive="high")
+    with pytest.raises(
+        EvaluationError, match=r"5 folds, but .* has 3; evaluate both with the same"
+    ):
+        compare([tmp_path / "out", tmp_path / "five"])
+
+
+@pytest.mark.parametrize("words", [("train", "test"), ("Training", "TESTING"), ("trn", "imagesTs")])
+def test_words_for_splits_are_splits_in_embeddings_too(tmp_path, capsys, words):
+    split = [[*words, "external"][i % 3] for i in range(60)]
+    path = with_controls(tmp_path / "e.parquet", cohort(split=split))
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    assert metrics["protocol"] == "linear"
+    assert metrics["left_out"]["other splits"] == 20
+    assert "20 subjects are neither in train nor in test" in capsys.readouterr().err

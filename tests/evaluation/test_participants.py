@@ -11,6 +11,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import hold_out, outer_folds
 from vitaepp.evaluation.evaluation import evaluate, plan_folds
 from vitaepp.evaluation.participants import persons_of
+from vitaepp.evaluation.summary import summary_table
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -87,7 +88,62 @@ def test_a_split_with_one_person_on_both_sides_is_refused(tmp_path):
 
 
 def test_too_few_participants_are_refused():
+    # Each class has five persons, but one has images of both.
+    both = table(10, 2).assign(participant=[*"aabbccddeeffgghhiiaa"], grade=[0] * 10 + [1] * 10)
     with pytest.raises(EvaluationError, match=r"cannot be split into 5 folds"):
-        plan_folds(table(6, 10), "grade")
+        plan_folds(both, "grade")
     with pytest.raises(EvaluationError, match="too few participants"):
         hold_out(np.array([0, 0, 1, 1]), seed=0, persons=np.array([0, 0, 1, 1]))
+
+
+def embedded(table, tmp_path, d=24, seed=0):
+    """Embeddings that tell persons apart and nothing else."""
+    random = np.random.default_rng(seed)
+    persons = pd.factorize(table["subject"].str.partition("_")[0])[0]
+    features = random.normal(size=(persons.max() + 1, d))[persons]
+    features += 0.3 * random.normal(size=features.shape)
+    Embeddings(table, features.astype(np.float32), {}).save(tmp_path / "e.parquet")
+    return tmp_path / "e.parquet"
+
+
+@pytest.mark.slow
+def test_random_labels_of_persons_with_several_scans_are_at_chance(tmp_path, monkeypatch):
+    flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
+    monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
+    together, apart = [], []
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        labels = random.permutation(np.arange(40) % 2).repeat(3)
+        given = table(40, 3).assign(grade=labels)
+        path = embedded(given, tmp_path, seed=seed)
+        metrics = evaluate(path, "grade", tmp_path / "out", seed=seed)
+        assert (metrics["n"], metrics["persons"], metrics["persons_by"]) == (120, 40, "participant")
+        together.append(metrics["mean"]["auc"])
+        path = embedded(given.drop(columns="participant"), tmp_path, seed=seed)
+        metrics = evaluate(path, "grade", tmp_path / "out", seed=seed)
+        assert (metrics["persons"], metrics["persons_by"]) == (120, "subject")
+        apart.append(metrics["mean"]["auc"])
+    assert abs(np.mean(together) - 0.5) < 0.08
+    assert np.mean(apart) > 0.75  # what the same features give where nobody says who is who
+
+
+def test_how_many_persons_there_are_is_said(tmp_path):
+    metrics = evaluate(embedded(table(12), tmp_path), "grade", tmp_path / "out")
+    assert "\n24 subjects of 12 persons\n" in summary_table(metrics)
+    path = embedded(table(12).drop(columns="participant"), tmp_path)
+    told = "\n24 subjects; no column participant says whose they are\n"
+    assert told in summary_table(evaluate(path, "grade", tmp_path / "out"))
+
+
+def test_blank_participants_are_missing_and_accents_do_not_part_a_person():
+    given = table(2).assign(participant=["M\u00fc", "Mu\u0308 ", "", " "])
+    assert persons_of(given).tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("people", "folds", "hint"), [(6, 5, r" \(--folds 3\)"), (3, 2, "")])
+def test_fewer_participants_than_folds_are_one_line(people, folds, hint):
+    message = rf"has \d participants, but the folds need at least [45] of each class; .*{hint}$"
+    with pytest.raises(EvaluationError, match=message) as caught:
+        plan_folds(table(people, 10), "grade", folds=folds)
+    assert ("--folds" in str(caught.value)) == bool(hint)
+    assert len(plan_folds(table(6, 10), "grade", folds=3)) == 3

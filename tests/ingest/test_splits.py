@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitaepp.ingest.layouts.splits import SPLIT_WORDS, split_word
+from vitaepp.splits import SPLIT_WORDS, split_word
 
 
 @pytest.mark.parametrize(

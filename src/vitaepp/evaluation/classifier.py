@@ -80,7 +80,7 @@ def fit(
         codes: `(subject,)`, their classes, 0 … K-1, each at least twice.
         seed: draws the held-out part.
         pca: reduce the features by PCA first, as for raw intensities.
-        persons: `(subject,)`, whose each is; unset, every subject is another's.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
     """
     inner, held = hold_out(codes, seed=seed, persons=persons)
     candidates = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
@@ -101,7 +101,7 @@ def hold_out(
     Args:
         codes: `(subject,)`, classes.
         seed: shuffles.
-        persons: `(subject,)`, whose each is; unset, every subject is another's.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
 
     Returns:
         Rows to fit on and rows held out, both sorted.
@@ -136,8 +136,8 @@ def outer_folds(
             depend on the order of a file.
         folds: number of folds; no class may have fewer members.
         seed: shuffles the subjects.
-        persons: `(subject,)`, whose each is; those of one person are in one fold. Unset, every
-            subject is another's.
+        persons: `(subject,)`, the person of each; one person's are in one fold. Unset, every
+            subject is another person.
 
     Raises:
         EvaluationError: persons cannot be shared out so that each fold has every class.
@@ -154,7 +154,8 @@ def outer_folds(
     if any(set(codes[fold_of == k]) != set(codes) for k in range(folds)):
         raise EvaluationError(
             f"the participants' images cannot be split into {folds} folds that have every class "
-            "each; join classes, label more participants, or ask for fewer folds"
+            "each; join classes, label more participants, or ask for other or fewer folds (--seed, "
+            "--folds)"
         )
     return fold_of
 

@@ -43,7 +43,14 @@ __all__ = ["Comparison", "ComparisonRow", "Difference", "Outcome", "compare", "c
 SIGNIFICANT = 0.05
 
 #: What two evaluations must share, and what it is called where they do not.
-_SHARED = {"label": "label", "protocol": "protocol", "classes": "classes", "n": "subjects"}
+_SHARED = {
+    "label": "label",
+    "protocol": "protocol",
+    "positive": "positive class",
+    "classes": "classes",
+    "n": "subjects",
+    "persons": "persons",
+}
 
 _Codes = npt.NDArray[np.intp]
 
@@ -386,15 +393,18 @@ def _require_same(one: Outcome, other: Outcome) -> None:
     """Refuse outcomes of different questions."""
     facts = [(o.metrics, o.path) for o in (one, other)]
     for key, title in _SHARED.items():
-        a, b = (metrics[key] for metrics, _ in facts)
-        if a != b:
+        a, b = (metrics.get(key) for metrics, _ in facts)
+        # Evaluations of earlier versions do not say how many persons there were.
+        if a != b and (key != "persons" or None not in (a, b)):
             raise EvaluationError(
                 f"{one.path}: {title} {a!r}, but {other.path} has {b!r}; only evaluations of the "
                 "same can be compared"
             )
     a, b = (len(metrics["folds"]) for metrics, _ in facts)
     if a != b:
-        raise EvaluationError(f"{one.path}: {a} folds, but {other.path} has {b}; evaluate alike")
+        raise EvaluationError(
+            f"{one.path}: {a} folds, but {other.path} has {b}; evaluate both with the same --folds"
+        )
 
 
 def _require_same_folds(one: Outcome, other: Outcome) -> None:

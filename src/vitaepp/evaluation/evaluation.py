@@ -28,7 +28,8 @@ from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.files import atomic_path, file_stem, write_json
 from vitaepp.progress import say, track
 from vitaepp.runfolder import RunFolder
-from vitaepp.store import StoreInfo, unlike
+from vitaepp.splits import canonical_splits
+from vitaepp.store import PARTICIPANT, StoreInfo, unlike
 
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
@@ -63,6 +64,7 @@ def evaluate(
     seed: int = 0,
     folds: int = 5,
     any_store: bool = False,
+    positive: str | None = None,
 ) -> dict[str, Any]:
     """Measure with a linear classifier how much an embedding tells about a label.
 
@@ -87,9 +89,11 @@ def evaluate(
         protocol: `svm` or `linear`; unset, `linear` where labelled subjects are split into train
             and test, else `svm`.
         seed: draws the folds and the held-out parts.
-        folds: outer folds of `svm`.
+        folds: outer folds of `svm`; at least 2.
         any_store: also where several files were embedded from stores that were prepared in
             different ways.
+        positive: the class that sensitivity is of, where there are two; unset, the last in sort
+            order, numbers by size and text by alphabet.
 
     Returns:
         What metrics.json holds. Standard deviations are the sample's over folds, None for one fold.
@@ -112,10 +116,16 @@ def evaluate(
     if told := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(told)} in the encoder's training")
     labels, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
+    # Classifiers are fitted on classes in sort order, so that the choice of the positive one
+    # changes what numbers are called, and none of them.
+    shown_labels = labels.with_positive(positive)
     if labels.missing:
         say(
             f"{labels.missing} of {len(embedded.table)} subjects have no {label}; they are left out"
         )
+    used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
+    if len(used) < len(labels.rows):
+        say(f"{len(labels.rows) - len(used)} subjects are neither in train nor in test")
     subjects = embedded.table["subject"].to_numpy()[labels.rows]
     if strict:
         if len(every) != len(parts):
@@ -133,23 +143,32 @@ def evaluate(
     for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
         rows = features[name][k][labels.rows]
         _measure(
-            measured[name], chosen, rows, labels, persons, parts[k], seed + k, pca=name == "raw"
+            measured[name],
+            chosen,
+            rows,
+            (labels, shown_labels),
+            persons,
+            parts[k],
+            seed + k,
+            pca=name == "raw",
         )
 
     shown = map_rows(len(labels.rows), seed=seed)
     points, how = embedding_map(embedded.features[labels.rows[shown]], seed=seed)
-    used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     metrics = {
         "protocol": chosen,
         "label": label,
         "n": len(used),
-        "classes": list(labels.classes),
-        "positive": labels.classes[1] if len(labels.classes) == 2 else None,
+        "classes": list(shown_labels.classes),
+        "positive": shown_labels.classes[1] if len(labels.classes) == 2 else None,
+        "positive_by": "the last in order" if positive is None else "choice",
+        "persons": len(np.unique(persons[used])),
+        "persons_by": PARTICIPANT if PARTICIPANT in embedded.table else "subject",
         **measured[METHOD].to_json(),
         "controls": {
             name: {"what": CONTROLS[name], **measured[name].to_json()} for name in controls
         },
-        "members": _members(labels, used),
+        "members": _members(shown_labels, used),
         "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
         "left_out": {
             "unlabelled": labels.missing,
@@ -162,7 +181,7 @@ def evaluate(
         "seed": seed,
         "provenance": _without_paths(embedded.provenance),
     }
-    predictions = _predictions(subjects, labels, parts, measured)
+    predictions = _predictions(subjects, shown_labels, parts, measured)
     points_table = pd.DataFrame(
         {
             "subject": subjects[shown],
@@ -214,8 +233,9 @@ def _plan(
     if protocol not in (None, "svm", "linear"):
         raise EvaluationError(f"no protocol {protocol!r}; known are linear, svm")
     labels = read_labels(table, label)
-    splits = table["split"].fillna("").astype(str).to_numpy()[labels.rows]
     labelled = table.iloc[labels.rows]
+    persons = persons_of(labelled)
+    splits = canonical_splits(labelled["split"]).to_numpy()
     given = {"train", "test"} <= set(splits)
     if protocol == "linear" or (protocol is None and given):
         require_in_both(labels, list(splits))
@@ -223,8 +243,7 @@ def _plan(
         require_apart(labelled, sides)
         return labels, "linear", [_Fold(**sides)]
     # With two folds, a training part is half a class, and must itself be split once more.
-    require_members(labels, folds if folds > 2 else 4)
-    persons = persons_of(labelled)
+    require_members(labels, folds if folds > 2 else 4, persons)
     fold_of = outer_folds(labels.codes, folds=folds, seed=seed, persons=persons)
     parts = [
         _Fold(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)
@@ -309,18 +328,27 @@ def _measure(
     measured: _Measured,
     protocol: Protocol,
     features: _Array,
-    labels: Labels,
+    labels: tuple[Labels, Labels],
     persons: Persons,
     part: _Fold,
     seed: int,
     pca: bool,
 ) -> None:
+    """Fit on the classes of the first labels, and score by those of the second."""
     train = part.train
+    fitted_on, scored_by = labels
     fitted = fit(
-        protocol, features[train], labels.codes[train], seed=seed, pca=pca, persons=persons[train]
+        protocol,
+        features[train],
+        fitted_on.codes[train],
+        seed=seed,
+        pca=pca,
+        persons=persons[train],
     )
     decision = fitted.decision(features[part.test])
-    measured.folds.append(fold_scores(labels.codes[part.test], decision))
+    if scored_by.classes != fitted_on.classes:
+        decision = -decision
+    measured.folds.append(fold_scores(scored_by.codes[part.test], decision))
     measured.decisions.append(decision)
     measured.chosen.append(fitted.C)
 

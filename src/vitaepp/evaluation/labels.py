@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
+from vitaepp.evaluation.participants import Persons
 
 #: A column of numbers with more distinct values than this may be a measurement, not classes.
 MOST_NUMERIC_CLASSES = 10
@@ -26,7 +27,8 @@ class Labels:
         name: the column.
         rows: rows of the table that have a label.
         codes: index into `classes` of each of these rows.
-        classes: the values in sort order, numbers by size and text by alphabet.
+        classes: the values in sort order, numbers by size and text by alphabet; with two, the
+            second is the positive one.
         missing: number of rows without a label.
     """
 
@@ -35,6 +37,28 @@ class Labels:
     codes: npt.NDArray[np.intp]
     classes: tuple[Class, ...]
     missing: int
+
+    def with_positive(self, positive: str | None) -> Labels:
+        """The same labels, with another of two classes as the positive one, the second.
+
+        Raises:
+            EvaluationError: no such class, or more than two.
+        """
+        if positive is None:
+            return self
+        names = [str(c) for c in self.classes]
+        if positive not in names:
+            raise EvaluationError(
+                f"label {self.name!r} has no class {positive!r}; {nearest(positive, names)}"
+            )
+        if len(names) != 2:
+            raise EvaluationError(
+                f"label {self.name!r} has {len(names)} classes, each of which is held against the "
+                "rest; a positive class can be chosen of two"
+            )
+        if positive == names[1]:
+            return self
+        return replace(self, classes=self.classes[::-1], codes=1 - self.codes)
 
     @property
     def values(self) -> list[Class]:
@@ -84,19 +108,26 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     return Labels(name, rows, codes, classes, len(values) - len(given))
 
 
-def require_members(labels: Labels, at_least: int) -> None:
-    """Refuse labels where a class is too small to be split over the folds.
+def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
+    """Refuse labels where a class has too few persons to be split over the folds.
+
+    Args:
+        labels: of all labelled subjects.
+        at_least: persons that each class needs.
+        persons: `(subject,)`, whose each is.
 
     Raises:
         EvaluationError: naming the class, its members and what is needed.
     """
-    counts = np.bincount(labels.codes, minlength=len(labels.classes))
-    few = int(counts.argmin())
+    counts = [len(np.unique(persons[labels.codes == c])) for c in range(len(labels.classes))]
+    few = int(np.argmin(counts))
     if counts[few] < at_least:
+        who = "subjects" if len(np.unique(persons)) == len(persons) else "participants"
+        fewer = f", or ask for fewer folds (--folds {max(2, counts[few])})"
         raise EvaluationError(
-            f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} subjects, "
-            f"but the folds need at least {at_least} of each class; join classes, label more "
-            "subjects, or ask for fewer folds"
+            f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} {who}, but "
+            f"the folds need at least {at_least} of each class; join classes, label more {who}"
+            f"{fewer if counts[few] > 2 else ''}"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.errors import EvaluationError
+from vitaepp.progress import counted
 from vitaepp.store import PARTICIPANT
 
 Persons = npt.NDArray[np.intp]
@@ -17,18 +20,41 @@ Persons = npt.NDArray[np.intp]
 def persons_of(table: pd.DataFrame) -> Persons:
     """A number for the person of each subject, `(subject,)`.
 
-    Subjects with one value of `participant` are one person. Where the column is missing or empty,
-    every subject is another.
+    Subjects with one value of `participant` are one person, whether its accents are composed or
+    not. Where the column is missing or empty, every subject is another.
 
     Args:
         table: `subject` and label columns, one row a subject.
     """
     own = pd.Series([("subject", s) for s in table["subject"]], index=table.index, dtype=object)
     if PARTICIPANT in table:
-        given = table[PARTICIPANT]
-        own = own.mask(given.notna(), given.map(str))
+        given = table[PARTICIPANT].map(_name, na_action="ignore").replace("", None)
+        own = own.mask(given.notna(), given)
     # By first appearance, so that a table without participants counts 0, 1, 2, …
     return np.asarray(pd.factorize(own)[0], np.intp)
+
+
+def _name(value: object) -> str:
+    return unicodedata.normalize("NFC", str(value).strip())
+
+
+def told_persons(metrics: Mapping[str, Any]) -> str:
+    """How many persons stand behind how many subjects, in words.
+
+    Args:
+        metrics: content of a metrics.json.
+
+    >>> told_persons({"n": 120, "persons": 60, "persons_by": "participant"})
+    '120 subjects of 60 persons'
+    >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
+    '120 subjects; no column participant says whose they are'
+    """
+    subjects = counted(metrics["n"], "subject")
+    if "persons" not in metrics:  # of an earlier version
+        return subjects
+    if metrics["persons_by"] != PARTICIPANT:
+        return f"{subjects}; no column {PARTICIPANT} says whose they are"
+    return f"{subjects} of {metrics['persons']:,} persons"
 
 
 def require_apart(table: pd.DataFrame, rows: dict[str, npt.NDArray[Any]]) -> None:

@@ -29,6 +29,7 @@ from vitaepp.nn.patches import patchify
 from vitaepp.planes import are_colours, framed, missing_tile, planes, stacked, tile
 from vitaepp.progress import counted, track
 from vitaepp.runfolder import RunFolder
+from vitaepp.splits import canonical_splits
 from vitaepp.store import Store, StoreInfo
 from vitaepp.training.checkpoints import load_method
 from vitaepp.views import channel_moments, standardize
@@ -129,7 +130,7 @@ def reconstruct(
 
 def choose_rows(store: Store, subjects: int | None) -> list[int]:
     """Rows spread evenly over the store; those of another split than `train` come first."""
-    splits = store.table["split"].fillna("").astype(str).to_numpy()
+    splits = canonical_splits(store.table["split"]).to_numpy()
     held_out = (splits != "train") & (splits != "")
     groups = [np.flatnonzero(held_out), np.flatnonzero(~held_out)]
     count = len(store) if subjects is None else min(subjects, len(store))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitaepp.embeddings import CONTROLS
+from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
 from vitaepp.recipe import METHOD_NAMES
 
@@ -129,11 +130,14 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         for pairs in [list(enumerate(zip(line, widths, strict=True)))]
     ]
     lines.insert(1, "─" * len(lines[0]))
-    positive = metrics.get("positive")
-    note = [] if positive is None else [f"sensitivity is of {metrics['label']} = {positive}"]
+    notes = [told_persons(metrics)] if "n" in metrics else []
+    if metrics.get("positive") is not None:
+        notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
+        if metrics.get("positive_by") != "choice":
+            notes[-1] += ", the last in order; --positive chooses another"
     if told := (metrics.get("provenance") or {}).get("unlike"):
-        note.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
-    return "\n".join([*lines, *note, "", verdict(metrics)])
+        notes.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
+    return "\n".join([*lines, *notes, "", verdict(metrics)])
 
 
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:

@@ -18,6 +18,7 @@ from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.evaluation.comparison import Difference, compare_outcomes
 from vitaepp.evaluation.evaluation import METHOD, plan_folds
 from vitaepp.evaluation.outcome import Outcome
+from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.statistics import PairedDifference, paired_difference
 from vitaepp.evaluation.summary import leading_metric
@@ -393,7 +394,9 @@ def _facts(
                 "svm": f"linear SVM, nested cross-validation, {folds} folds",
                 "linear": "linear probe on the given training and test split",
             }
-            facts["label"] = f"{setup.label}, {metrics['n']} subjects"
+            facts["label"] = f"{setup.label}, {told_persons(metrics)}"
+            if metrics.get("positive") is not None:
+                facts["positive class"] = str(metrics["positive"])
             facts["evaluated by"] = how[metrics["protocol"]]
             facts["±"] = "sample standard deviation over folds and seeds"
         facts["protocol"] = (

@@ -12,6 +12,7 @@ import pandas as pd
 from vitaepp.ingest.items import ArrayItem, Item, VolumeItem, own_files
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning import Plan
+from vitaepp.progress import counted
 from vitaepp.store import PARTICIPANT, column_counts
 
 Lines = list[tuple[str, str]]
@@ -39,13 +40,13 @@ def account(cohort: Cohort, table: pd.DataFrame, plan: Plan) -> Lines:
         lines.append(("split", column_counts(split)))
     if PARTICIPANT in table:
         persons = table[PARTICIPANT].nunique() + int(table[PARTICIPANT].isna().sum())
-        lines.append((PARTICIPANT, f"{_count(persons, 'person')} for {_count(total, 'subject')}"))
+        lines.append((PARTICIPANT, f"{counted(persons, 'person')} for {counted(total, 'subject')}"))
     return lines + [("note", note) for note in cohort.notes]
 
 
 def noted(notes: Mapping[str, int], subjects: int) -> Lines:
     """What had to be decided about files, each with how often."""
-    of = _count(subjects, "subject")
+    of = counted(subjects, "subject")
     return [("note", f"{count} of {of}: {note}") for note, count in notes.items()]
 
 
@@ -59,12 +60,12 @@ def files_in_words(cohort: Cohort) -> str:
     """How many files were taken as images and as masks, and how many are left out."""
     images = Counter(i for s in cohort.subjects for i in s.files.values())
     if cohort.kind == "arrays":
-        return f"{_count(len(images), 'image')} of arrays"
+        return f"{counted(len(images), 'image')} of arrays"
     taken = {file for item in images for file in own_files(item)}
     masks = {s.mask for s in cohort.subjects if s.mask is not None}
     kind = cohort.kind.removesuffix("s")
     return (
-        f"{_count(len(taken), 'file')} taken as {kind if len(taken) == 1 else cohort.kind}, "
+        f"{counted(len(taken), 'file')} taken as {kind if len(taken) == 1 else cohort.kind}, "
         f"{len(masks)} as masks, {len(cohort.left_out)} left out"
     )
 
@@ -86,7 +87,3 @@ def _place(plan: Plan, item: Item) -> str:
     if isinstance(item, VolumeItem | ArrayItem):
         name += f"[{item.index}]"
     return name
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

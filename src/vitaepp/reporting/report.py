@@ -23,6 +23,7 @@ from PIL import Image
 
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import score_columns
+from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS, mean_and_deviation
 from vitaepp.evaluation.summary import (
     Row,
@@ -213,12 +214,14 @@ def _duration(seconds: float) -> str:
 
 
 def _comparisons(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
-    """Evaluations of one label and protocol, of all runs, in one table each."""
-    grouped: dict[str, list[tuple[RunContents, Evaluation]]] = {}
+    """Evaluations of one label, protocol, positive class and folds, of all runs, in one table."""
+    grouped: dict[Any, list[tuple[RunContents, Evaluation]]] = {}
     for run in runs:
         for evaluation in run.evaluations:
-            grouped.setdefault(evaluation.title, []).append((run, evaluation))
-    return [_comparison(title, members, len(runs) > 1) for title, members in grouped.items()]
+            alike = [str(evaluation.metrics.get(name)) for name in ("positive", "seed")]
+            key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
+            grouped.setdefault(key, []).append((run, evaluation))
+    return [_comparison(key[0], members, len(runs) > 1) for key, members in grouped.items()]
 
 
 def _comparison(
@@ -286,13 +289,11 @@ def _setting(metrics: Mapping[str, Any]) -> str:
     """How it was measured, in one line."""
     members = metrics.get("members") or {}
     classes = metrics.get("classes") or []
-    told = []
-    if isinstance(metrics.get("n"), int):
-        told.append(counted(metrics["n"], "subject"))
-        if members:
-            told[0] += f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
-        elif classes:
-            told[0] += f" in {len(classes)} classes"
+    told = [told_persons(metrics)] if isinstance(metrics.get("n"), int) else []
+    if told and members:
+        told[0] += f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
+    elif told and classes:
+        told[0] += f" in {len(classes)} classes"
     folds = len(metrics["folds"])
     sizes = metrics.get("sizes") or []
     if metrics["protocol"] == "linear":

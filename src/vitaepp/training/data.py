@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.host import free_memory
 from vitaepp.recipe import DataSettings
+from vitaepp.splits import canonical_splits, split_word
 from vitaepp.store import Store
 
 #: Share of the free memory that `cache=auto` is ready to fill.
@@ -168,9 +169,11 @@ def training_rows(
         RecipeError: the split, the label or a subject does not exist, or nobody is left.
     """
     split, label = settings.split, settings.without_label
-    splits = store.table["split"].fillna("").astype(str)
+    splits = canonical_splits(store.table["split"])
     if split is None:
         split = "train" if (splits == "train").any() else None
+    elif not (splits == split).any():
+        split = split_word(split) or split
     chosen = np.ones(len(store), bool) if split is None else (splits == split).to_numpy()
     if not chosen.any():
         known = sorted(set(splits) - {""})

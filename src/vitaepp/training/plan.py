@@ -11,6 +11,7 @@ from vitaepp.files import write_text
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.preview import Preview
 from vitaepp.recipe import DataSettings, Recipe
+from vitaepp.splits import canonical_splits
 from vitaepp.store import Store, stored_info
 from vitaepp.training.data import training_rows
 from vitaepp.training.machine import Machine
@@ -71,7 +72,7 @@ def plan(
     else:
         found = prepare(source, dry_run=True).preview
         assert found is not None  # a dry run has one
-        splits = found.table["split"]
+        splits = canonical_splits(found.table["split"])
         train = int((splits == "train").sum()) or len(splits)
         images = Images.of(found.plan.info, trained=train, stored=len(splits))
         what = f"{found.cohort.layout}, {len(splits)} subjects"

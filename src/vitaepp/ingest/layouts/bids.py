@@ -34,8 +34,9 @@ from vitaepp.ingest.layouts.cohort import (
 from vitaepp.ingest.layouts.masks import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.tables import (
+    as_known,
+    as_labels,
     as_objects,
-    check_label_names,
     read_table,
     refuse_repeated,
 )
@@ -254,10 +255,12 @@ def _participants(
         return {}
     path = source.path / root / PARTICIPANTS
     table = read_table(path, subject_columns=("participant_id",))
-    # Some leave out the prefix, against the specification.
-    table["subject"] = [s if s.startswith("sub-") else f"sub-{s}" for s in table["subject"]]
+    # Some leave out the prefix, against the specification, and then spreadsheets leave out zeros.
+    plain = [[s.removeprefix("sub-") for s in names] for names in (subjects, table["subject"])]
+    table["subject"] = [f"sub-{s}" for s in as_known(*plain, path)]
     refuse_repeated(table["subject"], path)
-    check_label_names([c for c in map(str, table.columns) if c not in ("subject", "split")], path)
+    labels = [c for c in map(str, table.columns) if c not in ("subject", "split")]
+    table[labels] = as_labels(table, labels, path)
     rows = {row.pop("subject"): row for row in as_objects(table)}
     without = sum(s not in rows for s in subjects)
     if without:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
 from vitaepp.ingest.layouts.masks import is_mask_name
 from vitaepp.ingest.layouts.tables import (
     TABLE_SUFFIXES,
+    as_labels,
     as_objects,
-    check_label_names,
+    composed,
     first_line,
     read_table,
     refuse_repeated,
@@ -33,6 +35,7 @@ def manifest_cohort(source: Source) -> Cohort | None:
     if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         return None
     table = read_table(path)
+    table["subject"] = table["subject"].map(composed)
     refuse_repeated(table["subject"], path)
     asked = set(source.asked or ())
     folder = path.absolute().parent
@@ -49,9 +52,11 @@ def manifest_cohort(source: Source) -> Cohort | None:
             f"{path.name}: column {masks[0]} holds masks by its name; call the one to centre on "
             "mask and remove others, or ask for it as an image with --modalities"
         )
+    if "mask" in table and table["mask"].notna().any() and not _holds_images(table["mask"], path):
+        raise SourceError(f"{path.name}: column mask names no image files; name some, or rename it")
     modalities = [c for c in modalities if c not in masks]
     labels = [c for c in columns if c not in (*modalities, *masks)]
-    check_label_names(labels, path)
+    table[labels] = as_labels(table, labels, path)
     values = as_objects(table)
     subjects = []
     for row in values:
@@ -121,8 +126,15 @@ def _is_series(folder: Path) -> bool:
 
 
 def _path(folder: Path, value: Any) -> Path:
-    """A cell's path, as seen from the manifest's folder; Windows writes it with backslashes."""
-    return folder / str(value).strip().replace("\\", "/")
+    """A cell's path, as seen from the manifest's folder; Windows writes it with backslashes.
+
+    Where there is no such file, its accents may be composed there, or not be.
+    """
+    name = str(value).strip().replace("\\", "/")
+    if name.isascii() or (folder / name).exists():
+        return folder / name
+    forms = [folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+    return next((path for path in forms if path.exists()), folder / name)
 
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,6 @@ import numpy as np
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
-from vitaepp.ingest.layouts.splits import split_word
 from vitaepp.ingest.readers import (
     PICTURE_SUFFIXES,
     SCAN_SUFFIXES,
@@ -33,6 +32,7 @@ from vitaepp.ingest.readers import (
     suffix_of,
     to_grey,
 )
+from vitaepp.splits import split_word
 
 #: Words of masks that divide the whole image, and show no lesion.
 REGIONS = ("aseg", "aparc", "parcellation", "superpixels")

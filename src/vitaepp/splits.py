@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
+
+import pandas as pd
 
 #: The canonical names, and what else is written for each: English, the usual tools, then German,
 #: French, Spanish, Italian, Portuguese and Chinese. Without accents, blanks, hyphens, underscores.
@@ -43,3 +46,13 @@ def split_word(word: str) -> str:
     """
     plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
     return _SPLIT_OF.get(re.sub(r"[\s_-]", "", plain).casefold(), "")
+
+
+def canonical_splits(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of splits as text: `train`, `val`, `test`, other words as they are, or empty.
+
+    >>> canonical_splits(pd.Series(["Training", "external", None])).tolist()
+    ['train', 'external', '']
+    """
+    words = column.astype(object).where(column.notna(), "").map(str)
+    return words.map({word: split_word(word) or word for word in words.unique()})
