@@ -232,7 +232,7 @@ def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] |
         data = array_of(read_image(path, name, "NiftiImageIO"))
     except SubjectError:
         return None
-    if data.nbytes != header.length or zlib.crc32(data, before) != whole:
+    if data.nbytes != header.length or zlib.crc32(data.data, before) != whole:
         return None
     return np.ndarray(header.shape, header.dtype, data.data, order="F")
 
@@ -242,7 +242,7 @@ def _voxels(file: Any, header: VolumeHeader, name: str) -> npt.NDArray[Any]:
     volumeutils = import_module("nibabel.volumeutils")
     data = np.empty(header.length, np.uint8)
     file.seek(header.start)
-    found = _fill(file, memoryview(data))
+    found = _fill(file, data.data)
     if found < header.length:
         raise SubjectError(
             f"{name}: truncated: its header promises {header.length} bytes of voxels, it has "

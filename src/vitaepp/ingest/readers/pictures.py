@@ -81,7 +81,10 @@ def picture_grid(path: Path) -> Grid | None:
         with _pillow(path) as picture:
             width, height = picture.size
             if kind == "TIFF":  # whose size is as it is stored or upright, by the version of Pillow
-                plain = picture.getexif().get(ORIENTATION, 1) < 5 and picture.n_frames == 1
+                plain = (
+                    picture.getexif().get(ORIENTATION, 1) < 5
+                    and getattr(picture, "n_frames", 1) == 1
+                )
                 return Grid.of_indices((height, width)) if plain else None
             swapped = _orientation(path, kind) in range(5, 9)
             return Grid.of_indices((width, height) if swapped else (height, width))
@@ -272,7 +275,7 @@ def _orientation(path: Path, kind: str) -> int:
     try:
         if kind == "PNG":
             exif = PIL.Image.Exif()
-            exif.load(_chunk(path, b"eXIf"))
+            exif.load(_chunk(path, b"eXIf") or b"")
             return int(exif.get(ORIENTATION, UPRIGHT))
         with _pillow(path) as picture:
             return int(picture.getexif().get(ORIENTATION, UPRIGHT))
