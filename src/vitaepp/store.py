@@ -611,7 +611,6 @@ def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
     return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
 
 
-
 def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     """How images were prepared in another way than others, a text for each difference.
 
