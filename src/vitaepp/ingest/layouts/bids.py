@@ -256,8 +256,10 @@ def _participants(
     path = source.path / root / PARTICIPANTS
     table = read_table(path, subject_columns=("participant_id",))
     # Some leave out the prefix, against the specification, and then spreadsheets leave out zeros.
-    plain = [[s.removeprefix("sub-") for s in names] for names in (subjects, table["subject"])]
-    table["subject"] = [f"sub-{s}" for s in as_known(*plain, path)]
+    known, named = (
+        [s.removeprefix("sub-") for s in names] for names in (subjects, table["subject"].tolist())
+    )
+    table["subject"] = [f"sub-{s}" for s in as_known(known, named, path)]
     refuse_repeated(table["subject"], path)
     labels = [c for c in map(str, table.columns) if c not in ("subject", "split")]
     table[labels] = as_labels(table, labels, path)

@@ -207,11 +207,11 @@ def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> 
     table = _read(path, (*SUBJECT_COLUMNS, *PERSON_COLUMNS, *subject_columns, *OWN_COLUMNS))
     name = _subject_column([str(c) for c in table.columns], subject_columns, path)
     table = table.rename(columns={name: "subject"}).apply(_whole)
-    for wanted in OWN_COLUMNS:
-        found = [c for c in table.columns if c.lower() == wanted]
+    for own in OWN_COLUMNS:
+        found = [c for c in table.columns if c.lower() == own]
         if len(found) > 1:
             raise SourceError(f"{path.name}: columns {' and '.join(found)}: keep one of them")
-        table = table.rename(columns=dict.fromkeys(found, wanted))
+        table = table.rename(columns=dict.fromkeys(found, own))
     table = table[table.notna().any(axis=1)]  # spreadsheets leave rows that hold nothing
     _check_subjects(table["subject"], path)
     if "split" in table:
@@ -234,9 +234,9 @@ def _splits(column: pd.Series[Any], path: Path) -> pd.Series[Any]:
     taken: dict[str, list[str]] = defaultdict(list)
     for word, split in split_of.items():
         taken[split].append(word)
-    for split, words in taken.items():
-        if split and words != [split]:
-            say(f"{path.name}: column split: {', '.join(map(repr, words))} is taken as {split}")
+    for split, written in taken.items():
+        if split and written != [split]:
+            say(f"{path.name}: column split: {', '.join(map(repr, written))} is taken as {split}")
     return canonical_splits(column)
 
 
@@ -507,7 +507,7 @@ def _may_lack_values(path: Path) -> bool:
 
 def _tell_lacking(path: Path, sheet: str) -> None:
     """Tell which cells are missing because a formula has no value, or one that is an error."""
-    from openpyxl import load_workbook
+    from openpyxl import load_workbook  # type: ignore[import-untyped]
 
     lacking: list[str] = []
     errors: list[str] = []
