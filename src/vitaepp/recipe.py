@@ -414,7 +414,9 @@ class TrainerSettings(Section):
         Literal["auto", "32", "bf16", "16"],
         BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
     ] = Field(
-        "auto", description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32."
+        "auto",
+        description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32. A ResNet "
+        "on a CPU is computed in 32 whatever is set.",
     )
     checkpoint_every: float = Field(
         60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
