@@ -391,9 +391,9 @@ def embed(
     if (Path(run) / "recipe.yaml").is_file():
         folder = RunFolder(run)
         recipe, confined = folder.recipe(), {"pretrained_on": folder.subjects()}
-    device = chosen_device(device)
-    precision = resolved_precision(precision or encoder.config.precision, device)
-    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "precision": precision}
+    place = chosen_device(device)
+    precision = resolved_precision(precision or encoder.config.precision, place)
+    how: dict[str, Any] = {"batch_size": batch_size, "device": place, "precision": precision}
     # Names, no paths: the file is passed on.
     origin = {
         "run": Path(run).resolve().name,

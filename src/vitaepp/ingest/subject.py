@@ -287,7 +287,8 @@ def _target(
     plan: Plan, subject: SubjectFiles, name: str, reference: Image
 ) -> tuple[Grid, str, tuple[str, ...]]:
     """The grid of a subject's crop, what it is centred on, and what had to be decided."""
-    info, center, notes = plan.info, plan.info.center, ()
+    info, center = plan.info, plan.info.center
+    notes: tuple[str, ...] = ()
     if info.spacing is None:
         return fit_grid(reference.grid, info.size), "", ()
     at = reference.grid.center

@@ -162,10 +162,12 @@ def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
     subjects of their own, as frames of a heart are.
     """
     images = {
-        subject.subject: [file.relative_to(source.path) for file in subject.files.values()]
+        subject.subject: [
+            PurePosixPath(own_files(item)[0].relative_to(source.path).as_posix())
+            for item in subject.files.values()
+        ]
         for subject in cohort.subjects
     }
-    images = {name: [PurePosixPath(f.as_posix()) for f in files] for name, files in images.items()}
     pairs = pair(images, source.masks[cohort.kind])
     if 2 * len(pairs.apart) > len(images) and source.layout is None:
         return None
