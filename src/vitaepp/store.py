@@ -23,10 +23,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
-from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -208,7 +207,7 @@ class Store:
         subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
         return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
 
-    def __getitem__(self, subject: int | str) -> npt.NDArray[np.float32]:
+    def __getitem__(self, subject: SupportsIndex | str) -> npt.NDArray[np.float32]:
         """The image of one subject, `(channel, *space)`, float32, intensities in [0, 255].
 
         It is a copy that may be written to. What else is known of the subject is in its row of
@@ -227,7 +226,7 @@ class Store:
                 raise StoreError(f"{self.path}: no subject {subject!r}; table.subject names all")
             row = int(found[0])
         else:
-            row = index(subject)
+            row = subject.__index__()
             if not -len(self) <= row < len(self):
                 raise IndexError(f"{self.path}: row {row} of {counted(len(self), 'subject')}")
         return self.read([row % len(self)])[0].astype(np.float32)
@@ -311,8 +310,6 @@ class Store:
         ]
         if info.intensities:
             lines.append(("intensities", f"{info.intensities} became 0 to 255"))
-        if info.masks:
-            lines.append(("masks", "kept, on the images' grid"))
         rows = self.spread(sample)
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
@@ -323,6 +320,8 @@ class Store:
             lacking = n - int(self.present[:, i].sum())
             absent = f"missing in {lacking} of {n}" if lacking else ""
             lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
+        if info.masks:
+            lines.append(("masks", "kept, on the images' grid"))
         if self.table["split"].any():
             lines.append(("split", column_counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
@@ -585,7 +584,9 @@ def stage(
 def _encoded(kind: _Array, values: npt.NDArray[Any]) -> bytes:
     """A subject's chunk as it lies on disk."""
     if values.shape != kind.shape:
-        raise ValueError(f"{kind.name}: {values.shape} of a subject, where the store has {kind.shape}")
+        raise ValueError(
+            f"{kind.name}: {values.shape} of a subject, where the store has {kind.shape}"
+        )
     array, chunks = _encoder(kind, threading.get_ident())
     array[0] = values.astype(kind.dtype)
     return bytes(chunks[_chunk_key(0, kind)].to_bytes())

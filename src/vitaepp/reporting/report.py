@@ -73,7 +73,8 @@ class _Figure:
 
 
 def report(
-    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], out: str | os.PathLike[str]
+    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    out: str | os.PathLike[str] = "report.html",
 ) -> Path:
     """Write a report on one run, or on several side by side.
 
@@ -81,7 +82,7 @@ def report(
     that makes it.
 
     Args:
-        runs: run folders.
+        runs: a run folder, or several.
         out: the HTML file; it appears whole or not at all.
 
     Returns:
