@@ -1,4 +1,4 @@
-"""The library as it is used from Python: short calls, arrays to work with, reprs that fit a line."""
+"""The library as used from Python: short calls, arrays to work with, reprs that fit a line."""
 
 import json
 import pickle

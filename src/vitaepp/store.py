@@ -251,7 +251,7 @@ class Store:
 
     @cached_property
     def masks(self) -> zarr.Array[Any] | None:
-        """The Zarr array `(subject, *space)` of masks on the images' grid; None where none are kept.
+        """The Zarr array `(subject, *space)` of masks on the images' grid; None without masks.
 
         Nonzero is inside; values are the mask's own labels. It is zero throughout for subjects
         without a mask.
@@ -704,8 +704,8 @@ def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
 def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     """How images were prepared in another way than others, a text for each difference.
 
-    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for the
-    modalities that both have.
+    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for
+    the modalities that both have.
 
     Example:
         >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")

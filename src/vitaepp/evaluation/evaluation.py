@@ -114,7 +114,8 @@ def evaluate(
             order, numbers by size and text by alphabet.
 
     Returns:
-        What metrics.json holds, which `compare` takes as it is. Standard deviations are the sample's over folds, None for one fold.
+        What metrics.json holds, which `compare` takes as it is. Standard deviations are the
+        sample's over folds, None for one fold.
 
     Raises:
         EvaluationError: the file, the label or the splits do not allow the evaluation.
