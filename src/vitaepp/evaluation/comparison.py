@@ -513,8 +513,8 @@ def _position(
 ) -> int:
     if reference is None:
         return 0
-    if isinstance(reference, Metrics):
-        reference = reference.path
+    if isinstance(reference, Mapping):
+        reference = _outcome(reference).path
     if str(reference) in names:
         return names.index(str(reference))
     meant = Path(reference).resolve()
