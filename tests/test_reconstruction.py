@@ -1,5 +1,7 @@
 """Reconstructions: what is visible stays, and volumes land where they came from."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import torch
 from tests.conftest import TINY
 from vitaepp.draws import Draws
 from vitaepp.evaluation.reconstruction import choose_rows, image_quality, reconstruct, restore
+from vitaepp.runfolder import weights_id
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.pretrain import pretrain
 
@@ -30,7 +33,9 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
             volume = nib.load(out / f"{subject}_t1.nii.gz")
             assert volume.shape == size
             assert np.allclose(volume.affine, np.eye(4))
-    assert (run / "reconstruction" / "metrics.csv").read_text() == (out / "metrics.csv").read_text()
+    facts = json.loads((out / "reconstruction.json").read_text())
+    assert facts["encoder"] == weights_id(run)
+    assert not (run / "reconstruction").exists()
 
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):

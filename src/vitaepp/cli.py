@@ -26,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="ViT-AE++: self-supervised representations of 2D and 3D medical images.",
     epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
 )
@@ -398,11 +399,20 @@ def experiment(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run or several.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+    ] = None,
+    reconstruction: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+    ] = None,
 ) -> None:
     """Put runs on one page that opens in any browser, offline."""
     from vitaepp.reporting.report import report as run_report
 
-    print(run_report(runs, out))
+    page = run_report(runs, out, evaluations=evaluation or (), reconstructions=reconstruction or ())
+    print(page)
 
 
 @app.command()
