@@ -50,6 +50,8 @@ RESERVED_COLUMNS = (
     "source",
     "checksum",
     "modality_present",
+    "crop_center",
+    "prepare_notes",
 )
 
 #: A label column that says whose images a subject's are, where one person has several; evaluation
@@ -121,6 +123,10 @@ class Record:
         checksum: digest of the source files and everything that shaped the image.
         modality_present: per modality, whether the subject has it; empty where it has all. One
             that it lacks is zero in the image, and has no intensities (0) and no source.
+        crop_center: what this crop is centred on: `mask`, `foreground` or `image`; empty where
+            images are scaled as a whole.
+        prepare_notes: what had to be decided about its files, in words that are the same for
+            every subject and name no file.
     """
 
     subject: str
@@ -130,6 +136,8 @@ class Record:
     source: tuple[str, ...]
     checksum: str
     modality_present: tuple[bool, ...] = ()
+    crop_center: str = ""
+    prepare_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -410,6 +418,8 @@ class StoreWriter:
                 }
             # Records that do not say, and rows from before there was such a thing, have all.
             row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
+            row["crop_center"] = row.get("crop_center", "")
+            row["prepare_notes"] = list(row.get("prepare_notes", ()))
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]

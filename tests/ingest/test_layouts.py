@@ -209,5 +209,7 @@ def test_masks_are_not_taken_for_subjects_beside_other_scans(tmp_path):
     scan(tmp_path / "cohort" / "images" / "a.nii.gz")
     mask(tmp_path / "cohort" / "labels" / "a.nii.gz")
     scan(tmp_path / "older" / "b.nii.gz")
-    with pytest.raises(SourceError, match=r"prepare .*cohort instead"):
-        recognise(tmp_path)
+    cohort = recognise(tmp_path)
+    assert subjects(cohort) == ["a"]
+    assert cohort.subjects[0].mask == tmp_path / "cohort" / "labels" / "a.nii.gz"
+    assert dict(cohort.left_out) == {"older/b.nii.gz": "not in a folder of scans"}

@@ -68,7 +68,7 @@ def test_what_is_left_out_of_images_with_masks_and_of_copies(tmp_path):
     trees.scan(source / "other" / "d.nii.gz")
     assert dict(recognise(source).left_out) == {
         "labels/c.nii.gz": "a mask without an image",
-        "other/d.nii.gz": "not in a folder of images with masks",
+        "other/d.nii.gz": "not in a folder of scans",
     }
     source = official.chest_xray(tmp_path / "b", train=1, test=0)
     shutil.copytree(source, tmp_path / "copy")

@@ -62,7 +62,7 @@ def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_pa
     assert [s.mask.name for s in cohort.subjects] == ["lesion_seg.nii.gz", "tumour.nii.gz"]
     assert dict(cohort.left_out) == {
         "a/T1_brain.nii.gz": "another t1; one with a plainer name, or the first, is taken",
-        "a/T1_brain_mask.nii.gz": "its name tells no modality",
+        "a/T1_brain_mask.nii.gz": "a mask of the brain, not of a lesion",
         "a/localizer.nii.gz": "its name tells no modality",
         "b/T2.mgz": "its format is not read",
         "b/screenshot.png": "a picture",

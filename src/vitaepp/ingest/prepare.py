@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,8 @@ from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remo
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.progress import say, track
 from vitaepp.recipe import PrepareSettings, Recipe
-from vitaepp.storage import Location, in_one_process, location_of
-from vitaepp.store import Failure, StoreWriter
+from vitaepp.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.store import Failure, Store, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -240,6 +241,8 @@ def _prepare(
     say(f"{name}: {cohort.layout}, {len(cohort.subjects)} subjects; {said(plan)}")
     if cohort.left_out:
         say(f"{name}: {told_left_out(cohort)}")
+    for note in cohort.notes:
+        say(f"{name}: {note}")
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
@@ -273,6 +276,8 @@ def _prepare(
             rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)
+        for note, count in _notes(store, cohort).items():
+            say(f"{count} of {len(cohort.subjects)} subjects: {note}")
     except OSError as error:
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
@@ -281,6 +286,14 @@ def _prepare(
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
     return PrepareResult(store, prepared, skipped, tuple(failures))
+
+
+def _notes(store: Path | str, cohort: Cohort) -> Counter[str]:
+    """What had to be decided about the files of a cohort's subjects, with how often."""
+    if not folder_at(store).exists("table.parquet"):
+        return Counter()
+    rows = Store(store).table.set_index("subject")["prepare_notes"]
+    return Counter(note for s in cohort.subjects for note in rows.get(s.subject, ()))
 
 
 def _looked_at(cohort: Cohort) -> Iterator[Path]:

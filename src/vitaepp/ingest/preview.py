@@ -68,6 +68,7 @@ class Preview:
         masks = sum(s.mask is not None for s in cohort.subjects)
         if masks:
             lines.append(("masks", f"{masks} of {total} subjects"))
+        lines += [("note", note) for note in cohort.notes]
         return lines
 
     def _geometry(self) -> list[tuple[str, str]]:

@@ -201,8 +201,10 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
     made: dict[str, list[Channel]] = {}
     images = _images(plan, task)
     first = next(images)
-    reference, target = first[2].grid, _target(plan, task.files, *first[1:])
+    reference, (target, center) = first[2].grid, _target(plan, task.files, *first[1:])
+    notes: list[str] = []
     for modality, name, image in chain([first], images):
+        notes += [f"{modality}: {note}" for note in image.notes]
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
                 f"{name}: is {_shape(image.grid)}, but the first modality is {_shape(reference)}; "
@@ -226,6 +228,8 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
         source=tuple(c.source for c in channels),
         checksum=checksum,
         modality_present=tuple(bool(c.source) for c in channels),
+        crop_center=center,
+        prepare_notes=tuple(notes),
     )
     return np.stack([c.values for c in channels]), record
 
@@ -239,11 +243,11 @@ def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
     return [image.values] * 3
 
 
-def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> Grid:
-    """The grid of a subject's crop."""
+def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> tuple[Grid, str]:
+    """The grid of a subject's crop, and what it is centred on."""
     info = plan.info
     if info.spacing is None:
-        return fit_grid(reference.grid, info.size)
+        return fit_grid(reference.grid, info.size), ""
     if info.center == "mask":
         path = _mask(subject)
         mask = _read(plan, path, constant=True)
@@ -268,7 +272,7 @@ def _target(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> G
         center = centroid(foreground(to_grey(reference)), reference.grid)
     else:
         center = reference.grid.center
-    return crop_grid(reference.grid, info.spacing, info.size, center)
+    return crop_grid(reference.grid, info.spacing, info.size, center), info.center
 
 
 def _shape(grid: Grid) -> str:

@@ -11,9 +11,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vitaepp.errors import SourceError, SubjectError
+from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.items import Item, files_of, own_files
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
@@ -22,10 +22,12 @@ from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
-from vitaepp.ingest.layouts.folders import images_and_masks_cohort, pictures_cohort, scans_cohort
+from vitaepp.ingest.layouts.folders import numbered_cohort, pictures_cohort, scans_cohort
 from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
+from vitaepp.ingest.layouts.masks import pair
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
+from vitaepp.ingest.layouts.persons import with_persons
 from vitaepp.ingest.layouts.subject_folders import (
     named_files_cohort,
     subject_folders_cohort,
@@ -39,31 +41,63 @@ __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_l
 #: Files of Python's and PyTorch's own, which run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
-#: Layouts in the order in which they are tried, each with what it looks for.
-LAYOUTS: tuple[tuple[str, Callable[[Source], Cohort | None]], ...] = (
+#: Layouts in the order in which they are tried: what `--layout` calls it, what it looks for, and
+#: whether masks are found by the names of files; the other layouts have rules of their own.
+LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
     (
+        "manifest",
         "a manifest (CSV, TSV or XLSX: a subject column, a column of paths a modality)",
         manifest_cohort,
+        False,
     ),
-    ("a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort),
-    ("CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)", cifar_cohort),
-    ("Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort),
-    ("BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort),
+    ("medmnist", "a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort, False),
     (
+        "cifar",
+        "CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)",
+        cifar_cohort,
+        False,
+    ),
+    ("tiny-imagenet", "Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort, False),
+    ("bids", "BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort, False),
+    (
+        "decathlon",
         "the Medical Segmentation Decathlon or nnU-Net (dataset.json, imagesTr/, labelsTr/)",
         decathlon_cohort,
+        False,
     ),
-    ("the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
-    ("images/ beside labels/ or masks/", images_and_masks_cohort),
-    ("one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)", brats_cohort),
-    ("one folder a subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)", subject_folders_cohort),
+    ("egd", "the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort, False),
+    ("nnunet", "nnU-Net's imagesTr/CASE_0000.nii.gz without dataset.json", numbered_cohort, True),
     (
+        "brats",
+        "one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)",
+        brats_cohort,
+        True,
+    ),
+    (
+        "subject-folders",
+        "one folder a subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)",
+        subject_folders_cohort,
+        True,
+    ),
+    (
+        "named-files",
         "files named by subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
         named_files_cohort,
+        True,
     ),
-    ("DICOM (a folder a subject, or one study; folders below as they are)", dicom_cohort),
-    (f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
-    (f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})", pictures_cohort),
+    (
+        "dicom",
+        "DICOM (a folder a subject, or one study; folders below as they are)",
+        dicom_cohort,
+        False,
+    ),
+    ("scans", f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort, True),
+    (
+        "pictures",
+        f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})",
+        pictures_cohort,
+        True,
+    ),
 )
 
 
@@ -71,6 +105,9 @@ def recognise(
     source: str | os.PathLike[str],
     modalities: Sequence[str] | None = None,
     series: str | os.PathLike[str] | None = None,
+    *,
+    layout: str | None = None,
+    mask_pattern: str | None = None,
 ) -> Cohort:
     """Find out what a source is, and list its subjects.
 
@@ -78,33 +115,66 @@ def recognise(
         source: manifest, folder in a known layout, or .npz.
         modalities: names that the user asked for; in a manifest they may name columns.
         series: the user's own table of patterns that tell modalities of DICOM series.
+        layout: the only layout to try, by its name. Unset: all, in order.
+        mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
 
     Raises:
         SourceError: nothing there, no known layout, or a broken manifest.
+        RecipeError: no layout of this name.
     """
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
+    known = [name for name, *_ in LAYOUTS]
+    if layout is not None and layout not in known:
+        raise RecipeError(f"prepare.layout={layout}: {nearest(layout, known)}")
     described = Source(
         path,
         tuple(modalities) if modalities is not None else None,
         Path(series) if series is not None else None,
+        mask_pattern,
+        layout,
     )
-    for _, layout in LAYOUTS:
-        cohort = layout(described)
+    tried = [row for row in LAYOUTS if layout in (None, row[0])]
+    for _, _, take, by_names in tried:
+        cohort = take(described)
+        if cohort is not None and by_names:
+            cohort = _with_masks(cohort, described)
         if cohort is not None:
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)
             told = replace(cohort, left_out=(*cohort.left_out, *described.left_out))
-            return with_left_out(told, described)
+            return with_persons(with_left_out(told, described))
     if path.suffix.lower() in PICKLES:
         raise SourceError(
             f"{path}: is a pickle, which may run code, and is not opened; save the images as "
             ".nii.gz or .npz"
         )
-    wanted = "; ".join(what for what, _ in LAYOUTS)
+    wanted = "; ".join(what for _, what, *_ in tried)
     left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
+
+
+def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
+    """A cohort with its masks; None where they say that it is not one of this layout.
+
+    Several images of a subject that no modality tells apart, each with a mask of its own, are
+    subjects of their own, as frames of a heart are.
+    """
+    images = {
+        subject.subject: [file.relative_to(source.path) for file in subject.files.values()]
+        for subject in cohort.subjects
+    }
+    images = {name: [PurePosixPath(f.as_posix()) for f in files] for name, files in images.items()}
+    pairs = pair(images, source.masks[cohort.kind])
+    if 2 * len(pairs.apart) > len(images) and source.layout is None:
+        return None
+    subjects = tuple(
+        replace(s, mask=source.path / pairs.of[s.subject]) if s.subject in pairs.of else s
+        for s in cohort.subjects
+    )
+    left_out = (*cohort.left_out, *((f.as_posix(), why) for f, why in pairs.left_out.items()))
+    return replace(cohort, subjects=subjects, left_out=left_out)
 
 
 def _refuse_outside(cohort: Cohort, source: Source) -> None:

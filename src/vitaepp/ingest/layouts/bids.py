@@ -29,9 +29,9 @@ from vitaepp.ingest.layouts.cohort import (
     Source,
     SubjectFiles,
     below,
-    stem,
     usual_modalities,
 )
+from vitaepp.ingest.layouts.masks import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.tables import (
     as_objects,
@@ -46,14 +46,8 @@ from vitaepp.store import PARTICIPANT
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
 
-#: Suffixes of masks; roi is the specification's before version 1.4.
-MASKS = ("mask", "roi", "seg", "dseg")
-
 #: Spaces in which a mask is where the subject's own images are.
 OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
-
-LESION = re.compile("lesion|tumou?r|^l$", re.IGNORECASE)
-BRAIN = ("brain", "head", "face")
 
 #: Why an image is left out beside another; no names, which may not be for everybody's eyes.
 PLAINER = "one with a plainer name, or the first, is taken"
@@ -167,7 +161,7 @@ def _images(
     """One image a modality of each participant and session; the others are left out."""
     found: dict[tuple[str, str], dict[str, list[_Scan]]] = defaultdict(lambda: defaultdict(list))
     for scan in scans:
-        if not scan.datatype or scan.suffix in (*MASKS, "defacemask"):
+        if not scan.datatype or is_mask_name(scan.suffix):
             continue
         why = _no_image(scan)
         if why:
@@ -210,14 +204,14 @@ def _masks(
     """The mask of each subject: of a lesion, else the only other one, else the only dseg."""
     found: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
     for scan in scans:
-        if scan.suffix not in MASKS:
+        if not is_mask_name(scan.suffix):
             continue
         key = next(iter(_owners(scan, images)), None)
         if key is None:
             left_out[scan.file] = "a mask without an image"
         elif scan.entities.get("space", "").lower() not in OWN_SPACES:
             left_out[scan.file] = "a mask in another space"
-        elif any(word.lower() in BRAIN for word in scan.what):
+        elif any(map(is_organ_mask, (*scan.what, scan.suffix))):
             left_out[scan.file] = "a mask of the brain, not of a lesion"
         else:
             found[key].append(scan)
@@ -247,9 +241,9 @@ def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tupl
 
 
 def _rank(scan: _Scan) -> int:
-    if any(LESION.search(word) for word in scan.what):
+    if any(LESION.search(word.lower()) for word in scan.what):
         return 0
-    return 2 if scan.suffix == "dseg" else 1
+    return {"dseg": 2, "probseg": 3}.get(scan.suffix, 1)
 
 
 def _participants(

@@ -19,16 +19,14 @@ from typing import Any
 
 from vitaepp.ingest.layouts.cohort import (
     KNOWN_MODALITIES,
-    MASK_NAMES,
     Cohort,
     Source,
     SubjectFiles,
     split_of,
-    stem,
     usual_modalities,
 )
+from vitaepp.ingest.layouts.masks import stem
 from vitaepp.ingest.layouts.tables import read_plain_table
-from vitaepp.ingest.readers import SCAN_SUFFIXES
 
 GRADES = ("HGG", "LGG")
 
@@ -45,32 +43,24 @@ SURVIVAL = {
 def brats_cohort(source: Source) -> Cohort | None:
     """Folders whose files are `<folder>_<modality>`, with what BraTS's own tables say of them."""
     folders: dict[PurePosixPath, dict[str, PurePosixPath]] = {}
-    oddly_named: dict[PurePosixPath, PurePosixPath] = {}
-    for file in source.ending_in(SCAN_SUFFIXES):
+    for file in source.images("scans"):
         # The name of SOURCE itself counts where it is one subject's folder.
         folder = file.parent.name or source.path.absolute().name
         name = stem(file.name)
         match = re.fullmatch(rf"{re.escape(folder)}[_-](.+)", name, re.IGNORECASE)
         if match:
             folders.setdefault(file.parent, {})[match[1].lower()] = file
-        elif re.search(r"[_.-]segm?$", name, re.IGNORECASE):
-            # In 2020, subject 355 has its mask as W39_1998.09.19_Segm.nii.
-            oddly_named[file.parent] = file
     shared = Counter(name for names in folders.values() for name in names)
     # One folder of numbered scans is named alike, but its numbers are no modalities.
     modalities = {
         name
         for name, count in shared.items()
-        if name in (*KNOWN_MODALITIES, *MASK_NAMES) or (count > 1 and not name.isdigit())
+        if name in KNOWN_MODALITIES or (count > 1 and not name.isdigit())
     }
     told = _tables(source)
     subjects = []
-    left_out = []
     for parent, named in folders.items():
         files = {m: source.path / f for m, f in named.items() if m in modalities}
-        masks = [files.pop(m) for m in MASK_NAMES if m in files]
-        if not masks and parent in oddly_named:
-            masks = [source.path / oddly_named[parent]]
         if files:
             subject = parent.name or source.path.absolute().name
             grade = [("grade", part) for part in parent.parts if part in GRADES][:1]
@@ -78,13 +68,10 @@ def brats_cohort(source: Source) -> Cohort | None:
                 SubjectFiles(
                     subject=subject,
                     files=files,
-                    mask=masks[0] if masks else None,
                     split=split_of(parent),
                     labels=told.get(subject, {}) | dict(grade),
                 )
             )
-        else:
-            left_out += [(file.as_posix(), "a mask without an image") for file in named.values()]
     if not subjects:
         return None
     return Cohort(
@@ -93,7 +80,6 @@ def brats_cohort(source: Source) -> Cohort | None:
         source.path.absolute(),
         tuple(subjects),
         usual_modalities(subjects),
-        left_out=tuple(left_out),
     )
 
 

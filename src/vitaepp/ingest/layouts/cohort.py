@@ -14,16 +14,12 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.items import Item
+from vitaepp.ingest.layouts.masks import mask_files
+from vitaepp.ingest.layouts.splits import split_word
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"
-
-SPLITS = ("train", "val", "valid", "validation", "test")
-
-#: Folders of images, each with those that may hold their masks; the second is the Medical
-#: Segmentation Decathlon's, whose imagesTs has none and is left out.
-MASK_FOLDERS = {"images": ("labels", "masks"), "imagesTr": ("labelsTr",)}
 
 #: Modalities in the order in which they become channels; BraTS up to 2020, then since 2021.
 KNOWN_MODALITIES = (
@@ -32,9 +28,10 @@ KNOWN_MODALITIES = (
     *("t1w", "pd", "adc", "dwi", "swi", "ct", "pet"),
 )
 
-MASK_NAMES = ("seg", "mask")
-
 Kind = Literal["scans", "pictures", "arrays"]
+
+#: Types of the files that are read as scans, and as pictures.
+SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"scans": SCAN_SUFFIXES, "pictures": PICTURE_SUFFIXES}
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,8 @@ class Cohort:
         unlabelled: values that the data set's own tables put where a label is missing.
         left_out: what looked like images and is not taken, each with why, for a user to read;
             relative to the source.
+        notes: what was taken for what where it could be doubted, a line each; no names of
+            subjects, which may not be for everybody's eyes.
     """
 
     layout: str
@@ -80,6 +79,7 @@ class Cohort:
     classes: tuple[str, ...] = ()
     unlabelled: tuple[Any, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def has_masks(self) -> bool:
@@ -142,11 +142,15 @@ class Source:
         path: file or folder.
         asked: modalities that the user named, if any.
         series: the user's own table of DICOM series, if any.
+        mask_pattern: the user's own pattern of the names of masks, if any.
+        layout: the layout that the user named, if any.
     """
 
     path: Path
     asked: tuple[str, ...] | None = None
     series: Path | None = None
+    mask_pattern: str | None = None
+    layout: str | None = None
 
     @property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -181,6 +185,18 @@ class Source:
             found += [inside / name for name in names]
         return tuple(found), tuple(left_out)
 
+    @cached_property
+    def masks(self) -> Mapping[Kind, frozenset[PurePosixPath]]:
+        """The masks among the scans, and among the pictures."""
+        return {
+            kind: mask_files(self.path, self.ending_in(suffixes), self.mask_pattern)
+            for kind, suffixes in SUFFIXES.items()
+        }
+
+    def images(self, kind: Kind) -> list[PurePosixPath]:
+        """The scans or the pictures that are no masks."""
+        return [f for f in self.ending_in(SUFFIXES[kind]) if f not in self.masks[kind]]
+
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
         """The files of some types; arrays in `.npy` are of one or another by their axes."""
         found = [f for f in self.files if suffix_of(f.name, suffixes)]
@@ -194,19 +210,9 @@ class Source:
         ]
 
 
-def stem(name: str | PurePosixPath) -> str:
-    """A relative path without the image suffix.
-
-    >>> stem("train/a.b.nii.gz")
-    'train/a.b'
-    """
-    text = str(name)
-    return text.removesuffix(suffix_of(text, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)))
-
-
 def split_of(path: PurePosixPath) -> str:
-    """The split that a path names, or an empty string."""
-    return next((part for part in path.parts if part in SPLITS), "")
+    """The split that a part of a path names, or an empty string."""
+    return next(filter(None, map(split_word, path.parts)), "")
 
 
 def below(folder: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:

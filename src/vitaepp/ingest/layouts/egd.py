@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles, stem, usual_modalities
+from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles, usual_modalities
+from vitaepp.ingest.layouts.masks import stem
 from vitaepp.ingest.layouts.tables import TABLE_SUFFIXES, read_plain_table
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 

@@ -1,107 +1,173 @@
-"""Plain folders: images beside masks, scans, and pictures by split and class."""
+"""Plain folders: every scan or picture is a subject; folders are splits, or classes of pictures."""
 
 from __future__ import annotations
 
-from itertools import product
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
-    MASK_FOLDERS,
     SINGLE,
-    SPLITS,
     Cohort,
     Kind,
     Source,
     SubjectFiles,
-    below,
     common_folder,
     split_of,
-    stem,
+    usual_modalities,
 )
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
+from vitaepp.ingest.layouts.masks import IMAGE_WORDS, partners_by_word, stem, words
+from vitaepp.ingest.layouts.splits import split_word
 
+#: nnU-Net's folders of images, in which a number at the end of a name is the modality.
+NUMBERED_FOLDERS = ("imagesTr", "imagesTs", "imagesVal")
+NUMBERED = re.compile(r"(.+)_(\d{4})")
 
-def images_and_masks_cohort(source: Source) -> Cohort | None:
-    """A folder `images/` or `imagesTr/`, with masks of equal names beside it or without."""
-    for suffixes, name in product((SCAN_SUFFIXES, PICTURE_SUFFIXES), MASK_FOLDERS):
-        files = source.ending_in(suffixes)
-        base = common_folder(files)
-        if base.name == name:
-            base = base.parent
-        images = below(base / name, files)
-        if not images:
-            continue
-        masks: dict[str, PurePosixPath] = {}
-        for folder in MASK_FOLDERS[name]:
-            masks |= {stem(f.relative_to(base / folder)): f for f in below(base / folder, files)}
-        subjects = []
-        for file in images:
-            inside = file.relative_to(base / name)
-            mask = masks.get(stem(inside))
-            subjects.append(
-                SubjectFiles(
-                    subject=stem(inside),
-                    files={SINGLE: source.path / file},
-                    mask=None if mask is None else source.path / mask,
-                    split=split_of(inside),
-                )
-            )
-        alone = masks.keys() - {s.subject for s in subjects}
-        kind: Kind = "scans" if suffixes is SCAN_SUFFIXES else "pictures"
-        what = "a folder of images with masks" if masks else "a folder of images"
-        return Cohort(
-            what,
-            kind,
-            source.path.absolute(),
-            tuple(subjects),
-            left_out=tuple((masks[n].as_posix(), "a mask without an image") for n in alone),
-        )
-    return None
+#: Words for parts of a body that may well be subjects of their own.
+SIDES = ("left", "right", "l", "r", "lh", "rh")
 
 
 def scans_cohort(source: Source) -> Cohort | None:
-    """Every scan below a folder, one a subject."""
-    files = source.ending_in(SCAN_SUFFIXES)
-    # One level too high, masks would be taken for subjects.
-    names = {f.as_posix() for f in files}
-    for file in (f for f in files if f.parent.name in MASK_FOLDERS):
-        masks = [file.parent.with_name(n) / file.name for n in MASK_FOLDERS[file.parent.name]]
-        if any(m.as_posix() in names for m in masks):
-            raise SourceError(
-                f"{source.path}: holds images and masks of equal names in "
-                f"{file.parent.parent}; prepare {source.path / file.parent.parent} instead"
-            )
-    subjects = [SubjectFiles(stem(f), {SINGLE: source.path / f}, split=split_of(f)) for f in files]
-    root = source.path.absolute()
-    return Cohort("a folder of scans", "scans", root, tuple(subjects)) if subjects else None
+    """Every scan below a folder, one a subject; if some folders are of images, those in them.
+
+    Raises:
+        SourceError: most names differ from another by one word, as those of modalities do.
+    """
+    files = _of_images(source.images("scans"))
+    if not files:
+        return None
+    if source.layout is None:
+        _refuse_doubtful(source, files)
+    subjects = [
+        SubjectFiles(name, {SINGLE: source.path / file}, split=split_of(file.parent))
+        for file, name in _names(files).items()
+    ]
+    return _cohort(source, "a folder of scans", "scans", subjects)
 
 
 def pictures_cohort(source: Source) -> Cohort | None:
     """Every picture below a folder; folders are splits and classes."""
-    found = source.ending_in(PICTURE_SUFFIXES)
+    found = _of_images(source.images("pictures"))
     files = _without_copies(source, found)
     if not files:
         return None
-    base = common_folder(files)
-    while any(part in SPLITS for part in base.parts):
-        base = base.parent
-    inside = [f.relative_to(base) for f in files]
-    classes = [[p for p in f.parts[:-1] if p not in SPLITS][:1] for f in inside]
+    base = _above_splits(common_folder(files))
+    subjects, classes = [], set()
+    for file, name in _names(files, above_splits=True).items():
+        folder = file.relative_to(base).parent
+        labels = {"label": label} if (label := _class_of(folder)) else {}
+        classes |= set(labels.values())
+        subjects.append(
+            SubjectFiles(name, {SINGLE: source.path / file}, split=split_of(folder), labels=labels)
+        )
+    return _cohort(
+        source,
+        "image folders by class" if classes else "a folder of pictures",
+        "pictures",
+        subjects,
+        classes=tuple(sorted(classes)),
+        left_out=tuple((f.as_posix(), "a copy of another") for f in set(found) - set(files)),
+        notes=("label: the folder that is no split, as the class",) if classes else (),
+    )
+
+
+def numbered_cohort(source: Source) -> Cohort | None:
+    """nnU-Net's folders without their dataset.json: CASE_0000, CASE_0001 are its modalities."""
+    kind: Kind = "scans" if source.images("scans") else "pictures"
+    files = [f for f in source.images(kind) if set(NUMBERED_FOLDERS).intersection(f.parts)]
+    cases: dict[PurePosixPath, dict[str, PurePosixPath]] = defaultdict(dict)
+    for file in files:
+        match = NUMBERED.fullmatch(stem(file.name))
+        if match is None:
+            return None
+        cases[file.parent / match[1]][match[2]] = file
+    if not cases:
+        return None
+    several = len({number for case in cases.values() for number in case}) > 1
     subjects = [
         SubjectFiles(
-            subject=stem(name),
-            files={SINGLE: source.path / file},
-            split=split_of(name),
-            labels={"label": label[0]} if label else {},
+            case.name,
+            {
+                f"channel_{int(number)}" if several else SINGLE: source.path / file
+                for number, file in sorted(numbered.items())
+            },
+            split=split_of(case.parent),
         )
-        for file, name, label in zip(files, inside, classes, strict=True)
+        for case, numbered in cases.items()
     ]
-    what = "image folders by class" if any(classes) else "a folder of pictures"
-    names = tuple(sorted({str(s.labels["label"]) for s in subjects if s.labels}))
-    root = source.path.absolute()
-    copies = tuple((f.as_posix(), "a copy of another") for f in set(found) - set(files))
-    return Cohort(what, "pictures", root, tuple(subjects), classes=names, left_out=copies)
+    return _cohort(
+        source,
+        "nnU-Net's folders without dataset.json",
+        kind,
+        subjects,
+        modalities=usual_modalities(subjects),
+        notes=("channels: the numbers at the end of the names, _0000 is channel_0",) * several,
+    )
+
+
+def _cohort(
+    source: Source, layout: str, kind: Kind, subjects: Sequence[SubjectFiles], **more: object
+) -> Cohort:
+    return Cohort(layout, kind, source.path.absolute(), tuple(subjects), **more)  # type: ignore[arg-type]
+
+
+def _of_images(files: list[PurePosixPath]) -> list[PurePosixPath]:
+    """The files in folders of images, or all where no folder says that it is one."""
+    inside = [file for file in files if any(map(_says_image, file.parent.parts))]
+    return inside or files
+
+
+def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
+    """Refuse to take `p01_asl` and `p01_dce`, or `p01` and `p01_brain`, for two subjects."""
+    for word, others in partners_by_word(files).items():
+        beside = {f: other for f, other in others.items() if f.parent == other.parent}
+        often = len(beside) > 1 and 5 * len(beside) >= 2 * len(files)
+        if often and word.isalpha() and word not in SIDES:
+            file, other = next(iter(beside.items()))
+            raise SourceError(
+                f"{source.path}: {file.name} and {other.name} may be one subject or two; list "
+                "modalities in a manifest, or take every scan for a subject with --layout scans"
+            )
+
+
+def _names(files: Sequence[PurePosixPath], above_splits: bool = False) -> dict[PurePosixPath, str]:
+    """What the subject of each file is called: its path, less what says no more than "image".
+
+    Where some folder is one of images, or `above_splits`, paths begin below the folder of all.
+    """
+    base = PurePosixPath()
+    if above_splits or any(_says_image(part) for file in files for part in file.parent.parts):
+        base = _above_splits(common_folder(files))
+    plain = {}
+    for file in files:
+        *folders, name = PurePosixPath(stem(file)).relative_to(base).parts
+        kept = [part for part in folders if not _says_image(part)]
+        kept += [name] if not kept or not _says_image(name) else []
+        plain[file] = "/".join(kept)
+    counts = Counter(plain.values())
+    return {
+        file: name if counts[name] == 1 else stem(file.relative_to(base))
+        for file, name in plain.items()
+    }
+
+
+def _says_image(part: str) -> bool:
+    found = words(re.sub("(Tr|Ts|Val)$", "", part))
+    return bool(found) and IMAGE_WORDS.issuperset(found)
+
+
+def _above_splits(folder: PurePosixPath) -> PurePosixPath:
+    while split_of(folder):
+        folder = folder.parent
+    return folder
+
+
+def _class_of(folder: PurePosixPath) -> str:
+    """The first folder that names neither a split nor images; empty if there is none."""
+    named = (p for p in folder.parts if not split_word(p) and not _says_image(p))
+    return next(named, "")
 
 
 def _without_copies(source: Source, files: list[PurePosixPath]) -> list[PurePosixPath]:

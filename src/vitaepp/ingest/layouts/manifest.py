@@ -13,6 +13,7 @@ from vitaepp.errors import SourceError
 from vitaepp.ingest.items import Item, own_files
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
+from vitaepp.ingest.layouts.masks import is_mask_name
 from vitaepp.ingest.layouts.tables import (
     TABLE_SUFFIXES,
     as_objects,
@@ -42,13 +43,20 @@ def manifest_cohort(source: Source) -> Cohort | None:
             f"{path.name}: no column holds image files (names that end in "
             f"{', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files); found {', '.join(columns)}"
         )
-    labels = [c for c in columns if c not in modalities]
+    masks = [c for c in modalities if is_mask_name(c) and c not in asked]
+    if masks and ("mask" in table or len(masks) > 1 or len(masks) == len(modalities)):
+        raise SourceError(
+            f"{path.name}: column {masks[0]} holds masks by its name; call the one to centre on "
+            "mask and remove others, or ask for it as an image with --modalities"
+        )
+    modalities = [c for c in modalities if c not in masks]
+    labels = [c for c in columns if c not in (*modalities, *masks)]
     check_label_names(labels, path)
     values = as_objects(table)
     subjects = []
     for row in values:
         files = {m: _item(_path(folder, row[m])) for m in modalities if row[m] is not None}
-        mask = row.get("mask")
+        mask = row.get(masks[0] if masks else "mask")
         subjects.append(
             SubjectFiles(
                 subject=row["subject"],
@@ -72,6 +80,7 @@ def manifest_cohort(source: Source) -> Cohort | None:
         tuple(subjects),
         tuple(modalities),
         left_out=tuple(_not_named(folder, subjects)),
+        notes=tuple(f"masks: column {name}" for name in masks),
     )
 
 

@@ -1,6 +1,6 @@
 """Files named by modality in whatever way: one folder a subject, or side by side.
 
-    p01/T1.nii.gz, p01/flair_brain.nii.gz, p01/T1-post.nii.gz, p01/lesion_mask.nii.gz
+    p01/T1.nii.gz, p01/flair_brain.nii.gz, p01/T1-post.nii.gz
     p02/MPRAGE/p02_20190101.nii.gz, p02/FLAIR/image.nii.gz
     p01_T1.nii.gz, p01_FLAIR.nii.gz, p02_T1.nii.gz, or T1/p01.nii.gz, FLAIR/p01.nii.gz
 
@@ -22,33 +22,10 @@ from vitaepp.ingest.layouts.cohort import (
     SubjectFiles,
     common_folder,
     split_of,
-    stem,
     usual_modalities,
 )
+from vitaepp.ingest.layouts.masks import stem, words
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS, modality_in
-from vitaepp.ingest.readers import SCAN_SUFFIXES
-
-#: Words that make a file a mask, and those that do so only alone.
-MASK_WORDS = frozenset(
-    (
-        "seg",
-        "segm",
-        "segmentation",
-        "segmentations",
-        "mask",
-        "masks",
-        "label",
-        "labels",
-        "roi",
-        "gt",
-    )
-)
-LONE_MASK_WORDS = frozenset(("lesion", "lesions", "tumor", "tumour"))
-
-#: Words that make a mask one of the whole organ.
-ORGAN_WORDS = frozenset(("brain", "head", "face"))
-
-MASK = "mask"
 
 #: Why a file is left out beside another; no names, which may not be for everybody's eyes.
 PLAINER = "one with a plainer name, or the first, is taken"
@@ -56,7 +33,7 @@ PLAINER = "one with a plainer name, or the first, is taken"
 
 @dataclass(frozen=True)
 class _Named:
-    """A file, whose it is, and what its name tells: a modality, `mask`, or nothing."""
+    """A file, whose it is, and the modality that its name tells, or an empty string."""
 
     file: PurePosixPath
     owner: PurePosixPath
@@ -75,7 +52,7 @@ _Subjects = Mapping[PurePosixPath, Mapping[str, Sequence[_Named]]]
 
 def subject_folders_cohort(source: Source) -> Cohort | None:
     """Folders that hold one file a modality; None where most hold several."""
-    named = [_by_folder(source, file) for file in source.ending_in(SCAN_SUFFIXES)]
+    named = [_by_folder(source, file) for file in source.images("scans")]
     subjects = _subjects(named)
     if not any(subjects.values()) or not _mostly(map(_is_clear, subjects.values())):
         return None
@@ -84,9 +61,9 @@ def subject_folders_cohort(source: Source) -> Cohort | None:
 
 def named_files_cohort(source: Source) -> Cohort | None:
     """Scans whose names are alike but for the modality; None where most have only one."""
-    named = [_by_name(file) for file in source.ending_in(SCAN_SUFFIXES)]
+    named = [_by_name(file) for file in source.images("scans")]
     subjects = _subjects(named)
-    several = (len(files.keys() - {MASK}) > 1 and _is_clear(files) for files in subjects.values())
+    several = (len(files) > 1 and _is_clear(files) for files in subjects.values())
     if not _mostly(several):
         return None
     keys = {owner: owner.as_posix() for owner in subjects}
@@ -98,41 +75,31 @@ def _by_folder(source: Source, file: PurePosixPath) -> _Named:
     if modality_in(folder.name):
         name, folder = f"{folder.name}_{name}", folder.parent
     # What a file shares with its folder is the subject's name.
-    of_folder = _words(folder.name or source.path.absolute().name)
-    own = [word for word in _words(name) if word not in of_folder]
-    return _Named(file, folder, _what(own), len(own))
+    of_folder = words(folder.name or source.path.absolute().name)
+    own = [word for word in words(name) if word not in of_folder]
+    return _Named(file, folder, modality_in("_".join(own)), len(own))
 
 
 def _by_name(file: PurePosixPath) -> _Named:
     name = stem(file.name)
-    telling = {word for word in _words(name) if word in WORDS or word in CONTRAST | MASK_WORDS}
+    telling = {word for word in words(name) if word in WORDS or word in CONTRAST}
     # Separators are kept where they stand between words that are the subject's.
     parts = re.findall(r"[^A-Za-z0-9]*[A-Za-z0-9]+", name)
-    rest = [part for part in parts if not telling.intersection(_words(part))]
-    of_folder = _what(_words(file.parent.name))
+    rest = [part for part in parts if not telling.intersection(words(part))]
+    of_folder = modality_in(file.parent.name)
     folder = file.parent.parent if of_folder else file.parent
     subject = "".join(rest).lstrip("_-. ")
-    what = _what(_words(name)) or of_folder
+    what = modality_in(name) or of_folder
     return _Named(file, folder / subject, what if subject else "", len(parts))
 
 
-def _what(words: Sequence[str]) -> str:
-    if MASK_WORDS.intersection(words) or (len(words) == 1 and LONE_MASK_WORDS.intersection(words)):
-        return "" if ORGAN_WORDS.intersection(words) else MASK
-    return modality_in("_".join(words))
-
-
-def _words(name: str) -> list[str]:
-    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-
-
 def _subjects(named: Iterable[_Named]) -> _Subjects:
-    """What each subject has; those with nothing but masks are none."""
+    """What each subject has."""
     subjects: dict[PurePosixPath, dict[str, list[_Named]]] = defaultdict(lambda: defaultdict(list))
     for file in named:
         if file.what:
             subjects[file.owner][file.what].append(file)
-    return {owner: files for owner, files in subjects.items() if files.keys() - {MASK}}
+    return subjects
 
 
 def _is_clear(files: Mapping[str, Sequence[_Named]]) -> bool:
@@ -153,7 +120,7 @@ def _cohort(
     subjects: _Subjects,
     keys: Mapping[PurePosixPath, str],
 ) -> Cohort:
-    left_out = {f: _unused(f) for f in named}
+    left_out = dict.fromkeys(named, "its name tells no modality")
     made = []
     for owner, files in subjects.items():
         first = {what: min(several, key=lambda f: f.order) for what, several in files.items()}
@@ -161,12 +128,10 @@ def _cohort(
             left_out |= dict.fromkeys(several, f"another {what}; {PLAINER}")
         for file in first.values():
             del left_out[file]
-        mask = first.pop(MASK, None)
         made.append(
             SubjectFiles(
                 subject=keys[owner],
                 files={what: source.path / f.file for what, f in first.items()},
-                mask=None if mask is None else source.path / mask.file,
                 split=split_of(owner),
             )
         )
@@ -178,10 +143,6 @@ def _cohort(
         usual_modalities(made),
         left_out=tuple((f.file.as_posix(), why) for f, why in left_out.items()),
     )
-
-
-def _unused(file: _Named) -> str:
-    return "a mask without an image" if file.what == MASK else "its name tells no modality"
 
 
 def _keys(source: Source, folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:

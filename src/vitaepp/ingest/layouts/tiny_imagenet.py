@@ -13,7 +13,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles, stem
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
+from vitaepp.ingest.layouts.masks import stem
 from vitaepp.ingest.readers import PICTURE_SUFFIXES
 
 

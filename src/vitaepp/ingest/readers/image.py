@@ -43,11 +43,14 @@ class Image:
             `(row, column, 3)`; arrays `(*space)` or `(*space, 3)`; any real type.
         grid: where the spatial axes lie.
         physical: whether the grid is in mm.
+        notes: what had to be decided to read it, in words that name neither file nor value, so
+            that equal ones can be counted over subjects.
     """
 
     values: npt.NDArray[Any]
     grid: Grid
     physical: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def is_colour(self) -> bool:

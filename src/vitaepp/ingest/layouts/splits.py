@@ -1,0 +1,45 @@
+"""Words for the parts of a data set: train, val, test, as folders and tables write them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+#: The canonical names, and what else is written for each: English, the usual tools, then German,
+#: French, Spanish, Italian, Portuguese and Chinese. Without accents, blanks, hyphens, underscores.
+SPLIT_WORDS = {
+    "train": (
+        *("train", "training", "trn", "tr", "trainset", "trainingset", "traindata"),
+        *("trainingdata", "imagestr", "labelstr", "imagestrain", "labelstrain"),
+        *("trainingsdaten", "trainingssatz", "entrainement", "apprentissage"),
+        *("entrenamiento", "addestramento", "allenamento", "treino", "treinamento"),
+        *("训练", "训练集"),
+    ),
+    "val": (
+        *("val", "valid", "validate", "validation", "validationset", "validset", "valset"),
+        *("validationdata", "imagesval", "labelsval"),
+        *("dev", "devel", "development", "devset", "tune", "tuning", "tuningset"),
+        *("validierung", "validierungsdaten", "validacion", "validazione", "convalida"),
+        *("validacao", "验证", "验证集"),
+    ),
+    "test": (
+        *("test", "testing", "tst", "ts", "testset", "testingset", "testdata", "holdout"),
+        *("heldout", "holdoutset", "imagests", "labelsts", "imagestest", "labelstest"),
+        *("testdaten", "testsatz", "prufung", "prueba", "pruebas", "prova", "teste"),
+        *("测试", "测试集"),
+    ),
+}
+
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+
+
+def split_word(word: str) -> str:
+    """The split that a word stands for, `train`, `val` or `test`; empty if it is no such word.
+
+    Case, accents, blanks, hyphens and underscores do not count.
+
+    >>> split_word("Training"), split_word("imagesTs"), split_word("hold-out"), split_word("glioma")
+    ('train', 'test', 'test', '')
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
+    return _SPLIT_OF.get(re.sub(r"[\s_-]", "", plain).casefold(), "")
