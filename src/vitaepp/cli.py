@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -431,12 +432,16 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         status = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
         status = 130
     except Stopped as stopped:
         _complain(one_line(stopped))
         status = STOPPED
+    except BrokenPipeError:  # whoever read this, as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()
