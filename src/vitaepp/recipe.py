@@ -542,7 +542,7 @@ def _read_yaml(recipe: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
     if values is None:
         return {}
@@ -568,7 +568,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
         if isinstance(value, str) and _is_number(value):
             value = float(value)  # YAML 1.1 takes 1e-3 for a string
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
     *sections, name = path.split(".")
     for section in sections:

@@ -112,9 +112,9 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
     recipe = files.attempt(run.recipe_file, lambda f: _mapping(yaml.safe_load(f.read_bytes())))
     evaluations: dict[str, Evaluation] = {}
     for folder in files.folders("metrics.json"):
-        if found := _read_evaluation(files, folder):
+        if one := _read_evaluation(files, folder):
             # What lies there twice, because it was copied, is shown once.
-            evaluations.setdefault(json.dumps(found.metrics, sort_keys=True), found)
+            evaluations.setdefault(json.dumps(one.metrics, sort_keys=True), one)
     reconstructions = [
         found
         for folder in files.folders("reconstruction.json", "metrics.csv")

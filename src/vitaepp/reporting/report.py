@@ -113,7 +113,8 @@ def report(
             f"{out}: is a folder; --out names an HTML file, for example {out}/report.html"
         )
     contents = [read_run(path, name) for path, name in zip(paths, unique_names(paths), strict=True)]
-    evaluated, reconstructed = [], []
+    evaluated: list[Evaluation] = []
+    reconstructed: list[Reconstruction] = []
     for evaluation in map(read_evaluation, evaluations):
         own = [run.evaluations for run in contents if run.owns(evaluation)]
         _add(evaluation, own[0] if own else evaluated)
