@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -154,7 +153,9 @@ def prepare(
     recipe: Annotated[
         str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; one a core by default.")
+    ] = None,
     dask: Annotated[
         str | None,
         typer.Option(help="Work on a Dask cluster: its scheduler's address, tcp://host:8786."),
@@ -479,7 +480,7 @@ def main() -> None:
         status = STOPPED
     except BrokenPipeError:  # whoever read this, as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
+        status = 1  # as Typer has it
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -620,7 +620,7 @@ def _read_yaml(recipe: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
     if values is None:
         return {}
@@ -681,7 +681,7 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         values = values.setdefault(section, {})
     try:
         values[name] = _read_value(text, fields[path].annotation)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
 
 

@@ -21,6 +21,7 @@ from vitaepp.ingest.cluster import run_on_cluster
 from vitaepp.ingest.fingerprint import voxel_sample
 from vitaepp.ingest.items import files_of, own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
 from vitaepp.ingest.pool import run_each
@@ -186,6 +187,8 @@ def prepare(
     values = (settings or PrepareSettings()).model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    if asked.series is not None:
+        series_rules(Path(asked.series))  # refused if it cannot be read, whatever the source is
     if dask is not None and workers is not None:
         raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
     with (
