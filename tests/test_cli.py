@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import TINY
+from tests.ingest.trees import mask, scan
 from vitaepp import cli
 
 
@@ -196,3 +197,34 @@ def test_settings_are_listed_with_what_they_mean(vitaepp):
     assert status == 0
     assert "loss.edge.weight = 10.0" in out
     assert "λ_edge" in out
+
+
+def test_the_first_failure_and_its_reason_stand_on_the_screen(vitaepp, tmp_path):
+    values = np.random.default_rng(0).integers(1000, 2000, (16, 16, 16)).astype(np.int16)
+    for name in "abc":
+        scan(tmp_path / "x" / f"{name}.nii.gz", values=values)
+    (tmp_path / "x" / "b.nii.gz").write_bytes(b"no scan")
+    asked = ("prepare", tmp_path / "x", tmp_path / "s", "--size", 16)
+    status, out, _ = vitaepp(*asked)
+    done, first = out.splitlines()[-2:]
+    assert (status, done.partition(": ")[2]) == (
+        1,
+        f"2 subjects prepared, 0 were there already, 1 failed: see {tmp_path / 's'}/failures.csv",
+    )
+    (failure,) = pd.read_csv(tmp_path / "s" / "failures.csv").itertuples()
+    assert first == f"first failure: b: {failure.reason}"
+    (tmp_path / "x" / "b.nii.gz").unlink()
+    status, out, _ = vitaepp(*asked[:2], tmp_path / "t", "--window", "image=brain")
+    assert status == 1
+    assert out.splitlines()[-1].startswith(
+        "first failure: a: a.nii.gz: its intensities, 1000 to 1999, lie outside of the window 0 to"
+    )
+
+
+def test_masks_are_kept_by_command(vitaepp, tmp_path):
+    scan(tmp_path / "x" / "a.nii.gz")
+    mask(tmp_path / "x" / "a_seg.nii.gz")
+    asked = ("prepare", tmp_path / "x", tmp_path / "s", "--size", 8, "--keep-masks")
+    assert vitaepp(*asked)[0] == 0
+    assert "masks" in vitaepp("inspect", tmp_path / "s")[1]
+    assert vitaepp(*asked)[1].endswith("0 subjects prepared, 1 were there already\n")

@@ -351,14 +351,17 @@ def test_many_pages_are_numbered(store, tmp_path, monkeypatch):
     assert told.endswith(f"13 subjects in {tmp_path / files[0]} to {files[-1]}")
 
 
-def test_masks_are_outlined_and_seen_where_they_are_largest(tmp_path, make_store):
-    opened = make_store(subjects=2, modalities=("t1",))
-    assert opened.masks is None
-    masks = zarr.create_array(
-        opened.path / "masks.zarr", shape=(2, 16, 16, 16), chunks=(1, 16, 16, 16), dtype="uint8"
-    )
-    masks[0, 2:6, 3:6, 11:14] = 1  # away from the middle
-    (page,) = ContactSheet(Store(opened.path), [0, 1])
+def test_masks_are_outlined_and_seen_where_they_are_largest(tmp_path):
+    info = StoreInfo(("t1",), (16, 16, 16), (1.0, 1.0, 1.0), "float16", "image", masks=True)
+    mask = np.zeros(info.size, np.uint8)
+    mask[2:6, 3:6, 11:14] = 1  # away from the middle
+    with StoreWriter(tmp_path / "s", info) as writer:
+        for subject, inside in (("a", mask), ("b", None)):
+            record = Record(subject, tuple(np.eye(4).ravel()), (0.0,), (255.0,), ("t1",), "x")
+            stage(tmp_path / "s", info, np.full(info.shape, 60.0, np.float32), record, inside)
+        writer.commit(pd.DataFrame({"subject": ["a", "b"], "split": ""}), [])
+    opened = Store(tmp_path / "s")
+    (page,) = ContactSheet(opened, [0, 1])
     red = (np.asarray(page) == OUTLINE).all(-1)
     width = tiles_of(opened.info)[0][1]
     rows, columns = np.nonzero(red[4 * LINE :, 14 : 14 + width])

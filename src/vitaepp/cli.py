@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
-from vitaepp.progress import counted, say
+from vitaepp.progress import say
 from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
@@ -147,6 +147,9 @@ def prepare(
         typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
+    keep_masks: Annotated[
+        bool, typer.Option("--keep-masks", help="Keep the masks, too, on the images' grid.")
+    ] = False,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
@@ -189,6 +192,7 @@ def prepare(
         secret=secret,
         labels=labels,
         dtype=dtype,
+        keep_masks=keep_masks or None,
         classes=classes,
         settings=Recipe.load(recipe).prepare if recipe else None,
         workers=workers,
@@ -196,12 +200,10 @@ def prepare(
         dry_run=dry_run,
     )
     if result.preview is not None:
-        print(result.preview)
+        print(result)
         return
     print(result.account)
-    done = f"{counted(result.prepared, 'subject')} prepared, {result.skipped} were there already"
-    failed = f", {len(result.failures)} failed: see {result.store}/failures.csv"
-    print(f"{result.store}: {done}{failed if result.failures else ''}")
+    print(result)
     if result.failures:
         raise typer.Exit(1)
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.files import atomic_path
+from vitaepp.progress import counted
 
 #: Controls, by their name in metrics.json, and what they are.
 CONTROLS = {
@@ -45,6 +46,13 @@ class Embeddings:
     table: pd.DataFrame
     features: npt.NDArray[np.float32]
     provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        count, width = self.features.shape
+        name = self.provenance.get("name") or self.provenance.get("method") or ""
+        told = [counted(count, "subject"), f"{width} features", *([name] if name else [])]
+        told += [f"labels {', '.join(self.label_columns)}"] if self.label_columns else []
+        return f"Embeddings({'; '.join(told)})"
 
     @property
     def label_columns(self) -> list[str]:
@@ -96,7 +104,7 @@ class Embeddings:
         if "split" not in frame:
             frame["split"] = ""
         try:
-            features = frame[names].to_numpy(np.float32)
+            features = np.array(frame[names], np.float32)  # the frame's own is not writable
         except (ValueError, TypeError):
             raise EvaluationError(
                 f"{path}: has features that are no numbers; embed again"

@@ -109,6 +109,15 @@ class Encoder(nn.Module):
         self.config = config
         self.backbone = build_backbone(config.backbone, config.shape)
 
+    def __repr__(self) -> str:
+        # The layers are told by `backbone`.
+        size = "×".join(str(n) for n in self.config.shape["image_size"])
+        method = self.config.name or self.config.method
+        modalities = " ".join(self.config.modalities)
+        return (
+            f"Encoder({method}, {self.config.backbone}: {modalities} {size} to {self.dim} features)"
+        )
+
     @classmethod
     def untrained(cls, recipe: Recipe, info: StoreInfo) -> Encoder:
         """The encoder that training with this recipe starts from: the honest control."""

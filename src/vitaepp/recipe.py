@@ -212,6 +212,10 @@ class PrepareSettings(Section):
     dtype: Literal["float16", "uint8"] = Field(
         "float16", description="How intensities in [0, 255] are stored."
     )
+    keep_masks: bool = Field(
+        False,
+        description="Keep each subject's mask beside its images, on their grid, with its labels.",
+    )
     classes: int | None = Field(
         None,
         ge=1,
@@ -465,6 +469,11 @@ class Recipe(Section):
             whole = all(getattr(self.loss, term).weight for term in ADDITIONS)
             object.__setattr__(self, "method", "vitae++" if whole else "vitae")
         return self
+
+    def __repr__(self) -> str:
+        return f"Recipe({', '.join([self.name, *changed_settings(self)])})"
+
+    __str__ = __repr__
 
     @property
     def name(self) -> str:

@@ -3,12 +3,13 @@
     STORE/
       store.json      what the images are: modalities, size, spacing, dtype, centring
       images.zarr     (subject, channel, *space), one chunk a subject, intensities in [0, 255]
+      masks.zarr      (subject, *space), uint8, on the images' grid (only where masks are kept)
       table.parquet   row i describes image i: subject, split, labels, geometry, intensity, source
       failures.csv    subjects that could not be prepared, each with its reason (only if any)
 
 The table is the authority: a subject is in the store when it has a row there. Subjects are first
-*staged*, each on its own as a finished chunk file, by any number of processes; `commit` links the
-chunks into the array and then replaces the table. A crash at any moment leaves the last committed
+*staged*, each on its own as finished chunk files, by any number of processes; `commit` links the
+chunks into the arrays and then replaces the table. A crash at any moment leaves the last committed
 store, and the staged subjects for the next run.
 """
 
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,7 @@ class StoreInfo:
         mask_values: values of the masks that crops are centred on; None for all but 0.
         unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
             physical space.
+        masks: True where each subject's mask is kept beside its images; None where not.
     """
 
     modalities: tuple[str, ...]
@@ -90,6 +92,7 @@ class StoreInfo:
     statistics: str | None = None
     mask_values: tuple[int, ...] | None = None
     unit: str | None = None
+    masks: bool | None = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
@@ -202,8 +205,32 @@ class Store:
 
     def __repr__(self) -> str:
         shape = "×".join(str(n) for n in self.info.size)
-        subjects = counted(len(self), "subject")
-        return f"Store({str(self.path)!r}: {subjects}, {self.info.modalities}, {shape})"
+        subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
+        return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
+
+    def __getitem__(self, subject: SupportsIndex | str) -> npt.NDArray[np.float32]:
+        """The image of one subject, `(channel, *space)`, float32, intensities in [0, 255].
+
+        It is a copy that may be written to. What else is known of the subject is in its row of
+        `table`; its mask, where masks are kept, in `masks`.
+
+        Args:
+            subject: its row (from the end where negative), or its name.
+
+        Raises:
+            IndexError: no such row.
+            StoreError: no such subject.
+        """
+        if isinstance(subject, str):
+            found = np.flatnonzero(self.table["subject"] == subject)
+            if not len(found):
+                raise StoreError(f"{self.path}: no subject {subject!r}; table.subject names all")
+            row = int(found[0])
+        else:
+            row = subject.__index__()
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"{self.path}: row {row} of {counted(len(self), 'subject')}")
+        return self.read([row % len(self)])[0].astype(np.float32)
 
     @property
     def name(self) -> str:
@@ -213,25 +240,7 @@ class Store:
     @cached_property
     def images(self) -> zarr.Array[Any]:
         """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
-        try:
-            array = zarr.open_array(_inside(self.path, "images.zarr"), mode="r")
-        except (ValueError, KeyError, TypeError, FileNotFoundError):
-            raise StoreError(
-                f"{self.path}: images.zarr is missing or damaged; prepare the store again"
-            ) from None
-        if array.shape[1:] != self.info.shape or array.shape[0] < len(self):
-            raise StoreError(
-                f"{self.path}: images.zarr holds {array.shape}, but the table and store.json say "
-                f"{(len(self), *self.info.shape)}; prepare the store again"
-            )
-        # Zarr takes a chunk that is not there for zeros.
-        lacking = {str(row) for row in range(len(self))} - {*self._folder.entries("images.zarr/c")}
-        if lacking:
-            raise StoreError(
-                f"{self.path}: images.zarr lacks the images of {len(lacking)} of {len(self)} "
-                "subjects; copy it whole, or prepare the store again"
-            )
-        return array
+        return self._open(_images(self.info))
 
     @cached_property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -243,14 +252,32 @@ class Store:
 
     @cached_property
     def masks(self) -> zarr.Array[Any] | None:
-        """The Zarr array `(subject, *space)` of masks, nonzero inside; None where none are kept."""
-        if not self._folder.exists("masks.zarr/zarr.json"):
-            return None
-        array = zarr.open_array(_inside(self.path, "masks.zarr"), mode="r")
-        if array.shape[1:] != self.info.size or array.shape[0] < len(self):
+        """The Zarr array `(subject, *space)` of masks on the images' grid; None without masks.
+
+        Nonzero is inside; values are the mask's own labels. It is zero throughout for subjects
+        without a mask.
+        """
+        return self._open(_masks(self.info)) if self.info.masks else None
+
+    def _open(self, kind: _Array) -> zarr.Array[Any]:
+        try:
+            array = zarr.open_array(_inside(self.path, kind.name), mode="r")
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
             raise StoreError(
-                f"{self.path}: masks.zarr holds {array.shape}, but the table and store.json say "
-                f"{(len(self), *self.info.size)}; prepare the store again"
+                f"{self.path}: {kind.name} is missing or damaged; prepare the store again"
+            ) from None
+        if array.shape[1:] != kind.shape or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: {kind.name} holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *kind.shape)}; prepare the store again"
+            )
+        # Zarr takes a chunk that is not there for zeros.
+        there = {*self._folder.entries(f"{kind.name}/c")}
+        lacking = sum(str(row) not in there for row in range(len(self)))
+        if lacking:
+            raise StoreError(
+                f"{self.path}: {kind.name} lacks {lacking} of {counted(len(self), 'subject')}; copy "
+                "it whole, or prepare the store again"
             )
         return array
 
@@ -304,6 +331,8 @@ class Store:
             lacking = n - int(self.present[:, i].sum())
             absent = f"missing in {lacking} of {n}" if lacking else ""
             lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
+        if info.masks:
+            lines.append(("masks", "kept, on the images' grid"))
         if self.table["split"].any():
             lines.append(("split", column_counts(self.table["split"].replace("", None))))
         for name in self.label_columns:
@@ -327,7 +356,7 @@ class Store:
         return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
-        """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
+        """Images of some rows, `(len(rows), channel, *space)`, in the stored type; a copy."""
         if len(rows) == 0:
             return np.empty((0, *self.info.shape), self.info.dtype)
         try:
@@ -435,7 +464,8 @@ class StoreWriter:
             table = self._table(order, old, staged, labels).to_parquet(None, index=False)
             # All that needs room on the disk comes first: a full one leaves the store as it was.
             with self._folder.replacing("table.parquet", table):
-                self._link(order, staged)
+                for kind in _arrays(self.info):
+                    self._link(kind, order, staged)
         failed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
         if len(failed):
             self._folder.write("failures.csv", failed.to_csv(None, index=False).encode())
@@ -449,21 +479,23 @@ class StoreWriter:
         files = self._folder.read_all([f".staged/{n}" for n in names if n.endswith(".json")])
         return [Record(**_with_tuples(json.loads(data))) for data in files.values()]
 
-    def _link(self, order: Sequence[str], staged: dict[str, Record]) -> None:
+    def _link(self, kind: _Array, order: Sequence[str], staged: dict[str, Record]) -> None:
+        """Make an array as long as the table will be, and put the staged chunks into it."""
         described: dict[str, Any] = {}
-        if self._folder.exists("images.zarr/zarr.json"):
-            before = self._folder.read("images.zarr/zarr.json")
+        described_at = f"{kind.name}/zarr.json"
+        if self._folder.exists(described_at):
+            before = self._folder.read(described_at)
             described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
-            images = zarr.open_array(MemoryStore(described), mode="r+")
-            images.resize((len(order), *self.info.shape))
+            array = zarr.open_array(MemoryStore(described), mode="r+")
+            array.resize((len(order), *kind.shape))
         else:
             before = b""
-            _create_array(MemoryStore(described), len(order), self.info)
+            _create_array(MemoryStore(described), len(order), kind)
         if (after := described["zarr.json"].to_bytes()) != before:
-            self._folder.write("images.zarr/zarr.json", after)
+            self._folder.write(described_at, after)
         self._folder.copy(
             {
-                _staged_file(subject, ".chunk"): f"images.zarr/{_chunk_key(row, self.info)}"
+                _staged_file(subject, kind.staged): f"{kind.name}/{_chunk_key(row, kind)}"
                 for row, subject in enumerate(order)
                 if subject in staged
             }
@@ -508,7 +540,47 @@ class StoreWriter:
         return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
 
 
-def stage(path: Location, info: StoreInfo, image: npt.NDArray[Any], record: Record) -> None:
+class _Array(NamedTuple):
+    """An array of a store, one chunk a subject.
+
+    Attributes:
+        name: of its folder in the store.
+        shape: of one subject.
+        dtype: of its values.
+        axes: their names.
+        staged: suffix of a subject's staged chunk.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+    staged: str
+
+
+def _images(info: StoreInfo) -> _Array:
+    return _Array("images.zarr", info.shape, info.dtype, ("channel", *_space(info)), ".chunk")
+
+
+def _masks(info: StoreInfo) -> _Array:
+    return _Array("masks.zarr", info.size, "uint8", _space(info), ".mask")
+
+
+def _space(info: StoreInfo) -> tuple[str, ...]:
+    return ("x", "y", "z") if info.ndim == 3 else ("row", "column")
+
+
+def _arrays(info: StoreInfo) -> tuple[_Array, ...]:
+    return (_images(info), _masks(info)) if info.masks else (_images(info),)
+
+
+def stage(
+    path: Location,
+    info: StoreInfo,
+    image: npt.NDArray[Any],
+    record: Record,
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> None:
     """Finish one subject for the next commit; safe from any process, whole or not at all.
 
     Args:
@@ -516,50 +588,58 @@ def stage(path: Location, info: StoreInfo, image: npt.NDArray[Any], record: Reco
         info: what its images are.
         image: `(channel, *space)`, intensities in [0, 255].
         record: what is known of it.
+        mask: `(*space)`, for a store that keeps masks; zero without it.
     """
     folder = folder_at(path)
-    if image.shape != info.shape:
-        raise ValueError(f"image of shape {image.shape} for a store of {info.shape}")
-    array, chunks = _encoder(info, threading.get_ident())
     stored = np.rint(image) if info.dtype == "uint8" else image
-    array[0] = stored.astype(info.dtype)
-    # The record comes last: a subject is staged when it is there, and it is of this image.
+    values = {"images.zarr": stored, "masks.zarr": np.zeros(info.size) if mask is None else mask}
+    chunks = {k.staged: _encoded(k, values[k.name]) for k in _arrays(info)}
+    # The record comes last: a subject is staged when it is there, and it is of these chunks.
     folder.remove(_staged_file(record.subject, ".json"))
     # The folder is the writer's: a process that outlived its run must not make it again.
-    chunk = chunks[_chunk_key(0, info)].to_bytes()
-    folder.write(_staged_file(record.subject, ".chunk"), chunk, parents=False)
+    for suffix, chunk in chunks.items():
+        folder.write(_staged_file(record.subject, suffix), chunk, parents=False)
     folder.write(_staged_file(record.subject, ".json"), _json(asdict(record)), parents=False)
 
 
-@lru_cache(maxsize=4)
-def _encoder(info: StoreInfo, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
+def _encoded(kind: _Array, values: npt.NDArray[Any]) -> bytes:
+    """A subject's chunk as it lies on disk."""
+    if values.shape != kind.shape:
+        raise ValueError(
+            f"{kind.name}: {values.shape} of a subject, where the store has {kind.shape}"
+        )
+    array, chunks = _encoder(kind, threading.get_ident())
+    array[0] = values.astype(kind.dtype)
+    return bytes(chunks[_chunk_key(0, kind)].to_bytes())
+
+
+@lru_cache(maxsize=8)
+def _encoder(kind: _Array, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
     """An array of one subject in memory and its chunks as they lie on disk, to encode with.
 
     Each thread has its own: it holds the subject that was written last.
     """
     chunks: dict[str, Any] = {}
-    return _create_array(MemoryStore(chunks), 1, info), chunks
+    return _create_array(MemoryStore(chunks), 1, kind), chunks
 
 
-def _create_array(place: MemoryStore, length: int, info: StoreInfo) -> zarr.Array[Any]:
+def _create_array(place: MemoryStore, length: int, kind: _Array) -> zarr.Array[Any]:
     return zarr.create_array(
         place,
-        shape=(length, *info.shape),
-        chunks=(1, *info.shape),
-        dtype=info.dtype,
+        shape=(length, *kind.shape),
+        chunks=(1, *kind.shape),
+        dtype=kind.dtype,
         # A third of the default level's time for a tenth more bytes; readers do not need it.
         compressors=ZstdCodec(level=1),
         fill_value=0,
-        dimension_names=("subject", "channel", *"xyz"[: info.ndim])
-        if info.ndim == 3
-        else ("subject", "channel", "row", "column"),
+        dimension_names=("subject", *kind.axes),
         config={"write_empty_chunks": True},
     )
 
 
-def _chunk_key(row: int, info: StoreInfo) -> str:
+def _chunk_key(row: int, kind: _Array) -> str:
     """Path of a row's chunk inside the array, by Zarr v3's default chunk key encoding."""
-    return "/".join(("c", str(row), *("0" for _ in info.shape)))
+    return "/".join(("c", str(row), *("0" for _ in kind.shape)))
 
 
 def _staged_file(subject: str, suffix: str) -> str:
@@ -661,8 +741,8 @@ def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
 def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     """How images were prepared in another way than others, a text for each difference.
 
-    Size, stored type and modalities may differ. What shapes intensities is compared for the
-    modalities that both have.
+    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for
+    the modalities that both have.
 
     Example:
         >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
@@ -672,7 +752,7 @@ def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     shared = [m for m in store.modalities if m in other.modalities]
     told = []
     for name in (f.name for f in fields(StoreInfo)):
-        if name not in ("modalities", "size", "dtype"):
+        if name not in ("modalities", "size", "dtype", "masks"):
             have, want = _compared(store, name, shared), _compared(other, name, shared)
             if not _close(have, want):
                 told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")

@@ -1,6 +1,7 @@
 """Intensities: what becomes 0 and 255, by choice, and back."""
 
 import json
+import re
 import tarfile
 
 import nibabel as nib
@@ -12,7 +13,12 @@ from tests.conftest import TINY
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.evaluation.reconstruction import reconstruct
-from vitaepp.ingest.intensities import body, foreground_percentiles, zero_surrounds
+from vitaepp.ingest.intensities import (
+    body,
+    check_window,
+    foreground_percentiles,
+    zero_surrounds,
+)
 from vitaepp.ingest.prepare import prepare
 from vitaepp.inspection import inspect
 from vitaepp.recipe import WINDOWS, PrepareSettings, Recipe
@@ -102,7 +108,7 @@ def test_the_brain_of_a_real_t1_is_body_not_only_its_fat(data, tmp_path):
 
 @pytest.mark.parametrize(("window", "ends"), [("lung", (-1350, 150)), ("40,400", (-160, 240))])
 def test_windows_of_ct_are_the_same_for_every_scan(tmp_path, window, ends):
-    values = np.random.default_rng(0).integers(-1024, 2000, (12, 12, 12)).astype(np.int16)
+    values = ct(noise=60)[18:30, 18:30, :12]
     store = prepared(tmp_path, values, window=[f"image={window}"])
     assert (store.table.intensity_min[0][0], store.table.intensity_max[0][0]) == ends
     wanted = 255 * (values.astype(float).clip(*ends) - ends[0]) / (ends[1] - ends[0])
@@ -115,9 +121,9 @@ def test_a_window_is_for_its_own_modality_and_percentiles_for_the_others(tmp_pat
     scan(tmp_path / "ct.nii.gz", values=volume() - 500)
     scan(tmp_path / "pet.nii.gz", values=volume(1))
     (tmp_path / "m.csv").write_text("subject,ct,pet\na,ct.nii.gz,pet.nii.gz\n")
-    prepare(tmp_path / "m.csv", tmp_path / "s", size=8, window={"ct": (0, 200)}, clip=(1, 99))
+    prepare(tmp_path / "m.csv", tmp_path / "s", size=8, window={"ct": (0, 900)}, clip=(1, 99))
     row = Store(tmp_path / "s").table.iloc[0]
-    assert (row.intensity_min[0], row.intensity_max[0]) == (-100, 100)
+    assert (row.intensity_min[0], row.intensity_max[0]) == (-450, 450)
     ends = (row.intensity_min[1], row.intensity_max[1])
     assert ends == tuple(np.percentile(volume(1), (1, 99)))
     with pytest.raises(RecipeError, match=r"prepare\.window: no modality mr here; known are ct"):
@@ -140,6 +146,70 @@ def test_what_leaves_nothing_is_refused_by_name(tmp_path):
     values = head()
     values[0, 0, 0] = np.nan
     assert "NaN or infinite" in prepared(tmp_path, values, clip=(1, 99))
+
+
+def ct(noise=12, padding=None, chest=False, air=-1000, offset=0):
+    """A head, or a chest, in Hounsfield units: air, skin, bone, brain or lung."""
+    rng = np.random.default_rng(0)
+    at = np.moveaxis(np.indices((48, 48, 48)), 0, -1) / 23.5 - 1
+    r = np.linalg.norm(at / [0.65, 0.8, 0.7], axis=-1)
+    values = np.full(r.shape, float(air))
+    for edge, value in ((1, -90), (0.95, 45), *((0.8, -830),) * chest):
+        values[r < edge] = value
+    spine = np.linalg.norm(at[..., :2] / 0.15, axis=-1) < 1
+    bone = spine if chest else (r > 0.9) & (r < 0.95)
+    values[bone] = 900
+    values = np.maximum(values + rng.normal(0, noise, r.shape), -1024)
+    if padding is not None:
+        values[np.linalg.norm(at[..., :2], axis=-1) > 1] = padding
+    return (values + offset).round().astype(np.int16)
+
+
+@pytest.mark.parametrize("window", sorted(WINDOWS))
+@pytest.mark.parametrize("chest", [False, True])
+@pytest.mark.parametrize("more", [{}, {"padding": -3024}, {"noise": 60}, {"air": -1024}])
+def test_every_window_is_taken_for_ct_in_hounsfield_units(window, chest, more):
+    center, width = WINDOWS[window]
+    check_window(ct(chest=chest, **more), (center - width / 2, center + width / 2), "x")
+
+
+@pytest.mark.parametrize(
+    ("values", "window", "told"),
+    [
+        (ct(offset=1024), "brain", r"foreground, .* lies above the window 0 to 80"),
+        (ct(offset=1024), "lung", r"foreground, .* lies above the window -1350 to 150"),
+        (ct(offset=1024, noise=60), "abdomen", r"foreground, .* lies above"),
+        (ct(offset=1024, chest=True), "lung", r"foreground, .* lies above"),
+        (10 * head().clip(0, 200), "mediastinum", r"100% of its foreground, .* lies above"),
+        (np.r_[ct()[:-1], np.full((1, 48, 48), -90)].clip(-1000) - 2500, "abdomen", "outside of"),
+        (np.where(np.indices((48,) * 3).sum(0) < 3, 500, ct() - 2500), "abdomen", "lies below"),
+        (ct() + 2000, "abdomen", "its intensities, 9.. to 29.., lie outside of the window"),
+    ],
+)
+def test_a_window_of_another_unit_is_refused_with_the_measured_range(
+    tmp_path, values, window, told
+):
+    reason = prepared(tmp_path, values.astype(np.int16), window=[f"image={window}"])
+    assert re.search(told, reason)
+    assert f"{values.min():g} to {values.max():g}" in reason
+    assert reason.endswith(
+        "a window is in the scan's own unit, Hounsfield for CT: give one that holds these values, "
+        "or --clip 0.5,99.5 instead"
+    )
+    assert "\n" not in reason
+
+
+def test_a_crop_in_which_a_window_leaves_nothing_is_refused(tmp_path):
+    # Fractions inside of a window, one grey; nothing but a voxel in the crop.
+    fractions = np.random.default_rng(0).random((12, 12, 12)).astype(np.float32)
+    told = "its crop has one value throughout; -1350 to 150 is shown, the scan is 0.00"
+    assert told in prepared(tmp_path, fractions, window=["image=lung"])
+    values = ct()
+    values[18:30, 18:30, 18:30] = 200
+    values[24, 24, 24] = 40
+    assert "its crop has one value throughout; 0 to 80 is shown, the scan is -10" in prepared(
+        tmp_path, values, window=["image=brain"], spacing=1, center="image"
+    )
 
 
 def test_choices_are_part_of_the_store_and_none_leaves_it_as_it_was(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.trees import scan
+from tests.ingest.trees import mask, scan
 from vitaepp.ingest.prepare import prepare
 from vitaepp.store import Record, Store, StoreWriter, stage
 
@@ -40,7 +40,9 @@ def cohort(folder: Path, subjects: int = 4, first: int = 0) -> Path:
     return folder
 
 
-def prepare_until(source: Path, store: Path, step: int | None, url: str = "") -> None:
+def prepare_until(
+    source: Path, store: Path, step: int | None, url: str = "", settings=SETTINGS
+) -> None:
     """Prepare, and die by SIGKILL just before the given change to the disk below the store."""
     seen = 0
 
@@ -53,7 +55,7 @@ def prepare_until(source: Path, store: Path, step: int | None, url: str = "") ->
             seen += 1
 
     sys.addaudithook(watch)
-    prepare(source, url or store, workers=1, **SETTINGS)
+    prepare(source, url or store, workers=1, **settings)
     if step is None:
         (store.parent / "steps").write_text(str(seen))
 
@@ -66,27 +68,36 @@ def in_own_process(*arguments: object) -> int | None:
 
 
 def check_steps(folder: Path, select) -> None:
-    """Kill a first `prepare` and one that adds, changes and mends at chosen steps; run it again."""
+    """Kill a first `prepare` and one that adds, changes and mends at chosen steps; run it again.
+
+    Half of the subjects have masks, which are kept.
+    """
+    settings = {**SETTINGS, "center": "image", "keep_masks": True}
     small, grown = cohort(folder / "small"), cohort(folder / "grown", 6)
+    for source, at in ((small, (3, 3, 3)), (grown, (5, 5, 5))):  # changed, too
+        for name in ("s00", "s01"):
+            mask(source / f"{name}_seg.nii.gz", at=at)
     (small / "broken.nii.gz").write_bytes(b"no scan")
     scan(grown / "s01.nii.gz", seed=77)  # changed since
-    prepare(small, folder / "base", workers=1, **SETTINGS)
+    prepare(small, folder / "base", workers=1, **settings)
     for source, base in ((small, None), (grown, folder / "base")):
         whole = folder / f"whole-{source.name}"
         if base is not None:
             shutil.copytree(base, whole)
-        assert in_own_process(source, whole, None) == 0
+        assert in_own_process(source, whole, None, "", settings) == 0
+        assert [int(m.max()) for m in Store(whole).masks][:3] == [1, 1, 0]
         steps = int((folder / "steps").read_text())
         assert steps > 30
         for step in select(steps):
             store = folder / f"killed-{source.name}-{step}"
             if base is not None:
                 shutil.copytree(base, store)
-            assert in_own_process(source, store, step) == -signal.SIGKILL
+            assert in_own_process(source, store, step, "", settings) == -signal.SIGKILL
             if base is not None:
                 assert set(Store(store).table.subject) >= {"s00", "s01", "s02", "s03"}
                 assert Store(store).read([0, 1, 2, 3]).shape[0] == 4
-            prepare(source, store, workers=1, **SETTINGS)
+                assert Store(store).masks[:4].shape[0] == 4
+            prepare(source, store, workers=1, **settings)
             assert files_of(store) == files_of(whole), f"killed before step {step} of {steps}"
             shutil.rmtree(store)
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.evaluation import METHOD
+from vitaepp.evaluation.evaluation import METHOD, Metrics
 from vitaepp.evaluation.outcome import Outcome
 from vitaepp.evaluation.scores import METRICS, predicted_codes
 from vitaepp.evaluation.statistics import (
@@ -36,6 +36,7 @@ from vitaepp.evaluation.statistics import (
 from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.evaluation.summary import leading_metric, summary_rows
 from vitaepp.files import write_json, write_text
+from vitaepp.progress import counted
 
 __all__ = ["Comparison", "ComparisonRow", "Difference", "Outcome", "compare", "compare_outcomes"]
 
@@ -53,6 +54,9 @@ _SHARED = {
 }
 
 _Codes = npt.NDArray[np.intp]
+
+#: An evaluation as people have it: where it is, or what `evaluate` returned.
+Evaluated = str | os.PathLike[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,14 @@ class Comparison:
     label: str
     n: int
 
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
+        subjects = counted(self.n, "subject")
+        return f"Comparison({_title(self.metric)} of {self.label}, {subjects}: {rows})"
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
     @property
     def reference(self) -> ComparisonRow:
         """The row that the others are compared with."""
@@ -330,18 +342,17 @@ class Comparison:
 
 
 def compare(
-    paths: Sequence[str | os.PathLike[str]],
-    *,
-    reference: str | os.PathLike[str] | None = None,
+    *evaluations: Evaluated | Sequence[Evaluated],
+    reference: Evaluated | None = None,
     metric: str | None = None,
     controls: bool = False,
 ) -> Comparison:
     """Put finished evaluations beside each other, each against a reference.
 
     Args:
-        paths: metrics.json files of `vitaepp evaluate`, or their folders; all of the same label,
-            measured over the same folds.
-        reference: one of `paths`, or its name in the table; the first by default.
+        evaluations: what `evaluate` returned, metrics.json files, or their folders, one by one or
+            as a list; all of the same label, measured over the same folds.
+        reference: one of them, or its name in the table; the first by default.
         metric: of the differences; by default AUC in cross-validation, accuracy on a test split.
         controls: show the controls of each evaluation as rows, too. A control that several
             evaluations share, as raw intensities, is shown once.
@@ -349,7 +360,7 @@ def compare(
     Raises:
         EvaluationError: an evaluation is missing or damaged, or does not go with the others.
     """
-    outcomes = [Outcome.load(path) for path in paths]
+    outcomes = [_outcome(e) for given in evaluations for e in _each(given)]
     if len({o.path.resolve() for o in outcomes}) < len(outcomes):
         raise EvaluationError("the same evaluation is given twice")
     if not outcomes or (len(outcomes) == 1 and not controls):
@@ -380,6 +391,21 @@ def compare(
     for i, p in zip(tested, corrected, strict=True):
         rows[i] = replace(rows[i], p_holm=p)
     return Comparison(tuple(rows), metric, str(base.metrics["label"]), int(base.metrics["n"]))
+
+
+def _each(given: Evaluated | Sequence[Evaluated]) -> Sequence[Evaluated]:
+    return given if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+
+
+def _outcome(evaluated: Evaluated) -> Outcome:
+    if isinstance(evaluated, Metrics):
+        return Outcome.of(evaluated)
+    if not isinstance(evaluated, str | os.PathLike):
+        raise EvaluationError(
+            f"{type(evaluated).__name__} is no evaluation; give what vitaepp.evaluate returned, a "
+            "metrics.json, or its folder"
+        )
+    return Outcome.load(evaluated)
 
 
 def _metric(asked: str | None, outcome: Outcome) -> str:
@@ -483,10 +509,12 @@ def _test_on_one_split(
 
 
 def _position(
-    reference: str | os.PathLike[str] | None, outcomes: Sequence[Outcome], names: Sequence[str]
+    reference: Evaluated | None, outcomes: Sequence[Outcome], names: Sequence[str]
 ) -> int:
     if reference is None:
         return 0
+    if isinstance(reference, Metrics):
+        reference = reference.path
     if str(reference) in names:
         return names.index(str(reference))
     meant = Path(reference).resolve()

@@ -25,6 +25,7 @@ from vitaepp.evaluation.labels import Class, Labels, read_labels, require_in_bot
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
+from vitaepp.evaluation.summary import headline
 from vitaepp.files import atomic_path, check_writable, write_json
 from vitaepp.progress import say, track
 from vitaepp.splits import canonical_splits
@@ -34,6 +35,23 @@ from vitaepp.store import PARTICIPANT, StoreInfo, unlike
 METHOD = "method"
 
 _Array = npt.NDArray[np.floating[Any]]
+
+
+class Metrics(dict[str, Any]):
+    """What metrics.json holds, and what `compare` needs beside it.
+
+    Attributes:
+        path: the metrics.json.
+        predictions: as in predictions.parquet.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: Path, predictions: pd.DataFrame) -> None:
+        super().__init__(values)
+        self.path = path
+        self.predictions = predictions
+
+    def __repr__(self) -> str:
+        return f"Metrics({headline(self)})"
 
 
 @dataclass(frozen=True)
@@ -64,7 +82,7 @@ def evaluate(
     folds: int = 5,
     any_store: bool = False,
     positive: str | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Measure with a linear classifier how much an embedding tells about a label.
 
     Protocol `svm` is the paper's for 3D: a linear SVM in stratified five-fold nested
@@ -94,7 +112,8 @@ def evaluate(
             order, numbers by size and text by alphabet.
 
     Returns:
-        What metrics.json holds. Standard deviations are the sample's over folds, None for one fold.
+        What metrics.json holds, which `compare` takes as it is. Standard deviations are the
+        sample's over folds, None for one fold.
 
     Raises:
         EvaluationError: the file, the label or the splits do not allow the evaluation.
@@ -190,7 +209,7 @@ def evaluate(
         }
     )
     _write(Path(out), metrics, predictions, points_table)
-    return metrics
+    return Metrics(metrics, Path(out) / "metrics.json", predictions)
 
 
 def plan_folds(

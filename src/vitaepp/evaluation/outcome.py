@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest, one_line
-from vitaepp.evaluation.evaluation import METHOD, score_columns
+from vitaepp.evaluation.evaluation import METHOD, Metrics, score_columns
 from vitaepp.evaluation.scores import METRICS, fold_scores
+from vitaepp.files import to_json
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
@@ -58,6 +59,11 @@ class Outcome:
         outcome = cls(path, metrics, _read_predictions(path.with_name("predictions.parquet")))
         outcome._require_own_predictions()
         return outcome
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Outcome:
+        """What `evaluate` returned, as if it were read back."""
+        return cls(metrics.path, json.loads(to_json(metrics)), metrics.predictions)
 
     @property
     def keys(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from vitaepp.embeddings import CONTROLS
 from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
+from vitaepp.progress import counted
 from vitaepp.recipe import METHOD_NAMES
 
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
@@ -68,6 +69,14 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
 def leading_metric(metrics: Mapping[str, Any]) -> str:
     """What is compared first: AUC in cross-validation, accuracy on a test split."""
     return "accuracy" if metrics["protocol"] == "linear" else "auc"
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """The leading metric of the embedding and its controls, in one line."""
+    metric = leading_metric(metrics)
+    rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
+    title = "AUC" if metric == "auc" else metric
+    return f"{title} of {metrics['label']}, {counted(metrics['n'], 'subject')}: {rows}"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:

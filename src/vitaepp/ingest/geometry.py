@@ -248,18 +248,26 @@ def holds(grid: Grid, points: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1))
 
 
-def resample(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats:
+def resample(
+    image: npt.NDArray[Any],
+    source: Grid,
+    target: Grid,
+    background: float,
+    *,
+    nearest: bool = False,
+) -> Floats:
     """Values of an image at the voxels of another grid, by linear interpolation in space.
 
     Where the grids share their voxels, values are copied bit by bit. Nothing is smoothed: this is
-    SimpleITK's linear resampling, and agrees with it. Outside of the image, farther than half a
-    voxel from its outermost voxels, the result is `background`.
+    SimpleITK's resampling, and agrees with it. Outside of the image, farther than half a voxel from
+    its outermost voxels, the result is `background`.
 
     Args:
         image: any real type, of `source`'s size.
         source: where the image's voxels are.
         target: where values are wanted.
         background: value outside.
+        nearest: take the value of the nearest voxel instead, as labels need it.
     """
     copied = _copy(image, source, target, background)
     if copied is not None:
@@ -282,7 +290,7 @@ def resample(image: npt.NDArray[Any], source: Grid, target: Grid, background: fl
         moving,
         target.size[::-1],
         sitk.Transform(source.ndim, sitk.sitkIdentity),
-        sitk.sitkLinear,
+        sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,
         target.affine[:-1, -1].tolist(),
         target.spacing[::-1].tolist(),
         target.direction[:, ::-1].ravel().tolist(),

@@ -15,6 +15,12 @@ from vitaepp.store import StoreInfo
 #: Share of the voxels on an image's outer faces that are 0 where 0 is what surrounds the body.
 ZERO_FACES = 0.5
 
+#: A window is not of a scan's unit where more of its foreground lies beyond one end.
+MOST_BEYOND = 0.5
+
+#: Voxels that are enough to tell what the foreground is.
+ENOUGH_VOXELS = 500_000
+
 #: Percentile beyond which intensities are one to Otsu's thresholds.
 MOST_FOR_OTSU = 99.5
 
@@ -22,7 +28,7 @@ MOST_FOR_OTSU = 99.5
 def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> tuple[float, float]:
     """The intensities that become 0 and 255; what lies beyond is clipped.
 
-    A modality with a window takes its ends, whatever the image holds. Others take percentiles of
+    A modality with a window takes its ends, if the image is in its unit. Others take percentiles of
     the image or of its foreground, 0 and 100 without `clip`. 8-bit pictures of which nothing is
     asked keep their values.
 
@@ -33,12 +39,13 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
         name: what to call the image in an error.
 
     Raises:
-        SubjectError: all intensities are on one side of the window, or nothing is left between
-            the percentiles.
+        SubjectError: most of the foreground is on one side of the window, or nothing is left
+            between the percentiles.
     """
     values = image.values
     if (window := info.window_of(modality)) is not None:
-        return _checked_window(values, window, name)
+        check_window(to_grey(image), window, name)
+        return window
     if info.clip is None and info.statistics is None:
         if not image.physical and values.dtype == np.uint8:
             return 0.0, 255.0
@@ -102,23 +109,68 @@ def body(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     Source:
         Liao et al. 2001, for several of Otsu's thresholds.
     """
+    above = values > _thresholds(values)[0]
+    return np.asarray(above if above.any() else values > values.min())
+
+
+def _thresholds(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """Two of Otsu's thresholds, the lower one first."""
     sitk = simpleitk()
     most = np.percentile(values, MOST_FOR_OTSU)
     capped = np.minimum(values, most) if most > values.min() else values
     otsu = sitk.OtsuMultipleThresholdsImageFilter()
     otsu.SetNumberOfThresholds(2)
     otsu.Execute(sitk.GetImageFromArray(np.ascontiguousarray(capped.T).astype(np.float32)))
-    above = values > min(otsu.GetThresholds())
-    return np.asarray(above if above.any() else values > values.min())
+    lower, higher = sorted(otsu.GetThresholds())
+    return lower, higher
 
 
-def _checked_window(
-    values: npt.NDArray[Any], window: tuple[float, float], name: str
-) -> tuple[float, float]:
+def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: str) -> None:
+    """Refuse a window that most of a scan's foreground lies beyond.
+
+    The foreground is what is above one of Otsu's two thresholds: the lower one for what is too
+    bright, so that bone alone never counts as the foreground; the higher one for what is too
+    dark, so that air beside the padding around a CT's circle never does.
+
+    Args:
+        values: of the whole scan.
+        window: its ends.
+        name: what to call the scan in an error.
+
+    Raises:
+        SubjectError: with the range that was measured.
+    """
+    low, high = window
+    step = int(np.ceil((values.size / ENOUGH_VOXELS) ** (1 / values.ndim)))
+    seen = values[(slice(None, None, step),) * values.ndim]
     least, most = float(values.min()), float(values.max())
-    if most <= window[0] or least >= window[1]:
+    told = ""
+    if most <= low or least >= high:
+        told = f"its intensities, {least:g} to {most:g}, lie outside of"
+    elif np.ptp(seen) > 0:
+        thresholds = _thresholds(seen)
+        for threshold, beyond, where in (
+            (thresholds[0], seen > high, "above"),
+            (thresholds[1], seen < low, "below"),
+        ):
+            inside = seen > threshold
+            share = np.count_nonzero(beyond & inside) / max(1, np.count_nonzero(inside))
+            if share > MOST_BEYOND:
+                first, last = np.percentile(seen[inside], (5, 95))
+                told = (
+                    f"{share:.0%} of its foreground, which is mostly {first:g} to {last:g} (the "
+                    f"scan is {least:g} to {most:g}), lies {where}"
+                )
+    if told:
         raise SubjectError(
-            f"{name}: its intensities, {least:g} to {most:g}, lie outside of the window "
-            f"{window[0]:g} to {window[1]:g}; a window is in the scan's own unit, Hounsfield for CT"
+            f"{name}: {told} the window {low:g} to {high:g}; a window is in the scan's own unit, "
+            "Hounsfield for CT: give one that holds these values, or --clip 0.5,99.5 instead"
         )
-    return window
+
+
+def shows_nothing(values: npt.NDArray[np.floating[Any]], *, windowed: bool) -> bool:
+    """Whether a crop, in [0, 255], has one value; of a window, but for two voxels in a thousand."""
+    if not windowed:
+        return bool(np.ptp(values) == 0)
+    low, high = np.percentile(values, (0.1, 99.9))
+    return bool(high - low < 1)

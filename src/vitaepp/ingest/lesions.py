@@ -54,6 +54,25 @@ def lesion(
     return values != 0, ()
 
 
+def kept_labels(mask: Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """A mask as it is kept beside images: its own labels where they fit, else 1 in the lesion.
+
+    Labels from 0 to 255 stay. A soft mask becomes 1 where the lesion is, and so does one whose only
+    label is another number, such as 65535.
+
+    Raises:
+        ValueError: several labels, some of them not from 0 to 255.
+    """
+    inside, notes = lesion(mask)
+    values = to_grey(mask)
+    there = np.unique(values)
+    if SOFT not in notes and there[0] >= 0 and there[-1] <= FULL[0]:
+        return values.astype(np.uint8), ()
+    if SOFT not in notes and np.count_nonzero(there) > 1:
+        raise ValueError(f"labels from {there[0]:g} to {there[-1]:g}")
+    return inside.astype(np.uint8), notes
+
+
 def grid_of_mask(mask: Image, reference: Image, name: str, of: str) -> tuple[Grid, tuple[str, ...]]:
     """Where the voxels of a mask lie, and what had to be decided.
 

@@ -19,7 +19,7 @@ from vitaepp.ingest.layouts import Cohort, Kind
 from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
 from vitaepp.recipe import PrepareSettings, per_axis
-from vitaepp.store import StoreInfo
+from vitaepp.store import StoreInfo, stored_info
 
 #: Part of every checksum: raised when the same files would give other images.
 METHOD_VERSION = 1
@@ -68,6 +68,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
     Raises:
         RecipeError: settings that do not fit each other.
         SourceError: settings that do not fit this source.
+        StoreError: the store was begun, and is damaged.
     """
     files, channels = _channels(cohort, asked.modalities)
     own = _array_size(cohort) if cohort.kind == "arrays" else DEFAULT_SIZE[cohort.kind]
@@ -85,6 +86,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         raise SourceError(
             f"{cohort.layout} without masks: center=mask needs them; use foreground or image"
         )
+    begun = stored_info(store)
     info = StoreInfo(
         modalities=channels,
         size=per_axis(asked.size or own, ndim, "prepare.size"),
@@ -96,6 +98,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         statistics=asked.statistics,
         mask_values=asked.mask_values if center == "mask" else None,
         unit=None if spacing is None or cohort.kind == "scans" else "pixels",
+        masks=asked.keep_masks or (begun is not None and begun.masks) or None,
     )
     secret = None if asked.secret is None else read_secret(asked.secret)
     return Plan(info, store, cohort.root, cohort.kind, files, secret)
@@ -108,10 +111,12 @@ def said(plan: Plan) -> str:
     channels = ", ".join(info.modalities)
     if info.intensities:
         channels += f" ({info.intensities})"
+    masks = "; masks are kept" if info.masks else ""
     if info.spacing is None:
-        return f"{channels}, scaled to fit {size}"
+        return f"{channels}, scaled to fit {size}{masks}"
     spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
-    return f"{channels}, {size} voxels of {spacing} {info.unit or 'mm'} around the {info.center}"
+    unit = info.unit or "mm"
+    return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
 
 
 def _windows(

@@ -36,7 +36,7 @@ from vitaepp.ingest.pseudonyms import (
 from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
 from vitaepp.ingest.subject import Task, prepare_subject
-from vitaepp.progress import say, track
+from vitaepp.progress import counted, say, track
 from vitaepp.recipe import PrepareSettings, Recipe
 from vitaepp.storage import Location, folder_at, in_one_process, location_of
 from vitaepp.store import Failure, Store, StoreWriter
@@ -77,6 +77,24 @@ class PrepareResult:
     notes: Mapping[str, int] = field(default_factory=dict)
     preview: Preview | None = None
 
+    def __str__(self) -> str:
+        if self.preview is not None:
+            return str(self.preview)
+        told = (
+            f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} were "
+            "there already"
+        )
+        if self.failures:
+            first = self.failures[0]
+            told += f", {len(self.failures)} failed: see {self.store}/failures.csv"
+            told += f"\nfirst failure: {first.subject}: {first.reason}"
+        return told
+
+    def __repr__(self) -> str:
+        if self.preview is not None:
+            return "PrepareResult(a dry run; print it to see what was found)"
+        return f"PrepareResult({'; '.join(str(self).splitlines())})"
+
 
 def prepare(
     source: Location,
@@ -97,9 +115,10 @@ def prepare(
     series: str | os.PathLike[str] | None = None,
     secret: str | os.PathLike[str] | None = None,
     dtype: str | None = None,
+    keep_masks: bool | None = None,
     classes: int | None = None,
     labels: Location | None = None,
-    settings: PrepareSettings | None = None,
+    settings: PrepareSettings | str | Sequence[str] | None = None,
     workers: int | None = None,
     dask: str | None = None,
     dry_run: bool = False,
@@ -145,9 +164,12 @@ def prepare(
             description. Unset: the built-in ones alone.
         secret: file with a secret by which subjects and files get other names. Unset: their own.
         dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
+        keep_masks: keep each subject's mask beside its images, as uint8 on their grid, with its
+            own labels (nearest neighbour). Unset: as the store that was begun, else no.
         classes: only the first so many classes, in the source's own order. Unset: all.
         labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
-        settings: where arguments that are unset come from.
+        settings: where arguments that are unset come from: the `prepare` section of a recipe, or
+            settings as `"prepare.clip=0.5,99.5"`; one, or several.
         workers: processes. Unset: one a core.
         dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
             must see the source and the store by the same names.
@@ -182,9 +204,12 @@ def prepare(
         "series": None if series is None else os.fspath(series),
         "secret": None if secret is None else os.fspath(secret),
         "dtype": dtype,
+        "keep_masks": keep_masks,
         "classes": classes,
     }
-    values = (settings or PrepareSettings()).model_dump()
+    if not isinstance(settings, PrepareSettings):
+        settings = Recipe.load(settings=settings or ()).prepare
+    values = settings.model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
     if asked.series is not None:
@@ -269,6 +294,8 @@ def _prepare(
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
+    if plan.info.masks and (without := sum(s.mask is None for s in cohort.subjects)):
+        say(f"masks: {without} of {len(cohort.subjects)} subjects have none; zero in the store")
 
     run = (
         partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))

@@ -27,10 +27,10 @@ from vitaepp.ingest.geometry import (
     rescale,
     share_inside,
 )
-from vitaepp.ingest.intensities import intensity_range
+from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
-from vitaepp.ingest.lesions import grid_of_mask, lesion
+from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers import (
@@ -67,6 +67,23 @@ class Task:
     known: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """A subject's mask.
+
+    Attributes:
+        image: as it was read.
+        grid: where its voxels lie, which may be other than its header says.
+        name: what to call it in an error.
+        notes: what had to be decided.
+    """
+
+    image: Image
+    grid: Grid
+    name: str
+    notes: tuple[str, ...]
+
+
 class Channel(NamedTuple):
     """One modality of a subject on its grid.
 
@@ -90,13 +107,13 @@ def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
         checksum = _checksum(plan, task)
         if checksum == task.known:
             return False
-        image, record = _make(plan, task, checksum)
+        image, record, mask = _make(plan, task, checksum)
     except SubjectError as error:
         return Failure(subject.subject, _told(plan, task, one_line(error)))
     except Exception as error:  # whatever it is, the other subjects go on
         told = one_line(error).replace(f"{plan.root}{os.sep}", "")
         return Failure(subject.subject, _told(plan, task, f"{type(error).__name__}: {told}"))
-    stage(plan.store, plan.info, image, record)
+    stage(plan.store, plan.info, image, record, mask)
     return True
 
 
@@ -119,8 +136,8 @@ def _checksum(plan: Plan, task: Task) -> str:
     if len(present) < len(plan.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
-    if plan.info.center == "mask":
-        files.append(_mask(task.files))
+    if (mask := _mask(plan, task.files)) is not None:
+        files.append(mask)
     for path in chain.from_iterable(map(files_of, files)):
         if not path.is_file():
             raise SubjectError(f"{_named(plan, path)}: no such file")
@@ -138,10 +155,11 @@ def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
     return present
 
 
-def _mask(subject: SubjectFiles) -> Item:
-    if subject.mask is None:
+def _mask(plan: Plan, subject: SubjectFiles) -> Item | None:
+    """The mask of a subject where it is used: to centre on, or to be kept."""
+    if plan.info.center == "mask" and subject.mask is None:
         raise SubjectError("has no mask to centre on; give it one, or use center=foreground")
-    return subject.mask
+    return subject.mask if plan.info.center == "mask" or plan.info.masks else None
 
 
 def _named(plan: Plan, item: Item) -> str:
@@ -218,8 +236,10 @@ def _images(
             yield modality, name, read
 
 
-def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32], Record]:
-    """Read a subject and put it on its grid, intensities in [0, 255]."""
+def _make(
+    plan: Plan, task: Task, checksum: str
+) -> tuple[npt.NDArray[np.float32], Record, npt.NDArray[np.uint8] | None]:
+    """Read a subject and put it on its grid, intensities in [0, 255], and the mask to keep."""
     made: dict[str, list[Channel]] = {}
     lost: dict[str, SubjectError] = {}
     images = _images(plan, task, lost)
@@ -227,7 +247,8 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
     if first is None:
         raise next(iter(lost.values()))
     reference = first[2].grid
-    target, center, told = _target(plan, task.files, *first[1:])
+    mask = _read_mask(plan, task.files, *first[1:])
+    target, center, told = _target(plan, mask, *first[1:])
     notes = list(told)
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
@@ -250,14 +271,21 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
             for values in _values(plan, image)
         ]
-        if all(np.ptp(channel.values) == 0 for channel in made[modality]):
+        windowed = plan.info.window_of(modality) is not None
+        if all(shows_nothing(c.values, windowed=windowed) for c in made[modality]):
+            least, most = image.values.min(), image.values.max()
+            shown = f"; {low:g} to {high:g} is shown, the scan is {least:g} to {most:g}"
             raise SubjectError(
-                f"{name}: its crop has one value throughout; it shows nothing of the scan: check "
-                "the affine, the window, and what the crop is centred on"
+                f"{name}: its crop has one value throughout{shown * windowed}; it shows nothing of "
+                "the scan: check the affine, the window, and what the crop is centred on"
             )
     notes += [
         f"{modality}: zero, as its series cannot be used ({e.kind})" for modality, e in lost.items()
     ]
+    kept = None
+    if mask is not None and plan.info.masks:
+        kept, decided = _kept(mask, target)
+        notes += [note for note in decided if note not in notes]
     absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in plan.files for c in made.get(modality, absent)]
     record = Record(
@@ -271,7 +299,7 @@ def _make(plan: Plan, task: Task, checksum: str) -> tuple[npt.NDArray[np.float32
         crop_center=center,
         prepare_notes=tuple(notes),
     )
-    return np.stack([c.values for c in channels]), record
+    return np.stack([c.values for c in channels]), record, kept
 
 
 def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
@@ -284,16 +312,17 @@ def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
 
 
 def _target(
-    plan: Plan, subject: SubjectFiles, name: str, reference: Image
+    plan: Plan, mask: Mask | None, name: str, reference: Image
 ) -> tuple[Grid, str, tuple[str, ...]]:
     """The grid of a subject's crop, what it is centred on, and what had to be decided."""
     info, center = plan.info, plan.info.center
-    notes: tuple[str, ...] = ()
+    notes = () if mask is None else mask.notes
     if info.spacing is None:
-        return fit_grid(reference.grid, info.size), "", ()
+        return fit_grid(reference.grid, info.size), "", notes
     at = reference.grid.center
-    if center == "mask":
-        found, notes = _center_of_mask(plan, subject, name, reference)
+    if mask is not None and center == "mask":
+        found, which = _center_of_mask(plan, mask, name, reference)
+        notes += which
         if found is None:
             center = "foreground"
         else:
@@ -313,23 +342,41 @@ def _share_kept(reference: Image, target: Grid) -> float:
     return share_inside(foreground(to_grey(reference)), reference.grid, target)
 
 
+def _read_mask(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
+    """The mask of a subject, where it is used and there is one."""
+    path = _mask(plan, subject)
+    if path is None:
+        return None
+    named = _named(plan, path)
+    image = _read(plan, path, constant=True)
+    grid, where = grid_of_mask(image, reference, named, name)
+    return Mask(image, grid, named, tuple(f"mask: {note}" for note in image.notes) + where)
+
+
+def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """A mask on the grid of its subject's images, and what had to be decided."""
+    try:
+        labels, notes = kept_labels(mask.image)
+    except ValueError as error:
+        raise SubjectError(
+            f"{mask.name}: the mask has {one_line(error)}; kept masks have labels from 0 to 255: "
+            "write it so, or prepare without --keep-masks"
+        ) from None
+    return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
+
+
 def _center_of_mask(
-    plan: Plan, subject: SubjectFiles, name: str, reference: Image
+    plan: Plan, mask: Mask, name: str, reference: Image
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """The centroid of the lesion, None where the mask shows none, and what had to be decided."""
-    path = _mask(subject)
-    named = _named(plan, path)
-    mask = _read(plan, path, constant=True)
-    grid, where = grid_of_mask(mask, reference, named, name)
-    inside, which = lesion(mask, plan.info.mask_values)
-    notes = tuple(f"mask: {note}" for note in mask.notes) + where + which
+    inside, notes = lesion(mask.image, plan.info.mask_values)
     if not inside.any():
         return None, (*notes, EMPTY_MASK)
-    center = centroid(inside, grid)
+    center = centroid(inside, mask.grid)
     index = reference.grid.to_index(center)
     if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
         raise SubjectError(
-            f"{named}: the mask's centre lies outside of {name}; its affine is off, or it is "
+            f"{mask.name}: the mask's centre lies outside of {name}; its affine is off, or it is "
             "another subject's"
         )
     return center, notes

@@ -85,7 +85,7 @@ class _Figure:
 
 def report(
     runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "report.html",
     *,
     evaluations: Sequence[str | os.PathLike[str]] = (),
     reconstructions: Sequence[str | os.PathLike[str]] = (),
@@ -96,7 +96,7 @@ def report(
     lacks is named, with the command that makes it; so is what lies there and is of other weights.
 
     Args:
-        runs: run folders.
+        runs: a run folder, or several.
         out: the HTML file; it appears whole or not at all.
         evaluations: folders of others; those of one of these runs are shown with it, and the rest
             by themselves.

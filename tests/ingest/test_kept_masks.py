@@ -1,0 +1,213 @@
+"""Masks that are kept: on the voxels of their images, with their labels, whole or not at all."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import center_of_mass
+from scipy.spatial.transform import Rotation
+
+from tests.ingest.test_killed import files_of
+from tests.ingest.test_lesions import RAMP, as_mask
+from tests.ingest.test_remote import memory, remote_files  # noqa: F401
+from tests.ingest.trees import mask, picture, scan
+from vitaepp.errors import StoreError
+from vitaepp.ingest.lesions import SOFT, kept_labels
+from vitaepp.ingest.prepare import prepare
+from vitaepp.inspection import inspect
+from vitaepp.store import Store
+
+#: Where the lesion is, in mm.
+LESION = np.array([6.0, -9.0, 4.0])
+
+
+def affine_of(codes, spacing, angles):
+    """An affine of these axis codes, turned, with the world's origin inside of its scan."""
+    affine = np.eye(4)
+    turned = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    axes = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (1, 1, 1))
+    affine[:3, :3] = turned @ np.linalg.inv(axes)[:3, :3] * spacing
+    affine[:3, 3] = -affine[:3, :3] @ ((shape_of(spacing) - 1) / 2)
+    return affine
+
+
+def shape_of(spacing):
+    return np.ceil(70 / np.array(spacing)).astype(int)
+
+
+def labelled(spacing, affine):
+    """A ball around the lesion of labels 1 (left half) and 4 (right half)."""
+    places = np.moveaxis(np.indices(shape_of(spacing)), 0, -1)
+    world = nib.affines.apply_affine(affine, places)
+    inside = np.linalg.norm(world - LESION, axis=-1) <= 9
+    return (np.where(world[..., 0] < LESION[0], 1, 4) * inside).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("image", "own"),
+    [
+        (("RAS", (1, 1, 1), (0, 0, 0)), None),
+        (("LPS", (1, 1, 2), (0, 0, 0)), None),
+        (("PIR", (1.5, 1, 1.2), (10, -20, 30)), None),
+        (("RAS", (1, 1, 1), (0, 0, 0)), ("LAI", (2, 1.3, 1), (0, 0, 0))),
+        (("LPI", (1, 2, 1), (5, 15, -25)), ("SRP", (1.1, 0.9, 3), (-10, 0, 20))),
+    ],
+)
+@pytest.mark.parametrize("center", ["image", "mask"])
+def test_a_mask_lands_where_its_image_does(tmp_path, image, own, center):
+    (_, spacing, _), affine = image, affine_of(*image)
+    values = (1000 * (labelled(spacing, affine) > 0)).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "i.nii.gz")
+    spacing = (own or image)[1]
+    affine = affine_of(*(own or image))
+    there = labelled(spacing, affine)
+    nib.save(nib.Nifti1Image(there, affine), tmp_path / "m.nii.gz")
+    (tmp_path / "m.csv").write_text("subject,t1,mask\na,i.nii.gz,m.nii.gz\n")
+    made = prepare(
+        tmp_path / "m.csv",
+        tmp_path / "s",
+        **{**ASKED, "size": 40, "spacing": 1.1, "center": center},
+        keep_masks=True,
+    )
+    assert not made.failures
+    store = Store(tmp_path / "s")
+    kept = store.masks[0]
+    assert kept.dtype == np.uint8
+    # Every voxel has the label of the mask's voxel that it lies in, by nibabel's affines.
+    crop = store.table.affine[0].reshape(4, 4)
+    world = nib.affines.apply_affine(crop, np.moveaxis(np.indices(kept.shape), 0, -1))
+    index = nib.affines.apply_affine(np.linalg.inv(affine), world)
+    nearest = np.rint(index).astype(int)
+    within = ((nearest >= 0) & (nearest < there.shape)).all(-1)
+    wanted = np.zeros(kept.shape, np.uint8)
+    wanted[within] = there[tuple(nearest[within].T)]
+    clear = (np.abs(np.abs(index - nearest) - 0.5) > 1e-3).all(-1)  # not halfway between two
+    assert clear.mean() > 0.3
+    np.testing.assert_array_equal(kept[clear], wanted[clear])
+    assert set(np.unique(kept)) == {0, 1, 4}
+    distance = np.subtract(center_of_mass(kept > 0), center_of_mass(store[0][0]))
+    assert np.linalg.norm(distance) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "kept", "notes"),
+    [
+        ([0, 1, 2, 4], [0, 1, 2, 4], ()),
+        ([0, 2, 0, 2], [0, 2, 0, 2], ()),
+        ([0, 255, 0, 255], [0, 255, 0, 255], ()),
+        ([0, 1, 2, 255], [0, 1, 2, 255], ()),
+        ([0.0, 3.0, 1.0], [0, 3, 1], ()),
+        ([0, 0, 0], [0, 0, 0], ()),
+        ([0, 65535, 0], [0, 1, 0], ()),
+        ([0, -1, 0], [0, 1, 0], ()),
+        ([0.0, 0.2, 0.5, 0.7, 1.0], [0, 0, 0, 1, 1], (SOFT,)),
+        (RAMP, RAMP > 127.5, (SOFT,)),
+    ],
+)
+def test_labels_are_kept_and_a_soft_mask_becomes_its_lesion(values, kept, notes):
+    found, told = kept_labels(as_mask(values))
+    assert found.dtype == np.uint8
+    assert found[:, 0, 0].tolist() == np.asarray(kept, int).tolist()
+    assert told == notes
+
+
+def cohort(root, with_mask="ab", last="c"):
+    for i, name in enumerate(("a", "b", last)):
+        scan(root / f"{name}.nii.gz", seed=i)
+        if name in with_mask:
+            mask(root / f"{name}_seg.nii.gz", at=(4 + i, 5, 4))
+    return root
+
+
+ASKED = {"size": 8, "spacing": 1, "center": "image", "workers": 1}
+
+
+def test_labels_that_do_not_fit_fail_in_one_line(tmp_path):
+    cohort(tmp_path / "x")
+    values = np.zeros((10, 12, 9), np.int16)
+    values[3, 4, 5], values[6, 7, 5] = 17, 2035
+    scan(tmp_path / "x" / "b_seg.nii.gz", values=values)
+    (failure,) = prepare(tmp_path / "x", tmp_path / "s", keep_masks=True, **ASKED).failures
+    assert failure.subject == "b"
+    assert failure.reason == (
+        "b_seg.nii.gz: the mask has labels from 0 to 2035; kept masks have labels from 0 to 255: "
+        "write it so, or prepare without --keep-masks"
+    )
+
+
+def test_a_subject_without_a_mask_has_zeros_and_it_is_said(tmp_path, capsys):
+    prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
+    store = Store(tmp_path / "s")
+    assert [int(m.sum()) for m in np.asarray(store.masks)] == [1, 1, 0]
+    assert store.masks.shape == (3, 8, 8, 8)
+    assert "masks: 1 of 3 subjects have none; zero in the store" in capsys.readouterr().err
+    assert "kept, on the images' grid" in inspect(store.path)
+
+
+def test_none_are_kept_unless_asked_for(tmp_path):
+    prepare(cohort(tmp_path / "x"), tmp_path / "s", **ASKED)
+    assert Store(tmp_path / "s").masks is None
+    assert not (tmp_path / "s" / "masks.zarr").exists()
+
+
+def test_what_is_added_to_a_store_is_kept_in_the_same_way(tmp_path):
+    store = tmp_path / "s"
+    prepare(cohort(tmp_path / "x"), store, keep_masks=True, **ASKED)
+    # Without the option: the store goes on as it was begun.
+    mask(tmp_path / "x" / "b_seg.nii.gz", at=(6, 7, 5))  # changed, its image is not
+    made = prepare(cohort(tmp_path / "x", with_mask="d", last="d"), store, **ASKED)
+    assert (made.prepared, made.skipped) == (2, 2)
+    assert list(Store(store).table.subject) == ["a", "b", "c", "d"]
+    found = [np.argwhere(m).tolist() for m in np.asarray(Store(store).masks)]
+    corner = np.linalg.inv(Store(store).table.affine[0].reshape(4, 4))
+    wanted = [(4, 5, 4), (6, 7, 5), None, (6, 5, 4)]
+    assert found == [
+        [] if at is None else [np.rint(nib.affines.apply_affine(corner, at)).astype(int).tolist()]
+        for at in wanted
+    ]
+    prepare(tmp_path / "x", tmp_path / "plain", **ASKED)
+    with pytest.raises(StoreError, match="masks None there, True asked"):
+        prepare(tmp_path / "x", tmp_path / "plain", keep_masks=True, **ASKED)
+
+
+def test_masks_of_pictures_are_scaled_with_them(tmp_path):
+    values = np.zeros((20, 16, 3), np.uint8)
+    values[5:10, 8:16] = 3
+    for folder in ("images", "labels"):
+        picture(tmp_path / "x" / folder / "0.png")
+    import SimpleITK as sitk
+
+    sitk.WriteImage(sitk.GetImageFromArray(values[..., 0]), str(tmp_path / "x/labels/0.png"))
+    prepare(tmp_path / "x", tmp_path / "s", size=40, keep_masks=True, workers=1)
+    kept = Store(tmp_path / "s").masks[0]
+    wanted = np.zeros((40, 40), np.uint8)
+    wanted[10:20, 4 + 16 : 4 + 32] = 3  # twice as large, centred
+    np.testing.assert_array_equal(kept, wanted)
+
+
+def test_behind_a_url_they_are_the_same(tmp_path, memory):  # noqa: F811
+    source = cohort(tmp_path / "x")
+    prepare(source, tmp_path / "s", keep_masks=True, **ASKED)
+    prepare(source, "memory://bucket/s", keep_masks=True, **ASKED)
+    assert remote_files(memory, "bucket/s") == {
+        n: b for n, b in files_of(tmp_path / "s").items() if (tmp_path / "s" / n).is_file()
+    }
+    np.testing.assert_array_equal(Store("memory://bucket/s").masks, Store(tmp_path / "s").masks)
+
+
+def test_a_store_whose_masks_are_gone_says_so(tmp_path):
+    prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
+    (tmp_path / "s" / "masks.zarr").rename(tmp_path / "gone")
+    with pytest.raises(StoreError, match=r"has no masks\.zarr; prepare the store again"):
+        _ = Store(tmp_path / "s").masks
+
+
+def test_whether_masks_are_kept_makes_stores_no_less_alike(tmp_path):
+    from vitaepp.store import unlike
+
+    prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
+    prepare(tmp_path / "x", tmp_path / "t", **ASKED)
+    one, other = Store(tmp_path / "s"), Store(tmp_path / "t")
+    assert unlike(one.info, other.info) == []
+    np.testing.assert_array_equal(one.read(range(3)), other.read(range(3)))
+    assert isinstance(one.table, pd.DataFrame)
