@@ -294,8 +294,8 @@ def _prepare(
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if plan.info.masks and (without := sum(s.mask is None for s in cohort.subjects)):
-        say(f"masks: {without} of {len(cohort.subjects)} subjects have none; zero in the store")
+    if plan.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+        say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
 
     run = (
         partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))
