@@ -103,7 +103,12 @@ class Embeddings:
         frame = table.to_pandas()
         if "split" not in frame:
             frame["split"] = ""
-        features = np.array(frame[names], np.float32)  # the frame's own may not be written to
+        try:
+            features = np.array(frame[names], np.float32)  # the frame's own is not writable
+        except (ValueError, TypeError):
+            raise EvaluationError(
+                f"{path}: has features that are no numbers; embed again"
+            ) from None
         if not np.isfinite(features).all():
             bad = frame["subject"][~np.isfinite(features).all(axis=1)].iloc[0]
             raise EvaluationError(f"{path}: features of subject {bad} are not finite; embed again")

@@ -21,6 +21,7 @@ from vitaepp.ingest.cluster import run_on_cluster
 from vitaepp.ingest.fingerprint import voxel_sample
 from vitaepp.ingest.items import files_of, own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.layouts.tables import say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
 from vitaepp.ingest.pool import run_each
@@ -211,6 +212,8 @@ def prepare(
     values = settings.model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    if asked.series is not None:
+        series_rules(Path(asked.series))  # refused if it cannot be read, whatever the source is
     if dask is not None and workers is not None:
         raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
     with (
@@ -291,8 +294,8 @@ def _prepare(
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if plan.info.masks and (bare := sum(s.mask is None for s in cohort.subjects)):
-        say(f"masks: {bare} of {len(cohort.subjects)} subjects have none; zero in the store")
+    if plan.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+        say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
 
     run = (
         partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))

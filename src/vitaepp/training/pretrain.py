@@ -26,7 +26,14 @@ from vitaepp.allocator import keep_freed_memory
 from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
-from vitaepp.files import clear_temporaries, locked, write_json, write_text
+from vitaepp.files import (
+    clear_temporaries,
+    locked,
+    make_folder,
+    naming,
+    write_json,
+    write_text,
+)
 from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.progress import say
@@ -121,9 +128,9 @@ def pretrain(
         if not first:
             _train(opened, rows, module, folder, checkpoint, place)
             return folder.path
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         try:
-            with locked(folder.path):
+            with naming(folder.path), locked(folder.path):
                 clear_temporaries(folder.path, *(path.name for path in folder.of_training))
                 if subjects is None:
                     folder.subjects_file.unlink(missing_ok=True)

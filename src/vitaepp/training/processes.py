@@ -31,6 +31,9 @@ from vitaepp.host import usable_cores
 from vitaepp.recipe import Recipe, TrainerSettings
 from vitaepp.stopping import STOPPED, handled, stoppable
 
+#: So many processes may share a machine without accelerator, however few its cores.
+SPARE = 4
+
 #: Seconds that the others have to end by themselves after one has failed.
 GRACE = 30.0
 
@@ -77,7 +80,15 @@ def devices_per_node(settings: TrainerSettings, cluster: ClusterEnvironment | No
                 f"trainer.nodes={settings.nodes}: this process was started alone; start it on "
                 "every node by torchrun or srun (docs/distributed.md)"
             )
-        return max(torch.cuda.device_count(), 1) if devices == "auto" else devices
+        here = torch.cuda.device_count()
+        if devices == "auto":
+            return max(here, 1)
+        if devices > (here or max(os.cpu_count() or 1, SPARE)):
+            raise RecipeError(
+                f"trainer.devices={devices}: this machine has "
+                + (f"{here} devices" if here else f"no accelerator and {os.cpu_count()} cores")
+            )
+        return devices
     started = cluster.world_size()
     count = max(started // settings.nodes, 1) if devices == "auto" else devices
     if count * settings.nodes != started:
