@@ -301,11 +301,15 @@ def embed(
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
     ] = None,
     any_store: AnyStore = False,
+    last: Annotated[
+        bool,
+        typer.Option("--last", help="Take the last checkpoint of a training that has not ended."),
+    ] = False,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder import embed as run_embed
 
-    print(run_embed(run, store, out, precision=precision, any_store=any_store))
+    print(run_embed(run, store, out, precision=precision, any_store=any_store, last=last))
 
 
 @app.command()

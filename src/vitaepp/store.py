@@ -114,6 +114,15 @@ class StoreInfo:
         return ", ".join(told)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `prepare` that make such images."""
+        same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
+        window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
+        return {name: getattr(self, name) for name in (*same, "mask_values")} | {
+            "window": window or None
+        }
+
+    @property
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.size)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.conftest import TINY
+from vitaepp.checkpoints import load_checkpoint
 from vitaepp.encoder import Encoder, embed
 from vitaepp.errors import RecipeError, RunError, TrainingError
 from vitaepp.recipe import DataSettings, Recipe
-from vitaepp.training.checkpoints import load_checkpoint
 from vitaepp.training.pretrain import pretrain
 
 

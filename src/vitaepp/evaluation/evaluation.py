@@ -115,6 +115,8 @@ def evaluate(
         _require_like_store(path, other, paths[0], embedded, any_store)
     if told := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(told)} in the encoder's training")
+    if told := embedded.provenance.get("unfinished"):
+        say(f"{paths[0]}: the training had not ended: {told}")
     labels, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
     # Classifiers are fitted on classes in sort order, so that the choice of the positive one
     # changes what numbers are called, and none of them.
