@@ -434,6 +434,11 @@ def embed(
     check_fits(encoder.config, opened)
     differences = check_like(encoder.config, opened, any_store)
     say_unlike(encoder.config, opened, differences)
+    for on, count in opened.centred_otherwise().items():
+        say(
+            f"{opened.path}: {count} of {len(opened)} crops are centred on the {on}, not on the "
+            f"{opened.info.center}, for want of one"
+        )
     lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
     if lacking:
         say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")

@@ -49,6 +49,9 @@ CUT_OFF = (
     "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
     "larger --size, the scan is kept whole"
 )
+NO_MASK = (
+    "no mask, which the run's crops are centred on; the crop is centred on the foreground instead"
+)
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
@@ -119,7 +122,7 @@ def _checksum(plan: Plan, task: Task) -> str:
     if len(present) < len(plan.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
-    if plan.info.center == "mask":
+    if plan.info.center == "mask" and not _goes_without_mask(plan, task.files):
         files.append(_mask(task.files))
     for path in chain.from_iterable(map(files_of, files)):
         if not path.is_file():
@@ -142,6 +145,10 @@ def _mask(subject: SubjectFiles) -> Item:
     if subject.mask is None:
         raise SubjectError("has no mask to centre on; give it one, or use center=foreground")
     return subject.mask
+
+
+def _goes_without_mask(plan: Plan, subject: SubjectFiles) -> bool:
+    return plan.without_masks and subject.mask is None
 
 
 def _named(plan: Plan, item: Item) -> str:
@@ -292,6 +299,8 @@ def _target(
     if info.spacing is None:
         return fit_grid(reference.grid, info.size), "", ()
     at = reference.grid.center
+    if center == "mask" and _goes_without_mask(plan, subject):
+        center, notes = "foreground", (NO_MASK,)
     if center == "mask":
         found, notes = _center_of_mask(plan, subject, name, reference)
         if found is None:
