@@ -81,8 +81,9 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     columns = [str(c) for c in table.columns if c not in ("subject", "split")]
     if name not in columns:
         hint = nearest(name, columns) if columns else "the embeddings have none"
+        hint += "" if hint.endswith("?") else ";"
         raise EvaluationError(
-            f"no label column {name!r}: {hint.rstrip('?')}; --labels TABLE joins others by subject"
+            f"no label column {name!r}; {hint} --labels TABLE joins others by subject"
         )
     values = [_plain(value) for value in table[name].tolist()]
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)

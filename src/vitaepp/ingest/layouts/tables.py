@@ -332,9 +332,8 @@ def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str
             return found[0]
     usual = tuple(allowed) == SUBJECT_COLUMNS
     hint = "; if another column names them, give it with --id-column" if usual else ""
-    raise SourceError(
-        f"{path.name}: has no column {' or '.join(allowed)}; found {', '.join(names)}{hint}"
-    )
+    wanted = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
+    raise SourceError(f"{path.name}: has no column {wanted}; found {', '.join(names)}{hint}")
 
 
 def _read(
