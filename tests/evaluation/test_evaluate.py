@@ -570,7 +570,7 @@ def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp
         (
             EvaluationError,
             {},
-            "no label column 'score'; known are grade; --labels TABLE joins others",
+            "known are grade; --labels TABLE joins others",
         ),
     ):
         if "labels" in asked:
