@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,39 +14,44 @@ from vitaepp.store import Record, Store, StoreInfo, StoreWriter, stage
 MakeStore = Callable[..., Store]
 
 
+def write_store(
+    path: Path,
+    subjects: int = 8,
+    size: tuple[int, ...] = (16, 16, 16),
+    modalities: tuple[str, ...] = ("t1", "t2"),
+    splits: bool = False,
+) -> Store:
+    """Make a store of smooth random images whose label `bright` they carry."""
+    rng = np.random.default_rng(0)
+    spacing = (1.0,) * len(size)
+    info = StoreInfo(modalities, size, spacing, "float16", "image")
+    labels = pd.DataFrame(
+        {
+            "subject": [f"s{i:03d}" for i in range(subjects)],
+            "split": [
+                "test" if splits and i % 4 == 3 else "train" * splits for i in range(subjects)
+            ],
+            "bright": [i % 2 for i in range(subjects)],
+        }
+    )
+    with StoreWriter(path, info) as writer:
+        for i, subject in enumerate(labels.subject):
+            ramp = sum(np.meshgrid(*(np.linspace(0, 60, n) for n in size), indexing="ij"))
+            image = ramp + rng.normal(0, 5, info.shape) + 40 * (i % 2)
+            affine = tuple(np.eye(len(size) + 1).ravel())
+            zeros, tops = (0.0,) * len(modalities), (255.0,) * len(modalities)
+            record = Record(subject, affine, zeros, tops, modalities, "x")
+            stage(writer.path, info, image.clip(0, 255), record)
+        writer.commit(labels, [])
+    return Store(path)
+
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> MakeStore:
-    """Make a store of smooth random images whose label `bright` they carry."""
+    """`write_store` into the test's own folder."""
 
-    def make(
-        subjects: int = 8,
-        size: tuple[int, ...] = (16, 16, 16),
-        modalities: tuple[str, ...] = ("t1", "t2"),
-        name: str = "store",
-        splits: bool = False,
-    ) -> Store:
-        rng = np.random.default_rng(0)
-        spacing = (1.0,) * len(size)
-        info = StoreInfo(modalities, size, spacing, "float16", "image")
-        labels = pd.DataFrame(
-            {
-                "subject": [f"s{i:03d}" for i in range(subjects)],
-                "split": [
-                    "test" if splits and i % 4 == 3 else "train" * splits for i in range(subjects)
-                ],
-                "bright": [i % 2 for i in range(subjects)],
-            }
-        )
-        with StoreWriter(tmp_path / name, info) as writer:
-            for i, subject in enumerate(labels.subject):
-                ramp = sum(np.meshgrid(*(np.linspace(0, 60, n) for n in size), indexing="ij"))
-                image = ramp + rng.normal(0, 5, info.shape) + 40 * (i % 2)
-                affine = tuple(np.eye(len(size) + 1).ravel())
-                zeros, tops = (0.0,) * len(modalities), (255.0,) * len(modalities)
-                record = Record(subject, affine, zeros, tops, modalities, "x")
-                stage(writer.path, info, image.clip(0, 255), record)
-            writer.commit(labels, [])
-        return Store(tmp_path / name)
+    def make(*args: Any, name: str = "store", **options: Any) -> Store:
+        return write_store(tmp_path / name, *args, **options)
 
     return make
 

@@ -147,7 +147,7 @@ def test_an_experiment_by_command(vitaepp, make_store, tmp_path):
     assert "no variant vitea++; did you mean vitae++?" in err
     status, printed, _ = vitaepp(*asked, "--variants", "vitae,vitae++")
     assert status == 0
-    assert "ViT-AE + L_edge + L_per + L_CL" in printed
+    assert "ViT-AE++" in printed
     assert {p.suffix for p in out.glob("ablation.*")} == {".md", ".csv", ".tex", ".json"}
     assert str(tmp_path) not in (out / "ablation.md").read_text()
 

@@ -1,5 +1,7 @@
 """Reconstructions: what is visible stays, and volumes land where they came from."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from vitaepp.evaluation.reconstruction import (
     reconstruction_summary,
     restore,
 )
+from vitaepp.runfolder import weights_id
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.pretrain import pretrain
 
@@ -36,7 +39,9 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
             volume = nib.load(out / f"{subject}_t1.nii.gz")
             assert volume.shape == size
             assert np.allclose(volume.affine, np.eye(4))
-    assert (run / "reconstruction" / "metrics.csv").read_text() == (out / "metrics.csv").read_text()
+    facts = json.loads((out / "reconstruction.json").read_text())
+    assert facts["encoder"] == weights_id(run)
+    assert not (run / "reconstruction").exists()
 
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):

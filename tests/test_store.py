@@ -1,5 +1,8 @@
 """The store: what is staged is there after commit, and nothing is before."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,6 +81,34 @@ def test_uint8_rounds(tmp_path, value, stored):
         stage(tmp_path / "s", info, image(value, info), record("a"))
         writer.commit(labels("a"), [])
     assert Store(tmp_path / "s").read([0]).tolist() == np.full((1, 1, 8, 8), stored).tolist()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda p: (p / "table.parquet").write_bytes(b"PAR1"), "table.parquet is damaged"),
+        (lambda p: pd.DataFrame({"subject": ["a"]}).to_parquet(p / "table.parquet"), "damaged"),
+        (lambda p: shutil.rmtree(p / "images.zarr"), "missing or damaged"),
+        (lambda p: (p / "images.zarr" / "zarr.json").write_text("{"), "missing or damaged"),
+        (lambda p: shutil.rmtree(p / "images.zarr" / "c" / "1"), "lacks the images of 1 of 2"),
+        (lambda p: (p / "images.zarr/c/1/0/0/0").write_bytes(b"x"), "is damaged"),
+        (lambda p: rewrite(p / "store.json", dtype="nope"), "store.json is damaged"),
+        (lambda p: rewrite(p / "store.json", size="x"), "store.json is damaged"),
+    ],
+)
+def test_a_store_that_was_damaged_says_so_and_is_never_read_as_zeros(tmp_path, harm, message):
+    path, info = tmp_path / "s", StoreInfo(("x",), (8, 8), None, "uint8", "image")
+    with StoreWriter(path, info) as writer:
+        for subject in "ab":
+            stage(path, info, image(3, info), record(subject))
+        writer.commit(labels("a", "b"), [])
+    harm(path)
+    with pytest.raises(StoreError, match=message):
+        Store(path).read([0, 1])
+
+
+def rewrite(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
 def test_what_is_not_a_store_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -26,6 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="ViT-AE++: self-supervised representations of 2D and 3D medical images.",
     epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
 )
@@ -463,11 +465,20 @@ def experiment(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run or several.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+    ] = None,
+    reconstruction: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+    ] = None,
 ) -> None:
     """Put runs on one page that opens in any browser, offline."""
     from vitaepp.reporting.report import report as run_report
 
-    print(run_report(runs, out))
+    page = run_report(runs, out, evaluations=evaluation or (), reconstructions=reconstruction or ())
+    print(page)
 
 
 @app.command()
@@ -486,12 +497,16 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         status = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
         status = 130
     except Stopped as stopped:
         _complain(one_line(stopped))
         status = STOPPED
+    except BrokenPipeError:  # whoever read this, as `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()

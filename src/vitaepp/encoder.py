@@ -29,12 +29,12 @@ from vitaepp.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.devices import autocast, chosen_device, resolved_precision
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import RecipeError, RunError, one_line
-from vitaepp.files import atomic_path, write_json
+from vitaepp.files import atomic_path, check_writable, write_json
 from vitaepp.methods import backbone_shape
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.progress import say, track
 from vitaepp.recipe import Recipe
-from vitaepp.runfolder import RunFolder
+from vitaepp.runfolder import RunFolder, weights_id
 from vitaepp.store import Store, StoreInfo, unlike
 from vitaepp.views import standardize
 
@@ -193,8 +193,8 @@ class Encoder(nn.Module):
             encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
-        epochs = encoder.config.epochs
-        if run is not None and epochs is not None and epochs != run.recipe().optim.epochs:
+        if run is not None and not run.has_ended():
+            epochs = encoder.config.epochs
             raise RunError(
                 f"{path}: its encoder is of {epochs} epochs, but training goes on to "
                 f"{run.recipe().optim.epochs} since, and has not ended; {GO_ON}, or that of "
@@ -208,14 +208,15 @@ class Encoder(nn.Module):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json` and `model.safetensors`, as one folder, whole or not at all."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             state = {
                 k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()
             }
-            save_file(state, temporary / "model.safetensors")
+            # Its own writer does not say why it could not write.
+            (temporary / "model.safetensors").write_bytes(save(state))
             write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
 
     @property
@@ -443,7 +444,7 @@ def embed(
     if lacking:
         say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
     keep_freed_memory()
-    Path(out).parent.mkdir(parents=True, exist_ok=True)  # what cannot be written fails now
+    check_writable(out)
     labels = opened.table[["subject", *opened.label_columns, "split"]]
     recipe, facts = None, dict[str, Any]()
     if (Path(run) / "recipe.yaml").is_file():
@@ -461,6 +462,7 @@ def embed(
         "run": Path(run).resolve().name,
         "store": opened.name,
         "precision": precision,
+        "encoder": weights_id(run),
         "prepared": asdict(opened.info),
         **({"unlike": differences} if differences else {}),
         **facts,
@@ -468,21 +470,25 @@ def embed(
     # An older version's encoder says "vitae++" of whatever its losses weighed; its recipe knows.
     trained = recipe or encoder.config
 
-    def save(path: Path, features: npt.NDArray[np.float32], method: str, name: str = "") -> None:
-        Embeddings(labels, features, origin | {"method": method, "name": name}).save(path)
-
-    # The controls come first: where the embeddings are, their controls are too.
-    for control in CONTROLS:
-        control_path(out, control).unlink(missing_ok=True)
+    found: dict[str, npt.NDArray[np.float32]] = {}
     if controls:
         if recipe is not None:
             like_training = replace(opened.info, modalities=encoder.config.modalities)
             untrained = Encoder.untrained(recipe, like_training)
-            features = untrained.embed(opened, **how, what="embedding, untrained")
-            save(control_path(out, "untrained"), features, "untrained")
-        save(control_path(out, "raw"), raw_features(opened), "raw")
+            found["untrained"] = untrained.embed(opened, **how, what="embedding, untrained")
+        found["raw"] = raw_features(opened)
     features = encoder.embed(opened, **how, any_store=True)
-    save(Path(out), features, trained.method, trained.name)
+    # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
+    # first: where the embeddings are, their controls are too.
+    for control in CONTROLS:
+        file = control_path(out, control)
+        if control in found:
+            named = origin | {"method": control, "name": ""}
+            Embeddings(labels, found[control], named).save(file)
+        else:
+            file.unlink(missing_ok=True)
+    named = origin | {"method": trained.method, "name": trained.name}
+    Embeddings(labels, features, named).save(out)
     return Path(out)
 
 

@@ -7,7 +7,25 @@ line and exits with status 2. Anything else that escapes is a defect of this lib
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+_ROOM = "make room, then run the same command again (pretrain: with --resume)"
+
+#: What to do where the system refuses a file; others speak for themselves.
+_ADVICE = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "check its permissions, or choose another folder",
+    errno.EPERM: "check its permissions, or choose another folder",
+    errno.EISDIR: "it is a folder, where a file is needed",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "the disk or the network has failed",
+}
 
 
 class VitaeppError(Exception):
@@ -63,9 +81,19 @@ class EvaluationError(VitaeppError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of any exception on one line, without its traceback."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    """The message of any exception on one line, without its traceback.
+
+    An error of the system becomes the file that it is about, the reason, and what to do.
+
+    >>> one_line(OSError(errno.EROFS, "Read-only file system", "run/last.ckpt"))
+    'run/last.ckpt: Read-only file system; choose a folder that can be written to'
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno and error.strerror:
+        named = "" if error.filename is None else f"{error.filename}: "
+        advice = _ADVICE.get(error.errno)
+        text = f"{named}{error.strerror}" + (f"; {advice}" if advice else "")
+    return " ".join(text.split()) or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vitaepp.errors import VitaeppError
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iterator[Path]:
@@ -23,25 +26,102 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
     the rename, so that a crash or a power cut leaves the old file, the new one, or none. On an
     error the temporary is removed. The temporary keeps the target's suffixes, because many
     writers choose the format by it. `parents` makes the folders above the target where missing.
+
+    Raises:
+        OSError: naming the target, whatever the library that wrote it makes of a full disk.
     """
     target = Path(target)
+    temporary = _temporary(target)
     if parents:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+        make_folder(target.parent)
     try:
-        yield temporary
-        if temporary.is_dir():
-            if target.is_dir():
-                shutil.rmtree(target)
-        else:
-            with open(temporary, "rb+") as handle:
-                os.fsync(handle.fileno())
-        os.replace(temporary, target)
+        with naming(target, temporary):
+            try:
+                yield temporary
+            except (OSError, VitaeppError):
+                raise
+            except Exception:
+                _write_more(temporary)
+                raise
+            if temporary.is_dir():
+                if target.is_dir():
+                    shutil.rmtree(target)
+            else:
+                with open(temporary, "rb+") as handle:
+                    os.fsync(handle.fileno())
+            os.replace(temporary, target)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(target: str | os.PathLike[str]) -> None:
+    """Refuse a file that could not be written, before the long work whose result it will hold.
+
+    Raises:
+        OSError: naming what is in the way.
+    """
+    target = Path(target)
+    temporary = _temporary(target)
+    make_folder(target.parent)
+    with naming(target, temporary):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        temporary.touch()
+        temporary.unlink()
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        OSError: naming what is in the way.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+
+
+@contextmanager
+def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
+    """Have an OSError name `path`, if it names no file or one at or below its stand-ins."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or 0
+        told = error.filename
+        if code <= 0 or not (
+            told is None or any(Path(os.fsdecode(told)).is_relative_to(s) for s in stand_ins)
+        ):
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _temporary(target: Path) -> Path:
+    """A name beside a file or folder to be.
+
+    Raises:
+        OSError: what is there is neither a file nor a folder, and must not be replaced.
+    """
+    if not target.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise OSError(errno.EINVAL, "is a device or a pipe; name a file", str(target))
+    return target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+
+
+def _write_more(temporary: Path) -> None:
+    """Have the system say why a library could not write, which many do not pass on."""
+    written = [path for path in (temporary, *temporary.rglob("*")) if path.is_file()]
+    longest = max(written, key=lambda path: path.stat().st_size, default=temporary)
+    if not longest.is_dir():
+        with open(longest, "ab") as handle:
+            handle.write(bytes(1 << 20))
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:

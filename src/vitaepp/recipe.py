@@ -355,7 +355,7 @@ class ViewSettings(Section):
 class OptimSettings(Section):
     """AdamW and its schedule."""
 
-    epochs: int = Field(1000, ge=1, description="Passes over the data.")
+    epochs: int = Field(1000, ge=1, le=1_000_000, description="Passes over the data.")
     batch_size: int = Field(4, ge=1, description="Images per step and device.")
     accumulate: int = Field(1, ge=1, description="Steps whose gradients make one update.")
     base_lr: float = Field(
@@ -433,7 +433,9 @@ class Recipe(Section):
         "of these weights at 0 is vitae; or a contrastive baseline, simsiam or mocov3, which has "
         "no masks and none of these losses.",
     )
-    seed: int = Field(0, ge=0, description="Seed of weights, order, masks, views and slices.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of weights, order, masks, views and slices."
+    )
     prepare: PrepareSettings = Field(default_factory=PrepareSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     loss: LossSettings = Field(default_factory=LossSettings)

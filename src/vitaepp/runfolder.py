@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -27,9 +29,7 @@ class RunFolder:
         self.checkpoint = self.path / "last.ckpt"
         self.checkpoint_before = self.path / "previous.ckpt"
         self.encoder = self.path / "encoder"
-        self.evaluation = self.path / "evaluation"
-        self.reconstruction = self.path / "reconstruction"
-        #: What training writes; the other steps write the rest.
+        #: What training writes; the other steps write the rest, where the user wants it.
         self.of_training = (
             self.recipe_file,
             self.subjects_file,
@@ -54,9 +54,34 @@ class RunFolder:
             return None
         return read_subjects(self.subjects_file)
 
-    def holds(self, path: str | os.PathLike[str]) -> bool:
-        """Whether `path` lies inside this run."""
-        return Path(path).resolve().is_relative_to(self.path.resolve())
+    def has_ended(self) -> bool:
+        """Whether its encoder is there, and of as many epochs as the recipe says.
+
+        An encoder of an older version does not tell its epochs, and is taken for one.
+        """
+        try:
+            config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
+            epochs = config.get("epochs")
+        except (OSError, ValueError, AttributeError):
+            return self.encoder.is_dir()  # whatever is wrong with it, its reader says
+        return epochs is None or epochs == self.recipe().optim.epochs
+
+
+def weights_id(path: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of the weights in a run or an encoder folder: whose results are whose.
+
+    Of a run it is the trained encoder's or, before training has ended, the last checkpoint's; None
+    where there is neither.
+    """
+    folder = Path(path)
+    names = ["model.safetensors", "encoder/model.safetensors", "last.ckpt"]
+    if (folder / "recipe.yaml").is_file() and not RunFolder(folder).has_ended():
+        names.remove("encoder/model.safetensors")
+    for name in names:
+        if (folder / name).is_file():
+            with open(folder / name, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
 
 
 def read_subjects(path: str | os.PathLike[str]) -> list[str]:

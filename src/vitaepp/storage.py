@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import StorageError, one_line
-from vitaepp.files import atomic_path, locked
+from vitaepp.files import atomic_path, locked, make_folder
 
 Location = str | os.PathLike[str]
 
@@ -185,7 +185,7 @@ class LocalFolder:
 
     def make(self, name: str = "") -> None:
         """Make the folder, or one below, unless it is there."""
-        (self.path / name).mkdir(parents=True, exist_ok=True)
+        make_folder(self.path / name)
 
     def remove_folder(self, name: str, first: str) -> None:
         """Remove a folder below, in one step or its files that end in `first` before others."""

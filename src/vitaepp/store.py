@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from vitaepp.errors import StoreError
+from vitaepp.errors import StoreError, one_line
 from vitaepp.files import to_json
 from vitaepp.progress import counted, say
 from vitaepp.storage import Folder, Location, folder_at
@@ -221,11 +222,23 @@ class Store:
     @cached_property
     def images(self) -> zarr.Array[Any]:
         """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
-        array = zarr.open_array(_inside(self.path, "images.zarr"), mode="r")
+        try:
+            array = zarr.open_array(_inside(self.path, "images.zarr"), mode="r")
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            raise StoreError(
+                f"{self.path}: images.zarr is missing or damaged; prepare the store again"
+            ) from None
         if array.shape[1:] != self.info.shape or array.shape[0] < len(self):
             raise StoreError(
                 f"{self.path}: images.zarr holds {array.shape}, but the table and store.json say "
                 f"{(len(self), *self.info.shape)}; prepare the store again"
+            )
+        # Zarr takes a chunk that is not there for zeros.
+        lacking = {str(row) for row in range(len(self))} - {*self._folder.entries("images.zarr/c")}
+        if lacking:
+            raise StoreError(
+                f"{self.path}: images.zarr lacks the images of {len(lacking)} of {len(self)} "
+                "subjects; copy it whole, or prepare the store again"
             )
         return array
 
@@ -319,11 +332,15 @@ class Store:
         for name in self.label_columns:
             lines.append((f"label {name}", column_counts(self.table[name])))
         if self._folder.exists("failures.csv"):
-            failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
-            told = counted(len(failed), "subject")
-            lines.append(("failed", f"{told}, named in failures.csv"))
-            for subject, reason in failed.head(3).itertuples(index=False):
-                lines.append((f"  {subject}", str(reason)))
+            try:
+                failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
+                shown = failed[["subject", "reason"]].head(3)
+            except (ValueError, KeyError):
+                lines.append(("failed", "failures.csv cannot be read"))
+            else:
+                told = counted(len(failed), "subject")
+                lines.append(("failed", f"{told}, named in failures.csv"))
+                lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
         width = max(len(name) for name, _ in lines)
         return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
 
@@ -336,7 +353,13 @@ class Store:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type."""
         if len(rows) == 0:
             return np.empty((0, *self.info.shape), self.info.dtype)
-        return np.asarray(self.images.oindex[np.asarray(rows)])
+        try:
+            return np.asarray(self.images.oindex[np.asarray(rows)])
+        except (ValueError, RuntimeError) as error:  # each codec has its own
+            raise StoreError(
+                f"{self.path}: an image in images.zarr is damaged ({one_line(error)}); prepare the "
+                "store again"
+            ) from None
 
     def batches(
         self, batch_size: int, rows: Sequence[int] | None = None
@@ -602,7 +625,20 @@ def _json(value: Any) -> bytes:
 
 
 def _read_table(folder: Folder, columns: list[str] | None = None) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(folder.read("table.parquet")), columns=columns)
+    """A store's table, or some of its columns.
+
+    Raises:
+        StoreError: it is damaged, or not a store's.
+    """
+    try:
+        table = pd.read_parquet(io.BytesIO(folder.read("table.parquet")), columns=columns)
+        found = {*table.columns}
+    except (pa.ArrowException, ValueError):
+        found = set()
+    needed = columns or [c for c in RESERVED_COLUMNS if c != "modality_present"]
+    if not found.issuperset(needed):
+        raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
+    return table
 
 
 def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -646,7 +682,10 @@ def _read_info(folder: Folder) -> StoreInfo:
         values = json.loads(folder.read("store.json"))
         if values.pop("format") != FORMAT:
             raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
-        return StoreInfo.parse(values)
+        info = StoreInfo.parse(values)
+        # What is no type, size or spacing is an error here, rather than anywhere later.
+        _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
+        return info
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
             f"{folder}: store.json is damaged or not ours; prepare the store again"

@@ -22,7 +22,6 @@ from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
 from vitaepp.evaluation.outcome import Outcome
 from vitaepp.evaluation.scores import fold_scores, spread
-from vitaepp.files import file_stem
 
 
 @pytest.fixture(autouse=True)
@@ -337,24 +336,16 @@ def test_controls_of_other_subjects_are_refused(tmp_path):
         evaluate(path, "grade", tmp_path / "out")
 
 
-def test_the_run_gets_a_copy_unless_the_result_is_in_it(tmp_path):
+def test_the_result_is_written_only_where_it_was_asked_for(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "recipe.yaml").write_text("method: vitae++\n")
-    embedded = cohort()
-    table = embedded.table.rename(columns={"grade": "WHO grade/2021"})
-    path = tmp_path / "e.parquet"
-    Embeddings(table, embedded.features, {"run": str(run)}).save(path)
-    evaluate(path, "WHO grade/2021", tmp_path / "out")
-    copy = run / "evaluation" / f"{file_stem('WHO grade/2021')}-svm"
-    for name in ("metrics.json", "predictions.parquet", "map.csv"):
-        assert (copy / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
-    evaluate(path, "WHO grade/2021", run / "evaluation" / "mine")
-    assert {p.name for p in (run / "evaluation").iterdir()} == {copy.name, "mine"}
-
-    Embeddings(table, embedded.features, {"run": str(tmp_path / "gone")}).save(path)
-    evaluate(path, "WHO grade/2021", tmp_path / "alone")
-    assert not (tmp_path / "gone").exists()
+    embedded, path = cohort(), tmp_path / "e.parquet"
+    facts = {"run": str(run), "encoder": "abc"}
+    Embeddings(embedded.table, embedded.features, facts).save(path)
+    metrics = evaluate(path, "grade", tmp_path / "out")
+    assert [p.name for p in run.iterdir()] == ["recipe.yaml"]
+    assert metrics["provenance"] == {"run": "run", "encoder": "abc"}
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (4, 60), (33, 17), (5, 6, 7)])

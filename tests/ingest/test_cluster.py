@@ -70,7 +70,7 @@ def test_the_store_is_that_of_a_local_prepare_and_what_is_there_is_kept(tmp_path
     scan(source / "s03.nii.gz", seed=99)
     done = command("prepare", source, tmp_path / "there", "--size", 8, "--dask", address)
     assert done.returncode == 1, done.stderr
-    assert "1 subjects prepared, 6 were there already, 1 failed" in done.stdout
+    assert "1 subject prepared, 6 were there already, 1 failed" in done.stdout
     prepare(source, tmp_path / "here", workers=1, **SETTINGS)
     assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
 

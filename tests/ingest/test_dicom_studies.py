@@ -82,7 +82,7 @@ def test_a_bad_series_costs_its_modality(tmp_path, how, told):
         series(tmp_path / "in" / case / "t1", volume(9), study=f"1.3.{i}", series="1.2.2")
         if case == "b":
             bad(files, how)
-    result = prepare(tmp_path / "in", tmp_path / "s", size=6, spacing=1, workers=1)
+    result = prepare(tmp_path / "in", tmp_path / "s", workers=1)
     assert (result.prepared, result.failures) == (3, ())
     store = Store(tmp_path / "s")
     assert store.info.modalities == ("flair", "t1")

@@ -8,8 +8,10 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import mask, picture, scan
 from vitaepp.errors import RecipeError, SourceError
+from vitaepp.ingest.account import files_in_words
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.masks import pair
+from vitaepp.progress import counted
 
 
 def few(path):
@@ -263,7 +265,12 @@ def test_what_is_an_image_and_what_its_mask(tmp_path, name):
         s.subject: (told(s.files[cohort.modalities[0]]), told(s.mask)) for s in cohort.subjects
     }
     assert found == expected
-    # What is not taken is told, with a reason.
+    # The account says how many were taken for what, and what is not taken has a reason.
+    masks = sum(mask is not None for _, mask in expected.values())
+    images = len({f for s in cohort.subjects for f in s.files.values()})
+    kind = cohort.kind if images > 1 else cohort.kind.removesuffix("s")
+    account = f"{counted(images, 'file')} taken as {kind}, {masks} as masks"
+    assert files_in_words(cohort) == account
     taken = {told(item) for s in cohort.subjects for item in (*s.files.values(), s.mask)}
     assert {f.removesuffix("!") for f in files} - taken == {path for path, _ in cohort.left_out}
 

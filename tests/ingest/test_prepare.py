@@ -340,5 +340,5 @@ def test_a_summary_tells_what_a_store_holds(tmp_path):
     assert told["split"] == "test: 1, train: 1, 1 missing"
     mean = Store(tmp_path / "s").read(range(3))[:, 1].astype(float).mean()
     assert told["t1"].startswith(f"intensity {mean:.1f} ±")
-    assert told["failed"].startswith("1 subjects")
+    assert told["failed"].startswith("1 subject,")
     assert told["d"].startswith("d/d_t1.nii.gz")

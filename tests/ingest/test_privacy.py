@@ -4,6 +4,7 @@ import base64
 import contextlib
 import gzip
 import re
+import struct
 import subprocess
 import sys
 import warnings
@@ -78,6 +79,13 @@ def meta(path: Path, seed: int) -> None:
     path.write_bytes(data.replace(b"NDims = 3\n", b"NDims = 3\n" + own))
 
 
+def mgh(path: Path, seed: int) -> None:
+    nib.MGHImage(volume(seed).astype(np.float32), np.eye(4)).to_filename(path)
+    opened = gzip.open if path.suffix == ".mgz" else open
+    with opened(path, "ab") as file:  # FreeSurfer's tags: type, length, text
+        file.write(struct.pack(">iq", 3, len(NAME)) + NAME.encode())
+
+
 def npy(path: Path, seed: int) -> None:
     np.save(path, volume(seed))
 
@@ -90,6 +98,8 @@ SCANS = {
     ".nhdr": nrrd,
     ".mha": meta,
     ".mhd": meta,
+    ".mgh": mgh,
+    ".mgz": mgh,
     ".npy": npy,
 }
 

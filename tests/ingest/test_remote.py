@@ -268,7 +268,7 @@ def test_a_remote_store_trains_and_embeds(tmp_path, memory):
         pretrain(store, tmp_path / run, settings=[*TINY, "optim.epochs=1"])
         embed(tmp_path / run, store, tmp_path / f"{run}.parquet", controls=False)
     far = Embeddings.load(tmp_path / "far.parquet")
-    assert far.provenance["store"] == "memory://s"
+    assert far.provenance["store"] == "s"
     np.testing.assert_array_equal(far.features, Embeddings.load(tmp_path / "near.parquet").features)
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,12 +22,14 @@ from vitaepp.reporting import report
 from vitaepp.reporting.contents import unique_names
 from vitaepp.reporting.figures import Line, choose_scale, line_chart, mean_roc, scatter
 from vitaepp.reporting.images import KINDS, sheets
+from vitaepp.runfolder import weights_id
 
 EVIL = "<script>alert(1)</script>"
 
 
 def make_run(path, *, evaluated=True, reconstructed=True, trained=True, ndim=3, method="vitae++"):
-    path.mkdir(parents=True)
+    (path / "encoder").mkdir(parents=True)
+    (path / "encoder" / "model.safetensors").write_text(f"the weights of {path.name}")
     Recipe.parse({"method": method, "model": {"size": "tiny"}}).save(path / "recipe.yaml")
     if trained:
         summary = {
@@ -55,11 +58,11 @@ def make_run(path, *, evaluated=True, reconstructed=True, trained=True, ndim=3, 
     if evaluated:
         add_evaluation(path, method=method)
     if reconstructed:
-        add_reconstruction(path / "reconstruction", ndim)
+        add_reconstruction(path / "reconstruction", ndim, weights=weights_id(path))
     return path
 
 
-def add_evaluation(path, method="vitae++", n=40):
+def add_evaluation(path, method="vitae++", n=40, place="evaluation"):
     random = np.random.default_rng(0)
     codes = np.arange(n) % 2
     subjects = [f"s{i:02d}" for i in range(n - 1)] + [EVIL]
@@ -69,12 +72,14 @@ def add_evaluation(path, method="vitae++", n=40):
     for name, signal in ((None, 1.0), ("untrained", 0.3), ("raw", 0.0)):
         features = random.normal(size=(n, 8)) + signal * codes[:, None]
         target = file if name is None else control_path(file, name)
-        Embeddings(table, features.astype(np.float32), {"method": method}).save(target)
-    evaluate(file, "grade", path / "evaluation")
+        facts = {"method": method, "encoder": weights_id(path)}
+        Embeddings(table, features.astype(np.float32), facts).save(target)
+    evaluate(file, "grade", path / place)
 
 
-def add_reconstruction(folder, ndim, subjects=("a", "b/2")):
+def add_reconstruction(folder, ndim, subjects=("a", "b/2"), weights=None):
     folder.mkdir()
+    (folder / "reconstruction.json").write_text(json.dumps({"encoder": weights}))
     random = np.random.default_rng(1)
     frame = {"subject": list(subjects), "psnr": [20.0, 24.0], "ssim": [0.5, 0.7]}
     pd.DataFrame(frame).to_csv(folder / "metrics.csv", index=False)
@@ -218,7 +223,7 @@ def test_words_fit_one_subject_one_epoch_and_what_was_not_measured(tmp_path):
         assert "a 20.00 –" in words
         for wrong in ("1 subjects", "1 epochs", "nan", ".;", ";.", "; ;", " ; "):
             assert wrong not in words, wrong
-    assert "1 subject; 1 outer fold; positive class" in Tags(pages[0]).words
+    assert "1 outer fold; positive class" in Tags(pages[0]).words
 
 
 def test_the_same_runs_give_the_same_bytes(run, page, tmp_path):
@@ -289,6 +294,65 @@ def test_an_evaluation_that_lies_twice_in_a_run_is_shown_once(tmp_path):
     assert page.count('aria-label="ROC of') == 1
 
 
+def copy_evaluation(source, target, weights, seed=0):
+    """An evaluation as it would be of other weights."""
+    shutil.copytree(source / "evaluation", target)
+    metrics = json.loads((target / "metrics.json").read_text()) | {"seed": seed}
+    metrics["provenance"]["encoder"] = weights
+    (target / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_evaluations_are_found_wherever_they_lie_and_named_by_folder(run, tmp_path):
+    mine = make_run(tmp_path / "mine", evaluated=False, reconstructed=False)
+    places = ("evaluation", "evaluation_grade", "deep/er")
+    for seed, place in enumerate(places):
+        copy_evaluation(run, mine / place, weights_id(mine), seed)
+    add_reconstruction(mine / "rec of a store", 2, weights=weights_id(mine))
+    words = Tags(report(mine, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    for place in places:
+        assert f"grade, linear SVM · {place} " in words
+        assert f"ViT-AE++ {place} 0." in words
+    assert "22.00 ± 2.83 dB" in words
+
+
+def test_results_of_other_weights_are_not_shown_as_the_run_s(run, tmp_path):
+    mine = make_run(tmp_path / "mine", evaluated=False, reconstructed=False)
+    copy_evaluation(run, mine / "evaluation", weights_id(run))
+    copy_evaluation(run, mine / "strict", [weights_id(mine), weights_id(run)])
+    add_reconstruction(mine / "old", 2)
+    add_reconstruction(mine / "unfinished", 2, weights=weights_id(mine))
+    (mine / "unfinished" / "metrics.csv").unlink()
+    words = Tags(report(mine, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert "No evaluation yet" in words
+    assert "No reconstruction of this run yet" in words
+    assert "evaluation is not shown: it is of another encoder than this run has now" in words
+    assert "strict is not shown: it is of 2 encoders, one a fold" in words
+    assert "old is not shown: it does not say of which encoder it is" in words
+    assert "unfinished holds a reconstruction that did not end" in words
+
+
+def test_what_is_given_stands_with_its_run_or_by_itself(run, tmp_path):
+    one, other = (
+        make_run(tmp_path / name, evaluated=False, reconstructed=False) for name in ("a", "b")
+    )
+    copy_evaluation(run, tmp_path / "of a", weights_id(one))
+    add_reconstruction(tmp_path / "of b", 2, weights=weights_id(other))
+    given = {
+        "evaluations": [tmp_path / "of a", run / "evaluation" / "metrics.json"],
+        "reconstructions": [tmp_path / "of b"],
+    }
+    page = report([one, other], tmp_path / "r.html", **given).read_text(encoding="utf-8")
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, re.DOTALL))
+    assert f"linear SVM · {tmp_path / 'of a'}" in sections["run-1"]
+    assert "22.00 ± 2.83 dB" in sections["run-2"]
+    assert f"linear SVM · {run / 'evaluation'}" in sections["others"]
+    assert "of another encoder" in sections["others"]
+    with pytest.raises(RunError, match=r"no metrics\.json in it; make it with vitaepp evaluate"):
+        report(one, tmp_path / "r.html", evaluations=[tmp_path / "of b"])
+    with pytest.raises(RunError, match=r"no metrics\.csv in it; make it with vitaepp reconstruct"):
+        report(one, tmp_path / "r.html", reconstructions=[tmp_path / "nowhere"])
+
+
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(RunError, match="not a run"):
         report([tmp_path], tmp_path / "r.html")
@@ -340,12 +404,15 @@ def test_an_archive_with_pickled_objects_is_not_opened(tmp_path):
 
 def test_flat_images_and_panels_are_shown(tmp_path):
     flat = make_run(tmp_path / "flat", evaluated=False, ndim=2)
-    Image.new("L", (30, 10)).save(flat / "reconstruction" / "c.png")
+    folder = flat / "reconstruction"
+    table = pd.read_csv(folder / "metrics.csv")
+    pd.concat([table, table[:1].assign(subject="c")]).to_csv(folder / "metrics.csv", index=False)
+    Image.new("L", (30, 10)).save(folder / "c.png")
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
     assert 'class="viewer"' not in page
     assert page.count("<figure><div") == 4
-    assert "Shown: 2 of 3 reconstructed subjects" in page
-    for file in (flat / "reconstruction").glob("*.npz"):
+    assert "2 of 3 reconstructed subjects are shown" in page
+    for file in folder.glob("*.npz"):
         file.unlink()
     page = report(flat, tmp_path / "r.html").read_text(encoding="utf-8")
     assert "data:image/png" in page

@@ -1,5 +1,6 @@
 """A training that dies, is stopped, or finds its checkpoint damaged ends as if nothing had been."""
 
+import hashlib
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from vitaepp.encoder import Encoder, embed
 from vitaepp.errors import RunError, Stopped
 from vitaepp.evaluation import evaluate
 from vitaepp.recipe import Recipe
+from vitaepp.runfolder import weights_id
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
@@ -430,12 +432,21 @@ def test_an_encoder_that_training_has_left_behind_is_not_taken_for_the_run(
 ):
     store, run = make_store(subjects=SUBJECTS), tmp_path / "run"
     pretrain(store.path, run, settings=(*SETTINGS, "method=vitae"))
-    dying(1)
+    dying(0)
     with pytest.raises(SystemExit):
         pretrain(store.path, run, settings="optim.epochs=5", resume=True)
     with pytest.raises(RunError, match="encoder is of 3 epochs, but training goes on to 5"):
         Encoder.from_pretrained(run)
     assert Encoder.from_pretrained(run / "encoder").config.epochs == 3
+    ids = {name: weights_id(run / name) for name in ("", "encoder")}
+    assert ids[""] == hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest() != ids["encoder"]
+    # The change can be taken back before anything was trained.
+    pretrain(store.path, run, settings="optim.epochs=3", resume=True)
+    assert weights_id(run) == ids["encoder"]
+    pretrain(store.path, run, settings="optim.epochs=3", resume=True)
+    Encoder.from_pretrained(run)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings="optim.epochs=5", resume=True)
     dying(100)
     pretrain(store.path, run, resume=True)
     assert Encoder.from_pretrained(run).config.epochs == 5

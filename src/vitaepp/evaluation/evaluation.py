@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
-from vitaepp.errors import EvaluationError, RunError
+from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluation.labels import (
     Class,
@@ -32,9 +32,8 @@ from vitaepp.evaluation.labels import (
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
-from vitaepp.files import atomic_path, file_stem, write_json
+from vitaepp.files import atomic_path, check_writable, write_json
 from vitaepp.progress import say, track
-from vitaepp.runfolder import RunFolder
 from vitaepp.splits import canonical_splits
 from vitaepp.store import PARTICIPANT, StoreInfo, unlike
 
@@ -92,9 +91,8 @@ def evaluate(
             `plan_folds`, whose encoder was pre-trained without this fold's test subjects (the
             strict protocol), which is checked.
         label: column of classes; subjects where it is empty are left out.
-        out: folder for metrics.json, predictions.parquet and map.csv. Where the embeddings name
-            the run that made them and `out` is outside it, the run gets a copy under
-            `evaluation/LABEL-PROTOCOL/` for its report.
+        out: folder for metrics.json, predictions.parquet and map.csv. A report finds it inside
+            the run, or is given it.
         protocol: `svm` or `linear`; unset, `linear` where labelled subjects are split into train
             and test, else `svm`.
         seed: draws the folds and the held-out parts.
@@ -136,6 +134,7 @@ def evaluate(
     elif id_column is not None:
         raise EvaluationError("--id-column names a column of --labels; give that, too")
     found, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
+    check_writable(Path(out) / "metrics.json")
     # Classifiers are fitted on classes in sort order, so that the choice of the positive one
     # changes what numbers are called, and none of them.
     shown_labels = found.with_positive(positive)
@@ -200,7 +199,7 @@ def evaluate(
         "map": how if len(shown) == len(found.rows) else f"{how}, {len(shown)} random subjects",
         "seed": seed,
         "labels_from": None if labels is None else Path(labels).name,
-        "provenance": _without_paths(embedded.provenance),
+        "provenance": _provenance(every),
     }
     predictions = _predictions(subjects, shown_labels, parts, measured)
     points_table = pd.DataFrame(
@@ -211,8 +210,7 @@ def evaluate(
             "y": points[:, 1],
         }
     )
-    for folder in _destinations(Path(out), embedded.provenance, label, chosen):
-        _write(folder, metrics, predictions, points_table)
+    _write(Path(out), metrics, predictions, points_table)
     return metrics
 
 
@@ -423,29 +421,24 @@ def _predictions(
     return pd.DataFrame(columns)
 
 
-def _without_paths(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Run and store by name: results are passed on, and where folders lay is nobody's business.
+def _provenance(every: Sequence[Embeddings]) -> dict[str, Any]:
+    """Where the embeddings come from: of several, the run and the encoder of each fold.
 
-    An older version's embeddings have paths. Lists of subjects stay with the embeddings.
+    Run and store by name: results are passed on, and where folders lay is nobody's business. An
+    older version's embeddings have paths. Lists of subjects stay with the embeddings.
     """
-    told = {k: v for k, v in provenance.items() if k != "pretrained_on"}
-    return {k: Path(v).name if k in ("run", "store") else v for k, v in told.items()}
-
-
-def _destinations(
-    out: Path, provenance: Mapping[str, Any], label: str, protocol: str
-) -> list[Path]:
-    """The folder that is asked for and, where the run that was embedded is there, one inside it."""
-    named = provenance.get("run")
-    if not isinstance(named, str) or not Path(named).is_absolute():
-        return [out]  # a name only, or nothing
-    try:
-        run = RunFolder(named)
-    except RunError:
-        return [out]
-    if run.holds(out):
-        return [out]
-    return [out, run.evaluation / f"{file_stem(label)}-{protocol}"]
+    folders = ("run", "store")
+    facts = [
+        {
+            k: Path(v).name if k in folders else v
+            for k, v in one.provenance.items()
+            if k != "pretrained_on"
+        }
+        for one in every
+    ]
+    if len(facts) == 1:
+        return facts[0]
+    return facts[0] | {name: [one.get(name) for one in facts] for name in ("run", "encoder")}
 
 
 def _write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from torch import Tensor
 from vitaepp.devices import chosen_device
 from vitaepp.draws import Draws
 from vitaepp.encoder import check_fits, check_like, place_channels, say_unlike
-from vitaepp.errors import RecipeError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.scores import mean_and_deviation
-from vitaepp.files import atomic_path, file_stem
+from vitaepp.files import atomic_path, check_writable, file_stem, write_json
 from vitaepp.ingest.writers import write_scan
 from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
@@ -28,7 +27,7 @@ from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
 from vitaepp.planes import are_colours, framed, missing_tile, planes, stacked, tile
 from vitaepp.progress import counted, track
-from vitaepp.runfolder import RunFolder
+from vitaepp.runfolder import RunFolder, weights_id
 from vitaepp.splits import canonical_splits
 from vitaepp.store import Store, StoreInfo
 from vitaepp.training.checkpoints import load_method
@@ -60,8 +59,9 @@ def reconstruct(
 
     Writes `metrics.csv` (`subject, psnr, ssim`), and for each subject a panel `<subject>.png`
     (original, masked, reconstruction) and, in 3D, `<subject>_<modality>.nii.gz` in the original
-    scan's space and intensities; for a few, `<subject>.npz` for the report to leaf through. The
-    report's part is also left in the run's own `reconstruction` folder.
+    scan's space and intensities; for a few, `<subject>.npz` for the report to leaf through.
+    `reconstruction.json` says of which weights they are. A report finds them inside the run, or is
+    given them.
 
     Args:
         run: trained run folder.
@@ -77,10 +77,14 @@ def reconstruct(
         The table in metrics.csv.
 
     Raises:
-        RunError, StoreError: run and store are missing or do not fit each other.
+        RunError, StoreError: run and store are missing or do not fit each other, or `out` is a run,
+            whose table of training it would replace.
         RecipeError: the run's method reconstructs nothing.
     """
     folder, opened, target = RunFolder(run), Store(store), Path(out)
+    if RunFolder(target, must_exist=False).recipe_file.exists():
+        raise RunError(f"{target}: is a run; give a folder of its own, as {target}/reconstruction")
+    weights = weights_id(run)
     method, config = load_method(run)
     check_fits(config, opened)
     say_unlike(config, opened, check_like(config, opened, any_store))
@@ -91,7 +95,18 @@ def reconstruct(
     place = chosen_device(device)
     method.to(place)
     rows = choose_rows(opened, subjects)
-    target.mkdir(parents=True, exist_ok=True)
+    check_writable(target / "metrics.csv")
+    (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
+    write_json(
+        target / "reconstruction.json",
+        {
+            "method": config.method,
+            "run": folder.path.resolve().name,
+            "store": opened.name,
+            "encoder": weights,
+            "seed": seed,
+        },
+    )
     measured = []
     for index, row in enumerate(track(rows, "reconstructing", len(rows))):
         stored = torch.from_numpy(opened.read([row])).float()
@@ -113,8 +128,10 @@ def reconstruct(
         shown = present[0].tolist()
         panel = stem.with_name(f"{stem.name}.png")
         draw_panel(arrays, panel, config.modalities, shown, opened.info)
+        browsable = stem.with_name(f"{stem.name}.npz")
+        browsable.unlink(missing_ok=True)  # of what was reconstructed here before
         if index < BROWSABLE:
-            with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
+            with atomic_path(browsable) as temporary:
                 names = zip(config.modalities, shown, strict=True)
                 channels = np.array([m if there else f"{m} (missing)" for m, there in names])
                 np.savez_compressed(temporary, channels=channels, **arrays)  # type: ignore[arg-type]
@@ -124,7 +141,6 @@ def reconstruct(
     table = pd.DataFrame(measured, columns=["subject", "psnr", "ssim"])
     with atomic_path(target / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False)
-    _leave_in_run(folder, target, table)
     return table
 
 
@@ -255,17 +271,6 @@ def _present(store: Store, row: int, channels: Sequence[str]) -> Bool[Tensor, "1
     """Which of an encoder's channels a subject has."""
     there = dict(zip(store.info.modalities, store.present[row].tolist(), strict=True))
     return torch.tensor([[there.get(name, False) for name in channels]])
-
-
-def _leave_in_run(folder: RunFolder, target: Path, table: pd.DataFrame) -> None:
-    if folder.holds(target):
-        return
-    with atomic_path(folder.reconstruction) as temporary:
-        temporary.mkdir()
-        shutil.copy(target / "metrics.csv", temporary)
-        for subject in table["subject"][:BROWSABLE]:
-            for suffix in ("png", "npz"):
-                shutil.copy(target / f"{file_stem(subject)}.{suffix}", temporary)
 
 
 def reconstruction_summary(table: pd.DataFrame) -> str:

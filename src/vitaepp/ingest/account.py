@@ -28,7 +28,10 @@ def account(cohort: Cohort, table: pd.DataFrame, plan: Plan) -> Lines:
     """
     subjects = cohort.subjects
     total = len(subjects)
-    lines = [("layout", cohort.layout), ("subjects", f"{total}: {files_in_words(cohort)}")]
+    lines = [
+        ("layout", cohort.layout),
+        ("subjects", f"{total}: {files_in_words(cohort)}, {len(cohort.left_out)} left out"),
+    ]
     for modality in plan.files:
         having = [s.files[modality] for s in subjects if modality in s.files]
         lines.append((f"channel {modality}", _like(plan, having, total)))
@@ -57,17 +60,15 @@ def account_text(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def files_in_words(cohort: Cohort) -> str:
-    """How many files were taken as images and as masks, and how many are left out."""
+    """How many files were taken as images, and how many as masks."""
     images = Counter(i for s in cohort.subjects for i in s.files.values())
     if cohort.kind == "arrays":
         return f"{counted(len(images), 'image')} of arrays"
     taken = {file for item in images for file in own_files(item)}
     masks = {s.mask for s in cohort.subjects if s.mask is not None}
     kind = cohort.kind.removesuffix("s")
-    return (
-        f"{counted(len(taken), 'file')} taken as {kind if len(taken) == 1 else cohort.kind}, "
-        f"{len(masks)} as masks, {len(cohort.left_out)} left out"
-    )
+    as_images = kind if len(taken) == 1 else cohort.kind
+    return f"{counted(len(taken), 'file')} taken as {as_images}, {len(masks)} as masks"
 
 
 def _like(plan: Plan, items: Sequence[Item], total: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import SourceError, nearest, one_line
-from vitaepp.files import atomic_path
+from vitaepp.files import atomic_path, make_folder
 from vitaepp.ingest.archives import damage_named, members, write_member
 from vitaepp.progress import say, track
 
@@ -136,7 +136,7 @@ def download(name: str, folder: str | os.PathLike[str]) -> Path | None:
     wanted = DOWNLOADS[name]
     if folder.exists() and not folder.is_dir():
         raise SourceError(f"{folder}: is a file; give a folder to download to")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / wanted.folder
     if wanted.folder and target.is_dir():
         say(f"{target}: is there already")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitaepp.files import atomic_path
-from vitaepp.ingest.geometry import Grid, Vectors, simpleitk
+from vitaepp.ingest.geometry import Vectors
 
 
 def write_scan(path: str | os.PathLike[str], values: npt.NDArray[Any], affine: Vectors) -> None:
@@ -20,12 +21,16 @@ def write_scan(path: str | os.PathLike[str], values: npt.NDArray[Any], affine: V
         values: `(x, y, z)`.
         affine: index to RAS+ world in mm, `(4, 4)` or its 16 values row by row; axes at right
             angles.
+
+    Raises:
+        OSError: it cannot be written. (SimpleITK would leave half a file on a full disk, and say
+            nothing.)
     """
-    sitk = simpleitk()
-    grid = Grid(values.shape, np.array([-1, -1, 1, 1])[:, None] * np.reshape(affine, (4, 4)))
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
-    image.SetSpacing(grid.spacing.tolist())
-    image.SetDirection(grid.direction.ravel().tolist())
-    image.SetOrigin(grid.affine[:3, 3].tolist())
+    nib = import_module("nibabel")
+    matrix = np.reshape(affine, (4, 4))
+    image = nib.Nifti1Image(values, matrix)
+    image.set_qform(matrix, code=1)
+    image.set_sform(matrix, code=1)
+    image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
-        sitk.WriteImage(image, os.fspath(temporary))
+        nib.save(image, os.fspath(temporary))

@@ -1,4 +1,8 @@
-"""What a run folder holds for its report: what is missing is None, what is broken is named."""
+"""What a run folder holds for its report: what is missing is None, what is broken is named.
+
+Evaluations and reconstructions are found wherever they lie in the run. They say which weights they
+are of (`runfolder.weights_id`); those of others than the run's are named, and not shown as its own.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,29 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
-from vitaepp.errors import one_line
+from vitaepp.errors import RunError, one_line
 from vitaepp.files import file_stem
-from vitaepp.runfolder import RunFolder
+from vitaepp.runfolder import RunFolder, weights_id
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of a run: the content of its metrics.json and of the tables beside it."""
+class Result:
+    """What was measured of an encoder.
+
+    Attributes:
+        folder: where it lies, inside the run or as it was given.
+        weights: of which it is, a list where each fold has its own; None where it does not say.
+    """
+
+    folder: Path
+    weights: str | list[Any] | None
+
+
+@dataclass(frozen=True)
+class Evaluation(Result):
+    """The content of a metrics.json and of the tables beside it."""
 
     metrics: dict[str, Any]
     predictions: pd.DataFrame | None
@@ -38,16 +55,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(Result):
     """Files of a reconstruction: metrics per subject, and what there is to look at.
 
     Attributes:
-        metrics: `subject`, `psnr` in dB, `ssim`; None where the table is missing.
+        metrics: `subject`, `psnr` in dB, `ssim`.
         volumes: `.npz` files by subject, with `original`, `masked` and `reconstruction`.
         panels: `.png` files by subject, of those without an `.npz`.
     """
 
-    metrics: pd.DataFrame | None
+    metrics: pd.DataFrame
     volumes: dict[str, Path]
     panels: dict[str, Path]
 
@@ -63,9 +80,10 @@ class RunContents:
         summary: what pretrain wrote about data, model and machine; every key is optional.
         training: a row an epoch, or None.
         prepared: contact sheet of the store that it was trained on, or None.
-        evaluations: in the order of their label and protocol.
-        reconstruction: or None.
-        broken: a line for every file that could not be read.
+        evaluations: in the order of their label, protocol and folder.
+        reconstructions: in the order of their folders.
+        broken: a line for everything that is not shown.
+        weights: what tells its weights from others; None before the first checkpoint.
     """
 
     name: str
@@ -76,8 +94,13 @@ class RunContents:
     training: pd.DataFrame | None
     prepared: Image.Image | None
     evaluations: list[Evaluation]
-    reconstruction: Reconstruction | None
+    reconstructions: list[Reconstruction]
     broken: list[str] = field(default_factory=list)
+    weights: str | None = None
+
+    def owns(self, result: Result) -> bool:
+        """Whether a result is of the weights that this run has now."""
+        return self.weights is not None and result.weights == self.weights
 
 
 def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
@@ -87,46 +110,66 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         RunError: the folder is not a run.
     """
     run = RunFolder(path)
-    broken: list[str] = []
-
-    def attempt(file: Path, read: Callable[[Path], Value]) -> Value | None:
-        """Read a file that need not be there; a damaged one is named, not fatal."""
-        if not file.is_file():
-            return None
-        try:
-            return read(file)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, pa.ArrowException) as e:
-            broken.append(f"{file.relative_to(run.path)} cannot be read: {one_line(e)}")
-            return None
-
-    text = attempt(run.recipe_file, lambda f: f.read_text(encoding="utf-8")) or ""
-    recipe = attempt(run.recipe_file, lambda f: _mapping(yaml.safe_load(f.read_bytes())))
-    training = attempt(run.metrics_file, _read_training)
+    files = _Files(run.path)
+    text = files.attempt(run.recipe_file, lambda f: f.read_text(encoding="utf-8")) or ""
+    recipe = files.attempt(run.recipe_file, lambda f: _mapping(yaml.safe_load(f.read_bytes())))
     evaluations: dict[str, Evaluation] = {}
-    for file in sorted(run.path.rglob("metrics.json")):
-        metrics = attempt(file, lambda f: _mapping(json.loads(f.read_bytes())))
-        if not metrics or "protocol" not in metrics:
-            continue
-        if not _complete(metrics):
-            broken.append(f"{file.relative_to(run.path)} lacks parts of an evaluation")
-            continue
-        predictions = attempt(file.with_name("predictions.parquet"), pd.read_parquet)
-        points = attempt(file.with_name("map.csv"), _read_points)
-        # A run may hold the same evaluation twice, as its own copy and where it was asked for.
-        key = json.dumps(metrics, sort_keys=True)
-        evaluations.setdefault(key, Evaluation(metrics, predictions, points))
-    return RunContents(
+    for folder in files.folders("metrics.json"):
+        if evaluation := _read_evaluation(files, folder):
+            # What lies there twice, because it was copied, is shown once.
+            evaluations.setdefault(json.dumps(evaluation.metrics, sort_keys=True), evaluation)
+    reconstructions = [
+        found
+        for folder in files.folders("reconstruction.json", "metrics.csv")
+        if folder != run.path and (found := _read_reconstruction(files, folder))
+    ]
+    weights = weights_id(run.path)
+    contents = RunContents(
         name=name,
-        path=Path(path),
+        path=run.path,
         recipe=recipe or {},
         recipe_text=text,
-        summary=attempt(run.summary_file, lambda f: _mapping(json.loads(f.read_bytes()))) or {},
-        training=training,
-        prepared=attempt(run.pictures, _read_picture),
-        evaluations=sorted(evaluations.values(), key=lambda e: e.title),
-        reconstruction=_read_reconstruction(run, attempt),
-        broken=broken,
+        summary=files.attempt(run.summary_file, _read_mapping) or {},
+        training=files.attempt(run.metrics_file, _read_training),
+        prepared=files.attempt(run.pictures, _read_picture),
+        evaluations=[],
+        reconstructions=[],
+        broken=files.broken,
+        weights=weights,
     )
+    contents.evaluations.extend(sorted(filter(contents.owns, evaluations.values()), key=_order))
+    contents.reconstructions.extend(filter(contents.owns, reconstructions))
+    for result in (*evaluations.values(), *reconstructions):
+        if not contents.owns(result):
+            files.say(result.folder, f"is not shown: {whose(result)}; make it again")
+    return contents
+
+
+def whose(result: Result) -> str:
+    """Of which weights a result is that is not of a run's own, in words."""
+    if result.weights is None:
+        return "it does not say of which encoder it is"
+    if isinstance(result.weights, list):
+        return f"it is of {len(result.weights)} encoders, one a fold"
+    return "it is of another encoder than this run has now"
+
+
+def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
+    """Read an evaluation that the user named.
+
+    Raises:
+        RunError: there is none, or a part of it cannot be read.
+    """
+    return _read_named(path, _read_evaluation, "metrics.json", "evaluate")
+
+
+def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
+    """Read a reconstruction that the user named.
+
+    Raises:
+        RunError: there is none, or a part of it cannot be read.
+    """
+    return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruct")
 
 
 def unique_names(paths: list[Path]) -> list[str]:
@@ -147,10 +190,86 @@ def unique_names(paths: list[Path]) -> list[str]:
     return names
 
 
+class _Files:
+    """Reads files of a folder; a damaged one is named, not fatal.
+
+    Attributes:
+        broken: a line for every file that could not be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.broken: list[str] = []
+
+    def attempt(self, file: Path, read: Callable[[Path], Value]) -> Value | None:
+        """Read a file that need not be there."""
+        if not file.is_file():
+            return None
+        try:
+            return read(file)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, pa.ArrowException) as e:
+            self.say(file, f"cannot be read: {one_line(e)}")
+            return None
+
+    def say(self, file: Path, what: str) -> None:
+        """Name a file that is not shown."""
+        self.broken.append(f"{file.relative_to(self.root)} {what}")
+
+    def folders(self, *names: str) -> list[Path]:
+        """The folders with such a file; hidden ones are what killed commands left."""
+        files = [file for name in names for file in self.root.rglob(name)]
+        return sorted(
+            {
+                file.parent
+                for file in files
+                if not any(part.startswith(".") for part in file.relative_to(self.root).parts)
+            }
+        )
+
+
+def _read_named(
+    path: str | os.PathLike[str],
+    read: Callable[[_Files, Path], Value | None],
+    name: str,
+    verb: str,
+) -> Value:
+    folder = Path(path).parent if Path(path).name == name else Path(path)
+    files = _Files(folder)
+    found = read(files, folder) if folder.is_dir() else None
+    if files.broken:
+        raise RunError(f"{folder}: {files.broken[0]}")
+    if found is None:
+        raise RunError(f"{path}: no {name} in it; make it with vitaepp {verb}")
+    return found
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"a mapping is expected, found {type(value).__name__}")
     return value
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    return _mapping(json.loads(file.read_bytes()))
+
+
+def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
+    file = folder / "metrics.json"
+    metrics = files.attempt(file, _read_mapping)
+    if not metrics or "protocol" not in metrics:
+        return None
+    if not _complete(metrics):
+        files.say(file, "lacks parts of an evaluation")
+        return None
+    predictions = files.attempt(folder / "predictions.parquet", pd.read_parquet)
+    points = files.attempt(folder / "map.csv", _read_points)
+    provenance = metrics.get("provenance")
+    weights = provenance.get("encoder") if isinstance(provenance, dict) else None
+    return Evaluation(folder, weights, metrics, predictions, points)
+
+
+def _order(evaluation: Evaluation) -> tuple[str, Path]:
+    return evaluation.title, evaluation.folder
 
 
 def _complete(metrics: dict[str, Any]) -> bool:
@@ -182,19 +301,23 @@ def _read_points(file: Path) -> pd.DataFrame:
     return table[["subject", "label", "x", "y"]].astype({"x": float, "y": float})
 
 
-def _read_reconstruction(run: RunFolder, attempt: Callable[..., Any]) -> Reconstruction | None:
-    folder = run.reconstruction
-    if not folder.is_dir():
-        return None
-    metrics = attempt(
-        folder / "metrics.csv",
-        lambda f: pd.read_csv(f, dtype={"subject": str})[["subject", "psnr", "ssim"]],
+def _read_reconstruction(files: _Files, folder: Path) -> Reconstruction | None:
+    facts = files.attempt(folder / "reconstruction.json", _read_mapping)
+    table = folder / "metrics.csv"
+    metrics = files.attempt(
+        table, lambda f: pd.read_csv(f, dtype={"subject": str}, keep_default_na=False)
     )
-    # Files are named after the subject, but not every key can be a file's name.
-    named = {} if metrics is None else {file_stem(s): s for s in metrics["subject"]}
-    volumes = {named.get(f.stem, f.stem): f for f in sorted(folder.glob("*.npz"))}
-    pictures = {named.get(f.stem, f.stem): f for f in sorted(folder.glob("*.png"))}
-    panels = {subject: f for subject, f in pictures.items() if subject not in volumes}
-    if metrics is None and not volumes and not panels:
-        return None
-    return Reconstruction(metrics, volumes, panels)
+    if metrics is None or not {"subject", "psnr", "ssim"} <= set(metrics):
+        if facts and not table.is_file():
+            files.say(folder, "holds a reconstruction that did not end; run it again")
+        return None  # or a table of something else
+    for name in ("psnr", "ssim"):
+        metrics[name] = pd.to_numeric(metrics[name], errors="coerce")
+    # Only what the table names: another reconstruction may have left its files here before.
+    stems = {subject: folder / file_stem(subject) for subject in metrics["subject"]}
+    volumes, pictures = (
+        {s: f for s, stem in stems.items() if (f := stem.with_name(stem.name + suffix)).is_file()}
+        for suffix in (".npz", ".png")
+    )
+    panels = {subject: file for subject, file in pictures.items() if subject not in volumes}
+    return Reconstruction(folder, (facts or {}).get("encoder"), metrics, volumes, panels)

@@ -15,10 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from vitaepp.errors import RecipeError, RunError
@@ -37,7 +36,16 @@ from vitaepp.inspection import OF_RUN
 from vitaepp.progress import counted
 from vitaepp.recipe import Recipe
 from vitaepp.reporting import figures
-from vitaepp.reporting.contents import Evaluation, RunContents, read_run, unique_names
+from vitaepp.reporting.contents import (
+    Evaluation,
+    Reconstruction,
+    RunContents,
+    read_evaluation,
+    read_reconstruction,
+    read_run,
+    unique_names,
+    whose,
+)
 from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets, webp
 
 #: Series colours of the embedding and its controls.
@@ -51,6 +59,9 @@ _TERM_NAMES = {
     "edge": "Edge (Sobel)",
     "contrastive": "Contrastive",
 }
+
+
+Found = TypeVar("Found", Evaluation, Reconstruction)
 
 
 @dataclass(frozen=True)
@@ -73,22 +84,29 @@ class _Figure:
 
 
 def report(
-    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str], out: str | os.PathLike[str]
+    runs: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    evaluations: Sequence[str | os.PathLike[str]] = (),
+    reconstructions: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Write a report on one run, or on several side by side.
 
-    What a run lacks (an evaluation, a reconstruction) is named in the report, with the command
-    that makes it.
+    Shows every evaluation and reconstruction that lies in a run and is of its weights. What a run
+    lacks is named, with the command that makes it; so is what lies there and is of other weights.
 
     Args:
         runs: run folders.
         out: the HTML file; it appears whole or not at all.
+        evaluations: folders of others; those of one of these runs are shown with it, and the rest
+            by themselves.
+        reconstructions: likewise.
 
     Returns:
         The path of the report.
 
     Raises:
-        RunError: a folder is not a run, or `out` is a folder.
+        RunError: a folder is not a run, or holds no such result; or `out` is a folder.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -101,17 +119,41 @@ def report(
             f"{out}: is a folder; --out names an HTML file, for example {out}/report.html"
         )
     contents = [read_run(path, name) for path, name in zip(paths, unique_names(paths), strict=True)]
+    evaluated: list[Evaluation] = []
+    reconstructed: list[Reconstruction] = []
+    for evaluation in map(read_evaluation, evaluations):
+        own = [run.evaluations for run in contents if run.owns(evaluation)]
+        _add(evaluation, own[0] if own else evaluated)
+    for reconstruction in map(read_reconstruction, reconstructions):
+        shown = [run.reconstructions for run in contents if run.owns(reconstruction)]
+        _add(reconstruction, shown[0] if shown else reconstructed)
+    each = [*reconstructed, *(r for run in contents for r in run.reconstructions)]
+    budget = BUDGET // max(len(each), 1)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = (resources.files("vitaepp.reporting") / "page.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
         title=_title(contents),
-        runs=[_run_view(run, BUDGET // len(contents)) for run in contents],
-        comparisons=_comparisons(contents),
+        runs=[_run_view(run, budget) for run in contents],
+        comparisons=_comparisons(contents, evaluated),
+        others={
+            "evaluations": [_evaluation_view(e, str(e.folder)) for e in evaluated],
+            "reconstructions": [
+                # Where its axes run is not told; without letters nobody is misled.
+                _reconstruction_view(r, str(r.folder), None, False, budget)
+                for r in reconstructed
+            ],
+        },
     )
     write_text(out, page)
     return out
+
+
+def _add(result: Found, shown: list[Found]) -> None:
+    """Add what is not there yet."""
+    if result.folder.resolve() not in {one.folder.resolve() for one in shown}:
+        shown.append(result)
 
 
 def _title(runs: Sequence[RunContents]) -> str:
@@ -213,29 +255,39 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _comparisons(runs: Sequence[RunContents]) -> list[dict[str, Any]]:
-    """Evaluations of one label, protocol, positive class and folds, of all runs, in one table."""
-    grouped: dict[Any, list[tuple[RunContents, Evaluation]]] = {}
-    for run in runs:
-        for evaluation in run.evaluations:
-            alike = [str(evaluation.metrics.get(name)) for name in ("positive", "seed")]
-            key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
-            grouped.setdefault(key, []).append((run, evaluation))
-    return [_comparison(key[0], members, len(runs) > 1) for key, members in grouped.items()]
+def _comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Evaluations of one label, protocol, positive class and folds in one table each."""
+    grouped: dict[Any, list[tuple[str, Evaluation]]] = {}
+    named = [(str(other.folder), other) for other in others]
+    for run in reversed(runs):
+        for evaluation in reversed(run.evaluations):
+            name = [run.name] if len(runs) > 1 else []
+            if len(run.evaluations) > 1:
+                name.append(_place(evaluation, run))
+            named.insert(0, (" · ".join(name), evaluation))
+    for row, evaluation in named:
+        alike = [str(evaluation.metrics.get(fact)) for fact in ("positive", "seed")]
+        key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
+        grouped.setdefault(key, []).append((row, evaluation))
+    return [_comparison(key[0], members) for key, members in grouped.items()]
 
 
-def _comparison(
-    title: str, members: Sequence[tuple[RunContents, Evaluation]], several: bool
-) -> dict[str, Any]:
+def _place(result: Evaluation | Reconstruction, run: RunContents) -> str:
+    """Where a result lies, from the run on if it is there."""
+    inside = result.folder.is_relative_to(run.path)
+    return str(result.folder.relative_to(run.path) if inside else result.folder)
+
+
+def _comparison(title: str, members: Sequence[tuple[str, Evaluation]]) -> dict[str, Any]:
     metric = leading_metric(members[0][1].metrics)
-    rows = [(run, row) for run, evaluation in members for row in summary_rows(evaluation.metrics)]
+    rows = [(name, row) for name, evaluation in members for row in summary_rows(evaluation.metrics)]
     values = [float(fold[metric]) for _, row in rows for fold in row.folds]
     chance = _chance(members[0][1].metrics, metric)
     low = _tenth_below(min([*values, *([chance] if chance is not None else [])]))
     best = max(row.mean[metric] for _, row in rows)
     results = [
         _Result(
-            run=run.name if several else "",
+            run=name,
             row=row,
             cells=[row.text(m) for m in METRICS],
             best=row.mean[metric] == best,
@@ -249,7 +301,7 @@ def _comparison(
                 style=STYLES[row.key].split()[0],
             ),
         )
-        for run, row in rows
+        for name, row in rows
     ]
     first = members[0][1].metrics
     return {
@@ -258,11 +310,11 @@ def _comparison(
         "column": METRICS.index(metric),
         "folds": len(members[0][1].metrics["folds"]),
         "results": results,
-        "verdicts": [(run.name if several else "", verdict(e.metrics)) for run, e in members],
+        "verdicts": [(name, verdict(e.metrics)) for name, e in members],
         "setting": _setting(first),
         "low": f"{low:g}",
         "chance": None if chance is None else f"{chance:.2f}",
-        "uncontrolled": [run.name for run, e in members if not (e.metrics.get("controls") or {})],
+        "uncontrolled": [name for name, e in members if not (e.metrics.get("controls") or {})],
     }
 
 
@@ -314,7 +366,17 @@ def _setting(metrics: Mapping[str, Any]) -> str:
 def _run_view(run: RunContents, budget: int) -> dict[str, Any]:
     """Everything that the template says about one run."""
     path = shlex.quote(str(run.path))
-    reconstruction = _reconstruction_view(run, budget)
+    spacing = _section(run.summary, "store").get("spacing")
+    reconstructions = [
+        _reconstruction_view(
+            r,
+            _place(r, run),
+            spacing if isinstance(spacing, list) else None,
+            _directed(run),
+            budget,
+        )
+        for r in run.reconstructions
+    ]
     return {
         "name": run.name,
         "method": _method(run),
@@ -324,10 +386,10 @@ def _run_view(run: RunContents, budget: int) -> dict[str, Any]:
         "directed": _directed(run),
         "prepared": None if run.prepared is None else _picture(run.prepared),
         "losses": _loss_figures(run),
-        "evaluations": [_evaluation_view(e) for e in run.evaluations],
-        "reconstruction": reconstruction,
+        "evaluations": [_evaluation_view(e, _place(e, run)) for e in run.evaluations],
+        "reconstructions": reconstructions,
         "recipe": run.recipe_text,
-        "broken": run.broken + (reconstruction["broken"] if reconstruction else []),
+        "broken": [*run.broken, *(line for r in reconstructions for line in r["broken"])],
         "commands": {
             "embed": f"vitaepp embed {path} STORE {path}/embeddings.parquet",
             "evaluate": f"vitaepp evaluate {path}/embeddings.parquet --label COLUMN "
@@ -430,11 +492,12 @@ def _loss_figures(run: RunContents) -> list[_Figure]:
     return made
 
 
-def _evaluation_view(evaluation: Evaluation) -> dict[str, Any]:
+def _evaluation_view(evaluation: Evaluation, place: str) -> dict[str, Any]:
     metrics = evaluation.metrics
     classes = [str(c) for c in metrics.get("classes") or []]
     return {
-        "title": evaluation.title,
+        "title": f"{evaluation.title} · {place}",
+        "whose": whose(evaluation),
         "roc": _roc_figure(evaluation, classes),
         "map": _map_figure(evaluation, classes),
         "chosen": ", ".join(f"{c:.3g}" for c in metrics.get("C") or []),
@@ -484,13 +547,10 @@ def _picture(picture: Image.Image) -> tuple[str, int, int]:
     return data_uri(webp(picture), "webp"), picture.width, picture.height
 
 
-def _reconstruction_view(run: RunContents, budget: int) -> dict[str, Any] | None:
-    found = run.reconstruction
-    if found is None:
-        return None
-    spacing = _section(run.summary, "store").get("spacing")
-    spacing = spacing if isinstance(spacing, list) else None
-    made, broken = sheets(found.volumes, spacing, _directed(run), budget)
+def _reconstruction_view(
+    found: Reconstruction, place: str, spacing: list[Any] | None, directed: bool, budget: int
+) -> dict[str, Any]:
+    made, broken = sheets(found.volumes, spacing, directed, budget)
     panels: list[tuple[str, str]] = []
     spent = sum(len(sheet.source) for sheet in made)
     for subject, file in list(found.panels.items())[:MOST_IMAGES] if not made else []:
@@ -500,32 +560,31 @@ def _reconstruction_view(run: RunContents, budget: int) -> dict[str, Any] | None
         spent += len(content)
         panels.append((subject, data_uri(content, "png")))
     scores = {}
-    rows: list[tuple[str, str, str]] = []
-    if found.metrics is not None and len(found.metrics):
-        numbers = {n: pd.to_numeric(found.metrics[n], errors="coerce") for n in ("psnr", "ssim")}
-        for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 3, "")):
-            told = mean_and_deviation(numbers[name], digits)
-            if told:
-                scores[name.upper()] = told + unit
-        rows = [
-            (
-                str(subject),
-                mean_and_deviation([psnr], 2) or "–",
-                mean_and_deviation([ssim], 3) or "–",
-            )
-            for subject, psnr, ssim in zip(found.metrics["subject"], *numbers.values(), strict=True)
-        ][:200]
+    for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 3, "")):
+        told = mean_and_deviation(found.metrics[name], digits)
+        if told:
+            scores[name.upper()] = told + unit
+    rows = [
+        (
+            str(subject),
+            mean_and_deviation([psnr], 2) or "–",
+            mean_and_deviation([ssim], 3) or "–",
+        )
+        for subject, psnr, ssim in found.metrics.head(200)[["subject", "psnr", "ssim"]].to_numpy()
+    ]
     by_subject: dict[str, list[Any]] = {}
     for sheet in made:
         by_subject.setdefault(sheet.subject, []).append(sheet)
     return {
+        "place": place,
+        "whose": whose(found),
         "scores": scores,
-        "n": 0 if found.metrics is None else len(found.metrics),
+        "n": len(found.metrics),
         "rows": rows,
         "volumes": {s: x for s, x in by_subject.items() if x[0].slices > 1},
         "images": {s: x for s, x in by_subject.items() if x[0].slices == 1},
         "panels": panels,
         "shown": len(by_subject) or len(panels),
         "available": len(found.volumes) + len(found.panels),
-        "broken": [f"reconstruction/{line}" for line in broken],
+        "broken": [f"{place}/{line}" for line in broken],
     }

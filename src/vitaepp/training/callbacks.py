@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -130,8 +131,9 @@ class History(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Write what is left."""
-        self.write(trainer)
+        """Write what is left, if the disk is not what failed."""
+        with suppress(OSError):
+            self.write(trainer)
 
 
 class Checkpoints(Callback):

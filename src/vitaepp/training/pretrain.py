@@ -27,7 +27,14 @@ from vitaepp.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.choices import Choice
 from vitaepp.encoder import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
-from vitaepp.files import clear_temporaries, locked, write_json, write_text
+from vitaepp.files import (
+    clear_temporaries,
+    locked,
+    make_folder,
+    naming,
+    write_json,
+    write_text,
+)
 from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.progress import say
@@ -129,9 +136,9 @@ def pretrain(
         if not first:
             _train(opened, rows, module, folder, checkpoint, place)
             return folder.path
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         try:
-            with locked(folder.path):
+            with naming(folder.path), locked(folder.path):
                 clear_temporaries(folder.path, *(path.name for path in folder.of_training))
                 if subjects is None:
                     folder.subjects_file.unlink(missing_ok=True)
@@ -214,6 +221,8 @@ def _train(
             "those of all devices together"
         )
     if checkpoint is not None and not _go_on(checkpoint, folder, module, store, order):
+        if trainer.is_global_zero:
+            recipe.save(folder.recipe_file)  # a change of the length may have been taken back
         return
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, place.devices)

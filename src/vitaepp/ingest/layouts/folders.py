@@ -33,7 +33,7 @@ def scans_cohort(source: Source) -> Cohort | None:
     Raises:
         SourceError: most names differ from another by one word, as those of modalities do.
     """
-    files = _of_images(source.images("scans"))
+    files = _of_images(source, "scans")
     if not files:
         return None
     if source.layout is None:
@@ -47,7 +47,7 @@ def scans_cohort(source: Source) -> Cohort | None:
 
 def pictures_cohort(source: Source) -> Cohort | None:
     """Every picture below a folder; folders are splits and classes."""
-    found = _of_images(source.images("pictures"))
+    found = _of_images(source, "pictures")
     files = _without_copies(source, found)
     if not files:
         return None
@@ -74,7 +74,7 @@ def pictures_cohort(source: Source) -> Cohort | None:
 def numbered_cohort(source: Source) -> Cohort | None:
     """nnU-Net's folders without their dataset.json: CASE_0000, CASE_0001 are its modalities."""
     kind: Kind = "scans" if source.images("scans") else "pictures"
-    files = [f for f in source.images(kind) if set(NUMBERED_FOLDERS).intersection(f.parts)]
+    files = [f for f in _of_images(source, kind) if set(NUMBERED_FOLDERS).intersection(f.parts)]
     cases: dict[PurePosixPath, dict[str, PurePosixPath]] = defaultdict(dict)
     for file in files:
         match = NUMBERED.fullmatch(stem(file.name))
@@ -111,9 +111,17 @@ def _cohort(
     return Cohort(layout, kind, source.path.absolute(), tuple(subjects), **more)  # type: ignore[arg-type]
 
 
-def _of_images(files: list[PurePosixPath]) -> list[PurePosixPath]:
-    """The files in folders of images, or all where no folder says that it is one."""
+def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:
+    """The images in folders of images, or all where no folder says that it is one.
+
+    The Decathlon's test images, which are published without masks, are left out beside images
+    with masks.
+    """
+    files = source.images(kind)
     inside = [file for file in files if any(map(_says_image, file.parent.parts))]
+    folders = {part for file in (*inside, *source.masks[kind]) for part in file.parent.parts}
+    if {"imagesTr", "labelsTr"} <= folders and "labelsTs" not in folders:
+        inside = [file for file in inside if "imagesTs" not in file.parts]
     return inside or files
 
 
