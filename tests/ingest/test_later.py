@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
+from vitaepp.cli import main
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
@@ -225,7 +226,7 @@ def test_new_scans_without_masks_are_centred_on_their_foreground_and_told(tmp_pa
     mask(new / "with" / "with_seg.nii.gz", shape=(20, 20, 20), at=(6, 6, 6))
     capsys.readouterr()
     result = prepare(new, tmp_path / "t", recipe=run)
-    told = "centred on masks; 1 of 2 subjects have none, and are centred on their foreground"
+    told = "centred on masks; without one, and centred on the foreground: 1 of 2 subjects"
     assert told in capsys.readouterr().err
     assert (result.prepared, result.failures) == (2, ())
     assert "1 of 2 subjects: no mask, which the run's crops are centred on" in result.account
@@ -272,3 +273,33 @@ def test_what_is_no_run_is_refused_as_a_recipe(tmp_path):
     }.items():
         with pytest.raises(RecipeError, match=told):
             prepare(tmp_path / "a.nii.gz", tmp_path / "s", recipe=tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("function", "line", "given"),
+    [
+        ("encoder.embed", "embed run s e.parquet --last", {"last": True}),
+        (
+            "evaluation.evaluation.evaluate",
+            "evaluate e.parquet --label g --out o --labels l.csv --id-column no",
+            {"labels": Path("l.csv"), "id_column": "no"},
+        ),
+        (
+            "ingest.prepare.prepare",
+            "prepare x.nii.gz s --labels l.csv --id-column no --recipe run",
+            {"labels": "l.csv", "id_column": "no", "recipe": "run"},
+        ),
+    ],
+)
+def test_options_of_the_command_line_reach_the_library(monkeypatch, function, line, given):
+    called = {}
+
+    def record(*_, **options):
+        called.update(options)
+        raise RecipeError("enough")
+
+    monkeypatch.setattr(f"vitaepp.{function}", record)
+    monkeypatch.setattr("sys.argv", ["vitaepp", *line.split()])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert given.items() <= called.items()

@@ -293,9 +293,8 @@ def _prepare(
     masks = sum(s.mask is not None for s in cohort.subjects)
     if of_run and plan.info.center == "mask" and masks < len(cohort.subjects):
         say(
-            f"the run's crops are centred on masks; {len(cohort.subjects) - masks} of "
-            f"{counted(len(cohort.subjects), 'subject')} have none, and are centred on their "
-            "foreground"
+            "the run's crops are centred on masks; without one, and centred on the foreground: "
+            f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
         )
     before = _table(store)
     run = (

@@ -257,10 +257,10 @@ def dominant_term(training: Training) -> str:
     if terms[name] < DOMINANT * others:
         return ""
     weight = getattr(training.recipe.loss, name).weight
-    equal = weight * others / terms[name]
+    equal = float(f"{weight * others / terms[name]:.1g}")
     told = (
         f"the {name} loss is {terms[name]:.4g} of {terms[name] + others:.4g} in the first steps, "
-        f"so that the others hardly count; set loss.{name}.weight={equal:.1g} instead of "
+        f"so that the others hardly count; set loss.{name}.weight={equal:g} instead of "
         f"{weight:g} to make it as large as all of them together"
     )
     if name == "perceptual":
