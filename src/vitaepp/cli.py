@@ -38,6 +38,12 @@ AnyStore = Annotated[
     bool,
     typer.Option("--any-store", help="Take a store that was prepared unlike the training's."),
 ]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The table's column of subjects; else subject, subject_id, participant_id or patient."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
@@ -89,7 +95,9 @@ def download(
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, .npz, or URL."),
+        typer.Argument(
+            metavar="SOURCE", help="Manifest, folder of scans, one scan, archive, .npz, or URL."
+        ),
     ],
     store: Annotated[
         str | None,
@@ -144,8 +152,9 @@ def prepare(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
+        typer.Option(help="CSV, TSV or XLSX with a column of subjects and columns of labels."),
     ] = None,
+    id_column: IdColumn = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
     keep_masks: Annotated[
         bool, typer.Option("--keep-masks", help="Keep the masks, too, on the images' grid.")
@@ -154,7 +163,8 @@ def prepare(
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
+        str | None,
+        typer.Option(help="Recipe with the defaults; or a RUN, for scans like its training's."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a core by default.")
@@ -169,7 +179,6 @@ def prepare(
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
-    from vitaepp.recipe import Recipe
 
     if store is None and not dry_run:
         raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
@@ -194,7 +203,8 @@ def prepare(
         dtype=dtype,
         keep_masks=keep_masks or None,
         classes=classes,
-        settings=Recipe.load(recipe).prepare if recipe else None,
+        id_column=id_column,
+        recipe=recipe,
         workers=workers,
         dask=dask,
         dry_run=dry_run,
@@ -306,11 +316,15 @@ def embed(
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
     ] = None,
     any_store: AnyStore = False,
+    last: Annotated[
+        bool,
+        typer.Option("--last", help="Take the last checkpoint of a training that has not ended."),
+    ] = False,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder import embed as run_embed
 
-    print(run_embed(run, store, out, precision=precision, any_store=any_store))
+    print(run_embed(run, store, out, precision=precision, any_store=any_store, last=last))
 
 
 @app.command()
@@ -330,13 +344,26 @@ def evaluate(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV or XLSX of labels to join to the embeddings by subject."),
+    ] = None,
+    id_column: IdColumn = None,
 ) -> None:
     """Measure embeddings with a linear classifier, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
     from vitaepp.evaluation.summary import summary_table
 
     metrics = run_evaluate(
-        embeddings, label, out, protocol=protocol, seed=seed, folds=folds, positive=positive
+        embeddings,
+        label,
+        out,
+        protocol=protocol,
+        seed=seed,
+        folds=folds,
+        positive=positive,
+        labels=labels,
+        id_column=id_column,
     )
     print(summary_table(metrics))
 

@@ -28,7 +28,7 @@ from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
 from vitaepp.host import usable_cores
-from vitaepp.recipe import Recipe, TrainerSettings
+from vitaepp.recipe import Recipe, TrainerSettings, as_settings
 from vitaepp.stopping import STOPPED, handled, stoppable
 
 #: So many processes may share a machine without accelerator, however few its cores.
@@ -104,7 +104,8 @@ def train_in_processes(
     count: int,
     store: str | os.PathLike[str],
     run: str | os.PathLike[str],
-    recipe: Recipe,
+    recipe: Recipe | None,
+    settings: str | Sequence[str],
     resume: bool,
     subjects: Sequence[str] | None,
 ) -> None:
@@ -123,7 +124,8 @@ def train_in_processes(
             {
                 "store": os.fspath(store),
                 "run": os.fspath(run),
-                "recipe": recipe.model_dump(mode="json"),
+                "recipe": None if recipe is None else recipe.model_dump(mode="json"),
+                "settings": as_settings(settings),
                 "resume": resume,
                 "subjects": None if subjects is None else list(subjects),
             },
@@ -216,7 +218,8 @@ def _main(request: Path) -> int:
         with stoppable():
             from vitaepp.training.pretrain import pretrain
 
-            pretrain(**asked | {"recipe": Recipe.parse(asked["recipe"])})
+            recipe = None if asked["recipe"] is None else Recipe.parse(asked["recipe"])
+            pretrain(**asked | {"recipe": recipe})
     except (VitaeppError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, VitaeppError) else "TrainingError"
         report = _report_file(request, int(os.environ["RANK"]))
