@@ -12,18 +12,46 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from vitaepp.errors import Stopped, VitaeppError, one_line
+from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
 from vitaepp.progress import say
 from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
-app = typer.Typer(
-    no_args_is_help=True,
+
+class _Verb(TyperCommand):
+    """A command that refuses an option which is given twice, rather than forget the first."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words of the command line apart."""
+        try:
+            given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        except Exception:  # told below, as for any command
+            given = []
+        for option in given:
+            once = option.param_type_name == "option" and not option.multiple
+            if once and not option.is_flag and given.count(option) > 1:
+                ctx.fail(
+                    f"{option.opts[0]} is given {given.count(option)} times; give it once, and run "
+                    "the command once more for the other value"
+                )
+        return super().parse_args(ctx, args)
+
+
+class _Verbs(typer.Typer):
+    """Commands of this kind."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        """Register a function as a command."""
+        return super().command(*args, cls=_Verb, **options)
+
+
+app = _Verbs(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -50,16 +78,23 @@ Settings = Annotated[
 ]
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    """What holds for every verb."""
-    if version:
+def _version(asked: bool) -> bool:
+    if asked:
         from vitaepp import __version__
 
-        print(__version__)
+        print(f"vitaepp {__version__}")
         raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """What holds for every verb."""
 
 
 @app.command()
@@ -176,6 +211,13 @@ def prepare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
     ] = False,
+    show_series: Annotated[
+        bool,
+        typer.Option(
+            "--show-series",
+            help="With --dry-run: show the descriptions of DICOM series that no pattern knows.",
+        ),
+    ] = False,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
@@ -208,6 +250,7 @@ def prepare(
         workers=workers,
         dask=dask,
         dry_run=dry_run,
+        show_series=show_series,
     )
     if result.preview is not None:
         print(result)
@@ -310,7 +353,10 @@ def bench(
 def embed(
     run: RunPath,
     store: StorePath,
-    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="File of embeddings.")],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT.parquet", help="File to write; .csv for other programs."),
+    ],
     precision: Annotated[
         str | None,
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
@@ -499,7 +545,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
@@ -521,7 +567,9 @@ def main() -> None:
         # Errors of usage are click's, which newer versions of Typer carry inside themselves.
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            _complain(f"{one_line(Exception(usage())).rstrip('.')}; see vitaepp --help")
+            context = getattr(error, "ctx", None)
+            verb = "vitaepp" if context is None else context.command_path
+            _complain(f"{plainly(one_line(Exception(usage())))}; see {verb} --help")
             status = 2
         else:
             _complain(

@@ -1,8 +1,8 @@
-"""Embeddings on disk: one Parquet file, a row a subject, readable by any tool.
+"""Embeddings on disk: one Parquet or CSV file, a row a subject, readable by any tool.
 
-Columns are `subject`, the label columns, `split`, then the features `f0 … fD-1`. The file's
-metadata says which run and store it came from. Its controls, embeddings of the same subjects that
-involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parquet` for `x.parquet`.
+Columns are `subject`, the label columns, `split`, then the features `f0 … fD-1`. The metadata of a
+Parquet file says which run and store it came from. Its controls, embeddings of the same subjects
+that involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parquet` for `x.parquet`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitaepp.errors import EvaluationError, one_line
-from vitaepp.files import atomic_path
+from vitaepp.files import atomic_path, write_text
 from vitaepp.progress import counted
 
 #: Controls, by their name in metrics.json, and what they are.
@@ -61,14 +61,21 @@ class Embeddings:
         return [str(c) for c in self.table.columns if c not in ("subject", "split")]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the Parquet file, whole or not at all."""
+        """Write the file, whole or not at all: Parquet, or what a name in `.csv` asks for.
+
+        A CSV file is for other programs: it keeps no provenance.
+        """
         front = self.table[["subject", *self.label_columns, "split"]]
         columns = pd.DataFrame(
             self.features,
             columns=[f"f{i}" for i in range(self.features.shape[1])],
             index=front.index,
         )
-        table = pa.Table.from_pandas(pd.concat([front, columns], axis=1), preserve_index=False)
+        whole = pd.concat([front, columns], axis=1)
+        if _is_csv(path):
+            write_text(path, whole.to_csv(index=False))
+            return
+        table = pa.Table.from_pandas(whole, preserve_index=False)
         metadata = {
             **(table.schema.metadata or {}),
             b"vitaepp": json.dumps(self.provenance).encode(),
@@ -78,32 +85,47 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embeddings:
-        """Read a Parquet file with a `subject` column and features `f0 … fD-1`.
+        """Read a Parquet or CSV file with a `subject` column and features `f0 … fD-1`.
 
         Raises:
             EvaluationError: missing, damaged, or without those columns.
         """
         path = Path(path)
         if path.is_dir():
-            raise EvaluationError(f"{path}: is a folder; give the file that vitaepp embed wrote")
+            # Of the files in a run, the one that has controls beside it.
+            own = [p for p in sorted(path.glob("*.*")) if control_path(p, "raw").is_file()]
+            meant = f"did you mean {own[0]}?" if own else "name the file that vitaepp embed wrote"
+            raise EvaluationError(f"{path}: is a folder; {meant}")
         if not path.is_file():
             raise EvaluationError(
                 f"{path}: no such file; make it with vitaepp embed RUN STORE {path}"
             )
         try:
-            table = pq.read_table(path)
+            if _is_csv(path):
+                text = {"subject": str, "split": str}
+                read = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+                table = pa.Table.from_pandas(read)
+            else:
+                table = pq.read_table(path)
+        except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            raise EvaluationError(
+                f"{path}: not a CSV file of embeddings: {one_line(error)}"
+            ) from None
         except (pa.ArrowException, OSError) as error:
             raise EvaluationError(
-                f"{path}: not a Parquet file of embeddings: {one_line(error)}"
+                f"{path}: not a Parquet file of embeddings; name the file that vitaepp embed "
+                f"wrote ({one_line(error)})"
             ) from None
         names: list[str] = []
         while f"f{len(names)}" in table.column_names:
             names.append(f"f{len(names)}")
         if not names or "subject" not in table.column_names:
-            raise EvaluationError(f"{path}: has no columns subject and f0 … fD-1; not embeddings")
+            raise EvaluationError(
+                f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
+                "the file that vitaepp embed wrote"
+            )
         frame = table.to_pandas()
-        if "split" not in frame:
-            frame["split"] = ""
+        frame["split"] = frame["split"].fillna("") if "split" in frame else ""
         try:
             features = np.array(frame[names], np.float32)  # the frame's own is not writable
         except (ValueError, TypeError):
@@ -115,6 +137,10 @@ class Embeddings:
             raise EvaluationError(f"{path}: features of subject {bad} are not finite; embed again")
         metadata = (table.schema.metadata or {}).get(b"vitaepp", b"{}")
         return cls(frame.drop(columns=names), features, json.loads(metadata))
+
+
+def _is_csv(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".csv"
 
 
 def control_path(path: str | os.PathLike[str], control: str) -> Path:

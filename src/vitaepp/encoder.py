@@ -32,6 +32,7 @@ from vitaepp.errors import RecipeError, RunError, one_line
 from vitaepp.files import atomic_path, check_writable, write_json
 from vitaepp.methods import backbone_shape
 from vitaepp.nn.backbones import build_backbone
+from vitaepp.places import instead_of, swapped
 from vitaepp.progress import say, track
 from vitaepp.recipe import Recipe
 from vitaepp.runfolder import RunFolder, weights_id
@@ -188,8 +189,7 @@ class Encoder(nn.Module):
             raise RunError(f"{path}: training has not ended; {GO_ON}")
         config_file, weights = folder / "config.json", folder / "model.safetensors"
         if not config_file.is_file() or not weights.is_file():
-            what = "no encoder (config.json and model.safetensors) in it"
-            raise RunError(f"{folder}: {what if folder.is_dir() else 'no such run or encoder'}")
+            raise RunError(f"{folder}: {instead_of('run', folder)}")
         try:
             values = json.loads(config_file.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
@@ -422,7 +422,7 @@ def embed(
     Args:
         run: run folder, or an encoder folder (which has no untrained control).
         store: prepared store.
-        out: Parquet file: `subject`, label columns, `split`, `f0 … fD-1`.
+        out: Parquet file, or CSV by its name: `subject`, label columns, `split`, `f0 … fD-1`.
         controls: also write `OUT.untrained.parquet` and `OUT.raw.parquet`.
         batch_size: images at a time.
         device: where to compute.
@@ -439,6 +439,8 @@ def embed(
     Raises:
         RunError, StoreError: run and store are missing or do not fit each other.
     """
+    if told := swapped("embed", {"run": run, "store": store, "out": out}):
+        raise RunError(told)
     opened = Store(store)
     encoder = Encoder.from_pretrained(run, last)
     check_fits(encoder.config, opened)
@@ -498,6 +500,11 @@ def embed(
             file.unlink(missing_ok=True)
     named = origin | {"method": trained.method, "name": trained.name}
     Embeddings(labels, features, named).save(out)
+    if Path(out).suffix.lower() == ".csv":
+        say(
+            f"{out}: CSV, for other programs; it does not keep which run and store it is of, as a "
+            "name in .parquet does"
+        )
     return Path(out)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 _ROOM = "make room, then run the same command again (pretrain: with --resume)"
@@ -26,6 +27,19 @@ _ADVICE = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EIO: "the disk or the network has failed",
 }
+
+
+#: What pydantic, and Typer with it, say of a value; and what to give instead.
+_PLAIN = (
+    (r", (unable to parse string as|got) an? [a-z ]*", ""),
+    (r"input should be a valid integer", "give a whole number"),
+    (r"input should be a (valid|finite) number", "give a number"),
+    (r"input should be greater than or equal to", "give at least"),
+    (r"input should be less than or equal to", "give at most"),
+    (r"input should be greater than", "give more than"),
+    (r"input should be", "give"),
+    (r"field required", "give one value more"),
+)
 
 
 class VitaeppError(Exception):
@@ -93,7 +107,18 @@ def one_line(error: BaseException) -> str:
         named = "" if error.filename is None else f"{error.filename}: "
         advice = _ADVICE.get(error.errno)
         text = f"{named}{error.strerror}" + (f"; {advice}" if advice else "")
-    return " ".join(text.split()) or type(error).__name__
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def plainly(text: str) -> str:
+    """What a checker of values says of a wrong one, in words for people.
+
+    >>> plainly("Input should be a valid integer, unable to parse string as an integer")
+    'give a whole number'
+    """
+    for told, plain in _PLAIN:
+        text = re.sub(told, plain, text, flags=re.IGNORECASE)
+    return text
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

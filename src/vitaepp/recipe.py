@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from vitaepp.errors import RecipeError, nearest, one_line
+from vitaepp.errors import RecipeError, nearest, one_line, plainly
 from vitaepp.files import write_text
 
 
@@ -84,7 +84,7 @@ def _window(value: Any) -> Any:
     if "," in value:
         return value.split(",")
     if value not in WINDOWS:
-        raise ValueError(f"no window {value}; {nearest(value, WINDOWS)} Else give centre,width")
+        raise ValueError(f"no window {value}; give CENTRE,WIDTH, or {nearest(value, WINDOWS)}")
     return WINDOWS[value]
 
 
@@ -759,5 +759,7 @@ def _first_problem(error: ValidationError) -> str:
     # A setting that may be of several types has a problem with each of them.
     same = [p for p in error.errors() if p["loc"][: len(parts)] == problem["loc"][: len(parts)]]
     messages = [one_line(Exception(p["msg"])).removeprefix("Value error, ") for p in same]
-    told = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in dict.fromkeys(messages))
+    plain = dict.fromkeys(plainly(text) for text in messages)
+    told = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in plain)
+    told = told.replace(", or give ", ", or ")
     return f"{path}={problem['input']!r}: {told}"

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from vitaepp.errors import RunError, one_line
+from vitaepp.places import instead_of
 from vitaepp.recipe import Recipe
 
 
@@ -41,8 +42,7 @@ class RunFolder:
             self.encoder,
         )
         if must_exist and not self.recipe_file.is_file():
-            what = "not a run (no recipe.yaml in it)" if self.path.is_dir() else "no such run"
-            raise RunError(f"{self.path}: {what}; make one with vitaepp pretrain STORE {self.path}")
+            raise RunError(f"{self.path}: {instead_of('run', self.path)}")
 
     def recipe(self) -> Recipe:
         """The resolved recipe that made this run."""

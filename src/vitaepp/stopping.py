@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
-#: SLURM sends SIGTERM before it takes a machine back, and can be asked to send SIGUSR1.
-STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+#: Ctrl-C is SIGINT. SLURM sends SIGTERM before it takes a machine back, and can be asked to send
+#: SIGUSR1.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 #: Exit status of what was stopped, all being saved: "temporary failure", as sysexits.h has it.
 STOPPED = 75
+
+#: Exit status of what did not wait until all was saved, at a second Ctrl-C.
+INTERRUPTED = 130
 
 
 @contextmanager
@@ -40,12 +44,16 @@ def stoppable() -> AbstractContextManager[None]:
     return handled(_stop)
 
 
+def told(number: int) -> str:
+    """What people call a signal."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 def _stop(number: int, _: FrameType | None) -> None:
     # An exception would be lost where a library that is being imported catches all of them.
-    name = signal.Signals(number).name
     print(
-        f"vitaepp: stopped by {name} while no step was made; what is saved is whole, go on with "
-        "--resume",
+        f"vitaepp: stopped by {told(number)} while no step was made; what is saved is whole, go on "
+        "with --resume",
         file=sys.stderr,
         flush=True,
     )

@@ -38,6 +38,7 @@ from zarr.storage import MemoryStore
 
 from vitaepp.errors import StoreError, one_line
 from vitaepp.files import to_json
+from vitaepp.places import instead_of
 from vitaepp.progress import counted, say
 from vitaepp.storage import Folder, Location, folder_at
 
@@ -755,9 +756,7 @@ def _as_tuple(value: Any) -> Any:
 
 def _read_info(folder: Folder) -> StoreInfo:
     if not folder.exists("store.json"):
-        there = folder.exists() and not folder.is_file
-        what = "not a store (no store.json in it)" if there else "no such store"
-        raise StoreError(f"{folder}: {what}; make one with vitaepp prepare SOURCE {folder}")
+        raise StoreError(f"{folder}: {instead_of('store', str(folder))}")
     try:
         values = json.loads(folder.read("store.json"))
         if values.pop("format") != FORMAT:

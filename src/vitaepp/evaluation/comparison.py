@@ -334,7 +334,10 @@ class Comparison:
 
     def _note(self) -> str:
         tests = sorted({d.test for d in self._differences() if d.test})
-        seen = [f"{self.label}, {self.n} subjects", *(f"p: {test}, two-sided" for test in tests)]
+        seen = [
+            f"{self.label}, {counted(self.n, 'subject')}",
+            *(f"p: {test}, two-sided" for test in tests),
+        ]
         if any(d.interval for d in self._differences()):
             seen.append("interval: bootstrap over subjects, trained models as they are")
         seen += sorted({d.reason for d in self._differences() if d.reason})
@@ -365,8 +368,8 @@ def compare(
         raise EvaluationError("the same evaluation is given twice")
     if not outcomes or (len(outcomes) == 1 and not controls):
         raise EvaluationError(
-            f"{len(outcomes)} evaluations given; a comparison needs at least two, or one and its "
-            "controls"
+            f"{counted(len(outcomes), 'evaluation')} given; name a second one to compare with, or "
+            "add --controls to compare it with its own controls"
         )
     names = _names([o.path for o in outcomes])
     first = _position(reference, outcomes, names)

@@ -8,6 +8,7 @@ DIR/
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +34,8 @@ from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.evaluation.summary import headline
-from vitaepp.files import atomic_path, check_writable, write_json
-from vitaepp.progress import say, track
+from vitaepp.files import atomic_path, check_writable, file_stem, write_json
+from vitaepp.progress import counted, say, track
 from vitaepp.splits import canonical_splits
 from vitaepp.store import PARTICIPANT, StoreInfo, unlike
 
@@ -153,6 +154,7 @@ def evaluate(
     elif id_column is not None:
         raise EvaluationError("--id-column names a column of --labels; give that, too")
     found, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
+    _refuse_other_label(Path(out), label)
     check_writable(Path(out) / "metrics.json")
     # Classifiers are fitted on classes in sort order, so that the choice of the positive one
     # changes what numbers are called, and none of them.
@@ -160,10 +162,11 @@ def evaluate(
     if told := told_order(found):
         say(told)
     if found.missing:
-        say(f"{found.missing} of {len(embedded.table)} subjects have no {label}; they are left out")
+        of = counted(len(embedded.table), "subject")
+        say(f"no {label}, and left out: {found.missing} of {of}")
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     if len(used) < len(found.rows):
-        say(f"{len(found.rows) - len(used)} subjects are neither in train nor in test")
+        say(f"neither in train nor in test: {counted(len(found.rows) - len(used), 'subject')}")
     subjects = embedded.table["subject"].to_numpy()[found.rows]
     if strict:
         if len(every) != len(parts):
@@ -302,6 +305,19 @@ def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> E
     )
     say_missing(labels.name, without, len(table))
     return replace(embedded, table=table)
+
+
+def _refuse_other_label(folder: Path, label: str) -> None:
+    """Refuse to write over the evaluation of another label."""
+    try:
+        there = json.loads((folder / "metrics.json").read_bytes())["label"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing, or nothing whole
+    if there != label:
+        raise EvaluationError(
+            f"{folder}: holds the evaluation of label {there!r}; give that of {label!r} a folder "
+            f"of its own, as --out {folder.with_name(f'{folder.name}-{file_stem(label)}')}"
+        )
 
 
 def _refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.participants import Persons
+from vitaepp.progress import counted
 
 #: A column of numbers with more distinct values than this may be a measurement, not classes.
 MOST_NUMERIC_CLASSES = 10
@@ -89,14 +90,18 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)
     given = [value for value in values if value is not None]
     if not given:
-        raise EvaluationError(f"label {name!r} is empty for all {len(values)} subjects")
+        raise EvaluationError(
+            f"label {name!r} is empty for every subject ({len(values)}); fill its column in the "
+            "table of labels, then run vitaepp prepare --labels and vitaepp embed"
+        )
     if any(isinstance(value, str) for value in given):
         given = [str(value) for value in given]
     classes = tuple(sorted(set(given)))
     if len(classes) == 1:
         raise EvaluationError(
-            f"label {name!r} has one class only ({classes[0]!r} for all {len(given)} labelled "
-            "subjects); a classifier needs at least two"
+            f"label {name!r} has one class only ({classes[0]!r} for "
+            f"{counted(len(given), 'labelled subject')}, all of them); a classifier needs two or "
+            "more: choose another column"
         )
     if _looks_continuous(classes, len(given)):
         middle = float(np.median([float(value) for value in given]))
@@ -136,11 +141,12 @@ def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
     counts = [len(np.unique(persons[labels.codes == c])) for c in range(len(labels.classes))]
     few = int(np.argmin(counts))
     if counts[few] < at_least:
-        who = "subjects" if len(np.unique(persons)) == len(persons) else "participants"
+        who = "subject" if len(np.unique(persons)) == len(persons) else "participant"
         fewer = f", or ask for fewer folds (--folds {max(2, counts[few])})"
         raise EvaluationError(
-            f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} {who}, but "
-            f"the folds need at least {at_least} of each class; join classes, label more {who}"
+            f"label {labels.name!r}: class {labels.classes[few]!r} has "
+            f"{counted(counts[few], who)}, but the folds need at least {at_least} of each class; "
+            f"join classes, label more {who}s"
             f"{fewer if counts[few] > 2 else ''}"
         )
 
@@ -166,8 +172,9 @@ def require_in_both(labels: Labels, splits: Sequence[str]) -> None:
         few = int(counts.argmin())
         if counts[few] < at_least:
             raise EvaluationError(
-                f"label {labels.name!r}: class {labels.classes[few]!r} has {counts[few]} subjects "
-                f"in split {split!r}, and needs at least {at_least}; split the classes evenly, or "
+                f"label {labels.name!r}: class {labels.classes[few]!r} has "
+                f"{counted(int(counts[few]), 'subject')} in split {split!r}, and needs at least "
+                f"{at_least}; split the classes evenly, or "
                 "use protocol svm"
             )
 

@@ -16,6 +16,7 @@ from vitaepp.errors import EvaluationError, nearest, one_line
 from vitaepp.evaluation.evaluation import METHOD, Metrics, score_columns
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.files import to_json
+from vitaepp.places import instead_of
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
@@ -44,14 +45,17 @@ class Outcome:
         """
         path = Path(path)
         if path.is_dir():
+            if not (path / "metrics.json").is_file():
+                raise EvaluationError(f"{path}: {instead_of('evaluation', path)}")
             path = path / "metrics.json"
         if not path.is_file():
-            raise EvaluationError(f"{path}: no such file; make it with vitaepp evaluate")
+            raise EvaluationError(f"{path}: {instead_of('evaluation', path)}")
         try:
             metrics = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise EvaluationError(
-                f"{path}: damaged, not JSON ({one_line(error)}); evaluate again"
+                f"{path}: damaged, not JSON ({one_line(error)}); name the metrics.json of an "
+                "evaluation or its folder, or evaluate again"
             ) from None
         lacking = _lacking(metrics)
         if lacking:

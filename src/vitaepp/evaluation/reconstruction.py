@@ -25,6 +25,7 @@ from vitaepp.methods import ViTAE
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
+from vitaepp.places import swapped
 from vitaepp.planes import are_colours, framed, missing_tile, planes, stacked, tile
 from vitaepp.progress import counted, track
 from vitaepp.runfolder import RunFolder, weights_id
@@ -81,6 +82,8 @@ def reconstruct(
             whose table of training it would replace.
         RecipeError: the run's method reconstructs nothing.
     """
+    if told := swapped("reconstruct", {"run": run, "store": store, "out": out}):
+        raise RunError(told)
     folder, opened, target = RunFolder(run), Store(store), Path(out)
     if RunFolder(target, must_exist=False).recipe_file.exists():
         raise RunError(f"{target}: is a run; give a folder of its own, as {target}/reconstruction")

@@ -32,7 +32,7 @@ from vitaepp.files import file_stem, write_json, write_text
 from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.planes import Plane, are_colours, planes
-from vitaepp.progress import say
+from vitaepp.progress import counted, say
 from vitaepp.recipe import Recipe, as_settings, changed_settings
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
@@ -380,7 +380,7 @@ def _facts(
     trained_on = sorted({s["trained_on"] for s in summaries})
     modalities, size = ", ".join(store.info.modalities), " × ".join(map(str, store.info.size))
     facts = {
-        "data": f"{store.name}: {len(store)} subjects, {modalities}, {size}",
+        "data": f"{store.name}: {counted(len(store), 'subject')}, {modalities}, {size}",
         "epochs": f"{recipe.optim.epochs}, batches of {recipe.optim.batch_size}",
         "seeds": ", ".join(map(str, range(seeds))),
         "pre-trained on": " or ".join(map(str, trained_on)) + " subjects",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.errors import RecipeError, StoreError, one_line
+from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.account import account, account_text, files_in_words, noted
 from vitaepp.ingest.archives import opened
 from vitaepp.ingest.cluster import run_on_cluster
@@ -38,6 +38,7 @@ from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
 from vitaepp.ingest.subject import Task, prepare_subject
+from vitaepp.places import kind_of, swapped
 from vitaepp.progress import counted, say, track
 from vitaepp.recipe import PrepareSettings, Recipe
 from vitaepp.storage import Location, folder_at, in_one_process, location_of
@@ -83,8 +84,8 @@ class PrepareResult:
         if self.preview is not None:
             return str(self.preview)
         told = (
-            f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} were "
-            "there already"
+            f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} "
+            f"{'was' if self.skipped == 1 else 'were'} there already"
         )
         if self.failures:
             first = self.failures[0]
@@ -126,6 +127,7 @@ def prepare(
     workers: int | None = None,
     dask: str | None = None,
     dry_run: bool = False,
+    show_series: bool = False,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
@@ -184,6 +186,8 @@ def prepare(
         dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
             must see the source and the store by the same names.
         dry_run: look only, at the headers and a few images, and write nothing.
+        show_series: with a dry run, show the descriptions of DICOM series that no pattern knows.
+            They are free text and may hold names, so that they are shown, and kept nowhere.
 
     Returns:
         Counts, and the subjects that failed; of a dry run, what it found.
@@ -197,6 +201,15 @@ def prepare(
     """
     if store is None and not dry_run:
         raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
+    if store is not None and kind_of(source) == "store" and Path(store).is_dir():
+        told = swapped("prepare", {"source": source, "store": store})
+        if told is not None:
+            raise SourceError(told)
+    if show_series and not dry_run:
+        raise RecipeError(
+            "--show-series goes with --dry-run alone: descriptions may hold names, and are shown "
+            "but never kept"
+        )
     store = STORE_TO_BE if store is None else store
     given = {
         "size": size,
@@ -255,6 +268,7 @@ def prepare(
             workers,
             dask,
             dry_run,
+            show_series,
         )
 
 
@@ -270,6 +284,7 @@ def _prepare(
     workers: int | None,
     dask: str | None,
     dry_run: bool,
+    show_series: bool,
 ) -> PrepareResult:
     """Prepare a source that for the time being is, or whose stand-ins are, at `place`."""
     if in_one_process(store) or (remote is not None and in_one_process(remote.url)):
@@ -306,7 +321,7 @@ def _prepare(
     if dry_run:
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
-        found = preview(cohort, table, plan, choices, workers)
+        found = preview(cohort, table, plan, choices, workers, show_series=show_series)
         return PrepareResult(store, 0, 0, found.fingerprint.unreadable, preview=found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")

@@ -16,6 +16,7 @@ from vitaepp.ingest.account import account, account_text
 from vitaepp.ingest.fingerprint import Fingerprint, fingerprint
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning import Plan, said
+from vitaepp.progress import counted
 from vitaepp.store import RESERVED_COLUMNS, column_counts
 
 #: Subjects and files that a list shows by name.
@@ -35,6 +36,7 @@ class Preview:
         plan: what would be made.
         choices: size and spacing where they were chosen, with reasons.
         fingerprint: what the headers tell.
+        show_series: whether the text has the descriptions of series that no pattern knows.
     """
 
     cohort: Cohort
@@ -42,6 +44,7 @@ class Preview:
     plan: Plan
     choices: tuple[Choice, ...]
     fingerprint: Fingerprint
+    show_series: bool = False
 
     @property
     def store_bytes(self) -> int:
@@ -52,6 +55,7 @@ class Preview:
     def __str__(self) -> str:
         lines = [*self._found(), *self._geometry(), *self._labels(), *self._made()]
         lines += self._not_taken()
+        lines += self._series() if self.show_series else []
         return account_text(lines)
 
     def _found(self) -> list[tuple[str, str]]:
@@ -84,7 +88,7 @@ class Preview:
                     (
                         f"intensity{of}",
                         f"{values.low:g} to {values.high:g}, 99 % within {low:.4g} to {high:.4g} "
-                        f"(in {values.subjects} of {total} subjects)",
+                        f"(in {values.subjects} of {counted(total, 'subject')})",
                     )
                 )
         return lines
@@ -110,10 +114,26 @@ class Preview:
             lines = [("left out", str(len(left_out))), *lines, *_more(left_out)]
         failed = self.fingerprint.unreadable
         if failed:
-            lines.append(("unreadable", f"would fail: {len({f.subject for f in failed})} subjects"))
+            lines.append(
+                (
+                    "unreadable",
+                    f"would fail: {counted(len({f.subject for f in failed}), 'subject')}",
+                )
+            )
             lines += [(f"  {f.subject}", f.reason) for f in failed[:SHOWN]]
             lines += _more(failed)
         return lines
+
+    def _series(self) -> list[tuple[str, str]]:
+        """Every description, as the table of patterns needs it, with its number of series."""
+        counts = Counter(self.cohort.unknown_series)
+        if not counts:
+            return [("unknown series", "none; --series TABLE is not needed")]
+        lines = [("unknown series", "descriptions for the column pattern of --series TABLE")]
+        return [
+            *lines,
+            *((f"  {text or '(none)'}", f"{n} series") for text, n in counts.most_common()),
+        ]
 
 
 def preview(
@@ -122,9 +142,12 @@ def preview(
     plan: Plan,
     choices: tuple[Choice, ...],
     workers: int | None = None,
+    *,
+    show_series: bool = False,
 ) -> Preview:
     """Look at a cohort as prepare would take it; nothing is written."""
-    return Preview(cohort, table, plan, choices, fingerprint(plan, cohort, workers))
+    found = fingerprint(plan, cohort, workers)
+    return Preview(cohort, table, plan, choices, found, show_series)
 
 
 def _more(items: Sequence[object]) -> list[tuple[str, str]]:

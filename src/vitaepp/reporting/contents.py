@@ -20,6 +20,7 @@ from PIL import Image
 
 from vitaepp.errors import RunError, one_line
 from vitaepp.files import file_stem
+from vitaepp.places import instead_of
 from vitaepp.runfolder import RunFolder, weights_id
 
 Value = TypeVar("Value")
@@ -160,7 +161,7 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
     Raises:
         RunError: there is none, or a part of it cannot be read.
     """
-    return _read_named(path, _read_evaluation, "metrics.json", "evaluate")
+    return _read_named(path, _read_evaluation, "metrics.json", "evaluation")
 
 
 def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
@@ -169,7 +170,7 @@ def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
     Raises:
         RunError: there is none, or a part of it cannot be read.
     """
-    return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruct")
+    return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruction")
 
 
 def unique_names(paths: list[Path]) -> list[str]:
@@ -231,7 +232,7 @@ def _read_named(
     path: str | os.PathLike[str],
     read: Callable[[_Files, Path], Value | None],
     name: str,
-    verb: str,
+    kind: str,
 ) -> Value:
     folder = Path(path).parent if Path(path).name == name else Path(path)
     files = _Files(folder)
@@ -239,7 +240,7 @@ def _read_named(
     if files.broken:
         raise RunError(f"{folder}: {files.broken[0]}")
     if found is None:
-        raise RunError(f"{path}: no {name} in it; make it with vitaepp {verb}")
+        raise RunError(f"{path}: {instead_of(kind, path)}")
     return found
 
 

@@ -20,7 +20,7 @@ from vitaepp.errors import Stopped
 from vitaepp.files import atomic_path
 from vitaepp.progress import SECONDS_BETWEEN_LINES, say
 from vitaepp.runfolder import RunFolder
-from vitaepp.stopping import STOPPING
+from vitaepp.stopping import STOPPING, told
 from vitaepp.training.data import TrainingLoader
 from vitaepp.training.module import Training
 
@@ -152,8 +152,10 @@ class Checkpoints(Callback):
         self.history = history
         self.saved = time.monotonic()
         self.signal: int | None = None
+        self.signalled = 0.0
         self.asked = time.monotonic()
         self.to_skip = self.skipped = 0
+        self.first = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals over; Lightning gives them back after the training.
@@ -162,12 +164,21 @@ class Checkpoints(Callback):
         middle of whatever is being done, and let the epoch end before the training stops.
         """
         self.asked = time.monotonic()
+        self.first = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        now = time.monotonic()
+        # A terminal's Ctrl-C may come twice at once: to each process, and from the one above it.
+        if number == signal.SIGINT and self.signal is not None and now - self.signalled > 1:
+            raise KeyboardInterrupt
+        if self.signal is None:
+            self.signal, self.signalled = number, now
+            if self.first:
+                again = "; Ctrl-C again stops at once, without" if number == signal.SIGINT else ""
+                say(f"{told(number)}: saving after the step at hand, then stopping{again}")
 
     def on_train_batch_end(
         self,
@@ -202,8 +213,9 @@ class Checkpoints(Callback):
         if stop and not last:
             raise Stopped(
                 f"stopped after step {trainer.global_step} of "
-                f"{int(trainer.estimated_stepping_batches)}, as asked by a signal; all is saved, "
-                "go on with --resume"
+                f"{int(trainer.estimated_stepping_batches)}, as asked by "
+                f"{'a signal' if self.signal is None else told(self.signal)}; all is saved, go on "
+                "with --resume"
             )
 
     def _agree(self, trainer: L.Trainer, stop: bool, due: bool, every: float) -> tuple[bool, bool]:

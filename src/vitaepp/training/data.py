@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.host import free_memory
+from vitaepp.progress import counted
 from vitaepp.recipe import DataSettings
 from vitaepp.splits import canonical_splits, split_word
 from vitaepp.store import Store
@@ -201,7 +202,8 @@ def training_rows(
         chosen = chosen & keys.isin(list(subjects)).to_numpy()
         if not chosen.any():
             raise RecipeError(
-                f"{store.path}: none of the {len(subjects)} subjects can be trained on"
+                f"{store.path}: of {counted(len(subjects), 'listed subject')} none can be trained "
+                "on; list subjects of its training split, one a line, as table.subject names them"
             )
     return np.flatnonzero(chosen).tolist()
 

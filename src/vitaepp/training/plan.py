@@ -10,6 +10,7 @@ from vitaepp.choices import Choice, as_values, as_yaml
 from vitaepp.files import write_text
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.preview import Preview
+from vitaepp.progress import counted
 from vitaepp.recipe import DataSettings, Recipe
 from vitaepp.splits import canonical_splits
 from vitaepp.store import Store, stored_info
@@ -68,14 +69,14 @@ def plan(
         store = Store(source)
         rows = training_rows(store, DataSettings())
         images = Images.of(store.info, trained=len(rows), stored=len(store))
-        what = f"a store of {len(store)} subjects"
+        what = f"a store of {counted(len(store), 'subject')}"
     else:
         found = prepare(source, dry_run=True).preview
         assert found is not None  # a dry run has one
         splits = canonical_splits(found.table["split"])
         train = int((splits == "train").sum()) or len(splits)
         images = Images.of(found.plan.info, trained=train, stored=len(splits))
-        what = f"{found.cohort.layout}, {len(splits)} subjects"
+        what = f"{found.cohort.layout}, {counted(len(splits), 'subject')}"
         made = _prepare_choices(found)
     _, choices = proposed_recipe(images, machine, ())
     heading = (
@@ -94,7 +95,11 @@ def _prepare_choices(found: Preview) -> list[Choice]:
     lacking = {s for names in found.fingerprint.missing.values() for s in names}
     have = "all" if not lacking else f"{total - len(lacking)}"
     choices = [
-        Choice("prepare.modalities", list(info.modalities), f"{have} of {total} subjects have all"),
+        Choice(
+            "prepare.modalities",
+            list(info.modalities),
+            f"{have} of {counted(total, 'subject')} have all",
+        ),
         *found.choices,
     ]
     if info.center != "image":

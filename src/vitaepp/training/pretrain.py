@@ -37,6 +37,7 @@ from vitaepp.files import (
 )
 from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
+from vitaepp.places import swapped
 from vitaepp.progress import say
 from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
 from vitaepp.runfolder import RunFolder
@@ -89,6 +90,8 @@ def pretrain(
         RunError: the folder holds another run, or none to resume.
         TrainingError: a loss term is not finite.
     """
+    if told := swapped("pretrain", {"store": store, "run": run}):
+        raise RunError(told)
     opened = Store(store)
     folder = RunFolder(run, must_exist=False)
     own = resume and recipe is None

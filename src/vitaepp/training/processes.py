@@ -28,11 +28,12 @@ from vitaepp import errors
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, one_line
 from vitaepp.files import write_json
 from vitaepp.host import usable_cores
+from vitaepp.progress import counted
 from vitaepp.recipe import Recipe, TrainerSettings, as_settings
-from vitaepp.stopping import STOPPED, handled, stoppable
+from vitaepp.stopping import INTERRUPTED, STOPPED, handled, stoppable
 
-#: So many processes may share a machine without accelerator, however few its cores.
-SPARE = 4
+#: So many processes may share a machine without accelerator, even one of a single core.
+SPARE = 2
 
 #: Seconds that the others have to end by themselves after one has failed.
 GRACE = 30.0
@@ -83,10 +84,11 @@ def devices_per_node(settings: TrainerSettings, cluster: ClusterEnvironment | No
         here = torch.cuda.device_count()
         if devices == "auto":
             return max(here, 1)
-        if devices > (here or max(os.cpu_count() or 1, SPARE)):
+        cores = usable_cores()
+        if devices > (here or max(cores, SPARE)):
+            has = counted(here, "GPU") if here else f"no GPU, and {counted(cores, 'core')} to use"
             raise RecipeError(
-                f"trainer.devices={devices}: this machine has "
-                + (f"{here} devices" if here else f"no accelerator and {os.cpu_count()} cores")
+                f"trainer.devices={devices}: this machine has {has}; leave the setting out"
             )
         return devices
     started = cluster.world_size()
@@ -200,6 +202,8 @@ def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
         return kind(told["message"])
     if status == STOPPED:
         return Stopped("all processes were stopped; go on with --resume")
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed, see above"
     return TrainingError(
         f"process {rank + 1} of {count} {how}; go on from the last checkpoint with --resume"
@@ -220,6 +224,8 @@ def _main(request: Path) -> int:
 
             recipe = None if asked["recipe"] is None else Recipe.parse(asked["recipe"])
             pretrain(**asked | {"recipe": recipe})
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (VitaeppError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, VitaeppError) else "TrainingError"
         report = _report_file(request, int(os.environ["RANK"]))

@@ -35,6 +35,7 @@ from vitaepp.ingest.layouts.subject_folders import (
 from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.places import kind_of
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
 
@@ -133,6 +134,15 @@ def recognise(
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
+    if (own := kind_of(path)) in ("store", "run"):
+        raise SourceError(
+            f"{path}: is a {own} of vitaepp, and no scans; name the folder of the scans"
+            + (f", or train on it with vitaepp pretrain {path} RUN" if own == "store" else "")
+        )
+    if path.is_dir() and not any(path.iterdir()):
+        raise SourceError(
+            f"{path}: no images found, it is an empty folder; name the folder of the scans"
+        )
     known = [name for name, *_ in LAYOUTS]
     if layout is not None and layout not in known:
         raise RecipeError(f"prepare.layout={layout}: {nearest(layout, known)}")

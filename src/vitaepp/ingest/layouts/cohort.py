@@ -78,6 +78,8 @@ class Cohort:
             relative to the source.
         notes: what was taken for what where it could be doubted, a line each; no names of
             subjects, which may not be for everybody's eyes.
+        unknown_series: descriptions of DICOM series that no pattern knows, one a series. Free text
+            that may hold names: for the screen of who asks, and for no file.
     """
 
     layout: str
@@ -89,6 +91,7 @@ class Cohort:
     unlabelled: tuple[Any, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    unknown_series: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def has_masks(self) -> bool:

@@ -181,6 +181,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
         usual_modalities(subjects),
         left_out=tuple(left),
         notes=tuple(notes),
+        unknown_series=tuple(names.unknown),
     )
 
 
@@ -191,6 +192,7 @@ class _Names:
         self._rules = series_rules(source.series)
         self._known: dict[tuple[str, str, tuple[str, ...]], str] = {}
         self.notes: tuple[str, ...] = ()
+        self.unknown: list[str] = []
 
     def _told(self, description: str, header: DicomHeader) -> str:
         key = (description, header.modality, header.image_type)
@@ -228,7 +230,11 @@ def _chosen(
     for one in group:
         modality = names.of(one, subject)
         if not modality:
-            why = "unknown series description; list it in a table and pass --series TABLE"
+            names.unknown.append(one.header.description)
+            why = (
+                "unknown series description; list it in a table and pass --series TABLE "
+                "(--dry-run --show-series shows it)"
+            )
             left.append((_place(one, group), why))
         elif modality == IGNORE:
             why = (
