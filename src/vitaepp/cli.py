@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -22,6 +23,9 @@ from vitaepp.progress import say
 from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Verb(TyperCommand):
@@ -35,7 +39,7 @@ class _Verb(TyperCommand):
             given = []
         for option in given:
             once = option.param_type_name == "option" and not option.multiple
-            if once and not option.is_flag and given.count(option) > 1:
+            if once and not getattr(option, "is_flag", False) and given.count(option) > 1:
                 ctx.fail(
                     f"{option.opts[0]} is given {given.count(option)} times; give it once, and run "
                     "the command once more for the other value"
@@ -46,7 +50,7 @@ class _Verb(TyperCommand):
 class _Verbs(typer.Typer):
     """Commands of this kind."""
 
-    def command(self, *args: Any, **options: Any) -> Any:
+    def command(self, *args: Any, **options: Any) -> Callable[[Function], Function]:
         """Register a function as a command."""
         return super().command(*args, cls=_Verb, **options)
 
