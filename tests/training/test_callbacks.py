@@ -1,5 +1,6 @@
 """Several processes stop and save at the same update, and seldom ask each other."""
 
+import signal
 import threading
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -79,3 +80,18 @@ def test_saving_after_every_update_asks_after_every_update(monkeypatch, tmp_path
     both = Together(monkeypatch, tmp_path, lambda rank, step: 0.01)
     both.run(steps=20, every=0.0, signalled=100)
     assert both.decided[0] == [(False, True)] * 20
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(monkeypatch, tmp_path, capsys):
+    folder, now = RunFolder(tmp_path, must_exist=False), [0.0]
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    callback = Checkpoints(folder, History(folder))
+    callback._note(signal.SIGINT, None)
+    callback._note(signal.SIGINT, None)  # a terminal sends it to every process, which pass it on
+    told = capsys.readouterr().err
+    assert told.count("Ctrl-C: saving after the step at hand") == 1
+    assert "Ctrl-C again stops at once" in told
+    now[0] = 5.0
+    callback._note(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        callback._note(signal.SIGINT, None)

@@ -276,6 +276,7 @@ def _prepare(
         asked.series,
         layout=asked.layout,
         mask_pattern=asked.mask_pattern,
+        show_series=show_series,
     )
     if remote is not None and cohort.kind == "pictures":
         for modality in {*cohort.modalities, *(asked.modalities or ())}:

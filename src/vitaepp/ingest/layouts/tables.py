@@ -203,7 +203,7 @@ def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> 
             a column is there twice.
     """
     if not path.is_file():
-        raise SourceError(f"{path}: no such file")
+        raise SourceError(f"{path}: no such file; name a table, as CSV, TSV or XLSX")
     table = _read(path, (*SUBJECT_COLUMNS, *PERSON_COLUMNS, *subject_columns, *OWN_COLUMNS))
     name = _subject_column([str(c) for c in table.columns], subject_columns, path)
     table = table.rename(columns={name: "subject"}).apply(_whole)
