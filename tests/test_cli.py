@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,8 @@ import pytest
 
 from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
-from vitaepp import cli
+from vitaepp import __version__, cli
+from vitaepp.embeddings import Embeddings
 
 
 @pytest.fixture
@@ -62,6 +64,11 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     assert vitaepp("embed", run, store, embeddings)[0] == 0
     frame = pd.read_parquet(embeddings)
     assert list(frame)[:4] == ["subject", "label", "split", "f0"]
+    status, _, err = vitaepp("embed", run, store, tmp_path / "e.csv")
+    assert (status, "e.csv: CSV, for other programs" in err) == (0, True)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "e.csv"), frame, check_dtype=False, rtol=1e-7
+    )
     status, out, _ = vitaepp(
         "evaluate", embeddings, "--label", "label", "--out", run / "evaluation"
     )
@@ -71,6 +78,10 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     assert metrics["protocol"] == "linear"
     assert set(metrics["controls"]) == {"untrained", "raw"}
     assert str(tmp_path) not in json.dumps(metrics)
+    asked = ("evaluate", tmp_path / "e.csv", "--label", "label", "--out", tmp_path / "of csv")
+    assert vitaepp(*asked)[0] == 0
+    of_csv = json.loads((tmp_path / "of csv" / "metrics.json").read_text())
+    assert [of_csv[k] for k in ("folds", "controls")] == [metrics[k] for k in ("folds", "controls")]
     status, out, _ = vitaepp(
         "compare", run / "evaluation", "--controls", "--out", tmp_path / "compared"
     )
@@ -98,7 +109,7 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
         (["pretrain", "nowhere", "run"], "no such store"),
         (["embed", "nowhere", "nowhere", "x.parquet"], "no such"),
         (["evaluate", "x.parquet", "--label", "a", "--out", "y"], "no such file"),
-        (["compare", "nowhere", "there"], "no such file; make it with vitaepp evaluate"),
+        (["compare", "nowhere", "there"], "nowhere: no such evaluation; check the path, or"),
         (["experiment", "ablatoin", "nowhere", "out"], "no experiment 'ablatoin'; did you mean"),
         (["experiment", "ablation", "nowhere", "out", "--label", "a"], "no such store"),
         (["reconstruct", "nowhere", "nowhere", "out"], "no such run"),
@@ -116,6 +127,79 @@ def test_what_is_refused_is_one_line_and_status_2(
     assert "Traceback" not in err
     status, _, err = vitaepp(*arguments, "--debug")
     assert status == 2
+
+
+@pytest.fixture
+def desk(make_store, tmp_path, monkeypatch):
+    """Scans, a store, a run with an evaluation, and embeddings: as far as messages look at them."""
+    monkeypatch.chdir(tmp_path)
+    make_store(subjects=12, size=(16, 16))
+    scan(Path("scans/a.nii.gz"))
+    for folder in ("runs/b", "empty", "run/evaluation"):
+        Path(folder).mkdir(parents=True)
+    for run in ("run", "runs/b"):
+        Path(run, "recipe.yaml").write_text("method: vitae++\n")
+    Path("run/evaluation/metrics.json").write_text('{"label": "grade"}')
+    table = pd.DataFrame({"subject": [*"abcdefghijkl"], "sex": [*"mf"] * 6, "split": ""})
+    embedded = Embeddings(table, np.eye(12, 3, dtype=np.float32), {})
+    for name in ("run/e.parquet", "run/e.raw.parquet"):
+        embedded.save(name)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("pretrain run store", "run: is a run, not the store; did you mean vitaepp pretrain store"),
+        ("pretrain new store", "store: is a store, not the run; did you mean vitaepp pretrain st"),
+        ("pretrain scans new", "scans: is a folder, but not a store (no store.json in it); if it"),
+        ("pretrain run/e.parquet new", "run/e.parquet: is a file, and not a store, which is"),
+        ("embed store run new", "did you mean vitaepp embed run store new?"),
+        ("embed run new store", "did you mean vitaepp embed run store new?"),
+        ("embed runs store new", "runs: is a folder, but not a run (no recipe.yaml in it); did you"
+            " mean runs/b?"),
+        ("embed run/evaluation store new", "is an evaluation, and not a run; did you mean run?"),
+        ("embed store store new", "store: is a store, and not a run; train on it with vitaepp"),
+        ("reconstruct store run new", "did you mean vitaepp reconstruct run store new?"),
+        ("compare run", "run: is a run, and not an evaluation; did you mean run/evaluation?"),
+        ("compare .", "not an evaluation (no metrics.json in it); did you mean run/evaluation?"),
+        ("compare run/e.parquet", "damaged, not JSON"),
+        ("compare empty", "empty: is an empty folder, and not an evaluation; check the path"),
+        ("evaluate run --label sex --out new", "run: is a folder; did you mean run/e.parquet?"),
+        ("evaluate store --label sex --out new", "store: is a folder; name the file that vitaepp"),
+        ("evaluate run/e.parquet --label sex --out run/evaluation", "run/evaluation: holds the eval"
+            "uation of label 'grade'; give that of 'sex' a folder of its own, as --out run/ev"
+            "aluation-sex"),
+        ("evaluate run/e.parquet --label sex --label age --out new", "--label is given 2 times"),
+        ("inspect run", "run: is a run, and not a store; make one with vitaepp prepare SOURCE"),
+        ("inspect empty", "empty: is an empty folder, and not a store; check the path"),
+        ("inspect nowhere", "nowhere: no such store; check the path, or make one with vitaepp"),
+        ("report run/evaluation", "is an evaluation, and not a run; did you mean run?"),
+        ("report run --evaluation empty", "empty: is an empty folder, and not an evaluation"),
+        ("prepare store new", "store: is a store of vitaepp, and no scans; name the folder of the"),
+        ("prepare store scans", "did you mean vitaepp prepare scans store?"),
+        ("prepare run new", "run: is a run of vitaepp, and no scans; name the folder of the scans"),
+        ("prepare empty new", "empty: no images found, it is an empty folder; name the folder of"),
+        ("prepare scans new --show-series", "--show-series goes with --dry-run alone"),
+        ("prepare scans new --size 0", "prepare.size='0': give at least 1"),
+        ("prepare scans new --clip 5", "prepare.clip=['5']: give one value more"),
+        ("prepare scans new --workers x", "Invalid value for '--workers': give a whole number; see"
+            " vitaepp prepare --help"),
+        ("pretrain store new --set trainer.devices=99", "trainer.devices=99: this machine has"),
+    ],
+)  # fmt: skip
+def test_what_was_likely_meant_is_said(vitaepp, desk, command, message):
+    before = sorted(Path().rglob("*"))
+    status, _, err = vitaepp(*command.split())
+    assert (status, err.count("\n")) == (2, 1), err
+    assert message in err
+    assert ".;" not in err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_the_bare_command_shows_help_and_the_version_is_told(vitaepp):
+    status, out, err = vitaepp()
+    assert (status, "Usage: vitaepp" in out, err) == (0, True, "")
+    assert vitaepp("--version") == (0, f"vitaepp {__version__}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -227,4 +311,4 @@ def test_masks_are_kept_by_command(vitaepp, tmp_path):
     asked = ("prepare", tmp_path / "x", tmp_path / "s", "--size", 8, "--keep-masks")
     assert vitaepp(*asked)[0] == 0
     assert "masks" in vitaepp("inspect", tmp_path / "s")[1]
-    assert vitaepp(*asked)[1].endswith("0 subjects prepared, 1 were there already\n")
+    assert vitaepp(*asked)[1].endswith("0 subjects prepared, 1 was there already\n")

@@ -15,6 +15,7 @@ _ROOM = "make room, then run the same command again (pretrain: with --resume)"
 
 #: What to do where the system refuses a file; others speak for themselves.
 _ADVICE = {
+    errno.ENOENT: "check the path",
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another folder",
@@ -121,8 +122,10 @@ def plainly(text: str) -> str:
     return text
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], listed: str = "") -> str:
     """A hint naming the known name that is closest to `name`, or all of them if none is.
+
+    Of more names than are read, it says where they are listed, if `listed` tells.
 
     >>> nearest("optim.epoch", ["optim.epochs", "seed"])
     'did you mean optim.epochs?'
@@ -131,4 +134,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    return f"known are {', '.join(names)}"
+    return listed or f"known are {', '.join(names)}"

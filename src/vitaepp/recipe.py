@@ -28,6 +28,9 @@ from pydantic.fields import FieldInfo
 from vitaepp.errors import RecipeError, nearest, one_line, plainly
 from vitaepp.files import write_text
 
+#: Where the names of settings are, which are too many for one line.
+_LISTED = "vitaepp settings lists all"
+
 
 def _one_or_per_axis(value: Any) -> Any:
     """Accept `96`, `"96,96,64"`, `[96]` or `(96, 96, 64)`; one value stands for every axis."""
@@ -84,7 +87,7 @@ def _window(value: Any) -> Any:
     if "," in value:
         return value.split(",")
     if value not in WINDOWS:
-        raise ValueError(f"no window {value}; give CENTRE,WIDTH, or {nearest(value, WINDOWS)}")
+        raise ValueError(f"no window {value}, nor CENTRE,WIDTH; {nearest(value, WINDOWS)}")
     return WINDOWS[value]
 
 
@@ -686,7 +689,9 @@ def _apply(values: dict[str, Any], setting: str) -> None:
         raise RecipeError(f"--set {setting}: write name=value")
     if path not in fields:
         inside = [name for name in fields if name.startswith(f"{path}.")]
-        hint = f"it is a group, of {', '.join(inside)}" if inside else nearest(path, fields)
+        hint = (
+            f"it is a group, of {', '.join(inside)}" if inside else nearest(path, fields, _LISTED)
+        )
         raise RecipeError(f"unknown setting {path}; {hint}")
     *sections, name = path.split(".")
     for section in sections:
@@ -755,7 +760,7 @@ def _first_problem(error: ValidationError) -> str:
         parts.append(str(part))
     path = ".".join(parts)
     if problem["type"] == "extra_forbidden":
-        return f"unknown setting {path}; {nearest(path, known)}"
+        return f"unknown setting {path}; {nearest(path, known, _LISTED)}"
     # A setting that may be of several types has a problem with each of them.
     same = [p for p in error.errors() if p["loc"][: len(parts)] == problem["loc"][: len(parts)]]
     messages = [one_line(Exception(p["msg"])).removeprefix("Value error, ") for p in same]

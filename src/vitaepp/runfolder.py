@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from vitaepp.errors import RunError, one_line
+from vitaepp.errors import RunError
 from vitaepp.places import instead_of
 from vitaepp.recipe import Recipe
 
@@ -93,5 +93,8 @@ def read_subjects(path: str | os.PathLike[str]) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: not a list of subjects: {one_line(error)}") from None
+        why = "not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise RunError(
+            f"{path}: {why}; --subjects names a text file of subjects, one a line"
+        ) from None
     return [line.strip() for line in lines if line.strip()]

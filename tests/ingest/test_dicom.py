@@ -1,6 +1,7 @@
 """DICOM: slices go where they say they are, series become modalities, nothing else gets out."""
 
 import locale
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.ingest.dicom_files import AXIAL, IMPLICIT, NAME, multi_frame, no_image, one_slice, series
 from tests.ingest.trees import scan, volume
-from vitaepp.errors import SourceError, SubjectError
+from vitaepp.errors import RecipeError, SourceError, SubjectError
 from vitaepp.ingest.geometry import Grid, crop_grid, resample
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
@@ -261,6 +262,36 @@ def test_subjects_are_folders_as_studies_divide_them(tmp_path, tree, subjects):
     cohort = recognise(tmp_path / "root")
     assert [s.subject for s in cohort.subjects] == subjects
     assert all(list(s.files) == ["t1"] for s in cohort.subjects)
+
+
+def test_unknown_descriptions_are_shown_on_request_and_kept_nowhere(tmp_path, capsys):
+    root = tmp_path / "ada"
+    series(root / "a", volume(), series="1.2.41", description="AX T2 FLAIR")
+    for i in (2, 3):
+        series(root / f"b{i}", volume(i), series=f"1.2.4{i}", description=f"{NAME} what")
+    shown = prepare(root, dry_run=True, show_series=True, size=8)
+    assert re.search(rf"\n  {re.escape(NAME)} what +2 series\n", f"{shown}\n")
+    assert NAME not in str(prepare(root, dry_run=True, size=8)) + repr(shown)
+    with pytest.raises(RecipeError, match="--show-series goes with --dry-run alone"):
+        prepare(root, tmp_path / "store", size=8, show_series=True)
+    prepare(root, tmp_path / "store", size=8)
+    out = capsys.readouterr()
+    assert NAME not in out.out + out.err
+    written = [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
+    assert not [p for p in written if NAME.encode() in p.read_bytes()]
+    (tmp_path / "t.csv").write_text("pattern,modality\nwhat,t1\n")
+    every = prepare(root, dry_run=True, show_series=True, size=8, series=tmp_path / "t.csv")
+    assert "none; --series TABLE is not needed" in str(every)
+
+
+def test_where_no_series_is_known_their_descriptions_are_shown_too(tmp_path):
+    series(tmp_path / "x" / "a", volume(), description=f"{NAME} what")
+    with pytest.raises(SourceError) as caught:
+        prepare(tmp_path / "x", dry_run=True, size=8)
+    assert NAME not in str(caught.value)
+    assert "--show-series" in str(caught.value)
+    with pytest.raises(SourceError, match=f"{re.escape(NAME)} what"):
+        prepare(tmp_path / "x", dry_run=True, show_series=True, size=8)
 
 
 def test_studies_mixed_in_one_folder_are_left_out_by_name(tmp_path):

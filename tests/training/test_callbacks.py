@@ -1,6 +1,7 @@
 """Several processes stop and save at the same update, and seldom ask each other."""
 
 import re
+import signal
 import threading
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -120,3 +121,18 @@ def test_the_terms_are_compared_after_some_steps_of_a_long_epoch(monkeypatch):
         for trainer.global_step in range(start + 1, 30):
             callback.on_train_batch_end(trainer, training)
         assert looked == wanted
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(monkeypatch, tmp_path, capsys):
+    folder, now = RunFolder(tmp_path, must_exist=False), [0.0]
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    callback = Checkpoints(folder, History(folder))
+    callback._note(signal.SIGINT, None)
+    callback._note(signal.SIGINT, None)  # a terminal sends it to every process, which pass it on
+    told = capsys.readouterr().err
+    assert told.count("Ctrl-C: saving after the step at hand") == 1
+    assert "Ctrl-C again stops at once" in told
+    now[0] = 5.0
+    callback._note(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        callback._note(signal.SIGINT, None)

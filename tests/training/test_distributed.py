@@ -16,6 +16,8 @@ from tests.training.processes import train
 from vitaepp.checkpoints import load_checkpoint
 from vitaepp.encoder import Encoder
 from vitaepp.errors import RecipeError, RunError
+from vitaepp.recipe import Recipe
+from vitaepp.training import processes
 from vitaepp.training.pretrain import pretrain
 
 #: In joint batches of four, the last has three: two for one process, one for the other.
@@ -244,6 +246,21 @@ def test_slurm_starts_the_same_command(make_store, tmp_path):
     assert out.strip() == str(tmp_path / "run")
     assert "trained 2 epochs" in err
     assert (other_out, other_err) == ("", "")
+
+
+@pytest.mark.parametrize(("cores", "devices"), [(1, 2), (2, 2), (64, 64)])
+def test_no_more_processes_than_cores_or_gpus_are_started(monkeypatch, cores, devices):
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    started = Recipe.load(settings=f"trainer.devices={devices}").trainer
+    assert processes.devices_per_node(started, None) == devices
+    for more in (devices + 1, 99):
+        settings = Recipe.load(settings=f"trainer.devices={more}").trainer
+        with pytest.raises(RecipeError, match=f"={more}: this machine has no GPU, and {cores} cor"):
+            processes.devices_per_node(settings, None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(RecipeError, match=r"this machine has 1 GPU; leave"):
+        processes.devices_per_node(started, None)
 
 
 def test_what_was_started_must_be_what_the_recipe_asks_for(make_store, tmp_path, monkeypatch):

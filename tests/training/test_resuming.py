@@ -27,6 +27,7 @@ from vitaepp.errors import RunError, Stopped
 from vitaepp.evaluation import evaluate
 from vitaepp.recipe import Recipe
 from vitaepp.runfolder import weights_id
+from vitaepp.stopping import STOPPING
 from vitaepp.training.checkpoints import load_method
 from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
@@ -165,8 +166,10 @@ def test_without_a_whole_checkpoint_resuming_says_what_to_do(make_store, tmp_pat
         pretrain(store.path, run, resume=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_stops_after_the_step_at_hand(make_store, tmp_path, monkeypatch, number):
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_saves_and_stops_after_the_step_at_hand(
+    make_store, tmp_path, monkeypatch, capsys, number
+):
     store = make_store(subjects=SUBJECTS)
     settings = (*SETTINGS, "method=vitae", "trainer.checkpoint_every=1000")
     whole = pretrain(store.path, tmp_path / "whole", settings=settings)
@@ -178,9 +181,12 @@ def test_a_signal_saves_and_stops_after_the_step_at_hand(make_store, tmp_path, m
         return step(self, batch, index)
 
     monkeypatch.setattr(Training, "training_step", signalled)
+    before = [signal.getsignal(n) for n in STOPPING]
     with pytest.raises(Stopped, match=r"stopped after step 6 of 12, .*all is saved.*--resume"):
         pretrain(store.path, tmp_path / "run", settings=settings)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert f"{name}: saving after the step at hand, then stopping" in capsys.readouterr().err
+    assert [signal.getsignal(n) for n in STOPPING] == before
     assert load_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] == 6
     monkeypatch.setattr(Training, "training_step", step)
     assert_equal_runs(pretrain(store.path, tmp_path / "run", resume=True), whole)
@@ -245,7 +251,7 @@ def start(store, run: Path, *settings: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_during_start_up_ends_with_the_same_status(make_store, tmp_path, number):
     store = make_store(subjects=SUBJECTS)
     process = start(store, tmp_path / "run", "optim.epochs=2000")

@@ -69,7 +69,8 @@ class Setup:
                     "have changed since; choose another folder"
                 )
         elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise RunError(f"{self.out}: not empty and not an experiment's; choose another folder")
+            what = "not empty and not an experiment's" if self.out.is_dir() else "is a file"
+            raise RunError(f"{self.out}: {what}; choose another folder")
         write_json(file, mine)
 
     def recipe_of(self, variant: Variant, seed: int) -> Recipe:

@@ -298,6 +298,7 @@ def _prepare(
         layout=asked.layout,
         mask_pattern=asked.mask_pattern,
         id_column=None if labels is not None else id_column,
+        show_series=show_series,
     )
     if id_column is not None and labels is None and cohort.layout != "a manifest":
         raise RecipeError("--id-column names a column of --labels or of a manifest; give one")

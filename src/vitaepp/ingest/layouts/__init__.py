@@ -113,6 +113,7 @@ def recognise(
     layout: str | None = None,
     mask_pattern: str | None = None,
     id_column: str | None = None,
+    show_series: bool = False,
 ) -> Cohort:
     """Find out what a source is, and list its subjects.
 
@@ -126,6 +127,8 @@ def recognise(
         layout: the only layout to try, by its name. Unset: all, in order.
         mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
         id_column: the column of a manifest that names subjects. Unset: one of the usual names.
+        show_series: name series that no pattern knows in the error where there is nothing else;
+            descriptions may hold names, so that only who asks may be shown them.
 
     Raises:
         SourceError: nothing there, no known layout, or a broken manifest.
@@ -165,6 +168,12 @@ def recognise(
         if cohort is not None and described.only is not None:
             return _of_one_file(cohort, described)
         if cohort is not None:
+            if show_series and cohort.unknown_series and not cohort.subjects:
+                names = "; ".join(sorted(set(cohort.unknown_series)))
+                raise SourceError(
+                    f"{path}: no pattern knows any of its series; list them in the column pattern "
+                    f"of a table and pass --series TABLE: {names}"
+                )
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)
             told = replace(cohort, left_out=(*cohort.left_out, *described.left_out))

@@ -225,7 +225,7 @@ def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> 
             a column is there twice.
     """
     if not path.is_file():
-        raise SourceError(f"{path}: no such file")
+        raise SourceError(f"{path}: no such file; name a table, as CSV, TSV or XLSX")
     text = (*SUBJECT_COLUMNS, *PERSON_COLUMNS, *subject_columns, *OWN_COLUMNS)
     table = _read(path, text, subject_columns)
     name = _subject_column([str(c) for c in table.columns], subject_columns, path)
