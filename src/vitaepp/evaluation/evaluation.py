@@ -140,11 +140,14 @@ def evaluate(
     # changes what numbers are called, and none of them.
     shown_labels = labels.with_positive(positive)
     if labels.missing:
-        of = counted(len(embedded.table), "subject")
-        say(f"no {label}, and left out: {labels.missing} of {of}")
+        say(
+            f"{labels.missing} of {len(embedded.table)} subjects have no {label}; they are left out"
+        )
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     if len(used) < len(labels.rows):
-        say(f"neither in train nor in test: {counted(len(labels.rows) - len(used), 'subject')}")
+        out_of = len(labels.rows) - len(used)
+        be = "is" if out_of == 1 else "are"
+        say(f"{counted(out_of, 'subject')} {be} neither in train nor in test")
     subjects = embedded.table["subject"].to_numpy()[labels.rows]
     if strict:
         if len(every) != len(parts):
