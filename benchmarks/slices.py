@@ -29,7 +29,7 @@ from vitaepp.losses import perceptual
 from vitaepp.methods import build_method
 from vitaepp.recipe import Recipe
 from vitaepp.store import Store
-from vitaepp.training.checkpoints import load_checkpoint
+from vitaepp.checkpoints import load_checkpoint
 
 SPREAD = perceptual.spread_slices
 

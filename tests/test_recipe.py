@@ -193,3 +193,9 @@ def test_other_values_are_read_as_their_setting_wants_them(setting, value):
         found = getattr(found, part)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("loss", [[1], "x", {"edge": 3}, {"edge": {"weight": "x"}}])
+def test_a_preset_over_what_is_no_group_is_refused_in_one_line(loss):
+    with pytest.raises(RecipeError, match=r"^recipe: loss"):
+        Recipe.parse({"method": "vitae", "loss": loss})

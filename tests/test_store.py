@@ -90,7 +90,7 @@ def test_uint8_rounds(tmp_path, value, stored):
         (lambda p: pd.DataFrame({"subject": ["a"]}).to_parquet(p / "table.parquet"), "damaged"),
         (lambda p: shutil.rmtree(p / "images.zarr"), "missing or damaged"),
         (lambda p: (p / "images.zarr" / "zarr.json").write_text("{"), "missing or damaged"),
-        (lambda p: shutil.rmtree(p / "images.zarr" / "c" / "1"), "lacks the images of 1 of 2"),
+        (lambda p: shutil.rmtree(p / "images.zarr" / "c" / "1"), "lacks 1 of 2 subjects"),
         (lambda p: (p / "images.zarr/c/1/0/0/0").write_bytes(b"x"), "is damaged"),
         (lambda p: rewrite(p / "store.json", dtype="nope"), "store.json is damaged"),
         (lambda p: rewrite(p / "store.json", size="x"), "store.json is damaged"),

@@ -11,8 +11,9 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -22,6 +23,9 @@ from vitaepp.progress import say
 from vitaepp.stopping import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Verb(TyperCommand):
@@ -35,7 +39,7 @@ class _Verb(TyperCommand):
             given = []
         for option in given:
             once = option.param_type_name == "option" and not option.multiple
-            if once and not option.is_flag and given.count(option) > 1:
+            if once and not getattr(option, "is_flag", False) and given.count(option) > 1:
                 ctx.fail(
                     f"{option.opts[0]} is given {given.count(option)} times; give it once, and run "
                     "the command once more for the other value"
@@ -46,7 +50,7 @@ class _Verb(TyperCommand):
 class _Verbs(typer.Typer):
     """Commands of this kind."""
 
-    def command(self, *args: Any, **options: Any) -> Any:
+    def command(self, *args: Any, **options: Any) -> Callable[[Function], Function]:
         """Register a function as a command."""
         return super().command(*args, cls=_Verb, **options)
 
@@ -65,6 +69,12 @@ RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or
 AnyStore = Annotated[
     bool,
     typer.Option("--any-store", help="Take a store that was prepared unlike the training's."),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="The table's column of subjects; else subject, subject_id, participant_id or patient."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -124,7 +134,9 @@ def download(
 def prepare(
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="Manifest, folder of scans, archive, .npz, or URL."),
+        typer.Argument(
+            metavar="SOURCE", help="Manifest, folder of scans, one scan, archive, .npz, or URL."
+        ),
     ],
     store: Annotated[
         str | None,
@@ -179,8 +191,9 @@ def prepare(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="CSV, TSV or XLSX with a column subject and columns of labels."),
+        typer.Option(help="CSV, TSV or XLSX with a column of subjects and columns of labels."),
     ] = None,
+    id_column: IdColumn = None,
     dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
     keep_masks: Annotated[
         bool, typer.Option("--keep-masks", help="Keep the masks, too, on the images' grid.")
@@ -189,7 +202,8 @@ def prepare(
         int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe whose prepare section holds the defaults.")
+        str | None,
+        typer.Option(help="Recipe with the defaults; or a RUN, for scans like its training's."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a core by default.")
@@ -211,7 +225,6 @@ def prepare(
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
-    from vitaepp.recipe import Recipe
 
     if store is None and not dry_run:
         raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
@@ -236,7 +249,8 @@ def prepare(
         dtype=dtype,
         keep_masks=keep_masks or None,
         classes=classes,
-        settings=Recipe.load(recipe).prepare if recipe else None,
+        id_column=id_column,
+        recipe=recipe,
         workers=workers,
         dask=dask,
         dry_run=dry_run,
@@ -352,11 +366,15 @@ def embed(
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
     ] = None,
     any_store: AnyStore = False,
+    last: Annotated[
+        bool,
+        typer.Option("--last", help="Take the last checkpoint of a training that has not ended."),
+    ] = False,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder import embed as run_embed
 
-    print(run_embed(run, store, out, precision=precision, any_store=any_store))
+    print(run_embed(run, store, out, precision=precision, any_store=any_store, last=last))
 
 
 @app.command()
@@ -376,13 +394,26 @@ def evaluate(
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV or XLSX of labels to join to the embeddings by subject."),
+    ] = None,
+    id_column: IdColumn = None,
 ) -> None:
     """Measure embeddings with a linear classifier, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
     from vitaepp.evaluation.summary import summary_table
 
     metrics = run_evaluate(
-        embeddings, label, out, protocol=protocol, seed=seed, folds=folds, positive=positive
+        embeddings,
+        label,
+        out,
+        protocol=protocol,
+        seed=seed,
+        folds=folds,
+        positive=positive,
+        labels=labels,
+        id_column=id_column,
     )
     print(summary_table(metrics))
 

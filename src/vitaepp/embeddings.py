@@ -39,8 +39,9 @@ class Embeddings:
         features: `(subject, feature)`, float32.
         provenance: free facts, may be empty. `embed` writes the names of `run` and `store`, the
             `method` with its `name` in print, how the store was `prepared`, what in it is `unlike`
-            the training's (where anything is), and the subjects that the run was confined to,
-            `pretrained_on` (null where it was not).
+            the training's (where anything is), the subjects that the run was confined to,
+            `pretrained_on` (null where it was not), and how far a training was that is
+            `unfinished`.
     """
 
     table: pd.DataFrame

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaepp.allocator import keep_freed_memory
+from vitaepp.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.devices import autocast, chosen_device, resolved_precision
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import RecipeError, RunError, one_line
@@ -39,6 +40,12 @@ from vitaepp.store import Store, StoreInfo, unlike
 from vitaepp.views import standardize
 
 FORMAT = 1
+
+#: What to do about a training that has not ended.
+GO_ON = (
+    "go on with vitaepp pretrain --resume, or take its last checkpoint with --last (last=True in "
+    "Python)"
+)
 
 #: The raw-intensity control keeps at most this many values an image; larger images are averaged.
 RAW_VALUES = 8192
@@ -63,6 +70,7 @@ class EncoderConfig:
             device multiplies it by itself. As it was trained.
         name: what the method is called in print, with its losses; empty where it is not known.
         prepared: how the images of its training were prepared; None where it is not known.
+        epochs: whole passes over the data that it was trained for; None where it is not known.
     """
 
     method: str
@@ -74,6 +82,7 @@ class EncoderConfig:
     precision: str = "auto"
     name: str = ""
     prepared: StoreInfo | None = None
+    epochs: int | None = None
 
     @classmethod
     def of(
@@ -95,6 +104,16 @@ class EncoderConfig:
             name=recipe.name,
             prepared=prepared,
         )
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> EncoderConfig:
+        """The encoder whose training a checkpoint is of."""
+        facts = checkpoint["vitaepp"]
+        # An older version's checkpoint does not tell how its store was prepared.
+        prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
+        recipe = Recipe.parse(facts["recipe"])
+        config = cls.of(recipe, facts["modalities"], tuple(facts["image_size"]), prepared)
+        return replace(config, epochs=progress_of(checkpoint)[0])
 
 
 class Encoder(nn.Module):
@@ -128,22 +147,46 @@ class Encoder(nn.Module):
             return cls(replace(config, method="untrained", name="")).eval()
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> Encoder:
-        """Load an encoder from a run folder, or from its `encoder` folder.
+    def from_checkpoint(cls, path: str | os.PathLike[str]) -> Encoder:
+        """The encoder in a checkpoint of a training, whether that has ended or not.
 
         Raises:
-            RunError: there is none, or it is damaged.
+            RunError: it is missing, damaged, or not one of ours.
+        """
+        checkpoint = load_checkpoint(path)
+        encoder, trained = cls(EncoderConfig.of_checkpoint(checkpoint)), checkpoint["state_dict"]
+        names = encoder.backbone.state_dict()
+        encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
+        return encoder.eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], last: bool = False) -> Encoder:
+        """Load an encoder from a run folder, or from its `encoder` folder.
+
+        Args:
+            path: the folder.
+            last: take the last checkpoint of a run, whose training need not have ended.
+
+        Raises:
+            RunError: there is none, it is damaged, or the run has been trained on since.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        folder = Path(path)
+        folder, run = Path(path), None
         if (folder / "recipe.yaml").is_file():
-            folder = RunFolder(folder).encoder
-            if not folder.is_dir():
+            run = RunFolder(folder)
+            folder = run.encoder
+        if last:
+            checkpoint = None if run is None else newest_checkpoint(run)
+            if checkpoint is None:
                 raise RunError(
-                    f"{path}: training has not ended; go on with vitaepp pretrain --resume"
+                    f"{path}: has no checkpoint, which a training writes to its run folder; leave "
+                    "out --last (last=True in Python)"
                 )
+            return cls.from_checkpoint(checkpoint)
+        if run is not None and not folder.is_dir():
+            raise RunError(f"{path}: training has not ended; {GO_ON}")
         config_file, weights = folder / "config.json", folder / "model.safetensors"
         if not config_file.is_file() or not weights.is_file():
             raise RunError(f"{folder}: {instead_of('run', folder)}")
@@ -159,6 +202,13 @@ class Encoder(nn.Module):
             encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
+        if run is not None and not run.has_ended():
+            epochs = encoder.config.epochs
+            raise RunError(
+                f"{path}: its encoder is of {epochs} epochs, but training goes on to "
+                f"{run.recipe().optim.epochs} since, and has not ended; {GO_ON}, or that of "
+                f"{epochs} epochs from {folder}"
+            )
         try:
             encoder.backbone.load_state_dict(load_file(weights))
         except (SafetensorError, RuntimeError, OSError) as error:
@@ -286,7 +336,7 @@ def check_like(config: EncoderConfig, store: Store, any_store: bool = False) -> 
     if told and not any_store:
         raise RunError(
             f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
-            "prepare it with --recipe RUN/recipe.yaml, or take it as it is with --any-store"
+            "prepare it with --recipe RUN, or take it as it is with --any-store"
         )
     return told
 
@@ -313,7 +363,7 @@ def check_fits(config: EncoderConfig, store: Store) -> None:
     if want != have:
         raise RunError(
             f"{store.path}: size {','.join(map(str, have))}, but the encoder was trained on "
-            f"{','.join(map(str, want))}; prepare the store like the one of the training"
+            f"{','.join(map(str, want))}; prepare the store with --recipe RUN"
         )
 
 
@@ -365,6 +415,7 @@ def embed(
     device: str | None = None,
     precision: str | None = None,
     any_store: bool = False,
+    last: bool = False,
 ) -> Path:
     """Embed every subject of a store, and its controls beside it.
 
@@ -379,6 +430,8 @@ def embed(
             metadata tells which it was.
         any_store: also where the store was prepared in another way than that of the training; the
             file's metadata tells what differs.
+        last: with the last checkpoint of a run, whose training need not have ended; the file's
+            metadata tells how far it was.
 
     Returns:
         The path of `out`.
@@ -389,20 +442,29 @@ def embed(
     if told := swapped("embed", {"run": run, "store": store, "out": out}):
         raise RunError(told)
     opened = Store(store)
-    encoder = Encoder.from_pretrained(run)
+    encoder = Encoder.from_pretrained(run, last)
     check_fits(encoder.config, opened)
     differences = check_like(encoder.config, opened, any_store)
     say_unlike(encoder.config, opened, differences)
+    for on, count in opened.centred_otherwise().items():
+        say(
+            f"{opened.path}: {count} of {len(opened)} crops are centred on the {on}, not on the "
+            f"{opened.info.center}, for want of one"
+        )
     lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
     if lacking:
         say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
     keep_freed_memory()
     check_writable(out)
     labels = opened.table[["subject", *opened.label_columns, "split"]]
-    recipe, confined = None, {}
+    recipe, facts = None, dict[str, Any]()
     if (Path(run) / "recipe.yaml").is_file():
         folder = RunFolder(run)
-        recipe, confined = folder.recipe(), {"pretrained_on": folder.subjects()}
+        recipe, facts = folder.recipe(), {"pretrained_on": folder.subjects()}
+        if last and encoder.config.epochs != recipe.optim.epochs:
+            done = f"{encoder.config.epochs} of {recipe.optim.epochs} epochs"
+            facts["unfinished"] = done
+            say(f"{run}: its training has not ended; embedded with what it is after {done}")
     place = chosen_device(device)
     precision = resolved_precision(precision or encoder.config.precision, place)
     how: dict[str, Any] = {"batch_size": batch_size, "device": place, "precision": precision}
@@ -414,7 +476,7 @@ def embed(
         "encoder": weights_id(run),
         "prepared": asdict(opened.info),
         **({"unlike": differences} if differences else {}),
-        **confined,
+        **facts,
     }
     # An older version's encoder says "vitae++" of whatever its losses weighed; its recipe knows.
     trained = recipe or encoder.config

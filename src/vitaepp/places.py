@@ -92,7 +92,9 @@ def swapped(verb: str, places: Mapping[str, Place]) -> str | None:
     """
     for name, path in places.items():
         kind = kind_of(path)
-        if kind != name and kind in places and kind_of(places[kind]) != kind:
+        if kind is None or kind == name or kind not in places:
+            continue
+        if kind_of(places[kind]) != kind:
             right = {**places, name: places[kind], kind: path}
             order = " ".join(os.fspath(right[n]) for n in places)
             return f"{path}: is {_a(kind)}, not the {name}; did you mean vitaepp {verb} {order}?"

@@ -461,7 +461,10 @@ class Recipe(Section):
         # with loss.edge.weight=10, and so on.
         if isinstance(values, dict) and values.get("method") == "vitae":
             loss = _given(values.get("loss"))
-            loss |= {term: {"weight": 0.0} | _given(loss.get(term)) for term in ADDITIONS}
+            if isinstance(loss, dict):  # what is no group is told when it is validated
+                for term in ADDITIONS:
+                    own = _given(loss.get(term))
+                    loss[term] = {"weight": 0.0} | own if isinstance(own, dict) else own
             values = values | {"loss": loss}
         return values
 
@@ -652,11 +655,11 @@ def as_settings(settings: str | Sequence[str]) -> tuple[str, ...]:
     return (settings,) if isinstance(settings, str) else tuple(settings)
 
 
-def _given(section: Any) -> dict[str, Any]:
-    """What a section was given, as plain values."""
+def _given(section: Any) -> Any:
+    """What a section was given, as plain values that may be added to; what is none, as it is."""
     if isinstance(section, BaseModel):
         return section.model_dump(exclude_unset=True)
-    return dict(section or {})
+    return dict(section) if isinstance(section, Mapping) else {} if section is None else section
 
 
 def _plain(value: Any) -> Any:

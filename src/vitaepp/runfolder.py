@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -53,6 +54,18 @@ class RunFolder:
             return None
         return read_subjects(self.subjects_file)
 
+    def has_ended(self) -> bool:
+        """Whether its encoder is there, and of as many epochs as the recipe says.
+
+        An encoder of an older version does not tell its epochs, and is taken for one.
+        """
+        try:
+            config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
+            epochs = config.get("epochs")
+        except (OSError, ValueError, AttributeError):
+            return self.encoder.is_dir()  # whatever is wrong with it, its reader says
+        return epochs is None or epochs == self.recipe().optim.epochs
+
 
 def weights_id(path: str | os.PathLike[str]) -> str | None:
     """SHA-256 of the weights in a run or an encoder folder: whose results are whose.
@@ -61,7 +74,10 @@ def weights_id(path: str | os.PathLike[str]) -> str | None:
     where there is neither.
     """
     folder = Path(path)
-    for name in ("model.safetensors", "encoder/model.safetensors", "last.ckpt"):
+    names = ["model.safetensors", "encoder/model.safetensors", "last.ckpt"]
+    if (folder / "recipe.yaml").is_file() and not RunFolder(folder).has_ended():
+        names.remove("encoder/model.safetensors")
+    for name in names:
         if (folder / name).is_file():
             with open(folder / name, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()

@@ -119,6 +119,15 @@ class StoreInfo:
         return ", ".join(told)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `prepare` that make such images."""
+        same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
+        window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
+        return {name: getattr(self, name) for name in (*same, "mask_values")} | {
+            "window": window or None
+        }
+
+    @property
     def ndim(self) -> int:
         """Number of spatial axes."""
         return len(self.size)
@@ -301,6 +310,17 @@ class Store:
         """Names of the user's own columns."""
         return [str(c) for c in self.table.columns if c not in RESERVED_COLUMNS]
 
+    def centred_otherwise(self) -> dict[str, int]:
+        """How many crops are centred on something else than the store's, by what that is.
+
+        Where a mask is empty or lacking, it is the foreground.
+        """
+        if "crop_center" not in self.table:  # made before there was such a thing
+            return {}
+        other = ~self.table["crop_center"].isin(["", self.info.center])
+        counts = self.table["crop_center"][other].value_counts()
+        return {str(on): int(count) for on, count in counts.items()}
+
     def summary(self, sample: int = 32) -> str:
         """What the store holds, as text of several lines, for people to read.
 
@@ -320,6 +340,9 @@ class Store:
             ("image", f"{space}, {info.dtype}"),
             ("modalities", ", ".join(info.modalities)),
         ]
+        if others := self.centred_otherwise():
+            told = ", ".join(f"{count} around the {on}" for on, count in others.items())
+            lines.append(("  of these", told))
         if info.intensities:
             lines.append(("intensities", f"{info.intensities} became 0 to 255"))
         rows = self.spread(sample)
@@ -447,7 +470,8 @@ class StoreWriter:
 
         Rows of subjects that were there keep their place; new ones follow in the order of
         `labels`. A staged subject that was there before (its source changed) replaces its image.
-        Label columns that `labels` lacks are removed from its subjects, and told.
+        Label columns that `labels` lacks are removed from its subjects, and told. A subject that
+        was there and failed keeps its image and its labels: those belong together.
 
         Args:
             labels: one row a subject of the source, with `subject`, `split` and label columns.
@@ -457,6 +481,9 @@ class StoreWriter:
         if self._folder.exists("table.parquet"):
             old = _read_table(self._folder)
         staged = {record.subject: record for record in self._staged()}
+        failed = {failure.subject for failure in failures} - staged.keys()
+        labels = labels[~labels["subject"].astype(str).isin(failed)]
+        self._say_kept(old, staged, failed)
         kept = dict.fromkeys(old["subject"].astype(str))
         new = [s for s in labels["subject"].astype(str) if s in staged and s not in kept]
         order = [*kept, *new]
@@ -467,13 +494,31 @@ class StoreWriter:
             with self._folder.replacing("table.parquet", table):
                 for kind in _arrays(self.info):
                     self._link(kind, order, staged)
-        failed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
-        if len(failed):
-            self._folder.write("failures.csv", failed.to_csv(None, index=False).encode())
+        if failures:
+            listed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
+            self._folder.write("failures.csv", listed.to_csv(None, index=False).encode())
         else:
             self._folder.remove("failures.csv")
         # A record that outlives its chunk would be in the way of the next run.
         self._folder.remove_folder(".staged", first=".json")
+
+    def _say_kept(self, old: pd.DataFrame, staged: Mapping[str, Record], failed: set[str]) -> None:
+        """Say which subjects that were there have another image now, and which have failed."""
+        if old.empty:
+            return
+        checksums = dict(zip(old["subject"].astype(str), old["checksum"], strict=True))
+        other = [s for s, r in staged.items() if checksums.get(s, r.checksum) != r.checksum]
+        if other:
+            say(
+                f"{self.path}: {counted(len(other), 'subject')} of the same name had another image "
+                f"({_few(other)}); image and labels are this source's now. If these are other "
+                "people, prepare this source into another store, and the first one again"
+            )
+        if stayed := [s for s in checksums if s in failed]:
+            say(
+                f"{self.path}: {counted(len(stayed), 'subject')} that failed now "
+                f"({_few(stayed)}) keep image and labels of an earlier run"
+            )
 
     def _staged(self) -> list[Record]:
         names = [n for n in self._folder.entries(".staged") if not n.startswith(".tmp-")]
@@ -646,6 +691,10 @@ def _chunk_key(row: int, kind: _Array) -> str:
 def _staged_file(subject: str, suffix: str) -> str:
     # Subject keys may hold any character, so that files are named by digest.
     return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _inside(path: Path | str, name: str) -> Path | str:

@@ -198,7 +198,10 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "metrics.json").unlink(), "no such evaluation; check the path, or make one"),
+        (
+            lambda f: (f / "metrics.json").unlink(),
+            "no such evaluation; check the path, or make one",
+        ),
         (lambda f: (f / "metrics.json").write_text('{"auc": 0.'), "damaged, not JSON"),
         (lambda f: (f / "metrics.json").write_bytes(b"\xff\xfe"), "damaged, not JSON"),
         (lambda f: (f / "metrics.json").write_text("[1]"), "not a metrics.json.*no object"),

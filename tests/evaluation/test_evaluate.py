@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from vitaepp.cli import main
 from vitaepp.embeddings import Embeddings, control_path
-from vitaepp.errors import EvaluationError
+from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.classifier import fit, hold_out, outer_folds
 from vitaepp.evaluation.comparison import compare
@@ -524,3 +524,69 @@ def test_words_for_splits_are_splits_in_embeddings_too(tmp_path, capsys, words):
     assert metrics["protocol"] == "linear"
     assert metrics["left_out"]["other splits"] == 20
     assert "20 subjects are neither in train nor in test" in capsys.readouterr().err
+
+
+def test_labels_that_came_later_are_joined_by_subject(tmp_path, capsys):
+    embedded = cohort(n=40)
+    grades = dict(embedded.table[["subject", "grade"]].to_numpy())
+    plain = Embeddings(embedded.table[["subject", "split"]], embedded.features, {})
+    for name, these in (("with", embedded), ("without", plain)):
+        these.save(tmp_path / f"{name}.parquet")
+    text = "".join(f"{s},{g},{i % 3}\n" for i, (s, g) in enumerate(reversed(grades.items())))
+    (tmp_path / "later.csv").write_text(f"Study No,grade,score\n{text}nobody,low,1\n")
+    asked = {"labels": tmp_path / "later.csv", "id_column": "Study No"}
+    known = evaluate(tmp_path / "with.parquet", "grade", tmp_path / "a")
+    joined = evaluate(tmp_path / "without.parquet", "grade", tmp_path / "b", **asked)
+    assert joined["folds"] == known["folds"]
+    assert (known["labels_from"], joined["labels_from"]) == (None, "later.csv")
+    told = capsys.readouterr().err
+    assert "1 rows name no subject of the embeddings" in told
+    # The file's columns replace those of the embeddings, and it is told where they differ.
+    assert "is another" not in told
+    changed = text.replace(",low,", ",high,", 2)
+    (tmp_path / "later.csv").write_text(f"Study No,grade,score\n{changed}")
+    assert evaluate(tmp_path / "with.parquet", "score", tmp_path / "e", **asked)["n"] == 40
+    told = capsys.readouterr().err
+    assert "later.csv: grade is another than in the embeddings for 2 subjects; it is taken" in told
+
+
+def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp_path):
+    path = with_controls(tmp_path / "e.parquet", cohort())
+    (tmp_path / "l.csv").write_text("record,score\ns000,1\n")
+    for error, asked, told in (
+        (SourceError, {"labels": "l.csv"}, "no column subject, .* or patient; .* with --id-column"),
+        (SourceError, {"labels": "l.csv", "id_column": "id"}, "no column id; found record, score"),
+        (SourceError, {"labels": "none.csv"}, "no such file"),
+        (EvaluationError, {"id_column": "record"}, "--id-column names a column of --labels"),
+        (
+            EvaluationError,
+            {},
+            "known are grade; --labels TABLE joins others",
+        ),
+    ):
+        if "labels" in asked:
+            asked["labels"] = tmp_path / asked["labels"]
+        with pytest.raises(error, match=told):
+            evaluate(path, "score", tmp_path / "out", **asked)
+    (tmp_path / "l.csv").write_text("subject,score\nx1,1\n")
+    with pytest.raises(SourceError, match=r"like 'x1', the embeddings 's000'; .*--id-column"):
+        evaluate(path, "score", tmp_path / "out", labels=tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ((1, 2, 3, 4, 5), "its classes 1, 2, 3, 4, 5 are taken as unordered"),
+        ((0, 1, 2, 3), "0 taken for 3 is as wrong as 0 taken for 1"),
+        ((0, 1), None),
+        (("I", "II", "III"), None),
+        ((0.5, 1.5, 2.5), None),
+    ],
+)
+def test_scores_are_said_to_be_taken_as_unordered(tmp_path, capsys, classes, told):
+    embedded = cohort(n=60, classes=classes)
+    embedded.save(tmp_path / "e.parquet")
+    evaluate(tmp_path / "e.parquet", "grade", tmp_path / "out")
+    err = capsys.readouterr().err
+    assert ("unordered" in err) == (told is not None)
+    assert (told or "") in err

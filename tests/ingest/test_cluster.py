@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.ingest.test_killed import SETTINGS, cohort, command, files_of
+from tests.ingest.test_killed import MASKED, SETTINGS, cohort, command, files_of, with_masks
 from tests.ingest.test_remote import twofold
 from tests.ingest.trees import scan
 from vitaepp.errors import ClusterError, RecipeError
@@ -83,10 +83,10 @@ def test_relative_paths_are_those_of_who_gave_them(tmp_path, address, monkeypatc
 
 
 def test_urls_are_the_same_everywhere(tmp_path, address):
-    source = cohort(twofold(tmp_path / "x"), 4)
-    prepare(source, tmp_path / "here", workers=1, **SETTINGS)
+    source = with_masks(cohort(twofold(tmp_path / "x"), 4))
+    prepare(source, tmp_path / "here", workers=1, **MASKED)
     source, store = (f"dir::file://{tmp_path}/{name}" for name in "xs")
-    assert prepare(source, store, dask=address, **SETTINGS).prepared == 4
+    assert prepare(source, store, dask=address, **MASKED).prepared == 4
     assert files_of(twofold(tmp_path / "s")) == files_of(tmp_path / "here")
     with pytest.raises(RecipeError, match="seen by one process alone"):
         prepare(source, "memory://s", dask=address, **SETTINGS)

@@ -40,6 +40,17 @@ def cohort(folder: Path, subjects: int = 4, first: int = 0) -> Path:
     return folder
 
 
+#: As `SETTINGS`, with masks that are kept.
+MASKED = {**SETTINGS, "center": "image", "keep_masks": True}
+
+
+def with_masks(source: Path, at=(3, 3, 3)) -> Path:
+    """The cohort with a mask for half of its first subjects."""
+    for name in ("s00", "s01"):
+        mask(source / f"{name}_seg.nii.gz", at=at)
+    return source
+
+
 def prepare_until(
     source: Path, store: Path, step: int | None, url: str = "", settings=SETTINGS
 ) -> None:
@@ -72,19 +83,16 @@ def check_steps(folder: Path, select) -> None:
 
     Half of the subjects have masks, which are kept.
     """
-    settings = {**SETTINGS, "center": "image", "keep_masks": True}
-    small, grown = cohort(folder / "small"), cohort(folder / "grown", 6)
-    for source, at in ((small, (3, 3, 3)), (grown, (5, 5, 5))):  # changed, too
-        for name in ("s00", "s01"):
-            mask(source / f"{name}_seg.nii.gz", at=at)
+    small = with_masks(cohort(folder / "small"))
+    grown = with_masks(cohort(folder / "grown", 6), at=(5, 5, 5))  # changed, too
     (small / "broken.nii.gz").write_bytes(b"no scan")
     scan(grown / "s01.nii.gz", seed=77)  # changed since
-    prepare(small, folder / "base", workers=1, **settings)
+    prepare(small, folder / "base", workers=1, **MASKED)
     for source, base in ((small, None), (grown, folder / "base")):
         whole = folder / f"whole-{source.name}"
         if base is not None:
             shutil.copytree(base, whole)
-        assert in_own_process(source, whole, None, "", settings) == 0
+        assert in_own_process(source, whole, None, "", MASKED) == 0
         assert [int(m.max()) for m in Store(whole).masks][:3] == [1, 1, 0]
         steps = int((folder / "steps").read_text())
         assert steps > 30
@@ -92,12 +100,12 @@ def check_steps(folder: Path, select) -> None:
             store = folder / f"killed-{source.name}-{step}"
             if base is not None:
                 shutil.copytree(base, store)
-            assert in_own_process(source, store, step, "", settings) == -signal.SIGKILL
+            assert in_own_process(source, store, step, "", MASKED) == -signal.SIGKILL
             if base is not None:
                 assert set(Store(store).table.subject) >= {"s00", "s01", "s02", "s03"}
                 assert Store(store).read([0, 1, 2, 3]).shape[0] == 4
                 assert Store(store).masks[:4].shape[0] == 4
-            prepare(source, store, workers=1, **settings)
+            prepare(source, store, workers=1, **MASKED)
             assert files_of(store) == files_of(whole), f"killed before step {step} of {steps}"
             shutil.rmtree(store)
 

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY
-from tests.ingest.test_killed import SETTINGS, cohort, command, files_of, in_own_process
+from tests.ingest.test_killed import (
+    MASKED,
+    SETTINGS,
+    cohort,
+    command,
+    files_of,
+    in_own_process,
+    with_masks,
+)
 from tests.ingest.trees import brats, picture, scan
 from vitaepp import Embeddings, embed, pretrain, storage
 from vitaepp.errors import SourceError, StorageError, StoreError
@@ -130,10 +138,10 @@ def twofold(path: Path) -> Path:
 
 
 def test_processes_share_a_remote_source_and_store(tmp_path, scratch, monkeypatch):
-    source = cohort(twofold(tmp_path / "x"), 6)
-    prepare(source, tmp_path / "here", workers=1, **SETTINGS)
+    source = with_masks(cohort(twofold(tmp_path / "x"), 6))
+    prepare(source, tmp_path / "here", workers=1, **MASKED)
     monkeypatch.setattr(pool, "SECONDS_WORTH_PROCESSES", -1.0)
-    done = prepare(f"dir::file://{tmp_path}/x", f"dir::file://{tmp_path}/s", workers=2, **SETTINGS)
+    done = prepare(f"dir::file://{tmp_path}/x", f"dir::file://{tmp_path}/s", workers=2, **MASKED)
     assert done.prepared == 6
     assert files_of(twofold(tmp_path / "s")) == files_of(tmp_path / "here")
 

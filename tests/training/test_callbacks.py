@@ -1,16 +1,21 @@
 """Several processes stop and save at the same update, and seldom ask each other."""
 
+import re
 import signal
 import threading
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import lightning as L
+import pandas as pd
 import pytest
 
+from tests.conftest import TINY
 from vitaepp.runfolder import RunFolder
 from vitaepp.training import callbacks
-from vitaepp.training.callbacks import Checkpoints, History
+from vitaepp.training.callbacks import FIRST_STEPS, Checkpoints, History, LossBalance
+from vitaepp.training.module import Training
+from vitaepp.training.pretrain import pretrain
 
 
 class Together:
@@ -80,6 +85,42 @@ def test_saving_after_every_update_asks_after_every_update(monkeypatch, tmp_path
     both = Together(monkeypatch, tmp_path, lambda rank, step: 0.01)
     both.run(steps=20, every=0.0, signalled=100)
     assert both.decided[0] == [(False, True)] * 20
+
+
+def test_a_term_that_outweighs_the_others_is_told_once_with_the_weight_that_mends_it(
+    make_store, tmp_path, capsys
+):
+    store = make_store(subjects=4)
+    settings = (*TINY, "loss.contrastive.weight=0", "loss.edge.decay=none", "optim.epochs=2")
+    heavy = pretrain(store.path, tmp_path / "heavy", settings=(*settings, "loss.edge.weight=1e6"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "hardly count" in line]
+    assert len(told) == 1
+    first = pd.read_csv(heavy / "metrics.csv").iloc[0]
+    others = first["weighted/reconstruction"] + first["weighted/perceptual"]
+    assert f"the edge loss is {first['weighted/edge']:.4g} of {first.loss:.4g}" in told[0]
+    weight = re.search(r"set loss\.edge\.weight=(\S+) instead of 1e\+06", told[0])
+    assert weight is not None
+    assert float(weight[1]) * first["loss/edge"] == pytest.approx(others, rel=0.5)
+    even = (*settings, f"loss.edge.weight={weight[1]}")
+    pretrain(store.path, tmp_path / "even", settings=even)
+    pretrain(store.path, tmp_path / "usual", settings=(*TINY, "optim.epochs=1"))
+    pretrain(store.path, tmp_path / "one", settings=(*TINY, "method=vitae", "optim.epochs=1"))
+    assert "hardly count" not in capsys.readouterr().err
+
+
+def test_the_terms_are_compared_after_some_steps_of_a_long_epoch(monkeypatch):
+    callback, looked = LossBalance(), []
+    trainer = Mock(spec=L.Trainer, is_last_batch=False)
+    training = Training.__new__(Training)
+    look = lambda self: looked.append(trainer.global_step) or {}  # noqa: E731
+    monkeypatch.setattr(Training, "weighted_terms", look)
+    for start, wanted in ((0, [FIRST_STEPS]), (3, [])):
+        trainer.global_step = start
+        looked.clear()
+        callback.on_train_start(trainer, training)
+        for trainer.global_step in range(start + 1, 30):
+            callback.on_train_batch_end(trainer, training)
+        assert looked == wanted
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(monkeypatch, tmp_path, capsys):

@@ -13,11 +13,11 @@ import torch
 
 from tests.conftest import TINY
 from tests.training.processes import train
+from vitaepp.checkpoints import load_checkpoint
 from vitaepp.encoder import Encoder
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe import Recipe
 from vitaepp.training import processes
-from vitaepp.training.checkpoints import load_checkpoint
 from vitaepp.training.pretrain import pretrain
 
 #: In joint batches of four, the last has three: two for one process, one for the other.

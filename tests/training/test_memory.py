@@ -52,7 +52,7 @@ def test_computing_blocks_twice_gives_the_same_gradients_and_keeps_less(method):
 
 
 def test_training_with_blocks_computed_twice_ends_the_same(make_store, tmp_path):
-    from vitaepp.training.checkpoints import load_checkpoint
+    from vitaepp.checkpoints import load_checkpoint
 
     store = make_store()
     settings, twice = (*TINY, "optim.epochs=1"), "trainer.activation_checkpointing"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.conftest import TINY
+from vitaepp.checkpoints import load_checkpoint
 from vitaepp.encoder import Encoder, embed
 from vitaepp.errors import RecipeError, RunError, TrainingError
 from vitaepp.recipe import DataSettings, Recipe
-from vitaepp.training.checkpoints import load_checkpoint
 from vitaepp.training.pretrain import pretrain
 
 
@@ -79,8 +79,8 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
         Encoder.from_pretrained(tmp_path / "cut")
     with pytest.raises(RunError, match="--resume"):
         pretrain(store.path, tmp_path / "cut", settings=settings)
-    with pytest.raises(RunError, match=r"optim\.epochs=3, now asked to go on with 9"):
-        pretrain(store.path, tmp_path / "cut", settings=(*settings, "optim.epochs=9"), resume=True)
+    with pytest.raises(RunError, match=r"optim\.batch_size=4, now asked to go on with 9"):
+        pretrain(store.path, tmp_path / "cut", settings="optim.batch_size=9", resume=True)
     cut = pretrain(store.path, tmp_path / "cut", resume=True)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(cut)[name]), name

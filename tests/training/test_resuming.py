@@ -1,5 +1,8 @@
 """A training that dies, is stopped, or finds its checkpoint damaged ends as if nothing had been."""
 
+import hashlib
+import json
+import math
 import os
 import random
 import re
@@ -7,17 +10,25 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from tests.conftest import TINY
 from tests.training.test_distributed import METHODS, environment
+from vitaepp.checkpoints import is_whole, load_checkpoint
+from vitaepp.embeddings import Embeddings
+from vitaepp.encoder import Encoder, embed
 from vitaepp.errors import RunError, Stopped
+from vitaepp.evaluation import evaluate
+from vitaepp.recipe import Recipe
+from vitaepp.runfolder import weights_id
 from vitaepp.stopping import STOPPING
-from vitaepp.training.checkpoints import is_whole, load_checkpoint
+from vitaepp.training.checkpoints import load_method
 from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
 
@@ -311,3 +322,137 @@ def test_terminated_from_outside_it_ends_with_its_status_and_goes_on(make_store,
     assert process.returncode == 75, said
     assert said.count("go on with --resume") == 1
     assert load_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] > 0
+
+
+def learning_rates(run: Path) -> list[float]:
+    return pd.read_csv(run / "metrics.csv").lr.tolist()
+
+
+def schedule(steps: list[int], epochs: int, warmup: int) -> list[float]:
+    """Of SETTINGS, four steps an epoch: after so many steps, by the formula of the paper's MAE."""
+    total, top = 4 * epochs, 1e-3 * 3 / 256
+    cosine = [0.5 * (1 + math.cos(math.pi * (s - warmup) / (total - warmup))) for s in steps]
+    return [top * (s / warmup if s < warmup else c) for s, c in zip(steps, cosine, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("done", "first", "then"), [(12, 3, 6), (9, 3, 5), (9, 30, 4)], ids=["ended", "longer", "less"]
+)
+def test_a_training_goes_on_to_another_length(
+    make_store, tmp_path, dying, capsys, done, first, then
+):
+    store, run = make_store(subjects=SUBJECTS), tmp_path / "run"
+    settings = (*SETTINGS, "method=vitae", "optim.warmup_epochs=0.5", f"optim.epochs={first}")
+    dying(done)
+    with suppress(SystemExit):
+        pretrain(store.path, run, settings=settings)
+    dying(4)  # it is also interrupted after, and goes on without being told again
+    capsys.readouterr()
+    with suppress(SystemExit):
+        pretrain(store.path, run, settings=f"optim.epochs={then}", resume=True)
+    told = capsys.readouterr().err
+    old, new = (schedule([done], n, 2)[0] for n in (first, then))
+    assert f"{then} epochs instead of {first}" in told
+    assert f"the learning rate from {old:.3g} to {new:.3g}" in told
+    dying(100)
+    pretrain(store.path, run, resume=True)
+    assert "instead of" not in capsys.readouterr().err
+    whole = 4 * (done // 4)
+    before, after = (list(range(a + 4, b + 1, 4)) for a, b in ((0, whole), (whole, 4 * then)))
+    wanted = schedule(before, first, 2) + schedule(after, then, 2)
+    assert learning_rates(run) == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+    assert Recipe.load(run / "recipe.yaml").optim.epochs == then
+    assert Encoder.from_pretrained(run).config.epochs == then
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["lengths"] == [{"step": done, "epochs": first}]
+
+
+def test_a_changed_length_does_not_depend_on_where_it_is_interrupted(make_store, tmp_path, dying):
+    store = make_store(subjects=SUBJECTS)
+    settings = (*SETTINGS, "method=vitae", "optim.epochs=2")
+    for name in ("whole", "cut"):
+        pretrain(store.path, tmp_path / name, settings=settings)
+    pretrain(store.path, tmp_path / "whole", settings="optim.epochs=4", resume=True)
+    for steps in (0, 1, 3, 100):
+        dying(steps)
+        with suppress(SystemExit):
+            asked = "optim.epochs=4" if steps == 0 else ()
+            pretrain(store.path, tmp_path / "cut", settings=asked, resume=True)
+    assert_equal_runs(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_length_that_is_done_and_any_other_setting_are_refused(make_store, tmp_path, dying):
+    store, run = make_store(subjects=SUBJECTS), tmp_path / "run"
+    dying(9)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings=(*SETTINGS, "method=vitae"))
+    before = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    for asked, told in {
+        "optim.epochs=2": "2 epochs are done already, optim.epochs=2 must be more; .*embed with",
+        "optim.base_lr=1": "began with optim.base_lr=0.001, .*resume without settings",
+    }.items():
+        with pytest.raises(RunError, match=told):
+            pretrain(store.path, run, settings=asked, resume=True)
+    # A recipe that is named is what the whole training is meant to be.
+    named = Recipe.load(run / "recipe.yaml", "optim.epochs=5")
+    with pytest.raises(RunError, match=r"leave out --recipe: --resume --set optim\.epochs=5"):
+        pretrain(store.path, run, recipe=named, resume=True)
+    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before
+
+
+def test_a_training_that_was_stopped_can_be_embedded_and_says_so(
+    make_store, tmp_path, dying, capsys
+):
+    store, run, out = make_store(subjects=SUBJECTS), tmp_path / "run", tmp_path / "e.parquet"
+    dying(9)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings=(*SETTINGS, "method=vitae"))
+    with pytest.raises(RunError, match=r"training has not ended; .*--last"):
+        embed(run, store.path, out)
+    capsys.readouterr()
+    embed(run, store.path, out, last=True)
+    assert (
+        "training has not ended; embedded with what it is after 2 of 3" in capsys.readouterr().err
+    )
+    assert Embeddings.load(out).provenance["unfinished"] == "2 of 3 epochs"
+    method, _ = load_method(run)
+    plain = Encoder.untrained(Recipe.load(run / "recipe.yaml"), store.info)
+    plain.backbone.load_state_dict(
+        {k: v for k, v in method.backbone.state_dict().items() if k in plain.backbone.state_dict()}
+    )
+    features = Embeddings.load(out).features
+    assert np.allclose(features, plain.embed(store), atol=1e-5)
+    evaluate(out, "bright", tmp_path / "evaluation")
+    assert "the training had not ended: 2 of 3 epochs" in capsys.readouterr().err
+    dying(100)
+    pretrain(store.path, run, resume=True)
+    embed(run, store.path, out, last=True)
+    assert "unfinished" not in Embeddings.load(out).provenance
+    assert "not ended" not in capsys.readouterr().err
+    with pytest.raises(RunError, match="has no checkpoint"):
+        embed(run / "encoder", store.path, out, last=True)
+
+
+def test_an_encoder_that_training_has_left_behind_is_not_taken_for_the_run(
+    make_store, tmp_path, dying
+):
+    store, run = make_store(subjects=SUBJECTS), tmp_path / "run"
+    pretrain(store.path, run, settings=(*SETTINGS, "method=vitae"))
+    dying(0)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings="optim.epochs=5", resume=True)
+    with pytest.raises(RunError, match="encoder is of 3 epochs, but training goes on to 5"):
+        Encoder.from_pretrained(run)
+    assert Encoder.from_pretrained(run / "encoder").config.epochs == 3
+    ids = {name: weights_id(run / name) for name in ("", "encoder")}
+    assert ids[""] == hashlib.sha256((run / "last.ckpt").read_bytes()).hexdigest() != ids["encoder"]
+    # The change can be taken back before anything was trained.
+    pretrain(store.path, run, settings="optim.epochs=3", resume=True)
+    assert weights_id(run) == ids["encoder"]
+    pretrain(store.path, run, settings="optim.epochs=3", resume=True)
+    Encoder.from_pretrained(run)
+    with pytest.raises(SystemExit):
+        pretrain(store.path, run, settings="optim.epochs=5", resume=True)
+    dying(100)
+    pretrain(store.path, run, resume=True)
+    assert Encoder.from_pretrained(run).config.epochs == 5

@@ -518,15 +518,14 @@ def _position(
         return 0
     if isinstance(reference, Metrics):
         reference = reference.path
-    if str(reference) in names:
-        return names.index(str(reference))
-    meant = Path(reference).resolve()
+    asked = str(reference)
+    if asked in names:
+        return names.index(asked)
+    meant = Path(asked).resolve()
     for i, outcome in enumerate(outcomes):
         if meant in (outcome.path.resolve(), outcome.path.parent.resolve()):
             return i
-    raise EvaluationError(
-        f"no evaluation {str(reference)!r} here; {nearest(str(reference), names)}"
-    )
+    raise EvaluationError(f"no evaluation {asked!r} here; {nearest(asked, names)}")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

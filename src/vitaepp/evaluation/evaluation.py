@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ import pandas as pd
 from vitaepp.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
-from vitaepp.evaluation.labels import Class, Labels, read_labels, require_in_both, require_members
+from vitaepp.evaluation.labels import (
+    Class,
+    Labels,
+    read_labels,
+    require_in_both,
+    require_members,
+    told_order,
+)
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
@@ -83,6 +90,8 @@ def evaluate(
     folds: int = 5,
     any_store: bool = False,
     positive: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    id_column: str | None = None,
 ) -> Metrics:
     """Measure with a linear classifier how much an embedding tells about a label.
 
@@ -111,6 +120,10 @@ def evaluate(
             different ways.
         positive: the class that sensitivity is of, where there are two; unset, the last in sort
             order, numbers by size and text by alphabet.
+        labels: CSV, TSV or XLSX whose columns are joined to the embeddings by subject; those that
+            they have already are this table's, and told where they differ.
+        id_column: its column of subjects. Unset: `subject`, `subject_id`, `participant_id` or
+            `patient`.
 
     Returns:
         What metrics.json holds, which `compare` takes as it is. Standard deviations are the
@@ -118,6 +131,7 @@ def evaluate(
 
     Raises:
         EvaluationError: the file, the label or the splits do not allow the evaluation.
+        SourceError: the table of labels cannot be joined.
 
     Source:
         Prabhakar et al. 2023, section 4, "Evaluation strategy, classifier, and metrics".
@@ -133,22 +147,28 @@ def evaluate(
         _require_like_store(path, other, paths[0], embedded, any_store)
     if told := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(told)} in the encoder's training")
-    labels, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
+    if told := embedded.provenance.get("unfinished"):
+        say(f"{paths[0]}: the training had not ended: {told}")
+    if labels is not None:
+        embedded = _with_labels(embedded, Path(labels), id_column)
+    elif id_column is not None:
+        raise EvaluationError("--id-column names a column of --labels; give that, too")
+    found, chosen, parts = _plan(embedded.table, label, protocol, folds, seed)
     _refuse_other_label(Path(out), label)
     check_writable(Path(out) / "metrics.json")
     # Classifiers are fitted on classes in sort order, so that the choice of the positive one
     # changes what numbers are called, and none of them.
-    shown_labels = labels.with_positive(positive)
-    if labels.missing:
-        say(
-            f"{labels.missing} of {len(embedded.table)} subjects have no {label}; they are left out"
-        )
+    shown_labels = found.with_positive(positive)
+    if told := told_order(found):
+        say(told)
+    if found.missing:
+        say(f"{found.missing} of {len(embedded.table)} subjects have no {label}; they are left out")
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
-    if len(used) < len(labels.rows):
-        out_of = len(labels.rows) - len(used)
-        be = "is" if out_of == 1 else "are"
-        say(f"{counted(out_of, 'subject')} {be} neither in train nor in test")
-    subjects = embedded.table["subject"].to_numpy()[labels.rows]
+    if len(used) < len(found.rows):
+        others = len(found.rows) - len(used)
+        be = "is" if others == 1 else "are"
+        say(f"{counted(others, 'subject')} {be} neither in train nor in test")
+    subjects = embedded.table["subject"].to_numpy()[found.rows]
     if strict:
         if len(every) != len(parts):
             raise EvaluationError(
@@ -157,32 +177,32 @@ def evaluate(
         for path, other, part in zip(paths, every, parts, strict=True):
             _refuse_leak(path, other, set(subjects[part.test]))
     controls = _load_controls(paths[0], embedded, any_store)
-    persons = persons_of(embedded.table.iloc[labels.rows])
+    persons = persons_of(embedded.table.iloc[found.rows])
     features = {METHOD: [e.features for e in every] * (1 if strict else len(parts))}
     features |= {name: [c.features] * len(parts) for name, c in controls.items()}
     tasks = [(name, k) for name in features for k in range(len(parts))]
     measured = {name: _Measured([], [], []) for name in features}
     for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
-        rows = features[name][k][labels.rows]
+        rows = features[name][k][found.rows]
         _measure(
             measured[name],
             chosen,
             rows,
-            (labels, shown_labels),
+            (found, shown_labels),
             persons,
             parts[k],
             seed + k,
             pca=name == "raw",
         )
 
-    shown = map_rows(len(labels.rows), seed=seed)
-    points, how = embedding_map(embedded.features[labels.rows[shown]], seed=seed)
+    shown = map_rows(len(found.rows), seed=seed)
+    points, how = embedding_map(embedded.features[found.rows[shown]], seed=seed)
     metrics = {
         "protocol": chosen,
         "label": label,
         "n": len(used),
         "classes": list(shown_labels.classes),
-        "positive": shown_labels.classes[1] if len(labels.classes) == 2 else None,
+        "positive": shown_labels.classes[1] if len(found.classes) == 2 else None,
         "positive_by": "the last in order" if positive is None else "choice",
         "persons": len(np.unique(persons[used])),
         "persons_by": PARTICIPANT if PARTICIPANT in embedded.table else "subject",
@@ -193,21 +213,22 @@ def evaluate(
         "members": _members(shown_labels, used),
         "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
         "left_out": {
-            "unlabelled": labels.missing,
-            "other splits": len(labels.rows) - len(used),
+            "unlabelled": found.missing,
+            "other splits": len(found.rows) - len(used),
         },
         "features": int(embedded.features.shape[1]),
         "pretraining": "without each fold's test subjects" if strict else "as the run says",
         "std_is": "sample standard deviation over folds",
-        "map": how if len(shown) == len(labels.rows) else f"{how}, {len(shown)} random subjects",
+        "map": how if len(shown) == len(found.rows) else f"{how}, {len(shown)} random subjects",
         "seed": seed,
+        "labels_from": None if labels is None else Path(labels).name,
         "provenance": _provenance(every),
     }
     predictions = _predictions(subjects, shown_labels, parts, measured)
     points_table = pd.DataFrame(
         {
             "subject": subjects[shown],
-            "label": [str(labels.values[i]) for i in shown],
+            "label": [str(found.values[i]) for i in shown],
             "x": points[:, 0],
             "y": points[:, 1],
         }
@@ -270,6 +291,21 @@ def _plan(
         _Fold(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)
     ]
     return labels, "svm", parts
+
+
+def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
+    """Embeddings with the columns of a label table, by subject."""
+    from vitaepp.ingest.layouts.tables import join_labels, say_missing
+
+    table, without = join_labels(
+        embedded.table,
+        labels,
+        id_column=id_column,
+        whose="the embeddings",
+        replacing=True,
+    )
+    say_missing(labels.name, without, len(table))
+    return replace(embedded, table=table)
 
 
 def _refuse_other_label(folder: Path, label: str) -> None:

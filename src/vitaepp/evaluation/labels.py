@@ -81,9 +81,11 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     """
     columns = [str(c) for c in table.columns if c not in ("subject", "split")]
     if name not in columns:
-        none = "the store had none; give labels to prepare with --labels CSV, and embed again"
-        hint = nearest(name, columns) if columns else none
-        raise EvaluationError(f"no label column {name!r}; {hint}")
+        hint = nearest(name, columns) if columns else "the embeddings have none"
+        hint += "" if hint.endswith("?") else ";"
+        raise EvaluationError(
+            f"no label column {name!r}; {hint} --labels TABLE joins others by subject"
+        )
     values = [_plain(value) for value in table[name].tolist()]
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)
     given = [value for value in values if value is not None]
@@ -111,6 +113,18 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     code = {value: i for i, value in enumerate(classes)}
     codes = np.array([code[value] for value in given], dtype=np.intp)
     return Labels(name, rows, codes, classes, len(values) - len(given))
+
+
+def told_order(labels: Labels) -> str:
+    """What to say of classes that are numbers, as scores are; empty for any other, and for two."""
+    if len(labels.classes) < 3 or not all(isinstance(c, int) for c in labels.classes):
+        return ""
+    first, second, *_, last = labels.classes
+    shown = ", ".join(map(str, labels.classes))
+    return (
+        f"label {labels.name!r}: its classes {shown} are taken as unordered, as names and not as "
+        f"a scale: {first} taken for {last} is as wrong as {first} taken for {second}"
+    )
 
 
 def require_members(labels: Labels, at_least: int, persons: Persons) -> None:

@@ -154,7 +154,7 @@ def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: st
             (thresholds[1], seen < low, "below"),
         ):
             inside = seen > threshold
-            share = np.count_nonzero(beyond & inside) / max(1, np.count_nonzero(inside))
+            share = np.count_nonzero(beyond & inside) / max(1, int(np.count_nonzero(inside)))
             if share > MOST_BEYOND:
                 first, last = np.percentile(seen[inside], (5, 95))
                 told = (

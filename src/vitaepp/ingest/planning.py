@@ -43,6 +43,8 @@ class Plan:
         kind: how images are read.
         files: modalities to read; a colour picture is one file and three channels.
         secret: by which files have other names in all that is written; None for their own.
+        without_masks: subjects that lack the mask to centre on are centred on their foreground;
+            else they fail.
     """
 
     info: StoreInfo
@@ -51,6 +53,7 @@ class Plan:
     kind: Kind
     files: tuple[str, ...]
     secret: bytes | None = field(default=None, repr=False)
+    without_masks: bool = False
 
     @property
     def digest(self) -> bytes:
@@ -62,8 +65,16 @@ class Plan:
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
 
 
-def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
+def plan_of(
+    cohort: Cohort, asked: PrepareSettings, store: Path | str, without_masks: bool = False
+) -> Plan:
     """What to make of a cohort: what the user asked for, else what suits its kind.
+
+    Args:
+        cohort: the source.
+        asked: settings that the user gave.
+        store: to make.
+        without_masks: as in `Plan`.
 
     Raises:
         RecipeError: settings that do not fit each other.
@@ -82,7 +93,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         )
     if center is None:
         center = "mask" if cohort.has_masks and spacing is not None else "image"
-    if center == "mask" and all(s.mask is None for s in cohort.subjects):
+    if center == "mask" and not without_masks and all(s.mask is None for s in cohort.subjects):
         raise SourceError(
             f"{cohort.layout} without masks: center=mask needs them; use foreground or image"
         )
@@ -101,7 +112,7 @@ def plan_of(cohort: Cohort, asked: PrepareSettings, store: Path | str) -> Plan:
         masks=asked.keep_masks or (begun is not None and begun.masks) or None,
     )
     secret = None if asked.secret is None else read_secret(asked.secret)
-    return Plan(info, store, cohort.root, cohort.kind, files, secret)
+    return Plan(info, store, cohort.root, cohort.kind, files, secret, without_masks)
 
 
 def said(plan: Plan) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import pandas as pd
 
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.account import account, account_text, files_in_words, noted
@@ -22,7 +23,7 @@ from vitaepp.ingest.fingerprint import voxel_sample
 from vitaepp.ingest.items import files_of, own_files
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.layouts.tables import say_missing
+from vitaepp.ingest.layouts.tables import count_other, say_missing
 from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
 from vitaepp.ingest.pool import run_each
 from vitaepp.ingest.preview import Preview, preview
@@ -34,13 +35,14 @@ from vitaepp.ingest.pseudonyms import (
     read_secret,
 )
 from vitaepp.ingest.readers import suffix_of
+from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
 from vitaepp.ingest.subject import Task, prepare_subject
 from vitaepp.places import kind_of, swapped
 from vitaepp.progress import counted, say, track
 from vitaepp.recipe import PrepareSettings, Recipe
 from vitaepp.storage import Location, folder_at, in_one_process, location_of
-from vitaepp.store import Failure, Store, StoreWriter
+from vitaepp.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -119,6 +121,8 @@ def prepare(
     keep_masks: bool | None = None,
     classes: int | None = None,
     labels: Location | None = None,
+    id_column: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     settings: PrepareSettings | str | Sequence[str] | None = None,
     workers: int | None = None,
     dask: str | None = None,
@@ -140,7 +144,7 @@ def prepare(
 
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
-            or `.npz` with MedMNIST's keys; or the URL of one, as `s3://bucket/scans`.
+            a single scan or picture, or `.npz` with MedMNIST's keys; or the URL of one, as `s3://bucket/scans`.
         store: folder to make or to add to, or its URL; a dry run needs none.
         size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
             less along axes where the images are smaller; their own size for arrays.
@@ -169,9 +173,15 @@ def prepare(
         keep_masks: keep each subject's mask beside its images, as uint8 on their grid, with its
             own labels (nearest neighbour). Unset: as the store that was begun, else no.
         classes: only the first so many classes, in the source's own order. Unset: all.
-        labels: CSV, TSV or XLSX with a `subject` column; its other columns become labels.
-        settings: where arguments that are unset come from: the `prepare` section of a recipe, or
-            settings as `"prepare.clip=0.5,99.5"`; one, or several.
+        labels: CSV, TSV or XLSX with a column of subjects; its other columns become labels.
+        id_column: what this column is called, of the labels or else of a manifest. Unset:
+            `subject`, `subject_id`, `participant_id` or `patient`.
+        recipe: where arguments that are unset come from: a shipped recipe's name, a YAML file, or a
+            run folder, whose encoder needs scans that are prepared like those of its training.
+            Where a run's crops are centred on masks, subjects without are centred on their
+            foreground, which is told.
+        settings: the same as an object, instead of `recipe`; or settings as
+            `"prepare.clip=0.5,99.5"`, one or several.
         workers: processes. Unset: one a core.
         dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
             must see the source and the store by the same names.
@@ -220,11 +230,18 @@ def prepare(
         "keep_masks": keep_masks,
         "classes": classes,
     }
-    if not isinstance(settings, PrepareSettings):
+    of_run = False
+    if recipe is not None:
+        settings, of_run = prepare_settings(recipe)
+    elif not isinstance(settings, PrepareSettings):
         settings = Recipe.load(settings=settings or ()).prepare
+    assert isinstance(settings, PrepareSettings)
     values = settings.model_dump()
     values |= {name: value for name, value in given.items() if value is not None}
     asked = Recipe.parse({"prepare": values}, where="prepare").prepare
+    if of_run and window is None:  # the run's own, of which some modalities may not be asked for
+        kept = {m: w for m, w in (asked.window or {}).items() if m in (asked.modalities or ())}
+        asked = asked.model_copy(update={"window": kept or None})
     if asked.series is not None:
         series_rules(Path(asked.series))  # refused if it cannot be read, whatever the source is
     if dask is not None and workers is not None:
@@ -246,6 +263,8 @@ def prepare(
             target,
             asked,
             label_file,
+            id_column,
+            of_run,
             workers,
             dask,
             dry_run,
@@ -260,6 +279,8 @@ def _prepare(
     store: Path | str,
     asked: PrepareSettings,
     labels: Path | None,
+    id_column: str | None,
+    of_run: bool,
     workers: int | None,
     dask: str | None,
     dry_run: bool,
@@ -276,8 +297,11 @@ def _prepare(
         asked.series,
         layout=asked.layout,
         mask_pattern=asked.mask_pattern,
+        id_column=None if labels is not None else id_column,
         show_series=show_series,
     )
+    if id_column is not None and labels is None and cohort.layout != "a manifest":
+        raise RecipeError("--id-column names a column of --labels or of a manifest; give one")
     if remote is not None and cohort.kind == "pictures":
         for modality in {*cohort.modalities, *(asked.modalities or ())}:
             files = map(files_of, sampled(cohort, modality))
@@ -286,11 +310,11 @@ def _prepare(
         cohort = cohort.of_first_classes(asked.classes)
     table = cohort.table()
     if labels is not None:
-        table, without = join_labels(table, labels, cohort.unlabelled)
+        table, without = join_labels(table, labels, cohort.unlabelled, id_column=id_column)
         if asked.secret is not None:
             without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
         say_missing(labels.name, without, len(table))
-    plan = plan_of(cohort, asked, store)
+    plan = plan_of(cohort, asked, store, without_masks=of_run)
     if plan.secret is not None:
         cohort = pseudonymized(cohort, plan.secret)
         table = pseudonymized_table(table, plan.secret)
@@ -310,9 +334,16 @@ def _prepare(
     if lacking := cohort.lacking(plan.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if plan.info.masks and (without := sum(s.mask is None for s in cohort.subjects)):
-        say(f"masks: {without} of {len(cohort.subjects)} subjects have none; zero in the store")
+    if plan.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+        say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
 
+    masks = sum(s.mask is not None for s in cohort.subjects)
+    if of_run and plan.info.center == "mask" and masks < len(cohort.subjects):
+        say(
+            "the run's crops are centred on masks; without one, and centred on the foreground: "
+            f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
+        )
+    before = _table(store)
     run = (
         partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))
         if dask is None
@@ -342,7 +373,8 @@ def _prepare(
             rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
             failures.sort(key=lambda f: rank[f.subject])
             writer.commit(table, failures)
-        notes = _notes(store, cohort)
+        after = _table(store)
+        notes = _notes(after, cohort)
     except OSError as error:
         told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
@@ -350,16 +382,45 @@ def _prepare(
         elif error.errno == errno.ENOENT and dask is not None:
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
+    if labels is not None and before is not None and after is not None:
+        say(_told_labels(before, after, labels.name, store))
     told = account_text([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 
-def _notes(store: Path | str, cohort: Cohort) -> Counter[str]:
+def _table(store: Path | str) -> pd.DataFrame | None:
+    """The table of a store that has subjects already; None of any other."""
+    return Store(store).table if folder_at(store).exists("table.parquet") else None
+
+
+def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:
     """What had to be decided about the files of a cohort's subjects, with how often."""
-    if not folder_at(store).exists("table.parquet"):
+    if table is None:
         return Counter()
-    rows = Store(store).table.set_index("subject")["prepare_notes"]
+    rows = table.set_index("subject")["prepare_notes"]
     return Counter(note for s in cohort.subjects for note in rows.get(s.subject, ()))
+
+
+def _told_labels(before: pd.DataFrame, after: pd.DataFrame, file: str, store: Path | str) -> str:
+    """What a label table has added to the subjects that a store had, and which step is next."""
+    old, new = before.set_index("subject"), after.set_index("subject")
+    new = new.loc[old.index]
+    told, label = [], ""
+    for name in (c for c in new.columns if c not in RESERVED_COLUMNS or c == "split"):
+        if name in old:
+            count, what = count_other(old[name], new[name]), "changed"
+        else:
+            count, what = int(new[name].notna().sum()), "added"
+        if count:
+            told.append(f"{name} {what} for {count} of {counted(len(old), 'subject')}")
+            label = label if name == "split" else name
+    if not told:
+        return f"{file}: the store has these labels already"
+    return (
+        f"{file}: {', '.join(told)}; embeddings made before do not have this: next, run "
+        f"vitaepp embed RUN {store} OUT.parquet again, or join the table to them with "
+        f"vitaepp evaluate OUT.parquet --labels {file} --label {label or 'COLUMN'} --out DIR"
+    )
 
 
 def _looked_at(cohort: Cohort) -> Iterator[Path]:

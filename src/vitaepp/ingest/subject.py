@@ -49,6 +49,9 @@ CUT_OFF = (
     "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
     "larger --size, the scan is kept whole"
 )
+NO_MASK = (
+    "no mask, which the run's crops are centred on; the crop is centred on the foreground instead"
+)
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
@@ -157,7 +160,7 @@ def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
 
 def _mask(plan: Plan, subject: SubjectFiles) -> Item | None:
     """The mask of a subject where it is used: to centre on, or to be kept."""
-    if plan.info.center == "mask" and subject.mask is None:
+    if plan.info.center == "mask" and subject.mask is None and not plan.without_masks:
         raise SubjectError("has no mask to centre on; give it one, or use center=foreground")
     return subject.mask if plan.info.center == "mask" or plan.info.masks else None
 
@@ -320,6 +323,8 @@ def _target(
     if info.spacing is None:
         return fit_grid(reference.grid, info.size), "", notes
     at = reference.grid.center
+    if center == "mask" and mask is None:  # as a run's new scans may
+        center, notes = "foreground", (*notes, NO_MASK)
     if mask is not None and center == "mask":
         found, which = _center_of_mask(plan, mask, name, reference)
         notes += which

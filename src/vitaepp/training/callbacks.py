@@ -27,6 +27,12 @@ from vitaepp.training.module import Training
 #: Processes ask each other at most so often, in seconds, whether one was told to stop.
 SECONDS_BETWEEN_QUESTIONS = 2.0
 
+#: Steps after which the terms of the loss are compared, less where an epoch has fewer.
+FIRST_STEPS = 10
+
+#: A term that is so many times all others together is told: the others change nothing.
+DOMINANT = 100
+
 
 class History(Callback):
     """Writes metrics.csv, one row an epoch.
@@ -229,6 +235,49 @@ class Checkpoints(Callback):
         self.to_skip = int(between * trainer.world_size / max(seconds, 1e-6))
         self.skipped, self.asked = 0, time.monotonic()
         return stops > 0, dues > 0
+
+
+class LossBalance(Callback):
+    """Says, once after the first steps, that one term of the loss is nearly all of it."""
+
+    def __init__(self) -> None:
+        self.looked = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A training that goes on was told when it began."""
+        self.looked = trainer.global_step > 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Look once: to read the values waits for the device."""
+        if self.looked or not (trainer.global_step >= FIRST_STEPS or trainer.is_last_batch):
+            return
+        self.looked = True
+        assert isinstance(pl_module, Training)
+        if trainer.is_global_zero and (told := dominant_term(pl_module)):
+            say(told)
+
+
+def dominant_term(training: Training) -> str:
+    """What to say where one term is `DOMINANT` times all others together; empty if none is."""
+    terms = {name: abs(value) for name, value in training.weighted_terms().items()}
+    if len(terms) < 2:
+        return ""
+    name = max(terms, key=terms.__getitem__)
+    others = sum(terms.values()) - terms[name]
+    if terms[name] < DOMINANT * others:
+        return ""
+    weight = getattr(training.recipe.loss, name).weight
+    equal = float(f"{weight * others / terms[name]:.1g}")
+    told = (
+        f"the {name} loss is {terms[name]:.4g} of {terms[name] + others:.4g} in the first steps, "
+        f"so that the others hardly count; set loss.{name}.weight={equal:g} instead of "
+        f"{weight:g} to make it as large as all of them together"
+    )
+    if name == "perceptual":
+        told += ", or loss.perceptual.weights to a VGG whose features have the usual scale"
+    return told
 
 
 class TrainingProgress(Callback):

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from vitaepp.checkpoints import FORMAT
 from vitaepp.draws import Draws
 from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.progress import say
 from vitaepp.recipe import Recipe
 from vitaepp.store import Store
-from vitaepp.training.checkpoints import FORMAT
 from vitaepp.training.data import Batch
 from vitaepp.training.sharding import recompute_blocks, shard
 from vitaepp.weights import initialize_from
@@ -51,6 +51,7 @@ class Training(L.LightningModule):
 
     Attributes:
         images: fingerprint of what is trained on.
+        lengths: where the number of epochs was changed: before which step, and what it was.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Training(L.LightningModule):
             recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
         )
         self.seconds_before = 0.0
+        self.lengths: list[dict[str, int]] = []
+        self._length_before = recipe.optim.epochs
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
         self._unchecked: list[dict[str, Tensor]] = []
@@ -160,6 +163,12 @@ class Training(L.LightningModule):
         done = self.global_step / self.trainer.estimated_stepping_batches
         self.method.after_step(progress=min(done, 1.0))
 
+    def weighted_terms(self) -> dict[str, float]:
+        """What each term has been of the loss in this epoch so far, in this process, on average."""
+        terms = {k: v for k, v in self._sums.items() if k.startswith("weighted/")}
+        count = max(self._samples, 1)
+        return {k.removeprefix("weighted/"): float(v) / count for k, v in terms.items()}
+
     def epoch_means(self) -> dict[str, float]:
         """Means over the epoch's samples and all processes; resets them."""
         sums = self._joint_sums()
@@ -215,12 +224,15 @@ class Training(L.LightningModule):
             "images": self.images,
             "seconds": time.monotonic() - self.started + self.seconds_before,
             "sums": {name: value.cpu() for name, value in self._joint_sums().items()},
+            "lengths": self.lengths,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what was left out."""
         facts = checkpoint["vitaepp"]
         self.seconds_before = float(facts["seconds"])
+        self.lengths = list(facts.get("lengths", ()))
+        self._length_before = facts["recipe"]["optim"]["epochs"]
         # The sums are over all processes; one of them carries them on.
         sums = facts.get("sums")
         if sums and self.trainer.is_global_zero:
@@ -235,6 +247,33 @@ class Training(L.LightningModule):
     def on_fit_start(self) -> None:
         """Start the clock."""
         self.started = time.monotonic()
+
+    def on_train_start(self) -> None:
+        """Go on with the schedule of another length where the checkpoint was of one.
+
+        Its learning rate is put in place here, as the checkpoint's would be that of the next step.
+        """
+        before, length = self._length_before, self.recipe.optim.epochs
+        if before == length:
+            return
+        self.lengths = [*self.lengths, {"step": self.global_step, "epochs": before}]
+        (config,) = self.trainer.lr_scheduler_configs
+        schedule = config.scheduler
+        assert isinstance(schedule, LambdaLR)
+        old = schedule.get_last_lr()[0]
+        new = [
+            base * factor(schedule.last_epoch)
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(schedule.optimizer.param_groups, new, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = new
+        if self.trainer.is_global_zero:
+            say(
+                f"{length} epochs instead of {before}: the schedules go on as those of {length}, "
+                f"the learning rate from {old:.3g} to {new[0]:.3g}; this is not the same as "
+                f"{length} epochs from the start"
+            )
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:

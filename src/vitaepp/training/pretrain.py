@@ -23,8 +23,9 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch._dynamo.exc import TorchDynamoException
 
 from vitaepp.allocator import keep_freed_memory
+from vitaepp.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.choices import Choice
-from vitaepp.encoder import Encoder, EncoderConfig
+from vitaepp.encoder import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.files import (
     clear_temporaries,
@@ -37,19 +38,22 @@ from vitaepp.files import (
 from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.places import swapped
-from vitaepp.progress import say
+from vitaepp.progress import counted, say
 from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
 from vitaepp.training.batchnorm import join_batch_norms
-from vitaepp.training.callbacks import Checkpoints, History, TrainingProgress
-from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint, newest_checkpoint
+from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
+from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
 from vitaepp.training.machine import Machine, device_name, precision_of, training_device
 from vitaepp.training.module import Training
 from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.proposal import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
+
+#: The one setting that may change when a training goes on.
+EPOCHS = "optim.epochs"
 
 #: What Lightning calls a precision.
 LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -73,6 +77,8 @@ def pretrain(
             the paper's settings where they fit; each choice is said, and kept in the run's recipe.
         settings: changes to it, such as `"optim.epochs=100"`; one, or several.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
+            Of the settings, `optim.epochs` may be another then, above what is done: the schedules
+            go on as those of the new length, which is told.
         subjects: train on these only, for example a fold's training part; all without it. They
             are listed in the run's subjects.txt.
 
@@ -88,7 +94,8 @@ def pretrain(
         raise RunError(told)
     opened = Store(store)
     folder = RunFolder(run, must_exist=False)
-    if resume and recipe is None:
+    own = resume and recipe is None
+    if own:
         if folder.recipe_file.is_file():
             recipe = folder.recipe_file  # settings are changes to what the run began with
         elif not settings:
@@ -101,13 +108,14 @@ def pretrain(
             )
     chosen, choices = recipe_for(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
-    chosen = chosen.changed(prepare=_prepare_settings(opened))
+    chosen = chosen.changed(prepare=opened.info.settings)
     with _quiet_lightning():
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
     if cluster is None and devices > 1:
         _tell(choices)
-        train_in_processes(devices, store, run, chosen, resume, subjects)
+        asked, changes = (None, settings) if own else (chosen, ())
+        train_in_processes(devices, store, run, asked, changes, resume, subjects)
         return folder.path
     first = cluster is None or cluster.global_rank() == 0
     with _quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
@@ -120,7 +128,7 @@ def pretrain(
                 )
             subjects = began
         if first:
-            _check_folder(folder, chosen, resume)
+            _check_folder(folder, chosen, resume, own)
         checkpoint = newest_checkpoint(folder) if resume else None
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
@@ -153,8 +161,15 @@ class _Place:
     devices: int
 
 
-def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
-    """Refuse to write over what is there, or to go on with another run."""
+def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> None:
+    """Refuse to write over what is there, or to go on with another run.
+
+    Args:
+        folder: of the run.
+        recipe: to train with.
+        resume: go on with the run.
+        own: the recipe is the run's, with what the user changes in it.
+    """
     saved = folder.checkpoint.is_file() or folder.checkpoint_before.is_file()
     if saved or folder.encoder.is_dir():
         if not resume:
@@ -168,7 +183,7 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> None:
                 f"{folder.path}: holds an encoder, but no checkpoint to go on from; choose another "
                 "folder"
             )
-        _check_same(folder, recipe)
+        _check_same(folder, recipe, own)
     elif folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder.path}: is a file; a run is a folder")
     elif (
@@ -209,6 +224,8 @@ def _train(
             "those of all devices together"
         )
     if checkpoint is not None and not _go_on(checkpoint, folder, module, store, order):
+        if trainer.is_global_zero:
+            recipe.save(folder.recipe_file)  # a change of the length may have been taken back
         return
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, place.devices)
@@ -227,15 +244,17 @@ def _train(
     with _errors_of_others(processes):
         _fit(trainer, module, loader, checkpoint)
     if trainer.is_global_zero:
-        _save_encoder(recipe, store, folder)
+        # The last checkpoint has all of it, whatever the weights were spread over.
+        Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
         described |= {
             "steps": trainer.global_step,
             "seconds": round(time.monotonic() - started + module.seconds_before, 1),
             "waiting": round(history.waiting, 4),
+            **({"lengths": module.lengths} if module.lengths else {}),
         }
         write_json(folder.summary_file, described)
         say(
-            f"trained {recipe.optim.epochs} epochs in {described['seconds']:.0f} s, "
+            f"trained {counted(recipe.optim.epochs, 'epoch')} in {described['seconds']:.0f} s, "
             f"{described['waiting']:.1%} of it waiting for data: {folder.path}"
         )
 
@@ -252,12 +271,17 @@ def _go_on(
     if checkpoint != folder.checkpoint:
         say(f"{folder.checkpoint}: missing or damaged; going on from {checkpoint.name} before it")
     loaded = load_checkpoint(checkpoint)
-    loop = loaded["loops"]["fit_loop"]
-    epochs = loop["epoch_progress"]["current"]["processed"]
+    epochs, steps = progress_of(loaded)
     began = loaded["vitaepp"].get("images")
     same = began in (None, module.images)
-    if epochs >= recipe.optim.epochs:
-        if not folder.encoder.is_dir():
+    length, before = recipe.optim.epochs, loaded["vitaepp"]["recipe"]["optim"]["epochs"]
+    if epochs >= length and length != before:
+        raise RunError(
+            f"{folder.path}: {epochs} epochs are done already, {EPOCHS}={length} must be more; to "
+            "use the training as it is, embed with --last; for a shorter one, start another run"
+        )
+    if epochs >= length:
+        if not _is_of(folder.encoder, epochs):
             return True
         other = "" if same else f", on other images than those of {store.path} today"
         say(f"{folder.path}: training has ended already, after {epochs} epochs{other}")
@@ -270,9 +294,6 @@ def _go_on(
         )
     if began is None:
         say(f"{checkpoint}: of an older version, does not tell on which images training began")
-    # A checkpoint at the end of an epoch still counts that epoch's batches.
-    inside = loop["epoch_progress"]["current"]["ready"] > epochs
-    steps = loop["epoch_loop.batch_progress"]["current"]["ready"] if inside else 0
     order.go_on(epochs, steps)
     after = f" and {steps} of {len(order)} steps" if steps else ""
     say(f"going on after epoch {epochs} of {recipe.optim.epochs}{after}")
@@ -295,7 +316,7 @@ def _trainer(
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
-        callbacks=[history, Checkpoints(folder, history), TrainingProgress()],
+        callbacks=[LossBalance(), history, Checkpoints(folder, history), TrainingProgress()],
         logger=_tensorboard(folder),
         default_root_dir=folder.path,
         enable_checkpointing=False,
@@ -350,14 +371,9 @@ def _errors_of_others(processes: int) -> Iterator[None]:
         raise
 
 
-def _save_encoder(recipe: Recipe, store: Store, folder: RunFolder) -> None:
-    """Keep what the last checkpoint holds of the encoder, whatever the weights were spread over."""
-    trained = load_checkpoint(folder.checkpoint)["state_dict"]
-    info = store.info
-    encoder = Encoder(EncoderConfig.of(recipe, info.modalities, info.size, prepared=info))
-    names = encoder.backbone.state_dict()
-    encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
-    encoder.save(folder.encoder)
+def _is_of(encoder: Path, epochs: int) -> bool:
+    """Whether an encoder is there, and of so many epochs as far as it tells."""
+    return encoder.is_dir() and Encoder.from_pretrained(encoder).config.epochs in (None, epochs)
 
 
 def _tell(choices: Sequence[Choice]) -> None:
@@ -383,20 +399,6 @@ def recipe_for(
     return proposed_recipe(images, Machine.here(), settings)
 
 
-def _prepare_settings(store: Store) -> dict[str, Any]:
-    info = store.info
-    return {
-        "size": info.size,
-        "spacing": info.spacing,
-        "modalities": info.modalities,
-        "center": info.center,
-        "dtype": info.dtype,
-        "clip": info.clip,
-        "window": {m: ((low + high) / 2, high - low) for m, low, high in info.window or ()} or None,
-        "statistics": info.statistics,
-    }
-
-
 def _check_classes(store: Store, recipe: Recipe) -> None:
     """A store does not say which classes were left out, so that a recipe's word is checked."""
     wanted = recipe.prepare.classes
@@ -409,16 +411,21 @@ def _check_classes(store: Store, recipe: Recipe) -> None:
             )
 
 
-def _check_same(folder: RunFolder, now: Recipe) -> None:
-    began = folder.recipe()
-    if began != now:
-        before, after = flatten(began.model_dump()), flatten(now.model_dump())
-        names = before | after  # a modality's window is a name that the other may not have
-        name = next(k for k in names if before.get(k) != after.get(k))
-        raise RunError(
-            f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
-            f"{after.get(name)}; resume without settings, or start another run"
-        )
+def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
+    """Refuse to go on with another recipe; only the run's own may have another length."""
+    before, after = flatten(folder.recipe().model_dump()), flatten(now.model_dump())
+    names = before | after  # a modality's window is a name that the other may not have
+    other = [k for k in names if before.get(k) != after.get(k) and not (own and k == EPOCHS)]
+    if not other:
+        return
+    name = other[0]
+    how = "resume without settings, or start another run"
+    if name == EPOCHS:
+        how = f"to change the length, leave out --recipe: --resume --set {EPOCHS}={after[name]}"
+    raise RunError(
+        f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
+        f"{after.get(name)}; {how}"
+    )
 
 
 def _tensorboard(folder: RunFolder) -> Any:
@@ -468,9 +475,9 @@ def _describe(
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
     size = " × ".join(map(str, store.info.size))
     say(
-        f"{recipe.name} on {described['trained_on']} images of {len(store.info.modalities)} × "
+        f"{recipe.name} on {counted(described['trained_on'], 'image')} of {len(store.info.modalities)} × "
         f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
-        f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
+        f"{counted(recipe.optim.epochs, 'epoch')}, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):

@@ -29,7 +29,7 @@ from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError, on
 from vitaepp.files import write_json
 from vitaepp.host import usable_cores
 from vitaepp.progress import counted
-from vitaepp.recipe import Recipe, TrainerSettings
+from vitaepp.recipe import Recipe, TrainerSettings, as_settings
 from vitaepp.stopping import INTERRUPTED, STOPPED, handled, stoppable
 
 #: So many processes may share a machine without accelerator, even one of a single core.
@@ -106,7 +106,8 @@ def train_in_processes(
     count: int,
     store: str | os.PathLike[str],
     run: str | os.PathLike[str],
-    recipe: Recipe,
+    recipe: Recipe | None,
+    settings: str | Sequence[str],
     resume: bool,
     subjects: Sequence[str] | None,
 ) -> None:
@@ -125,7 +126,8 @@ def train_in_processes(
             {
                 "store": os.fspath(store),
                 "run": os.fspath(run),
-                "recipe": recipe.model_dump(mode="json"),
+                "recipe": None if recipe is None else recipe.model_dump(mode="json"),
+                "settings": as_settings(settings),
                 "resume": resume,
                 "subjects": None if subjects is None else list(subjects),
             },
@@ -220,7 +222,8 @@ def _main(request: Path) -> int:
         with stoppable():
             from vitaepp.training.pretrain import pretrain
 
-            pretrain(**asked | {"recipe": Recipe.parse(asked["recipe"])})
+            recipe = None if asked["recipe"] is None else Recipe.parse(asked["recipe"])
+            pretrain(**asked | {"recipe": recipe})
     except KeyboardInterrupt:
         return INTERRUPTED
     except (VitaeppError, OSError) as error:

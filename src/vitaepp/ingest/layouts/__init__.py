@@ -18,7 +18,7 @@ from vitaepp.ingest.items import Item, files_of, own_files
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
-from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
@@ -34,13 +34,16 @@ from vitaepp.ingest.layouts.subject_folders import (
 )
 from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.places import kind_of
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
 
 #: Files of Python's and PyTorch's own, which run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+
+#: Layouts that one file may be of.
+PLAIN = ("scans", "pictures")
 
 #: Layouts in the order in which they are tried: what `--layout` calls it, what it looks for, and
 #: whether masks are found by the names of files; the other layouts have rules of their own.
@@ -109,16 +112,21 @@ def recognise(
     *,
     layout: str | None = None,
     mask_pattern: str | None = None,
+    id_column: str | None = None,
     show_series: bool = False,
 ) -> Cohort:
     """Find out what a source is, and list its subjects.
 
+    A single scan or picture is one subject, named by its file. If one modality is asked for, a
+    scan is that.
+
     Args:
-        source: manifest, folder in a known layout, or .npz.
+        source: manifest, folder in a known layout, .npz, or one scan or picture.
         modalities: names that the user asked for; in a manifest they may name columns.
         series: the user's own table of patterns that tell modalities of DICOM series.
         layout: the only layout to try, by its name. Unset: all, in order.
         mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
+        id_column: the column of a manifest that names subjects. Unset: one of the usual names.
         show_series: name series that no pattern knows in the error where there is nothing else;
             descriptions may hold names, so that only who asks may be shown them.
 
@@ -147,12 +155,18 @@ def recognise(
         Path(series) if series is not None else None,
         mask_pattern,
         layout,
+        id_column,
     )
     tried = [row for row in LAYOUTS if layout in (None, row[0])]
+    if path.is_file() and suffix_of(path.name, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)):
+        described = replace(described, path=path.parent, only=path.name)
+        tried = [row for row in tried if row[0] in PLAIN]
     for _, _, take, by_names in tried:
         cohort = take(described)
         if cohort is not None and by_names:
             cohort = _with_masks(cohort, described)
+        if cohort is not None and described.only is not None:
+            return _of_one_file(cohort, described)
         if cohort is not None:
             if show_series and cohort.unknown_series and not cohort.subjects:
                 names = "; ".join(sorted(set(cohort.unknown_series)))
@@ -172,6 +186,16 @@ def recognise(
     wanted = "; ".join(what for _, what, *_ in tried)
     left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
+
+
+def _of_one_file(cohort: Cohort, source: Source) -> Cohort:
+    """A cohort of one file, which is of the modality that was asked for, if it is one."""
+    (subject,), kind = cohort.subjects, cohort.kind.removesuffix("s")
+    asked = source.asked or ()
+    name = asked[0] if kind == "scan" and len(asked) == 1 else SINGLE
+    (item,) = subject.files.values()
+    subjects = (replace(subject, files={name: item}),)
+    return replace(cohort, layout=f"one {kind}", subjects=subjects, modalities=(name,))
 
 
 def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:

@@ -35,6 +35,8 @@ KNOWN_MODALITIES = (
     *("t1w", "pd", "adc", "dwi", "swi", "ct", "pet"),
 )
 
+ILLEGIBLE = "its name is not UTF-8; rename it"
+
 Kind = Literal["scans", "pictures", "arrays"]
 
 #: Types of the files that are read as scans, and as pictures.
@@ -154,6 +156,8 @@ class Source:
         series: the user's own table of DICOM series, if any.
         mask_pattern: the user's own pattern of the names of masks, if any.
         layout: the layout that the user named, if any.
+        id_column: the column of subjects of a manifest, if the user named it.
+        only: the one file below `path` that is meant, if the user gave a file.
     """
 
     path: Path
@@ -161,6 +165,8 @@ class Source:
     series: Path | None = None
     mask_pattern: str | None = None
     layout: str | None = None
+    id_column: str | None = None
+    only: str | None = None
 
     @property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -177,6 +183,11 @@ class Source:
 
     @cached_property
     def _listing(self) -> tuple[tuple[PurePosixPath, ...], tuple[tuple[str, str], ...]]:
+        if self.only is not None:  # a link, too: it was named
+            legible = _legible(self.only)
+            if legible != self.only:
+                return (), ((legible, ILLEGIBLE),)
+            return (PurePosixPath(self.only),), ()
         found: list[PurePosixPath] = []
         left_out: list[tuple[str, str]] = []
         root, seen = os.path.realpath(self.path), set()
@@ -253,7 +264,7 @@ def _is_junk(name: str) -> bool:
 def _why_not(root: str, path: str) -> str:
     """Why an entry of a folder is not looked at; empty if it is."""
     if _legible(name := os.path.basename(path)) != name:
-        return "its name is not UTF-8; rename it"
+        return ILLEGIBLE
     if (own := _own_output(path)) is not None:
         return own
     if os.path.islink(path):

@@ -16,6 +16,7 @@ from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
 from vitaepp.ingest.layouts.masks import is_mask_name
 from vitaepp.ingest.layouts.tables import (
+    SUBJECT_COLUMNS,
     TABLE_SUFFIXES,
     as_labels,
     as_objects,
@@ -34,7 +35,8 @@ def manifest_cohort(source: Source) -> Cohort | None:
     path = source.path
     if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         return None
-    table = read_table(path)
+    named = SUBJECT_COLUMNS if source.id_column is None else (source.id_column.lower(),)
+    table = read_table(path, named)
     table["subject"] = table["subject"].map(composed)
     refuse_repeated(table["subject"], path)
     asked = set(source.asked or ())

@@ -11,6 +11,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -52,9 +53,15 @@ DOUBTFUL = frozenset(
 
 
 def join_labels(
-    table: pd.DataFrame, labels: str | os.PathLike[str], unlabelled: Sequence[Any] = ()
+    table: pd.DataFrame,
+    labels: str | os.PathLike[str],
+    unlabelled: Sequence[Any] = (),
+    *,
+    id_column: str | None = None,
+    whose: str = "the source",
+    replacing: bool = False,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Add the columns of a label table to a cohort's table, by subject.
+    """Add the columns of a label table to another, by subject.
 
     Its subjects may be written as file names, with accents composed or not, and as numbers without
     the zeros that they begin with. A `split` column fills the split where the layout gives none;
@@ -62,33 +69,38 @@ def join_labels(
 
     Args:
         table: `subject`, `split` and the layout's own labels.
-        labels: CSV, TSV or XLSX with a `subject` column.
+        labels: CSV, TSV or XLSX with a column of subjects.
         unlabelled: values that stand for a missing label.
+        id_column: what the column of subjects is called. Unset: one of `SUBJECT_COLUMNS`.
+        whose: what the table is of, for messages.
+        replacing: columns that the table has already are those of the label table afterwards, and
+            told where they differ; else they are refused.
 
     Returns:
         The table with the new columns, and the subjects that have no row in the label table.
 
     Raises:
-        SourceError: not readable, no `subject` column, a subject twice or that may be one of
+        SourceError: not readable, no column of subjects, a subject twice or that may be one of
             several, a split that is not the layout's, a column that a store or the table has
             already, or no subject in common.
     """
     path = Path(labels)
-    fresh = read_table(path)
+    fresh = read_table(path, SUBJECT_COLUMNS if id_column is None else (id_column.lower(),))
     fresh["subject"] = as_known(table["subject"].tolist(), fresh["subject"].tolist(), path)
     refuse_repeated(fresh["subject"], path)
     known = set(table["subject"].tolist())
     listed = set(fresh["subject"].tolist())
     if not known & listed:
         raise SourceError(
-            f"{path.name}: no subject in common with the source; it names subjects like "
-            f"{fresh['subject'].iloc[0]!r}, the source {table['subject'].iloc[0]!r}"
+            f"{path.name}: no subject in common with {whose}; it names subjects like "
+            f"{fresh['subject'].iloc[0]!r}, {whose} {table['subject'].iloc[0]!r}; if they are in "
+            "another column, name it with --id-column"
             if len(fresh)
             else f"{path.name}: has no rows"
         )
     unknown = len(listed - known)
     if unknown:
-        say(f"{path.name}: {unknown} rows name no subject of the source; they are not used")
+        say(f"{path.name}: {unknown} rows name no subject of {whose}; they are not used")
     by_subject = fresh.set_index("subject")
     if "split" in fresh:
         table = _with_splits(table, table["subject"].map(by_subject["split"]), path)
@@ -99,15 +111,25 @@ def join_labels(
     by_subject = by_subject.drop(columns="split", errors="ignore")
     names = [str(c) for c in by_subject.columns]
     both = [n for n in names if n in table.columns]
-    if both:
-        raise SourceError(f"{path.name}: column {both[0]}: the source has labels of this name")
+    if both and not replacing:
+        raise SourceError(f"{path.name}: column {both[0]}: {whose} has labels of this name")
+    before, table = table, table.drop(columns=both)
     fresh = as_labels(by_subject, names, path).reset_index()
     for name in names:
         fresh[name] = _whole(fresh[name].mask(fresh[name].isin(list(unlabelled))))
     whole = {c: "Int64" for c in fresh.columns if fresh[c].dtype.kind in "iu"}
     joined = table.merge(fresh.astype(whole), on="subject", how="left", validate="one_to_one")
+    for name in both:
+        if count := count_other(before[name], joined[name]):
+            say(f"{path.name}: {name} is another than in {whose} for {count} subjects; it is taken")
     missing = [s for s in table["subject"].tolist() if s not in listed]
     return joined, missing
+
+
+def count_other(before: pd.Series[Any], after: pd.Series[Any]) -> int:
+    """How many values of two columns differ, row by row; two that are missing are the same."""
+    old, new = (c.astype(object).where(c.notna(), None).tolist() for c in (before, after))
+    return sum(a != b for a, b in zip(old, new, strict=True))
 
 
 def _with_splits(table: pd.DataFrame, given: pd.Series[Any], path: Path) -> pd.DataFrame:
@@ -204,8 +226,14 @@ def read_table(path: Path, subject_columns: Sequence[str] = SUBJECT_COLUMNS) -> 
     """
     if not path.is_file():
         raise SourceError(f"{path}: no such file; name a table, as CSV, TSV or XLSX")
-    table = _read(path, (*SUBJECT_COLUMNS, *PERSON_COLUMNS, *subject_columns, *OWN_COLUMNS))
+    text = (*SUBJECT_COLUMNS, *PERSON_COLUMNS, *subject_columns, *OWN_COLUMNS)
+    table = _read(path, text, subject_columns)
     name = _subject_column([str(c) for c in table.columns], subject_columns, path)
+    if name != "subject" and "subject" in table:
+        raise SourceError(
+            f"{path.name}: has columns {name} and subject, and {name} is to name subjects; rename "
+            "or remove the other"
+        )
     table = table.rename(columns={name: "subject"}).apply(_whole)
     for own in OWN_COLUMNS:
         found = [c for c in table.columns if c.lower() == own]
@@ -302,15 +330,23 @@ def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str
             raise SourceError(f"{path.name}: columns {' and '.join(found)} both name subjects")
         if found:
             return found[0]
-    raise SourceError(f"{path.name}: has no column {allowed[0]}; found {', '.join(names)}")
+    usual = tuple(allowed) == SUBJECT_COLUMNS
+    hint = "; if another column names them, give it with --id-column" if usual else ""
+    wanted = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
+    raise SourceError(f"{path.name}: has no column {wanted}; found {', '.join(names)}{hint}")
 
 
-def _read(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFrame:
+def _read(
+    path: Path,
+    text: Literal["all"] | tuple[str, ...],
+    subject_columns: Sequence[str] = SUBJECT_COLUMNS,
+) -> pd.DataFrame:
     """A table as it stands, its columns and texts without blanks around them.
 
     Args:
         path: of the table.
         text: columns, in lower case, that stay text, whatever they hold.
+        subject_columns: in lower case, by one of which a sheet of a workbook is told.
 
     Raises:
         SourceError: not readable, or two columns of one name.
@@ -318,7 +354,8 @@ def _read(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix in (".xls", ".ods"):
         raise SourceError(f"{path.name}: is not read; save it as .xlsx or .csv")
-    read = _read_workbook if suffix == ".xlsx" else _read_lines
+    sheets = partial(_read_workbook, subject_columns=subject_columns)
+    read = sheets if suffix == ".xlsx" else _read_lines
     try:
         table = read(path, text)
         if long := _long_numbers(table):
@@ -440,7 +477,7 @@ def _separator(lines: str, suffix: str) -> tuple[str, str]:
     return separator, "," if comma else "."
 
 
-def _sheet(book: pd.ExcelFile, path: Path) -> str:
+def _sheet(book: pd.ExcelFile, path: Path, subject_columns: Sequence[str]) -> str:
     """The sheet of a workbook that holds subjects, or the first.
 
     Raises:
@@ -450,7 +487,7 @@ def _sheet(book: pd.ExcelFile, path: Path) -> str:
     held = [
         str(name)
         for name, head in heads.items()
-        if any(str(c).strip().lower() in SUBJECT_COLUMNS for c in head.columns)
+        if any(str(c).strip().lower() in subject_columns for c in head.columns)
     ]
     if len(held) > 1:
         raise SourceError(
@@ -470,7 +507,9 @@ def _day(value: Any) -> Any:
     return value.strftime("%Y-%m-%d") if isinstance(value, date) else value
 
 
-def _read_workbook(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFrame:
+def _read_workbook(
+    path: Path, text: Literal["all"] | tuple[str, ...], subject_columns: Sequence[str]
+) -> pd.DataFrame:
     try:
         with zipfile.ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > MOST_WORKBOOK:
@@ -478,7 +517,7 @@ def _read_workbook(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.Dat
         with warnings.catch_warnings():  # about styles and forms, which are not looked at
             warnings.simplefilter("ignore")
             with pd.ExcelFile(path, engine="openpyxl") as book:
-                sheet = _sheet(book, path)
+                sheet = _sheet(book, path, subject_columns)
                 head = pd.read_excel(book, sheet, header=None, nrows=1, na_filter=False)
                 names = _column_names(head, path)
                 table = pd.read_excel(
