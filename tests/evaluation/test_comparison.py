@@ -200,7 +200,7 @@ def edit(folder, **changes):
     [
         (
             lambda f: (f / "metrics.json").unlink(),
-            "no such evaluation; check the path, or make one",
+            "but not an evaluation .no metrics.json in it",
         ),
         (lambda f: (f / "metrics.json").write_text('{"auc": 0.'), "damaged, not JSON"),
         (lambda f: (f / "metrics.json").write_bytes(b"\xff\xfe"), "damaged, not JSON"),

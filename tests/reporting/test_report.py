@@ -349,10 +349,10 @@ def test_what_is_given_stands_with_its_run_or_by_itself(run, tmp_path):
     assert "of another encoder" in sections["others"]
     with pytest.raises(
         RunError,
-        match=r"is a reconstruction, and not an evaluation; make one with vitaepp evaluate",
+        match=r"is a reconstruction, and not an evaluation; make one",
     ):
         report(one, tmp_path / "r.html", evaluations=[tmp_path / "of b"])
-    with pytest.raises(RunError, match=r"no metrics\.csv in it; make it with vitaepp reconstruct"):
+    with pytest.raises(RunError, match=r"no such reconstruction; check the path"):
         report(one, tmp_path / "r.html", reconstructions=[tmp_path / "nowhere"])
 
 

@@ -474,10 +474,11 @@ def _describe(
 
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
     size = " × ".join(map(str, store.info.size))
+    images, epochs = counted(described["trained_on"], "image"), recipe.optim.epochs
     say(
-        f"{recipe.name} on {counted(described['trained_on'], 'image')} of {len(store.info.modalities)} × "
-        f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
-        f"{counted(recipe.optim.epochs, 'epoch')}, on {described['device']} in {described['precision']}"
+        f"{recipe.name} on {images} of {len(store.info.modalities)} × {size}, "
+        f"{described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
+        f"{counted(epochs, 'epoch')}, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):
