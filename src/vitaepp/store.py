@@ -286,8 +286,8 @@ class Store:
         lacking = sum(str(row) not in there for row in range(len(self)))
         if lacking:
             raise StoreError(
-                f"{self.path}: {kind.name} lacks {lacking} of {counted(len(self), 'subject')}; copy "
-                "it whole, or prepare the store again"
+                f"{self.path}: {kind.name} lacks {lacking} of {counted(len(self), 'subject')}; "
+                "copy it whole, or prepare the store again"
             )
         return array
 
