@@ -198,7 +198,10 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "metrics.json").unlink(), "no such file; make it with vitaepp evaluate"),
+        (
+            lambda f: (f / "metrics.json").unlink(),
+            "but not an evaluation .no metrics.json in it",
+        ),
         (lambda f: (f / "metrics.json").write_text('{"auc": 0.'), "damaged, not JSON"),
         (lambda f: (f / "metrics.json").write_bytes(b"\xff\xfe"), "damaged, not JSON"),
         (lambda f: (f / "metrics.json").write_text("[1]"), "not a metrics.json.*no object"),
@@ -250,7 +253,7 @@ def test_a_comparison_has_a_row_each_and_corrects_for_their_number(evaluated, tm
         compare(paths, metric="f1")
     with pytest.raises(EvaluationError, match="given twice"):
         compare([paths[0], paths[0] / "metrics.json"])
-    with pytest.raises(EvaluationError, match="at least two"):
+    with pytest.raises(EvaluationError, match="name a second one"):
         compare(paths[:1])
 
 

@@ -347,9 +347,12 @@ def test_what_is_given_stands_with_its_run_or_by_itself(run, tmp_path):
     assert "22.00 ± 2.83 dB" in sections["run-2"]
     assert f"linear SVM · {run / 'evaluation'}" in sections["others"]
     assert "of another encoder" in sections["others"]
-    with pytest.raises(RunError, match=r"no metrics\.json in it; make it with vitaepp evaluate"):
+    with pytest.raises(
+        RunError,
+        match=r"is a reconstruction, and not an evaluation; make one",
+    ):
         report(one, tmp_path / "r.html", evaluations=[tmp_path / "of b"])
-    with pytest.raises(RunError, match=r"no metrics\.csv in it; make it with vitaepp reconstruct"):
+    with pytest.raises(RunError, match=r"no such reconstruction; check the path"):
         report(one, tmp_path / "r.html", reconstructions=[tmp_path / "nowhere"])
 
 

@@ -210,7 +210,7 @@ def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path,
     settings = (*PLAIN, "method=vitae", "trainer.devices=2", "optim.epochs=1")
     run = pretrain(store.path, tmp_path / "run", settings=settings)
     assert Encoder.from_pretrained(run).embed(store).shape[0] == 5
-    assert capfd.readouterr().err.count("trained 1 epochs") == 1
+    assert capfd.readouterr().err.count("trained 1 epoch in") == 1
     with pytest.raises(RunError, match="holds a run already; add --resume"):
         pretrain(store.path, run, settings=settings)
 

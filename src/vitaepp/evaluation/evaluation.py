@@ -162,11 +162,12 @@ def evaluate(
     if told := told_order(found):
         say(told)
     if found.missing:
-        of = counted(len(embedded.table), "subject")
-        say(f"no {label}, and left out: {found.missing} of {of}")
+        say(f"{found.missing} of {len(embedded.table)} subjects have no {label}; they are left out")
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     if len(used) < len(found.rows):
-        say(f"neither in train nor in test: {counted(len(found.rows) - len(used), 'subject')}")
+        others = len(found.rows) - len(used)
+        be = "is" if others == 1 else "are"
+        say(f"{counted(others, 'subject')} {be} neither in train nor in test")
     subjects = embedded.table["subject"].to_numpy()[found.rows]
     if strict:
         if len(every) != len(parts):

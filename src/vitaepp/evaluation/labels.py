@@ -91,7 +91,7 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     given = [value for value in values if value is not None]
     if not given:
         raise EvaluationError(
-            f"label {name!r} is empty for every subject ({len(values)}); fill its column in the "
+            f"label {name!r} is empty for all {len(values)} subjects; fill its column in the "
             "table of labels, then run vitaepp prepare --labels and vitaepp embed"
         )
     if any(isinstance(value, str) for value in given):

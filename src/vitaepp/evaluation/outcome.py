@@ -44,12 +44,11 @@ class Outcome:
                 that belong to another evaluation.
         """
         path = Path(path)
-        if path.is_dir():
-            if not (path / "metrics.json").is_file():
-                raise EvaluationError(f"{path}: {instead_of('evaluation', path)}")
-            path = path / "metrics.json"
-        if not path.is_file():
-            raise EvaluationError(f"{path}: {instead_of('evaluation', path)}")
+        file = path / "metrics.json" if path.suffix != ".json" and not path.is_file() else path
+        if not file.is_file():
+            folder = file.parent if file.name == "metrics.json" else file
+            raise EvaluationError(f"{path}: {instead_of('evaluation', folder)}")
+        path = file
         try:
             metrics = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:

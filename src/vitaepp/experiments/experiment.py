@@ -383,7 +383,7 @@ def _facts(
         "data": f"{store.name}: {counted(len(store), 'subject')}, {modalities}, {size}",
         "epochs": f"{recipe.optim.epochs}, batches of {recipe.optim.batch_size}",
         "seeds": ", ".join(map(str, range(seeds))),
-        "pre-trained on": " or ".join(map(str, trained_on)) + " subjects",
+        "pre-trained on": " or ".join(counted(n, "subject") for n in trained_on),
     }
     if chosen.kind == "classification":
         first = next(iter(folders.values()), None)

@@ -38,7 +38,7 @@ from vitaepp.files import (
 from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
 from vitaepp.methods import Method
 from vitaepp.places import swapped
-from vitaepp.progress import say
+from vitaepp.progress import counted, say
 from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
 from vitaepp.runfolder import RunFolder
 from vitaepp.store import Store
@@ -254,7 +254,7 @@ def _train(
         }
         write_json(folder.summary_file, described)
         say(
-            f"trained {recipe.optim.epochs} epochs in {described['seconds']:.0f} s, "
+            f"trained {counted(recipe.optim.epochs, 'epoch')} in {described['seconds']:.0f} s, "
             f"{described['waiting']:.1%} of it waiting for data: {folder.path}"
         )
 
@@ -474,10 +474,11 @@ def _describe(
 
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
     size = " × ".join(map(str, store.info.size))
+    images, epochs = counted(described["trained_on"], "image"), recipe.optim.epochs
     say(
-        f"{recipe.name} on {described['trained_on']} images of {len(store.info.modalities)} × "
-        f"{size}, {described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
-        f"{recipe.optim.epochs} epochs, on {described['device']} in {described['precision']}"
+        f"{recipe.name} on {images} of {len(store.info.modalities)} × {size}, "
+        f"{described['parameters']['encoder'] / 1e6:.1f} M encoder parameters, "
+        f"{counted(epochs, 'epoch')}, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):
