@@ -252,7 +252,7 @@ def test_settings_are_read_from_words_and_checked():
         ("prepare.clip=[99, 1]", "the lower one first"),
         ("prepare.clip=[0, 101]", "from 0 to 100"),
         ("prepare.window={ct: longue}", "did you mean lung"),
-        ("prepare.window={ct: [40, 0]}", "greater than 0"),
+        ("prepare.window={ct: [40, 0]}", "more than 0"),
         ("prepare.window=lung", "write modality=window"),
         ("prepare.statistics=body", "foreground"),
     ):
