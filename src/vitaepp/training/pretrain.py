@@ -224,8 +224,9 @@ def _train(
             "those of all devices together"
         )
     if checkpoint is not None and not _go_on(checkpoint, folder, module, store, order):
-        if trainer.is_global_zero:
-            recipe.save(folder.recipe_file)  # a change of the length may have been taken back
+        kept, file = recipe.to_yaml(), folder.recipe_file
+        if trainer.is_global_zero and not (file.is_file() and file.read_text("utf-8") == kept):
+            recipe.save(file)  # a change of the length may have been taken back
         return
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, place.devices)
