@@ -26,6 +26,7 @@ from vitaepp.ingest.geometry import (
     resample,
     rescale,
     share_inside,
+    thinned,
 )
 from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
@@ -344,7 +345,8 @@ def _share_kept(reference: Image, target: Grid) -> float:
     """Share of an image's foreground that a crop keeps."""
     if holds(target, reference.grid.corners()).all():
         return 1.0
-    return share_inside(foreground(to_grey(reference)), reference.grid, target)
+    few, grid = thinned(to_grey(reference), reference.grid)
+    return share_inside(foreground(few), grid, target)
 
 
 def _read_mask(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
