@@ -1,5 +1,6 @@
 """Which voxels of a mask are the lesion, and where they lie."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ from tests.ingest.trees import mask, scan
 from vitaepp.ingest.geometry import Grid
 from vitaepp.ingest.lesions import APART, IGNORED, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import Image
+from vitaepp.ingest.readers import NO_FORM, Image
 from vitaepp.ingest.subject import EMPTY_MASK
 from vitaepp.store import Store
 
@@ -78,6 +79,17 @@ def test_a_mask_without_a_usable_affine_lies_on_the_images_voxels(tmp_path, last
     assert len({tuple(affine) for affine in table.affine}) == 1
     assert [list(notes) for notes in table.prepare_notes] == [[], [], [note]]
     assert result.notes == {note: 1}
+
+
+def test_a_mask_with_neither_form_lies_on_the_images_voxels(tmp_path):
+    cohort(tmp_path / "x")
+    values = np.zeros((10, 12, 9), np.uint8)
+    values[2, 9, 3] = 1
+    nib.save(nib.Nifti1Image(values, None), tmp_path / "x" / "c_seg.nii.gz")
+    result, table = prepared(tmp_path / "x", tmp_path)
+    assert not result.failures
+    assert len({tuple(affine) for affine in table.affine}) == 1
+    assert result.notes == {f"mask: {NO_FORM}": 1, NO_AFFINE: 1}
 
 
 @pytest.mark.parametrize("last", [{"affine": np.eye(4)}, far()], ids=["none", "apart"])

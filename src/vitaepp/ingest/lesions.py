@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vitaepp.choices import by
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.geometry import Grid, overlaps
-from vitaepp.ingest.readers import Image, to_grey
+from vitaepp.ingest.readers import NO_FORM, Image, to_grey
 
 #: A mask of whole numbers with more different values than this is a soft one.
 MOST_LABELS = 16
@@ -90,7 +90,8 @@ def grid_of_mask(mask: Image, reference: Image, name: str, of: str) -> tuple[Gri
     """
     own, theirs = mask.grid, reference.grid
     one_grid = np.allclose(own.affine, theirs.affine, atol=1e-3)
-    nothing = not one_grid and np.array_equal(own.affine, np.eye(len(own.affine)))
+    nothing = NO_FORM in mask.notes or np.array_equal(own.affine, np.eye(len(own.affine)))
+    nothing = nothing and not one_grid
     apart = not overlaps(own, theirs)
     if not (one_grid or nothing or apart):
         return own, ()

@@ -22,7 +22,7 @@ from vitaepp.recipe import PrepareSettings, per_axis
 from vitaepp.store import StoreInfo, stored_info
 
 #: Part of every checksum: raised when the same files would give other images.
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)

@@ -16,13 +16,14 @@ from vitaepp.ingest.readers.dicom import (
 )
 from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
 from vitaepp.ingest.readers.header import read_grid
-from vitaepp.ingest.readers.image import Image, is_grey, to_grey
+from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
 from vitaepp.ingest.readers.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 
 __all__ = [
+    "NO_FORM",
     "PICTURE_SUFFIXES",
     "SCAN_SUFFIXES",
     "DicomHeader",

@@ -38,6 +38,13 @@ MENDED = (b"bad Huffman code", b"remature end", b"found marker")
 MOST_SAID = 1 << 16
 
 
+#: A note of what lies nowhere by its own word; a mask is then taken to lie on its image.
+NO_FORM = (
+    "neither sform nor qform is set; spacing is the pixdim's, and axes are taken to run from right "
+    "to left, back to front, feet to head"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One image as it was read.

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.detached import voxel_files
 from vitaepp.ingest.geometry import Floats, Grid, array_of, farthest_apart
-from vitaepp.ingest.readers.image import read_image
+from vitaepp.ingest.readers.image import NO_FORM, read_image
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 from vitaepp.ingest.readers.suffixes import SCAN_SUFFIXES, suffix_of
 
@@ -188,10 +188,7 @@ def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]
     if sform and qform and _differ(header, Grid((*shape, 1, 1)[:3], affine)):
         notes.append("sform and qform differ by more than a tenth of a voxel; the sform is used")
     if not sform and not qform:
-        notes.append(
-            "neither sform nor qform is set; spacing is the pixdim's, and axes are taken to run "
-            "from right to left, back to front, feet to head"
-        )
+        notes.append(NO_FORM)
     factor = UNITS.get(int(header["xyzt_units"]) & 7)
     if factor is not None:
         notes.append(f"lengths are in {'metres' if factor > 1 else 'micrometres'}, taken as such")
