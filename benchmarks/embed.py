@@ -19,9 +19,9 @@ import torch
 from side_by_side import Contestant, Step, compete, ratio, run_alone
 
 from vitaepp import Encoder, Store
-from vitaepp.allocator import keep_freed_memory
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.memory import keep_freed_memory
 
 SIDE, IMAGES = 48, 32
 TARGET = 1.5

@@ -31,10 +31,10 @@ from side_by_side import machine
 from step import DEVICE, Case, example, ours, peer, synchronize
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitaepp.allocator import most_memory
-from vitaepp.draws import Draws
 from vitaepp.methods.base import augmented_view
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.memory import most_memory
+from vitaepp.views.draws import Draws
 
 Scale = dict[str, Any]
 

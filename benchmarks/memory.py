@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from vitaepp.draws import Draws
 from vitaepp.methods import build_method
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.footprint import step_footprint
+from vitaepp.views.draws import Draws
 
 LIGHT = ("model.decoder_embed_dim=192", "model.decoder_depth=2", "model.decoder_num_heads=6")
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitaepp.checkpoints import load_checkpoint
-from vitaepp.draws import Draws
+from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.store import Store
 from vitaepp.losses import perceptual
 from vitaepp.methods import build_method
-from vitaepp.recipe import Recipe
-from vitaepp.store import Store
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 SPREAD = perceptual.spread_slices
 

@@ -23,11 +23,11 @@ import torch
 from side_by_side import Contestant, Step, compete, machine, ratio
 from torch.nn import functional as F
 
-from vitaepp.allocator import keep_freed_memory
-from vitaepp.draws import Draws
 from vitaepp.methods import build_method
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.memory import keep_freed_memory
 from vitaepp.training.sharding import recompute_blocks
+from vitaepp.views.draws import Draws
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -20,7 +20,7 @@ from typing import Any
 from embed import example_store
 from side_by_side import machine
 
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.bench import bench
 from vitaepp.training.footprint import step_footprint
 

@@ -17,10 +17,10 @@ import torch
 from side_by_side import Contestant, Step, compete, ratio, run_alone
 from torch.utils.data import DataLoader, Dataset
 
-from vitaepp.allocator import keep_freed_memory
-from vitaepp.draws import Draws
-from vitaepp.recipe import Recipe
-from vitaepp.views import random_view, standardize
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.memory import keep_freed_memory
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import random_view, standardize
 
 SHAPE = (4, 96, 96, 96)
 BATCH, BATCHES = 4, 4

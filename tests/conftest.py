@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitaepp.store import Record, Store, StoreInfo, StoreWriter, stage
+from vitaepp.data.store import Record, Store, StoreInfo, StoreWriter, stage
 
 MakeStore = Callable[..., Store]
 

@@ -11,7 +11,7 @@ import vitaepp
 from tests.conftest import TINY
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import EvaluationError, RecipeError, StoreError
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 
 
 @pytest.fixture

@@ -13,45 +13,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitaepp.embeddings import Embeddings
-    from vitaepp.encoder import Encoder, embed
+    from vitaepp.cli.demo import demo
+    from vitaepp.data.embeddings import Embeddings
+    from vitaepp.data.inspection import inspect
+    from vitaepp.data.store import Store
+    from vitaepp.datasets.download import download
+    from vitaepp.datasets.phantom import write_phantoms
+    from vitaepp.encoder.embed import embed
+    from vitaepp.encoder.model import Encoder
     from vitaepp.errors import VitaeppError
     from vitaepp.evaluation.comparison import compare
     from vitaepp.evaluation.evaluation import evaluate
     from vitaepp.evaluation.reconstruction import reconstruct
     from vitaepp.experiments.experiment import experiment
-    from vitaepp.ingest.download import download
-    from vitaepp.ingest.phantom import write_phantoms
     from vitaepp.ingest.prepare import prepare
-    from vitaepp.inspection import inspect
-    from vitaepp.recipe import Recipe
+    from vitaepp.recipe.recipe import Recipe
     from vitaepp.reporting.report import report
-    from vitaepp.store import Store
     from vitaepp.training.bench import bench
     from vitaepp.training.plan import plan
     from vitaepp.training.pretrain import pretrain
-    from vitaepp.walkthrough import demo
 
 _HOMES = {
-    "Embeddings": "vitaepp.embeddings",
-    "Encoder": "vitaepp.encoder",
-    "Recipe": "vitaepp.recipe",
-    "Store": "vitaepp.store",
+    "Embeddings": "vitaepp.data.embeddings",
+    "Encoder": "vitaepp.encoder.model",
+    "Recipe": "vitaepp.recipe.recipe",
+    "Store": "vitaepp.data.store",
     "VitaeppError": "vitaepp.errors",
     "bench": "vitaepp.training.bench",
     "compare": "vitaepp.evaluation.comparison",
-    "demo": "vitaepp.walkthrough",
-    "download": "vitaepp.ingest.download",
-    "embed": "vitaepp.encoder",
+    "demo": "vitaepp.cli.demo",
+    "download": "vitaepp.datasets.download",
+    "embed": "vitaepp.encoder.embed",
     "evaluate": "vitaepp.evaluation.evaluation",
     "experiment": "vitaepp.experiments.experiment",
-    "inspect": "vitaepp.inspection",
+    "inspect": "vitaepp.data.inspection",
     "plan": "vitaepp.training.plan",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
     "reconstruct": "vitaepp.evaluation.reconstruction",
     "report": "vitaepp.reporting.report",
-    "write_phantoms": "vitaepp.ingest.phantom",
+    "write_phantoms": "vitaepp.datasets.phantom",
 }
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import vitaepp
-from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.classifier import outer_folds

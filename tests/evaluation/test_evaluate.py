@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from vitaepp.cli import main
-from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.cli.app import main
+from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.classifier import fit, hold_out, outer_folds

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitaepp.embeddings import Embeddings
+from vitaepp.data.embeddings import Embeddings
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import hold_out, outer_folds
 from vitaepp.evaluation.evaluation import evaluate, plan_folds

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.conftest import TINY
-from vitaepp.embeddings import Embeddings
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import EvaluationError, RecipeError, RunError, TrainingError
 from vitaepp.evaluation.evaluation import evaluate, plan_folds
 from vitaepp.evaluation.summary import summary_table
@@ -19,8 +20,7 @@ from vitaepp.experiments.experiment import experiment
 from vitaepp.experiments.results import Cell, Result, Row, Versus
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown, to_text
 from vitaepp.methods import build_method
-from vitaepp.recipe import Recipe, changed_settings
-from vitaepp.runfolder import RunFolder
+from vitaepp.recipe.recipe import Recipe, changed_settings
 
 QUICK = (*TINY, "optim.epochs=1", "simsiam.projection_dim=32", "mocov3.hidden_dim=32")
 
@@ -29,7 +29,7 @@ def terms(variant):
     """The losses that a variant computes."""
     import torch
 
-    from vitaepp.draws import Draws
+    from vitaepp.views.draws import Draws
 
     method = build_method(variant.recipe(Recipe.load(settings=QUICK)), 1, (16, 16))
     return set(method(255 * torch.rand(2, 1, 16, 16), Draws(0, 0, [0, 1]), 0.0).terms)

@@ -386,8 +386,8 @@ def typed(body: bytes, kind: str, big: bool, sizes: list[int]) -> np.ndarray:
 
 def check(name: str, source: Path, store: Path) -> Iterator[str]:
     """What is wrong with a store that was made, in a word and a line each."""
+    from vitaepp.data.store import Store
     from vitaepp.errors import StoreError
-    from vitaepp.store import Store
 
     if store.is_dir():
         for file in store.rglob("*"):

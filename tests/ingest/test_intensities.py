@@ -11,6 +11,8 @@ import SimpleITK as sitk
 
 from tests.conftest import TINY
 from tests.ingest.trees import picture, scan, volume
+from vitaepp.data.inspection import inspect
+from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.ingest.intensities import (
@@ -20,9 +22,9 @@ from vitaepp.ingest.intensities import (
     zero_surrounds,
 )
 from vitaepp.ingest.prepare import prepare
-from vitaepp.inspection import inspect
-from vitaepp.recipe import WINDOWS, PrepareSettings, Recipe
-from vitaepp.store import Store
+from vitaepp.recipe.fields import WINDOWS
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.training.pretrain import pretrain
 
 

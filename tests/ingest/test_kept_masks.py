@@ -7,15 +7,15 @@ import pytest
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from tests.ingest.test_killed import files_of
+from tests.ingest.sources.test_remote import memory, remote_files  # noqa: F401
 from tests.ingest.test_lesions import RAMP, as_mask
-from tests.ingest.test_remote import memory, remote_files  # noqa: F401
 from tests.ingest.trees import mask, picture, scan
+from tests.ingest.workers.test_killed import files_of
+from vitaepp.data.inspection import inspect
+from vitaepp.data.store import Store
 from vitaepp.errors import StoreError
 from vitaepp.ingest.lesions import SOFT, kept_labels
 from vitaepp.ingest.prepare import prepare
-from vitaepp.inspection import inspect
-from vitaepp.store import Store
 
 #: Where the lesion is, in mm.
 LESION = np.array([6.0, -9.0, 4.0])
@@ -203,7 +203,7 @@ def test_a_store_whose_masks_are_gone_says_so(tmp_path):
 
 
 def test_whether_masks_are_kept_makes_stores_no_less_alike(tmp_path):
-    from vitaepp.store import unlike
+    from vitaepp.data.store import unlike
 
     prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
     prepare(tmp_path / "x", tmp_path / "t", **ASKED)

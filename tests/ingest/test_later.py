@@ -11,12 +11,12 @@ import pytest
 import SimpleITK as sitk
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
-from vitaepp.cli import main
+from vitaepp.cli.app import main
+from vitaepp.data.store import Store, unlike
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe import Recipe
-from vitaepp.store import Store, unlike
+from vitaepp.recipe.recipe import Recipe
 
 
 def table(path: Path, text: str) -> Path:

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from tests.ingest.trees import mask, scan
-from vitaepp.ingest.geometry import Grid
+from vitaepp.data.geometry import Grid
+from vitaepp.data.store import Store
 from vitaepp.ingest.lesions import APART, IGNORED, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import NO_FORM, Image
 from vitaepp.ingest.subject import EMPTY_MASK
-from vitaepp.store import Store
 
 
 def as_mask(values):

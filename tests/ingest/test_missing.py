@@ -5,9 +5,9 @@ import pandas as pd
 
 from tests.ingest.test_prepare import files_of
 from tests.ingest.trees import brats, scan
+from vitaepp.data.inspection import inspect
+from vitaepp.data.store import Failure, Store
 from vitaepp.ingest.prepare import prepare
-from vitaepp.inspection import inspect
-from vitaepp.store import Failure, Store
 
 
 def lacking(store: Store) -> dict[str, list[str]]:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.ingest.trees import picture, scan
+from vitaepp.data.store import Store
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.prepare import prepare
-from vitaepp.store import Store
 
 
 def test_links_that_lead_out_are_left_out_and_said_and_those_inside_are_followed(tmp_path, capsys):

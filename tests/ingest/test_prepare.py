@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
+from vitaepp.data.store import Failure, Store
 from vitaepp.errors import RecipeError, SourceError, StoreError
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe import PrepareSettings
-from vitaepp.store import Failure, Store
+from vitaepp.recipe.sections import PrepareSettings
 
 
 def rescaled(values: np.ndarray) -> np.ndarray:
@@ -190,7 +190,8 @@ def test_a_changed_file_is_noticed_and_other_settings_need_another_store(tmp_pat
 
 SLOW = """
 import sys
-from vitaepp.ingest import pool, prepare
+from vitaepp.ingest import prepare
+from vitaepp.ingest.workers import pool
 pool.SECONDS_WORTH_PROCESSES = 0.0
 prepare.prepare(sys.argv[1], sys.argv[2], size=32, spacing=0.7, workers=2)
 """

@@ -299,7 +299,7 @@ def written(folder: Path) -> list[bytes]:
 def command(*arguments: object, cwd: Path) -> list[bytes]:
     """What a verb prints; the whole as a user runs it."""
     done = subprocess.run(
-        [sys.executable, "-c", "from vitaepp.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from vitaepp.cli.app import main; main()", *map(str, arguments)],
         capture_output=True,
         timeout=300,
         check=False,
@@ -339,7 +339,7 @@ def test_a_series_that_is_named_by_the_patient_is_not_named_so_in_an_error(tmp_p
     for path in (tmp_path / "in" / "case").iterdir():
         path.write_bytes(path.read_bytes().replace(f"T1 {NAME}".encode(), NAME.encode() + b"   "))
     done = subprocess.run(
-        [sys.executable, "-c", "from vitaepp.cli import main; main()", "prepare", "in", "s"],
+        [sys.executable, "-c", "from vitaepp.cli.app import main; main()", "prepare", "in", "s"],
         capture_output=True,
         cwd=tmp_path,
         check=False,

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from tests.ingest.trees import brats, picture
+from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.pseudonyms import pseudonym
-from vitaepp.store import Store
 
 NAMES = ("Quillfeather", "Ada-Lovelace", "Bob_Ross")
 KEY = b"0123456789abcdef" * 2

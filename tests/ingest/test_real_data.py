@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from vitaepp.data.store import Store
 from vitaepp.ingest.prepare import prepare
-from vitaepp.store import Store
 
 
 def unpack(archive, folder, wanted):

@@ -6,12 +6,12 @@ import pytest
 
 from tests.conftest import TINY
 from tests.ingest import official
+from vitaepp.data.loading import training_rows
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe import Recipe, shipped_recipes
-from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store
-from vitaepp.training.data import training_rows
+from vitaepp.recipe.recipe import Recipe, shipped_recipes
 from vitaepp.training.pretrain import pretrain
 
 

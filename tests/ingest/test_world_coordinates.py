@@ -21,9 +21,9 @@ from scipy.ndimage import center_of_mass, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from tests.conftest import TINY
+from vitaepp.data.store import Store
 from vitaepp.evaluation.reconstruction import reconstruct, write_volumes
 from vitaepp.ingest.prepare import prepare
-from vitaepp.store import Store
 from vitaepp.training.pretrain import pretrain
 
 properties = settings(max_examples=12, deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from vitaepp.ingest.writers import write_scan
+from vitaepp.data.nifti import write_scan
 
 SHIFTED = np.diag([1.0, 1.0, 1.0, 1.0])
 

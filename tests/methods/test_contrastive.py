@@ -8,15 +8,15 @@ import torch
 from torch import distributed, multiprocessing
 
 from tests.conftest import TINY
-from vitaepp.draws import Draws
+from vitaepp.data.loading import EpochOrder
 from vitaepp.errors import RecipeError, TrainingError
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.info_nce import gather_batches, info_nce
 from vitaepp.methods import build_method
 from vitaepp.methods.base import two_views
 from vitaepp.methods.mocov3 import momentum
-from vitaepp.recipe import Recipe
-from vitaepp.training.data import EpochOrder
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 SMALL = (
     *TINY,

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from tests.methods.test_vitaepp import images, method_of
-from vitaepp.draws import Draws
 from vitaepp.errors import RecipeError
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
@@ -12,8 +11,9 @@ from vitaepp.losses.present import mean_over_present
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.vgg import VGG16
-from vitaepp.recipe import ViewSettings
-from vitaepp.views import seen_modalities
+from vitaepp.recipe.sections import ViewSettings
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import seen_modalities
 
 PRESENT = torch.tensor([[True, False, True], [True, True, True], [False, False, True]])
 SIZE = (16, 16, 16)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from vitaepp.draws import Draws
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.methods.vitaepp import edge_weight
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 
 def method_of(*settings, size=(16, 16, 16), channels=2):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from vitaepp.draws import Draws
 from vitaepp.losses.contrastive import contrastive_loss
 from vitaepp.losses.edge import edge_loss, gaussian_blur
 from vitaepp.losses.info_nce import info_nce
@@ -23,7 +22,8 @@ from vitaepp.nn.patches import patchify
 from vitaepp.nn.resnet import ResNet
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.vgg import VGG16
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 #: Off in the output and in a gradient. bf16 rounds by 0.4 % at most; the depth of VGG, where a ReLU
 #: turns with the sign of what is near 0, makes 15 % of it in a gradient.

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from vitaepp.embeddings import Embeddings, control_path
+from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.runfolder import weights_id
 from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
-from vitaepp.files import file_stem
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
 from vitaepp.reporting.contents import unique_names
 from vitaepp.reporting.figures import Line, choose_scale, line_chart, mean_roc, scatter
 from vitaepp.reporting.images import KINDS, sheets
-from vitaepp.runfolder import weights_id
+from vitaepp.system.files import file_stem
 
 EVIL = "<script>alert(1)</script>"
 

@@ -9,11 +9,11 @@ import sys
 import torch
 
 from tests.conftest import TINY
-from vitaepp.draws import Draws
 from vitaepp.methods import Method, build_method
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.sharding import recompute_blocks
+from vitaepp.views.draws import Draws
 
 METHODS = ("vitae++", "vitae", "simsiam", "mocov3")
 

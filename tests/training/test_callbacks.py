@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import TINY
-from vitaepp.runfolder import RunFolder
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.training import callbacks
 from vitaepp.training.callbacks import FIRST_STEPS, Checkpoints, History, LossBalance
 from vitaepp.training.module import Training

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from vitaepp.encoder import Encoder
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError
 from vitaepp.training.pretrain import pretrain
 
@@ -54,7 +54,7 @@ def test_a_compiled_training_leaves_an_encoder_like_any_other(make_store, tmp_pa
 def test_without_a_compiler_one_line_says_so(make_store, tmp_path):
     store = make_store(subjects=4).path
     settings = [f"--set={setting}" for setting in (*TINY, "trainer.compile=default")]
-    program = "from vitaepp.cli import main; main()"
+    program = "from vitaepp.cli.app import main; main()"
     done = run("-c", program, "pretrain", store, tmp_path / "run", *settings, CXX="nowhere")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

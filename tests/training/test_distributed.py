@@ -13,11 +13,11 @@ import torch
 
 from tests.conftest import TINY
 from tests.training.processes import train
-from vitaepp.checkpoints import load_checkpoint
-from vitaepp.encoder import Encoder
+from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError
-from vitaepp.recipe import Recipe
-from vitaepp.training import processes
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.training import launch
 from vitaepp.training.pretrain import pretrain
 
 #: In joint batches of four, the last has three: two for one process, one for the other.
@@ -69,7 +69,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture
 def torchrun(tmp_path):
-    """Run trainings by torchrun in two processes."""
+    """Run trainings by torchrun in two launch."""
 
     def run(requests: list[dict]) -> str:
         file = tmp_path / "requests.json"
@@ -218,7 +218,7 @@ def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path,
 def test_slurm_starts_the_same_command(make_store, tmp_path):
     store = make_store(subjects=5)
     settings = [f"--set={s}" for s in (*PLAIN, "method=vitae", "trainer.devices=2")]
-    call = ["-c", "from vitaepp.cli import main; main()"]
+    call = ["-c", "from vitaepp.cli.app import main; main()"]
     command = [*call, "pretrain", str(store.path), str(tmp_path / "run"), *settings]
     job = {
         "SLURM_JOB_ID": "4711",
@@ -250,17 +250,17 @@ def test_slurm_starts_the_same_command(make_store, tmp_path):
 
 @pytest.mark.parametrize(("cores", "devices"), [(1, 2), (2, 2), (64, 64)])
 def test_no_more_processes_than_cores_or_gpus_are_started(monkeypatch, cores, devices):
-    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    monkeypatch.setattr(launch, "usable_cores", lambda: cores)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     started = Recipe.load(settings=f"trainer.devices={devices}").trainer
-    assert processes.devices_per_node(started, None) == devices
+    assert launch.devices_per_node(started, None) == devices
     for more in (devices + 1, 99):
         settings = Recipe.load(settings=f"trainer.devices={more}").trainer
         with pytest.raises(RecipeError, match=f"={more}: this machine has no GPU, and {cores} cor"):
-            processes.devices_per_node(settings, None)
+            launch.devices_per_node(settings, None)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(RecipeError, match=r"this machine has 1 GPU; leave"):
-        processes.devices_per_node(started, None)
+        launch.devices_per_node(started, None)
 
 
 def test_what_was_started_must_be_what_the_recipe_asks_for(make_store, tmp_path, monkeypatch):

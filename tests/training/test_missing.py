@@ -8,7 +8,7 @@ import zarr
 from safetensors.torch import load_file
 
 from tests.conftest import TINY
-from vitaepp.store import Store
+from vitaepp.data.store import Store
 from vitaepp.training.pretrain import pretrain
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from vitaepp.checkpoints import load_checkpoint
-from vitaepp.encoder import Encoder, embed
+from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.encoder.embed import embed
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
-from vitaepp.recipe import DataSettings, Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import DataSettings
 from vitaepp.training.pretrain import pretrain
 
 
@@ -108,7 +110,7 @@ def test_each_epoch_sees_every_subject_once_in_its_own_order(make_store, tmp_pat
 
 
 def test_processes_share_the_batches_of_one(make_store):
-    from vitaepp.training.data import EpochOrder
+    from vitaepp.data.loading import EpochOrder
 
     alone = EpochOrder(range(11), batch_size=4, seed=3)
     parts = [EpochOrder(range(11), 2, seed=3, rank=rank, processes=2) for rank in range(2)]
@@ -140,7 +142,7 @@ def test_reading_from_disk_trains_like_reading_from_memory(make_store, tmp_path,
 
 
 def test_the_time_spent_waiting_for_data_is_told(make_store, tmp_path, monkeypatch):
-    from vitaepp.training.data import StoreImages
+    from vitaepp.data.loading import StoreImages
 
     settings = (*TINY, "method=vitae", "optim.epochs=2")
     get = StoreImages.__getitem__
@@ -228,8 +230,8 @@ def test_leftovers_of_a_killed_training_are_cleared_and_others_are_not(make_stor
 
 
 def test_training_on_the_training_split_only(make_store, tmp_path):
-    from vitaepp.recipe import DataSettings
-    from vitaepp.training.data import training_rows
+    from vitaepp.data.loading import training_rows
+    from vitaepp.recipe.sections import DataSettings
 
     store = make_store(splits=True)
 
@@ -250,7 +252,7 @@ def test_training_on_the_training_split_only(make_store, tmp_path):
 
 
 def test_training_on_those_without_a_label_only(make_store):
-    from vitaepp.training.data import training_rows
+    from vitaepp.data.loading import training_rows
 
     store = make_store(splits=True)
     with pytest.raises(RecipeError, match=r"every subject .* has this label"):

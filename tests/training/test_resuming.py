@@ -20,17 +20,18 @@ import torch
 
 from tests.conftest import TINY
 from tests.training.test_distributed import METHODS, environment
-from vitaepp.checkpoints import is_whole, load_checkpoint
-from vitaepp.embeddings import Embeddings
-from vitaepp.encoder import Encoder, embed
+from vitaepp.data.checkpoints import is_whole, load_checkpoint
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.runfolder import weights_id
+from vitaepp.encoder.embed import embed
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError, Stopped
 from vitaepp.evaluation import evaluate
-from vitaepp.recipe import Recipe
-from vitaepp.runfolder import weights_id
-from vitaepp.stopping import STOPPING
-from vitaepp.training.checkpoints import load_method
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.signals import STOPPING
 from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
+from vitaepp.weights.runs import load_method
 
 #: Ten images in steps of three: three epochs of four steps, of which the last has one image.
 SETTINGS = (*TINY, "optim.batch_size=3", "trainer.checkpoint_every=0")
@@ -240,7 +241,7 @@ def test_an_older_checkpoint_goes_on_with_a_word(make_store, tmp_path, dying, ca
 
 
 def start(store, run: Path, *settings: str) -> subprocess.Popen:
-    call = ["-c", "from vitaepp.cli import main; main()", "pretrain", str(store.path), str(run)]
+    call = ["-c", "from vitaepp.cli.app import main; main()", "pretrain", str(store.path), str(run)]
     asked = [f"--set={s}" for s in (*SETTINGS, *settings)]
     return subprocess.Popen(
         [sys.executable, *call, *asked, "--resume"],

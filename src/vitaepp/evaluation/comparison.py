@@ -35,8 +35,8 @@ from vitaepp.evaluation.statistics import (
 )
 from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.evaluation.summary import leading_metric, summary_rows
-from vitaepp.files import write_json, write_text
-from vitaepp.progress import counted
+from vitaepp.system.files import write_json, write_text
+from vitaepp.system.progress import counted
 
 __all__ = ["Comparison", "ComparisonRow", "Difference", "Outcome", "compare", "compare_outcomes"]
 

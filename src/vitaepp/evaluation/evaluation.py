@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.data.splits import canonical_splits
+from vitaepp.data.store import PARTICIPANT, StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluation.labels import (
@@ -34,10 +36,8 @@ from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.participants import Persons, persons_of, require_apart
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.evaluation.summary import headline
-from vitaepp.files import atomic_path, check_writable, file_stem, write_json
-from vitaepp.progress import counted, say, track
-from vitaepp.splits import canonical_splits
-from vitaepp.store import PARTICIPANT, StoreInfo, unlike
+from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
+from vitaepp.system.progress import counted, say, track
 
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
@@ -295,7 +295,7 @@ def _plan(
 
 def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
     """Embeddings with the columns of a label table, by subject."""
-    from vitaepp.ingest.layouts.tables import join_labels, say_missing
+    from vitaepp.data.tables import join_labels, say_missing
 
     table, without = join_labels(
         embedded.table,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.participants import Persons
-from vitaepp.progress import counted
+from vitaepp.system.progress import counted
 
 #: A column of numbers with more distinct values than this may be a measurement, not classes.
 MOST_NUMERIC_CLASSES = 10

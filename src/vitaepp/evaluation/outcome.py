@@ -15,8 +15,8 @@ import pandas as pd
 from vitaepp.errors import EvaluationError, nearest, one_line
 from vitaepp.evaluation.evaluation import METHOD, Metrics, score_columns
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.files import to_json
-from vitaepp.places import instead_of
+from vitaepp.system.files import to_json
+from vitaepp.system.paths import instead_of
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
-from vitaepp.progress import counted
-from vitaepp.store import PARTICIPANT
+from vitaepp.system.progress import counted
 
 Persons = npt.NDArray[np.intp]
 

@@ -13,26 +13,27 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vitaepp.devices import chosen_device
-from vitaepp.draws import Draws
-from vitaepp.encoder import check_fits, check_like, place_channels, say_unlike
+from vitaepp.data.nifti import write_scan
+from vitaepp.data.runfolder import RunFolder, weights_id
+from vitaepp.data.splits import canonical_splits
+from vitaepp.data.store import Store, StoreInfo
+from vitaepp.encoder.embed import say_unlike
+from vitaepp.encoder.model import check_fits, check_like, place_channels
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.scores import mean_and_deviation
-from vitaepp.files import atomic_path, check_writable, file_stem, write_json
-from vitaepp.ingest.writers import write_scan
 from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
-from vitaepp.places import swapped
-from vitaepp.planes import are_colours, framed, missing_tile, planes, stacked, tile
-from vitaepp.progress import counted, track
-from vitaepp.runfolder import RunFolder, weights_id
-from vitaepp.splits import canonical_splits
-from vitaepp.store import Store, StoreInfo
-from vitaepp.training.checkpoints import load_method
-from vitaepp.views import channel_moments, standardize
+from vitaepp.presentation.planes import are_colours, framed, missing_tile, planes, stacked, tile
+from vitaepp.system.devices import chosen_device
+from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
+from vitaepp.system.paths import swapped
+from vitaepp.system.progress import counted, track
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import channel_moments, standardize
+from vitaepp.weights.runs import load_method
 
 #: Subjects whose slices the report can leaf through; more would make it heavy.
 BROWSABLE = 6

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitaepp.embeddings import CONTROLS
+from vitaepp.data.embeddings import CONTROLS
 from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.progress import counted
-from vitaepp.recipe import METHOD_NAMES
+from vitaepp.recipe.recipe import METHOD_NAMES
+from vitaepp.system.progress import counted
 
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
 _IN_SENTENCES = {

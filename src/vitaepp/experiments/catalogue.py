@@ -8,7 +8,7 @@ from typing import Literal
 
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.nn.backbones import BACKBONES
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 
 #: What is measured: a classifier on frozen features, the loss over epochs, or reconstructions.
 Kind = Literal["classification", "loss", "reconstruction"]

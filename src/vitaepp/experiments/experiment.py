@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.evaluation.comparison import Difference, compare_outcomes
 from vitaepp.evaluation.evaluation import METHOD, plan_folds
@@ -28,14 +30,12 @@ from vitaepp.experiments.figures import draw_losses, draw_reconstructions, draw_
 from vitaepp.experiments.results import Cell, Result, Row, Versus
 from vitaepp.experiments.runs import Setup
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
-from vitaepp.files import file_stem, write_json, write_text
 from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
-from vitaepp.planes import Plane, are_colours, planes
-from vitaepp.progress import counted, say
-from vitaepp.recipe import Recipe, as_settings, changed_settings
-from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store
+from vitaepp.presentation.planes import Plane, are_colours, planes
+from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings
+from vitaepp.system.files import file_stem, write_json, write_text
+from vitaepp.system.progress import counted, say
 
 #: Subjects that Table 5 and Figure 3 show one by one.
 SAMPLES = 3

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.experiments.results import TITLES, Result
-from vitaepp.files import atomic_path
-from vitaepp.planes import MARK, Marks, Plane
+from vitaepp.presentation.planes import MARK, Marks, Plane
+from vitaepp.system.files import atomic_path
 
 _COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 

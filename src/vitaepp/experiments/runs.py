@@ -20,17 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vitaepp.embeddings import control_path
-from vitaepp.encoder import embed
+from vitaepp.data.embeddings import control_path
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.encoder.embed import embed
 from vitaepp.errors import RunError
 from vitaepp.evaluation.evaluation import evaluate, plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.experiments.catalogue import Variant
-from vitaepp.files import file_stem, write_json
-from vitaepp.progress import say
-from vitaepp.recipe import Recipe
-from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import file_stem, write_json
+from vitaepp.system.progress import say
 from vitaepp.training.pretrain import pretrain
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import simpleitk
+from vitaepp.data.store import StoreInfo
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import simpleitk
 from vitaepp.ingest.readers import Image, to_grey
-from vitaepp.store import StoreInfo
 
 #: Share of the voxels on an image's outer faces that are 0 where 0 is what surrounds the body.
 ZERO_FACES = 0.5

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.choices import by
+from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, overlaps
 from vitaepp.ingest.readers import NO_FORM, Image, to_grey
+from vitaepp.recipe.choices import by
 
 #: A mask of whole numbers with more different values than this is a soft one.
 MOST_LABELS = 16

@@ -15,19 +15,17 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
+from vitaepp.data.tables import count_other, say_missing
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
-from vitaepp.ingest.account import account, account_text, files_in_words, noted
-from vitaepp.ingest.archives import opened
-from vitaepp.ingest.cluster import run_on_cluster
-from vitaepp.ingest.fingerprint import voxel_sample
-from vitaepp.ingest.items import files_of, own_files
+from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.layouts.tables import count_other, say_missing
-from vitaepp.ingest.planning import Plan, arrays_of, plan_of, said, sampled
-from vitaepp.ingest.pool import run_each
-from vitaepp.ingest.preview import Preview, preview
-from vitaepp.ingest.proposal import propose_grid
+from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
+from vitaepp.ingest.planning.fingerprint import voxel_sample
+from vitaepp.ingest.planning.grid import propose_grid
+from vitaepp.ingest.planning.plan import arrays_of, plan_of, said, sampled
+from vitaepp.ingest.planning.preview import Preview, preview
 from vitaepp.ingest.pseudonyms import (
     pseudonym,
     pseudonymized,
@@ -35,14 +33,19 @@ from vitaepp.ingest.pseudonyms import (
     read_secret,
 )
 from vitaepp.ingest.readers import suffix_of
+from vitaepp.ingest.readers.items import files_of, own_files
 from vitaepp.ingest.recipes import prepare_settings
-from vitaepp.ingest.remote import Remote, local_file, local_source, prepare_remote_subject
-from vitaepp.ingest.subject import Task, prepare_subject
-from vitaepp.places import kind_of, swapped
-from vitaepp.progress import counted, say, track
-from vitaepp.recipe import PrepareSettings, Recipe
-from vitaepp.storage import Location, folder_at, in_one_process, location_of
-from vitaepp.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
+from vitaepp.ingest.sources.archives import opened
+from vitaepp.ingest.sources.remote import Remote, local_file, local_source
+from vitaepp.ingest.subject import prepare_subject
+from vitaepp.ingest.task import Plan, Task
+from vitaepp.ingest.workers.cluster import run_on_cluster
+from vitaepp.ingest.workers.pool import run_each
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.system.paths import kind_of, swapped
+from vitaepp.system.progress import counted, say, track
+from vitaepp.system.storage import Location, folder_at, in_one_process, location_of
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.layouts import Cohort
-from vitaepp.store import PARTICIPANT
 
 #: Bytes that a secret must have; fewer could be guessed.
 LEAST_BYTES = 16

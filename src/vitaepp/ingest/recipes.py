@@ -6,9 +6,10 @@ import json
 import os
 from pathlib import Path
 
+from vitaepp.data.store import StoreInfo
 from vitaepp.errors import RecipeError
-from vitaepp.recipe import PrepareSettings, Recipe
-from vitaepp.store import StoreInfo
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import PrepareSettings
 
 #: Settings that say where in a source things are, and not how a store's images are made.
 OF_SOURCE = ("layout", "mask_pattern", "classes")

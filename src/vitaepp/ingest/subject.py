@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.errors import SubjectError, one_line
-from vitaepp.ingest.geometry import (
+from vitaepp.data.geometry import (
     Floats,
     Grid,
     centroid,
@@ -28,11 +27,11 @@ from vitaepp.ingest.geometry import (
     share_inside,
     thinned,
 )
+from vitaepp.data.store import Failure, Record, stage
+from vitaepp.errors import SubjectError, one_line
 from vitaepp.ingest.intensities import intensity_range, shows_nothing
-from vitaepp.ingest.items import ArrayItem, Item, SeriesItem, VolumeItem, files_of, own_files
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
-from vitaepp.ingest.planning import COLOURS, Plan
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers import (
     Image,
@@ -42,7 +41,15 @@ from vitaepp.ingest.readers import (
     read_scan,
     to_grey,
 )
-from vitaepp.store import Failure, Record, stage
+from vitaepp.ingest.readers.items import (
+    ArrayItem,
+    Item,
+    SeriesItem,
+    VolumeItem,
+    files_of,
+    own_files,
+)
+from vitaepp.ingest.task import COLOURS, Plan, Task
 
 #: A crop that keeps less of the foreground is told.
 LEAST_KEPT = 0.95
@@ -54,21 +61,6 @@ NO_MASK = (
     "no mask, which the run's crops are centred on; the crop is centred on the foreground instead"
 )
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """One subject to prepare.
-
-    Attributes:
-        files: where its images are.
-        array: its image where that is an item of an array: those are read front to back.
-        known: checksum of what the store already holds of it.
-    """
-
-    files: SubjectFiles
-    array: npt.NDArray[Any] | None
-    known: str | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from vitaepp.draws import Draws
-from vitaepp.nn.backbones import Backbone
-from vitaepp.recipe import Recipe, ViewSettings
-from vitaepp.views import random_view, seen_modalities, standardize, zero_missing
+from vitaepp.nn.backbone import Backbone
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import ViewSettings
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import random_view, seen_modalities, standardize, zero_missing
 
 
 @dataclass

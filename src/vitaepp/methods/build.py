@@ -14,7 +14,8 @@ from vitaepp.methods.simsiam import SimSiam
 from vitaepp.methods.vitaepp import ViTAE
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.transformer import SIZES
-from vitaepp.recipe import MASKED, Recipe, per_axis
+from vitaepp.recipe.fields import per_axis
+from vitaepp.recipe.recipe import MASKED, Recipe
 
 
 def build_method(

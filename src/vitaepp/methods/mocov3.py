@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from vitaepp.draws import Draws
 from vitaepp.losses.contrastive import feature_spread
 from vitaepp.losses.info_nce import info_nce
 from vitaepp.methods.base import Method, StepOutput, features, two_views
-from vitaepp.nn.backbones import Backbone
+from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.nn.transformer import VisionTransformer
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 
 class MoCoV3(Method):

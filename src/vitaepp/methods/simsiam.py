@@ -5,12 +5,12 @@ from __future__ import annotations
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from vitaepp.draws import Draws
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.methods.base import Method, StepOutput, features, two_views
-from vitaepp.nn.backbones import Backbone
+from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.heads import mlp_head
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
 
 
 class SimSiam(Method):

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.profiler import record_function
 
-from vitaepp.draws import Draws
 from vitaepp.errors import RecipeError
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
@@ -27,8 +26,9 @@ from vitaepp.nn.masking import Mask, random_masks
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16
-from vitaepp.recipe import Recipe
-from vitaepp.views import seen_modalities, standardize, zero_missing
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import seen_modalities, standardize, zero_missing
 
 
 class ViTAE(Method):

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from vitaepp.nn.backbone import Backbone
 
 #: Backbones by the name that a recipe gives them, and what each is called in print.
 BACKBONES = {"vit": "ViT", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
-
-
-class Backbone(nn.Module):
-    """Images in, one vector an image out.
-
-    Attributes:
-        embed_dim: length of that vector.
-    """
-
-    embed_dim: int
-
-    @abstractmethod
-    def features(
-        self, images: Float[Tensor, "batch channel *space"], pool: str
-    ) -> Float[Tensor, "batch embed_dim"]:
-        """One vector an image.
-
-        Args:
-            images: standardised.
-            pool: `mean` or `cls`, for a backbone that has tokens.
-        """
 
 
 def build_backbone(name: str, shape: Mapping[str, Any]) -> Backbone:

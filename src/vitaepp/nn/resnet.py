@@ -9,7 +9,7 @@ from jaxtyping import Float
 from monai.networks.nets import resnet as monai_resnet
 from torch import Tensor
 
-from vitaepp.nn.backbones import Backbone
+from vitaepp.nn.backbone import Backbone
 
 #: Block, blocks per stage.
 _LAYERS: dict[str, tuple[str, list[int]]] = {

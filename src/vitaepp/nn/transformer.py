@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaepp.errors import RecipeError
-from vitaepp.nn.backbones import Backbone
+from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.patches import patch_grid, patchify
 from vitaepp.nn.positions import sincos_positions
 

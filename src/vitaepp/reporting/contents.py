@@ -18,10 +18,10 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
+from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
-from vitaepp.files import file_stem
-from vitaepp.places import instead_of
-from vitaepp.runfolder import RunFolder, weights_id
+from vitaepp.system.files import file_stem
+from vitaepp.system.paths import instead_of
 
 Value = TypeVar("Value")
 

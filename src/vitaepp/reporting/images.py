@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vitaepp.planes import Plane, are_colours, planes
+from vitaepp.presentation.planes import Plane, are_colours, planes
 
 KINDS = ("original", "masked", "reconstruction")
 

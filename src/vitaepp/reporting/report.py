@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from vitaepp.data.inspection import OF_RUN
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import score_columns
 from vitaepp.evaluation.participants import told_persons
@@ -31,10 +32,7 @@ from vitaepp.evaluation.summary import (
     summary_rows,
     verdict,
 )
-from vitaepp.files import write_text
-from vitaepp.inspection import OF_RUN
-from vitaepp.progress import counted
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import figures
 from vitaepp.reporting.contents import (
     Evaluation,
@@ -47,6 +45,8 @@ from vitaepp.reporting.contents import (
     whose,
 )
 from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets, webp
+from vitaepp.system.files import write_text
+from vitaepp.system.progress import counted
 
 #: Series colours of the embedding and its controls.
 STYLES = {"method": "s0", "untrained": "s1 dashed", "raw": "s2 dashed"}

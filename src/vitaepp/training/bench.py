@@ -15,18 +15,19 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from vitaepp.allocator import keep_freed_memory, most_memory
-from vitaepp.choices import Choice
-from vitaepp.devices import autocast, chosen_device
-from vitaepp.draws import Draws
+from vitaepp.data.loading import Batch, EpochOrder, TrainingLoader, training_loader, training_rows
+from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError
-from vitaepp.progress import say
-from vitaepp.recipe import Recipe
-from vitaepp.store import Store
-from vitaepp.training.data import Batch, EpochOrder, TrainingLoader, training_loader, training_rows
-from vitaepp.training.machine import device_name, precision_of
+from vitaepp.recipe.choices import Choice
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.devices import autocast, chosen_device
+from vitaepp.system.machine import device_name
+from vitaepp.system.memory import keep_freed_memory, most_memory
+from vitaepp.system.progress import say
 from vitaepp.training.module import Training
+from vitaepp.training.precision import precision_of
 from vitaepp.training.pretrain import recipe_for
+from vitaepp.views.draws import Draws
 
 #: Parts of a step that name themselves, in their order; what else happens is `other`.
 PARTS = (

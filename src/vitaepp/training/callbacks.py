@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from vitaepp.data.loading import TrainingLoader
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import Stopped
-from vitaepp.files import atomic_path
-from vitaepp.progress import SECONDS_BETWEEN_LINES, say
-from vitaepp.runfolder import RunFolder
-from vitaepp.stopping import STOPPING, told
-from vitaepp.training.data import TrainingLoader
+from vitaepp.system.files import atomic_path
+from vitaepp.system.progress import SECONDS_BETWEEN_LINES, say
+from vitaepp.system.signals import STOPPING, told
 from vitaepp.training.module import Training
 
 #: Processes ask each other at most so often, in seconds, whether one was told to stop.

@@ -10,13 +10,9 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from vitaepp.checkpoints import load_checkpoint
-from vitaepp.encoder import EncoderConfig
-from vitaepp.errors import RunError, one_line
-from vitaepp.files import atomic_path
-from vitaepp.methods import Method, ViTAE, build_method
-from vitaepp.recipe import Recipe
-from vitaepp.runfolder import RunFolder
+from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.system.files import atomic_path
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -56,29 +52,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
-    """The whole trained model of a run, with its decoder.
-
-    Raises:
-        RunError: no run, or a checkpoint that is not one of ours.
-    """
-    folder = RunFolder(run)
-    checkpoint = load_checkpoint(folder.checkpoint)
-    facts = checkpoint["vitaepp"]
-    recipe = Recipe.parse(facts["recipe"])
-    # Only the loss looks through VGG, and it is not computed here; its weights may not be at hand.
-    plain = recipe.changed(loss={"perceptual": {"weights": "random"}})
-    modalities, size = tuple(facts["modalities"]), tuple(facts["image_size"])
-    method = build_method(plain, len(modalities), size)
-    if isinstance(method, ViTAE):
-        method.perceptual = None
-    state = {
-        name.removeprefix("method."): value for name, value in checkpoint["state_dict"].items()
-    }
-    try:
-        method.load_state_dict(state)
-    except RuntimeError as error:
-        raise RunError(f"{folder.checkpoint}: does not fit its recipe: {one_line(error)}") from None
-    return method.eval(), EncoderConfig.of_checkpoint(checkpoint)

@@ -22,10 +22,10 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from vitaepp.draws import Draws
 from vitaepp.methods import Method, build_method
-from vitaepp.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.sharding import recompute_blocks
+from vitaepp.views.draws import Draws
 
 #: Images of the batch that is traced; the contrastive baselines need two.
 TRACED = 2

@@ -16,16 +16,16 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from vitaepp.checkpoints import FORMAT
-from vitaepp.draws import Draws
+from vitaepp.data.checkpoints import FORMAT
+from vitaepp.data.loading import Batch
+from vitaepp.data.store import Store
 from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
-from vitaepp.progress import say
-from vitaepp.recipe import Recipe
-from vitaepp.store import Store
-from vitaepp.training.data import Batch
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.progress import say
 from vitaepp.training.sharding import recompute_blocks, shard
-from vitaepp.weights import initialize_from
+from vitaepp.views.draws import Draws
+from vitaepp.weights.adapt import initialize_from
 
 RGB = ("red", "green", "blue")
 

@@ -6,17 +6,18 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitaepp.choices import Choice, as_values, as_yaml
-from vitaepp.files import write_text
+from vitaepp.data.loading import training_rows
+from vitaepp.data.splits import canonical_splits
+from vitaepp.data.store import Store, stored_info
+from vitaepp.ingest.planning.preview import Preview
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.preview import Preview
-from vitaepp.progress import counted
-from vitaepp.recipe import DataSettings, Recipe
-from vitaepp.splits import canonical_splits
-from vitaepp.store import Store, stored_info
-from vitaepp.training.data import training_rows
-from vitaepp.training.machine import Machine
-from vitaepp.training.proposal import Images, proposed_recipe
+from vitaepp.recipe.choices import Choice, as_values, as_yaml
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import DataSettings
+from vitaepp.system.files import write_text
+from vitaepp.system.machine import Machine
+from vitaepp.system.progress import counted
+from vitaepp.training.propose import Images, proposed_recipe
 
 
 @dataclass(frozen=True)

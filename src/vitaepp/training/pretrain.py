@@ -22,12 +22,17 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch._dynamo.exc import TorchDynamoException
 
-from vitaepp.allocator import keep_freed_memory
-from vitaepp.checkpoints import load_checkpoint, newest_checkpoint, progress_of
-from vitaepp.choices import Choice
-from vitaepp.encoder import Encoder
+from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
+from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
+from vitaepp.data.loading import EpochOrder, TrainingLoader, training_loader, training_rows
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
-from vitaepp.files import (
+from vitaepp.methods import Method
+from vitaepp.recipe.choices import Choice
+from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
+from vitaepp.system.files import (
     clear_temporaries,
     locked,
     make_folder,
@@ -35,21 +40,17 @@ from vitaepp.files import (
     write_json,
     write_text,
 )
-from vitaepp.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
-from vitaepp.methods import Method
-from vitaepp.places import swapped
-from vitaepp.progress import counted, say
-from vitaepp.recipe import MASKED, Recipe, as_settings, flatten
-from vitaepp.runfolder import RunFolder
-from vitaepp.store import Store
+from vitaepp.system.machine import Machine, device_name, training_device
+from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.paths import swapped
+from vitaepp.system.progress import counted, say
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints
-from vitaepp.training.data import EpochOrder, TrainingLoader, training_loader, training_rows
-from vitaepp.training.machine import Machine, device_name, precision_of, training_device
+from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.processes import devices_per_node, find_cluster, train_in_processes
-from vitaepp.training.proposal import Images, proposed_recipe
+from vitaepp.training.precision import precision_of
+from vitaepp.training.propose import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
 
 #: The one setting that may change when a training goes on.

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from vitaepp.data.tables import join_labels
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
-from vitaepp.ingest.items import Item, files_of, own_files
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
@@ -32,10 +32,10 @@ from vitaepp.ingest.layouts.subject_folders import (
     named_files_cohort,
     subject_folders_cohort,
 )
-from vitaepp.ingest.layouts.tables import join_labels
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
-from vitaepp.places import kind_of
+from vitaepp.ingest.readers.items import Item, files_of, own_files
+from vitaepp.system.paths import kind_of
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
 

@@ -23,6 +23,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.tables import (
+    as_known,
+    as_labels,
+    as_objects,
+    read_table,
+    refuse_repeated,
+)
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
     Cohort,
@@ -33,16 +41,8 @@ from vitaepp.ingest.layouts.cohort import (
 )
 from vitaepp.ingest.layouts.masks import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.modalities import without_synonym
-from vitaepp.ingest.layouts.tables import (
-    as_known,
-    as_labels,
-    as_objects,
-    read_table,
-    refuse_repeated,
-)
 from vitaepp.ingest.readers import SCAN_SUFFIXES
-from vitaepp.progress import say
-from vitaepp.store import PARTICIPANT
+from vitaepp.system.progress import say
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
+from vitaepp.data.tables import read_plain_table
 from vitaepp.ingest.layouts.cohort import (
     KNOWN_MODALITIES,
     Cohort,
@@ -26,7 +27,6 @@ from vitaepp.ingest.layouts.cohort import (
     usual_modalities,
 )
 from vitaepp.ingest.layouts.masks import stem
-from vitaepp.ingest.layouts.tables import read_plain_table
 
 GRADES = ("HGG", "LGG")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.items import ArrayItem
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.readers.cifar import archive_members, images_of, is_archive, load_pickle
+from vitaepp.ingest.readers.items import ArrayItem
 
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz")
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError, nearest
-from vitaepp.ingest.items import Item
 from vitaepp.ingest.layouts.masks import mask_files
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
-from vitaepp.splits import split_word
+from vitaepp.ingest.readers.items import Item
 
 #: The name of the one image of a subject, where a layout has no modalities.
 SINGLE = "image"

@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.tables import TABLE_SUFFIXES
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.items import SeriesItem
 from vitaepp.ingest.layouts.cohort import (
     SINGLE,
     Cohort,
@@ -36,7 +37,6 @@ from vitaepp.ingest.layouts.dicom_studies import (
     subject_folders,
 )
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
-from vitaepp.ingest.layouts.tables import TABLE_SUFFIXES
 from vitaepp.ingest.readers import (
     PICTURE_SUFFIXES,
     SCAN_SUFFIXES,
@@ -50,8 +50,8 @@ from vitaepp.ingest.readers import (
     stack,
     suffix_of,
 )
-from vitaepp.progress import track
-from vitaepp.store import PARTICIPANT
+from vitaepp.ingest.readers.items import SeriesItem
+from vitaepp.system.progress import track
 
 #: Files of these types are not looked into; DICOM often has no suffix, or digits as one.
 OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)

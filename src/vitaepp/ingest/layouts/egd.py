@@ -17,10 +17,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vitaepp.data.tables import TABLE_SUFFIXES, read_plain_table
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles, usual_modalities
 from vitaepp.ingest.layouts.masks import stem
-from vitaepp.ingest.layouts.tables import TABLE_SUFFIXES, read_plain_table
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 
 FILES = ("flair", "t1", "t1gd", "t2", "mask")

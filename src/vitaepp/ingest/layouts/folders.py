@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
     SINGLE,
@@ -20,7 +21,6 @@ from vitaepp.ingest.layouts.cohort import (
 )
 from vitaepp.ingest.layouts.masks import IMAGE_WORDS, partners_by_word, stem, words
 from vitaepp.ingest.layouts.persons import tells_scans_apart
-from vitaepp.splits import split_word
 
 #: nnU-Net's folders of images, in which a number at the end of a name is the modality.
 NUMBERED_FOLDERS = ("imagesTr", "imagesTs", "imagesVal")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from vitaepp.ingest.items import SeriesItem, own_files
 from vitaepp.ingest.layouts.cohort import Cohort, Source
 from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
+from vitaepp.ingest.readers.items import SeriesItem, own_files
 
 #: Ends of names of images in formats that are not read.
 FOREIGN_SUFFIXES = (

@@ -10,12 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from vitaepp.errors import SourceError
-from vitaepp.ingest.items import Item, own_files
-from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
-from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
-from vitaepp.ingest.layouts.masks import is_mask_name
-from vitaepp.ingest.layouts.tables import (
+from vitaepp.data.tables import (
     SUBJECT_COLUMNS,
     TABLE_SUFFIXES,
     as_labels,
@@ -25,7 +20,12 @@ from vitaepp.ingest.layouts.tables import (
     read_table,
     refuse_repeated,
 )
+from vitaepp.errors import SourceError
+from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
+from vitaepp.ingest.layouts.masks import is_mask_name
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
+from vitaepp.ingest.readers.items import Item, own_files
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vitaepp.data.splits import split_word
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
 from vitaepp.ingest.readers import (
@@ -32,7 +33,6 @@ from vitaepp.ingest.readers import (
     suffix_of,
     to_grey,
 )
-from vitaepp.splits import split_word
 
 #: Words of masks that divide the whole image, and show no lesion.
 REGIONS = ("aseg", "aparc", "parcellation", "superpixels")

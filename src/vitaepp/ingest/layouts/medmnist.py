@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from vitaepp.errors import SourceError
-from vitaepp.ingest.items import ArrayItem
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.readers import NpzArray, npz_keys
+from vitaepp.ingest.readers.items import ArrayItem
 
 
 def medmnist_cohort(source: Source) -> Cohort | None:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import Cohort
-from vitaepp.store import PARTICIPANT
 
 _DATE = r"(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?)?"
 _VISIT = (

@@ -14,8 +14,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitaepp.data.tables import read_plain_table
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.tables import read_plain_table
 
 SHIPPED = Path(__file__).with_name("series.tsv")
 

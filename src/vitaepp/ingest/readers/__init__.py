@@ -4,6 +4,7 @@ Of a file's header only geometry is used. Nothing else of it leaves this package
 included: they name what is wrong, not what the file says about the patient.
 """
 
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
 from vitaepp.ingest.readers.dicom import (
     DicomHeader,
@@ -20,7 +21,6 @@ from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
-from vitaepp.ingest.readers.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 
 __all__ = [
     "NO_FORM",

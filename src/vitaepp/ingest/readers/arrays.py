@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import Grid
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.geometry import Grid
 from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import Image, checked
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size

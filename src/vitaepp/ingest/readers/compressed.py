@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.detached import text_header, voxel_files
+from vitaepp.ingest.readers.detached import text_header, voxel_files
 
 #: Headers whose voxels are compressed, by format.
 COMPRESSED = {

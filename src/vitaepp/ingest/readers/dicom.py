@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
+from vitaepp.data.geometry import Floats, Grid, simpleitk
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, simpleitk
 from vitaepp.ingest.readers import dicom_elements as tags
 from vitaepp.ingest.readers.dicom_elements import (
     DeflatedError,

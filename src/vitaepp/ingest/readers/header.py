@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from vitaepp.data.geometry import Floats, Grid, is_usable, simpleitk
+from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, is_usable, simpleitk
-from vitaepp.ingest.items import Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.dicom import series_grid
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import check_present, quiet
+from vitaepp.ingest.readers.items import Item, SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.nifti import read_volume_header
 from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.ingest.readers.scans import affine_of
-from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
 
 def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import unpacked
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 

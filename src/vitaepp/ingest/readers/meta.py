@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.detached import voxel_files
+from vitaepp.ingest.readers.detached import voxel_files
 
 #: Longest header that is looked at; comments make it long.
 MOST_BYTES = 1 << 16

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart
+from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.detached import voxel_files
-from vitaepp.ingest.geometry import Floats, Grid, array_of, farthest_apart
+from vitaepp.ingest.readers.detached import voxel_files
 from vitaepp.ingest.readers.image import NO_FORM, read_image
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
-from vitaepp.ingest.readers.suffixes import SCAN_SUFFIXES, suffix_of
 
 #: Bytes that may follow the voxels; real files have a few, bombs any number.
 MOST_SPARE = 1 << 30

@@ -16,8 +16,8 @@ import PIL.Image
 import PIL.ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Grid, simpleitk
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import (
     DICOM_READER,

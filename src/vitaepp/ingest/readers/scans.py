@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart, is_usable, straightened
+from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.geometry import Floats, Grid, array_of, farthest_apart, is_usable, straightened
-from vitaepp.ingest.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.compressed import check_compressed
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
+from vitaepp.ingest.readers.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
-from vitaepp.ingest.readers.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 
 SHEARED = "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
 

@@ -1,0 +1,1 @@
+"""What lies on disk between the steps: stores, embeddings, runs; tables, grids and batches."""

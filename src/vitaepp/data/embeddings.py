@@ -1,0 +1,153 @@
+"""Embeddings on disk: one Parquet or CSV file, a row a subject, readable by any tool.
+
+Columns are `subject`, the label columns, `split`, then the features `f0 … fD-1`. The metadata of a
+Parquet file says which run and store it came from. Its controls, embeddings of the same subjects
+that involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parquet` for `x.parquet`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vitaepp.errors import EvaluationError, one_line
+from vitaepp.system.files import atomic_path, write_text
+from vitaepp.system.progress import counted
+
+#: Controls, by their name in metrics.json, and what they are.
+CONTROLS = {
+    "untrained": "an untrained encoder of the same shape",
+    "raw": "raw intensities (PCA)",
+}
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of subjects, with what is known of them.
+
+    Attributes:
+        table: `subject`, label columns and `split`, one row a subject.
+        features: `(subject, feature)`, float32.
+        provenance: free facts, may be empty. `embed` writes the names of `run` and `store`, the
+            `method` with its `name` in print, how the store was `prepared`, what in it is `unlike`
+            the training's (where anything is), the subjects that the run was confined to,
+            `pretrained_on` (null where it was not), and how far a training was that is
+            `unfinished`.
+    """
+
+    table: pd.DataFrame
+    features: npt.NDArray[np.float32]
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        count, width = self.features.shape
+        name = self.provenance.get("name") or self.provenance.get("method") or ""
+        told = [counted(count, "subject"), f"{width} features", *([name] if name else [])]
+        told += [f"labels {', '.join(self.label_columns)}"] if self.label_columns else []
+        return f"Embeddings({'; '.join(told)})"
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Names of the label columns."""
+        return [str(c) for c in self.table.columns if c not in ("subject", "split")]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all: Parquet, or what a name in `.csv` asks for.
+
+        A CSV file is for other programs: it keeps no provenance.
+        """
+        front = self.table[["subject", *self.label_columns, "split"]]
+        columns = pd.DataFrame(
+            self.features,
+            columns=[f"f{i}" for i in range(self.features.shape[1])],
+            index=front.index,
+        )
+        whole = pd.concat([front, columns], axis=1)
+        if _is_csv(path):
+            write_text(path, whole.to_csv(index=False))
+            return
+        table = pa.Table.from_pandas(whole, preserve_index=False)
+        metadata = {
+            **(table.schema.metadata or {}),
+            b"vitaepp": json.dumps(self.provenance).encode(),
+        }
+        with atomic_path(path) as temporary:
+            pq.write_table(table.replace_schema_metadata(metadata), temporary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Embeddings:
+        """Read a Parquet or CSV file with a `subject` column and features `f0 … fD-1`.
+
+        Raises:
+            EvaluationError: missing, damaged, or without those columns.
+        """
+        path = Path(path)
+        if path.is_dir():
+            # Of the files in a run, the one that has controls beside it.
+            own = [p for p in sorted(path.glob("*.*")) if control_path(p, "raw").is_file()]
+            meant = f"did you mean {own[0]}?" if own else "name the file that vitaepp embed wrote"
+            raise EvaluationError(f"{path}: is a folder; {meant}")
+        if not path.is_file():
+            raise EvaluationError(
+                f"{path}: no such file; make it with vitaepp embed RUN STORE {path}"
+            )
+        try:
+            if _is_csv(path):
+                text = {"subject": str, "split": str}
+                read = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+                table = pa.Table.from_pandas(read)
+            else:
+                table = pq.read_table(path)
+        except (UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+            raise EvaluationError(
+                f"{path}: not a CSV file of embeddings: {one_line(error)}"
+            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise EvaluationError(
+                f"{path}: not a Parquet file of embeddings; name the file that vitaepp embed "
+                f"wrote ({one_line(error)})"
+            ) from None
+        names: list[str] = []
+        while f"f{len(names)}" in table.column_names:
+            names.append(f"f{len(names)}")
+        if not names or "subject" not in table.column_names:
+            raise EvaluationError(
+                f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
+                "the file that vitaepp embed wrote"
+            )
+        frame = table.to_pandas()
+        frame["split"] = frame["split"].fillna("") if "split" in frame else ""
+        try:
+            features = np.array(frame[names], np.float32)  # the frame's own is not writable
+        except (ValueError, TypeError):
+            raise EvaluationError(
+                f"{path}: has features that are no numbers; embed again"
+            ) from None
+        if not np.isfinite(features).all():
+            bad = frame["subject"][~np.isfinite(features).all(axis=1)].iloc[0]
+            raise EvaluationError(f"{path}: features of subject {bad} are not finite; embed again")
+        metadata = (table.schema.metadata or {}).get(b"vitaepp", b"{}")
+        return cls(frame.drop(columns=names), features, json.loads(metadata))
+
+
+def _is_csv(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".csv"
+
+
+def control_path(path: str | os.PathLike[str], control: str) -> Path:
+    """Where a control of an embeddings file lies.
+
+    >>> control_path("run/embeddings.parquet", "raw").as_posix()
+    'run/embeddings.raw.parquet'
+    """
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{control}{path.suffix}")

@@ -1,0 +1,843 @@
+"""Store: the prepared data on disk, one Zarr v3 array of images and one table of subjects.
+
+    STORE/
+      store.json      what the images are: modalities, size, spacing, dtype, centring
+      images.zarr     (subject, channel, *space), one chunk a subject, intensities in [0, 255]
+      masks.zarr      (subject, *space), uint8, on the images' grid (only where masks are kept)
+      table.parquet   row i describes image i: subject, split, labels, geometry, intensity, source
+      failures.csv    subjects that could not be prepared, each with its reason (only if any)
+
+The table is the authority: a subject is in the store when it has a row there. Subjects are first
+*staged*, each on its own as finished chunk files, by any number of processes; `commit` links the
+chunks into the arrays and then replaces the table. A crash at any moment leaves the last committed
+store, and the staged subjects for the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import zarr
+from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from vitaepp.errors import StoreError, one_line
+from vitaepp.system.files import to_json
+from vitaepp.system.paths import instead_of
+from vitaepp.system.progress import counted, say
+from vitaepp.system.storage import Folder, Location, folder_at
+
+FORMAT = 1
+
+#: Columns that every store has; all others are the user's labels.
+RESERVED_COLUMNS = (
+    "subject",
+    "split",
+    "affine",
+    "intensity_min",
+    "intensity_max",
+    "source",
+    "checksum",
+    "modality_present",
+    "crop_center",
+    "prepare_notes",
+)
+
+#: A label column that says whose images a subject's are, where one person has several; evaluation
+#: keeps those of one person on one side of every split.
+PARTICIPANT = "participant"
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What the images of a store are; two stores with equal info can be joined.
+
+    Attributes:
+        modalities: channel names, in order.
+        size: voxels per spatial axis; its length is the number of spatial axes.
+        spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
+        dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
+        center: what crops are centred on: `mask`, `foreground` or `image`.
+        clip: percentiles that became 0 and 255, or None for minimum and maximum.
+        window: modalities with a window of their own: name, and the intensities that became 0 and
+            255; None where there is none.
+        statistics: `foreground` where percentiles were taken over it; None for the whole volume.
+        mask_values: values of the masks that crops are centred on; None for all but 0.
+        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
+            physical space.
+        masks: True where each subject's mask is kept beside its images; None where not.
+    """
+
+    modalities: tuple[str, ...]
+    size: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    dtype: str
+    center: str
+    clip: tuple[float, float] | None = None
+    window: tuple[tuple[str, float, float], ...] | None = None
+    statistics: str | None = None
+    mask_values: tuple[int, ...] | None = None
+    unit: str | None = None
+    masks: bool | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
+        """What `asdict` gave, from JSON or as it was.
+
+        Raises:
+            TypeError: other names than ours.
+        """
+        return cls(**_with_tuples(dict(values)))
+
+    def window_of(self, modality: str) -> tuple[float, float] | None:
+        """The intensities that became 0 and 255 wherever a modality has a window."""
+        return next(((low, high) for m, low, high in self.window or () if m == modality), None)
+
+    @property
+    def intensities(self) -> str:
+        """How intensities were chosen, in words; empty where it is by minimum and maximum."""
+        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        if self.clip or self.statistics:
+            first, last = self.clip or (0, 100)
+            over = f" of the {self.statistics}" if self.statistics else ""
+            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
+        return ", ".join(told)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `prepare` that make such images."""
+        same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
+        window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
+        return {name: getattr(self, name) for name in (*same, "mask_values")} | {
+            "window": window or None
+        }
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.size)
+
+    @property
+    def directed(self) -> bool:
+        """Whether the axes run to the patient's right, front and head, as those of scans do."""
+        return self.ndim == 3 and self.spacing is not None and self.unit is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image: (channel, *space)."""
+        return (len(self.modalities), *self.size)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one prepared image, besides its labels.
+
+    Attributes:
+        subject: unique key.
+        affine: homogeneous matrix, row by row: index in the crop to world coordinates (RAS+, mm)
+            in 3D; index to (row, column) of the original image in 2D.
+        intensity_min: per modality, the original intensity that became 0.
+        intensity_max: per modality, the original intensity that became 255.
+        source: per modality, where it came from, relative to the source.
+        checksum: digest of the source files and everything that shaped the image.
+        modality_present: per modality, whether the subject has it; empty where it has all. One
+            that it lacks is zero in the image, and has no intensities (0) and no source.
+        crop_center: what this crop is centred on: `mask`, `foreground` or `image`; empty where
+            images are scaled as a whole.
+        prepare_notes: what had to be decided about its files, in words that are the same for
+            every subject and name no file.
+    """
+
+    subject: str
+    affine: tuple[float, ...]
+    intensity_min: tuple[float, ...]
+    intensity_max: tuple[float, ...]
+    source: tuple[str, ...]
+    checksum: str
+    modality_present: tuple[bool, ...] = ()
+    crop_center: str = ""
+    prepare_notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A subject that could not be prepared, and why, in one line."""
+
+    subject: str
+    reason: str
+
+
+class Store:
+    """A prepared data set, opened for reading.
+
+    Example:
+        >>> store = Store("store")                        # doctest: +SKIP
+        >>> store.images[0].shape, store.table.subject[0]   # doctest: +SKIP
+        ((4, 96, 96, 96), 'BraTS19_2013_0_1')
+
+    Attributes:
+        path: its folder, or its URL.
+        info: what its images are.
+        table: row i describes image i.
+
+    Raises:
+        StoreError: the folder is missing or not a store.
+        StorageError: a URL that cannot be opened.
+    """
+
+    def __init__(self, path: Location) -> None:
+        self._folder = folder_at(path)
+        self.path: Path | str = self._folder.path
+        self.info = _read_info(self._folder)
+        if not self._folder.exists("table.parquet"):
+            raise StoreError(
+                f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
+            )
+        self.table: pd.DataFrame = _read_table(self._folder)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        shape = "×".join(str(n) for n in self.info.size)
+        subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
+        return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
+
+    def __getitem__(self, subject: SupportsIndex | str) -> npt.NDArray[np.float32]:
+        """The image of one subject, `(channel, *space)`, float32, intensities in [0, 255].
+
+        It is a copy that may be written to. What else is known of the subject is in its row of
+        `table`; its mask, where masks are kept, in `masks`.
+
+        Args:
+            subject: its row (from the end where negative), or its name.
+
+        Raises:
+            IndexError: no such row.
+            StoreError: no such subject.
+        """
+        if isinstance(subject, str):
+            found = np.flatnonzero(self.table["subject"] == subject)
+            if not len(found):
+                raise StoreError(f"{self.path}: no subject {subject!r}; table.subject names all")
+            row = int(found[0])
+        else:
+            row = subject.__index__()
+            if not -len(self) <= row < len(self):
+                raise IndexError(f"{self.path}: row {row} of {counted(len(self), 'subject')}")
+        return self.read([row % len(self)])[0].astype(np.float32)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self._folder.name
+
+    @cached_property
+    def images(self) -> zarr.Array[Any]:
+        """The Zarr array `(subject, channel, *space)`, intensities in [0, 255]."""
+        return self._open(_images(self.info))
+
+    @cached_property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which modalities each subject has, `(subject, channel)`; the others are zero."""
+        shape = (len(self), len(self.info.modalities))
+        if "modality_present" not in self.table:  # made before there was such a thing
+            return np.ones(shape, bool)
+        return np.array(self.table["modality_present"].tolist(), bool).reshape(shape)
+
+    @cached_property
+    def masks(self) -> zarr.Array[Any] | None:
+        """The Zarr array `(subject, *space)` of masks on the images' grid; None without masks.
+
+        Nonzero is inside; values are the mask's own labels. It is zero throughout for subjects
+        without a mask.
+        """
+        return self._open(_masks(self.info)) if self.info.masks else None
+
+    def _open(self, kind: _Array) -> zarr.Array[Any]:
+        try:
+            array = zarr.open_array(_inside(self.path, kind.name), mode="r")
+        except (ValueError, KeyError, TypeError, FileNotFoundError):
+            raise StoreError(
+                f"{self.path}: {kind.name} is missing or damaged; prepare the store again"
+            ) from None
+        if array.shape[1:] != kind.shape or array.shape[0] < len(self):
+            raise StoreError(
+                f"{self.path}: {kind.name} holds {array.shape}, but the table and store.json say "
+                f"{(len(self), *kind.shape)}; prepare the store again"
+            )
+        # Zarr takes a chunk that is not there for zeros.
+        there = {*self._folder.entries(f"{kind.name}/c")}
+        lacking = sum(str(row) not in there for row in range(len(self)))
+        if lacking:
+            raise StoreError(
+                f"{self.path}: {kind.name} lacks {lacking} of {counted(len(self), 'subject')}; "
+                "copy it whole, or prepare the store again"
+            )
+        return array
+
+    def fingerprint(self, rows: Sequence[int] | None = None) -> str:
+        """A digest of some rows' images and of how they were prepared; labels play no part.
+
+        Args:
+            rows: which, and where they stand; all by default.
+        """
+        # What is unset counts as not there, so that new fields change no store's digest.
+        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        table = self.table[["subject", "checksum"]].astype(str)
+        table = table if rows is None else table.iloc[list(rows)]
+        digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
+        digest.update(table.to_csv(header=False).encode())
+        return digest.hexdigest()
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Names of the user's own columns."""
+        return [str(c) for c in self.table.columns if c not in RESERVED_COLUMNS]
+
+    def centred_otherwise(self) -> dict[str, int]:
+        """How many crops are centred on something else than the store's, by what that is.
+
+        Where a mask is empty or lacking, it is the foreground.
+        """
+        if "crop_center" not in self.table:  # made before there was such a thing
+            return {}
+        other = ~self.table["crop_center"].isin(["", self.info.center])
+        counts = self.table["crop_center"][other].value_counts()
+        return {str(on): int(count) for on, count in counts.items()}
+
+    def summary(self, sample: int = 32) -> str:
+        """What the store holds, as text of several lines, for people to read.
+
+        Args:
+            sample: subjects, evenly spread, whose images are read for the mean intensities.
+        """
+        info, n = self.info, len(self)
+        size = "×".join(str(v) for v in info.size)
+        if info.spacing is None:
+            space = f"{size}, whole images scaled to fit"
+        else:
+            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            unit = f" {info.unit}" if info.unit else ""
+            space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
+        lines = [
+            ("subjects", str(n)),
+            ("image", f"{space}, {info.dtype}"),
+            ("modalities", ", ".join(info.modalities)),
+        ]
+        if others := self.centred_otherwise():
+            told = ", ".join(f"{count} around the {on}" for on, count in others.items())
+            lines.append(("  of these", told))
+        if info.intensities:
+            lines.append(("intensities", f"{info.intensities} became 0 to 255"))
+        rows = self.spread(sample)
+        images = self.read(rows).astype(np.float32)
+        for i, modality in enumerate(info.modalities):
+            shown = images[self.present[rows, i], i]
+            whole = "all subjects" if n > 1 else "the one subject"
+            over = f"over {counted(len(shown), 'subject') if len(shown) < n else whole}"
+            told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
+            lacking = n - int(self.present[:, i].sum())
+            absent = f"missing in {lacking} of {n}" if lacking else ""
+            lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
+        if info.masks:
+            lines.append(("masks", "kept, on the images' grid"))
+        if self.table["split"].any():
+            lines.append(("split", column_counts(self.table["split"].replace("", None))))
+        for name in self.label_columns:
+            lines.append((f"label {name}", column_counts(self.table[name])))
+        if self._folder.exists("failures.csv"):
+            try:
+                failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
+                shown = failed[["subject", "reason"]].head(3)
+            except (ValueError, KeyError):
+                lines.append(("failed", "failures.csv cannot be read"))
+            else:
+                told = counted(len(failed), "subject")
+                lines.append(("failed", f"{told}, named in failures.csv"))
+                lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
+        width = max(len(name) for name, _ in lines)
+        return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+
+    def spread(self, most: int | None = None) -> list[int]:
+        """At most so many rows, spread evenly from the first to the last; all by default."""
+        count = len(self) if most is None else min(most, len(self))
+        return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
+
+    def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+        """Images of some rows, `(len(rows), channel, *space)`, in the stored type; a copy."""
+        if len(rows) == 0:
+            return np.empty((0, *self.info.shape), self.info.dtype)
+        try:
+            return np.asarray(self.images.oindex[np.asarray(rows)])
+        except (ValueError, RuntimeError) as error:  # each codec has its own
+            raise StoreError(
+                f"{self.path}: an image in images.zarr is damaged ({one_line(error)}); prepare the "
+                "store again"
+            ) from None
+
+    def batches(
+        self, batch_size: int, rows: Sequence[int] | None = None
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Images in order, `batch_size` at a time."""
+        rows = range(len(self)) if rows is None else rows
+        for start in range(0, len(rows), batch_size):
+            yield self.read(rows[start : start + batch_size])
+
+
+class StoreWriter:
+    """The one process that may add to a store; others can only `stage` for it.
+
+    Holds a lock that the operating system takes back when the process dies.
+
+    Example:
+        >>> with StoreWriter("store", info) as writer:                  # doctest: +SKIP
+        ...     stage("store", info, image, record)     # from any process
+        ...     writer.commit(labels, failures=[])
+
+    Raises:
+        StoreError: the folder holds something else, a store of other settings, or is in use.
+    """
+
+    def __init__(self, path: Location, info: StoreInfo) -> None:
+        self._folder = folder_at(path)
+        self.path: Path | str = self._folder.path
+        self.info = info
+        self._refuse_others()
+        self._folder.make()
+        with ExitStack() as lock:
+            try:
+                self._lock = lock.enter_context(self._folder.lock())
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.path}: another prepare is writing here; wait for it to end"
+                ) from None
+            self._refuse_others()  # one that held the lock until now may have made a store
+            self._folder.remove_leftovers()
+            self._folder.write("store.json", _json({"format": FORMAT} | asdict(info)))
+            self._folder.make(".staged")
+            self._held = lock.pop_all()
+
+    def _refuse_others(self) -> None:
+        if self._folder.is_file:
+            raise StoreError(f"{self.path}: is a file; a store is a folder")
+        if self._folder.exists("store.json"):
+            existing = _read_info(self._folder)
+            if existing != self.info:
+                raise StoreError(
+                    f"{self.path}: holds a different store ({_difference(existing, self.info)}); "
+                    "prepare into another folder, or remove it first"
+                )
+        elif any(n != ".lock" and not n.startswith(".tmp-") for n in self._folder.entries()):
+            raise StoreError(f"{self.path}: not empty and not a store; choose another folder")
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.close()
+
+    def checksums(self) -> dict[str, str]:
+        """Digest of every subject that is finished, committed or staged, by its key."""
+        found = {}
+        if self._folder.exists("table.parquet"):
+            table = _read_table(self._folder, columns=["subject", "checksum"])
+            found = dict(zip(table["subject"], table["checksum"], strict=True))
+        return found | {record.subject: record.checksum for record in self._staged()}
+
+    def commit(self, labels: pd.DataFrame, failures: Sequence[Failure]) -> None:
+        """Make every staged subject part of the store.
+
+        Rows of subjects that were there keep their place; new ones follow in the order of
+        `labels`. A staged subject that was there before (its source changed) replaces its image.
+        Label columns that `labels` lacks are removed from its subjects, and told. A subject that
+        was there and failed keeps its image and its labels: those belong together.
+
+        Args:
+            labels: one row a subject of the source, with `subject`, `split` and label columns.
+            failures: written to failures.csv; an empty list removes the file.
+        """
+        old = pd.DataFrame(columns=["subject"])
+        if self._folder.exists("table.parquet"):
+            old = _read_table(self._folder)
+        staged = {record.subject: record for record in self._staged()}
+        failed = {failure.subject for failure in failures} - staged.keys()
+        labels = labels[~labels["subject"].astype(str).isin(failed)]
+        self._say_kept(old, staged, failed)
+        kept = dict.fromkeys(old["subject"].astype(str))
+        new = [s for s in labels["subject"].astype(str) if s in staged and s not in kept]
+        order = [*kept, *new]
+        self._lock.check()
+        if order:
+            table = self._table(order, old, staged, labels).to_parquet(None, index=False)
+            # All that needs room on the disk comes first: a full one leaves the store as it was.
+            with self._folder.replacing("table.parquet", table):
+                for kind in _arrays(self.info):
+                    self._link(kind, order, staged)
+        if failures:
+            listed = pd.DataFrame([asdict(f) for f in failures], columns=["subject", "reason"])
+            self._folder.write("failures.csv", listed.to_csv(None, index=False).encode())
+        else:
+            self._folder.remove("failures.csv")
+        # A record that outlives its chunk would be in the way of the next run.
+        self._folder.remove_folder(".staged", first=".json")
+
+    def _say_kept(self, old: pd.DataFrame, staged: Mapping[str, Record], failed: set[str]) -> None:
+        """Say which subjects that were there have another image now, and which have failed."""
+        if old.empty:
+            return
+        checksums = dict(zip(old["subject"].astype(str), old["checksum"], strict=True))
+        other = [s for s, r in staged.items() if checksums.get(s, r.checksum) != r.checksum]
+        if other:
+            say(
+                f"{self.path}: {counted(len(other), 'subject')} of the same name had another image "
+                f"({_few(other)}); image and labels are this source's now. If these are other "
+                "people, prepare this source into another store, and the first one again"
+            )
+        if stayed := [s for s in checksums if s in failed]:
+            say(
+                f"{self.path}: {counted(len(stayed), 'subject')} that failed now "
+                f"({_few(stayed)}) keep image and labels of an earlier run"
+            )
+
+    def _staged(self) -> list[Record]:
+        names = [n for n in self._folder.entries(".staged") if not n.startswith(".tmp-")]
+        files = self._folder.read_all([f".staged/{n}" for n in names if n.endswith(".json")])
+        return [Record(**_with_tuples(json.loads(data))) for data in files.values()]
+
+    def _link(self, kind: _Array, order: Sequence[str], staged: dict[str, Record]) -> None:
+        """Make an array as long as the table will be, and put the staged chunks into it."""
+        described: dict[str, Any] = {}
+        described_at = f"{kind.name}/zarr.json"
+        if self._folder.exists(described_at):
+            before = self._folder.read(described_at)
+            described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
+            array = zarr.open_array(MemoryStore(described), mode="r+")
+            array.resize((len(order), *kind.shape))
+        else:
+            before = b""
+            _create_array(MemoryStore(described), len(order), kind)
+        if (after := described["zarr.json"].to_bytes()) != before:
+            self._folder.write(described_at, after)
+        self._folder.copy(
+            {
+                _staged_file(subject, kind.staged): f"{kind.name}/{_chunk_key(row, kind)}"
+                for row, subject in enumerate(order)
+                if subject in staged
+            }
+        )
+
+    def _table(
+        self,
+        order: Sequence[str],
+        old: pd.DataFrame,
+        staged: dict[str, Record],
+        labels: pd.DataFrame,
+    ) -> pd.DataFrame:
+        facts = old.set_index("subject", drop=False).to_dict("index")
+        fresh = (
+            labels.assign(subject=labels["subject"].astype(str))
+            .set_index("subject")
+            .to_dict("index")
+        )
+        rows, channels = [], len(self.info.modalities)
+        gone = {c for c in old.columns if c not in RESERVED_COLUMNS and c not in labels.columns}
+        for subject in order:
+            row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
+            if subject in fresh:
+                row = {k: v for k, v in row.items() if k not in gone} | fresh[subject]
+            if subject in staged:
+                row |= {
+                    k: list(v) if isinstance(v, tuple) else v
+                    for k, v in asdict(staged[subject]).items()
+                }
+            # Records that do not say, and rows from before there was such a thing, have all.
+            row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
+            row["crop_center"] = row.get("crop_center", "")
+            row["prepare_notes"] = list(row.get("prepare_notes", ()))
+            rows.append(row)
+        table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
+        names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
+        if gone:
+            say(
+                f"{self.path}: labels of an earlier run that this one does not give are removed: "
+                f"{', '.join(sorted(gone))}; to keep them, prepare with a table that has them"
+            )
+        return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
+
+
+class _Array(NamedTuple):
+    """An array of a store, one chunk a subject.
+
+    Attributes:
+        name: of its folder in the store.
+        shape: of one subject.
+        dtype: of its values.
+        axes: their names.
+        staged: suffix of a subject's staged chunk.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: tuple[str, ...]
+    staged: str
+
+
+def _images(info: StoreInfo) -> _Array:
+    return _Array("images.zarr", info.shape, info.dtype, ("channel", *_space(info)), ".chunk")
+
+
+def _masks(info: StoreInfo) -> _Array:
+    return _Array("masks.zarr", info.size, "uint8", _space(info), ".mask")
+
+
+def _space(info: StoreInfo) -> tuple[str, ...]:
+    return ("x", "y", "z") if info.ndim == 3 else ("row", "column")
+
+
+def _arrays(info: StoreInfo) -> tuple[_Array, ...]:
+    return (_images(info), _masks(info)) if info.masks else (_images(info),)
+
+
+def stage(
+    path: Location,
+    info: StoreInfo,
+    image: npt.NDArray[Any],
+    record: Record,
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> None:
+    """Finish one subject for the next commit; safe from any process, whole or not at all.
+
+    Args:
+        path: the store.
+        info: what its images are.
+        image: `(channel, *space)`, intensities in [0, 255].
+        record: what is known of it.
+        mask: `(*space)`, for a store that keeps masks; zero without it.
+    """
+    folder = folder_at(path)
+    stored = np.rint(image) if info.dtype == "uint8" else image
+    values = {"images.zarr": stored, "masks.zarr": np.zeros(info.size) if mask is None else mask}
+    chunks = {k.staged: _encoded(k, values[k.name]) for k in _arrays(info)}
+    # The record comes last: a subject is staged when it is there, and it is of these chunks.
+    folder.remove(_staged_file(record.subject, ".json"))
+    # The folder is the writer's: a process that outlived its run must not make it again.
+    for suffix, chunk in chunks.items():
+        folder.write(_staged_file(record.subject, suffix), chunk, parents=False)
+    folder.write(_staged_file(record.subject, ".json"), _json(asdict(record)), parents=False)
+
+
+def _encoded(kind: _Array, values: npt.NDArray[Any]) -> bytes:
+    """A subject's chunk as it lies on disk."""
+    if values.shape != kind.shape:
+        raise ValueError(
+            f"{kind.name}: {values.shape} of a subject, where the store has {kind.shape}"
+        )
+    array, chunks = _encoder(kind, threading.get_ident())
+    array[0] = values.astype(kind.dtype)
+    return bytes(chunks[_chunk_key(0, kind)].to_bytes())
+
+
+@lru_cache(maxsize=8)
+def _encoder(kind: _Array, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any]]:
+    """An array of one subject in memory and its chunks as they lie on disk, to encode with.
+
+    Each thread has its own: it holds the subject that was written last.
+    """
+    chunks: dict[str, Any] = {}
+    return _create_array(MemoryStore(chunks), 1, kind), chunks
+
+
+def _create_array(place: MemoryStore, length: int, kind: _Array) -> zarr.Array[Any]:
+    return zarr.create_array(
+        place,
+        shape=(length, *kind.shape),
+        chunks=(1, *kind.shape),
+        dtype=kind.dtype,
+        # A third of the default level's time for a tenth more bytes; readers do not need it.
+        compressors=ZstdCodec(level=1),
+        fill_value=0,
+        dimension_names=("subject", *kind.axes),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _chunk_key(row: int, kind: _Array) -> str:
+    """Path of a row's chunk inside the array, by Zarr v3's default chunk key encoding."""
+    return "/".join(("c", str(row), *("0" for _ in kind.shape)))
+
+
+def _staged_file(subject: str, suffix: str) -> str:
+    # Subject keys may hold any character, so that files are named by digest.
+    return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _inside(path: Path | str, name: str) -> Path | str:
+    return path / name if isinstance(path, Path) else f"{path}/{name}"
+
+
+def _json(value: Any) -> bytes:
+    return to_json(value).encode()
+
+
+def _read_table(folder: Folder, columns: list[str] | None = None) -> pd.DataFrame:
+    """A store's table, or some of its columns.
+
+    Raises:
+        StoreError: it is damaged, or not a store's.
+    """
+    try:
+        table = pd.read_parquet(io.BytesIO(folder.read("table.parquet")), columns=columns)
+        found = {*table.columns}
+    except (pa.ArrowException, ValueError):
+        found = set()
+    needed = columns or [c for c in RESERVED_COLUMNS if c != "modality_present"]
+    if not found.issuperset(needed):
+        raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
+    return table
+
+
+def _natural_type(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Infer a column's type; integers stay integers where some are missing."""
+    known = column.dropna()
+    if 0 < len(known) < len(column) and all(_is_whole(v) for v in known):
+        return column.astype("Int64")
+    return column.infer_objects()
+
+
+def column_counts(column: pd.Series[Any], most: int = 8) -> str:
+    """Values of a column with their counts, or its range where it is a measurement."""
+    known = column.dropna()
+    missing = f", {len(column) - len(known)} missing" if len(known) < len(column) else ""
+    if known.nunique() > most:
+        if pd.api.types.is_numeric_dtype(known):
+            return f"{known.min():g} to {known.max():g}, median {known.median():g}{missing}"
+        return f"{known.nunique()} different values{missing}"
+    counts = known.value_counts().sort_index()
+    return ", ".join(f"{value}: {count}" for value, count in counts.items()) + missing
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _as_tuple(v) for k, v in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+def _read_info(folder: Folder) -> StoreInfo:
+    if not folder.exists("store.json"):
+        raise StoreError(f"{folder}: {instead_of('store', str(folder))}")
+    try:
+        values = json.loads(folder.read("store.json"))
+        if values.pop("format") != FORMAT:
+            raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
+        info = StoreInfo.parse(values)
+        # What is no type, size or spacing is an error here, rather than anywhere later.
+        _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
+        return info
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StoreError(
+            f"{folder}: store.json is damaged or not ours; prepare the store again"
+        ) from None
+
+
+def stored_info(path: Location) -> StoreInfo | None:
+    """What a store that was begun holds, or None where there is none.
+
+    Raises:
+        StoreError: its store.json is damaged.
+    """
+    folder = folder_at(path)
+    return _read_info(folder) if folder.exists("store.json") else None
+
+
+def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
+    have, want = asdict(existing), asdict(asked)
+    return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+
+
+def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
+    """How images were prepared in another way than others, a text for each difference.
+
+    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for
+    the modalities that both have.
+
+    Example:
+        >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
+        >>> unlike(first, StoreInfo(("t1",), (96, 96), (2.0, 2.0), "uint8", "mask"))
+        ['spacing 1,1 instead of 2,2']
+    """
+    shared = [m for m in store.modalities if m in other.modalities]
+    told = []
+    for name in (f.name for f in fields(StoreInfo)):
+        if name not in ("modalities", "size", "dtype", "masks"):
+            have, want = _compared(store, name, shared), _compared(other, name, shared)
+            if not _close(have, want):
+                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+    return told
+
+
+def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
+    windows = {m: info.window_of(m) for m in modalities}
+    if name == "window":
+        return {m: window for m, window in windows.items() if window}
+    if name in ("clip", "statistics") and all(windows.values()):
+        return None  # nothing is left that they could shape
+    if name == "clip":
+        return info.clip or (0.0, 100.0)
+    return getattr(info, name)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Equal but for the rounding of headers, a thousandth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
+    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return "none" if value is None else str(value)
+
+
+def inspect(store: Location) -> str:
+    """What a store holds, as text for a reader.
+
+    Raises:
+        StoreError: the folder is missing or not a store.
+    """
+    return Store(store).summary()

@@ -1,0 +1,1 @@
+"""Data sets that one can get: phantoms, and downloads."""

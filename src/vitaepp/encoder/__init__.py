@@ -1,0 +1,1 @@
+"""The frozen feature extractor that people keep, and embedding a store with it."""

@@ -1,0 +1,185 @@
+"""Embedding a store: one row of features a subject, and the same of its controls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.data.runfolder import RunFolder, weights_id
+from vitaepp.data.store import Store
+from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
+from vitaepp.errors import RunError
+from vitaepp.system.devices import chosen_device, resolved_precision
+from vitaepp.system.files import check_writable
+from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.paths import swapped
+from vitaepp.system.progress import say, track
+
+#: The raw-intensity control keeps at most this many values an image; larger images are averaged.
+RAW_VALUES = 8192
+
+
+def say_unlike(config: EncoderConfig, store: Store, told: Sequence[str]) -> None:
+    """Say what differs from the training's store, or that it is not known."""
+    if told:
+        say(f"{store.path}: taken as it is, with {', '.join(told)} in the encoder's training")
+    elif config.prepared is None:
+        say(
+            f"{store.path}: how the encoder's own store was prepared is not known, as an older "
+            "version made it; see to it that this one is like it"
+        )
+
+
+def embed(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    controls: bool = True,
+    batch_size: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    any_store: bool = False,
+    last: bool = False,
+) -> Path:
+    """Embed every subject of a store, and its controls beside it.
+
+    Args:
+        run: run folder, or an encoder folder (which has no untrained control).
+        store: prepared store.
+        out: Parquet file, or CSV by its name: `subject`, label columns, `split`, `f0 … fD-1`.
+        controls: also write `OUT.untrained.parquet` and `OUT.raw.parquet`.
+        batch_size: images at a time.
+        device: where to compute.
+        precision: `32`, `bf16`, `16` or `auto`; as the run was trained by default. The file's
+            metadata tells which it was.
+        any_store: also where the store was prepared in another way than that of the training; the
+            file's metadata tells what differs.
+        last: with the last checkpoint of a run, whose training need not have ended; the file's
+            metadata tells how far it was.
+
+    Returns:
+        The path of `out`.
+
+    Raises:
+        RunError, StoreError: run and store are missing or do not fit each other.
+    """
+    if told := swapped("embed", {"run": run, "store": store, "out": out}):
+        raise RunError(told)
+    opened = Store(store)
+    encoder = Encoder.from_pretrained(run, last)
+    check_fits(encoder.config, opened)
+    differences = check_like(encoder.config, opened, any_store)
+    say_unlike(encoder.config, opened, differences)
+    for on, count in opened.centred_otherwise().items():
+        say(
+            f"{opened.path}: {count} of {len(opened)} crops are centred on the {on}, not on the "
+            f"{opened.info.center}, for want of one"
+        )
+    lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
+    if lacking:
+        say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
+    keep_freed_memory()
+    check_writable(out)
+    labels = opened.table[["subject", *opened.label_columns, "split"]]
+    recipe, facts = None, dict[str, Any]()
+    if (Path(run) / "recipe.yaml").is_file():
+        folder = RunFolder(run)
+        recipe, facts = folder.recipe(), {"pretrained_on": folder.subjects()}
+        if last and encoder.config.epochs != recipe.optim.epochs:
+            done = f"{encoder.config.epochs} of {recipe.optim.epochs} epochs"
+            facts["unfinished"] = done
+            say(f"{run}: its training has not ended; embedded with what it is after {done}")
+    place = chosen_device(device)
+    precision = resolved_precision(precision or encoder.config.precision, place)
+    how: dict[str, Any] = {"batch_size": batch_size, "device": place, "precision": precision}
+    # Names, no paths: the file is passed on.
+    origin = {
+        "run": Path(run).resolve().name,
+        "store": opened.name,
+        "precision": precision,
+        "encoder": weights_id(run),
+        "prepared": asdict(opened.info),
+        **({"unlike": differences} if differences else {}),
+        **facts,
+    }
+    # An older version's encoder says "vitae++" of whatever its losses weighed; its recipe knows.
+    trained = recipe or encoder.config
+
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    if controls:
+        if recipe is not None:
+            like_training = replace(opened.info, modalities=encoder.config.modalities)
+            untrained = Encoder.untrained(recipe, like_training)
+            found["untrained"] = untrained.embed(opened, **how, what="embedding, untrained")
+        found["raw"] = raw_features(opened)
+    features = encoder.embed(opened, **how, any_store=True)
+    # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
+    # first: where the embeddings are, their controls are too.
+    for control in CONTROLS:
+        file = control_path(out, control)
+        if control in found:
+            named = origin | {"method": control, "name": ""}
+            Embeddings(labels, found[control], named).save(file)
+        else:
+            file.unlink(missing_ok=True)
+    named = origin | {"method": trained.method, "name": trained.name}
+    Embeddings(labels, features, named).save(out)
+    if Path(out).suffix.lower() == ".csv":
+        say(
+            f"{out}: CSV, for other programs; it does not keep which run and store it is of, as a "
+            "name in .parquet does"
+        )
+    return Path(out)
+
+
+def raw_features(store: Store) -> npt.NDArray[np.float32]:
+    """Raw intensities of a store's images, in at most as many coordinates as there are images.
+
+    Images are points; where there are fewer of them than voxels, they are turned (an isometry:
+    inner products stay) into a space of as many dimensions as images. So a classifier, or a PCA
+    fitted on some of them, gives what it would give on the voxels themselves.
+
+    Returns:
+        `(image, coordinate)`, intensities in [0, 1].
+    """
+    shape = store.info.shape
+    count, values = len(store), int(np.prod(shape))
+    if values > count > RAW_VALUES:
+        # Too many to turn: a table of all pairs would not fit. Coarser images stand in.
+        factor = (values / RAW_VALUES) ** (1 / store.info.ndim)
+        pooled = tuple(max(1, int(n / factor)) for n in store.info.size)
+        adapt = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[store.info.ndim]
+        blocks = (
+            adapt(torch.from_numpy(block).float(), pooled).flatten(1).numpy()  # type: ignore[arg-type]
+            for block in store.batches(64)
+        )
+        return np.concatenate(list(blocks), dtype=np.float32) / np.float32(255)
+    step = max(1, 2**27 // values)
+    starts = range(0, count, step)
+
+    def block(start: int) -> npt.NDArray[np.float32]:
+        rows = range(start, min(start + step, count))
+        return store.read(rows).reshape(len(rows), -1).astype(np.float32) / np.float32(255)
+
+    if values <= count:
+        return np.concatenate([block(start) for start in starts], dtype=np.float32)
+    gram = np.empty((count, count))
+    for start in track(starts, "raw intensities", len(starts), unit="blocks"):
+        first = block(start)
+        for other in range(start, count, step):
+            second = first if other == start else block(other)
+            part = first.astype(np.float64) @ second.T.astype(np.float64)
+            gram[start : start + step, other : other + step] = part
+            gram[other : other + step, start : start + step] = part.T
+    values_, vectors = np.linalg.eigh(gram)
+    return (vectors * np.sqrt(values_.clip(min=0))).astype(np.float32)

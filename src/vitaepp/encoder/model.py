@@ -1,0 +1,388 @@
+"""Encoder: the frozen feature extractor that people keep, and embedding a store with it.
+
+Example:
+    >>> from vitaepp import Encoder, Store            # doctest: +SKIP
+    >>> encoder = Encoder.from_pretrained("run")      # doctest: +SKIP
+    >>> features = encoder.embed(Store("store"))      # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store, StoreInfo, unlike
+from vitaepp.errors import RecipeError, RunError, one_line
+from vitaepp.methods import backbone_shape
+from vitaepp.nn.backbones import build_backbone
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.devices import autocast, chosen_device
+from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.paths import instead_of
+from vitaepp.system.progress import track
+from vitaepp.views.transforms import standardize
+
+FORMAT = 1
+
+#: What to do about a training that has not ended.
+GO_ON = (
+    "go on with vitaepp pretrain --resume, or take its last checkpoint with --last (last=True in "
+    "Python)"
+)
+
+
+#: Values that are embedded at a time: what a processor's caches hold is enough for it.
+CPU_VALUES, DEVICE_VALUES = 2**20, 2**22
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is and what it expects.
+
+    Attributes:
+        method: method that trained it, or `untrained`.
+        modalities: channels, in order.
+        shape: arguments of the backbone: image and patch size, width, …
+        pool: `mean` or `cls`.
+        normalize: voxels whose mean and deviation z-score a channel: `crop` or `foreground`.
+        backbone: `vit`, `resnet18` or `resnet50`.
+        precision: of its matrix products: `32`, `bf16`, `16`, or `auto`, which is bf16 where the
+            device multiplies it by itself. As it was trained.
+        name: what the method is called in print, with its losses; empty where it is not known.
+        prepared: how the images of its training were prepared; None where it is not known.
+        epochs: whole passes over the data that it was trained for; None where it is not known.
+    """
+
+    method: str
+    modalities: tuple[str, ...]
+    shape: dict[str, Any]
+    pool: str
+    normalize: str
+    backbone: str = "vit"
+    precision: str = "auto"
+    name: str = ""
+    prepared: StoreInfo | None = None
+    epochs: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        modalities: Sequence[str],
+        image_size: Sequence[int],
+        prepared: StoreInfo | None = None,
+    ) -> EncoderConfig:
+        """The encoder that a recipe makes of images with these modalities and this size."""
+        return cls(
+            method=recipe.method,
+            modalities=tuple(modalities),
+            shape=backbone_shape(recipe, len(modalities), image_size),
+            pool=recipe.model.pool,
+            normalize=recipe.views.normalize,
+            backbone=recipe.model.backbone,
+            precision=recipe.trainer.precision,
+            name=recipe.name,
+            prepared=prepared,
+        )
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> EncoderConfig:
+        """The encoder whose training a checkpoint is of."""
+        facts = checkpoint["vitaepp"]
+        # An older version's checkpoint does not tell how its store was prepared.
+        prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
+        recipe = Recipe.parse(facts["recipe"])
+        config = cls.of(recipe, facts["modalities"], tuple(facts["image_size"]), prepared)
+        return replace(config, epochs=progress_of(checkpoint)[0])
+
+
+class Encoder(nn.Module):
+    """Images to features: normalise, encode every patch, pool.
+
+    Attributes:
+        config: what it is and what it expects.
+        backbone: the network; fine-tune it as you like.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.shape)
+
+    def __repr__(self) -> str:
+        # The layers are told by `backbone`.
+        size = "×".join(str(n) for n in self.config.shape["image_size"])
+        method = self.config.name or self.config.method
+        modalities = " ".join(self.config.modalities)
+        return (
+            f"Encoder({method}, {self.config.backbone}: {modalities} {size} to {self.dim} features)"
+        )
+
+    @classmethod
+    def untrained(cls, recipe: Recipe, info: StoreInfo) -> Encoder:
+        """The encoder that training with this recipe starts from: the honest control."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            config = EncoderConfig.of(recipe, info.modalities, info.size)
+            return cls(replace(config, method="untrained", name="")).eval()
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str]) -> Encoder:
+        """The encoder in a checkpoint of a training, whether that has ended or not.
+
+        Raises:
+            RunError: it is missing, damaged, or not one of ours.
+        """
+        checkpoint = load_checkpoint(path)
+        encoder, trained = cls(EncoderConfig.of_checkpoint(checkpoint)), checkpoint["state_dict"]
+        names = encoder.backbone.state_dict()
+        encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
+        return encoder.eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], last: bool = False) -> Encoder:
+        """Load an encoder from a run folder, or from its `encoder` folder.
+
+        Args:
+            path: the folder.
+            last: take the last checkpoint of a run, whose training need not have ended.
+
+        Raises:
+            RunError: there is none, it is damaged, or the run has been trained on since.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder, run = Path(path), None
+        if (folder / "recipe.yaml").is_file():
+            run = RunFolder(folder)
+            folder = run.encoder
+        if last:
+            checkpoint = None if run is None else newest_checkpoint(run)
+            if checkpoint is None:
+                raise RunError(
+                    f"{path}: has no checkpoint, which a training writes to its run folder; leave "
+                    "out --last (last=True in Python)"
+                )
+            return cls.from_checkpoint(checkpoint)
+        if run is not None and not folder.is_dir():
+            raise RunError(f"{path}: training has not ended; {GO_ON}")
+        config_file, weights = folder / "config.json", folder / "model.safetensors"
+        if not config_file.is_file() or not weights.is_file():
+            raise RunError(f"{folder}: {instead_of('run', folder)}")
+        try:
+            values = json.loads(config_file.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise RunError(f"{folder}: made by another version of vitaepp")
+            values["modalities"] = tuple(values["modalities"])
+            shape = values["shape"].items()
+            values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
+            if values.get("prepared"):
+                values["prepared"] = StoreInfo.parse(values["prepared"])
+            encoder = cls(EncoderConfig(**values))
+        except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
+            raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
+        if run is not None and not run.has_ended():
+            epochs = encoder.config.epochs
+            raise RunError(
+                f"{path}: its encoder is of {epochs} epochs, but training goes on to "
+                f"{run.recipe().optim.epochs} since, and has not ended; {GO_ON}, or that of "
+                f"{epochs} epochs from {folder}"
+            )
+        try:
+            encoder.backbone.load_state_dict(load_file(weights))
+        except (SafetensorError, RuntimeError, OSError) as error:
+            raise RunError(f"{weights}: does not fit its config.json: {one_line(error)}") from None
+        return encoder.eval()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors`, as one folder, whole or not at all."""
+        from safetensors.torch import save
+
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            state = {
+                k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()
+            }
+            # Its own writer does not say why it could not write.
+            (temporary / "model.safetensors").write_bytes(save(state))
+            write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+        return self.backbone.embed_dim
+
+    def forward(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        modalities: Sequence[str] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Features of images with intensities in [0, 255].
+
+        Args:
+            images: a modality that an image lacks is 0.
+            modalities: what the channels are, any of the encoder's in any order; those that are
+                not among them are missing. The encoder's own by default.
+
+        Raises:
+            RunError: a modality that the encoder does not know.
+        """
+        if modalities is not None:
+            check_known(self.config, modalities)
+            images = place_channels(images, modalities, self.config.modalities)
+        images = standardize(images.float() / 255, self.config.normalize)
+        return self.backbone.features(images, self.config.pool)
+
+    def embed(
+        self,
+        store: Store,
+        rows: Sequence[int] | None = None,
+        *,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        what: str = "embedding",
+        any_store: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Features of a store's images, `(image, feature)`; the encoder is left as it was.
+
+        Args:
+            store: prepared like the one that the encoder was trained on, with any of its
+                modalities in any order; those that are not there are missing.
+            rows: which images; all by default.
+            batch_size: images at a time; chosen by their size by default.
+            device: where to compute; an accelerator if there is one by default.
+            precision: other than the encoder's own, see `EncoderConfig`. bf16 takes half the time
+                of 32, and rounds features by some thousandths.
+            what: what progress is called.
+            any_store: also where the store was prepared in another way, see `unlike`.
+
+        Raises:
+            RunError: the store's images are of another kind, or features are not finite.
+        """
+        check_fits(self.config, store)
+        check_like(self.config, store, any_store)
+        place = chosen_device(device)
+        at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
+        size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
+        total = len(store) if rows is None else len(rows)
+        features = []
+        precision = precision or self.config.precision
+        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
+            batches = store.batches(size, rows)
+            for images in track(batches, what, -(-total // size), unit="batches"):
+                shown = torch.from_numpy(images).to(place)
+                features.append(encoder(shown, store.info.modalities).float().cpu().numpy())
+        found = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+        if not np.isfinite(found).all():
+            raise RunError(
+                f"{store.path}: its features are not finite; the encoder's training must have gone "
+                "out of bounds"
+            )
+        return found
+
+    @contextmanager
+    def _evaluating(self, device: torch.device) -> Iterator[Encoder]:
+        """This encoder in evaluation mode on a device; the caller's own stays where it is."""
+        if next(self.parameters()).device != device:
+            yield copy.deepcopy(self).to(device).eval()
+            return
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            yield self.eval()
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def check_like(config: EncoderConfig, store: Store, any_store: bool = False) -> list[str]:
+    """Refuse a store that was prepared in another way than that of an encoder's training.
+
+    Features of it would be numbers, but not comparable with those of the training.
+
+    Args:
+        config: of the encoder.
+        store: what is to be embedded or reconstructed.
+        any_store: take it all the same.
+
+    Returns:
+        What differs.
+
+    Raises:
+        RunError: naming all that differs.
+    """
+    told = [] if config.prepared is None else unlike(store.info, config.prepared)
+    if told and not any_store:
+        raise RunError(
+            f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
+            "prepare it with --recipe RUN, or take it as it is with --any-store"
+        )
+    return told
+
+
+def check_fits(config: EncoderConfig, store: Store) -> None:
+    """Refuse a store whose images an encoder was not made for.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    check_known(config, store.info.modalities, f"{store.path}: ")
+    want, have = tuple(config.shape["image_size"]), store.info.size
+    if want != have:
+        raise RunError(
+            f"{store.path}: size {','.join(map(str, have))}, but the encoder was trained on "
+            f"{','.join(map(str, want))}; prepare the store with --recipe RUN"
+        )
+
+
+def check_known(config: EncoderConfig, modalities: Sequence[str], where: str = "") -> None:
+    """Refuse modalities that an encoder was not trained on, and one that is named twice.
+
+    Raises:
+        RunError: naming the first.
+    """
+    for name in modalities:
+        if name not in config.modalities:
+            raise RunError(
+                f"{where}modality {name}, but the encoder was trained on "
+                f"{','.join(config.modalities)}; give it these or some of them (prepare "
+                "--modalities)"
+            )
+    if len(set(modalities)) < len(modalities):
+        raise RunError(f"{where}modalities {','.join(modalities)}: give each once")
+
+
+def place_channels(
+    images: Shaped[Tensor, "batch channel *space"], have: Sequence[str], want: Sequence[str]
+) -> Shaped[Tensor, "batch wanted *space"]:
+    """Channels by their names in another order, 0 for those that are not there.
+
+    Args:
+        images: any type.
+        have: what their channels are, all of them among the wanted.
+        want: what the channels of the result are.
+
+    Example:
+        >>> place_channels(torch.tensor([[[7, 7]]]), ["t2"], ["t1", "t2"]).tolist()
+        [[[0, 0], [7, 7]]]
+    """
+    if tuple(have) == tuple(want):
+        return images
+    placed = images.new_zeros(len(images), len(want), *images.shape[2:])
+    placed[:, [list(want).index(name) for name in have]] = images
+    return placed

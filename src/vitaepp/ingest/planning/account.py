@@ -1,0 +1,90 @@
+"""The account of what was taken for what, which prepare and its dry run give."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from vitaepp.data.store import PARTICIPANT, column_counts
+from vitaepp.ingest.layouts import Cohort
+from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files
+from vitaepp.ingest.task import Plan
+from vitaepp.system.progress import counted
+
+Lines = list[tuple[str, str]]
+
+
+def account(cohort: Cohort, table: pd.DataFrame, plan: Plan) -> Lines:
+    """What a source was taken for: files, channels, masks, splits and persons, a line each.
+
+    Args:
+        cohort: the source.
+        table: subject, split and labels, one row a subject.
+        plan: which modalities are read.
+    """
+    subjects = cohort.subjects
+    total = len(subjects)
+    lines = [
+        ("layout", cohort.layout),
+        ("subjects", f"{total}: {files_in_words(cohort)}, {len(cohort.left_out)} left out"),
+    ]
+    for modality in plan.files:
+        having = [s.files[modality] for s in subjects if modality in s.files]
+        lines.append((f"channel {modality}", _like(plan, having, total)))
+    masks = [s.mask for s in subjects if s.mask is not None]
+    if masks:
+        lines.append(("masks", _like(plan, masks, total)))
+    split = table["split"].replace("", None)
+    if split.notna().any():
+        lines.append(("split", column_counts(split)))
+    if PARTICIPANT in table:
+        persons = table[PARTICIPANT].nunique() + int(table[PARTICIPANT].isna().sum())
+        lines.append((PARTICIPANT, f"{counted(persons, 'person')} for {counted(total, 'subject')}"))
+    return lines + [("note", note) for note in cohort.notes]
+
+
+def noted(notes: Mapping[str, int], subjects: int) -> Lines:
+    """What had to be decided about files, each with how often."""
+    of = counted(subjects, "subject")
+    return [("note", f"{count} of {of}: {note}") for note, count in notes.items()]
+
+
+def account_text(lines: Sequence[tuple[str, str]]) -> str:
+    """Names and texts as aligned lines."""
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in lines)
+
+
+def files_in_words(cohort: Cohort) -> str:
+    """How many files were taken as images, and how many as masks."""
+    images = Counter(i for s in cohort.subjects for i in s.files.values())
+    if cohort.kind == "arrays":
+        return f"{counted(len(images), 'image')} of arrays"
+    taken = {file for item in images for file in own_files(item)}
+    masks = {s.mask for s in cohort.subjects if s.mask is not None}
+    kind = cohort.kind.removesuffix("s")
+    as_images = kind if len(taken) == 1 else cohort.kind
+    return f"{counted(len(taken), 'file')} taken as {as_images}, {len(masks)} as masks"
+
+
+def _like(plan: Plan, items: Sequence[Item], total: int) -> str:
+    """How many subjects have an image, and where that of the first is."""
+    told = f"{len(items)} of {total}"
+    if not items or plan.secret is not None:  # names are not for everybody's eyes
+        return told
+    return f"{told}, such as {_place(plan, items[0])}"
+
+
+def _place(plan: Plan, item: Item) -> str:
+    files = own_files(item)
+    place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
+    root = Path(os.path.abspath(plan.root))
+    place = Path(os.path.abspath(place))
+    name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+    if isinstance(item, VolumeItem | ArrayItem):
+        name += f"[{item.index}]"
+    return name

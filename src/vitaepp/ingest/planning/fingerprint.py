@@ -1,0 +1,221 @@
+"""The fingerprint of a source: what its headers tell, and a glance at its intensities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.data.geometry import Grid, closest_ras, simpleitk
+from vitaepp.data.store import Failure
+from vitaepp.errors import SourceError, SubjectError, one_line
+from vitaepp.ingest.layouts import Cohort, SubjectFiles
+from vitaepp.ingest.planning.plan import arrays_of
+from vitaepp.ingest.readers import to_grey
+from vitaepp.ingest.subject import failure_of, grid_of, image_of
+from vitaepp.ingest.task import Plan
+from vitaepp.ingest.workers.pool import run_each
+from vitaepp.system.progress import track
+
+#: Subjects, evenly spread, whose voxels are read for the ranges of intensities.
+INTENSITY_SAMPLE = 8
+
+#: nnU-Net's robust range: percentiles that few bright voxels do not move.
+PERCENTILES = (0.5, 99.5)
+
+#: Headers that travel to a process together.
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the header of one image tells.
+
+    Attributes:
+        modality: which of its subject's images it is.
+        size: voxels per axis; of scans in RAS order.
+        spacing: voxel size per axis in mm, in the same order; empty without a physical space.
+        orientation: where the file's own axes run, as `RAS`; empty without a physical space.
+    """
+
+    modality: str
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    orientation: str
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Intensities of a modality over the sampled subjects.
+
+    Attributes:
+        low: the lowest.
+        high: the highest.
+        robust: mean of the subjects' 0.5th and 99.5th percentiles.
+        subjects: how many were read.
+    """
+
+    low: float
+    high: float
+    robust: tuple[float, float]
+    subjects: int
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a source holds, by its headers.
+
+    Attributes:
+        subjects: how many.
+        geometries: of every image whose header could be read.
+        missing: by modality, the subjects that lack it.
+        intensities: by modality, of a few subjects.
+        unreadable: subjects with an image that cannot be read, each with the reason.
+    """
+
+    subjects: int
+    geometries: tuple[Geometry, ...]
+    missing: dict[str, tuple[str, ...]]
+    intensities: dict[str, Intensities]
+    unreadable: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One subject to look at, and whether its voxels are wanted."""
+
+    files: SubjectFiles
+    voxels: bool
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found of one subject; ranges are (low, robust low, robust high, high)."""
+
+    geometries: tuple[Geometry, ...]
+    ranges: dict[str, tuple[float, float, float, float]]
+    failures: tuple[Failure, ...]
+
+
+def fingerprint(plan: Plan, cohort: Cohort, workers: int | None = None) -> Fingerprint:
+    """Read the headers of a cohort, and the voxels of a few of its subjects.
+
+    A file that cannot be read is listed. Nothing of a header but geometry is taken.
+
+    Args:
+        plan: which modalities are read, and how.
+        cohort: the source.
+        workers: processes. Unset: one a core.
+    """
+    seen = list(
+        _array_looks(plan, cohort) if plan.kind == "arrays" else _looks(plan, cohort, workers)
+    )
+    missing = {
+        modality: tuple(s.subject for s in cohort.subjects if modality not in s.files)
+        for modality in plan.files
+    }
+    rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
+    failures = [failure for one in seen for failure in one.failures]
+    return Fingerprint(
+        subjects=len(cohort.subjects),
+        geometries=tuple(geometry for one in seen for geometry in one.geometries),
+        missing={modality: lacking for modality, lacking in missing.items() if lacking},
+        intensities=_intensities(plan, seen),
+        unreadable=tuple(sorted(failures, key=lambda f: rank[f.subject])),
+    )
+
+
+def voxel_sample(total: int) -> set[int]:
+    """Which of so many subjects are looked at beyond their headers, evenly spread."""
+    return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
+
+
+def _looks(plan: Plan, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
+    total = len(cohort.subjects)
+    with_voxels = voxel_sample(total)
+    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
+    found = run_each(partial(_look, plan), looks, total, died=_died, workers=workers, batch=BATCH)
+    return track(found, "reading headers", total)
+
+
+def _died(look: _Look) -> _Seen:
+    failure = Failure(look.files.subject, "the process that read it died twice")
+    return _Seen((), {}, (failure,))
+
+
+def _look(plan: Plan, look: _Look) -> _Seen:
+    geometries, ranges, failures = [], {}, []
+    subject = look.files
+    images = {m: subject.files[m] for m in plan.files if m in subject.files}
+    if plan.info.center == "mask" and subject.mask is not None:
+        images["mask"] = subject.mask
+    for modality, item in images.items():
+        try:
+            grid = grid_of(plan, item)
+            if modality == "mask":
+                continue  # its header is read only to know that it can be
+            geometries.append(_geometry(modality, grid, plan.kind == "scans"))
+            if look.voxels:
+                ranges[modality] = _range(to_grey(image_of(plan, item)))
+        except SubjectError as error:
+            failures.append(failure_of(plan, subject, error))
+        except Exception as error:  # whatever it is, the other subjects go on
+            reason = f"{modality}: {type(error).__name__} while it was read"
+            failures.append(Failure(subject.subject, reason))
+    return _Seen(tuple(geometries), ranges, tuple(failures))
+
+
+def _array_looks(plan: Plan, cohort: Cohort) -> Iterator[_Seen]:
+    """Items of an array have one shape, and are read front to back: the first stand for all."""
+    modality = plan.files[0]
+    try:
+        first = list(
+            islice(arrays_of(s.files[modality] for s in cohort.subjects), INTENSITY_SAMPLE)
+        )
+    except SourceError as error:
+        yield _Seen((), {}, (Failure(cohort.subjects[0].subject, one_line(error)),))
+        return
+    for values in first:
+        yield _Seen((), {modality: _range(values)}, ())
+    for _ in cohort.subjects:
+        yield _Seen((Geometry(modality, plan.info.size, (), ""),), {}, ())
+
+
+def _geometry(modality: str, grid: Grid, physical: bool) -> Geometry:
+    if not physical:
+        return Geometry(modality, grid.size, (), "")
+    ras = closest_ras(grid)
+    spacing = tuple(float(f"{v:.6g}") for v in ras.spacing)  # less what single precision adds
+    return Geometry(modality, ras.size, spacing, orientation_of(grid))
+
+
+def orientation_of(grid: Grid) -> str:
+    """Where the axes of a grid run, each by the world axis that it is nearest to.
+
+    >>> orientation_of(Grid((2, 2, 2), np.diag([-1.0, 1.0, 1.0, 1.0])))
+    'LAS'
+    """
+    lps = np.diag([-1, -1, 1]) @ grid.direction
+    orient = simpleitk().DICOMOrientImageFilter
+    return str(orient.GetOrientationFromDirectionCosines(lps.ravel().tolist()))
+
+
+def _range(values: npt.NDArray[Any]) -> tuple[float, float, float, float]:
+    low, high = np.percentile(values, PERCENTILES)
+    return float(values.min()), float(low), float(high), float(values.max())
+
+
+def _intensities(plan: Plan, seen: list[_Seen]) -> dict[str, Intensities]:
+    found = {}
+    for modality in plan.files:
+        ranges = np.array([one.ranges[modality] for one in seen if modality in one.ranges])
+        if len(ranges):
+            low, high = float(ranges[:, 0].min()), float(ranges[:, 3].max())
+            robust = (float(ranges[:, 1].mean()), float(ranges[:, 2].mean()))
+            found[modality] = Intensities(low, high, robust, len(ranges))
+    return found

@@ -1,0 +1,194 @@
+"""The grid of a store that suits its source: the paper's, unless the images do not fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.data.geometry import Floats, Grid, closest_ras
+from vitaepp.data.store import stored_info
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.layouts import Cohort
+from vitaepp.ingest.planning.plan import DEFAULT_SIZE
+from vitaepp.ingest.subject import grid_of
+from vitaepp.ingest.task import Plan
+from vitaepp.recipe.choices import Choice, by
+from vitaepp.recipe.sections import PrepareSettings
+
+#: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
+SAMPLE = 100
+
+#: 1 mm fits where the finest axis is at most twice as fine or as coarse: resampling then neither
+#: throws away nor makes up more than every second voxel of it.
+FINEST = (0.5, 2.0)
+
+#: nnU-Net's factor between axes from which images count as anisotropic.
+ANISOTROPIC = 3.0
+
+#: Sides are multiples of the patch, and hold at least two.
+MULTIPLE = 8
+SMALLEST = 16
+
+#: Share of the images that a side of the crop holds whole.
+SHARE = 0.95
+
+
+def propose_grid(
+    plan: Plan, cohort: Cohort, asked: PrepareSettings
+) -> tuple[Plan, tuple[Choice, ...]]:
+    """Choose size and spacing where the user did not.
+
+    A store that was begun keeps its own, so that subjects can be added. Else they are the
+    defaults, unless the headers of a sample of the subjects say that these do not fit.
+
+    Args:
+        plan: what to make of the cohort by default.
+        cohort: the source.
+        asked: settings that the user gave; they are not touched.
+
+    Returns:
+        The plan to follow, and what was chosen, each with its reason.
+
+    Raises:
+        StoreError: the plan's store is damaged.
+    """
+    info = plan.info
+    existing = stored_info(plan.store)
+    if existing is not None and existing.ndim == info.ndim and plan.kind != "arrays":
+        spacing = info.spacing if asked.spacing or existing.spacing is None else existing.spacing
+        size = info.size if asked.size else existing.size
+        unit = existing.unit if plan.kind == "pictures" else info.unit
+        return replace(plan, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
+    if plan.kind == "arrays" or (asked.size and (asked.spacing or plan.kind == "pictures")):
+        return plan, ()
+    grids = reference_grids(plan, cohort)
+    if not grids:
+        return plan, ()
+    if plan.kind == "scans" and info.center == "image" and not asked.size:
+        return _whole(plan, grids, asked)
+    choices = []
+    spacing = info.spacing
+    if plan.kind == "scans" and not asked.spacing:
+        spacing, why = _spacing(grids, info.spacing or ())
+        choices.append(Choice("prepare.spacing", list(spacing), why))
+    size = info.size
+    if not asked.size:
+        size, why = _size(grids, spacing, DEFAULT_SIZE[plan.kind][0])
+        choices.append(Choice("prepare.size", list(size), why))
+    return replace(plan, info=replace(info, size=size, spacing=spacing)), tuple(choices)
+
+
+def _whole(
+    plan: Plan, grids: Sequence[Grid], asked: PrepareSettings
+) -> tuple[Plan, tuple[Choice, ...]]:
+    """A grid that holds every scan whole: without a mask, nobody knows what may be cut off.
+
+    The spacing is the usual one, or as much coarser as it takes to need no more voxels than the
+    default crop has; one that the user gave stays.
+    """
+    usual, why = _spacing(grids, plan.info.spacing or ())
+    spacing = plan.info.spacing if asked.spacing else usual
+    extents = np.max([np.array(grid.size) * grid.spacing for grid in grids], axis=0)
+    budget = DEFAULT_SIZE["scans"][0] ** 3
+    size = _sides(extents / np.array(spacing))
+    if not asked.spacing:
+        step = 0
+        while np.prod(size) > budget:
+            step += 1
+            spacing = tuple(float(f"{s * (1 + step / 20):.3g}") for s in usual)
+            size = _sides(extents / np.array(spacing))
+        if step:
+            why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
+    told = f"without masks every scan is kept whole; they reach up to {by(extents)} mm"
+    choices = [Choice("prepare.size", [int(side) for side in size], told)]
+    if not asked.spacing:
+        choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
+    made = replace(plan.info, size=tuple(int(side) for side in size), spacing=spacing)
+    return replace(plan, info=made), tuple(choices)
+
+
+def reference_grids(plan: Plan, cohort: Cohort) -> list[Grid]:
+    """Where the reference image of each of a sample of subjects lies, in RAS order of axes.
+
+    Images that cannot be read are left out: they are named when their turn comes.
+    """
+    subjects = cohort.subjects
+    rows = np.unique(np.linspace(0, len(subjects) - 1, min(SAMPLE, len(subjects))).astype(int))
+    grids = []
+    for row in rows:
+        files = subjects[row].files
+        item = next((files[m] for m in plan.files if m in files), None)
+        if item is None:
+            continue
+        try:
+            grid = grid_of(plan, item)
+        except SubjectError:
+            continue
+        grids.append(closest_ras(grid) if plan.kind == "scans" else grid)
+    return grids
+
+
+def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[float, ...], str]:
+    """The default where it suits the finest axis, else nnU-Net's target spacing."""
+    spacings = np.array([grid.spacing for grid in grids])
+    sizes = np.array([grid.size for grid in grids])
+    median = np.median(spacings, axis=0)
+    told = f"the scans' median spacing is {by(median)} mm"
+    low, high = FINEST
+    if low <= median.min() / min(default) <= high:
+        return default, f"the default, as in the paper: {told}"
+    target = tuple(float(f"{v:.3g}") for v in target_spacing(spacings, sizes))
+    return target, f"nnU-Net's rule, because 1 mm would be too far off: {told}"
+
+
+def target_spacing(spacings: Floats, sizes: npt.NDArray[np.integer]) -> Floats:
+    """The spacing that images of one cohort are resampled to.
+
+    The median of each axis; but where one axis is coarser than the others by more than a factor of
+    three, and has as many times fewer voxels, its 10th percentile, so that the many thin slices of
+    some are not averaged away for the thick slices of others.
+
+    Args:
+        spacings: of each image, `(image, axis)`.
+        sizes: voxels of each image, `(image, axis)`.
+
+    Source:
+        Isensee et al. 2021, nnU-Net, Nature Methods 18; `determine_fullres_target_spacing` of
+        its code.
+    """
+    target = np.median(spacings, axis=0)
+    voxels = np.median(sizes, axis=0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(len(target)) if axis != worst]
+    coarse = target[worst] > ANISOTROPIC * target[others].max()
+    few = voxels[worst] * ANISOTROPIC < voxels[others].min()
+    if coarse and few:
+        thin = float(np.percentile(spacings[:, worst], 10))
+        target[worst] = max(thin, target[others].max())
+    return np.asarray(target)
+
+
+def _size(
+    grids: Sequence[Grid], spacing: tuple[float, ...] | None, default: int
+) -> tuple[tuple[int, ...], str]:
+    """The default, or per axis what holds most images whole, where that is less."""
+    extents = np.array([np.array(grid.size) * (grid.spacing if spacing else 1) for grid in grids])
+    voxels = extents / np.array(spacing or 1.0)
+    # Higher, so that the value is one that an image has; less a hair for what headers round.
+    most = np.quantile(voxels, SHARE, axis=0, method="higher")
+    size = tuple(int(side) for side in np.clip(_sides(most), min(SMALLEST, default), default))
+    what = "scans" if spacing else "pictures"
+    told = f"{SHARE:.0%} of the {what} have at most {by(np.ceil(most - 1e-3))} voxels"
+    told += " at this spacing" if spacing else ""
+    if set(size) == {default}:
+        return size, f"the default; {told}"
+    return size, f"{told}, rounded up to multiples of {MULTIPLE}; {default} would be padding"
+
+
+def _sides(voxels: Floats) -> npt.NDArray[np.integer]:
+    """Voxels rounded up to sides that patches divide; less a hair for what headers round."""
+    sides = np.ceil((voxels - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
+    return np.asarray(np.maximum(sides, SMALLEST))

@@ -1,0 +1,178 @@
+"""What prepare will make of a cohort: channels, grid, and how its images are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.data.store import StoreInfo, stored_info
+from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
+from vitaepp.ingest.layouts import Cohort
+from vitaepp.ingest.pseudonyms import read_secret
+from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
+from vitaepp.ingest.readers.items import ArrayItem, Item
+from vitaepp.ingest.task import COLOURS, Plan
+from vitaepp.recipe.fields import per_axis
+from vitaepp.recipe.sections import PrepareSettings
+
+DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
+DEFAULT_SPACING = (1.0,)
+
+#: Pictures looked at to tell a grey cohort from a coloured one.
+COLOUR_SAMPLE = 32
+
+
+def plan_of(
+    cohort: Cohort, asked: PrepareSettings, store: Path | str, without_masks: bool = False
+) -> Plan:
+    """What to make of a cohort: what the user asked for, else what suits its kind.
+
+    Args:
+        cohort: the source.
+        asked: settings that the user gave.
+        store: to make.
+        without_masks: as in `Plan`.
+
+    Raises:
+        RecipeError: settings that do not fit each other.
+        SourceError: settings that do not fit this source.
+        StoreError: the store was begun, and is damaged.
+    """
+    files, channels = _channels(cohort, asked.modalities)
+    own = _array_size(cohort) if cohort.kind == "arrays" else DEFAULT_SIZE[cohort.kind]
+    ndim = {"scans": 3, "pictures": 2, "arrays": len(own)}[cohort.kind]
+    spacing = asked.spacing or (DEFAULT_SPACING if cohort.kind == "scans" else None)
+    center = asked.center
+    if spacing is None and center not in (None, "image"):
+        raise RecipeError(
+            f"prepare.center={center}: images without a spacing are scaled as a whole; "
+            "give a spacing in pixels to crop them"
+        )
+    if center is None:
+        center = "mask" if cohort.has_masks and spacing is not None else "image"
+    if center == "mask" and not without_masks and all(s.mask is None for s in cohort.subjects):
+        raise SourceError(
+            f"{cohort.layout} without masks: center=mask needs them; use foreground or image"
+        )
+    begun = stored_info(store)
+    info = StoreInfo(
+        modalities=channels,
+        size=per_axis(asked.size or own, ndim, "prepare.size"),
+        spacing=None if spacing is None else per_axis(spacing, ndim, "prepare.spacing"),
+        dtype=asked.dtype,
+        center=center,
+        clip=asked.clip,
+        window=_windows(asked, files),
+        statistics=asked.statistics,
+        mask_values=asked.mask_values if center == "mask" else None,
+        unit=None if spacing is None or cohort.kind == "scans" else "pixels",
+        masks=asked.keep_masks or (begun is not None and begun.masks) or None,
+    )
+    secret = None if asked.secret is None else read_secret(asked.secret)
+    return Plan(info, store, cohort.root, cohort.kind, files, secret, without_masks)
+
+
+def said(plan: Plan) -> str:
+    """A plan in a line for the user."""
+    info = plan.info
+    size = "×".join(str(n) for n in info.size)
+    channels = ", ".join(info.modalities)
+    if info.intensities:
+        channels += f" ({info.intensities})"
+    masks = "; masks are kept" if info.masks else ""
+    if info.spacing is None:
+        return f"{channels}, scaled to fit {size}{masks}"
+    spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
+    unit = info.unit or "mm"
+    return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
+
+
+def _windows(
+    asked: PrepareSettings, files: tuple[str, ...]
+) -> tuple[tuple[str, float, float], ...] | None:
+    """The ends of each modality's window, in the order of the modalities."""
+    windows = asked.window or {}
+    for name in windows:
+        if name not in files:
+            raise RecipeError(f"prepare.window: no modality {name} here; {nearest(name, files)}")
+    ends = [
+        (name, windows[name][0] - windows[name][1] / 2, windows[name][0] + windows[name][1] / 2)
+        for name in files
+        if name in windows
+    ]
+    return tuple(ends) or None
+
+
+def _channels(
+    cohort: Cohort, asked: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Which files to read, and which channels they make."""
+    if cohort.kind == "scans":
+        files = cohort.choose(asked)
+        return files, files
+    colours = {("grey",): ("grey",), ("gray",): ("grey",), ("rgb",): COLOURS, COLOURS: COLOURS}
+    if asked in colours and len(cohort.modalities) == 1:
+        return cohort.modalities, colours[asked]
+    try:
+        files = cohort.choose(asked)
+    except SourceError:
+        if len(cohort.modalities) > 1:
+            raise
+        raise SourceError(f"modalities {','.join(asked or ())}: pictures are grey or rgb") from None
+    if len(files) > 1:
+        return files, files
+    grey = all(is_grey(image) for image in _sample(cohort, files[0]))
+    return files, ("grey",) if grey else COLOURS
+
+
+def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:
+    """Some images of a cohort, the same at every call."""
+    # Arrays are read front to back, so that its first items stand for all.
+    arrays = islice(arrays_of(cohort.items(modality)), COLOUR_SAMPLE)
+    for item in arrays if cohort.kind == "arrays" else sampled(cohort, modality):
+        try:
+            if isinstance(item, Path):
+                yield read_picture(item, item.name)
+            elif isinstance(item, np.ndarray):
+                yield read_array(item, modality)
+        except SubjectError:
+            continue  # it will be named when its turn comes
+
+
+def sampled(cohort: Cohort, modality: str) -> list[Item]:
+    """Some pictures, evenly spread, that are looked at before all are read."""
+    items = cohort.items(modality)
+    at = np.linspace(0, len(items) - 1, min(COLOUR_SAMPLE, len(items))).astype(int)
+    return [items[i] for i in at]
+
+
+def arrays_of(items: Iterable[Item]) -> Iterator[npt.NDArray[Any]]:
+    """The arrays of a cohort's items, which follow the order of their files."""
+    members = (item for item in items if isinstance(item, ArrayItem))
+    for (file, key), group in groupby(members, key=lambda i: (i.file, i.key)):
+        wanted = {item.index for item in group}
+        for index, image in enumerate(open_array(file, key)):
+            if index in wanted:
+                wanted.remove(index)
+                yield image
+        if wanted:
+            raise SourceError(f"{file.name}: {key} changed while it was read; run prepare again")
+
+
+def _array_size(cohort: Cohort) -> tuple[int, ...]:
+    item = cohort.subjects[0].files[cohort.modalities[0]]
+    if not isinstance(item, ArrayItem):
+        raise TypeError(f"{item} is no array")
+    shape = open_array(item.file, item.key).shape[1:]
+    space = space_of(shape)
+    if len(space) not in (2, 3):
+        raise SourceError(
+            f"{item.file.name}: {item.key} holds images of shape {shape}; they have two or three "
+            "spatial axes, and at most a last one of colour"
+        )
+    return space

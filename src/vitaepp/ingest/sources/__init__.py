@@ -1,0 +1,1 @@
+"""Where the bytes of a source are: folders, archives, URLs."""

@@ -1,0 +1,305 @@
+"""Archives: a source that is a `.zip` or a `.tar` is a folder for as long as it is needed.
+
+What an archive says is not believed: no name leads out of the folder, no link and no device is
+made, and what it claims to hold is counted before it is written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path, PurePosixPath
+from typing import cast
+
+from vitaepp.errors import SourceError, VitaeppError
+from vitaepp.ingest.layouts.cifar import holds_cifar
+from vitaepp.ingest.readers import suffix_of
+from vitaepp.ingest.readers.tar import BLOCK, BROKEN_TAR, tar_entries
+from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.system.files import locked
+from vitaepp.system.progress import say, track
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
+
+#: What an archive may hold where the user sets no limit: so many times its own size and a GiB
+#: more, which no archive of images reaches, and a bomb does at once.
+USUAL_RATIO = 200
+GIB = 1 << 30
+
+SCRATCH, NEW = "vitaepp-archive-", "vitaepp-new-"
+
+BROKEN = (zipfile.BadZipFile, *BROKEN_TAR, struct.error, OverflowError)
+
+#: Counts the bytes of a member, whether it is taken or not, before it is read.
+Count = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one entry of an archive is.
+
+    Attributes:
+        name: relative, without `..`.
+        content: its bytes, to be read before the next member; None for a link or a device.
+    """
+
+    name: PurePosixPath
+    content: BufferedIOBase | None
+
+
+@contextmanager
+def opened(
+    source: str | os.PathLike[str], settings: PrepareSettings
+) -> Iterator[str | os.PathLike[str]]:
+    """A source as a path that layouts know: an archive's content, or the source as it is.
+
+    An archive is extracted into a scratch folder, which is gone afterwards; below `TMPDIR` where
+    that is set, else the system's folder of temporary files. What a killed run left there is
+    removed, too. An archive of one folder stands for that folder, any other for a folder of its own
+    name. Archives in it are files like others. CIFAR's own archive is read as it is.
+
+    Args:
+        source: what the user named.
+        settings: how much an archive may hold.
+
+    Raises:
+        SourceError: damaged, encrypted, larger than allowed, or with a name that leads outside.
+    """
+    path = Path(source)
+    if not is_archive(path) or holds_cifar(path):
+        yield source
+        return
+    with _scratch() as scratch:
+        name = path.name.removesuffix(suffix_of(path.name, ARCHIVE_SUFFIXES)) or "archive"
+        folder = scratch / name
+        folder.mkdir()
+        _extract(path, folder, settings)
+        inside = _only_folder(folder)
+        try:
+            yield inside
+        except VitaeppError as error:
+            # The scratch folder means nothing to a user.
+            told = str(error).replace(str(inside), str(path)).replace(str(folder), str(path))
+            raise type(error)(told) from error
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a file called like an archive."""
+    return bool(suffix_of(path.name, ARCHIVE_SUFFIXES)) and path.is_file()
+
+
+def members(archive: Path, count: Count) -> Iterator[Member]:
+    """The entries of an archive in their order, folders and what systems leave behind apart.
+
+    Args:
+        archive: `.zip` or tar, compressed or not.
+        count: called with the size of each entry before it is read; raises to stop.
+
+    Raises:
+        SourceError: encrypted, or with a name that leads outside. Damage is met at any time, also
+            when content is read: see `damage_named`.
+    """
+    zipped = archive.name.lower().endswith(".zip")
+    return _zip_members(archive, count) if zipped else _tar_members(archive, count)
+
+
+@contextmanager
+def damage_named(archive: Path) -> Iterator[None]:
+    """Say in one line that an archive is damaged, whatever it was that came upon it."""
+    try:
+        yield
+    except (*BROKEN, OSError) as error:
+        if not _is_damage(error):
+            raise
+        raise SourceError(
+            f"{archive.name}: cannot be extracted: truncated, corrupt or no such archive; copy it "
+            "again"
+        ) from None
+
+
+def _is_damage(error: Exception) -> bool:
+    # A broken stream is an OSError without a number, and a place that cannot be is EINVAL; any
+    # other is of the disk.
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
+
+
+def write_member(member: Member, place: Path) -> None:
+    """Write an entry's content to a new file, and make the folders above it."""
+    if member.content is None:
+        raise TypeError(f"{member.name} has no content")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place, "xb") as file:
+        shutil.copyfileobj(member.content, file, BLOCK)
+
+
+def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
+    allowance = _Allowance(archive, folder, settings)
+    left_out: list[PurePosixPath] = []
+    found = track(members(archive, allowance.count), f"extracting {archive.name}", None, "files")
+    with damage_named(archive):
+        for member in found:
+            if member.content is None:
+                left_out.append(member.name)
+                continue
+            try:
+                write_member(member, folder / member.name)
+            except OSError as error:
+                if _is_damage(error):
+                    raise
+                raise _not_written(archive, member, error) from None
+    if left_out:
+        shown = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")
+        say(f"{archive.name}: {len(left_out)} links or devices are left out ({shown})")
+    if not any(folder.iterdir()):
+        raise SourceError(f"{archive.name}: holds no files")
+
+
+def _not_written(archive: Path, member: Member, error: OSError) -> SourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return SourceError(f"{archive.name}: {_no_room()}")
+    if isinstance(error, FileExistsError):
+        return SourceError(
+            f"{archive.name}: {str(member.name)!r} is there twice, or as a file and as a folder"
+        )
+    return SourceError(
+        f"{archive.name}: {str(member.name)!r} cannot be extracted: {error.strerror}; extract it "
+        "yourself and give the folder"
+    )
+
+
+def _no_room() -> str:
+    return (
+        f"does not fit into {tempfile.gettempdir()}, where it is extracted for the time being; "
+        "make room there, or name another folder in TMPDIR"
+    )
+
+
+class _Allowance:
+    """What an archive may still hold; the one place where its promises are added up."""
+
+    def __init__(self, archive: Path, folder: Path, settings: PrepareSettings) -> None:
+        self.archive = archive
+        self.room = shutil.disk_usage(folder).free
+        self.files = settings.archive_files
+        usual = GIB + USUAL_RATIO * archive.stat().st_size
+        self.bytes = usual if settings.archive_gib is None else int(settings.archive_gib * GIB)
+        self.found_bytes = self.found_files = 0
+
+    def count(self, size: int) -> None:
+        self.found_bytes += size
+        self.found_files += 1
+        if self.found_files > self.files:
+            raise SourceError(
+                f"{self.archive.name}: holds more than {self.files} files; if that is right, raise "
+                "prepare.archive_files (--archive-files)"
+            )
+        if self.found_bytes > self.bytes:
+            raise SourceError(
+                f"{self.archive.name}: {_size(self.archive.stat().st_size)} that hold more than "
+                f"{_size(self.bytes)}, as a decompression bomb does; if that is right, set "
+                "prepare.archive_gib (--archive-gib) to what it may hold"
+            )
+        if self.found_bytes > self.room:
+            raise SourceError(f"{self.archive.name}: {_no_room()}")
+
+
+def _size(number: int | float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    return f"{number:.3g} GiB"
+
+
+def _zip_members(archive: Path, count: Count) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as zipped:
+        infos = [i for i in zipped.infolist() if not i.is_dir()]
+        for info in infos:
+            count(info.file_size)
+        for info in infos:
+            name = _inside(archive, info.filename)
+            if _is_junk(name):
+                continue
+            if info.flag_bits & 1:
+                raise SourceError(
+                    f"{archive.name}: {info.filename!r} is encrypted; extract it yourself and give "
+                    "the folder"
+                )
+            if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+                yield Member(name, None)
+                continue
+            try:
+                content = zipped.open(info)
+            except NotImplementedError:
+                raise SourceError(
+                    f"{archive.name}: {info.filename!r} is compressed in a way that is not read; "
+                    "extract it yourself and give the folder"
+                ) from None
+            with content:
+                yield Member(name, cast(BufferedIOBase, content))
+
+
+def _tar_members(archive: Path, count: Count) -> Iterator[Member]:
+    for info, content in tar_entries(archive):
+        count(info.size)
+        name = _inside(archive, info.name)
+        if not info.isdir() and not _is_junk(name):
+            yield Member(name, content)
+
+
+def _inside(archive: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise SourceError(
+            f"{archive.name}: names {name!r}, which leads outside of its folder; it was not "
+            "extracted"
+        )
+    return path
+
+
+def _is_junk(name: PurePosixPath) -> bool:
+    return "__MACOSX" in name.parts or any(
+        p == ".DS_Store" or p.startswith("._") for p in name.parts
+    )
+
+
+def _only_folder(folder: Path) -> Path:
+    """The one folder inside, if there is nothing else."""
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the time being, locked while it is in use, so that others can tell."""
+    place = Path(tempfile.gettempdir())
+    _remove_leftovers(place)
+    new = Path(tempfile.mkdtemp(prefix=NEW, dir=place))
+    folder = new.with_name(new.name.replace(NEW, SCRATCH))
+    try:
+        with locked(new):
+            # It takes this name once it is locked: a name without a lock is a dead run's.
+            new.rename(folder)
+            yield folder
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    for folder in place.glob(f"{SCRATCH}*"):
+        with suppress(OSError):
+            mine = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+            if mine and (folder / ".lock").is_file():
+                with locked(folder):
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""What a process needs to know to prepare a subject."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from vitaepp.data.store import StoreInfo
+from vitaepp.ingest.layouts import Kind, SubjectFiles
+
+#: Part of every checksum: raised when the same files would give other images.
+METHOD_VERSION = 2
+
+#: Channels of a colour picture.
+COLOURS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a process needs to know to prepare any subject of a cohort.
+
+    Attributes:
+        info: the store's images.
+        store: its folder or URL.
+        root: folder that recorded paths are relative to.
+        kind: how images are read.
+        files: modalities to read; a colour picture is one file and three channels.
+        secret: by which files have other names in all that is written; None for their own.
+        without_masks: subjects that lack the mask to centre on are centred on their foreground;
+            else they fail.
+    """
+
+    info: StoreInfo
+    store: Path | str
+    root: Path
+    kind: Kind
+    files: tuple[str, ...]
+    secret: bytes | None = field(default=None, repr=False)
+    without_masks: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of every setting that shapes an image."""
+        # Options that are unset count as if there were none: subjects that were prepared before
+        # there were are still known. Spacing has always been there.
+        info = {k: v for k, v in asdict(self.info).items() if v is not None or k == "spacing"}
+        shaping = [METHOD_VERSION, info, self.kind, self.files]
+        return hashlib.sha256(json.dumps(shaping).encode()).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One subject to prepare.
+
+    Attributes:
+        files: where its images are.
+        array: its image where that is an item of an array: those are read front to back.
+        known: checksum of what the store already holds of it.
+    """
+
+    files: SubjectFiles
+    array: npt.NDArray[Any] | None
+    known: str | None

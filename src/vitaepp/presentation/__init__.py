@@ -1,0 +1,1 @@
+"""One way to show a number, a table or a picture."""

@@ -1,0 +1,117 @@
+"""Types of settings: how a value may be written, and what it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+)
+
+from vitaepp.errors import RecipeError, nearest
+
+
+def _one_or_per_axis(value: Any) -> Any:
+    """Accept `96`, `"96,96,64"`, `[96]` or `(96, 96, 64)`; one value stands for every axis."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, int | float):
+        value = (value,)
+    return value
+
+
+PerAxisInt = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    BeforeValidator(_one_or_per_axis),
+    Field(min_length=1, max_length=3),
+]
+
+
+PerAxisFloat = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...],
+    BeforeValidator(_one_or_per_axis),
+    Field(min_length=1, max_length=3),
+]
+
+
+Names = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
+]
+
+
+Integers = Annotated[
+    tuple[int, ...], BeforeValidator(_one_or_per_axis), AfterValidator(lambda v: tuple(sorted(v)))
+]
+
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+#: Usual windows of CT by name: centre and width in Hounsfield units.
+WINDOWS = {
+    "brain": (40.0, 80.0),
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (50.0, 350.0),
+    "abdomen": (50.0, 400.0),
+    "bone": (400.0, 1800.0),
+}
+
+
+def _percentiles(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] < value[1] <= 100:
+        raise ValueError("two percentiles are needed, from 0 to 100, the lower one first")
+    return value
+
+
+def _window(value: Any) -> Any:
+    """Accept the name of a window, `"40,400"` or `(40, 400)`."""
+    if not isinstance(value, str):
+        return value
+    if "," in value:
+        return value.split(",")
+    if value not in WINDOWS:
+        raise ValueError(f"no window {value}, nor CENTRE,WIDTH; {nearest(value, WINDOWS)}")
+    return WINDOWS[value]
+
+
+def _windows(value: Any) -> Any:
+    """Accept `{"ct": "lung"}`, or `"ct=lung"` as on a command line, one or several."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(item).partition("=") for item in value]
+    if not all(name and text for name, _, text in pairs):
+        raise ValueError("write modality=window, such as ct=lung or ct=40,400")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), AfterValidator(_rising)]
+
+
+Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
+
+
+def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
+    """Spread one value over `ndim` axes, or check that there is one for each.
+
+    >>> per_axis((8,), 3, "model.patch_size")
+    (8, 8, 8)
+    """
+    if len(values) == 1:
+        return tuple(values) * ndim
+    if len(values) != ndim:
+        found = ",".join(str(v) for v in values)
+        raise RecipeError(
+            f"{what}={found} has {len(values)} values, but the images have {ndim} axes; "
+            f"give one value or {ndim}"
+        )
+    return tuple(values)

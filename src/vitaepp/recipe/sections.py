@@ -1,0 +1,319 @@
+"""Sections of the recipe: every setting with its type, its default and its description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+
+from vitaepp.recipe.fields import (
+    Integers,
+    Names,
+    PerAxisFloat,
+    PerAxisInt,
+    Percentiles,
+    Weight,
+    Window,
+    _windows,
+)
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and closed to names that it does not know."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
+
+
+class PrepareSettings(Section):
+    """How raw files become a store."""
+
+    size: PerAxisInt | None = Field(
+        None,
+        description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
+        "224 for image folders, less where the images are smaller; their own size for arrays.",
+    )
+    spacing: PerAxisFloat | None = Field(
+        None,
+        description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
+        "without a physical spacing are scaled as a whole to fit into the size.",
+    )
+    modalities: Names | None = Field(
+        None, description="Channels, in order. Unset: those that the layout finds."
+    )
+    center: Literal["mask", "foreground", "image"] | None = Field(
+        None,
+        description="What the crop is centred on. Unset: the mask where there is one, else the "
+        "image.",
+    )
+    layout: str | None = Field(
+        None,
+        description="The only layout to try: manifest, bids, decathlon, brats, subject-folders, "
+        "named-files, dicom, scans, pictures, …. Unset: the first that fits.",
+    )
+    mask_pattern: str | None = Field(
+        None,
+        description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
+        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+    )
+    mask_values: Integers | None = Field(
+        None,
+        description="Values of a mask that are the lesion to centre on: 1,4. Unset: all but 0.",
+    )
+    clip: Percentiles | None = Field(
+        None,
+        description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
+        "clipped. Unset: its minimum and maximum.",
+    )
+    window: Annotated[dict[str, Window], BeforeValidator(_windows)] | None = Field(
+        None,
+        description="Modalities that have a window instead, by name: centre and width, or brain, "
+        "lung, mediastinum, abdomen, bone (CT, in Hounsfield units).",
+    )
+    statistics: Literal["foreground"] | None = Field(
+        None,
+        description="foreground: percentiles and range do not depend on how much background there "
+        "is: they are those of the voxels that are not 0 where 0 surrounds the scan, else the "
+        "upper one is of those above Otsu's lower threshold of two. Unset: of the whole scan.",
+    )
+    archive_gib: float | None = Field(
+        None,
+        gt=0,
+        description="What a .zip or .tar as source may hold when extracted, in GiB. Unset: 200 "
+        "times its own size and 1 GiB.",
+    )
+    archive_files: int = Field(
+        1_000_000, ge=1, description="How many files a .zip or .tar as source may hold."
+    )
+    series: str | None = Field(
+        None,
+        description="CSV, TSV or XLSX with columns pattern and modality: which DICOM series are "
+        "which modality, by their description, before the built-in patterns are tried.",
+    )
+    secret: str | None = Field(
+        None,
+        description="File with a secret of 16 bytes or more: subjects and files are then named by "
+        "a hash that only it tells. Unset: by their own names.",
+    )
+    dtype: Literal["float16", "uint8"] = Field(
+        "float16", description="How intensities in [0, 255] are stored."
+    )
+    keep_masks: bool = Field(
+        False,
+        description="Keep each subject's mask beside its images, on their grid, with its labels.",
+    )
+    classes: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many classes, in the source's own order. Unset: all.",
+    )
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    backbone: Literal["vit", "resnet18", "resnet50"] = Field(
+        "vit", description="Encoder architecture; a ResNet (MONAI's) for simsiam and mocov3 only."
+    )
+    size: Literal["tiny", "small", "base", "large"] = Field(
+        "base", description="Width, depth and heads of the transformer by name."
+    )
+    embed_dim: int | None = Field(None, ge=2, description="Width, instead of the size's own.")
+    depth: int | None = Field(None, ge=1, description="Blocks, instead of the size's own.")
+    num_heads: int | None = Field(None, ge=1, description="Heads, instead of the size's own.")
+    patch_size: PerAxisInt = Field((8,), description="Patch in voxels, one value or one an axis.")
+    mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
+    pool: Literal["mean", "cls"] = Field(
+        "mean", description="Embedding: mean of the patch tokens, or the CLS token."
+    )
+    decoder_embed_dim: int = Field(512, ge=2, description="Width of the decoder.")
+    decoder_depth: int = Field(8, ge=1, description="Blocks of the decoder.")
+    decoder_num_heads: int = Field(16, ge=1, description="Heads of the decoder.")
+    init: str | None = Field(
+        None,
+        description="What training starts from: a checkpoint file (MAE, timm, Hugging Face, "
+        "ViT-AE++), a Hugging Face folder, a run, or an encoder folder. Channels, patches, "
+        "positions and axes are adapted. Unset: fresh weights.",
+    )
+
+
+class ReconstructionSettings(Section):
+    """L_rec, the mean squared error of intensities."""
+
+    weight: Weight = Field(1.0, description="Factor of L_rec.")
+    patches: Literal["masked", "all"] = Field("masked", description="Patches it is taken over.")
+    normalize_targets: bool = Field(
+        False, description="Standardise each target patch by its own mean and variance."
+    )
+
+
+class PerceptualSettings(Section):
+    """L_per, the distance of VGG-16 features (Johnson et al. 2016)."""
+
+    weight: Weight = Field(0.01, description="λ_per.")
+    weights: str = Field(
+        "random",
+        description="VGG-16 weights: imagenet (downloaded once), random, or a file with "
+        "torchvision's key names.",
+    )
+    slices: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="2D slices drawn per volume and step in 3D, or all. Unset: one in 24, which is "
+        "4 of the paper's 96.",
+    )
+    axis: Annotated[int, Field(ge=0, le=2)] | Literal["any"] = Field(
+        2, description="Axis that slices are taken along in 3D; any takes each for a third."
+    )
+    channels: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="Channels looked at on each slice, in turn, or all. Unset: one where not all "
+        "slices are looked at, else all. Colours always go together.",
+    )
+
+
+class EdgeSettings(Section):
+    """L_edge, the mean squared error of Sobel gradient magnitudes."""
+
+    weight: Weight = Field(10.0, description="λ_edge at the start of training.")
+    decay: Literal["linear", "none"] = Field(
+        "linear", description="linear: falls to 0 over the training."
+    )
+    blur: float = Field(
+        0.0, ge=0, description="Gaussian blur of the target before its edges, sigma in voxels."
+    )
+
+
+class ContrastiveSettings(Section):
+    """L_cl of ViT-AE++, SimSiam's loss between the pooled features of two masked views."""
+
+    weight: Weight = Field(1.0, description="λ_cl.")
+
+
+class LossSettings(Section):
+    """L = L_rec + λ_per L_per + λ_edge(t) L_edge + λ_cl L_cl."""
+
+    reconstruction: ReconstructionSettings = Field(default_factory=ReconstructionSettings)
+    perceptual: PerceptualSettings = Field(default_factory=PerceptualSettings)
+    edge: EdgeSettings = Field(default_factory=EdgeSettings)
+    contrastive: ContrastiveSettings = Field(default_factory=ContrastiveSettings)
+
+
+class SimSiamSettings(Section):
+    """Heads of method=simsiam (Chen & He 2021)."""
+
+    projection_dim: int = Field(2048, ge=1, description="Width of the projector, and its output.")
+    prediction_dim: int = Field(512, ge=1, description="Bottleneck of the predictor.")
+
+
+class MoCoV3Settings(Section):
+    """Heads, momentum and temperature of method=mocov3 (Chen, Xie & He 2021)."""
+
+    hidden_dim: int = Field(4096, ge=1, description="Hidden width of projector and predictor.")
+    projection_dim: int = Field(256, ge=1, description="Width of what is compared.")
+    temperature: float = Field(0.2, gt=0, description="Temperature of InfoNCE.")
+    momentum: float = Field(
+        0.99, ge=0, le=1, description="Momentum at the start; it rises to 1 by a cosine."
+    )
+    freeze_patch_embed: bool = Field(
+        True, description="Leave a ViT's patch embedding as it began, against instability."
+    )
+
+
+class ViewSettings(Section):
+    """Random views, and the normalisation of every image."""
+
+    normalize: Literal["crop", "foreground"] = Field(
+        "crop", description="Voxels whose mean and deviation z-score a channel."
+    )
+    log_gamma: float = Field(0.3, ge=0, description="Gamma is exp(u), u within ± this.")
+    rotation: float = Field(10.0, ge=0, le=180, description="Rotation within ± this, in degrees.")
+    scale: float = Field(0.1, ge=0, lt=1, description="Scaling of each axis within 1 ± this.")
+    noise: float = Field(
+        0.1,
+        ge=0,
+        description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
+    )
+    modality_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Chance that a modality is hidden from the encoder, per image and view; one "
+        "always stays. It is still reconstructed.",
+    )
+
+
+class OptimSettings(Section):
+    """AdamW and its schedule."""
+
+    epochs: int = Field(1000, ge=1, le=1_000_000, description="Passes over the data.")
+    batch_size: int = Field(4, ge=1, description="Images per step and device.")
+    accumulate: int = Field(1, ge=1, description="Steps whose gradients make one update.")
+    base_lr: float = Field(
+        1e-3, gt=0, description="Learning rate per 256 images of the effective batch."
+    )
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="Linear warm-up. Unset: 4 % of the epochs."
+    )
+    weight_decay: float = Field(0.05, ge=0, description="None on biases and norms.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas.")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Largest gradient norm. Unset: no limit."
+    )
+
+
+class DataSettings(Section):
+    """How a store is read during training."""
+
+    cache: Literal["auto", "none", "memory", "device"] = Field(
+        "auto",
+        description="Where the store is held. auto: on the GPU or in memory where it fits.",
+    )
+    split: str | None = Field(
+        None, description="Train on this split only. Unset: train where the store has it, else all."
+    )
+    without_label: str | None = Field(
+        None, description="Train only on subjects without this label. Unset: labels play no part."
+    )
+    workers: int = Field(2, ge=0, description="Reading processes, used when nothing is cached.")
+
+
+class TrainerSettings(Section):
+    """What the training runs on."""
+
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="Devices per node, or auto for all."
+    )
+    nodes: int = Field(1, ge=1, description="Machines.")
+    strategy: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        description="How devices share work. ddp, which auto is: each has all weights; fsdp: "
+        "each has a share of them.",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute a transformer's blocks again in the backward pass instead of keeping "
+        "what they gave: less memory, more time, the same gradients.",
+    )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        "none",
+        description="Mode of torch.compile for the parts that take the time; reduce-overhead uses "
+        "CUDA graphs. The first steps then take minutes; a compiler is needed. Not with fsdp.",
+    )
+    # YAML takes 32 for a number.
+    precision: Annotated[
+        Literal["auto", "32", "bf16", "16"],
+        BeforeValidator(lambda v: str(v) if isinstance(v, int) else v),
+    ] = Field(
+        "auto",
+        description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32. A ResNet "
+        "on a CPU is computed in 32 whatever is set.",
+    )
+    checkpoint_every: float = Field(
+        60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
+    )

@@ -1,0 +1,48 @@
+"""One process of a training that runs in several on this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from vitaepp.errors import Stopped, VitaeppError, one_line
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import write_json
+from vitaepp.system.signals import INTERRUPTED, STOPPED, stoppable
+from vitaepp.training.launch import report_file
+
+
+def main(request: Path) -> int:
+    """One of the processes that `train_in_processes` starts."""
+    _end_with_parent()
+    asked: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
+    try:
+        with stoppable():
+            from vitaepp.training.pretrain import pretrain
+
+            recipe = None if asked["recipe"] is None else Recipe.parse(asked["recipe"])
+            pretrain(**asked | {"recipe": recipe})
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (VitaeppError, OSError) as error:
+        kind = type(error).__name__ if isinstance(error, VitaeppError) else "TrainingError"
+        report = report_file(request, int(os.environ["RANK"]))
+        write_json(report, {"kind": kind, "message": one_line(error)})
+        return STOPPED if isinstance(error, Stopped) else 2
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Be asked to stop when the process that started this one is killed, where Linux can do so."""
+    if sys.platform.startswith("linux"):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

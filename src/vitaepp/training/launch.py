@@ -1,0 +1,214 @@
+"""How a training is started: by torchrun or SLURM, or here, one process for each device."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import find_free_network_port
+from lightning.fabric.plugins.environments.lsf import LSFEnvironment
+from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from vitaepp import errors
+from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError
+from vitaepp.recipe.recipe import Recipe, as_settings
+from vitaepp.recipe.sections import TrainerSettings
+from vitaepp.system.files import write_json
+from vitaepp.system.host import usable_cores
+from vitaepp.system.progress import counted
+from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
+
+#: So many processes may share a machine without accelerator, even one of a single core.
+SPARE = 2
+
+#: Seconds that the others have to end by themselves after one has failed.
+GRACE = 30.0
+
+
+def find_cluster() -> ClusterEnvironment | None:
+    """Who started this process as one of several: torchrun, SLURM, LSF or MPI; None if nobody.
+
+    Raises:
+        RecipeError: SLURM was asked for tasks in a way that does not say how many a node has.
+    """
+    if TorchElasticEnvironment.detect():  # first, as torchrun may run inside a SLURM job
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect():
+        try:
+            # Stopping and saving are ours; the job script asks for the requeue (docs).
+            return SLURMEnvironment(auto_requeue=False)
+        except RuntimeError:
+            raise RecipeError(
+                f"SLURM started {os.environ['SLURM_NTASKS']} tasks without saying how many on each "
+                "node; ask for them with --ntasks-per-node"
+            ) from None
+    for other in (LSFEnvironment, MPIEnvironment):
+        if other.detect():
+            return other()
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process of a training that talks and writes."""
+    cluster = find_cluster()
+    return cluster is None or cluster.global_rank() == 0
+
+
+def devices_per_node(settings: TrainerSettings, cluster: ClusterEnvironment | None) -> int:
+    """How many processes run on each machine.
+
+    Raises:
+        RecipeError: another number was started than the recipe asks for.
+    """
+    devices = settings.devices
+    if cluster is None:
+        if settings.nodes > 1:
+            raise RecipeError(
+                f"trainer.nodes={settings.nodes}: this process was started alone; start it on "
+                "every node by torchrun or srun (docs/distributed.md)"
+            )
+        here = torch.cuda.device_count()
+        if devices == "auto":
+            return max(here, 1)
+        cores = usable_cores()
+        if devices > (here or max(cores, SPARE)):
+            has = counted(here, "GPU") if here else f"no GPU, and {counted(cores, 'core')} to use"
+            raise RecipeError(
+                f"trainer.devices={devices}: this machine has {has}; leave the setting out"
+            )
+        return devices
+    started = cluster.world_size()
+    count = max(started // settings.nodes, 1) if devices == "auto" else devices
+    if count * settings.nodes != started:
+        raise RecipeError(
+            f"trainer.devices={count} trainer.nodes={settings.nodes}: {started} processes were "
+            "started; set both to what torchrun's --nproc-per-node and --nnodes, or SLURM's "
+            "--ntasks-per-node and --nodes, say"
+        )
+    return count
+
+
+def train_in_processes(
+    count: int,
+    store: str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    recipe: Recipe | None,
+    settings: str | Sequence[str],
+    resume: bool,
+    subjects: Sequence[str] | None,
+) -> None:
+    """Run `pretrain` in so many new processes on this machine, as torchrun would.
+
+    New interpreters, and not this program started again: whatever called `pretrain`, a notebook or
+    an experiment of many runs, goes on alone when they have ended.
+
+    Raises:
+        VitaeppError: what the first process to fail raised.
+    """
+    with tempfile.TemporaryDirectory(prefix="vitaepp-") as scratch:
+        request = Path(scratch) / "request.json"
+        write_json(
+            request,
+            {
+                "store": os.fspath(store),
+                "run": os.fspath(run),
+                "recipe": None if recipe is None else recipe.model_dump(mode="json"),
+                "settings": as_settings(settings),
+                "resume": resume,
+                "subjects": None if subjects is None else list(subjects),
+            },
+        )
+        port = find_free_network_port()
+        children = [_start(request, rank, count, port) for rank in range(count)]
+        with _passing_signals_on(children):
+            failed = _wait(children)
+        if failed is not None:
+            raise _error(failed, children[failed].returncode, count, request)
+
+
+def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
+    threads = max(usable_cores() // count, 1)
+    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+    environment |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "vitaepp",
+    }
+    command = [sys.executable, "-m", "vitaepp.training.child", os.fspath(request)]
+    return subprocess.Popen(command, env=environment)
+
+
+def _passing_signals_on(
+    children: Sequence[subprocess.Popen[bytes]],
+) -> AbstractContextManager[None]:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    return handled(pass_on)
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    """Until all have ended; the first that failed, or None. When one fails, the others end."""
+    failed = None
+    try:
+        while failed is None and any(child.poll() is None for child in children):
+            time.sleep(0.1)
+            failed = next((i for i, child in enumerate(children) if child.poll()), None)
+    finally:
+        if failed is None:  # all have ended well, or this process was interrupted
+            failed = next((i for i, child in enumerate(children) if child.poll()), None)
+        _end(children)
+    return failed
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    running = [child for child in children if child.poll() is None]
+    for child in running:
+        child.terminate()
+    deadline = time.monotonic() + GRACE
+    for child in running:
+        try:
+            child.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
+    report = report_file(request, rank)
+    if report.is_file():
+        told = json.loads(report.read_text(encoding="utf-8"))
+        kind: type[VitaeppError] = getattr(errors, told["kind"])
+        return kind(told["message"])
+    if status == STOPPED:
+        return Stopped("all processes were stopped; go on with --resume")
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed, see above"
+    return TrainingError(
+        f"process {rank + 1} of {count} {how}; go on from the last checkpoint with --resume"
+    )
+
+
+def report_file(request: Path, rank: int) -> Path:
+    """Where a process says why it failed."""
+    return request.with_name(f"{rank}.json")

@@ -1,0 +1,13 @@
+"""The precision that a training computes in."""
+
+from __future__ import annotations
+
+import torch
+
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.devices import resolved_precision
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> str:
+    """`32`, `bf16` or `16`: what a recipe asks for, or what the device is fastest in."""
+    return resolved_precision(recipe.trainer.precision, device)

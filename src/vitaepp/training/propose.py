@@ -1,0 +1,346 @@
+"""Settings of a training that suit its images and the machine: the paper's where they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from vitaepp.data.store import StoreInfo
+from vitaepp.recipe.choices import Choice, as_values, by
+from vitaepp.recipe.fields import per_axis
+from vitaepp.recipe.recipe import MASKED, Recipe
+from vitaepp.system.machine import GIB, Machine
+from vitaepp.training.footprint import Footprint, step_footprint
+
+#: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
+#: in 2D the usual 224² in patches of 16² is 196, and ViT-B/32's grid of 7 × 7 the coarsest.
+PATCHES = {2: (49, 256), 3: (64, 2048)}
+
+#: The paper's batch in 3D; in 2D, where it gives none, that of our recipe for X-rays.
+BATCH = {2: 64, 3: 4}
+
+#: Models from the paper's down: encoder, then width, blocks and heads of a decoder that stays
+#: light beside it (He et al. 2021, Table 1: half the width and depth cost little).
+MODELS = (("base", 512, 8, 16), ("small", 256, 4, 8), ("tiny", 192, 2, 6))
+
+#: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice, drawn anew at each
+#: step, still estimates the perceptual loss without bias.
+SLICES, FEWER_SLICES = "loss.perceptual.slices", 1
+
+#: Settings that say which model it is: with one of them given, none of them is proposed.
+MODEL_SETTINGS = tuple(
+    f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
+)
+DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "depth", "num_heads"))
+
+#: Share of a memory that a step may take. The rest is for the process, libraries' workspaces, and
+#: on the CPU whatever else the machine does.
+MEMORY_SHARE = {"accelerator": 0.85, "cpu": 0.5}
+
+#: A CPU without an accelerator is given no more than a night's work. Its speed is assumed, not
+#: measured: the choice must not depend on what else runs. Transformers reach more on cores of
+#: today; see docs/plan.md.
+CPU_FLOPS_PER_CORE = 25e9
+CPU_SECONDS = 12 * 3600
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is trained on.
+
+    Attributes:
+        info: shape and spacing of the images.
+        trained: how many there are.
+        stored: bytes of the whole store in memory.
+    """
+
+    info: StoreInfo
+    trained: int
+    stored: int
+
+    @classmethod
+    def of(cls, info: StoreInfo, trained: int, stored: int) -> Images:
+        """Of `stored` images that a store holds, `trained` are trained on."""
+        return cls(info, trained, stored * prod(info.shape) * np.dtype(info.dtype).itemsize)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A model on the machine: its settings, and what of them the machine takes."""
+
+    recipe: Recipe
+    footprint: Footprint
+    batch_size: int
+    enough_memory: bool
+    epochs: int
+    seconds: float | None
+
+
+def proposed_recipe(
+    images: Images, machine: Machine, settings: Sequence[str]
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """The recipe of a training for which the user gave no more than `name=value` settings.
+
+    Raises:
+        RecipeError: settings that are unknown, or do not fit the images or each other.
+    """
+    recipe = Recipe.load(settings=settings)
+    given = {setting.partition("=")[0].strip() for setting in settings}
+    choices = propose_training(images, machine, recipe, given)
+    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
+
+
+def propose_training(
+    images: Images, machine: Machine, recipe: Recipe, given: Collection[str] = ()
+) -> tuple[Choice, ...]:
+    """Choose what the user did not: patch, precision, model, batch and epochs.
+
+    The paper's settings stay where they fit the images, the memory and, without an accelerator, a
+    night. What does not fit is given up in this order: the batch is split (its gradients are
+    accumulated), the model is made smaller, the epochs become fewer.
+
+    Args:
+        images: what is trained on.
+        machine: what it is trained with.
+        recipe: the defaults with what the user gave.
+        given: dotted names of the settings that the user gave; none of them is touched.
+
+    Returns:
+        What was chosen, each with its reason, in the order of a recipe.
+
+    Raises:
+        RecipeError: given settings that do not fit the images or each other.
+    """
+    choices = []
+    if recipe.model.backbone == "vit" and "model.patch_size" not in given:
+        patch, why = _patch_size(images.info)
+        choices.append(Choice("model.patch_size", list(patch), why))
+        recipe = recipe.changed(model={"patch_size": patch})
+    if recipe.method in MASKED and "model.mask_ratio" not in given:
+        choices.append(_mask_ratio(images.info, recipe))
+    if "trainer.precision" not in given:
+        precision, why = _precision(machine)
+        choices.append(Choice("trainer.precision", precision, why))
+        recipe = recipe.changed(trainer={"precision": precision})
+    if not _all_given(given):
+        choices += _model_and_schedule(images, machine, recipe, given)
+    order = ("model", "loss", "optim", "trainer")
+    return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
+
+
+def _all_given(given: Collection[str]) -> bool:
+    return bool(
+        set(MODEL_SETTINGS) & set(given) and {"optim.batch_size", "optim.epochs"} <= set(given)
+    )
+
+
+def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
+    """Patches of about one extent in mm on every axis, that divide the images."""
+    ndim = info.ndim
+    least, most = PATCHES[ndim]
+    default = Recipe().model.patch_size[0]
+    spacing = np.array(info.spacing or (1.0,) * ndim)
+    # Within a factor of two, axes are treated alike, as nnU-Net's pooling does.
+    finer = 2.0 ** np.floor(np.log2(spacing / spacing.min() + 1e-9))
+
+    def patch_of(side: int) -> tuple[int, ...]:
+        return tuple(max(1, int(side / f)) for f in finer)
+
+    def outside(side: int) -> float:
+        patches = prod(n // p for n, p in zip(info.size, patch_of(side), strict=True))
+        return max(0.0, math.log(least / patches), math.log(patches / most))
+
+    sides = [
+        side
+        for side in range(1, 33)
+        if all(n % p == 0 for n, p in zip(info.size, patch_of(side), strict=True))
+    ]
+    # Powers of two where they do, as published models have them; the nearest to the default.
+    side = min(sides, key=lambda s: (outside(s), s & (s - 1) != 0, abs(math.log2(s / default))))
+    patch = patch_of(side)
+    patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
+    size = by(info.size)
+    told = f"{patches} patches of {size}, within {least} to {most}"
+    if len(set(patch)) > 1:
+        told += f"; longer along the fine axes, as the spacing is {by(info.spacing or ())}"
+    return patch, told
+
+
+def _mask_ratio(info: StoreInfo, recipe: Recipe) -> Choice:
+    patch = per_axis(recipe.model.patch_size, info.ndim, "model.patch_size")
+    patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
+    ratio = recipe.model.mask_ratio
+    visible = int(patches * (1 - ratio))
+    return Choice("model.mask_ratio", ratio, f"the paper's; {visible} of {patches} patches visible")
+
+
+def _precision(machine: Machine) -> tuple[str, str]:
+    device = machine.accelerator or "this CPU"
+    if machine.bf16:
+        return "bf16", f"{device} multiplies bf16 by itself"
+    return "32", f"{device} does not multiply bf16 by itself"
+
+
+def _model_and_schedule(
+    images: Images, machine: Machine, recipe: Recipe, given: Collection[str]
+) -> list[Choice]:
+    tried: list[_Fit] = []
+    for variant in _models(recipe, given):
+        tried.append(_fit(images, machine, variant, given))
+        if tried[-1].enough_memory and _in_time(tried[-1]):
+            break
+    else:
+        # Nothing fits as it is: the smallest, for as many epochs as there is time for.
+        tried[-1] = _with_fewer_epochs(tried[-1], given)
+    fit, paper = tried[-1], tried[0]
+    model, optim = fit.recipe.model, fit.recipe.optim
+    choices = []
+    if not set(MODEL_SETTINGS) & set(given) and model.backbone == "vit":
+        why = "the paper's" if fit is paper else _why_smaller(tried, machine)
+        choices.append(Choice("model.size", model.size, why))
+        if fit is not paper and not set(DECODER_SETTINGS) & set(given):
+            why = f"a light decoder beside {model.size}"
+            values = (model.decoder_embed_dim, model.decoder_depth, model.decoder_num_heads)
+            choices += [
+                Choice(name, value, why)
+                for name, value in zip(DECODER_SETTINGS, values, strict=True)
+            ]
+        perceptual = fit.recipe.loss.perceptual
+        if perceptual != recipe.loss.perceptual and perceptual.weight and images.info.ndim == 3:
+            why = f"beside {model.size}, VGG-16 would take most of the time; still unbiased"
+            choices.append(Choice(SLICES, FEWER_SLICES, why))
+    if "optim.epochs" not in given:
+        why = "the paper's"
+        if fit.epochs < optim.epochs:
+            why = f"{optim.epochs} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
+        elif fit.seconds is not None:
+            why += f"; {_time(fit.seconds)}, {_assumed(machine)}"
+        choices.append(Choice("optim.epochs", fit.epochs, why))
+    if "optim.batch_size" not in given:
+        choices += _batch_choices(images, fit, machine, given)
+    return choices
+
+
+def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
+    """The recipe with each model that may be proposed, from the paper's down."""
+    if set(MODEL_SETTINGS) & set(given) or recipe.model.backbone != "vit":
+        yield recipe
+        return
+    for size, width, depth, heads in MODELS:
+        changes: dict[str, Any] = {"size": size}
+        if size == "base":
+            yield recipe.changed(model=changes)
+            continue
+        if not set(DECODER_SETTINGS) & set(given):
+            changes |= {
+                "decoder_embed_dim": width,
+                "decoder_depth": depth,
+                "decoder_num_heads": heads,
+            }
+        loss = {} if SLICES in given else {"perceptual": {"slices": FEWER_SLICES}}
+        yield recipe.changed(model=changes, loss=loss)
+
+
+def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str]) -> _Fit:
+    info = images.info
+    footprint = step_footprint(
+        recipe, len(info.modalities), info.size, bf16=recipe.trainer.precision == "bf16"
+    )
+    batch = _wanted_batch(images, recipe, given)
+    least = batch if "optim.batch_size" in given else _least_batch(recipe)
+    budget = _budget(machine, images.stored)
+    while batch > least and footprint.memory(batch) > budget:
+        batch = max(least, batch // 2)
+    seconds = None
+    if machine.accelerator is None:
+        operations = footprint.flops * images.trained * recipe.optim.epochs
+        seconds = operations / (CPU_FLOPS_PER_CORE * machine.cores)
+    return _Fit(
+        recipe, footprint, batch, footprint.memory(batch) <= budget, recipe.optim.epochs, seconds
+    )
+
+
+def _wanted_batch(images: Images, recipe: Recipe, given: Collection[str]) -> int:
+    if "optim.batch_size" in given:
+        return recipe.optim.batch_size
+    return max(_least_batch(recipe), min(BATCH[images.info.ndim], images.trained))
+
+
+def _least_batch(recipe: Recipe) -> int:
+    """The contrastive baselines normalise over a batch, which takes two."""
+    return 1 if recipe.method in MASKED else 2
+
+
+def _budget(machine: Machine, stored: int) -> float:
+    """Bytes that a step may take beside the store, which is held in memory where it fits."""
+    if machine.accelerator_memory:
+        memory, share = machine.accelerator_memory, MEMORY_SHARE["accelerator"]
+    else:
+        memory, share = machine.memory, MEMORY_SHARE["cpu"]
+    held = stored if 2 * stored < memory else 0
+    return share * (memory - held)
+
+
+def _in_time(fit: _Fit) -> bool:
+    return fit.seconds is None or fit.seconds <= CPU_SECONDS
+
+
+def _with_fewer_epochs(fit: _Fit, given: Collection[str]) -> _Fit:
+    if "optim.epochs" in given or _in_time(fit):
+        return fit
+    epochs = fit.epochs * CPU_SECONDS / (fit.seconds or 1)
+    # Two figures are as much as the assumption of a speed allows.
+    epochs = max(1, int(float(f"{epochs:.2g}")))
+    return _Fit(fit.recipe, fit.footprint, fit.batch_size, fit.enough_memory, epochs, fit.seconds)
+
+
+def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:
+    """Why the model before the last was not taken."""
+    fit = tried[-2]
+    name = fit.recipe.model.size
+    if not fit.enough_memory:
+        return f"{name} needs {_gib(fit)} for a step, too much for {machine}"
+    return f"{name} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
+
+
+def _batch_choices(
+    images: Images, fit: _Fit, machine: Machine, given: Collection[str]
+) -> list[Choice]:
+    wanted = _wanted_batch(images, fit.recipe, given)
+    usual = "the paper's" if images.info.ndim == 3 else "the usual in 2D"
+    if wanted < BATCH[images.info.ndim]:
+        usual = f"all {wanted} images"
+    step = f"a step takes about {_gib(fit)}"
+    choices = []
+    if fit.batch_size == wanted:
+        why = f"{usual}; {step}"
+    else:
+        why = f"{step}, more would not fit into {machine}"
+    if not fit.enough_memory:
+        why = f"{step}, which may be too much for {machine}"
+    choices.append(Choice("optim.batch_size", fit.batch_size, why))
+    steps = math.ceil(wanted / fit.batch_size)
+    if steps > 1 and "optim.accumulate" not in given:
+        why = f"so that an update still sees {steps * fit.batch_size} images"
+        choices.append(Choice("optim.accumulate", steps, why))
+    return choices
+
+
+def _gib(fit: _Fit) -> str:
+    return f"{fit.footprint.memory(fit.batch_size) / GIB:.1f} GiB"
+
+
+def _assumed(machine: Machine) -> str:
+    return f"assuming {CPU_FLOPS_PER_CORE / 1e9:.0f} GFLOP/s on each of {machine.cores} cores"
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return "some minutes" if seconds >= 60 else "less than a minute"

@@ -1,0 +1,1 @@
+"""Random views of images, drawn on the training device."""

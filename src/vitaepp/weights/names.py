@@ -1,0 +1,109 @@
+"""Names of weights: those of timm, Hugging Face and others, turned into MAE's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from vitaepp.errors import RunError
+from vitaepp.weights.read import CONTAINERS
+
+#: Hugging Face's names without their prefix, of transformers 4 and 5, and MAE's.
+RENAMED = (
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
+    (r"decoder\.(?:decoder_layers|decoder_encoder\.layer)\.(\d+)\.", r"decoder_blocks.\1."),
+    (r"decoder\.(decoder_|mask_token)", r"\1"),
+    (r"layernorm\.", "norm."),
+)
+
+
+RENAMED_IN_BLOCKS = (
+    (r"layernorm_before\.", "norm1."),
+    (r"layernorm_after\.", "norm2."),
+    (r"attention\.(?:attention\.query|q_proj)\.", "attn.q."),
+    (r"attention\.(?:attention\.key|k_proj)\.", "attn.k."),
+    (r"attention\.(?:attention\.value|v_proj)\.", "attn.v."),
+    (r"attention\.(?:output\.dense|o_proj)\.", "attn.proj."),
+    (r"(?:intermediate\.dense|mlp\.fc1)\.", "mlp.fc1."),
+    (r"(?:output\.dense|mlp\.fc2)\.", "mlp.fc2."),
+)
+
+
+def find(models: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> tuple[str, str]:
+    """The model, and the prefix in it, whose tensors one of `names` is the end of.
+
+    Raises:
+        RunError: there is none, or several and no telling which.
+    """
+    found = [
+        (container, name.removesuffix(end))
+        for container, tensors in models.items()
+        for name in tensors
+        for end in names
+        if name == end or name.endswith(f".{end}")
+    ]
+    # A running average of a model that is trained beside it is not the model itself.
+    averages = ("momentum", "ema", "target")
+    plain = [f for f in found if not any(word in f"{f[0]}.{f[1]}" for word in averages)] or found
+    if not plain:
+        raise RunError(f"none of its tensors is called {' or '.join(names)}, as this encoder's are")
+    likeliest = [f for f in plain if f[0] == plain[0][0] and f[0] in CONTAINERS] or plain
+    if len(likeliest) > 1:
+        called = ", ".join(".".join(filter(None, (c, p.rstrip(".")))) for c, p in likeliest)
+        raise RunError(f"several models in it ({called}); save one of them alone")
+    return likeliest[0]
+
+
+def mae_names(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """A vision transformer's tensors under MAE's names; others keep theirs.
+
+    Query, key and value become one matrix. A LayerScale (DINOv2) is multiplied into the linear
+    layer before it, which computes the same. An attention without biases gets zeros.
+
+    Args:
+        tensors: all of a model, in MAE's, timm's or Hugging Face's names.
+        prefix: what comes before the names of the encoder.
+    """
+    root = prefix.removesuffix("vit.")  # Hugging Face's decoder stands beside its encoder
+    named: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for start in (prefix, root):
+            if name.startswith(start):
+                named[_mae_name(name[len(start) :])] = tensor
+                break
+    for name in list(named):
+        block, dot, _ = name.rpartition("attn.q.weight")
+        if dot:
+            for kind in ("weight", "bias"):
+                parts = [named.pop(f"{block}attn.{part}.{kind}", None) for part in "qkv"]
+                given = [part for part in parts if part is not None]
+                if len(given) == 3:
+                    named[f"{block}attn.qkv.{kind}"] = torch.cat(given)
+    for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
+        for name in [n for n in named if n.endswith(f".{scale}.gamma")]:
+            factor, block = named.pop(name), name.removesuffix(f"{scale}.gamma")
+            weight, bias = f"{block}{layer}.weight", f"{block}{layer}.bias"
+            if weight in named and bias in named:
+                named[weight], named[bias] = named[weight] * factor[:, None], named[bias] * factor
+    for name in [n for n in named if n.endswith("attn.qkv.weight")]:
+        bias = name.removesuffix("weight") + "bias"
+        named.setdefault(bias, named[name].new_zeros(len(named[name])))
+    return named
+
+
+def _mae_name(name: str) -> str:
+    for pattern, renamed in RENAMED:
+        found = re.match(pattern, name)
+        if found:
+            rest = name[found.end() :]
+            if "blocks" in renamed:
+                for inner, short in RENAMED_IN_BLOCKS:
+                    rest = re.sub(f"^{inner}", short, rest)
+            return found.expand(renamed) + rest
+    return name

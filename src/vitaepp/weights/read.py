@@ -1,0 +1,182 @@
+"""Checkpoints of others, read safely: their tensors and what they say about themselves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import RecipeError, RunError, one_line
+from vitaepp.methods import backbone_shape
+from vitaepp.nn.transformer import SIZES
+from vitaepp.recipe.recipe import Recipe
+
+#: Names of one tensor that every vision transformer has: MAE's and timm's, and Hugging Face's.
+MARKERS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
+
+
+#: Where training scripts keep a model's tensors, the likeliest first.
+CONTAINERS = ("", "model", "state_dict", "model_state_dict", "module", "net")
+
+
+#: Heads of the sizes that have names, and of MAE's huge model, by width and depth.
+HEADS = {(width, depth): heads for width, depth, heads in SIZES.values()} | {(1280, 32): 16}
+
+
+#: Parts that change what an encoder computes and that this one does not have.
+FOREIGN = ("norm_pre", "reg_token", "register_tokens", "dist_token", "rope", "embeddings.")
+
+
+class Checkpoint(NamedTuple):
+    """What a file or folder holds.
+
+    Attributes:
+        models: tensors by name, of each model that is in it, by the container's name.
+        num_heads: of the encoder, where a config tells.
+        decoder_num_heads: of the decoder, where a config tells.
+        grid: patches per axis, where a config tells.
+        activation: of the MLPs, where a config tells.
+    """
+
+    models: dict[str, dict[str, Tensor]]
+    num_heads: int | None = None
+    decoder_num_heads: int | None = None
+    grid: tuple[int, ...] | None = None
+    activation: str | None = None
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read weights from a file or folder; no code that may be in it is run.
+
+    Raises:
+        RunError: nothing is there, or nothing that can be read.
+    """
+    place = Path(path)
+    try:
+        if not place.exists():
+            raise RunError(
+                "no such file or folder; give a checkpoint file, a Hugging Face folder, or a run"
+            )
+        if place.is_dir():
+            if (place / "recipe.yaml").is_file() or "shape" in _config(place):
+                return _of_encoder(Encoder.from_pretrained(place))
+            place = _weights_in(place)
+        values = _tensors_of(place)
+        beside = place.name in ("model.safetensors", "pytorch_model.bin") or Path(path).is_dir()
+        facts = _facts(values, _config(place.parent) if beside else {})
+    except RunError as error:
+        text = str(error).removeprefix(f"{path}: ")
+        raise RunError(f"model.init={path}: {text}") from None
+    return Checkpoint(_models(values), **facts)
+
+
+def _of_encoder(encoder: Encoder) -> Checkpoint:
+    shape = encoder.config.shape
+    return Checkpoint({"": encoder.backbone.state_dict()}, **_own_facts(shape))
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    suffixes = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+    files = sorted(f for f in folder.iterdir() if f.suffix in suffixes and f.is_file())
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        raise RunError(
+            f"no weights in this folder; looked for model.safetensors, *{', *'.join(suffixes)}"
+        )
+    shown = ", ".join(f.name for f in files[:3]) + (", …" if len(files) > 3 else "")
+    raise RunError(f"{len(files)} weight files in this folder ({shown}); name one of them")
+
+
+def _tensors_of(file: Path) -> dict[Any, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    unreadable = "not a checkpoint (.pth, .pt, .bin, .ckpt or .safetensors), or cut short"
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        # MAE's scripts, and all that came from them, keep their arguments: plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            values = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, PermissionError) as error:
+        raise RunError(f"{unreadable}: {one_line(error)}") from None
+    except Exception as error:  # what a damaged pickle raises can be anything
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign is None:
+            raise RunError(unreadable) from None
+        raise RunError(
+            f"holds {foreign[1]}, which is more than tensors and plain values, and reading it "
+            "could run code; where you trust it, save its state_dict() alone"
+        ) from None
+    if not isinstance(values, Mapping):
+        raise RunError(f"holds a {type(values).__name__}; save a model's state_dict() instead")
+    return dict(values)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{file.name} is not JSON: {one_line(error)}") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    own = values.get("vitaepp")
+    if isinstance(own, Mapping) and {"recipe", "modalities", "image_size"} <= own.keys():
+        try:
+            recipe = Recipe.parse(own["recipe"])
+        except RecipeError:
+            raise RunError("made by another version of vitaepp") from None
+        facts = _own_facts(backbone_shape(recipe, len(own["modalities"]), own["image_size"]))
+        return facts | {"decoder_num_heads": recipe.model.decoder_num_heads}
+    if isinstance(config.get("shape"), Mapping):
+        return _own_facts(config["shape"])
+    image, patch = (_pair(config.get(name)) for name in ("image_size", "patch_size"))
+    grid = tuple(i // p for i, p in zip(image, patch, strict=False))
+    return {
+        "num_heads": config.get("num_attention_heads"),
+        "decoder_num_heads": config.get("decoder_num_attention_heads"),
+        "grid": grid if image and patch else None,
+        "activation": config.get("hidden_act"),
+    }
+
+
+def _own_facts(shape: Mapping[str, Any]) -> dict[str, Any]:
+    if not {"num_heads", "image_size", "patch_size"} <= shape.keys():
+        return {}
+    sizes = zip(shape["image_size"], shape["patch_size"], strict=True)
+    return {"num_heads": shape["num_heads"], "grid": tuple(i // p for i, p in sizes)}
+
+
+def _pair(value: Any) -> tuple[int, ...]:
+    pair = tuple(value) if isinstance(value, list) else (value, value)
+    return pair if len(pair) == 2 and all(isinstance(v, int) and v > 0 for v in pair) else ()
+
+
+def _models(values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
+    """Groups of named tensors, at the top and one level down, the likeliest first."""
+
+    def tensors(group: Mapping[Any, Any]) -> dict[str, Tensor]:
+        return {k: v for k, v in group.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+    groups = {"": tensors(values)}
+    groups |= {str(k): tensors(v) for k, v in values.items() if isinstance(v, Mapping)}
+    rank = {name: place for place, name in enumerate(CONTAINERS)}
+    names = sorted((n for n, group in groups.items() if group), key=lambda n: rank.get(n, 99))
+    return {name: groups[name] for name in names}

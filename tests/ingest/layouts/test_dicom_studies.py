@@ -1,0 +1,448 @@
+"""DICOM as it is found: ids that persons share, bad series, odd files, padding, derived images."""
+
+import gzip
+import logging
+import shutil
+import struct
+import time
+import warnings
+
+import numpy as np
+import pydicom
+import pytest
+
+from tests.ingest.dicom_files import (
+    EXPLICIT,
+    IMPLICIT,
+    MR,
+    NAME,
+    element,
+    file_of,
+    item,
+    multi_frame,
+    one_slice,
+    series,
+)
+from tests.ingest.trees import picture, volume
+from vitaepp.data.store import PARTICIPANT, Store
+from vitaepp.errors import SourceError, SubjectError
+from vitaepp.ingest.layouts import recognise
+from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.readers import is_dicom, read_dicom_header, read_series
+
+
+def tree(root, folders):
+    """Series by folder: description, ids of study and series, and more options of a series."""
+    for i, (folder, options) in enumerate(folders.items()):
+        options = {"description": "T1", "series": f"1.2.{i + 1}", **options}
+        values = options.pop("values", volume(i))
+        series(root / folder, values, **options)
+    return root
+
+
+def taken(cohort):
+    """The folders of each subject's modalities."""
+    return {
+        s.subject: {
+            m: i.files[0].parent.relative_to(cohort.root).as_posix() for m, i in s.files.items()
+        }
+        for s in cohort.subjects
+    }
+
+
+# One bad series
+
+
+def bad(files, how):
+    if how == "missing":
+        files[4].unlink()
+    elif how == "cut":
+        files[4].write_bytes(files[4].read_bytes()[:-9])
+    elif how == "empty":
+        files[4].write_bytes(b"")
+    else:
+        for file in files:
+            one = pydicom.dcmread(file)
+            one.PixelData = b"\1" * len(one.PixelData)
+            one.save_as(file)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [("missing", "slices are missing"), ("cut", "damaged"), ("empty", "damaged"),
+     ("constant", "damaged")],
+)  # fmt: skip
+def test_a_bad_series_costs_its_modality(tmp_path, how, told):
+    for i, case in enumerate("abc"):
+        flair = tmp_path / "in" / case / "flair"
+        files = series(
+            flair, volume(i), study=f"1.3.{i}", series="1.2.1", description="T2 FLAIR",
+            name="{:03d}.dcm",
+        )  # fmt: skip
+        series(tmp_path / "in" / case / "t1", volume(9), study=f"1.3.{i}", series="1.2.2")
+        if case == "b":
+            bad(files, how)
+    result = prepare(tmp_path / "in", tmp_path / "s", workers=1)
+    assert (result.prepared, result.failures) == (3, ())
+    store = Store(tmp_path / "s")
+    assert store.info.modalities == ("flair", "t1")
+    assert store.present.tolist() == [[True, True], [False, True], [True, True]]
+    a, b, _ = store.read(range(3))
+    assert not b[0].any()
+    assert np.array_equal(a[1], b[1])
+    note = f"flair: zero, as its series cannot be used ({told})"
+    assert [list(notes) for notes in store.table.prepare_notes] == [[], [note], []]
+    assert result.notes == {note: 1}
+    if how != "missing":
+        return
+    # It fails where that is all that the subject has.
+    shutil.rmtree(tmp_path / "in" / "b" / "t1")
+    (failure,) = prepare(tmp_path / "in", tmp_path / "t", size=6, spacing=1, workers=1).failures
+    assert failure.subject == "b"
+    assert "b/flair" in failure.reason
+
+
+def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
+    values = volume()
+    root = tree(tmp_path / "p", {"t1": {}, "t2": {"description": "AX T2"}})
+    for b in range(3):  # b-values of one series, at the same places
+        for z in range(9):
+            one_slice(
+                root / "dwi" / f"{b}_{z}", values[:, :, z].T.copy(), (0, 0, 2 * z),
+                series="1.2.9", instance=f"1.9.{b}.{z}", description="ep2d_diff_b1000",
+            )  # fmt: skip
+    at = 2 * [(0, 0, 2.0 * i) for i in range(9)]
+    multi_frame(root / "dwi2.dcm", np.concatenate([values, values], 2), at, description="DTI")
+    echo = tree(tmp_path / "p", {"t2 echoes": {"description": "T2 dual", "series": "1.2.8"}})
+    for i, file in enumerate(sorted((echo / "t2 echoes").iterdir())):
+        one = pydicom.dcmread(file)
+        one.SOPInstanceUID = f"1.8.{i}"
+        one.save_as(file.with_name(f"{file.name}.echo2"))
+    for z in range(9):
+        one_slice(
+            root / "mosaic" / f"{z}", values[:, :, z].T.copy(), (0, 0, 2 * z), series="1.2.7",
+            instance=f"1.7.{z}", description="T1", image_type="ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC",
+        )  # fmt: skip
+    cohort = recognise(root)
+    assert taken(cohort) == {"p": {"t1": "t1", "t2": "t2"}}
+    left = dict(cohort.left_out)
+    assert all("several volumes" in left[at] for at in ("dwi", "dwi2.dcm"))
+    assert "another t2" in left["t2 echoes"]
+    assert "mosaic" in left["mosaic/0"]
+    result = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1)
+    assert (result.prepared, result.failures) == (1, ())
+
+
+def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
+    root = tree(tmp_path / "in", {"a/t1": {"study": "1.1"}, "b/t1": {"study": "1.2"}})
+    for i, file in enumerate(sorted((root / "b" / "t1").iterdir())):
+        one = pydicom.dcmread(file)
+        one.SOPInstanceUID = f"1.8.{i}"
+        one.save_as(file.with_name(f"{file.name}_"))
+    (failure,) = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1).failures
+    assert failure.subject == "b"
+    assert "lie at one place" in failure.reason
+
+
+# Persons of one id
+
+SAME = {"study": "1.1", "series": "1.2"}
+NO_IDS = {"study": "", "series": ""}
+B = {**SAME, "description": "DWI", "instances": "1.7"}
+T1, T2 = {"study": "1.1"}, {"study": "1.1", "description": "T2"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "subjects"),
+    [
+        # All ids are the same: of images, too, so that each image has its double.
+        ({"p1": SAME, "p2": SAME}, ["p1", "p2"]),
+        ({"p1/t1": SAME, "p2/t1": SAME, "p3/t1": SAME}, ["p1", "p2", "p3"]),
+        ({"x/p1/t1": SAME, "x/p2/t1": SAME}, ["x/p1", "x/p2"]),
+        # That of the study is: persons have the same sequences.
+        ({f"p{i}/{m}": o for i in (1, 2) for m, o in {"a": T1, "b": T2}.items()}, ["p1", "p2"]),
+        (
+            {f"s{j}/p{i}/{m}": o for i in (1, 2) for j in (1, 2) for m, o in
+             {"a": T1, "b": T2}.items()},
+            ["s1/p1", "s1/p2", "s2/p1", "s2/p2"],
+        ),
+        # Each has a name of its own.
+        ({"p1": {**T1, "patient": "A"}, "p2": {**T1, "patient": "B"}}, ["p1", "p2"]),
+        # That of the series is, and studies have their own.
+        ({"p1/t1": {"study": "1.1", "series": "1.2"}, "p2/t1": {"study": "1.3", "series": "1.2"}},
+         ["p1", "p2"]),
+        # None has any.
+        ({"p1/t1": NO_IDS, "p2/t1": NO_IDS}, ["p1", "p2"]),
+        # One study in folders of its series, also below others.
+        ({"5/DICOM": T1, "6/DICOM": T2}, ["root"]),
+        ({"a": T1, "b": {**T1, "description": "T1 MPR"}, "c": T2}, ["root"]),
+        ({"b0": B, "b1000": {**B, "instances": "1.8"}, "t1": T1, "t2": T2},
+         ["root"]),
+    ],
+)  # fmt: skip
+def test_folders_tell_persons_of_one_id_apart(tmp_path, folders, subjects):
+    root = tree(tmp_path / "root", folders)
+    cohort = recognise(root)
+    assert [s.subject for s in cohort.subjects] == subjects
+    for subject in cohort.subjects:
+        for series_ in subject.files.values():
+            assert len(series_.files) == 9
+            (folder,) = {file.parent for file in series_.files}
+            first = list(folders).index(folder.relative_to(root).as_posix())
+            assert np.array_equal(read_series(series_.files, "x").values, volume(first))
+
+
+def test_one_series_in_two_folders_is_one_volume(tmp_path):
+    """As on discs, whose folders hold a hundred files at most."""
+    values = volume()
+    for folders in (lambda i: f"{i // 5}", lambda i: f"{i % 3}"):
+        root = tmp_path / folders.__code__.co_code.hex()[:40]
+        for i, file in enumerate(series(tmp_path / "x", values)):
+            (root / folders(i)).mkdir(parents=True, exist_ok=True)
+            shutil.move(file, root / folders(i))
+        (subject,) = recognise(root).subjects
+        assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
+
+
+@pytest.mark.parametrize(
+    ("folders", "persons", "unsure"),
+    [
+        (["a/2001", "a/2002", "b/t1"], ["a", "a", "b"], False),
+        (["a/2019-03-01", "a/2019-09-12"], ["a", "a"], False),
+        (["a/01-02-2003-MR BRAIN-1", "a/05-02-2003-MR BRAIN-2"], ["a", "a"], False),
+        (["s/a/baseline", "s/a/followup", "s/b/visit1"], ["s/a", "s/a", "s/b"], False),
+        (["a/x", "a/y", "b/t1"], None, True),
+        (["s/p1", "s/p2", "t/p3"], None, True),
+        (["a", "b"], None, False),
+        (["2001", "2002"], None, True),
+    ],
+)
+def test_persons_with_several_studies_are_participants(tmp_path, folders, persons, unsure):
+    for i, folder in enumerate(folders):
+        series(tmp_path / folder / "t1", volume(i), study=f"1.1.{i}", series=f"1.2.{i}")
+    cohort = recognise(tmp_path)
+    if persons:
+        assert list(cohort.table()[PARTICIPANT]) == persons
+    else:
+        assert PARTICIPANT not in cohort.table()
+    told = [note for note in cohort.notes if note.startswith("participant: ")]
+    assert len(told) == int(bool(persons) or unsure)
+    assert all("--labels" in note for note in told)
+
+
+def test_names_of_patients_decide_where_they_tell(tmp_path):
+    who = {"s/x": "A", "s/y": "A", "t/x": "B", "t/y": "C", "u": "D"}
+    for i, (folder, patient) in enumerate(who.items()):
+        series(
+            tmp_path / folder / "t1",
+            volume(i),
+            study=f"1.1.{i}",
+            series=f"1.2.{i}",
+            patient=patient,
+        )
+    cohort = recognise(tmp_path)
+    assert list(cohort.table()[PARTICIPANT]) == ["s", "s", "t/x", "t/y", "u"]
+
+
+# Which series is which
+
+
+def test_folders_name_series_without_a_description(tmp_path):
+    none = {"study": "1.1", "description": ""}
+    root = tree(
+        tmp_path / "t2 study",
+        {
+            "5.0-T1post-123": none,
+            "FLAIR/1": none,
+            "odd": none,
+            "T2": {**none, "description": "what"},
+        },
+    )
+    cohort = recognise(root)
+    assert taken(cohort) == {"t2 study": {"t1ce": "5.0-T1post-123", "flair": "FLAIR/1"}}
+    assert dict(cohort.left_out).keys() == {"odd", "T2"}
+    assert any("without a description" in note for note in cohort.notes)
+
+
+def test_what_is_derived_is_not_taken_for_the_sequence(tmp_path):
+    thick, thin = volume(1, (10, 12, 5)), volume(2, (10, 12, 11))
+    root = tree(
+        tmp_path / "p",
+        {
+            "t1": {"values": thick},
+            "t1 mpr": {"values": thin, "image_type": "DERIVED\\SECONDARY\\MPR"},
+            "t2": {"description": "T2", "image_type": "DERIVED\\SECONDARY"},  # by an archive
+            "sub": {"description": "T1 +C", "image_type": "DERIVED\\SECONDARY\\SUBTRACTION"},
+            "mip": {"description": "T1 +C", "image_type": "DERIVED\\PRIMARY\\M\\MIP"},
+            "adc": {"description": "ep2d_diff", "image_type": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"},
+            "trace": {"description": "ep2d", "image_type": "DERIVED\\PRIMARY\\DIFFUSION\\TRACEW"},
+            "map": {"description": "AX T1", "image_type": "DERIVED\\PRIMARY\\T1 MAP"},
+            "phase": {"description": "SWI", "image_type": "ORIGINAL\\PRIMARY\\P\\ND"},
+        },
+    )
+    cohort = recognise(root)
+    expected = {"t1": "t1", "t2": "t2", "adc": "adc", "dwi": "trace"}
+    assert taken(cohort) == {"p": expected}
+    left = dict(cohort.left_out)
+    assert "derived; the original t1" in left["t1 mpr"]
+    assert all("ignored" in left[at] for at in ("sub", "mip", "map", "phase"))
+    table = tmp_path / "own.csv"
+    table.write_text("image_type,pattern,modality\nSUBTRACTION,t1,difference\n")
+    assert taken(recognise(root, series=table))["p"]["difference"] == "sub"
+
+
+# Odd files
+
+
+def bare(data, how):
+    """A DICOM file without its preamble, or without that and what says its syntax."""
+    if how == "meta":
+        return data[132:]
+    return data[144 + struct.unpack("<I", data[140:144])[0] :]
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("how", ["meta", "none", "gz"])
+def test_files_without_a_preamble_and_packed_ones_are_read(tmp_path, syntax, how):
+    if (how, syntax) == ("meta", IMPLICIT):
+        pytest.skip("the same as of explicit ones")
+    values = volume()
+    name = "IM{}.dcm" if how == "gz" else "IM{}"
+    for file in series(tmp_path / "p", values, syntax=syntax, name=name):
+        data = file.read_bytes()
+        if how == "gz":
+            file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(data))
+            file.unlink()
+        else:
+            file.write_bytes(bare(data, how))
+    (subject,) = recognise(tmp_path).subjects
+    assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
+    assert prepare(tmp_path, tmp_path / "s", size=6, spacing=1, workers=1).failures == ()
+    for file in subject.files["t1"].files[:1]:
+        file.write_bytes(file.read_bytes()[:-20])
+        with pytest.raises(SubjectError, match="truncated"):
+            read_series(subject.files["t1"].files, "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "dicom"),
+    [(b"", False), (b"\x08\0", False), (b"BM\x08\0\0\0\0\0", False), (b"<html>" * 40, False),
+     (b"\0" * 200, False), (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", True),
+     (b"\x08\0\0\0\x04\0\0\0\x10\0\0\0", True), (b"\0\x08\0\x05CS\0\x0aISO_IR 100", True)],
+)  # fmt: skip
+def test_a_beginning_without_a_preamble_is_told(tmp_path, content, dicom):
+    (tmp_path / "x").write_bytes(content)
+    assert is_dicom(tmp_path / "x") == dicom
+
+
+def test_what_is_no_image_is_named_and_never_no_images_found(tmp_path):
+    (tmp_path / "x.dcm.gz").write_bytes(gzip.compress(b"no dicom")[:-3])
+    (tmp_path / "y.dcm").write_text("<html>")
+    with pytest.raises(SourceError, match=r"holds no subject; x.dcm.gz: .*not a DICOM image"):
+        recognise(tmp_path)
+    picture(tmp_path / "z.png")
+    cohort = recognise(tmp_path)
+    assert cohort.kind == "pictures"
+    assert "DICOM beside other images" in dict(cohort.left_out)["y.dcm"]
+    (tmp_path / "one.dcm").write_bytes(file_of(MR, element(8, 8, "CS", "ORIGINAL")))
+    with pytest.raises(SourceError, match="is one DICOM file; give the folder that holds it"):
+        recognise(tmp_path / "one.dcm")
+
+
+def nested(depth):
+    data = element(8, 0x60, "CS", "MR")
+    for _ in range(depth):
+        data = element(0x5200, 0x9230, "SQ", item(data))
+    return data
+
+
+OPEN = b"\xff" * 4
+
+HOSTILE = {
+    "deep": nested(3000),
+    "deep of no length": (b"\0\x52\x30\x92SQ\0\0" + OPEN + b"\xfe\xff\0\xe0" + OPEN) * 3000,
+    "a value of 4 GiB": b"\x08\0\x16\0UN\0\0\xfe\xff\xff\xff" + b"1.2",
+    "skipped 4 GiB": b"\x09\0\x16\0UN\0\0\xfe\xff\xff\xff" + b"1.2",
+    "no numbers": element(0x28, 8, "IS", "many") + element(0x28, 0x10, "US", "x"),
+    "many frames": element(0x28, 8, "IS", "9" * 12) + element(0x7FE0, 0x10, "OW", b"\0" * 8),
+    "no kind": b"\x08\0\x16\0\0\0\0\0" * 1000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_headers_are_refused_in_a_line(tmp_path, name, caplog):
+    data = element(0x10, 0x10, "PN", NAME) + element(8, 0x18, "UI", NAME) + HOSTILE[name]
+    (tmp_path / "x.dcm").write_bytes(file_of(MR, data))
+    start = time.monotonic()
+    with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("error")
+        with pytest.raises(SubjectError, match="x: cannot be read: truncated"):
+            read_dicom_header(tmp_path / "x.dcm", "x")
+    assert time.monotonic() - start < 5
+    assert not caplog.records
+    assert not logging.getLogger("pydicom").disabled
+
+
+def test_a_deflated_header_is_refused(tmp_path):
+    """Nobody knows how large it gets."""
+    (tmp_path / "x.dcm").write_bytes(file_of(MR, b"", "1.2.840.10008.1.2.1.99"))
+    with pytest.raises(SubjectError, match="deflated"):
+        read_dicom_header(tmp_path / "x.dcm", "x")
+
+
+# Padding
+
+
+@pytest.mark.parametrize(
+    ("stored", "padding", "scale", "noted"),
+    [
+        (-2000, (-2000,), (1, -1024), True),
+        (-2000, (-2000,), (2.5, 7), True),
+        (30000, (30000,), None, True),
+        (-1990, (-2000, -1980), None, True),
+        (-3024, (), (1, 0), True),  # CT without the tag
+        (0, (0,), None, False),  # as low as air is
+    ],
+)
+def test_padding_is_background(tmp_path, stored, padding, scale, noted):
+    real = np.random.default_rng(0).integers(1, 1000, (6, 7, 5)).astype(np.int16)
+    outside = np.zeros(real.shape, bool)
+    outside[0], outside[:, -1] = True, True
+    values = np.where(outside, stored, real).astype(np.int16)
+    files = series(tmp_path, values, padding=padding, scale=scale, modality="CT")
+    image = read_series(files, "x")
+    slope, intercept = scale or (1, 0)
+    expected = real * slope + intercept
+    np.testing.assert_allclose(image.values[~outside], expected[~outside])
+    low = expected[~outside].min() if noted else stored
+    np.testing.assert_allclose(image.values[outside], low)
+    assert len(image.notes) == noted
+
+
+def test_the_padding_of_frames_has_each_ones_scale(tmp_path):
+    """pydicom's own reading of stored values, scaled by hand, is the reference."""
+    values = np.random.default_rng(0).integers(100, 900, (5, 6, 4)).astype(np.uint16)
+    values[0] = 5000
+    scales = [(1, 0), (2, 5), (0.5, 0), (1, -7)]
+    at = [(0, 0, 2.0 * i) for i in range(4)]
+    file = multi_frame(tmp_path / "x", values, at, scales=scales)
+    whole = pydicom.dcmread(file)
+    whole.add_new(0x00280120, "US", 5000)
+    whole.save_as(file)
+    stored = pydicom.dcmread(file).pixel_array.transpose(2, 1, 0)
+    expected = np.stack(
+        [stored[..., i].astype(float) * a + b for i, (a, b) in enumerate(scales)], -1
+    )
+    padded = stored == 5000
+    expected[padded] = expected[~padded].min()
+    image = read_series([file], "x")
+    np.testing.assert_allclose(image.values, expected)
+    assert len(image.notes) == 1
+
+
+def test_a_value_of_padding_that_occurs_is_kept_and_told(tmp_path):
+    values = np.random.default_rng(0).integers(-500, 500, (6, 7, 5)).astype(np.int16)
+    values[2] = 0
+    image = read_series(series(tmp_path, values, padding=(0,)), "x")
+    assert np.array_equal(image.values, values)
+    assert image.notes == ("the value of DICOM's padding occurs in the image; kept",)

@@ -1,0 +1,99 @@
+"""Every image of a source is taken, or left out with a reason."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.ingest import official, trees
+from tests.ingest.layouts.test_bids import bids
+from tests.ingest.layouts.test_decathlon import decathlon, nnunet
+from vitaepp.ingest.layouts import recognise, told_left_out
+from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.readers.items import files_of
+
+
+def images_and_masks(root: Path) -> Path:
+    for name in ("a", "b"):
+        trees.scan(root / "images" / f"{name}.nii.gz")
+        trees.mask(root / "labels" / f"{name}.nii.gz")
+    return root
+
+
+SOURCES = {
+    "bids": bids,
+    "decathlon": decathlon,
+    "nnunet": nnunet,
+    "brats": official.brats2018,
+    "brats 2020": official.brats2020,
+    "egd": official.egd,
+    "images": images_and_masks,
+    "pictures": official.chest_xray,
+    "tiny_imagenet": official.tiny_imagenet,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_image_of_any_layout_is_lost_in_silence(tmp_path, name):
+    root = SOURCES[name](tmp_path / "source")
+    trees.scan(root / "elsewhere" / "stray.nii.gz")
+    trees.mask(root / "labels" / "nobody.nii.gz")
+    trees.picture(root / "qc" / "slice.png")
+    (root / "old.mnc").write_bytes(b"x")
+    cohort = recognise(root)
+    taken = {
+        file.relative_to(root).as_posix()
+        for s in cohort.subjects
+        for item in (*s.files.values(), *filter(None, [s.mask]))
+        for file in files_of(item)
+    }
+    images = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, ".mnc")
+    there = {
+        f.relative_to(root).as_posix()
+        for f in root.rglob("[!.]*")
+        if f.is_file() and suffix_of(f.name, images)
+    }
+    left_out = dict(cohort.left_out)
+    left_out.pop("sub-09", None)  # a participant without files
+    assert taken | left_out.keys() == there
+    assert not taken & left_out.keys()
+    assert all(left_out.values())
+    assert left_out["old.mnc"] == "its format is not read"
+
+
+def test_what_is_left_out_of_images_with_masks_and_of_copies(tmp_path):
+    source = images_and_masks(tmp_path / "a")
+    trees.mask(source / "labels" / "c.nii.gz")
+    trees.scan(source / "other" / "d.nii.gz")
+    assert dict(recognise(source).left_out) == {
+        "labels/c.nii.gz": "a mask without an image",
+        "other/d.nii.gz": "not in a folder of scans",
+    }
+    source = official.chest_xray(tmp_path / "b", train=1, test=0)
+    shutil.copytree(source, tmp_path / "copy")
+    (tmp_path / "copy").rename(source / "chest_xray")
+    assert [why for _, why in recognise(source).left_out] == ["a copy of another"] * 2
+
+
+def test_a_modality_of_few_is_left_out_unless_it_is_asked_for(tmp_path):
+    source = trees.brats(tmp_path, names=("t1", "t2"))
+    trees.scan(source / "a" / "a_flair.nii.gz")
+    assert dict(recognise(source).left_out) == {
+        "a/a_flair.nii.gz": "modality flair: 1 of 3 subjects have it; --modalities may ask for it"
+    }
+    assert recognise(source, ["flair", "t1"]).left_out == ()
+
+
+def test_prepare_tells_in_one_line_how_many_are_left_out(tmp_path, capsys):
+    source = images_and_masks(tmp_path / "x")
+    prepare(source, tmp_path / "store", size=8)
+    assert "left out" not in capsys.readouterr().err
+    trees.mask(source / "labels" / "c.nii.gz")
+    trees.mask(source / "labels" / "d.nii.gz")
+    prepare(source, tmp_path / "store", size=8)
+    expected = (
+        "2 left out (labels/c.nii.gz: a mask without an image, …); prepare --dry-run tells more"
+    )
+    assert f"x: {expected}\n" in capsys.readouterr().err
+    assert told_left_out(recognise(source)) == expected
