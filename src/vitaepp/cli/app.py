@@ -256,7 +256,7 @@ def prepare(
         dry_run=dry_run,
         show_series=show_series,
     )
-    if result.preview is not None:
+    if result.dry_run is not None:
         print(result)
         return
     print(result.account)
@@ -276,8 +276,8 @@ def plan(
     from vitaepp.training.plan import plan as run_plan
 
     proposal = run_plan(source, out)
-    if proposal.preview is not None:
-        print(proposal.preview, end="\n\n")
+    if proposal.dry_run is not None:
+        print(proposal.dry_run, end="\n\n")
     print(out if out is not None else proposal.to_yaml())
 
 

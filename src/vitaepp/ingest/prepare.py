@@ -19,13 +19,13 @@ from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
 from vitaepp.data.tables import count_other, say_missing
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
+from vitaepp.ingest.planning.dry_run import DryRun, look_at
 from vitaepp.ingest.planning.fingerprint import voxel_sample
-from vitaepp.ingest.planning.grid import propose_grid
-from vitaepp.ingest.planning.plan import arrays_of, plan_of, said, sampled
-from vitaepp.ingest.planning.preview import Preview, preview
+from vitaepp.ingest.planning.grid import choose_grid
+from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
 from vitaepp.ingest.pseudonyms import (
     pseudonym,
     pseudonymized,
@@ -38,7 +38,7 @@ from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.sources.archives import opened
 from vitaepp.ingest.sources.remote import Remote, local_file, local_source
 from vitaepp.ingest.subject import prepare_subject
-from vitaepp.ingest.task import Plan, Task
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.ingest.workers.cluster import run_on_cluster
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.recipe.recipe import Recipe
@@ -72,7 +72,7 @@ class PrepareResult:
         failures: subjects that could not be prepared, as in the store's failures.csv.
         account: what was taken for what, as text.
         notes: what had to be decided about files, with the number of subjects.
-        preview: what a dry run found; None where the store was made.
+        dry_run: what a dry run found; None where the store was made.
     """
 
     store: Path | str
@@ -81,11 +81,11 @@ class PrepareResult:
     failures: tuple[Failure, ...]
     account: str = ""
     notes: Mapping[str, int] = field(default_factory=dict)
-    preview: Preview | None = None
+    dry_run: DryRun | None = None
 
     def __str__(self) -> str:
-        if self.preview is not None:
-            return str(self.preview)
+        if self.dry_run is not None:
+            return str(self.dry_run)
         told = (
             f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} "
             f"{'was' if self.skipped == 1 else 'were'} there already"
@@ -97,7 +97,7 @@ class PrepareResult:
         return told
 
     def __repr__(self) -> str:
-        if self.preview is not None:
+        if self.dry_run is not None:
             return "PrepareResult(a dry run; print it to see what was found)"
         return f"PrepareResult({'; '.join(str(self).splitlines())})"
 
@@ -317,31 +317,31 @@ def _prepare(
         if asked.secret is not None:
             without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
         say_missing(labels.name, without, len(table))
-    plan = plan_of(cohort, asked, store, without_masks=of_run)
-    if plan.secret is not None:
-        cohort = pseudonymized(cohort, plan.secret)
-        table = pseudonymized_table(table, plan.secret)
-    plan, choices = propose_grid(plan, cohort, asked)
+    spec = spec_of(cohort, asked, store, without_masks=of_run)
+    if spec.secret is not None:
+        cohort = pseudonymized(cohort, spec.secret)
+        table = pseudonymized_table(table, spec.secret)
+    spec, choices = choose_grid(spec, cohort, asked)
     if dry_run:
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
-        found = preview(cohort, table, plan, choices, workers, show_series=show_series)
-        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, preview=found)
+        found = look_at(cohort, table, spec, choices, workers, show_series=show_series)
+        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, dry_run=found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
-    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
+    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
     if cohort.left_out:
-        say(f"{name}: {told_left_out(cohort)}")
+        say(f"{name}: {left_out_in_words(cohort)}")
     for note in cohort.notes:
         say(f"{name}: {note}")
-    if lacking := cohort.lacking(plan.files):
+    if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if plan.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+    if spec.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
         say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
 
     masks = sum(s.mask is not None for s in cohort.subjects)
-    if of_run and plan.info.center == "mask" and masks < len(cohort.subjects):
+    if of_run and spec.info.center == "mask" and masks < len(cohort.subjects):
         say(
             "the run's crops are centred on masks; without one, and centred on the foreground: "
             f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
@@ -355,12 +355,12 @@ def _prepare(
     prepared = skipped = 0
     failures: list[Failure] = []
     try:
-        with StoreWriter(store, plan.info) as writer:
+        with StoreWriter(store, spec.info) as writer:
             outcomes = run(
-                partial(prepare_subject, plan)
+                partial(prepare_subject, spec)
                 if remote is None
-                else partial(prepare_remote_subject, remote, plan),
-                _tasks(cohort, plan, writer.checksums()),
+                else partial(prepare_remote_subject, remote, spec),
+                _tasks(cohort, spec, writer.checksums()),
                 died=_died,
                 batch=BATCH[cohort.kind],
             )
@@ -387,7 +387,7 @@ def _prepare(
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
         say(_told_labels(before, after, labels.name, store))
-    told = account_text([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
+    told = account_text([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 
@@ -445,10 +445,10 @@ def _may_crash(cohort: Cohort) -> bool:
     )
 
 
-def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:
+def _tasks(cohort: Cohort, spec: ImageSpec, known: Mapping[str, str]) -> Iterator[Task]:
     arrays: Iterator[npt.NDArray[Any] | None] = repeat(None)
     if cohort.kind == "arrays":
-        arrays = arrays_of(s.files[plan.files[0]] for s in cohort.subjects)
+        arrays = arrays_of(s.files[spec.files[0]] for s in cohort.subjects)
     for subject, array in zip(cohort.subjects, arrays, strict=False):
         yield Task(subject, array, known.get(subject.subject))
 

@@ -21,7 +21,7 @@ COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImageSpec:
     """All that a process needs to know to prepare any subject of a cohort.
 
     Attributes:

@@ -36,10 +36,10 @@ def _real(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def by(values: Iterable[Any]) -> str:
+def dimensions(values: Iterable[Any]) -> str:
     """Numbers of the axes as people write them.
 
-    >>> by((96, 96, 0.5))
+    >>> dimensions((96, 96, 0.5))
     '96×96×0.5'
     """
     return "×".join(f"{v:.4g}" for v in values)

@@ -8,7 +8,7 @@ import pytest
 from tests.ingest import official, trees
 from tests.ingest.layouts.test_bids import bids
 from tests.ingest.layouts.test_decathlon import decathlon, nnunet
-from vitaepp.ingest.layouts import recognise, told_left_out
+from vitaepp.ingest.layouts import left_out_in_words, recognise
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import files_of
@@ -96,4 +96,4 @@ def test_prepare_tells_in_one_line_how_many_are_left_out(tmp_path, capsys):
         "2 left out (labels/c.nii.gz: a mask without an image, …); prepare --dry-run tells more"
     )
     assert f"x: {expected}\n" in capsys.readouterr().err
-    assert told_left_out(recognise(source)) == expected
+    assert left_out_in_words(recognise(source)) == expected

@@ -28,7 +28,7 @@ def with_left_out(cohort: Cohort, source: Source) -> Cohort:
     return replace(cohort, left_out=tuple(sorted(told.items())))
 
 
-def told_left_out(cohort: Cohort) -> str:
+def left_out_in_words(cohort: Cohort) -> str:
     """One line for the user: how many files are left out, and for example which.
 
     Args:

@@ -16,7 +16,7 @@ from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
 from vitaepp.ingest.readers.items import ArrayItem, Item
-from vitaepp.ingest.task import COLOURS, Plan
+from vitaepp.ingest.task import COLOURS, ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import PrepareSettings
 
@@ -27,16 +27,16 @@ DEFAULT_SPACING = (1.0,)
 COLOUR_SAMPLE = 32
 
 
-def plan_of(
+def spec_of(
     cohort: Cohort, asked: PrepareSettings, store: Path | str, without_masks: bool = False
-) -> Plan:
+) -> ImageSpec:
     """What to make of a cohort: what the user asked for, else what suits its kind.
 
     Args:
         cohort: the source.
         asked: settings that the user gave.
         store: to make.
-        without_masks: as in `Plan`.
+        without_masks: as in `ImageSpec`.
 
     Raises:
         RecipeError: settings that do not fit each other.
@@ -74,12 +74,12 @@ def plan_of(
         masks=asked.keep_masks or (begun is not None and begun.masks) or None,
     )
     secret = None if asked.secret is None else read_secret(asked.secret)
-    return Plan(info, store, cohort.root, cohort.kind, files, secret, without_masks)
+    return ImageSpec(info, store, cohort.root, cohort.kind, files, secret, without_masks)
 
 
-def said(plan: Plan) -> str:
-    """A plan in a line for the user."""
-    info = plan.info
+def spec_in_words(spec: ImageSpec) -> str:
+    """A spec in a line for the user."""
+    info = spec.info
     size = "×".join(str(n) for n in info.size)
     channels = ", ".join(info.modalities)
     if info.intensities:
