@@ -11,8 +11,8 @@ from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store, stored_info
 from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe.choices import Choice, as_values, as_yaml
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.choices import Choice, as_yaml
+from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.files import write_text
 from vitaepp.system.machine import Machine
@@ -36,7 +36,7 @@ class Proposal:
 
     def recipe(self) -> Recipe:
         """The recipe, complete."""
-        return Recipe.parse(as_values(self.choices))
+        return resolve(settings={c.name: c.value for c in self.choices})
 
     def to_yaml(self) -> str:
         """The chosen settings as a recipe file, with reasons as comments."""
