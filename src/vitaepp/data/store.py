@@ -219,7 +219,7 @@ class Store:
             rows: which, and where they stand; all by default.
         """
         # What is unset counts as not there, so that new fields change no store's digest.
-        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        info = self.info.facts
         table = self.table[["subject", "checksum"]].astype(str)
         table = table if rows is None else table.iloc[list(rows)]
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())

@@ -37,7 +37,7 @@ SHARE = 0.95
 
 
 def choose_grid(
-    spec: ImageSpec, cohort: Cohort, asked: PrepareSettings
+    spec: ImageSpec, cohort: Cohort, settings: PrepareSettings
 ) -> tuple[ImageSpec, tuple[Choice, ...]]:
     """Choose size and spacing where the user did not.
 
@@ -47,7 +47,7 @@ def choose_grid(
     Args:
         spec: what to make of the cohort by default.
         cohort: the source.
-        asked: settings that the user gave; they are not touched.
+        settings: settings that the user gave; they are not touched.
 
     Returns:
         The spec to follow, and what was chosen, each with its reason.
@@ -58,31 +58,31 @@ def choose_grid(
     info = spec.info
     existing = stored_info(spec.store)
     if existing is not None and existing.ndim == info.ndim and spec.kind != "arrays":
-        spacing = info.spacing if asked.spacing or existing.spacing is None else existing.spacing
-        size = info.size if asked.size else existing.size
+        spacing = info.spacing if settings.spacing or existing.spacing is None else existing.spacing
+        size = info.size if settings.size else existing.size
         unit = existing.unit if spec.kind == "pictures" else info.unit
         return replace(spec, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
-    if spec.kind == "arrays" or (asked.size and (asked.spacing or spec.kind == "pictures")):
+    if spec.kind == "arrays" or (settings.size and (settings.spacing or spec.kind == "pictures")):
         return spec, ()
     grids = reference_grids(spec, cohort)
     if not grids:
         return spec, ()
-    if spec.kind == "scans" and info.center == "image" and not asked.size:
-        return _whole(spec, grids, asked)
+    if spec.kind == "scans" and info.center == "image" and not settings.size:
+        return _whole(spec, grids, settings)
     choices = []
     spacing = info.spacing
-    if spec.kind == "scans" and not asked.spacing:
+    if spec.kind == "scans" and not settings.spacing:
         spacing, why = _spacing(grids, info.spacing or ())
         choices.append(Choice("prepare.spacing", list(spacing), why))
     size = info.size
-    if not asked.size:
+    if not settings.size:
         size, why = _size(grids, spacing, DEFAULT_SIZE[spec.kind][0])
         choices.append(Choice("prepare.size", list(size), why))
     return replace(spec, info=replace(info, size=size, spacing=spacing)), tuple(choices)
 
 
 def _whole(
-    spec: ImageSpec, grids: Sequence[Grid], asked: PrepareSettings
+    spec: ImageSpec, grids: Sequence[Grid], settings: PrepareSettings
 ) -> tuple[ImageSpec, tuple[Choice, ...]]:
     """A grid that holds every scan whole: without a mask, nobody knows what may be cut off.
 
@@ -90,11 +90,11 @@ def _whole(
     default crop has; one that the user gave stays.
     """
     usual, why = _spacing(grids, spec.info.spacing or ())
-    spacing = spec.info.spacing if asked.spacing else usual
+    spacing = spec.info.spacing if settings.spacing else usual
     extents = np.max([np.array(grid.size) * grid.spacing for grid in grids], axis=0)
     budget = DEFAULT_SIZE["scans"][0] ** 3
     size = _sides(extents / np.array(spacing))
-    if not asked.spacing:
+    if not settings.spacing:
         step = 0
         while np.prod(size) > budget:
             step += 1
@@ -104,7 +104,7 @@ def _whole(
             why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
     told = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
     choices = [Choice("prepare.size", [int(side) for side in size], told)]
-    if not asked.spacing:
+    if not settings.spacing:
         choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
     made = replace(spec.info, size=tuple(int(side) for side in size), spacing=spacing)
     return replace(spec, info=made), tuple(choices)
