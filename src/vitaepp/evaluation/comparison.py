@@ -309,11 +309,7 @@ class Comparison:
             found = row.difference
             cells += [numbers.difference(found.mean) if found else "reference"]
             if level is not None:
-                cells += [
-                    numbers.interval(found.interval.low, found.interval.high)
-                    if found and found.interval
-                    else ""
-                ]
+                cells += [_interval(found) if found else ""]
             cells += [p_value(found.p) if found and found.p is not None else ""]
             cells += [p_value(row.p_holm) if row.p_holm is not None else ""] if several else []
             lines.append(cells)
@@ -544,9 +540,7 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
         raise ValueError("the reference is compared with nothing")
     facts = [f"{numbers.difference(found.mean)} {metric_name(found.metric)}"]
     if found.interval:
-        facts.append(
-            f"{found.interval.level:.0%} interval {numbers.interval(found.interval.low, found.interval.high)}"
-        )
+        facts.append(f"{found.interval.level:.0%} interval {_interval(found)}")
     if found.p is None:
         return f"{row.name} against {reference}: not tested, {found.reason}; {', '.join(facts)}"
     p, after = found.p, ""
@@ -563,3 +557,8 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     if found.interval and found.interval.low <= 0 <= found.interval.high:
         return f"{sentence}; the interval holds zero, so that this is weak evidence"
     return sentence
+
+
+def _interval(found: Difference) -> str:
+    interval = found.interval
+    return "" if interval is None else numbers.interval(interval.low, interval.high)
