@@ -109,8 +109,14 @@ def setting_options(section: Any) -> list[Any]:
         if names:
             more["autocompletion"] = _completing(names)
         option = typer.Option(help=text, show_default=False, rich_help_panel="Settings", **more)
-        options.append(inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None,
-                                         annotation=Annotated[kind, option]))
+        options.append(
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind, option],
+            )
+        )
 
     def take(**_: Any) -> None: ...
 

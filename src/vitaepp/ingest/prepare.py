@@ -21,7 +21,7 @@ from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
+from vitaepp.ingest.planning.account import account, files_in_words, noted
 from vitaepp.ingest.planning.dry_run import DryRun, look_at
 from vitaepp.ingest.planning.fingerprint import voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
@@ -45,6 +45,7 @@ from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.system.text import fact_list
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -316,7 +317,7 @@ def _prepare(
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
         say(_labels_in_words(before, after, labels.name, store))
-    told = account_text([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
+    told = fact_list([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 

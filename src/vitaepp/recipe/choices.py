@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,6 @@ class Choice:
 
 def _real(value: Any) -> bool:
     return isinstance(value, float)
-
-
-def dimensions(values: Iterable[Any]) -> str:
-    """Numbers of the axes as people write them.
-
-    >>> dimensions((96, 96, 0.5))
-    '96×96×0.5'
-    """
-    return "×".join(f"{v:.4g}" for v in values)
 
 
 def _flow(value: Any) -> str:

@@ -46,7 +46,8 @@ class PrepareSettings(Section):
         None,
         json_schema_extra=OF_IMAGES,
         description="Crop in voxels, one value or one an axis: 96,96,64. Unset: 96 for volumes of "
-        "scans, 224 for image folders, less where the images are smaller; their own size for arrays.",
+        "scans, 224 for image folders, less where the images are smaller; for arrays their own "
+        "size.",
     )
     spacing: PerAxisFloat | None = Field(
         None,

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.recipe.choices import Choice, dimensions
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe, resolve
 from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;

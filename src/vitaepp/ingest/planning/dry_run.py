@@ -13,12 +13,13 @@ import pandas as pd
 
 from vitaepp.data.store import RESERVED_COLUMNS, column_counts
 from vitaepp.ingest.layouts import Cohort
-from vitaepp.ingest.planning.account import account, account_text
+from vitaepp.ingest.planning.account import account
 from vitaepp.ingest.planning.fingerprint import Fingerprint, fingerprint
 from vitaepp.ingest.planning.spec import spec_in_words
 from vitaepp.ingest.task import ImageSpec
-from vitaepp.recipe.choices import Choice, dimensions
+from vitaepp.recipe.choices import Choice
 from vitaepp.system.progress import counted
+from vitaepp.system.text import dimensions, fact_list
 
 #: Subjects and files that a list shows by name.
 SHOWN = 10
@@ -57,7 +58,7 @@ class DryRun:
         lines = [*self._found(), *self._sizes(), *self._labels(), *self._made()]
         lines += self._not_taken()
         lines += self._series() if self.show_series else []
-        return account_text(lines)
+        return fact_list(lines)
 
     def _found(self) -> list[tuple[str, str]]:
         cohort, found = self.cohort, self.fingerprint

@@ -15,8 +15,9 @@ from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.spec import DEFAULT_SIZE
 from vitaepp.ingest.subject import grid_of
 from vitaepp.ingest.task import ImageSpec
-from vitaepp.recipe.choices import Choice, dimensions
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.system.text import dimensions
 
 #: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
 SAMPLE = 100

@@ -21,6 +21,7 @@ from vitaepp.ingest.readers.items import ArrayItem, Item
 from vitaepp.ingest.task import COLOURS, ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
+from vitaepp.system.text import dimensions
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)
@@ -83,14 +84,14 @@ def spec_of(
 def spec_in_words(spec: ImageSpec) -> str:
     """A spec in a line for the user."""
     info = spec.info
-    size = "×".join(str(n) for n in info.size)
+    size = dimensions(info.size)
     channels = ", ".join(info.modalities)
     if info.intensities:
         channels += f" ({info.intensities})"
     masks = "; masks are kept" if info.masks else ""
     if info.spacing is None:
         return f"{channels}, scaled to fit {size}{masks}"
-    spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
+    spacing = dimensions(sorted(set(info.spacing)))
     unit = info.unit or "mm"
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
 
