@@ -14,7 +14,8 @@ from vitaepp.data.store import StoreInfo
 from vitaepp.recipe.choices import Choice, as_values, by
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.training.footprint import Footprint, step_footprint
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
