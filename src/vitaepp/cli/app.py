@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand
 
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
-from vitaepp.system.progress import say
+from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
@@ -549,7 +549,8 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
+        with messages_on_stderr():
+            status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")

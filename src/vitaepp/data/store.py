@@ -41,8 +41,9 @@ from vitaepp.errors import StoreError, one_line
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, Location, folder_at
+from vitaepp.system.storage import Folder, folder_at
 from vitaepp.system.text import dimensions, fact_list
+from vitaepp.system.urls import Location
 
 FORMAT = 1
 

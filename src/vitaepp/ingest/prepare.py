@@ -44,8 +44,9 @@ from vitaepp.ingest.workers.pool import run_each
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
-from vitaepp.system.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.system.storage import folder_at
 from vitaepp.system.text import fact_list
+from vitaepp.system.urls import Location, in_one_process, location_of
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -14,8 +14,8 @@ from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.choices import Choice, as_yaml
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import DataSettings
+from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
-from vitaepp.system.machine import Machine
 from vitaepp.system.progress import counted
 from vitaepp.training.propose import Images, proposed_recipe
 

@@ -14,7 +14,8 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe, resolve
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
