@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -96,6 +96,18 @@ class PrepareResult:
             told += f", {len(self.failures)} failed: see {self.store}/failures.csv"
             told += f"\nfirst failure: {first.subject}: {first.reason}"
         return told
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it, JSON throughout."""
+        if self.dry_run is not None:
+            return self.dry_run.to_dict()
+        return {
+            "store": str(self.store),
+            "prepared": self.prepared,
+            "skipped": self.skipped,
+            "failures": [asdict(failure) for failure in self.failures],
+            "notes": dict(self.notes),
+        }
 
     def __repr__(self) -> str:
         if self.dry_run is not None:
@@ -317,7 +329,7 @@ def _prepare(
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
-        say(_labels_in_words(before, after, labels.name, store))
+        say(_labels_in_words(before, after, labels.name))
     told = fact_list([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
@@ -335,9 +347,7 @@ def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:
     return Counter(note for s in cohort.subjects for note in rows.get(s.subject, ()))
 
 
-def _labels_in_words(
-    before: pd.DataFrame, after: pd.DataFrame, file: str, store: Path | str
-) -> str:
+def _labels_in_words(before: pd.DataFrame, after: pd.DataFrame, file: str) -> str:
     """What a label table has added to the subjects that a store had, and which step is next."""
     old, new = before.set_index("subject"), after.set_index("subject")
     new = new.loc[old.index]
@@ -353,9 +363,8 @@ def _labels_in_words(
     if not told:
         return f"{file}: the store has these labels already"
     return (
-        f"{file}: {', '.join(told)}; embeddings made before do not have this: next, run "
-        f"vitaepp embed RUN {store} OUT.parquet again, or join the table to them with "
-        f"vitaepp evaluate OUT.parquet --labels {file} --label {label or 'COLUMN'} --out DIR"
+        f"{file}: {', '.join(told)}; embeddings made before do not have this: embed the store "
+        f"again, or evaluate them with `labels={file}` `label={label or 'COLUMN'}`"
     )
 
 

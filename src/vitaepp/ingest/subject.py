@@ -55,8 +55,8 @@ from vitaepp.system.text import dimensions
 #: A crop that keeps less of the foreground is told.
 LEAST_KEPT = 0.95
 CUT_OFF = (
-    "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
-    "larger --size, the scan is kept whole"
+    "the crop cuts off more than 5 % of the foreground; without `size` and `spacing`, or with a "
+    "larger `size`, the scan is kept whole"
 )
 NO_MASK = (
     "no mask, which the run's crops are centred on; the crop is centred on the foreground instead"
@@ -360,7 +360,7 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
     except ValueError as error:
         raise SubjectError(
             f"{mask.name}: the mask has {one_line(error)}; kept masks have labels from 0 to 255: "
-            "write it so, or prepare without --keep-masks"
+            "write it so, or prepare without `keep_masks`"
         ) from None
     return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 

@@ -74,6 +74,14 @@ class Setting(NamedTuple):
     description: str
     kind: Any
 
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return {
+            "name": self.name,
+            "default": _as_json(self.default),
+            "description": self.description,
+        }
+
 
 class Recipe(Section):
     """Every setting of a run."""

@@ -45,7 +45,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 #: Layouts that one file may be of.
 PLAIN = ("scans", "pictures")
 
-#: Layouts in the order in which they are tried: what `--layout` calls it, what it looks for, and
+#: Layouts in the order in which they are tried: what `layout` calls it, what it looks for, and
 #: whether masks are found by the names of files; the other layouts have rules of their own.
 LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
     (
@@ -140,7 +140,7 @@ def recognise(
     if (own := kind_of(path)) in ("store", "run"):
         raise SourceError(
             f"{path}: is a {own} of vitaepp, and no scans; name the folder of the scans"
-            + (f", or train on it with vitaepp pretrain {path} RUN" if own == "store" else "")
+            + (", or pretrain on it" if own == "store" else "")
         )
     if path.is_dir() and not any(path.iterdir()):
         raise SourceError(
@@ -172,7 +172,7 @@ def recognise(
                 names = "; ".join(sorted(set(cohort.unknown_series)))
                 raise SourceError(
                     f"{path}: no pattern knows any of its series; list them in the column pattern "
-                    f"of a table and pass --series TABLE: {names}"
+                    f"of a table and pass `series=TABLE`: {names}"
                 )
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)

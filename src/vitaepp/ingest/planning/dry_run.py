@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -53,6 +53,19 @@ class DryRun:
         """Bytes of the store's images, before they are compressed."""
         info = self.spec.info
         return len(self.table) * prod(info.shape) * np.dtype(info.dtype).itemsize
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it, JSON throughout."""
+        return {
+            "layout": self.cohort.layout,
+            "subjects": len(self.table),
+            "left_out": [list(one) for one in self.cohort.left_out],
+            "missing": {k: len(v) for k, v in self.fingerprint.missing.items()},
+            "failures": [asdict(failure) for failure in self.fingerprint.unreadable],
+            "choices": [asdict(choice) for choice in self.choices],
+            "store": self.spec.info.facts,
+            "store_bytes": self.store_bytes,
+        }
 
     def __str__(self) -> str:
         lines = [*self._found(), *self._sizes(), *self._labels(), *self._made()]
@@ -132,8 +145,8 @@ class DryRun:
         """Every description, as the table of patterns needs it, with its number of series."""
         counts = Counter(self.cohort.unknown_series)
         if not counts:
-            return [("unknown series", "none; --series TABLE is not needed")]
-        lines = [("unknown series", "descriptions for the column pattern of --series TABLE")]
+            return [("unknown series", "none; `series=TABLE` is not needed")]
+        lines = [("unknown series", "descriptions for the column pattern of `series=TABLE`")]
         return [
             *lines,
             *((f"  {text or '(none)'}", f"{n} series") for text, n in counts.most_common()),
