@@ -196,7 +196,7 @@ def test_a_window_of_another_unit_is_refused_with_the_measured_range(
     assert f"{values.min():g} to {values.max():g}" in reason
     assert reason.endswith(
         "a window is in the scan's own unit, Hounsfield for CT: give one that holds these values, "
-        "or --clip 0.5,99.5 instead"
+        "or `clip=0.5,99.5` instead"
     )
     assert "\n" not in reason
 

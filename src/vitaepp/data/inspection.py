@@ -33,7 +33,7 @@ from vitaepp.presentation.planes import (
 )
 from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import counted, track
-from vitaepp.system.storage import Location
+from vitaepp.system.urls import Location
 
 #: Pixels of the longest side of a volume, or of a picture, in a cell.
 SIDE = 96
@@ -67,11 +67,13 @@ def inspect(
     opened = Store(store)
     if pictures is None:
         if subjects is not None:
-            raise StoreError("--subjects is of --pictures; name a file for them: --pictures x.png")
+            raise StoreError(
+                "`subjects` goes with `pictures`: name a file for them, `pictures=x.png`"
+            )
         return opened.summary()
     target = Path(pictures)
     if target.suffix.lower() != ".png" or target.is_dir():
-        raise StoreError(f"{target}: --pictures names a PNG file, for example sheet.png")
+        raise StoreError(f"{target}: `pictures` names a PNG file, for example sheet.png")
     sheet = ContactSheet(opened, opened.spread(subjects), PAGE)
     files = [target]
     if len(sheet) > 1:

@@ -94,7 +94,7 @@ def join_labels(
         raise SourceError(
             f"{path.name}: no subject in common with {whose}; it names subjects like "
             f"{fresh['subject'].iloc[0]!r}, {whose} {table['subject'].iloc[0]!r}; if they are in "
-            "another column, name it with --id-column"
+            "another column, name it with `id_column`"
             if len(fresh)
             else f"{path.name}: has no rows"
         )
@@ -331,7 +331,7 @@ def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str
         if found:
             return found[0]
     usual = tuple(allowed) == SUBJECT_COLUMNS
-    hint = "; if another column names them, give it with --id-column" if usual else ""
+    hint = "; if another column names them, give it with `id_column`" if usual else ""
     wanted = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
     raise SourceError(f"{path.name}: has no column {wanted}; found {', '.join(names)}{hint}")
 

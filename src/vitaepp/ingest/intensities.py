@@ -164,7 +164,7 @@ def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: st
     if told:
         raise SubjectError(
             f"{name}: {told} the window {low:g} to {high:g}; a window is in the scan's own unit, "
-            "Hounsfield for CT: give one that holds these values, or --clip 0.5,99.5 instead"
+            "Hounsfield for CT: give one that holds these values, or `clip=0.5,99.5` instead"
         )
 
 

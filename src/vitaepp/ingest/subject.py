@@ -49,14 +49,14 @@ from vitaepp.ingest.readers.items import (
     files_of,
     own_files,
 )
-from vitaepp.ingest.task import COLOURS, Plan, Task
+from vitaepp.ingest.task import COLOURS, ImageSpec, Task
 from vitaepp.system.text import dimensions
 
 #: A crop that keeps less of the foreground is told.
 LEAST_KEPT = 0.95
 CUT_OFF = (
-    "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
-    "larger --size, the scan is kept whole"
+    "the crop cuts off more than 5 % of the foreground; without `size` and `spacing`, or with a "
+    "larger `size`, the scan is kept whole"
 )
 NO_MASK = (
     "no mask, which the run's crops are centred on; the crop is centred on the foreground instead"
@@ -97,134 +97,134 @@ class Channel(NamedTuple):
     source: str
 
 
-def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
+def prepare_subject(spec: ImageSpec, task: Task) -> bool | Failure:
     """Stage one subject: True if it was made, False if it was there, or why it failed."""
     subject = task.files
     try:
-        checksum = _checksum(plan, task)
+        checksum = _checksum(spec, task)
         if checksum == task.known:
             return False
-        image, record, mask = _make(plan, task, checksum)
+        image, record, mask = _make(spec, task, checksum)
     except SubjectError as error:
-        return Failure(subject.subject, _told(plan, task, one_line(error)))
+        return Failure(subject.subject, _told(spec, task, one_line(error)))
     except Exception as error:  # whatever it is, the other subjects go on
-        told = one_line(error).replace(f"{plan.root}{os.sep}", "")
-        return Failure(subject.subject, _told(plan, task, f"{type(error).__name__}: {told}"))
-    stage(plan.store, plan.info, image, record, mask)
+        told = one_line(error).replace(f"{spec.root}{os.sep}", "")
+        return Failure(subject.subject, _told(spec, task, f"{type(error).__name__}: {told}"))
+    stage(spec.store, spec.info, image, record, mask)
     return True
 
 
-def _told(plan: Plan, task: Task, reason: str) -> str:
+def _told(spec: ImageSpec, task: Task, reason: str) -> str:
     """A reason as it may be written: without the names of files where subjects have other names."""
-    if plan.secret is None:
+    if spec.secret is None:
         return reason
     items = [*task.files.files.values(), *([task.files.mask] if task.files.mask else [])]
     files = [file for item in items for file in own_files(item)]
-    return without_names(reason, files, plan.root, plan.secret)
+    return without_names(reason, files, spec.root, spec.secret)
 
 
-def _checksum(plan: Plan, task: Task) -> str:
-    digest = hashlib.sha256(plan.digest)
+def _checksum(spec: ImageSpec, task: Task) -> str:
+    digest = hashlib.sha256(spec.digest)
     if task.array is not None:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
         return digest.hexdigest()
-    present = _present(plan, task.files)
-    if len(present) < len(plan.files):
+    present = _present(spec, task.files)
+    if len(present) < len(spec.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
-    if (mask := _mask(plan, task.files)) is not None:
+    if (mask := _mask(spec, task.files)) is not None:
         files.append(mask)
     for path in chain.from_iterable(map(files_of, files)):
         if not path.is_file():
-            raise SubjectError(f"{_named(plan, path)}: no such file")
+            raise SubjectError(f"{_named(spec, path)}: no such file")
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
-def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
+def _present(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
     """The modalities that a subject has, of those that are wanted."""
-    present = [modality for modality in plan.files if modality in subject.files]
+    present = [modality for modality in spec.files if modality in subject.files]
     if not present:
         has = ", ".join(subject.files) or "none"
-        raise SubjectError(f"has no file for {' or '.join(plan.files)}; it has {has}")
+        raise SubjectError(f"has no file for {' or '.join(spec.files)}; it has {has}")
     return present
 
 
-def _mask(plan: Plan, subject: SubjectFiles) -> Item | None:
+def _mask(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
     """The mask of a subject where it is used: to centre on, or to be kept."""
-    if plan.info.center == "mask" and subject.mask is None and not plan.without_masks:
+    if spec.info.center == "mask" and subject.mask is None and not spec.without_masks:
         raise SubjectError("has no mask to centre on; give it one, or use center=foreground")
-    return subject.mask if plan.info.center == "mask" or plan.info.masks else None
+    return subject.mask if spec.info.center == "mask" or spec.info.masks else None
 
 
-def _named(plan: Plan, item: Item) -> str:
+def _named(spec: ImageSpec, item: Item) -> str:
     """An image as errors and records name it: relative to the source, or its pseudonym."""
-    name = _path_of(plan, item)
-    return name if plan.secret is None else pseudonym(plan.secret, name)
+    name = _path_of(spec, item)
+    return name if spec.secret is None else pseudonym(spec.secret, name)
 
 
-def _path_of(plan: Plan, item: Item) -> str:
+def _path_of(spec: ImageSpec, item: Item) -> str:
     """Where an image is, relative to the source, never absolute."""
     if isinstance(item, VolumeItem):
-        return f"{_path_of(plan, item.file)}[{item.index}]"
+        return f"{_path_of(spec, item.file)}[{item.index}]"
     if isinstance(item, ArrayItem):
         return f"{item.file.name}:{item.key}[{item.index}]"
     if isinstance(item, SeriesItem):
         one = len(item.files) == 1
-        return _path_of(plan, item.files[0] if one else Path(os.path.commonpath(item.files)))
+        return _path_of(spec, item.files[0] if one else Path(os.path.commonpath(item.files)))
     absolute = Path(os.path.abspath(item))
-    root = Path(os.path.abspath(plan.root))
+    root = Path(os.path.abspath(spec.root))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name
 
 
-def _read(plan: Plan, item: Item, *, constant: bool = False) -> Image:
-    name = _named(plan, item)
-    if plan.kind == "scans" and not isinstance(item, ArrayItem):
+def _read(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
+    name = _named(spec, item)
+    if spec.kind == "scans" and not isinstance(item, ArrayItem):
         return read_scan(item, name, constant=constant)
     if isinstance(item, Path):
         return read_picture(item, name, constant=constant)
-    raise TypeError(f"{item} among {plan.kind}")
+    raise TypeError(f"{item} among {spec.kind}")
 
 
-def image_of(plan: Plan, item: Item) -> Image:
+def image_of(spec: ImageSpec, item: Item) -> Image:
     """An image of a cohort that is a file, read whole.
 
     Raises:
         SubjectError: it cannot be read.
     """
-    return _read(plan, item)
+    return _read(spec, item)
 
 
-def grid_of(plan: Plan, item: Item) -> Grid:
+def grid_of(spec: ImageSpec, item: Item) -> Grid:
     """Where the voxels of an image are: by its header, or read whole where that does not tell.
 
     Raises:
         SubjectError: it cannot be read.
     """
-    ndim = 3 if plan.kind == "scans" else 2
-    grid = read_grid(item, _named(plan, item), ndim=ndim)
-    return _read(plan, item, constant=True).grid if grid is None else grid
+    ndim = 3 if spec.kind == "scans" else 2
+    grid = read_grid(item, _named(spec, item), ndim=ndim)
+    return _read(spec, item, constant=True).grid if grid is None else grid
 
 
-def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failure:
+def failure_of(spec: ImageSpec, subject: SubjectFiles, error: SubjectError) -> Failure:
     """A subject and why it cannot be read, as it may be written."""
-    return Failure(subject.subject, _told(plan, Task(subject, None, None), one_line(error)))
+    return Failure(subject.subject, _told(spec, Task(subject, None, None), one_line(error)))
 
 
 def _images(
-    plan: Plan, task: Task, lost: dict[str, SubjectError]
+    spec: ImageSpec, task: Task, lost: dict[str, SubjectError]
 ) -> Iterator[tuple[str, str, Image]]:
     """Each present modality with its file's name and content, read when its turn comes.
 
     A DICOM series that cannot be read is put among those that are lost.
     """
-    for modality in _present(plan, task.files):
+    for modality in _present(spec, task.files):
         item = task.files.files[modality]
-        name = _named(plan, item)
+        name = _named(spec, item)
         try:
-            read = _read(plan, item) if task.array is None else read_array(task.array, name)
+            read = _read(spec, item) if task.array is None else read_array(task.array, name)
         except SubjectError as error:
             if not isinstance(item, SeriesItem):
                 raise
@@ -234,18 +234,18 @@ def _images(
 
 
 def _make(
-    plan: Plan, task: Task, checksum: str
+    spec: ImageSpec, task: Task, checksum: str
 ) -> tuple[npt.NDArray[np.float32], Record, npt.NDArray[np.uint8] | None]:
     """Read a subject and put it on its grid, intensities in [0, 255], and the mask to keep."""
     made: dict[str, list[Channel]] = {}
     lost: dict[str, SubjectError] = {}
-    images = _images(plan, task, lost)
+    images = _images(spec, task, lost)
     first = next(images, None)
     if first is None:
         raise next(iter(lost.values()))
     reference = first[2].grid
-    mask = _read_mask(plan, task.files, *first[1:])
-    target, center, told = _target(plan, mask, *first[1:])
+    mask = _read_mask(spec, task.files, *first[1:])
+    target, center, told = _target(spec, mask, *first[1:])
     notes = list(told)
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
@@ -262,13 +262,13 @@ def _make(
                 raise error
             lost[modality] = error
             continue
-        low, high = intensity_range(image, modality, plan.info, name)
+        low, high = intensity_range(image, modality, spec.info, name)
         move = resample if image.physical else rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
-            for values in _values(plan, image)
+            for values in _values(spec, image)
         ]
-        windowed = plan.info.window_of(modality) is not None
+        windowed = spec.info.window_of(modality) is not None
         if all(shows_nothing(c.values, windowed=windowed) for c in made[modality]):
             least, most = image.values.min(), image.values.max()
             shown = f"; {low:g} to {high:g} is shown, the scan is {least:g} to {most:g}"
@@ -280,11 +280,11 @@ def _make(
         f"{modality}: zero, as its series cannot be used ({e.kind})" for modality, e in lost.items()
     ]
     kept = None
-    if mask is not None and plan.info.masks:
+    if mask is not None and spec.info.masks:
         kept, decided = _kept(mask, target)
         notes += [note for note in decided if note not in notes]
-    absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
-    channels = [c for modality in plan.files for c in made.get(modality, absent)]
+    absent = [Channel(np.zeros(spec.info.size, np.float32), 0.0, 0.0, "")]
+    channels = [c for modality in spec.files for c in made.get(modality, absent)]
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # no negative zeros
@@ -299,9 +299,9 @@ def _make(
     return np.stack([c.values for c in channels]), record, kept
 
 
-def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
+def _values(spec: ImageSpec, image: Image) -> list[npt.NDArray[Any]]:
     """The channels that one file makes."""
-    if plan.info.modalities != COLOURS or len(plan.files) > 1:
+    if spec.info.modalities != COLOURS or len(spec.files) > 1:
         return [to_grey(image)]
     if image.is_colour:
         return [image.values[..., i] for i in range(3)]
@@ -309,10 +309,10 @@ def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
 
 
 def _target(
-    plan: Plan, mask: Mask | None, name: str, reference: Image
+    spec: ImageSpec, mask: Mask | None, name: str, reference: Image
 ) -> tuple[Grid, str, tuple[str, ...]]:
     """The grid of a subject's crop, what it is centred on, and what had to be decided."""
-    info, center = plan.info, plan.info.center
+    info, center = spec.info, spec.info.center
     notes = () if mask is None else mask.notes
     if info.spacing is None:
         return fit_grid(reference.grid, info.size), "", notes
@@ -320,7 +320,7 @@ def _target(
     if center == "mask" and mask is None:  # as a run's new scans may
         center, notes = "foreground", (*notes, NO_MASK)
     if mask is not None and center == "mask":
-        found, which = _center_of_mask(plan, mask, name, reference)
+        found, which = _center_of_mask(spec, mask, name, reference)
         notes += which
         if found is None:
             center = "foreground"
@@ -342,13 +342,13 @@ def _share_kept(reference: Image, target: Grid) -> float:
     return share_inside(foreground(few), grid, target)
 
 
-def _read_mask(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
+def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
     """The mask of a subject, where it is used and there is one."""
-    path = _mask(plan, subject)
+    path = _mask(spec, subject)
     if path is None:
         return None
-    named = _named(plan, path)
-    image = _read(plan, path, constant=True)
+    named = _named(spec, path)
+    image = _read(spec, path, constant=True)
     grid, where = grid_of_mask(image, reference, named, name)
     return Mask(image, grid, named, tuple(f"mask: {note}" for note in image.notes) + where)
 
@@ -360,16 +360,16 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
     except ValueError as error:
         raise SubjectError(
             f"{mask.name}: the mask has {one_line(error)}; kept masks have labels from 0 to 255: "
-            "write it so, or prepare without --keep-masks"
+            "write it so, or prepare without `keep_masks`"
         ) from None
     return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 
 
 def _center_of_mask(
-    plan: Plan, mask: Mask, name: str, reference: Image
+    spec: ImageSpec, mask: Mask, name: str, reference: Image
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """The centroid of the lesion, None where the mask shows none, and what had to be decided."""
-    inside, notes = lesion(mask.image, plan.info.mask_values)
+    inside, notes = lesion(mask.image, spec.info.mask_values)
     if not inside.any():
         return None, (*notes, EMPTY_MASK)
     center = centroid(inside, mask.grid)

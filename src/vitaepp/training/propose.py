@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.recipe.choices import Choice, as_values
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
-from vitaepp.recipe.recipe import MASKED, Recipe
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.recipe.recipe import MASKED, Recipe, resolve
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
@@ -93,7 +94,7 @@ def proposed_recipe(
     recipe = Recipe.load(settings=settings)
     given = {setting.partition("=")[0].strip() for setting in settings}
     choices = propose_training(images, machine, recipe, given)
-    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
+    return resolve(recipe, {c.name: c.value for c in choices}), choices
 
 
 def propose_training(

@@ -23,7 +23,7 @@ from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import numbered_cohort, pictures_cohort, scans_cohort
-from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
+from vitaepp.ingest.layouts.left_out import left_out_in_words, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.masks import pair
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
@@ -37,7 +37,7 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.system.paths import kind_of
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "left_out_in_words", "recognise"]
 
 #: Files of Python's and PyTorch's own, which run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
@@ -45,7 +45,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 #: Layouts that one file may be of.
 PLAIN = ("scans", "pictures")
 
-#: Layouts in the order in which they are tried: what `--layout` calls it, what it looks for, and
+#: Layouts in the order in which they are tried: what `layout` calls it, what it looks for, and
 #: whether masks are found by the names of files; the other layouts have rules of their own.
 LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
     (
@@ -140,7 +140,7 @@ def recognise(
     if (own := kind_of(path)) in ("store", "run"):
         raise SourceError(
             f"{path}: is a {own} of vitaepp, and no scans; name the folder of the scans"
-            + (f", or train on it with vitaepp pretrain {path} RUN" if own == "store" else "")
+            + (", or pretrain on it" if own == "store" else "")
         )
     if path.is_dir() and not any(path.iterdir()):
         raise SourceError(
@@ -172,7 +172,7 @@ def recognise(
                 names = "; ".join(sorted(set(cohort.unknown_series)))
                 raise SourceError(
                     f"{path}: no pattern knows any of its series; list them in the column pattern "
-                    f"of a table and pass --series TABLE: {names}"
+                    f"of a table and pass `series=TABLE`: {names}"
                 )
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)

@@ -166,12 +166,12 @@ def dicom_cohort(source: Source) -> Cohort | None:
     if persons:
         notes.append(
             "participant: the folder above each study, where it holds several; if they are not "
-            "one person's, say so in a participant column (--labels)"
+            "one person's, say so in a participant column (`labels`)"
         )
     if unsure:
         notes.append(
             f"participant: {len(unsure)} folders hold several studies; if they are one person's, "
-            "say so in a participant column (--labels)"
+            "say so in a participant column (`labels`)"
         )
     return Cohort(
         "DICOM series",
@@ -232,13 +232,13 @@ def _chosen(
         if not modality:
             names.unknown.append(one.header.description)
             why = (
-                "unknown series description; list it in a table and pass --series TABLE "
-                "(--dry-run --show-series shows it)"
+                "unknown series description; list it in a table and pass `series=TABLE` "
+                "(`dry_run` `show_series` shows it)"
             )
             left.append((_place(one, group), why))
         elif modality == IGNORE:
             why = (
-                "ignored: a localizer, a map, a subtraction or the like; --series TABLE can name it"
+                "ignored: a localizer, a map, a subtraction or the like; `series=TABLE` can name it"
             )
             left.append((_place(one, group), why))
         else:

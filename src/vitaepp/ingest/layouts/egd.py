@@ -7,7 +7,7 @@
 The genetic and histological labels `IDH`, `1p19q` and `Grade` are taken from the database's table
 `Genetic_and_Histological_labels` (.xlsx or .csv) where it lies in the folder, else from the
 metadata.json of each subject. The database writes -1 where a label is not known; here, and in a
-table given with --labels, it is missing.
+table given with `labels`, it is missing.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
             file, other = next(iter(beside.items()))
             raise SourceError(
                 f"{source.path}: {file.name} and {other.name} may be one subject or two; list "
-                "modalities in a manifest, or take every scan for a subject with --layout scans"
+                "modalities in a manifest, or take every scan for a subject with `layout=scans`"
             )
 
 

@@ -28,7 +28,7 @@ def with_left_out(cohort: Cohort, source: Source) -> Cohort:
     return replace(cohort, left_out=tuple(sorted(told.items())))
 
 
-def told_left_out(cohort: Cohort) -> str:
+def left_out_in_words(cohort: Cohort) -> str:
     """One line for the user: how many files are left out, and for example which.
 
     Args:
@@ -37,7 +37,7 @@ def told_left_out(cohort: Cohort) -> str:
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
     others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare --dry-run tells more"
+    return f"{number} left out ({path}: {why}{others}); prepare `dry_run` tells more"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
                 files = own_files(item)
                 place = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-                yield _relative(place, source.path), f"{why}have it; --modalities may ask for it"
+                yield _relative(place, source.path), f"{why}have it; `modalities` may ask for it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:

@@ -52,7 +52,7 @@ def manifest_cohort(source: Source) -> Cohort | None:
     if masks and ("mask" in table or len(masks) > 1 or len(masks) == len(modalities)):
         raise SourceError(
             f"{path.name}: column {masks[0]} holds masks by its name; call the one to centre on "
-            "mask and remove others, or ask for it as an image with --modalities"
+            "mask and remove others, or ask for it as an image with `modalities`"
         )
     if "mask" in table and table["mask"].notna().any() and not _holds_images(table["mask"], path):
         raise SourceError(f"{path.name}: column mask names no image files; name some, or rename it")

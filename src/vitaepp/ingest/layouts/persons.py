@@ -66,7 +66,7 @@ def with_persons(cohort: Cohort) -> Cohort:
     if _tells(likely, names):
         told = (
             f"{len(likely)} subjects may be scans of {len(set(likely.values()))} persons, by their "
-            f"names; evaluate takes each for a person, unless a column {PARTICIPANT} of --labels "
+            f"names; evaluate takes each for a person, unless a column {PARTICIPANT} of `labels` "
             "says whose it is"
         )
         return replace(cohort, notes=(*cohort.notes, told))

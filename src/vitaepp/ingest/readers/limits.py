@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from math import prod
 
 from vitaepp.errors import SubjectError
+from vitaepp.system.host import installed_memory
 from vitaepp.system.text import dimensions
 
 #: Pixels of a picture; Pillow, too, takes more for a decompression bomb (twice its
@@ -27,8 +27,7 @@ BYTES_A_VOXEL = 8
 @cache
 def most_voxels() -> int:
     """Voxels that may be in one file: those that fill half of the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return memory // 2 // BYTES_A_VOXEL
+    return installed_memory() // 2 // BYTES_A_VOXEL
 
 
 def refuse_absurd_size(size: Sequence[int], name: str, components: int = 1) -> None:
