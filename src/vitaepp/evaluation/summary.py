@@ -9,7 +9,7 @@ from typing import Any
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.recipe.recipe import METHOD_NAMES
+from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
 
 _CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
@@ -53,7 +53,8 @@ def display_name(facts: Mapping[str, Any]) -> str:
     ('ViT-AE + L_edge', 'embedding')
     """
     method = str(facts.get("method") or "embedding")
-    return str(facts.get("name") or METHOD_NAMES.get(method, method))
+    title = METHODS[method].title if method in METHODS else method
+    return str(facts.get("name") or title)
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:

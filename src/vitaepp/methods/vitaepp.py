@@ -44,7 +44,7 @@ class ViTAE(Method):
 
     Args:
         recipe: every setting.
-        shape: arguments of `VisionTransformer`.
+        shape: what the backbone is built from: arguments of `VisionTransformer`.
         rgb: the three channels are colours of one image.
 
     Raises:
@@ -54,8 +54,7 @@ class ViTAE(Method):
     backbone: VisionTransformer
 
     def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
-        super().__init__()
-        self.recipe = recipe
+        super().__init__(recipe, shape, rgb)
         model, loss = recipe.model, recipe.loss
         if loss.reconstruction.weight or loss.perceptual.weight or loss.edge.weight:
             self.backbone = MaskedAutoencoder(

@@ -31,7 +31,8 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
-from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, as_settings, flatten
 from vitaepp.system.files import (
     clear_temporaries,
     locked,
@@ -485,15 +486,14 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
-    dependent = recipe.method in ("simsiam", "mocov3")
-    if dependent and recipe.optim.accumulate > 1:
+    facts = METHODS[recipe.method]
+    if facts.smallest_batch > 1 and recipe.optim.accumulate > 1:
         say(
             f"optim.accumulate={recipe.optim.accumulate}: {recipe.method} compares and normalises "
             "the images of one step, so that this is not the same as a larger batch"
         )
     perceptual = recipe.loss.perceptual
-    masked = recipe.method in MASKED
-    if masked and perceptual.weight and perceptual.weights == "random":
+    if facts.masked and perceptual.weight and perceptual.weights == "random":
         say(
             "the perceptual loss looks through a VGG-16 with random weights; for medical images "
             "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
