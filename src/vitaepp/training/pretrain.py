@@ -53,6 +53,7 @@ from vitaepp.training.module import Training
 from vitaepp.training.precision import precision_of
 from vitaepp.training.propose import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
+from vitaepp.training.step import prepare_for_training
 
 #: The one setting that may change when a training goes on.
 EPOCHS = "optim.epochs"
@@ -240,7 +241,7 @@ def _train(
         save_page(next(iter(sheet)), folder.pictures)
         _announce(recipe, store, described)
     keep_freed_memory()
-    module.arrange()
+    prepare_for_training(method)
     if processes > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
