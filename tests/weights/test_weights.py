@@ -617,7 +617,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     initialize_from(encoder(), folder)  # the only one
     file.with_name("b.pth").write_bytes(file.read_bytes())
     assert refused(folder).startswith("2 weight files in this folder (a.pth, b.pth); name one")
-    cut = "not a checkpoint (.pth, .pt, .bin, .ckpt or .safetensors), or cut short"
+    cut = "not a file of tensors (.pth, .pt, .bin, .ckpt, .safetensors), or cut short"
     file.write_bytes(file.read_bytes()[:-2000])
     assert refused(file).startswith(cut)
     save_file({"x": torch.zeros(100)}, folder / "c.safetensors")

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.profiler import record_function
 
-from vitaepp.errors import RecipeError
+from vitaepp.errors import RecipeError, WeightsError
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
@@ -81,7 +81,7 @@ class ViTAE(Method):
         if loss.perceptual.weight:
             settings = loss.perceptual
             self.perceptual = PerceptualLoss(
-                VGG16(settings.weights), settings.slices, settings.axis, settings.channels, rgb
+                _vgg(settings.weights), settings.slices, settings.axis, settings.channels, rgb
             )
             self.perceptual.check(tuple(shape["image_size"]))
 
@@ -169,6 +169,13 @@ class ViTAE(Method):
                     image, original, blur=loss.edge.blur, present=present
                 )
         return terms
+
+
+def _vgg(weights: str) -> VGG16:
+    try:
+        return VGG16(weights)
+    except WeightsError as error:
+        raise RecipeError(f"loss.perceptual.weights={error}") from None
 
 
 class Decoded(NamedTuple):
