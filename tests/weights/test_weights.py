@@ -23,12 +23,12 @@ from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import VisionTransformer
-from vitaepp.weights.adapt import (
+from vitaepp.weights.adapt import initialize_from
+from vitaepp.weights.resize import (
     area_resize,
     fit_channels,
     fit_kernel,
     fit_positions,
-    initialize_from,
     resize_kernel,
     sincos_layout,
 )
