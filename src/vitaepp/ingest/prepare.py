@@ -15,11 +15,11 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.labels import count_other, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
-from vitaepp.data.tables import count_other, say_missing
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts import Cohort, join_labels, left_out_summary, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
 from vitaepp.ingest.planning.fingerprint import voxel_sample
@@ -331,7 +331,7 @@ def _prepare(
         say(f"{choice}: {choice.reason}")
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
     if cohort.left_out:
-        say(f"{name}: {told_left_out(cohort)}")
+        say(f"{name}: {left_out_summary(cohort)}")
     for note in cohort.notes:
         say(f"{name}: {note}")
     if lacking := cohort.lacking(plan.files):

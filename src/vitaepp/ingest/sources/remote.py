@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vitaepp.data.tables import TABLE_SUFFIXES
+from vitaepp.data.cells import TABLE_SUFFIXES
 from vitaepp.errors import SourceError, VitaeppError, one_line
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, suffix_of
 from vitaepp.system.storage import Location, filesystem, is_url, local_path, told
