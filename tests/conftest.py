@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitaepp.data.store import Record, Store, StoreInfo, StoreWriter, stage
+from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.storeinfo import StoreInfo
 
 MakeStore = Callable[..., Store]
 

@@ -203,7 +203,7 @@ def test_a_store_whose_masks_are_gone_says_so(tmp_path):
 
 
 def test_whether_masks_are_kept_makes_stores_no_less_alike(tmp_path):
-    from vitaepp.data.store import unlike
+    from vitaepp.data.storeinfo import unlike
 
     prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
     prepare(tmp_path / "x", tmp_path / "t", **ASKED)

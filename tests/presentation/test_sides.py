@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.conftest import TINY
 from vitaepp.data.inspection import ContactSheet, inspect
-from vitaepp.data.store import Record, Store, StoreInfo, StoreWriter, stage
+from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
 from vitaepp.evaluation.reconstruction import draw_panel, reconstruct, write_volumes
 from vitaepp.experiments.figures import reconstruction_figure

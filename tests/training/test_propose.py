@@ -12,7 +12,8 @@ import yaml
 
 from tests.conftest import TINY
 from tests.ingest.trees import scan
-from vitaepp.data.store import Store, StoreInfo
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.machine import GIB, Machine

@@ -21,7 +21,8 @@ import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import PARTICIPANT, StoreInfo, unlike
+from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluation.labels import (

@@ -16,7 +16,8 @@ from torch import Tensor
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import Store, StoreInfo
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import check_fits, check_like, place_channels
 from vitaepp.errors import RecipeError, RunError

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.geometry import simpleitk
-from vitaepp.data.store import StoreInfo
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers import Image, to_grey
 

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from vitaepp.data.store import StoreInfo
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import PrepareSettings

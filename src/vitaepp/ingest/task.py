@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitaepp.data.store import StoreInfo
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.layouts import Kind, SubjectFiles
 
 #: Part of every checksum: raised when the same files would give other images.

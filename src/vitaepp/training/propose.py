@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.data.store import StoreInfo
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.recipe.choices import Choice, as_values, by
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe

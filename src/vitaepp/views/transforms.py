@@ -7,14 +7,17 @@ A channel that is missing is 0 throughout: it has no contrast, so that `standard
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitaepp.recipe.sections import ViewSettings
 from vitaepp.views.draws import Draws
+
+if TYPE_CHECKING:  # an encoder standardizes images, and loads without the recipe
+    import vitaepp.recipe.sections
 
 
 def standardize(
@@ -64,7 +67,9 @@ def channel_moments(
 
 
 def random_view(
-    images: Float[Tensor, "batch channel *space"], draws: Draws, settings: ViewSettings
+    images: Float[Tensor, "batch channel *space"],
+    draws: Draws,
+    settings: vitaepp.recipe.sections.ViewSettings,
 ) -> Float[Tensor, "batch channel *space"]:
     """Gamma, affine and noise, each sample with its own draws.
 
@@ -105,7 +110,7 @@ def seen_modalities(
     channels: int,
     present: Bool[Tensor, "batch channel"] | None,
     draws: Draws,
-    settings: ViewSettings,
+    settings: vitaepp.recipe.sections.ViewSettings,
 ) -> Bool[Tensor, "batch channel"] | None:
     """The channels that the encoder gets to see: those present, less those dropped at random.
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.ingest.trees import mask, picture, scan
 from vitaepp.data.geometry import Grid
-from vitaepp.data.store import Store, StoreInfo
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.planning.grid import _sides, _size, _spacing, _whole, target_spacing
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.subject import CUT_OFF

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.store import StoreInfo, stored_info
+from vitaepp.data.store import stored_info
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
