@@ -19,7 +19,7 @@ from vitaepp.data.labels import count_other, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, left_out_summary, recognise
+from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
 from vitaepp.ingest.planning.fingerprint import voxel_sample
@@ -331,7 +331,7 @@ def _prepare(
         say(f"{choice}: {choice.reason}")
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
     if cohort.left_out:
-        say(f"{name}: {left_out_summary(cohort)}")
+        say(f"{name}: {left_out_in_words(cohort)}")
     for note in cohort.notes:
         say(f"{name}: {note}")
     if lacking := cohort.lacking(plan.files):

@@ -8,7 +8,7 @@ import pytest
 from tests.ingest import official, trees
 from tests.ingest.layouts.test_bids import bids
 from tests.ingest.layouts.test_decathlon import decathlon, nnunet
-from vitaepp.ingest.layouts import left_out_summary, recognise
+from vitaepp.ingest.layouts import left_out_in_words, recognise
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import files_of
@@ -97,4 +97,4 @@ def test_prepare_tells_in_one_line_how_many_are_left_out(tmp_path, capsys):
         "prepare --dry-run lists more of them"
     )
     assert f"x: {expected}\n" in capsys.readouterr().err
-    assert left_out_summary(recognise(source)) == expected
+    assert left_out_in_words(recognise(source)) == expected

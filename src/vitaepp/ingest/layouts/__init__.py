@@ -23,7 +23,7 @@ from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import numbered_cohort, pictures_cohort, scans_cohort
-from vitaepp.ingest.layouts.left_out import left_out_summary, with_left_out
+from vitaepp.ingest.layouts.left_out import left_out_in_words, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
 from vitaepp.ingest.layouts.pairing import pair
@@ -37,7 +37,7 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.system.paths import kind_of
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "left_out_summary", "recognise"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "left_out_in_words", "recognise"]
 
 #: File types of Python and PyTorch that run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")

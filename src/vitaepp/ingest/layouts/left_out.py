@@ -28,7 +28,7 @@ def with_left_out(cohort: Cohort, source: Source) -> Cohort:
     return replace(cohort, left_out=tuple(sorted(reasons.items())))
 
 
-def left_out_summary(cohort: Cohort) -> str:
+def left_out_in_words(cohort: Cohort) -> str:
     """One line for the user: how many files are left out, and one of them as an example.
 
     Args:
