@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 

@@ -60,7 +60,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception:
         raise RunError(
             f"{path}: not a checkpoint that can be read safely, without running code in it; use "
-            "one that vitaepp pretrain wrote"
+            "one that pretrain wrote"
         ) from None
     if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
         raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")

@@ -33,7 +33,7 @@ from vitaepp.presentation.planes import (
 )
 from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import counted, track
-from vitaepp.system.storage import Location
+from vitaepp.system.urls import Location
 
 #: Longest side of a volume or picture in a cell, in pixels.
 SIDE = 96

@@ -41,7 +41,9 @@ from vitaepp.errors import StoreError, one_line
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, Location, folder_at
+from vitaepp.system.storage import Folder, folder_at
+from vitaepp.system.text import dimensions, fact_list
+from vitaepp.system.urls import Location
 
 FORMAT = 1
 
@@ -126,16 +128,14 @@ class Store:
         self.path: Path | str = self._folder.path
         self.info = _read_info(self._folder)
         if not self._folder.exists("table.parquet"):
-            raise StoreError(
-                f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
-            )
+            raise StoreError(f"{self.path}: no subject is prepared yet; run prepare to the end")
         self.table: pd.DataFrame = _read_table(self._folder)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __repr__(self) -> str:
-        shape = "×".join(str(n) for n in self.info.size)
+        shape = dimensions(self.info.size)
         subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
         return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
 
@@ -219,7 +219,7 @@ class Store:
             rows: which, and where they stand; all by default.
         """
         # What is unset counts as not there, so that new fields change no store's digest.
-        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        info = self.info.facts
         table = self.table[["subject", "checksum"]].astype(str)
         table = table if rows is None else table.iloc[list(rows)]
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
@@ -249,11 +249,11 @@ class Store:
             sample: subjects, evenly spread, whose images are read for the mean intensities.
         """
         info, n = self.info, len(self)
-        size = "×".join(str(v) for v in info.size)
+        size = dimensions(info.size)
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            spacing = dimensions(info.spacing)
             unit = f" {info.unit}" if info.unit else ""
             space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
@@ -292,8 +292,24 @@ class Store:
                 told = counted(len(failed), "subject")
                 lines.append(("failed", f"{told}, named in failures.csv"))
                 lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
-        width = max(len(name) for name, _ in lines)
-        return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+        return f"store {self.path}\n{fact_list(lines)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of the store without reading it, JSON throughout."""
+        counts = self.table["split"].value_counts().sort_index()
+        lacking = len(self) - self.present.sum(axis=0)
+        return {
+            "path": str(self.path),
+            "subjects": len(self),
+            "splits": {str(split): int(count) for split, count in counts.items() if split},
+            "labels": {c: int(self.table[c].notna().sum()) for c in self.label_columns},
+            "missing": {
+                modality: int(count)
+                for modality, count in zip(self.info.modalities, lacking, strict=True)
+                if count
+            },
+            **self.info.facts,
+        }
 
     def spread(self, most: int | None = None) -> list[int]:
         """At most so many rows, spread evenly from the first to the last; all by default."""

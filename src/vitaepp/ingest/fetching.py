@@ -14,29 +14,29 @@ from vitaepp.errors import VitaeppError, one_line
 from vitaepp.ingest.readers.items import Item, files_of
 from vitaepp.ingest.sources.remote import Remote
 from vitaepp.ingest.subject import prepare_subject
-from vitaepp.ingest.task import Plan, Task
+from vitaepp.ingest.task import ImageSpec, Task
 
 Any_Item = TypeVar("Any_Item", bound=Item)
 
 
-def prepare_remote_subject(remote: Remote, plan: Plan, task: Task) -> bool | Failure:
+def prepare_remote_subject(remote: Remote, spec: ImageSpec, task: Task) -> bool | Failure:
     """As `prepare_subject`, with files that are fetched for it and removed after."""
     if task.array is not None:  # it travelled with its task
-        return prepare_subject(plan, task)
+        return prepare_subject(spec, task)
     with TemporaryDirectory(prefix="vitaepp-") as scratch:
         place = Path(scratch)
         try:
             files = {
                 modality: _fetched(remote, item, place)
                 for modality, item in task.files.files.items()
-                if modality in plan.files
+                if modality in spec.files
             }
             mask = None if task.files.mask is None else _fetched(remote, task.files.mask, place)
         except VitaeppError as error:
             return Failure(task.files.subject, one_line(error))
-        root = _moved(plan.root, remote.root, place)
+        root = _moved(spec.root, remote.root, place)
         moved = replace(task.files, files=files, mask=mask)
-        return prepare_subject(replace(plan, root=root), replace(task, files=moved))
+        return prepare_subject(replace(spec, root=root), replace(task, files=moved))
 
 
 def _fetched(remote: Remote, item: Item, place: Path) -> Item:

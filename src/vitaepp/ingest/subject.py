@@ -49,13 +49,14 @@ from vitaepp.ingest.readers.items import (
     files_of,
     own_files,
 )
-from vitaepp.ingest.task import COLOURS, Plan, Task
+from vitaepp.ingest.task import COLOURS, ImageSpec, Task
+from vitaepp.system.text import dimensions
 
 #: If a crop keeps a smaller share of the foreground, a note says so.
 LEAST_KEPT = 0.95
 CUT_OFF = (
-    "the crop cuts off more than 5 % of the foreground; without --size and --spacing, or with a "
-    "larger --size, the scan is kept whole"
+    "the crop cuts off more than 5 % of the foreground; without `size` and `spacing`, or with a "
+    "larger `size`, the scan is kept whole"
 )
 NO_MASK = (
     "no mask, on which the run's crops are centred; the crop is centred on the foreground instead"
@@ -100,10 +101,10 @@ def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
     """Stage one subject; True if it was prepared, False if it already was, or the failure."""
     subject = task.files
     try:
-        checksum = _checksum(plan, task)
+        checksum = _checksum(spec, task)
         if checksum == task.known:
             return False
-        image, record, mask = _make(plan, task, checksum)
+        image, record, mask = _make(spec, task, checksum)
     except SubjectError as error:
         return Failure(subject.subject, _with_pseudonyms(plan, task, one_line(error)))
     except Exception as error:  # any error of one subject must not stop the others
@@ -120,24 +121,24 @@ def _with_pseudonyms(plan: Plan, task: Task, reason: str) -> str:
         return reason
     items = [*task.files.files.values(), *([task.files.mask] if task.files.mask else [])]
     files = [file for item in items for file in own_files(item)]
-    return without_names(reason, files, plan.root, plan.secret)
+    return without_names(reason, files, spec.root, spec.secret)
 
 
-def _checksum(plan: Plan, task: Task) -> str:
-    digest = hashlib.sha256(plan.digest)
+def _checksum(spec: ImageSpec, task: Task) -> str:
+    digest = hashlib.sha256(spec.digest)
     if task.array is not None:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
         return digest.hexdigest()
-    present = _present(plan, task.files)
-    if len(present) < len(plan.files):
+    present = _present(spec, task.files)
+    if len(present) < len(spec.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
-    if (mask := _mask(plan, task.files)) is not None:
+    if (mask := _mask(spec, task.files)) is not None:
         files.append(mask)
     for path in chain.from_iterable(map(files_of, files)):
         if not path.is_file():
-            raise SubjectError(f"{_named(plan, path)}: no such file")
+            raise SubjectError(f"{_named(spec, path)}: no such file")
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -148,7 +149,7 @@ def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
     present = [modality for modality in plan.files if modality in subject.files]
     if not present:
         has = ", ".join(subject.files) or "none"
-        raise SubjectError(f"has no file for {' or '.join(plan.files)}; it has {has}")
+        raise SubjectError(f"has no file for {' or '.join(spec.files)}; it has {has}")
     return present
 
 
@@ -168,24 +169,24 @@ def _named(plan: Plan, item: Item) -> str:
 def _path_of(plan: Plan, item: Item) -> str:
     """The path of an image relative to the source, never absolute."""
     if isinstance(item, VolumeItem):
-        return f"{_path_of(plan, item.file)}[{item.index}]"
+        return f"{_path_of(spec, item.file)}[{item.index}]"
     if isinstance(item, ArrayItem):
         return f"{item.file.name}:{item.key}[{item.index}]"
     if isinstance(item, SeriesItem):
         one = len(item.files) == 1
-        return _path_of(plan, item.files[0] if one else Path(os.path.commonpath(item.files)))
+        return _path_of(spec, item.files[0] if one else Path(os.path.commonpath(item.files)))
     absolute = Path(os.path.abspath(item))
-    root = Path(os.path.abspath(plan.root))
+    root = Path(os.path.abspath(spec.root))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name
 
 
-def _read(plan: Plan, item: Item, *, constant: bool = False) -> Image:
-    name = _named(plan, item)
-    if plan.kind == "scans" and not isinstance(item, ArrayItem):
+def _read(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
+    name = _named(spec, item)
+    if spec.kind == "scans" and not isinstance(item, ArrayItem):
         return read_scan(item, name, constant=constant)
     if isinstance(item, Path):
         return read_picture(item, name, constant=constant)
-    raise TypeError(f"{item} among {plan.kind}")
+    raise TypeError(f"{item} among {spec.kind}")
 
 
 def image_of(plan: Plan, item: Item) -> Image:
@@ -194,7 +195,7 @@ def image_of(plan: Plan, item: Item) -> Image:
     Raises:
         SubjectError: it cannot be read.
     """
-    return _read(plan, item)
+    return _read(spec, item)
 
 
 def grid_of(plan: Plan, item: Item) -> Grid:
@@ -203,9 +204,9 @@ def grid_of(plan: Plan, item: Item) -> Grid:
     Raises:
         SubjectError: it cannot be read.
     """
-    ndim = 3 if plan.kind == "scans" else 2
-    grid = read_grid(item, _named(plan, item), ndim=ndim)
-    return _read(plan, item, constant=True).grid if grid is None else grid
+    ndim = 3 if spec.kind == "scans" else 2
+    grid = read_grid(item, _named(spec, item), ndim=ndim)
+    return _read(spec, item, constant=True).grid if grid is None else grid
 
 
 def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failure:
@@ -215,15 +216,15 @@ def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failur
 
 
 def _images(
-    plan: Plan, task: Task, lost: dict[str, SubjectError]
+    spec: ImageSpec, task: Task, lost: dict[str, SubjectError]
 ) -> Iterator[tuple[str, str, Image]]:
     """Yield each present modality with the name and the content of its file, one at a time.
 
     A DICOM series that cannot be read is added to `lost`.
     """
-    for modality in _present(plan, task.files):
+    for modality in _present(spec, task.files):
         item = task.files.files[modality]
-        name = _named(plan, item)
+        name = _named(spec, item)
         try:
             image = _read(plan, item) if task.array is None else read_array(task.array, name)
         except SubjectError as error:
@@ -235,12 +236,12 @@ def _images(
 
 
 def _make(
-    plan: Plan, task: Task, checksum: str
+    spec: ImageSpec, task: Task, checksum: str
 ) -> tuple[npt.NDArray[np.float32], Record, npt.NDArray[np.uint8] | None]:
     """Read a subject and resample it; returns intensities in [0, 255], record, and kept mask."""
     made: dict[str, list[Channel]] = {}
     lost: dict[str, SubjectError] = {}
-    images = _images(plan, task, lost)
+    images = _images(spec, task, lost)
     first = next(images, None)
     if first is None:
         raise next(iter(lost.values()))
@@ -264,13 +265,13 @@ def _make(
                 raise error
             lost[modality] = error
             continue
-        low, high = intensity_range(image, modality, plan.info, name)
+        low, high = intensity_range(image, modality, spec.info, name)
         move = resample if image.physical else rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
-            for values in _values(plan, image)
+            for values in _values(spec, image)
         ]
-        windowed = plan.info.window_of(modality) is not None
+        windowed = spec.info.window_of(modality) is not None
         if all(shows_nothing(c.values, windowed=windowed) for c in made[modality]):
             least, most = image.values.min(), image.values.max()
             shown = f"; {low:g} to {high:g} is shown, the scan is {least:g} to {most:g}"
@@ -312,7 +313,7 @@ def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
 
 
 def _target(
-    plan: Plan, mask: Mask | None, name: str, reference: Image
+    spec: ImageSpec, mask: Mask | None, name: str, reference: Image
 ) -> tuple[Grid, str, tuple[str, ...]]:
     """The grid of a subject's crop, the kind of its centre, and notes on decisions."""
     info, center = plan.info, plan.info.center
@@ -370,7 +371,7 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
 
 
 def _center_of_mask(
-    plan: Plan, mask: Mask, name: str, reference: Image
+    spec: ImageSpec, mask: Mask, name: str, reference: Image
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """The centroid of the lesion, None if the mask shows no lesion, and notes on decisions."""
     inside, notes = lesion(mask.image, plan.info.mask_values)
@@ -384,10 +385,6 @@ def _center_of_mask(
             "another subject's"
         )
     return center, notes
-
-
-def _shape(grid: Grid) -> str:
-    return "×".join(str(n) for n in grid.size)
 
 
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:

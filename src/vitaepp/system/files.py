@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vitaepp.errors import VitaeppError
 
@@ -138,14 +139,23 @@ def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder for writing; the operating system lets go of it when the process dies.
+    """Hold a folder for writing; the operating system releases it when the process dies.
 
     Raises:
         BlockingIOError: another process holds it.
+        OSError: the folder does not exist, or cannot be written.
     """
-    with open(Path(folder) / ".lock", "a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.stat(folder)  # filelock would make one that does not exist
+    path = Path(folder) / ".lock"
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(path)) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def file_stem(key: str) -> str:

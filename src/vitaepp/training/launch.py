@@ -28,7 +28,7 @@ from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.recipe.sections import TrainerSettings
 from vitaepp.system.files import write_json
 from vitaepp.system.host import usable_cores
-from vitaepp.system.progress import counted
+from vitaepp.system.progress import counted, same_messages
 from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
 
 #: So many processes may share a machine without accelerator, even one of a single core.
@@ -142,7 +142,7 @@ def train_in_processes(
 def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
     threads = max(usable_cores() // count, 1)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    environment |= {
+    environment |= same_messages() | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "GROUP_RANK": "0",

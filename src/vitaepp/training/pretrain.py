@@ -32,6 +32,7 @@ from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
+from vitaepp.system.devices import Machine, chosen_device, device_name, resolved_precision
 from vitaepp.system.files import (
     clear_temporaries,
     locked,
@@ -40,16 +41,15 @@ from vitaepp.system.files import (
     write_json,
     write_text,
 )
-from vitaepp.system.machine import Machine, device_name, training_device
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
+from vitaepp.system.text import dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.precision import precision_of
 from vitaepp.training.propose import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
 
@@ -305,6 +305,7 @@ def _go_on(
 def _trainer(
     recipe: Recipe, folder: RunFolder, history: History, place: _Place, damaged: bool
 ) -> L.Trainer:
+    precision = resolved_precision(recipe.trainer.precision, chosen_device())
     plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
     if place.cluster is not None:
         plugins.append(place.cluster)
@@ -314,7 +315,7 @@ def _trainer(
         devices=place.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, place.devices * recipe.trainer.nodes),
-        precision=LIGHTNING_PRECISION[precision_of(recipe, training_device())],  # type: ignore[arg-type]
+        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
@@ -469,13 +470,13 @@ def _describe(
         "epochs": recipe.optim.epochs,
         "device": device_name(device),
         "devices": processes,
-        "precision": LIGHTNING_PRECISION[precision_of(recipe, device)],
+        "precision": LIGHTNING_PRECISION[resolved_precision(recipe.trainer.precision, device)],
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
 
 
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
-    size = " × ".join(map(str, store.info.size))
+    size = dimensions(store.info.size)
     images, epochs = counted(described["trained_on"], "image"), recipe.optim.epochs
     say(
         f"{recipe.name} on {images} of {len(store.info.modalities)} × {size}, "

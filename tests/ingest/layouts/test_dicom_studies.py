@@ -227,7 +227,7 @@ def test_persons_with_several_studies_are_participants(tmp_path, folders, person
         assert PARTICIPANT not in cohort.table()
     told = [note for note in cohort.notes if note.startswith("participant: ")]
     assert len(told) == int(bool(persons) or unsure)
-    assert all("--labels" in note for note in told)
+    assert all("`labels`" in note for note in told)
 
 
 def test_names_of_patients_decide_where_they_tell(tmp_path):

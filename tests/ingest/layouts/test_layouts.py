@@ -139,7 +139,7 @@ def test_a_manifest_tells_paths_from_labels(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,t1\na,a.nii\n", "no column subject, .* or patient; found id, t1; .*--id-column"),
+        ("id,t1\na,a.nii\n", "no column subject, .* or patient; found id, t1; .*`id_column`"),
         ("subject,t1\na,a.nii\na,b.nii\n", "subject a is there 2 times"),
         ("subject,t1\n,a.nii\n", "line 2 has no subject"),
         ("subject,age\na,3\n", "no column holds image files"),

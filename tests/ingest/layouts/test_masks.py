@@ -288,7 +288,7 @@ def test_a_pattern_names_the_masks_and_nothing_else_is_one(tmp_path):
 
 def test_what_may_be_one_subject_or_two_is_not_guessed(tmp_path):
     tree(tmp_path, each("{}_asl.nii.gz", "{}_dce.nii.gz"))
-    with pytest.raises(SourceError, match=r"may be one subject or two; list modalities .*--layout"):
+    with pytest.raises(SourceError, match=r"may be one subject or two; list modalities .*`layout"):
         recognise(tmp_path)
     assert len(recognise(tmp_path, layout="scans").subjects) == 6
     with pytest.raises(RecipeError, match=r"prepare.layout=scan: did you mean scans"):

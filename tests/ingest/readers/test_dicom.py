@@ -272,7 +272,7 @@ def test_unknown_descriptions_are_shown_on_request_and_kept_nowhere(tmp_path, ca
     shown = prepare(root, dry_run=True, show_series=True, size=8)
     assert re.search(rf"\n  {re.escape(NAME)} what +2 series\n", f"{shown}\n")
     assert NAME not in str(prepare(root, dry_run=True, size=8)) + repr(shown)
-    with pytest.raises(RecipeError, match="--show-series goes with --dry-run alone"):
+    with pytest.raises(RecipeError, match="`show_series` goes with `dry_run` alone"):
         prepare(root, tmp_path / "store", size=8, show_series=True)
     prepare(root, tmp_path / "store", size=8)
     out = capsys.readouterr()
@@ -281,7 +281,7 @@ def test_unknown_descriptions_are_shown_on_request_and_kept_nowhere(tmp_path, ca
     assert not [p for p in written if NAME.encode() in p.read_bytes()]
     (tmp_path / "t.csv").write_text("pattern,modality\nwhat,t1\n")
     every = prepare(root, dry_run=True, show_series=True, size=8, series=tmp_path / "t.csv")
-    assert "none; --series TABLE is not needed" in str(every)
+    assert "none; `series=TABLE` is not needed" in str(every)
 
 
 def test_where_no_series_is_known_their_descriptions_are_shown_too(tmp_path):
@@ -289,7 +289,7 @@ def test_where_no_series_is_known_their_descriptions_are_shown_too(tmp_path):
     with pytest.raises(SourceError) as caught:
         prepare(tmp_path / "x", dry_run=True, size=8)
     assert NAME not in str(caught.value)
-    assert "--show-series" in str(caught.value)
+    assert "`show_series`" in str(caught.value)
     with pytest.raises(SourceError, match=f"{re.escape(NAME)} what"):
         prepare(tmp_path / "x", dry_run=True, show_series=True, size=8)
 

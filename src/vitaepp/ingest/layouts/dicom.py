@@ -176,13 +176,13 @@ def _chosen(
         if not modality:
             modalities.unknown.append(one.header.description)
             why = (
-                "unknown series description; list it in a table and pass --series TABLE "
-                "(--dry-run --show-series shows it)"
+                "unknown series description; list it in a table and pass `series=TABLE` "
+                "(`dry_run` `show_series` shows it)"
             )
             left_out.append((_path_of(one, group), why))
         elif modality == IGNORE:
             why = (
-                "ignored: a localizer, a map, a subtraction or the like; --series TABLE can name it"
+                "ignored: a localizer, a map, a subtraction or the like; `series=TABLE` can name it"
             )
             left_out.append((_path_of(one, group), why))
         else:

@@ -18,6 +18,7 @@ from vitaepp.ingest.readers.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
+from vitaepp.system.text import dimensions
 
 SHEARED = "axes are not at right angles; the scan is resampled to a crop with right angles"
 
@@ -61,7 +62,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     if isinstance(item, VolumeItem):
         if values.ndim != 4 or item.index >= values.shape[3]:
             raise SubjectError(
-                f"{name}: there is no volume {item.index} in a scan of {_shape(values)}"
+                f"{name}: there is no volume {item.index} in a scan of {dimensions(values.shape)}"
             )
         values = values[..., item.index]
     while values.ndim > 3 and values.shape[-1] == 1:
@@ -103,7 +104,3 @@ def affine_of(image: Any) -> Floats:
     affine[:space, 3] = image.GetOrigin()[:space]
     affine[:2] *= -1  # SimpleITK's world is LPS
     return affine
-
-
-def _shape(values: npt.NDArray[Any]) -> str:
-    return "×".join(str(n) for n in values.shape)

@@ -201,13 +201,13 @@ class _Allowance:
         if self.found_files > self.files:
             raise SourceError(
                 f"{self.archive.name}: holds more than {self.files} files; if that is right, raise "
-                "prepare.archive_files (--archive-files)"
+                "`archive_files`"
             )
         if self.found_bytes > self.bytes:
             raise SourceError(
                 f"{self.archive.name}: {_size(self.archive.stat().st_size)} that hold more than "
                 f"{_size(self.bytes)}, as a decompression bomb does; if that is right, set "
-                "prepare.archive_gib (--archive-gib) to what it may hold"
+                "`archive_gib` to what it may hold"
             )
         if self.found_bytes > self.room:
             raise SourceError(f"{self.archive.name}: {_no_room()}")

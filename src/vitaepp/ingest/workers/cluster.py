@@ -121,7 +121,7 @@ def _client(address: str) -> Iterator[Any]:
         dask, distributed = import_module("dask"), import_module("distributed")
     except ImportError:
         raise ClusterError(
-            "--dask needs Dask, which is not installed; pip install 'vitaepp[dask]'"
+            "`dask` needs Dask, which is not installed; pip install 'vitaepp[dask]'"
         ) from None
     # Tasks of arrays are megabytes each, of which Dask would warn.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}), _unlogged():
