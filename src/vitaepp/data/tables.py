@@ -23,6 +23,7 @@ from vitaepp.data.splits import canonical_splits, split_word
 from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, one_line
+from vitaepp.system.extras import require
 from vitaepp.system.progress import say
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -510,6 +511,7 @@ def _day(value: Any) -> Any:
 def _read_workbook(
     path: Path, text: Literal["all"] | tuple[str, ...], subject_columns: Sequence[str]
 ) -> pd.DataFrame:
+    require("openpyxl", "xlsx", f"{path.name}: an Excel table needs")
     try:
         with zipfile.ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > MOST_WORKBOOK:

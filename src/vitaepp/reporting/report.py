@@ -45,6 +45,7 @@ from vitaepp.reporting.contents import (
     whose,
 )
 from vitaepp.reporting.images import BUDGET, MOST_IMAGES, data_uri, sheets, webp
+from vitaepp.system.extras import require
 from vitaepp.system.files import write_text
 from vitaepp.system.progress import counted
 
@@ -108,6 +109,7 @@ def report(
     Raises:
         RunError: a folder is not a run, or holds no such result; or `out` is a folder.
     """
+    require("jinja2", "report", "a report needs")
     from jinja2 import Environment, StrictUndefined
 
     paths = [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
