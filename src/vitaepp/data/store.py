@@ -42,6 +42,7 @@ from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
 from vitaepp.system.storage import Folder, Location, folder_at
+from vitaepp.system.text import dimensions, fact_list
 
 FORMAT = 1
 
@@ -135,7 +136,7 @@ class Store:
         return len(self.table)
 
     def __repr__(self) -> str:
-        shape = "×".join(str(n) for n in self.info.size)
+        shape = dimensions(self.info.size)
         subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
         return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
 
@@ -249,11 +250,11 @@ class Store:
             sample: subjects, evenly spread, whose images are read for the mean intensities.
         """
         info, n = self.info, len(self)
-        size = "×".join(str(v) for v in info.size)
+        size = dimensions(info.size)
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            spacing = dimensions(info.spacing)
             unit = f" {info.unit}" if info.unit else ""
             space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
@@ -292,8 +293,7 @@ class Store:
                 told = counted(len(failed), "subject")
                 lines.append(("failed", f"{told}, named in failures.csv"))
                 lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
-        width = max(len(name) for name, _ in lines)
-        return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+        return f"store {self.path}\n{fact_list(lines)}"
 
     def spread(self, most: int | None = None) -> list[int]:
         """At most so many rows, spread evenly from the first to the last; all by default."""

@@ -32,6 +32,7 @@ from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import track
+from vitaepp.system.text import dimensions
 from vitaepp.views.transforms import standardize
 
 if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
@@ -131,7 +132,7 @@ class Encoder(nn.Module):
 
     def __repr__(self) -> str:
         # The layers are told by `backbone`.
-        size = "×".join(str(n) for n in self.config.shape["image_size"])
+        size = dimensions(self.config.shape["image_size"])
         method = self.config.name or self.config.method
         modalities = " ".join(self.config.modalities)
         return (

@@ -21,12 +21,12 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import check_fits, check_like, place_channels
 from vitaepp.errors import RecipeError, RunError
-from vitaepp.evaluation.scores import mean_and_deviation
 from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
+from vitaepp.presentation.numbers import mean_and_spread
 from vitaepp.presentation.planes import are_colours, framed, missing_tile, planes, stacked, tile
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
@@ -284,5 +284,5 @@ def reconstruction_summary(table: pd.DataFrame) -> str:
     Args:
         table: what `reconstruct` returned: `subject`, `psnr` in dB, `ssim`.
     """
-    psnr, ssim = mean_and_deviation(table["psnr"], 2), mean_and_deviation(table["ssim"], 3)
+    psnr, ssim = mean_and_spread(table["psnr"], 2), mean_and_spread(table["ssim"], 3)
     return f"{counted(len(table), 'subject')}: PSNR {psnr} dB, SSIM {ssim}"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers import NO_FORM, Image, to_grey
-from vitaepp.recipe.choices import by
+from vitaepp.system.text import dimensions
 
 #: A mask of whole numbers with more different values than this is a soft one.
 MOST_LABELS = 16
@@ -100,7 +100,8 @@ def grid_of_mask(mask: Image, reference: Image, name: str, of: str) -> tuple[Gri
         if not one_grid:
             why = "its affine is off, or it is another subject's"
         raise SubjectError(
-            f"{name}: the mask is {by(own.size)}, but {of} is {by(theirs.size)}; {why}"
+            f"{name}: the mask is {dimensions(own.size)}, but {of} is "
+            f"{dimensions(theirs.size)}; {why}"
         )
     if one_grid:
         return own, ()

@@ -21,7 +21,7 @@ from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.planning.account import account, account_text, files_in_words, noted
+from vitaepp.ingest.planning.account import account, files_in_words, noted
 from vitaepp.ingest.planning.fingerprint import voxel_sample
 from vitaepp.ingest.planning.grid import propose_grid
 from vitaepp.ingest.planning.plan import arrays_of, plan_of, said, sampled
@@ -46,6 +46,7 @@ from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.system.text import fact_list
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -387,7 +388,7 @@ def _prepare(
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
         say(_told_labels(before, after, labels.name, store))
-    told = account_text([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
+    told = fact_list([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 

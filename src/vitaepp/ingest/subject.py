@@ -50,6 +50,7 @@ from vitaepp.ingest.readers.items import (
     own_files,
 )
 from vitaepp.ingest.task import COLOURS, Plan, Task
+from vitaepp.system.text import dimensions
 
 #: A crop that keeps less of the foreground is told.
 LEAST_KEPT = 0.95
@@ -250,8 +251,8 @@ def _make(
         notes += [f"{modality}: {note}" for note in image.notes]
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
-                f"{name}: is {_shape(image.grid)}, but the first modality is {_shape(reference)}; "
-                "pictures of one subject have one size"
+                f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
+                f"{dimensions(reference.size)}; pictures of one subject have one size"
             )
         if not overlaps(image.grid, target):
             error = SubjectError(
@@ -379,10 +380,6 @@ def _center_of_mask(
             "another subject's"
         )
     return center, notes
-
-
-def _shape(grid: Grid) -> str:
-    return "×".join(str(n) for n in grid.size)
 
 
 def _to_bytes(values: Floats, low: float, high: float) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from torch.profiler import record_function
 
 from vitaepp.errors import RecipeError
 from vitaepp.nn.vgg import SMALLEST_SIDE, VGG16
+from vitaepp.system.text import dimensions
 
 #: Pixels that VGG looks at in one go, forward and backward: its memory does not grow beyond them.
 PIXELS = 2**18
@@ -79,9 +80,9 @@ class PerceptualLoss(nn.Module):
             plane = [n for i, n in enumerate(space) if i != axis]
             if min(plane) < SMALLEST_SIDE:
                 raise RecipeError(
-                    f"the perceptual loss needs slices of at least {SMALLEST_SIDE} × "
-                    f"{SMALLEST_SIDE} voxels, these have {' × '.join(map(str, plane))}; choose "
-                    "another loss.perceptual.axis, or loss.perceptual.weight=0"
+                    "the perceptual loss needs slices of at least "
+                    f"{dimensions([SMALLEST_SIDE] * 2)} voxels, these have {dimensions(plane)}; "
+                    "choose another loss.perceptual.axis, or loss.perceptual.weight=0"
                 )
 
     def draws_needed(self, shape: tuple[int, ...]) -> int:

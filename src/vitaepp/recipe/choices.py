@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -34,15 +34,6 @@ class Choice:
 
 def _real(value: Any) -> bool:
     return isinstance(value, float)
-
-
-def by(values: Iterable[Any]) -> str:
-    """Numbers of the axes as people write them.
-
-    >>> by((96, 96, 0.5))
-    '96×96×0.5'
-    """
-    return "×".join(f"{v:.4g}" for v in values)
 
 
 def _flow(value: Any) -> str:

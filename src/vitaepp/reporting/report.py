@@ -24,7 +24,7 @@ from vitaepp.data.inspection import OF_RUN
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import score_columns
 from vitaepp.evaluation.participants import told_persons
-from vitaepp.evaluation.scores import METRICS, mean_and_deviation
+from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.summary import (
     Row,
     display_name,
@@ -32,6 +32,7 @@ from vitaepp.evaluation.summary import (
     summary_rows,
     verdict,
 )
+from vitaepp.presentation.numbers import mean_and_spread
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import figures
 from vitaepp.reporting.contents import (
@@ -561,14 +562,14 @@ def _reconstruction_view(
         panels.append((subject, data_uri(content, "png")))
     scores = {}
     for name, digits, unit in (("psnr", 2, " dB"), ("ssim", 3, "")):
-        told = mean_and_deviation(found.metrics[name], digits)
+        told = mean_and_spread(found.metrics[name], digits)
         if told:
             scores[name.upper()] = told + unit
     rows = [
         (
             str(subject),
-            mean_and_deviation([psnr], 2) or "–",
-            mean_and_deviation([ssim], 3) or "–",
+            mean_and_spread([psnr], 2) or "–",
+            mean_and_spread([ssim], 3) or "–",
         )
         for subject, psnr, ssim in found.metrics.head(200)[["subject", "psnr", "ssim"]].to_numpy()
     ]

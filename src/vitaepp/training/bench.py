@@ -24,6 +24,7 @@ from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.machine import device_name
 from vitaepp.system.memory import keep_freed_memory, most_memory
 from vitaepp.system.progress import say
+from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
 from vitaepp.training.precision import precision_of
 from vitaepp.training.pretrain import recipe_for
@@ -110,8 +111,7 @@ class Speed:
             ("parts", "of a step's time"),
         ]
         lines += [(f"  {name}", f"{share:.1%}") for name, share in self.parts.items()]
-        width = max(len(name) for name, _ in lines)
-        return "\n".join([self.what, *(f"{name:<{width}}  {text}" for name, text in lines)])
+        return f"{self.what}\n{fact_list(lines)}"
 
 
 def bench(
@@ -161,7 +161,7 @@ def bench(
     waiting, memory = loader.waited / sum(seconds), most_memory(place)
     return Speed(
         what=f"{chosen.name} on {len(opened)} images of "
-        f"{' × '.join(map(str, opened.info.shape))}, batch {batch_size}, in "
+        f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
         f"{precision_of(chosen, place)} on {device_name(place)}",
         seconds=seconds,
         images=images,

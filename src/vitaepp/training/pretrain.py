@@ -44,6 +44,7 @@ from vitaepp.system.machine import Machine, device_name, training_device
 from vitaepp.system.memory import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
+from vitaepp.system.text import dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints
@@ -475,7 +476,7 @@ def _describe(
 
 
 def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
-    size = " × ".join(map(str, store.info.size))
+    size = dimensions(store.info.size)
     images, epochs = counted(described["trained_on"], "image"), recipe.optim.epochs
     say(
         f"{recipe.name} on {images} of {len(store.info.modalities)} × {size}, "

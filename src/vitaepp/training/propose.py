@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.recipe.choices import Choice, as_values, by
+from vitaepp.recipe.choices import Choice, as_values
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe
 from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
@@ -164,10 +165,10 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     side = min(sides, key=lambda s: (outside(s), s & (s - 1) != 0, abs(math.log2(s / default))))
     patch = patch_of(side)
     patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
-    size = by(info.size)
+    size = dimensions(info.size)
     told = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        told += f"; longer along the fine axes, as the spacing is {by(info.spacing or ())}"
+        told += f"; longer along the fine axes, as the spacing is {dimensions(info.spacing or ())}"
     return patch, told
 
 

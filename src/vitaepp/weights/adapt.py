@@ -25,6 +25,7 @@ from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.positions import axis_widths, sincos_positions
 from vitaepp.nn.transformer import SIZES, Attention, VisionTransformer
 from vitaepp.system.progress import say
+from vitaepp.system.text import dimensions
 from vitaepp.weights.names import find, mae_names
 from vitaepp.weights.read import FOREIGN, HEADS, MARKERS, Checkpoint, read_checkpoint
 
@@ -82,8 +83,9 @@ def match(
             raise RunError(f"{name} is missing; this encoder takes tensors of equal names only")
         if given[name].shape != tensor.shape:
             raise RunError(
-                f"{name} is of shape {_shape(given[name])}, this recipe's encoder has "
-                f"{_shape(tensor)}; set the same model.backbone and prepare as many modalities"
+                f"{name} is of shape {dimensions(given[name].shape)}, this recipe's encoder has "
+                f"{dimensions(tensor.shape)}; set the same model.backbone and prepare as "
+                "many modalities"
             )
     left = _heads(name for name in given if name not in own)
     notes = ["encoder loaded"] + [f"left out: {', '.join(left)}"] * bool(left)
@@ -156,15 +158,15 @@ def fit_kernel(
     channels, patch = shape[1], tuple(shape[2:])
     if kernel.ndim > len(shape):
         raise RunError(
-            f"patch_embed.proj.weight is of shape {_shape(kernel)}, for volumes, but the store's "
-            "images have 2 axes; prepare volumes, or start from a model of images"
+            f"patch_embed.proj.weight is of shape {dimensions(kernel.shape)}, for volumes, "
+            "but the store's images have 2 axes; prepare volumes, or start from a model of images"
         )
     if kernel.shape[1] != channels:
         notes.append(f"{kernel.shape[1]} channels adapted to {channels}")
         kernel = fit_channels(kernel, channels)
     plane = patch[: kernel.ndim - 2]
     if tuple(kernel.shape[2:]) != plane:
-        notes.append(f"patches of {_by(kernel.shape[2:])} resized to {_by(plane)}")
+        notes.append(f"patches of {dimensions(kernel.shape[2:])} resized to {dimensions(plane)}")
         kernel = resize_kernel(kernel, plane)
     if kernel.ndim < len(shape):
         notes.append("inflated to volumes along the last axis")
@@ -267,8 +269,8 @@ def fit_positions(
         return torch.cat([cls, patches], dim=1), ""
     if len(grid) < len(wanted):
         volume = sincos_positions(wanted, dim)[None, 1:].to(table)
-        return torch.cat([cls, volume], dim=1), f"computed anew for {_by(wanted)} patches"
-    change = f"from {_by(grid)} to {_by(wanted)} patches"
+        return torch.cat([cls, volume], dim=1), f"computed anew for {dimensions(wanted)} patches"
+    change = f"from {dimensions(grid)} to {dimensions(wanted)} patches"
     if layout:
         computed = sincos_positions(wanted, dim, *layout)[None, 1:].to(table)
         return torch.cat([cls, computed], dim=1), f"computed anew {change}"
@@ -333,7 +335,7 @@ def _check_encoder(
         mask = name == "embeddings.mask_token"  # SimMIM's, which plays no part outside of it
         if name.startswith(parts) and re.sub(r"\.\d+\.", ".0.", name) not in known and not mask:
             raise RunError(
-                f"{name} {_shape(tensor)} belongs to an architecture that differs from "
+                f"{name} {dimensions(tensor.shape)} belongs to an architecture that differs from "
                 "this one; start from a plain vision transformer (ViT, DeiT, MAE)"
             )
     width, depth = len(kernel), _depth(given, "blocks")
@@ -347,7 +349,7 @@ def _check_encoder(
             fitting = f"model.size={names[width, depth]}"
         raise RunError(
             f"blocks are {width} wide and {depth} deep (patch_embed.proj.weight is "
-            f"{_shape(kernel)}), this recipe's {wide} wide and {deep} deep; set {fitting}"
+            f"{dimensions(kernel.shape)}), this recipe's {wide} wide and {deep} deep; set {fitting}"
         )
     has = _num_heads(model.blocks)
     if checkpoint.num_heads not in (None, has):
@@ -367,8 +369,8 @@ def _check_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Non
     for name, tensor in own.items():
         if state[name].shape != tensor.shape:
             raise RunError(
-                f"{name} is of shape {_shape(state[name])}, this model's is {_shape(tensor)}, "
-                "and no setting changes that"
+                f"{name} is of shape {dimensions(state[name].shape)}, this model's is "
+                f"{dimensions(tensor.shape)}, and no setting changes that"
             )
 
 
@@ -419,11 +421,3 @@ def _depth(given: Mapping[str, Tensor], blocks: str) -> int:
 
 def _heads(names: Iterator[str]) -> list[str]:
     return sorted({re.sub(r"^(decoder_.*|mask_token)", "decoder", n.split(".")[0]) for n in names})
-
-
-def _shape(tensor: Tensor) -> str:
-    return _by(tensor.shape)
-
-
-def _by(sizes: Sequence[int]) -> str:
-    return " × ".join(map(str, sizes))

@@ -53,12 +53,6 @@ def noted(notes: Mapping[str, int], subjects: int) -> Lines:
     return [("note", f"{count} of {of}: {note}") for note, count in notes.items()]
 
 
-def account_text(lines: Sequence[tuple[str, str]]) -> str:
-    """Names and texts as aligned lines."""
-    width = max((len(name) for name, _ in lines), default=0)
-    return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in lines)
-
-
 def files_in_words(cohort: Cohort) -> str:
     """How many files were taken as images, and how many as masks."""
     images = Counter(i for s in cohort.subjects for i in s.files.values())

@@ -15,8 +15,9 @@ from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.plan import DEFAULT_SIZE
 from vitaepp.ingest.subject import grid_of
 from vitaepp.ingest.task import Plan
-from vitaepp.recipe.choices import Choice, by
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.system.text import dimensions
 
 #: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
 SAMPLE = 100
@@ -102,7 +103,7 @@ def _whole(
             size = _sides(extents / np.array(spacing))
         if step:
             why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
-    told = f"without masks every scan is kept whole; they reach up to {by(extents)} mm"
+    told = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
     choices = [Choice("prepare.size", [int(side) for side in size], told)]
     if not asked.spacing:
         choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
@@ -136,7 +137,7 @@ def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[f
     spacings = np.array([grid.spacing for grid in grids])
     sizes = np.array([grid.size for grid in grids])
     median = np.median(spacings, axis=0)
-    told = f"the scans' median spacing is {by(median)} mm"
+    told = f"the scans' median spacing is {dimensions(median)} mm"
     low, high = FINEST
     if low <= median.min() / min(default) <= high:
         return default, f"the default, as in the paper: {told}"
@@ -181,7 +182,7 @@ def _size(
     most = np.quantile(voxels, SHARE, axis=0, method="higher")
     size = tuple(int(side) for side in np.clip(_sides(most), min(SMALLEST, default), default))
     what = "scans" if spacing else "pictures"
-    told = f"{SHARE:.0%} of the {what} have at most {by(np.ceil(most - 1e-3))} voxels"
+    told = f"{SHARE:.0%} of the {what} have at most {dimensions(np.ceil(most - 1e-3))} voxels"
     told += " at this spacing" if spacing else ""
     if set(size) == {default}:
         return size, f"the default; {told}"

@@ -20,6 +20,7 @@ from vitaepp.ingest.readers.items import ArrayItem, Item
 from vitaepp.ingest.task import COLOURS, Plan
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.system.text import dimensions
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)
@@ -81,14 +82,14 @@ def plan_of(
 def said(plan: Plan) -> str:
     """A plan in a line for the user."""
     info = plan.info
-    size = "×".join(str(n) for n in info.size)
+    size = dimensions(info.size)
     channels = ", ".join(info.modalities)
     if info.intensities:
         channels += f" ({info.intensities})"
     masks = "; masks are kept" if info.masks else ""
     if info.spacing is None:
         return f"{channels}, scaled to fit {size}{masks}"
-    spacing = "×".join(f"{s:g}" for s in sorted(set(info.spacing)))
+    spacing = dimensions(sorted(set(info.spacing)))
     unit = info.unit or "mm"
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
 

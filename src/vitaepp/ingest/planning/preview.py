@@ -13,12 +13,13 @@ import pandas as pd
 
 from vitaepp.data.store import RESERVED_COLUMNS, column_counts
 from vitaepp.ingest.layouts import Cohort
-from vitaepp.ingest.planning.account import account, account_text
+from vitaepp.ingest.planning.account import account
 from vitaepp.ingest.planning.fingerprint import Fingerprint, fingerprint
 from vitaepp.ingest.planning.plan import said
 from vitaepp.ingest.task import Plan
-from vitaepp.recipe.choices import Choice, by
+from vitaepp.recipe.choices import Choice
 from vitaepp.system.progress import counted
+from vitaepp.system.text import dimensions, fact_list
 
 #: Subjects and files that a list shows by name.
 SHOWN = 10
@@ -57,7 +58,7 @@ class Preview:
         lines = [*self._found(), *self._geometry(), *self._labels(), *self._made()]
         lines += self._not_taken()
         lines += self._series() if self.show_series else []
-        return account_text(lines)
+        return fact_list(lines)
 
     def _found(self) -> list[tuple[str, str]]:
         cohort, found = self.cohort, self.fingerprint
@@ -164,12 +165,14 @@ def _ranges(vectors: Sequence[tuple[Any, ...]]) -> str:
     """Vectors in words: one by one with their counts where they are few, else the range by axis."""
     counts = Counter(tuple(v) for v in vectors)
     if len(counts) == 1:
-        return by(next(iter(counts)))
+        return dimensions(next(iter(counts)))
     if len(counts) <= FEW:
-        return ", ".join(f"{by(vector)}: {n}" for vector, n in counts.most_common())
+        return ", ".join(f"{dimensions(vector)}: {n}" for vector, n in counts.most_common())
     values = np.array(vectors)
     low, high = values.min(axis=0), values.max(axis=0)
-    return f"{by(low)} to {by(high)}, median {by(np.median(values, axis=0))}"
+    return (
+        f"{dimensions(low)} to {dimensions(high)}, median {dimensions(np.median(values, axis=0))}"
+    )
 
 
 def _bytes(count: int) -> str:

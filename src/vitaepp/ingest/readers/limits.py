@@ -8,6 +8,7 @@ from functools import cache
 from math import prod
 
 from vitaepp.errors import SubjectError
+from vitaepp.system.text import dimensions
 
 #: Pixels of a picture; Pillow, too, takes more for a decompression bomb (twice its
 #: `Image.MAX_IMAGE_PIXELS`).
@@ -39,7 +40,7 @@ def refuse_absurd_size(size: Sequence[int], name: str, components: int = 1) -> N
     most = min(most_voxels(), MOST_PIXELS) if len(size) == 2 else most_voxels()
     too_long = len(size) == 2 and max(size) > MOST_ALONG_A_SIDE
     if too_long or prod(int(n) for n in size) * components > most:
-        shape = "×".join(str(n) for n in size)
+        shape = dimensions(size)
         raise SubjectError(
             f"{name}: its header promises an image of {shape}, more than the {most} values "
             f"({MOST_ALONG_A_SIDE} along a side of a picture) that are read on this machine; if "

@@ -18,6 +18,7 @@ from vitaepp.ingest.readers.items import SeriesItem, VolumeItem, files_of
 from vitaepp.ingest.readers.meta import check_meta
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
+from vitaepp.system.text import dimensions
 
 SHEARED = "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
 
@@ -60,7 +61,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     if isinstance(item, VolumeItem):
         if values.ndim != 4 or item.index >= values.shape[3]:
             raise SubjectError(
-                f"{name}: there is no volume {item.index} in a scan of {_shape(values)}"
+                f"{name}: there is no volume {item.index} in a scan of {dimensions(values.shape)}"
             )
         values = values[..., item.index]
     while values.ndim > 3 and values.shape[-1] == 1:
@@ -69,8 +70,8 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         raise _several(values.shape[4], name)
     if values.ndim != 3:
         raise SubjectError(
-            f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file a "
-            "modality"
+            f"{name}: is {values.ndim}D ({dimensions(values.shape)}); a 3D volume is needed, one "
+            "file a modality"
         )
     if not is_usable(affine):
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
@@ -102,7 +103,3 @@ def affine_of(image: Any) -> Floats:
     affine[:space, 3] = image.GetOrigin()[:space]
     affine[:2] *= -1  # SimpleITK's world is LPS
     return affine
-
-
-def _shape(values: npt.NDArray[Any]) -> str:
-    return "×".join(str(n) for n in values.shape)
