@@ -15,8 +15,8 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.labels import count_other, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
-from vitaepp.data.tables import count_other, say_missing
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise

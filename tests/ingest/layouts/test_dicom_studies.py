@@ -141,7 +141,7 @@ def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
         one.save_as(file.with_name(f"{file.name}_"))
     (failure,) = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1).failures
     assert failure.subject == "b"
-    assert "lie at one place" in failure.reason
+    assert "have the same position" in failure.reason
 
 
 # Persons of one id

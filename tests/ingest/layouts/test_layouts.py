@@ -54,7 +54,7 @@ def test_modalities_are_chosen_in_order_and_unknown_ones_refused_by_name(tmp_pat
     assert cohort.choose(("t2", "t1")) == ("t2", "t1")
     with pytest.raises(SourceError, match=r"modality t1cee: no subject has it; did you mean t1ce?"):
         cohort.choose(("t1cee",))
-    with pytest.raises(SourceError, match="each once"):
+    with pytest.raises(SourceError, match="each only once"):
         cohort.choose(("t1", "t1"))
 
 

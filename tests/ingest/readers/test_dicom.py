@@ -126,7 +126,7 @@ def test_slices_that_do_not_belong_together_are_refused(tmp_path):
     refused(files + larger, "have 2 sizes")
     refused(files + other, "holds 2 series")
     nowhere = [one_slice(tmp_path / f"{i}", volume()[:, :, 0].T.copy(), None) for i in range(2)]
-    refused(nowhere, "does not say where")
+    refused(nowhere, "lacks the position of its slices")
     crooked = series(tmp_path / "e", volume(), orientation=(1, 0, 0, 0.5, 0.8, 0))
     refused(crooked, "not perpendicular")
 
@@ -230,7 +230,7 @@ def test_a_study_is_recognised_with_reasons_for_what_is_left_out(tmp_path):
     assert "unknown series" in reasons["odd"]
     assert "ignored" in reasons["perf"]
     assert "localizer" in reasons["loc/1"]
-    assert "where its slices lie" in reasons["cap/1"]
+    assert "has no slice positions" in reasons["cap/1"]
     assert "single slice" in reasons["alone/1"]
     assert "structured report" in reasons["SR/1"]
     assert "radiotherapy" in reasons["RT/1"]
@@ -354,7 +354,7 @@ def test_patterns_of_a_user_come_first(tmp_path):
     with pytest.raises(SourceError, match=r"series.tsv: line 2: \( is no regular expression"):
         recognise(tmp_path / "p", series=table)
     table.write_text("pattern\nt1\n")
-    with pytest.raises(SourceError, match="no columns pattern and modality"):
+    with pytest.raises(SourceError, match="needs the columns pattern and modality"):
         recognise(tmp_path / "p", series=table)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vitaepp.data.tables import TABLE_SUFFIXES
+from vitaepp.data.cells import TABLE_SUFFIXES
 from vitaepp.errors import SourceError, VitaeppError, one_line
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, suffix_of
 from vitaepp.system.urls import Location, filesystem, is_url, local_path, storage_errors
