@@ -14,10 +14,14 @@ for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for name in ("openpyxl", "distributed", "dask", "tensorboard", "ipywidgets"):
     sys.modules[name] = None
+own = signal.SIGUSR1
 for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT"):
     delattr(signal, name)
 for name in ("getuid", "sysconf", "sched_getaffinity", "mkfifo"):
     delattr(os, name)
+from vitaepp.system.signals import STOPPING
+assert STOPPING == (signal.SIGINT, signal.SIGTERM)
+signal.SIGUSR1 = own  # Lightning wants it on all systems but Windows
 """
 
 WORKFLOW = """
