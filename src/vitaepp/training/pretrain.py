@@ -18,6 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
@@ -31,7 +32,7 @@ from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, as_settings, flatten
-from vitaepp.system.compat import compile_error, lightning_hint
+from vitaepp.system.compat import compile_error
 from vitaepp.system.devices import Machine, chosen_device, device_name, resolved_precision
 from vitaepp.system.files import (
     clear_temporaries,
@@ -507,6 +508,6 @@ def _quiet_lightning() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lightning_hint())
+        warnings.simplefilter("ignore", PossibleUserWarning)
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield
