@@ -102,7 +102,8 @@ def grid_of_mask(
         if not one_grid:
             why = "its affine is wrong, or it is another subject's"
         raise SubjectError(
-            f"{name}: the mask is {by(own.size)}, but {image_name} is {by(theirs.size)}; {why}"
+            f"{name}: the mask is {dimensions(own.size)}, but {image_name} is "
+            f"{dimensions(theirs.size)}; {why}"
         )
     if one_grid:
         return own, ()

@@ -97,7 +97,7 @@ class Channel(NamedTuple):
     source: str
 
 
-def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
+def prepare_subject(spec: ImageSpec, task: Task) -> bool | Failure:
     """Stage one subject; True if it was prepared, False if it already was, or the failure."""
     subject = task.files
     try:
@@ -106,18 +106,18 @@ def prepare_subject(plan: Plan, task: Task) -> bool | Failure:
             return False
         image, record, mask = _make(spec, task, checksum)
     except SubjectError as error:
-        return Failure(subject.subject, _with_pseudonyms(plan, task, one_line(error)))
+        return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
     except Exception as error:  # any error of one subject must not stop the others
-        message = one_line(error).replace(f"{plan.root}{os.sep}", "")
+        message = one_line(error).replace(f"{spec.root}{os.sep}", "")
         reason = f"{type(error).__name__}: {message}"
-        return Failure(subject.subject, _with_pseudonyms(plan, task, reason))
-    stage(plan.store, plan.info, image, record, mask)
+        return Failure(subject.subject, _with_pseudonyms(spec, task, reason))
+    stage(spec.store, spec.info, image, record, mask)
     return True
 
 
-def _with_pseudonyms(plan: Plan, task: Task, reason: str) -> str:
+def _with_pseudonyms(spec: ImageSpec, task: Task, reason: str) -> str:
     """A reason for the record; with a secret, file names in it are replaced by pseudonyms."""
-    if plan.secret is None:
+    if spec.secret is None:
         return reason
     items = [*task.files.files.values(), *([task.files.mask] if task.files.mask else [])]
     files = [file for item in items for file in own_files(item)]
@@ -144,29 +144,29 @@ def _checksum(spec: ImageSpec, task: Task) -> str:
     return digest.hexdigest()
 
 
-def _present(plan: Plan, subject: SubjectFiles) -> list[str]:
+def _present(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
     """The wanted modalities that a subject has."""
-    present = [modality for modality in plan.files if modality in subject.files]
+    present = [modality for modality in spec.files if modality in subject.files]
     if not present:
         has = ", ".join(subject.files) or "none"
         raise SubjectError(f"has no file for {' or '.join(spec.files)}; it has {has}")
     return present
 
 
-def _mask(plan: Plan, subject: SubjectFiles) -> Item | None:
+def _mask(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
     """The mask of a subject if it is used, to centre the crop or to be kept."""
-    if plan.info.center == "mask" and subject.mask is None and not plan.without_masks:
+    if spec.info.center == "mask" and subject.mask is None and not spec.without_masks:
         raise SubjectError("has no mask to centre on; add one, or use center=foreground")
-    return subject.mask if plan.info.center == "mask" or plan.info.masks else None
+    return subject.mask if spec.info.center == "mask" or spec.info.masks else None
 
 
-def _named(plan: Plan, item: Item) -> str:
+def _named(spec: ImageSpec, item: Item) -> str:
     """The name of an image in errors and records: its path in the source, or its pseudonym."""
-    name = _path_of(plan, item)
-    return name if plan.secret is None else pseudonym(plan.secret, name)
+    name = _path_of(spec, item)
+    return name if spec.secret is None else pseudonym(spec.secret, name)
 
 
-def _path_of(plan: Plan, item: Item) -> str:
+def _path_of(spec: ImageSpec, item: Item) -> str:
     """The path of an image relative to the source, never absolute."""
     if isinstance(item, VolumeItem):
         return f"{_path_of(spec, item.file)}[{item.index}]"
@@ -189,7 +189,7 @@ def _read(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
     raise TypeError(f"{item} among {spec.kind}")
 
 
-def image_of(plan: Plan, item: Item) -> Image:
+def image_of(spec: ImageSpec, item: Item) -> Image:
     """Read an image of a cohort that is a file.
 
     Raises:
@@ -198,7 +198,7 @@ def image_of(plan: Plan, item: Item) -> Image:
     return _read(spec, item)
 
 
-def grid_of(plan: Plan, item: Item) -> Grid:
+def grid_of(spec: ImageSpec, item: Item) -> Grid:
     """The grid of an image, from its header, or from the whole file if the header lacks it.
 
     Raises:
@@ -209,10 +209,10 @@ def grid_of(plan: Plan, item: Item) -> Grid:
     return _read(spec, item, constant=True).grid if grid is None else grid
 
 
-def failure_of(plan: Plan, subject: SubjectFiles, error: SubjectError) -> Failure:
+def failure_of(spec: ImageSpec, subject: SubjectFiles, error: SubjectError) -> Failure:
     """The record of a subject that cannot be read, with its reason."""
     task = Task(subject, None, None)
-    return Failure(subject.subject, _with_pseudonyms(plan, task, one_line(error)))
+    return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
 
 
 def _images(
@@ -226,7 +226,7 @@ def _images(
         item = task.files.files[modality]
         name = _named(spec, item)
         try:
-            image = _read(plan, item) if task.array is None else read_array(task.array, name)
+            image = _read(spec, item) if task.array is None else read_array(task.array, name)
         except SubjectError as error:
             if not isinstance(item, SeriesItem):
                 raise
@@ -246,15 +246,15 @@ def _make(
     if first is None:
         raise next(iter(lost.values()))
     reference = first[2].grid
-    mask = _read_mask(plan, task.files, *first[1:])
-    target, center, crop_notes = _target(plan, mask, *first[1:])
+    mask = _read_mask(spec, task.files, *first[1:])
+    target, center, crop_notes = _target(spec, mask, *first[1:])
     notes = list(crop_notes)
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
-                f"{name}: is {_shape(image.grid)}, but the first modality is {_shape(reference)}; "
-                "all pictures of a subject must have one size"
+                f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
+                f"{dimensions(reference.size)}; all pictures of a subject must have one size"
             )
         if not overlaps(image.grid, target):
             error = SubjectError(
@@ -284,11 +284,11 @@ def _make(
         for modality, e in lost.items()
     ]
     kept = None
-    if mask is not None and plan.info.masks:
+    if mask is not None and spec.info.masks:
         kept, mask_notes = _kept(mask, target)
         notes += [note for note in mask_notes if note not in notes]
-    absent = [Channel(np.zeros(plan.info.size, np.float32), 0.0, 0.0, "")]
-    channels = [c for modality in plan.files for c in made.get(modality, absent)]
+    absent = [Channel(np.zeros(spec.info.size, np.float32), 0.0, 0.0, "")]
+    channels = [c for modality in spec.files for c in made.get(modality, absent)]
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # + 0.0 removes negative zeros
@@ -303,9 +303,9 @@ def _make(
     return np.stack([c.values for c in channels]), record, kept
 
 
-def _values(plan: Plan, image: Image) -> list[npt.NDArray[Any]]:
+def _values(spec: ImageSpec, image: Image) -> list[npt.NDArray[Any]]:
     """The values of the channels that one file becomes."""
-    if plan.info.modalities != COLOURS or len(plan.files) > 1:
+    if spec.info.modalities != COLOURS or len(spec.files) > 1:
         return [to_grey(image)]
     if image.is_colour:
         return [image.values[..., i] for i in range(3)]
@@ -316,7 +316,7 @@ def _target(
     spec: ImageSpec, mask: Mask | None, name: str, reference: Image
 ) -> tuple[Grid, str, tuple[str, ...]]:
     """The grid of a subject's crop, the kind of its centre, and notes on decisions."""
-    info, center = plan.info, plan.info.center
+    info, center = spec.info, spec.info.center
     notes = () if mask is None else mask.notes
     if info.spacing is None:
         return fit_grid(reference.grid, info.size), "", notes
@@ -324,7 +324,7 @@ def _target(
     if center == "mask" and mask is None:  # this is allowed for new scans of a run
         center, notes = "foreground", (*notes, NO_MASK)
     if mask is not None and center == "mask":
-        middle_of_mask, lesion_notes = _center_of_mask(plan, mask, name, reference)
+        middle_of_mask, lesion_notes = _center_of_mask(spec, mask, name, reference)
         notes += lesion_notes
         if middle_of_mask is None:
             center = "foreground"
@@ -346,13 +346,13 @@ def _share_kept(reference: Image, target: Grid) -> float:
     return share_inside(foreground(few), grid, target)
 
 
-def _read_mask(plan: Plan, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
+def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
     """Read the mask of a subject; None if it has none, or if it is not used."""
-    path = _mask(plan, subject)
+    path = _mask(spec, subject)
     if path is None:
         return None
-    mask_name = _named(plan, path)
-    image = _read(plan, path, constant=True)
+    mask_name = _named(spec, path)
+    image = _read(spec, path, constant=True)
     grid, grid_notes = grid_of_mask(image, reference, mask_name, name)
     notes = tuple(f"mask: {note}" for note in image.notes) + grid_notes
     return Mask(image, grid, mask_name, notes)
@@ -365,7 +365,7 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
     except ValueError as error:
         raise SubjectError(
             f"{mask.name}: the mask has {one_line(error)}; kept masks need labels from 0 to 255: "
-            "change the labels, or prepare without --keep-masks"
+            "change the labels, or prepare without `keep_masks`"
         ) from None
     return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 
@@ -374,7 +374,7 @@ def _center_of_mask(
     spec: ImageSpec, mask: Mask, name: str, reference: Image
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """The centroid of the lesion, None if the mask shows no lesion, and notes on decisions."""
-    inside, notes = lesion(mask.image, plan.info.mask_values)
+    inside, notes = lesion(mask.image, spec.info.mask_values)
     if not inside.any():
         return None, (*notes, EMPTY_MASK)
     center = centroid(inside, mask.grid)

@@ -7,7 +7,7 @@
 The genetic and histological labels `IDH`, `1p19q` and `Grade` come from the database's table
 `Genetic_and_Histological_labels` (.xlsx or .csv) if it is in the folder, else from the
 metadata.json of each subject. The database writes -1 for an unknown label; it counts as missing
-here, and in a table given with --labels.
+here, and in a table given with `labels`.
 """
 
 from __future__ import annotations

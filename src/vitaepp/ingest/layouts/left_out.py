@@ -37,7 +37,7 @@ def left_out_in_words(cohort: Cohort) -> str:
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
     others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare --dry-run lists more of them"
+    return f"{number} left out ({path}: {why}{others}); prepare `dry_run` lists more of them"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
                 files = own_files(item)
                 path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-                yield _relative(path, source.path), f"{why}have it; --modalities can include it"
+                yield _relative(path, source.path), f"{why}have it; `modalities` can include it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:

@@ -67,7 +67,7 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             if mask not in own:
                 left_out[mask] = "a mask of the brain, not of a lesion"
             elif len(best) > 1:
-                left_out[mask] = f"one of {len(several)} masks; --mask-pattern can name one"
+                left_out[mask] = f"one of {len(several)} masks; `mask_pattern` can name one"
             elif mask != best[0]:
                 left_out[mask] = "another mask; the one of a lesion, or the plainer one, is taken"
         if len(best) == 1:

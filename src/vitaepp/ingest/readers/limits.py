@@ -27,8 +27,7 @@ BYTES_A_VOXEL = 8
 @cache
 def most_voxels() -> int:
     """The most voxels that one file may have; they would fill half of the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return memory // 2 // BYTES_A_VOXEL
+    return installed_memory() // 2 // BYTES_A_VOXEL
 
 
 def refuse_absurd_size(size: Sequence[int], name: str, components: int = 1) -> None:

@@ -71,8 +71,8 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         raise _several(values.shape[4], name)
     if values.ndim != 3:
         raise SubjectError(
-            f"{name}: is {values.ndim}D ({_shape(values)}); a 3D volume is needed, one file per "
-            "modality"
+            f"{name}: is {values.ndim}D ({dimensions(values.shape)}); a 3D volume is needed, one "
+            "file per modality"
         )
     if not is_usable(affine):
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
