@@ -59,15 +59,15 @@ def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
     used = {file for item in items for file in own_files(item)}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
-    found = {
+    candidates = {
         **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
         **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
         **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
     }
     # The layout of DICOM lists itself what it leaves out.
     if not any(isinstance(item, SeriesItem) for item in items):
-        found |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
-    for file, reason in found.items():
+        candidates |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
+    for file, reason in candidates.items():
         if source.path / file not in used:
             yield file.as_posix(), reason
 
