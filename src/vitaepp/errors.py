@@ -79,6 +79,10 @@ class RunError(VitaeppError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
 
+class WeightsError(VitaeppError):
+    """A file of weights cannot be had, cannot be read, or does not fit the network."""
+
+
 class TrainingError(VitaeppError):
     """Training cannot go on, for example because a loss term is not finite."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitaepp.errors import RecipeError, one_line
+from vitaepp.errors import WeightsError, one_line
+from vitaepp.system.tensors import read_tensors
 
 IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,7 +37,7 @@ class VGG16(nn.Module):
             same in every run), or a file with torchvision's key names.
 
     Raises:
-        RecipeError: the weights are not available or do not fit.
+        WeightsError: the weights are not available or do not fit.
 
     Source:
         Simonyan & Zisserman 2015; the levels are those of Johnson et al. 2016.
@@ -110,15 +110,14 @@ class VGG16(nn.Module):
         own = self.state_dict()
         missing = [k for k in own if k not in state]
         if missing:
-            raise RecipeError(
-                f"loss.perceptual.weights={weights}: not VGG-16 in torchvision's key names, "
-                f"has no {missing[0]}"
+            raise WeightsError(
+                f"{weights}: not VGG-16 in torchvision's key names, has no {missing[0]}"
             )
         wrong = [k for k in own if state[k].shape != own[k].shape]
         if wrong:
-            raise RecipeError(
-                f"loss.perceptual.weights={weights}: {wrong[0]} is of shape "
-                f"{tuple(state[wrong[0]].shape)}, VGG-16 has {tuple(own[wrong[0]].shape)}"
+            raise WeightsError(
+                f"{weights}: {wrong[0]} is of shape {tuple(state[wrong[0]].shape)}, VGG-16 has "
+                f"{tuple(own[wrong[0]].shape)}"
             )
         self.load_state_dict({k: state[k] for k in own})
 
@@ -129,30 +128,23 @@ def _download() -> dict[str, Tensor]:
             IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True, progress=False
         )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise RecipeError(
-            f"loss.perceptual.weights=imagenet: could not download {IMAGENET_URL} "
-            f"({one_line(error)}); where there is no network, fetch that file elsewhere and set "
-            "loss.perceptual.weights to its path, or set random"
+        raise WeightsError(
+            f"imagenet: could not download {IMAGENET_URL} ({one_line(error)}); where there is no "
+            "network, fetch that file elsewhere and give its path, or give random"
         ) from None
     return state
 
 
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise RecipeError(
-            f"loss.perceptual.weights={path}: no such file; give imagenet, random, or a file "
-            "of VGG-16 weights in torchvision's key names"
+        raise WeightsError(
+            f"{path}: no such file; give imagenet, random, or a file of VGG-16 weights in "
+            "torchvision's key names"
         )
     try:
-        if os.fspath(path).endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RecipeError(
-            f"loss.perceptual.weights={path}: not a file of tensors ({one_line(error)[:100]})"
-        ) from None
+        state = read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     if not isinstance(state, dict):
-        raise RecipeError(f"loss.perceptual.weights={path}: holds no state dict")
+        raise WeightsError(f"{path}: holds no state dict")
     return state

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from vitaepp.errors import RecipeError, nearest, one_line, plainly
+from vitaepp.recipe.methods import CONTRASTIVE, METHODS, MethodKey
 from vitaepp.recipe.sections import (
     DataSettings,
     LossSettings,
@@ -52,12 +53,6 @@ ADDITIONS = {"edge": "L_edge", "perceptual": "L_per", "contrastive": "L_CL"}
 #: The settings that say which of them a recipe has.
 _WEIGHTS = tuple(f"loss.{term}.weight" for term in ADDITIONS)
 
-#: Methods that hide patches, and have these losses.
-MASKED = ("vitae++", "vitae")
-
-#: What a method is called in print.
-METHOD_NAMES = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
-
 
 class Setting(NamedTuple):
     """A setting as its section defines it.
@@ -86,12 +81,12 @@ class Setting(NamedTuple):
 class Recipe(Section):
     """Every setting of a run."""
 
-    method: Literal["vitae++", "vitae", "simsiam", "mocov3"] = Field(
+    method: MethodKey = Field(
         "vitae++",
         description="vitae++, or vitae (plain ViT-AE): they give the edge, perceptual and "
         "contrastive losses the paper's weights or 0, where you give none, and a recipe with one "
-        "of these weights at 0 is vitae; or a contrastive baseline, simsiam or mocov3, which has "
-        "no masks and none of these losses.",
+        f"of these weights at 0 is vitae; or a contrastive baseline, {' or '.join(CONTRASTIVE)}, "
+        "which has no masks and none of these losses.",
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of weights, order, masks, views and slices."
@@ -118,7 +113,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _name_by_weights(self) -> Recipe:
         # Whoever reads a resolved recipe is told what was trained, not what was typed.
-        if self.method in MASKED:
+        if METHODS[self.method].masked:
             whole = all(getattr(self.loss, term).weight for term in ADDITIONS)
             object.__setattr__(self, "method", "vitae++" if whole else "vitae")
         return self
@@ -137,13 +132,14 @@ class Recipe(Section):
         >>> Recipe.load(settings=["method=vitae", "loss.edge.weight=10"]).name
         'ViT-AE + L_edge'
         """
-        if self.method not in MASKED:
-            return METHOD_NAMES[self.method]
+        if not METHODS[self.method].masked:
+            return METHODS[self.method].title
         added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
         if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
-            return METHOD_NAMES["vitae++"]
+            return METHODS["vitae++"].title
         # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
-        return " + ".join(["ViT-AE" if self.loss.reconstruction.weight else "ViT", *added])
+        plain = METHODS["vitae"].title if self.loss.reconstruction.weight else "ViT"
+        return " + ".join([plain, *added])
 
     @classmethod
     def load(
@@ -229,7 +225,7 @@ def resolve(
 def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     """The settings of a recipe that the presets among some changes replace."""
     method, names = changes.get("method"), []
-    if method in MASKED:
+    if method in METHODS and METHODS[method].masked:
         names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
     if "model.size" in changes:
         names += ["model.embed_dim", "model.depth", "model.num_heads"]
@@ -323,7 +319,7 @@ def changed_settings(recipe: Recipe) -> list[str]:
         for name, value in values.items()
         if not name.startswith("prepare.")
         and value != _as_json(defaults[name])
-        and not (name == "method" and value in MASKED)
+        and not (name == "method" and METHODS[value].masked)
     ]
 
 

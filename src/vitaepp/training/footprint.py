@@ -23,12 +23,13 @@ from torch.utils.flop_counter import (
 )
 
 from vitaepp.methods import Method, build_method
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
-#: Images of the batch that is traced; the contrastive baselines need two.
-TRACED = 2
+#: Images of the batch that is traced: enough for every method.
+TRACED = max(facts.smallest_batch for facts in METHODS.values())
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
-from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, as_settings, flatten
 from vitaepp.system.devices import Machine, chosen_device, device_name, resolved_precision
 from vitaepp.system.files import (
     clear_temporaries,
@@ -52,6 +53,7 @@ from vitaepp.training.launch import devices_per_node, find_cluster, train_in_pro
 from vitaepp.training.module import Training
 from vitaepp.training.propose import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
+from vitaepp.training.step import prepare_for_training
 
 #: The one setting that may change when a training goes on.
 EPOCHS = "optim.epochs"
@@ -239,7 +241,7 @@ def _train(
         save_page(next(iter(sheet)), folder.pictures)
         _announce(recipe, store, described)
     keep_freed_memory()
-    module.arrange()
+    prepare_for_training(method)
     if processes > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
@@ -486,15 +488,14 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
-    dependent = recipe.method in ("simsiam", "mocov3")
-    if dependent and recipe.optim.accumulate > 1:
+    facts = METHODS[recipe.method]
+    if facts.smallest_batch > 1 and recipe.optim.accumulate > 1:
         say(
             f"optim.accumulate={recipe.optim.accumulate}: {recipe.method} compares and normalises "
             "the images of one step, so that this is not the same as a larger batch"
         )
     perceptual = recipe.loss.perceptual
-    masked = recipe.method in MASKED
-    if masked and perceptual.weight and perceptual.weights == "random":
+    if facts.masked and perceptual.weight and perceptual.weights == "random":
         say(
             "the perceptual loss looks through a VGG-16 with random weights; for medical images "
             "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
