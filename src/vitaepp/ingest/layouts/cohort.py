@@ -289,5 +289,5 @@ def _own_output(path: str) -> str | None:
 
 
 def _legible(path: str | PurePosixPath) -> str:
-    """A path as text that can be written anywhere; unchanged where it is UTF-8."""
+    """A path as text that can be written anywhere; valid UTF-8 stays unchanged."""
     return os.fsencode(path).decode("utf-8", "replace")

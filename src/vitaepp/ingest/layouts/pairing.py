@@ -69,7 +69,9 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             elif len(best) > 1:
                 left_out[mask] = f"one of {len(several)} masks; `mask_pattern` can name one"
             elif mask != best[0]:
-                left_out[mask] = "another mask; the one of a lesion, or the plainer one, is taken"
+                left_out[mask] = (
+                    "another mask; the one of a lesion, or with the plainer name, is used"
+                )
         if len(best) == 1:
             chosen[subject] = best[0]
     apart = (s for s, several in by_subject.items() if _each_has_one(images[s], several))
