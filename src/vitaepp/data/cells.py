@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.errors import SourceError, one_line
+from vitaepp.system.extras import require
 from vitaepp.system.progress import say
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -219,6 +220,7 @@ def _cleaned(column: pd.Series[Any], text: Literal["all"] | tuple[str, ...]) -> 
 def _read_workbook(
     path: Path, text: Literal["all"] | tuple[str, ...], subject_columns: Sequence[str]
 ) -> pd.DataFrame:
+    require("openpyxl", "xlsx", f"{path.name}: an Excel table needs")
     try:
         with zipfile.ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > MOST_WORKBOOK:

@@ -33,11 +33,11 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
 from vitaepp.errors import StoreError, one_line
+from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
@@ -468,7 +468,7 @@ class StoreWriter:
         described_at = f"{kind.name}/zarr.json"
         if self._folder.exists(described_at):
             before = self._folder.read(described_at)
-            described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
+            described["zarr.json"] = zarr_buffer(before)
             array = zarr.open_array(MemoryStore(described), mode="r+")
             array.resize((len(order), *kind.shape))
         else:

@@ -1,8 +1,8 @@
 """Packages that only some tasks need, and how to install them: the extras in pyproject.toml.
 
 `report` draws the paper's figures and writes the HTML page, `xlsx` reads tables of Excel, `dask`
-prepares on a cluster, `tensorboard` logs a training to it, `notebook` moves progress bars there,
-and `hub`, `s3`, `gcs` and `azure` open URLs of `hf://`, `s3://`, `gs://` and `abfs://`.
+prepares on a cluster, `tensorboard` writes a training's curves for it, `notebook` shows progress
+bars there, and `hub` opens URLs of `hf://`.
 """
 
 from __future__ import annotations

@@ -17,14 +17,6 @@ from vitaepp.system.extras import install
 
 Location = str | os.PathLike[str]
 
-#: Extras of this package that open a protocol's URLs.
-EXTRAS = {
-    **dict.fromkeys(("s3", "s3a"), "s3"),
-    **dict.fromkeys(("gs", "gcs"), "gcs"),
-    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "azure"),
-    "hf": "hub",
-}
-
 
 def is_url(location: Location) -> bool:
     """Whether a location is a URL, and not a path on this machine.
@@ -82,9 +74,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         with storage_errors(url):
             system, path = url_to_fs(url)
     except ImportError as error:
-        extra = EXTRAS.get(protocol)
-        remedy = f"{one_line(error)}, and try again" if extra is None else install(extra)
-        raise StorageError(f"{url}: a package is missing; {remedy}") from None
+        remedy = install("hub") if protocol == "hf" else one_line(error)
+        raise StorageError(f"{url}: a package is missing; {remedy}, and try again") from None
     return system, path.rstrip("/")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from types import FrameType
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -131,12 +131,18 @@ def train_in_processes(
                 "subjects": None if subjects is None else list(subjects),
             },
         )
-        port = find_free_network_port()
+        port = _free_port()
         children = [_start(request, rank, count, port) for rank in range(count)]
         with _passing_signals_on(children):
             failed = _wait(children)
         if failed is not None:
             raise _error(failed, children[failed].returncode, count, request)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
 
 
 def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:

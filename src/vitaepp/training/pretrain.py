@@ -18,9 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch._dynamo.exc import TorchDynamoException
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
@@ -33,6 +31,7 @@ from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, as_settings, flatten
+from vitaepp.system.compat import compile_error, lightning_hint
 from vitaepp.system.devices import Machine, chosen_device, device_name, resolved_precision
 from vitaepp.system.files import (
     clear_temporaries,
@@ -355,7 +354,7 @@ def _fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except TorchDynamoException as error:
+    except compile_error() as error:
         raise TrainingError(
             f"trainer.compile={module.recipe.trainer.compile}: torch could not compile the model "
             f"({one_line(error)[:200]}); a C++ compiler is needed. Set trainer.compile=none"
@@ -508,6 +507,6 @@ def _quiet_lightning() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.simplefilter("ignore", lightning_hint())
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield
