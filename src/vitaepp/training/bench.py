@@ -27,7 +27,7 @@ from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
 from vitaepp.training.precision import precision_of
-from vitaepp.training.pretrain import recipe_for
+from vitaepp.training.propose import recipe_for
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
 #: Parts of a step that name themselves, in their order; what else happens is `other`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vitaepp.data.loading import training_rows
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.recipe.choices import Choice, as_values
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.machine import GIB, Machine
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
@@ -81,6 +84,37 @@ class _Fit:
     enough_memory: bool
     epochs: int
     seconds: float | None
+
+
+def recipe_for(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+    subjects: Sequence[str] | None,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """The recipe that the user named, with their settings; without one, what suits the store.
+
+    Args:
+        store: what is trained on.
+        recipe: a recipe, its name, or its file; None to propose one.
+        settings: `name=value`, one or several.
+        subjects: those that are trained on; all without it.
+
+    Returns:
+        The recipe, and the settings that were chosen for the store and this machine.
+
+    Raises:
+        RecipeError: settings that are unknown, or do not fit the images or each other.
+    """
+    settings = as_settings(settings)
+    if isinstance(recipe, Recipe):
+        return recipe.with_settings(settings), ()
+    asked = Recipe.load(recipe, settings)
+    if recipe is not None:
+        return asked, ()
+    rows = training_rows(store, asked.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    return proposed_recipe(images, Machine.here(), settings)
 
 
 def proposed_recipe(
