@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -91,8 +91,12 @@ class Stopped(VitaeppError):
     """A signal ended the training; all is saved, and the same command with --resume goes on."""
 
 
+class MissingPackageError(VitaeppError, ImportError):
+    """A task needs a package that is not installed; the message names the extra that has it."""
+
+
 class ClusterError(VitaeppError):
-    """A Dask cluster cannot be used: not installed, not reachable, or without this library."""
+    """A Dask cluster cannot be used: it does not answer, or lacks this library."""
 
 
 class EvaluationError(VitaeppError):

@@ -57,7 +57,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         checkpoint = read_tensors(path)
     except WeightsError as error:
-        raise RunError(f"{path}: {error}; use a checkpoint that vitaepp pretrain wrote") from None
+        raise RunError(f"{path}: {error}; use a checkpoint that pretrain wrote") from None
     if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
         raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")
     if checkpoint["vitaepp"].get("format") != FORMAT:

@@ -1,4 +1,4 @@
-"""VGG-16 up to relu4_3, as the perceptual loss looks through it."""
+"""VGG-16 up to relu4_3, for the perceptual loss."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-#: Convolutions of each level, by their index in torchvision's `features`, and their outputs.
+#: Convolutions of each level, by index in torchvision's `features`, and number of output channels.
 LEVELS = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512))
 
-#: The deepest level has passed three poolings; a smaller image would vanish there.
+#: Smallest side of an image: the deepest level comes after three poolings by 2.
 SMALLEST_SIDE = 8
 
 
 class VGG16(nn.Module):
-    """Features after relu1_2, relu2_2, relu3_3 and relu4_3; frozen.
+    """Frozen VGG-16 with features after relu1_2, relu2_2, relu3_3 and relu4_3.
 
-    Parameter names are torchvision's. A grey image is taken as three equal channels, at the cost of
-    one: the first convolution's weights are summed over its inputs.
+    Parameter names are torchvision's. A grey image counts as three equal channels at the cost of
+    one, because the first convolution's weights are summed over its inputs.
 
     Args:
-        weights: `imagenet` (downloaded once, checked by hash), `random` (seeded, the same in
-            every run), or a file with torchvision's key names.
+        weights: `imagenet` (downloaded once, checked by hash), `random` (with a fixed seed, the
+            same in every run), or a file with torchvision's key names.
 
     Raises:
-        WeightsError: the weights cannot be had or do not fit.
+        WeightsError: the weights are not available or do not fit.
 
     Source:
         Simonyan & Zisserman 2015; the levels are those of Johnson et al. 2016.
@@ -65,10 +65,10 @@ class VGG16(nn.Module):
     def levels(
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Iterator[Float[Tensor, "batch feature _ _"]]:
-        """The four levels in turn, each computed when it is asked for.
+        """Yield the features of the four levels; each is computed when it is needed.
 
         Args:
-            images: one channel or three, intensities in [0, 1].
+            images: images with one or three channels, intensities in [0, 1].
         """
         x = images
         for level, (indices, _) in enumerate(LEVELS):
@@ -82,10 +82,10 @@ class VGG16(nn.Module):
         return cast(nn.Conv2d, self.features[str(index)])
 
     def _first(self, images: Tensor) -> Tensor:
-        """The first convolution of images that ImageNet's mean and deviation have normalised.
+        """The first convolution, applied to images normalised by ImageNet's mean and deviation.
 
-        Normalising is linear, so that it can move into the weights: W * pad((x - m) / s) is
-        (W / s) * pad(x) less the constant map (W m / s) * pad(1), which differs only at the border.
+        Normalisation is linear, so it can be part of the weights: W * pad((x - m) / s) is
+        (W / s) * pad(x) minus the map (W m / s) * pad(1), which is constant except at the border.
         """
         convolution = self._convolution(0)
         weight = convolution.weight / self.std

@@ -20,13 +20,11 @@ from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.devices import chosen_device
-from vitaepp.system.machine import device_name
-from vitaepp.system.memory import keep_freed_memory, most_memory
+from vitaepp.system.devices import chosen_device, device_name, most_memory, resolved_precision
+from vitaepp.system.host import GIB, keep_freed_memory
 from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
-from vitaepp.training.precision import precision_of
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
@@ -106,7 +104,7 @@ class Speed:
             ("step", f"{self.step:.3g} s ({low:.3g} to {high:.3g} in {len(self.seconds)} steps)"),
             ("images", f"{self.volumes_per_second:.3g} a second"),
             ("recipe", f"{self.steps} steps, about {timedelta(seconds=round(self.whole))}"),
-            ("memory", f"{self.memory / 2**30:.2f} GiB at most"),
+            ("memory", f"{self.memory / GIB:.2f} GiB at most"),
             ("waiting", f"{self.waiting:.1%} of the time, for data"),
             ("parts", "of a step's time"),
         ]
@@ -162,7 +160,7 @@ def bench(
     return Speed(
         what=f"{chosen.name} on {len(opened)} images of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
-        f"{precision_of(chosen, place)} on {device_name(place)}",
+        f"{resolved_precision(chosen.trainer.precision, place)} on {device_name(place)}",
         seconds=seconds,
         images=images,
         batch_size=batch_size,

@@ -26,7 +26,7 @@ from vitaepp.system.files import (
     write_json,
     write_text,
 )
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
 from vitaepp.training.batchnorm import join_batch_norms
@@ -156,7 +156,7 @@ def _train(
         return
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, processes.devices)
-    described = describe(store, recipe, method, len(rows), device, count)
+    described = describe(store, recipe, method, len(rows), trainer)
     if trainer.is_global_zero:
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)

@@ -14,11 +14,12 @@ import numpy as np
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.recipe.choices import Choice, as_values
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe, as_settings
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.recipe.recipe import Recipe, as_settings, resolve
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
@@ -128,7 +129,7 @@ def proposed_recipe(
     recipe = Recipe.load(settings=settings)
     given = {setting.partition("=")[0].strip() for setting in settings}
     choices = propose_training(images, machine, recipe, given)
-    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
+    return resolve(recipe, {c.name: c.value for c in choices}), choices
 
 
 def propose_training(

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-import torch
+import lightning as L
 
 from vitaepp.data.store import Store
 from vitaepp.methods import Method
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.machine import device_name
+from vitaepp.system.devices import device_name
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
-from vitaepp.training.precision import lightning_precision
 
 
 def describe(
@@ -23,8 +22,7 @@ def describe(
     recipe: Recipe,
     method: Method,
     trained_on: int,
-    device: torch.device,
-    processes: int,
+    trainer: L.Trainer,
 ) -> dict[str, Any]:
     """The facts of a training, for its summary file.
 
@@ -33,8 +31,7 @@ def describe(
         recipe: every setting.
         method: what is trained.
         trained_on: number of images.
-        device: where.
-        processes: how many there are.
+        trainer: what trains it.
     """
     info = store.info
     encoder = sum(
@@ -57,9 +54,9 @@ def describe(
         "trained_on": trained_on,
         "parameters": {"encoder": encoder, "decoder": trained - encoder},
         "epochs": recipe.optim.epochs,
-        "device": device_name(device),
-        "devices": processes,
-        "precision": lightning_precision(recipe, device),
+        "device": device_name(trainer.strategy.root_device),
+        "devices": trainer.world_size,
+        "precision": trainer.precision,
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
 

@@ -14,20 +14,21 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch._dynamo.exc import TorchDynamoException
 
 from vitaepp.data.loading import TrainingLoader
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.machine import training_device
+from vitaepp.system.compat import compile_error, lightning_hint
+from vitaepp.system.devices import chosen_device, resolved_precision
 from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
 from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.module import Training
-from vitaepp.training.precision import lightning_precision
 from vitaepp.training.sharding import ShardedStrategy
+
+#: What Lightning calls a precision.
+PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def build_trainer(
         devices=processes.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, processes.devices * recipe.trainer.nodes),
-        precision=lightning_precision(recipe, training_device()),
+        precision=PRECISION[resolved_precision(recipe.trainer.precision, chosen_device())],  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
@@ -109,7 +110,7 @@ def fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except TorchDynamoException as error:
+    except compile_error() as error:
         raise TrainingError(
             f"trainer.compile={module.recipe.trainer.compile}: torch could not compile the model "
             f"({one_line(error)[:200]}); a C++ compiler is needed. Set trainer.compile=none"
@@ -144,6 +145,6 @@ def quiet_lightning() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.simplefilter("ignore", lightning_hint())
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield
