@@ -54,7 +54,7 @@ def build_trainer(
         folder: the run.
         history: writes the table of epochs.
         processes: of the training.
-        damaged: the last checkpoint is, and shall not take the place of the one before.
+        damaged: the last checkpoint is damaged, and must not replace the one before.
     """
     plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
     if processes.cluster is not None:
