@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 from tests.conftest import TINY
 from vitaepp.encoder.model import Encoder
@@ -32,7 +33,8 @@ def loaded(folder):
 def test_loading_an_encoder_imports_nothing_that_it_does_not_need(make_store, tmp_path):
     store = make_store(subjects=1, size=(16, 16))
     recipe = Recipe.load(settings=TINY)
-    Encoder.untrained(recipe, store.info).save(tmp_path / "run" / "encoder")
+    config = Encoder.untrained(recipe, store.info).config
+    Encoder(replace(config, epochs=3)).save(tmp_path / "run" / "encoder")
     assert loaded(tmp_path / "run" / "encoder") == []
     # Of a run it looks up whether training has ended.
     recipe.save(tmp_path / "run" / "recipe.yaml")

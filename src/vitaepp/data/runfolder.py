@@ -109,7 +109,5 @@ def read_subjects(path: str | os.PathLike[str]) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise RunError(
-            f"{path}: {why}; --subjects names a text file of subjects, one a line"
-        ) from None
+        raise RunError(f"{path}: {why}; a list of subjects is a text file, one a line") from None
     return [line.strip() for line in lines if line.strip()]

@@ -296,13 +296,13 @@ def _plan(
 
 def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
     """Embeddings with the columns of a label table, by subject."""
-    from vitaepp.data.tables import join_labels, say_missing
+    from vitaepp.data.labels import join_labels, say_missing
 
     table, without = join_labels(
         embedded.table,
         labels,
         id_column=id_column,
-        whose="the embeddings",
+        origin="the embeddings",
         replacing=True,
     )
     say_missing(labels.name, without, len(table))

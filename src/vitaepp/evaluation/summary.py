@@ -13,7 +13,7 @@ from vitaepp.presentation.names import CONTROLS as CONTROL_NAMES
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
-from vitaepp.recipe.recipe import METHOD_NAMES
+from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
 
 
@@ -50,7 +50,8 @@ def display_name(facts: Mapping[str, Any]) -> str:
     ('ViT-AE + L_edge', 'embedding')
     """
     method = str(facts.get("method") or "embedding")
-    return str(facts.get("name") or METHOD_NAMES.get(method, method))
+    title = METHODS[method].title if method in METHODS else method
+    return str(facts.get("name") or title)
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:

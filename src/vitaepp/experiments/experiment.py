@@ -24,6 +24,7 @@ from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings
+from vitaepp.system.extras import require
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
@@ -82,6 +83,7 @@ def experiment(
         RecipeError, EvaluationError, StoreError, RunError: name, variants, label, settings or
             folder do not allow it; nothing has been trained then.
     """
+    require("matplotlib", "report", "an experiment needs")  # before trainings that take days
     chosen, settings = find(name).choose(variants), as_settings(settings)
     setup = Setup(
         Store(store),

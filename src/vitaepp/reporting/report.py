@@ -23,6 +23,7 @@ from vitaepp.reporting.sections import header, training
 from vitaepp.reporting.sections.evaluation import evaluation
 from vitaepp.reporting.sections.reconstruction import reconstruction
 from vitaepp.reporting.sections.results import comparisons
+from vitaepp.system.extras import require
 from vitaepp.system.files import write_text
 
 Found = TypeVar("Found", Evaluation, Reconstruction)
@@ -54,6 +55,7 @@ def report(
     Raises:
         RunError: a folder is not a run, or holds no such result; or `out` is a folder.
     """
+    require("jinja2", "report", "a report needs")
     paths = [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if not paths:
         raise RunError("no run to report on; give one or more run folders")
