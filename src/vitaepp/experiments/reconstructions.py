@@ -100,7 +100,10 @@ def reconstruction_figure(
     for subject, pictures in panels:
         # One window a row: a few bright voxels would leave the rest of a scan dark.
         brightest = max(float(np.percentile(pictures["original"], 99.5)), 1.0)
-        tiles = [tile(p * (255 / brightest), size, plane.marks) for p in pictures.values()]
+        tiles = [
+            tile(picture * (255 / brightest), size, plane.marks, finer=_FINER)
+            for picture in pictures.values()
+        ]
         name = f"{subject}, {plane.name}" if plane.name else subject
         rows.append((name, tiles))
     heads = list(panels[0][1])
