@@ -16,6 +16,7 @@ from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe
+from vitaepp.views.transforms import flipped_axes
 
 
 def build_method(
@@ -41,6 +42,8 @@ def build_method(
             f"views.modality_dropout={recipe.views.modality_dropout}: these images have one "
             "modality, which cannot be spared; set it to 0"
         )
+    for view in (recipe.views.first, recipe.views.second):
+        flipped_axes(view.flip, len(image_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         if recipe.method in MASKED:

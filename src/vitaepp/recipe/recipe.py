@@ -29,6 +29,7 @@ from vitaepp.recipe.sections import (
     MoCoV3Settings,
     ModelSettings,
     OptimSettings,
+    PerceptualSettings,
     PrepareSettings,
     Section,
     SimSiamSettings,
@@ -46,6 +47,9 @@ ADDITIONS = {"edge": "L_edge", "perceptual": "L_per", "contrastive": "L_CL"}
 
 #: Methods that hide patches, and have these losses.
 MASKED = ("vitae++", "vitae")
+
+#: Settings of `optim`, and the one that goes before each where it is set.
+INSTEAD = {"epochs": "updates", "base_lr": "lr", "warmup_epochs": "warmup_updates"}
 
 #: What a method is called in print.
 METHOD_NAMES = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
@@ -110,12 +114,16 @@ class Recipe(Section):
         ('ViT-AE++', 'ViT-AE')
         >>> Recipe.load(settings=["method=vitae", "loss.edge.weight=10"]).name
         'ViT-AE + L_edge'
+        >>> Recipe.load(settings="loss.perceptual.weights=none").name
+        'ViT-AE++ without L_per'
         """
         if self.method not in MASKED:
             return METHOD_NAMES[self.method]
         added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
+        blind = self.loss.perceptual.weights == "none"
         if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
-            return METHOD_NAMES["vitae++"]
+            return METHOD_NAMES["vitae++"] + " without L_per" * blind
+        added = [sign for sign in added if not (blind and sign == ADDITIONS["perceptual"])]
         # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
         return " + ".join(["ViT-AE" if self.loss.reconstruction.weight else "ViT", *added])
 
@@ -172,6 +180,16 @@ class Recipe(Section):
             if not weighs and f"loss.{term}.weight" not in given:
                 # It makes room for what the method stands for.
                 del values["loss"][term]["weight"]
+        if {"loss.perceptual.weights", "loss.perceptual.relative"} & set(given):
+            # So do the defaults that belonged to other weights.
+            own, ours = self.loss.perceptual, values["loss"]["perceptual"]
+            if own.weight == PerceptualSettings(relative=own.relative).weight:
+                ours.pop("weight", None)
+            if own.relative == PerceptualSettings(weights=own.weights).relative:
+                del ours["relative"]
+        for name, instead in INSTEAD.items():
+            if f"optim.{name}" in given and f"optim.{instead}" not in given:
+                values["optim"][instead] = None  # what was asked for last holds
         return Recipe.parse(_merged(values, asked, self), where=where)
 
     def to_yaml(self) -> str:

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import (
 )
 
 from vitaepp.methods import Method, build_method
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
@@ -67,8 +68,9 @@ def step_footprint(
     Raises:
         RecipeError: settings that do not fit the images or each other.
     """
-    # Whose weights the perceptual loss has makes no difference here.
-    recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
+    if known_weights(recipe.loss.perceptual.weights) != "none":
+        # Whose weights the perceptual loss has makes no difference here.
+        recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
     alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with FakeTensorMode(), alive:
         method = build_method(recipe, channels, image_size)

@@ -32,7 +32,7 @@ RGB = ("red", "green", "blue")
 #: What to do when a training has gone out of bounds. To go on from the last checkpoint would mostly
 #: go the same way.
 CALMER = (
-    "start again in another folder with a lower optim.base_lr, with optim.clip_norm=1, or with "
+    "start again in another folder with a lower optim.lr, with optim.clip_norm=1, or with "
     "trainer.precision=32"
 )
 
@@ -197,13 +197,16 @@ class Training(L.LightningModule):
         batch = settings.batch_size * settings.accumulate * self.trainer.world_size
         optimizer = torch.optim.AdamW(
             groups,
-            lr=settings.base_lr * batch / 256,
+            lr=settings.lr or settings.base_lr * batch / 256,
             betas=settings.betas,
             fused=True,
         )
         total = int(self.trainer.estimated_stepping_batches)
         share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
-        warmup = round(total * min(share, 1.0))
+        warmup = (
+            round(total * share) if settings.warmup_updates is None else settings.warmup_updates
+        )
+        warmup = min(warmup, total)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total))
         return {
             "optimizer": optimizer,

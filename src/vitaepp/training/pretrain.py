@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import math
 import os
 import time
 import warnings
@@ -30,6 +31,7 @@ from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.methods import Method
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
 from vitaepp.system.files import (
@@ -50,7 +52,7 @@ from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
 from vitaepp.training.precision import precision_of
-from vitaepp.training.propose import Images, proposed_recipe
+from vitaepp.training.propose import Images, proposed_recipe, updates_per_epoch
 from vitaepp.training.sharding import ShardedStrategy
 
 #: The one setting that may change when a training goes on.
@@ -109,7 +111,10 @@ def pretrain(
             )
     chosen, choices = recipe_for(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
-    chosen = chosen.changed(prepare=opened.info.settings)
+    chosen = chosen.changed(
+        prepare=opened.info.settings,
+        loss={"perceptual": {"weights": known_weights(chosen.loss.perceptual.weights)}},
+    )
     with _quiet_lightning():
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
@@ -128,15 +133,18 @@ def pretrain(
                     "start another run"
                 )
             subjects = began
+        place = _Place(cluster, devices)
+        rows = training_rows(opened, chosen.data, subjects)
+        chosen, length = _in_epochs(chosen, len(rows), devices * chosen.trainer.nodes)
         if first:
             _check_folder(folder, chosen, resume, own)
         checkpoint = newest_checkpoint(folder) if resume else None
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
-        rows = training_rows(opened, chosen.data, subjects)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _tell(choices)
-        place = _Place(cluster, devices)
+        if length:
+            say(length)
         if not first:
             _train(opened, rows, module, folder, checkpoint, place)
             return folder.path
@@ -152,6 +160,17 @@ def pretrain(
         except BlockingIOError:
             raise RunError(f"{folder.path}: another training is writing here; let it end") from None
     return folder.path
+
+
+def _in_epochs(recipe: Recipe, images: int, processes: int) -> tuple[Recipe, str]:
+    """The recipe with its length as epochs, and what to say where it was given in updates."""
+    optim = recipe.optim
+    if optim.updates is None:
+        return recipe, ""
+    each = updates_per_epoch(recipe, images, processes)
+    epochs = math.ceil(optim.updates / each)
+    told = f"optim.updates={optim.updates}: {counted(epochs, 'epoch')} of {counted(each, 'update')}"
+    return recipe.changed(optim={"epochs": epochs, "updates": None}), told
 
 
 @dataclass(frozen=True)
@@ -493,10 +512,14 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
         )
     perceptual = recipe.loss.perceptual
     masked = recipe.method in MASKED
-    if masked and perceptual.weight and perceptual.weights == "random":
+    if masked and perceptual.weight and perceptual.weights in ("none", "random"):
+        told = {
+            "none": "there is no perceptual loss, which needs the weights of a VGG-16",
+            "random": "the perceptual loss looks through a VGG-16 with random weights",
+        }[perceptual.weights]
         say(
-            "the perceptual loss looks through a VGG-16 with random weights; for medical images "
-            "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
+            f"{told}; the paper uses ImageNet's for medical images: --set "
+            "loss.perceptual.weights=imagenet downloads them, or give their file"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,6 +15,7 @@ from vitaepp.recipe.choices import Choice, as_values, by
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.recipe import MASKED, Recipe
 from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.progress import counted
 from vitaepp.training.footprint import Footprint, step_footprint
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
@@ -37,6 +38,12 @@ MODEL_SETTINGS = tuple(
     f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
 )
 DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "depth", "num_heads"))
+
+#: A cohort is passed over often enough for so many updates, as far as time allows.
+LEAST_UPDATES = 10_000
+
+#: Learning rate for a batch of 128 or more and up to `LEAST_UPDATES`.
+LEARNING_RATE, FULL_BATCH = 1e-3, 128
 
 #: Share of a memory that a step may take. The rest is for the process, libraries' workspaces, and
 #: on the CPU whatever else the machine does.
@@ -98,7 +105,7 @@ def proposed_recipe(
 def propose_training(
     images: Images, machine: Machine, recipe: Recipe, given: Collection[str] = ()
 ) -> tuple[Choice, ...]:
-    """Choose what the user did not: patch, precision, model, batch and epochs.
+    """Choose what the user did not: patch, precision, model, batch, epochs and learning rate.
 
     The paper's settings stay where they fit the images, the memory and, without an accelerator, a
     night. What does not fit is given up in this order: the batch is split (its gradients are
@@ -127,10 +134,38 @@ def propose_training(
         precision, why = _precision(machine)
         choices.append(Choice("trainer.precision", precision, why))
         recipe = recipe.changed(trainer={"precision": precision})
+    if recipe.optim.updates is not None:
+        epochs = math.ceil(recipe.optim.updates / updates_per_epoch(recipe, images.trained))
+        recipe = recipe.changed(optim={"epochs": epochs})
+        given = {*given, "optim.epochs"}
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
+    if not {"optim.lr", "optim.base_lr"} & set(given):
+        whole = Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json")))
+        choices.append(_learning_rate(images, whole))
     order = ("model", "loss", "optim", "trainer")
     return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
+
+
+def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How often the weights are changed in one pass over the images."""
+    optim = recipe.optim
+    joint = optim.batch_size * processes
+    whole, rest = divmod(images, joint)
+    steps = whole + (rest >= _least_batch(recipe))
+    return max(1, math.ceil(steps / optim.accumulate))
+
+
+def _learning_rate(images: Images, recipe: Recipe) -> Choice:
+    """An absolute learning rate: the paper's rule gives 1.6e-5 for a batch of four."""
+    optim, trainer = recipe.optim, recipe.trainer
+    devices = trainer.nodes * (1 if trainer.devices == "auto" else trainer.devices)
+    updates = optim.epochs * updates_per_epoch(recipe, images.trained, devices)
+    batch = optim.batch_size * optim.accumulate * devices
+    rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.25
+    rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
+    why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"
+    return Choice("optim.lr", float(f"{rate:.2g}"), why)
 
 
 def _all_given(given: Collection[str]) -> bool:
@@ -197,6 +232,8 @@ def _model_and_schedule(
     else:
         # Nothing fits as it is: the smallest, for as many epochs as there is time for.
         tried[-1] = _with_fewer_epochs(tried[-1], given)
+    if "optim.epochs" not in given:
+        tried[-1] = _with_enough_updates(tried[-1], images, given)
     fit, paper = tried[-1], tried[0]
     model, optim = fit.recipe.model, fit.recipe.optim
     choices = []
@@ -218,6 +255,9 @@ def _model_and_schedule(
         why = "the paper's"
         if fit.epochs < optim.epochs:
             why = f"{optim.epochs} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
+        elif fit.epochs > optim.epochs:
+            each = counted(_updates_each(images, fit.recipe, given), "update")
+            why = f"the paper's {optim.epochs} of {each} each would train such a cohort too briefly"
         elif fit.seconds is not None:
             why += f"; {_time(fit.seconds)}, {_assumed(machine)}"
         choices.append(Choice("optim.epochs", fit.epochs, why))
@@ -296,7 +336,23 @@ def _with_fewer_epochs(fit: _Fit, given: Collection[str]) -> _Fit:
     epochs = fit.epochs * CPU_SECONDS / (fit.seconds or 1)
     # Two figures are as much as the assumption of a speed allows.
     epochs = max(1, int(float(f"{epochs:.2g}")))
-    return _Fit(fit.recipe, fit.footprint, fit.batch_size, fit.enough_memory, epochs, fit.seconds)
+    return replace(fit, epochs=epochs)
+
+
+def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int:
+    """Updates of an epoch, with the batch that is wanted, in as many parts as the machine needs."""
+    batch = _wanted_batch(images, recipe, given)
+    return updates_per_epoch(recipe.changed(optim={"batch_size": batch}), images.trained)
+
+
+def _with_enough_updates(fit: _Fit, images: Images, given: Collection[str]) -> _Fit:
+    """More epochs where they would be fewer than `LEAST_UPDATES`, as far as there is time."""
+    wanted = math.ceil(LEAST_UPDATES / _updates_each(images, fit.recipe, given))
+    if fit.seconds:
+        wanted = min(wanted, int(fit.recipe.optim.epochs * CPU_SECONDS / fit.seconds))
+    if wanted <= fit.recipe.optim.epochs:
+        return fit
+    return replace(fit, epochs=int(float(f"{wanted:.2g}")))
 
 
 def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:
