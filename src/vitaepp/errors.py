@@ -79,6 +79,10 @@ class RunError(VitaeppError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
 
+class WeightsError(VitaeppError):
+    """A file of weights cannot be had, cannot be read, or does not fit the network."""
+
+
 class TrainingError(VitaeppError):
     """Training cannot go on, for example because a loss term is not finite."""
 
@@ -87,8 +91,12 @@ class Stopped(VitaeppError):
     """A signal ended the training; all is saved, and the same command with --resume goes on."""
 
 
+class MissingPackageError(VitaeppError, ImportError):
+    """A task needs a package that is not installed; the message names the extra that has it."""
+
+
 class ClusterError(VitaeppError):
-    """A Dask cluster cannot be used: not installed, not reachable, or without this library."""
+    """A Dask cluster cannot be used: it does not answer, or lacks this library."""
 
 
 class EvaluationError(VitaeppError):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import Failure, Record, Store, StoreInfo, StoreWriter, stage
+from vitaepp.data.store import Failure, Record, Store, StoreWriter, stage
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
 
 INFO = StoreInfo(("t1", "t2"), (4, 5, 6), (1.0, 1.0, 1.0), "float16", "image")

@@ -11,7 +11,8 @@ import torch
 from tests.conftest import TINY
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
-from vitaepp.data.store import Store, StoreInfo
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError

@@ -131,7 +131,7 @@ def test_labels_that_do_not_fit_fail_in_one_line(tmp_path):
     assert failure.subject == "b"
     assert failure.reason == (
         "b_seg.nii.gz: the mask has labels from 0 to 2035; kept masks have labels from 0 to 255: "
-        "write it so, or prepare without --keep-masks"
+        "write it so, or prepare without `keep_masks`"
     )
 
 
@@ -203,7 +203,7 @@ def test_a_store_whose_masks_are_gone_says_so(tmp_path):
 
 
 def test_whether_masks_are_kept_makes_stores_no_less_alike(tmp_path):
-    from vitaepp.data.store import unlike
+    from vitaepp.data.storeinfo import unlike
 
     prepare(cohort(tmp_path / "x"), tmp_path / "s", keep_masks=True, **ASKED)
     prepare(tmp_path / "x", tmp_path / "t", **ASKED)

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.conftest import TINY
 from vitaepp.data.inspection import ContactSheet, inspect
-from vitaepp.data.store import Record, Store, StoreInfo, StoreWriter, stage
+from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
 from vitaepp.evaluation.reconstruction import draw_panel, reconstruct, write_volumes
 from vitaepp.experiments.figures import reconstruction_figure
@@ -335,7 +336,7 @@ def test_pages_hold_all_subjects_or_some(store, tmp_path):
     pages = list(ContactSheet(store, store.spread(), page=(700, 500)))
     assert len(pages) == len(ContactSheet(store, store.spread(), page=(700, 500))) > 3
     assert all(page.width <= 700 and page.height <= 500 for page in pages)
-    for many, message in (("x.jpg", "names a PNG file"), (".", "names a PNG file")):
+    for many, message in (("x.jpg", "needs a PNG file"), (".", "needs a PNG file")):
         with pytest.raises(StoreError, match=message):
             inspect(store.path, pictures=tmp_path / many)
     with pytest.raises(StoreError, match="--pictures"):

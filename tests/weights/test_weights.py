@@ -23,12 +23,12 @@ from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import VisionTransformer
-from vitaepp.weights.adapt import (
+from vitaepp.weights.adapt import initialize_from
+from vitaepp.weights.resize import (
     area_resize,
     fit_channels,
     fit_kernel,
     fit_positions,
-    initialize_from,
     resize_kernel,
     sincos_layout,
 )
@@ -227,7 +227,7 @@ def test_the_grid_of_a_learned_table_is_read_from_its_config(transformers, tmp_p
     initialize_from(ours, folder)
     assert torch.equal(ours.pos_embed, model.embeddings.position_embeddings)
     initialize_from(encoder(size=(32, 32)), folder)
-    assert "interpolated from 8 × 2 to 4 × 4" in capsys.readouterr().err
+    assert "interpolated from 8×2 to 4×4" in capsys.readouterr().err
 
 
 def test_a_classifier_leaves_its_head_and_says_so(transformers, tmp_path, capsys):
@@ -354,9 +354,7 @@ def test_images_start_volumes(mae, tmp_path, capsys):
     initialize_from(ours, write("folder", mae, tmp_path / "x"))
     said = capsys.readouterr().err
     assert "encoder and decoder loaded; 3 channels adapted to 4; inflated to volumes" in said
-    assert said.endswith(
-        "positions computed anew for 2 × 2 × 6 patches; starts fresh: decoder_pred\n"
-    )
+    assert said.endswith("positions computed anew for 2×2×6 patches; starts fresh: decoder_pred\n")
     state = ours.state_dict()
     assert torch.equal(state["pos_embed"], fresh["pos_embed"])
     assert torch.equal(state["decoder_pos_embed"], fresh["decoder_pos_embed"])
@@ -378,7 +376,7 @@ def test_maes_positions_are_ours_and_are_computed_anew_for_another_grid():
     table = released_positions(4, 48, ndim=2)
     torch.testing.assert_close(table, sincos_positions((4, 4), 48)[None], atol=1e-5, rtol=0)
     larger, how = fit_positions(table, 2, None, (7, 5))
-    assert how == "computed anew from 4 × 4 to 7 × 5 patches"
+    assert how == "computed anew from 4×4 to 7×5 patches"
     torch.testing.assert_close(larger, sincos_positions((7, 5), 48)[None])
 
 
@@ -419,7 +417,7 @@ def test_a_table_that_is_not_of_sines_is_not_taken_for_one():
     assert sincos_layout(torch.rand(12, 48), (3, 4)) is None
     learned = torch.randn(1, 9, 48)
     volume, how = fit_positions(learned, 3, None, (4, 2, 2))
-    assert how == "interpolated from 2 × 2 × 2 to 4 × 2 × 2 patches"
+    assert how == "interpolated from 2×2×2 to 4×2×2 patches"
     assert torch.equal(volume[:, 0], learned[:, 0])
     halves = volume[0, 1:].reshape(4, 4, 48)
     torch.testing.assert_close(halves[0], learned[0, 1:5])  # the ends stay
@@ -545,7 +543,7 @@ def test_another_network_refuses_what_differs(tmp_path):
         initialize_from(network(), tmp_path / "x.pth")
 
     state = network().state_dict()
-    with pytest.raises(RunError, match=r"0\.weight is of shape 4 × 1 × 3 × 3 × 3.* has 4 × 2 ×"):
+    with pytest.raises(RunError, match=r"0\.weight is of shape 4×1×3×3×3.* has 4×2×"):
         start(state | {"0.weight": torch.randn(4, 1, 3, 3, 3)})
     with pytest.raises(RunError, match=r"2\.bias is missing"):
         start({k: v for k, v in state.items() if k != "2.bias"})
@@ -617,7 +615,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     initialize_from(encoder(), folder)  # the only one
     file.with_name("b.pth").write_bytes(file.read_bytes())
     assert refused(folder).startswith("2 weight files in this folder (a.pth, b.pth); name one")
-    cut = "not a checkpoint (.pth, .pt, .bin, .ckpt or .safetensors), or cut short"
+    cut = "not a file of tensors (.pth, .pt, .bin, .ckpt, .safetensors), or cut short"
     file.write_bytes(file.read_bytes()[:-2000])
     assert refused(file).startswith(cut)
     save_file({"x": torch.zeros(100)}, folder / "c.safetensors")
@@ -651,7 +649,7 @@ def test_what_cannot_be_adapted_is_refused_with_what_would_fit(tmp_path):
         return refused(saved(file, encoder(**changes).state_dict()))
 
     assert given(dim=96, depth=3) == (
-        "blocks are 96 wide and 3 deep (patch_embed.proj.weight is 96 × 3 × 8 × 8), this recipe's "
+        "blocks are 96 wide and 3 deep (patch_embed.proj.weight is 96×3×8×8), this recipe's "
         "48 wide and 2 deep; set model.embed_dim=96 model.depth=3"
     )
     with torch.device("meta"):
@@ -671,7 +669,7 @@ def test_what_cannot_be_adapted_is_refused_with_what_would_fit(tmp_path):
     assert message.startswith("blocks.0.norm1.weight and 3 more are missing")
     volumes = encoder(size=(16,) * 3, patch=(8,) * 3).state_dict()
     assert refused(saved(file, volumes)).startswith(
-        "patch_embed.proj.weight is of shape 48 × 3 × 8 × 8 × 8, for volumes, but the store's"
+        "patch_embed.proj.weight is of shape 48×3×8×8×8, for volumes, but the store's"
     )
     odd = state | {"pos_embed": torch.randn(1, 12, 48)}
     assert refused(saved(file, odd)).startswith("pos_embed has 12 rows, which no square grid")

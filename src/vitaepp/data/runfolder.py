@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitaepp.errors import RunError
-from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.paths import instead_of
+
+if TYPE_CHECKING:
+    import vitaepp.recipe.recipe
 
 
 class RunFolder:
@@ -44,9 +47,21 @@ class RunFolder:
         if must_exist and not self.recipe_file.is_file():
             raise RunError(f"{self.path}: {instead_of('run', self.path)}")
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> vitaepp.recipe.recipe.Recipe:
         """The resolved recipe that made this run."""
+        from vitaepp.recipe.recipe import Recipe
+
         return Recipe.load(self.recipe_file)
+
+    def epochs(self) -> int:
+        """The epochs that its recipe asks for, read without the checks of a whole recipe."""
+        import yaml
+
+        try:
+            recipe = yaml.safe_load(self.recipe_file.read_text(encoding="utf-8"))
+            return int(recipe["optim"]["epochs"])
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
+            return self.recipe().optim.epochs  # which says what is wrong with it
 
     def subjects(self) -> list[str] | None:
         """The subjects that training was confined to, or None where it was not."""
@@ -64,7 +79,7 @@ class RunFolder:
             epochs = config.get("epochs")
         except (OSError, ValueError, AttributeError):
             return self.encoder.is_dir()  # whatever is wrong with it, its reader says
-        return epochs is None or epochs == self.recipe().optim.epochs
+        return epochs is None or epochs == self.epochs()
 
 
 def weights_id(path: str | os.PathLike[str]) -> str | None:
@@ -94,7 +109,5 @@ def read_subjects(path: str | os.PathLike[str]) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise RunError(
-            f"{path}: {why}; --subjects names a text file of subjects, one a line"
-        ) from None
+        raise RunError(f"{path}: {why}; a list of subjects is a text file, one a line") from None
     return [line.strip() for line in lines if line.strip()]

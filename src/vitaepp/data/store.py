@@ -21,7 +21,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -33,14 +33,17 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
 from vitaepp.errors import StoreError, one_line
+from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, Location, folder_at
+from vitaepp.system.storage import Folder, folder_at
+from vitaepp.system.text import dimensions, fact_list
+from vitaepp.system.urls import Location
 
 FORMAT = 1
 
@@ -61,86 +64,6 @@ RESERVED_COLUMNS = (
 #: A label column that says whose images a subject's are, where one person has several; evaluation
 #: keeps those of one person on one side of every split.
 PARTICIPANT = "participant"
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """What the images of a store are; two stores with equal info can be joined.
-
-    Attributes:
-        modalities: channel names, in order.
-        size: voxels per spatial axis; its length is the number of spatial axes.
-        spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
-        dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
-        center: what crops are centred on: `mask`, `foreground` or `image`.
-        clip: percentiles that became 0 and 255, or None for minimum and maximum.
-        window: modalities with a window of their own: name, and the intensities that became 0 and
-            255; None where there is none.
-        statistics: `foreground` where percentiles were taken over it; None for the whole volume.
-        mask_values: values of the masks that crops are centred on; None for all but 0.
-        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
-            physical space.
-        masks: True where each subject's mask is kept beside its images; None where not.
-    """
-
-    modalities: tuple[str, ...]
-    size: tuple[int, ...]
-    spacing: tuple[float, ...] | None
-    dtype: str
-    center: str
-    clip: tuple[float, float] | None = None
-    window: tuple[tuple[str, float, float], ...] | None = None
-    statistics: str | None = None
-    mask_values: tuple[int, ...] | None = None
-    unit: str | None = None
-    masks: bool | None = None
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
-        """What `asdict` gave, from JSON or as it was.
-
-        Raises:
-            TypeError: other names than ours.
-        """
-        return cls(**_with_tuples(dict(values)))
-
-    def window_of(self, modality: str) -> tuple[float, float] | None:
-        """The intensities that became 0 and 255 wherever a modality has a window."""
-        return next(((low, high) for m, low, high in self.window or () if m == modality), None)
-
-    @property
-    def intensities(self) -> str:
-        """How intensities were chosen, in words; empty where it is by minimum and maximum."""
-        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
-        if self.clip or self.statistics:
-            first, last = self.clip or (0, 100)
-            over = f" of the {self.statistics}" if self.statistics else ""
-            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
-        return ", ".join(told)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of `prepare` that make such images."""
-        same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
-        window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
-        return {name: getattr(self, name) for name in (*same, "mask_values")} | {
-            "window": window or None
-        }
-
-    @property
-    def ndim(self) -> int:
-        """Number of spatial axes."""
-        return len(self.size)
-
-    @property
-    def directed(self) -> bool:
-        """Whether the axes run to the patient's right, front and head, as those of scans do."""
-        return self.ndim == 3 and self.spacing is not None and self.unit is None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one image: (channel, *space)."""
-        return (len(self.modalities), *self.size)
 
 
 @dataclass(frozen=True)
@@ -205,16 +128,14 @@ class Store:
         self.path: Path | str = self._folder.path
         self.info = _read_info(self._folder)
         if not self._folder.exists("table.parquet"):
-            raise StoreError(
-                f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
-            )
+            raise StoreError(f"{self.path}: no subject is prepared yet; run prepare to the end")
         self.table: pd.DataFrame = _read_table(self._folder)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __repr__(self) -> str:
-        shape = "×".join(str(n) for n in self.info.size)
+        shape = dimensions(self.info.size)
         subjects, modalities = counted(len(self), "subject"), " ".join(self.info.modalities)
         return f"Store({str(self.path)!r}: {subjects}, {modalities}, {shape})"
 
@@ -298,7 +219,7 @@ class Store:
             rows: which, and where they stand; all by default.
         """
         # What is unset counts as not there, so that new fields change no store's digest.
-        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        info = self.info.facts
         table = self.table[["subject", "checksum"]].astype(str)
         table = table if rows is None else table.iloc[list(rows)]
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
@@ -328,11 +249,11 @@ class Store:
             sample: subjects, evenly spread, whose images are read for the mean intensities.
         """
         info, n = self.info, len(self)
-        size = "×".join(str(v) for v in info.size)
+        size = dimensions(info.size)
         if info.spacing is None:
             space = f"{size}, whole images scaled to fit"
         else:
-            spacing = "×".join(f"{v:g}" for v in info.spacing)
+            spacing = dimensions(info.spacing)
             unit = f" {info.unit}" if info.unit else ""
             space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
         lines = [
@@ -371,8 +292,24 @@ class Store:
                 told = counted(len(failed), "subject")
                 lines.append(("failed", f"{told}, named in failures.csv"))
                 lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
-        width = max(len(name) for name, _ in lines)
-        return "\n".join([f"store {self.path}", *(f"{k:<{width}}  {v}" for k, v in lines)])
+        return f"store {self.path}\n{fact_list(lines)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of the store without reading it, JSON throughout."""
+        counts = self.table["split"].value_counts().sort_index()
+        lacking = len(self) - self.present.sum(axis=0)
+        return {
+            "path": str(self.path),
+            "subjects": len(self),
+            "splits": {str(split): int(count) for split, count in counts.items() if split},
+            "labels": {c: int(self.table[c].notna().sum()) for c in self.label_columns},
+            "missing": {
+                modality: int(count)
+                for modality, count in zip(self.info.modalities, lacking, strict=True)
+                if count
+            },
+            **self.info.facts,
+        }
 
     def spread(self, most: int | None = None) -> list[int]:
         """At most so many rows, spread evenly from the first to the last; all by default."""
@@ -440,7 +377,7 @@ class StoreWriter:
             existing = _read_info(self._folder)
             if existing != self.info:
                 raise StoreError(
-                    f"{self.path}: holds a different store ({_difference(existing, self.info)}); "
+                    f"{self.path}: holds a different store ({difference(existing, self.info)}); "
                     "prepare into another folder, or remove it first"
                 )
         elif any(n != ".lock" and not n.startswith(".tmp-") for n in self._folder.entries()):
@@ -523,7 +460,7 @@ class StoreWriter:
     def _staged(self) -> list[Record]:
         names = [n for n in self._folder.entries(".staged") if not n.startswith(".tmp-")]
         files = self._folder.read_all([f".staged/{n}" for n in names if n.endswith(".json")])
-        return [Record(**_with_tuples(json.loads(data))) for data in files.values()]
+        return [Record(**with_tuples(json.loads(data))) for data in files.values()]
 
     def _link(self, kind: _Array, order: Sequence[str], staged: dict[str, Record]) -> None:
         """Make an array as long as the table will be, and put the staged chunks into it."""
@@ -531,7 +468,7 @@ class StoreWriter:
         described_at = f"{kind.name}/zarr.json"
         if self._folder.exists(described_at):
             before = self._folder.read(described_at)
-            described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
+            described["zarr.json"] = zarr_buffer(before)
             array = zarr.open_array(MemoryStore(described), mode="r+")
             array.resize((len(order), *kind.shape))
         else:
@@ -746,14 +683,6 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _as_tuple(v) for k, v in values.items()}
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
-
-
 def _read_info(folder: Folder) -> StoreInfo:
     if not folder.exists("store.json"):
         raise StoreError(f"{folder}: {instead_of('store', str(folder))}")
@@ -779,65 +708,3 @@ def stored_info(path: Location) -> StoreInfo | None:
     """
     folder = folder_at(path)
     return _read_info(folder) if folder.exists("store.json") else None
-
-
-def _difference(existing: StoreInfo, asked: StoreInfo) -> str:
-    have, want = asdict(existing), asdict(asked)
-    return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
-
-
-def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
-    """How images were prepared in another way than others, a text for each difference.
-
-    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for
-    the modalities that both have.
-
-    Example:
-        >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
-        >>> unlike(first, StoreInfo(("t1",), (96, 96), (2.0, 2.0), "uint8", "mask"))
-        ['spacing 1,1 instead of 2,2']
-    """
-    shared = [m for m in store.modalities if m in other.modalities]
-    told = []
-    for name in (f.name for f in fields(StoreInfo)):
-        if name not in ("modalities", "size", "dtype", "masks"):
-            have, want = _compared(store, name, shared), _compared(other, name, shared)
-            if not _close(have, want):
-                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
-    return told
-
-
-def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
-    windows = {m: info.window_of(m) for m in modalities}
-    if name == "window":
-        return {m: window for m, window in windows.items() if window}
-    if name in ("clip", "statistics") and all(windows.values()):
-        return None  # nothing is left that they could shape
-    if name == "clip":
-        return info.clip or (0.0, 100.0)
-    return getattr(info, name)
-
-
-def _close(one: Any, other: Any) -> bool:
-    """Equal but for the rounding of headers, a thousandth."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
-    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
-    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
-
-
-def _as_typed(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, tuple):
-        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-    return "none" if value is None else str(value)
-
-
-def inspect(store: Location) -> str:
-    """What a store holds, as text for a reader.
-
-    Raises:
-        StoreError: the folder is missing or not a store.
-    """
-    return Store(store).summary()

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +25,19 @@ from torch import Tensor, nn
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.data.store import Store, StoreInfo, unlike
+from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import RecipeError, RunError, one_line
-from vitaepp.methods import backbone_shape
 from vitaepp.nn.backbones import build_backbone
-from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import track
+from vitaepp.system.text import dimensions
 from vitaepp.views.transforms import standardize
+
+if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
+    import vitaepp.data.store
+    import vitaepp.recipe.recipe
 
 FORMAT = 1
 
@@ -81,12 +84,14 @@ class EncoderConfig:
     @classmethod
     def of(
         cls,
-        recipe: Recipe,
+        recipe: vitaepp.recipe.recipe.Recipe,
         modalities: Sequence[str],
         image_size: Sequence[int],
         prepared: StoreInfo | None = None,
     ) -> EncoderConfig:
         """The encoder that a recipe makes of images with these modalities and this size."""
+        from vitaepp.methods import backbone_shape
+
         return cls(
             method=recipe.method,
             modalities=tuple(modalities),
@@ -102,6 +107,8 @@ class EncoderConfig:
     @classmethod
     def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> EncoderConfig:
         """The encoder whose training a checkpoint is of."""
+        from vitaepp.recipe.recipe import Recipe
+
         facts = checkpoint["vitaepp"]
         # An older version's checkpoint does not tell how its store was prepared.
         prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
@@ -125,7 +132,7 @@ class Encoder(nn.Module):
 
     def __repr__(self) -> str:
         # The layers are told by `backbone`.
-        size = "×".join(str(n) for n in self.config.shape["image_size"])
+        size = dimensions(self.config.shape["image_size"])
         method = self.config.name or self.config.method
         modalities = " ".join(self.config.modalities)
         return (
@@ -133,7 +140,7 @@ class Encoder(nn.Module):
         )
 
     @classmethod
-    def untrained(cls, recipe: Recipe, info: StoreInfo) -> Encoder:
+    def untrained(cls, recipe: vitaepp.recipe.recipe.Recipe, info: StoreInfo) -> Encoder:
         """The encoder that training with this recipe starts from: the honest control."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -200,7 +207,7 @@ class Encoder(nn.Module):
             epochs = encoder.config.epochs
             raise RunError(
                 f"{path}: its encoder is of {epochs} epochs, but training goes on to "
-                f"{run.recipe().optim.epochs} since, and has not ended; {GO_ON}, or that of "
+                f"{run.epochs()} since, and has not ended; {GO_ON}, or that of "
                 f"{epochs} epochs from {folder}"
             )
         try:
@@ -250,7 +257,7 @@ class Encoder(nn.Module):
 
     def embed(
         self,
-        store: Store,
+        store: vitaepp.data.store.Store,
         rows: Sequence[int] | None = None,
         *,
         batch_size: int | None = None,
@@ -310,7 +317,9 @@ class Encoder(nn.Module):
                 module.training = training
 
 
-def check_like(config: EncoderConfig, store: Store, any_store: bool = False) -> list[str]:
+def check_like(
+    config: EncoderConfig, store: vitaepp.data.store.Store, any_store: bool = False
+) -> list[str]:
     """Refuse a store that was prepared in another way than that of an encoder's training.
 
     Features of it would be numbers, but not comparable with those of the training.
@@ -335,7 +344,7 @@ def check_like(config: EncoderConfig, store: Store, any_store: bool = False) -> 
     return told
 
 
-def check_fits(config: EncoderConfig, store: Store) -> None:
+def check_fits(config: EncoderConfig, store: vitaepp.data.store.Store) -> None:
     """Refuse a store whose images an encoder was not made for.
 
     Raises:

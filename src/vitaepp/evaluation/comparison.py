@@ -35,6 +35,9 @@ from vitaepp.evaluation.statistics import (
 )
 from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.evaluation.summary import leading_metric, summary_rows
+from vitaepp.presentation import numbers, tables
+from vitaepp.presentation.names import metric_name
+from vitaepp.presentation.numbers import p_value
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted
 
@@ -168,7 +171,7 @@ def compare_outcomes(
         return replace(found, reason=reason)
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None:
-        title = _title(metric)
+        title = metric_name(metric)
         return replace(found, reason=f"no test of the {title} of one test split is implemented")
     p, name = _test_on_one_split(first, second, relevant)
     return replace(found, p=p, test=name)
@@ -210,7 +213,7 @@ class Comparison:
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
         subjects = counted(self.n, "subject")
-        return f"Comparison({_title(self.metric)} of {self.label}, {subjects}: {rows})"
+        return f"Comparison({metric_name(self.metric)} of {self.label}, {subjects}: {rows})"
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
@@ -228,11 +231,8 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """The table and its sentences for a Markdown page."""
-        header, *lines = self._cells()
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-        table = [f"| {' | '.join(line)} |" for line in [header, rule, *escaped]]
-        return "\n".join([*table, "", *(f"- {s}" for s in self.sentences), "", self._note(), ""])
+        table = tables.markdown(self._cells())
+        return "\n".join([table, "", *(f"- {s}" for s in self.sentences), "", self._note(), ""])
 
     def to_csv(self) -> str:
         """The table unrounded, one column a number; what is not there is empty."""
@@ -255,11 +255,7 @@ class Comparison:
 
     def to_latex(self) -> str:
         """The table for a paper; it needs the package booktabs."""
-        header, *lines = self._cells()
-        body = [" & ".join(map(_latex, line)) + r" \\" for line in [header, *lines]]
-        begin = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-        rules = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule"]
-        return "\n".join([f"% {self._note()}", begin, *rules, r"\end{tabular}", ""])
+        return tables.latex(self._cells(), comment=self._note())
 
     def to_json(self) -> dict[str, Any]:
         """All of it, unrounded."""
@@ -299,33 +295,23 @@ class Comparison:
         write_json(folder / "comparison.json", self.to_json())
 
     def __str__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in cells
-        ]
-        lines.insert(1, "─" * len(lines[0]))
-        return "\n".join([*lines, "", *self.sentences, "", self._note()])
+        return "\n".join([tables.aligned(self._cells()), "", *self.sentences, "", self._note()])
 
     def _cells(self) -> list[list[str]]:
         """The table as text; intervals and Holm's correction only where there are any."""
         several = sum(row.p_holm is not None for row in self.rows) > 1
         level = next((i.level for d in self._differences() if (i := d.interval)), None)
-        header = ["", *map(_title, METRICS), f"Δ {_title(self.metric)}"]
+        header = ["", *map(metric_name, METRICS), f"Δ {metric_name(self.metric)}"]
         header += [] if level is None else [f"{level:.0%} interval"]
         lines = [[*header, "p", *(["p (Holm)"] if several else [])]]
         for row in self.rows:
             cells = [row.name, *(row.scores.text(m) for m in METRICS)]
             found = row.difference
-            cells += [f"{found.mean:+.3f}" if found else "reference"]
+            cells += [numbers.difference(found.mean) if found else "reference"]
             if level is not None:
-                cells += [_ends(found.interval) if found and found.interval else ""]
-            cells += [_p(found.p) if found and found.p is not None else ""]
-            cells += [_p(row.p_holm) if row.p_holm is not None else ""] if several else []
+                cells += [_interval(found) if found else ""]
+            cells += [p_value(found.p) if found and found.p is not None else ""]
+            cells += [p_value(row.p_holm) if row.p_holm is not None else ""] if several else []
             lines.append(cells)
         return lines
 
@@ -552,15 +538,15 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     found = row.difference
     if found is None:
         raise ValueError("the reference is compared with nothing")
-    facts = [f"{found.mean:+.3f} {_title(found.metric)}"]
+    facts = [f"{numbers.difference(found.mean)} {metric_name(found.metric)}"]
     if found.interval:
-        facts.append(f"{found.interval.level:.0%} interval {_ends(found.interval)}")
+        facts.append(f"{found.interval.level:.0%} interval {_interval(found)}")
     if found.p is None:
         return f"{row.name} against {reference}: not tested, {found.reason}; {', '.join(facts)}"
     p, after = found.p, ""
-    facts.append(_p(p, "p"))
+    facts.append(p_value(p, "p"))
     if comparisons > 1 and row.p_holm is not None:
-        facts[-1] += f" ({_p(row.p_holm)} corrected for {comparisons} comparisons)"
+        facts[-1] += f" ({p_value(row.p_holm)} corrected for {comparisons} comparisons)"
         p = row.p_holm
         after = " after correction" if found.p < SIGNIFICANT <= p else ""
     if p >= SIGNIFICANT:
@@ -573,41 +559,6 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     return sentence
 
 
-def _title(metric: str) -> str:
-    return "AUC" if metric == "auc" else metric
-
-
-def _ends(interval: Interval) -> str:
-    return f"{interval.low:+.3f} … {interval.high:+.3f}"
-
-
-def _p(p: float, name: str = "") -> str:
-    """A p-value, with its name where it stands in a sentence.
-
-    >>> _p(0.0004), _p(0.0321), _p(0.58, "p"), _p(0.0004, "p")
-    ('< 0.001', '0.032', 'p = 0.58', 'p < 0.001')
-    """
-    if p < 0.001:
-        return f"{name} < 0.001".strip()
-    number = f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-    return f"{name} = {number}" if name else number
-
-
-def _latex(cell: str) -> str:
-    r"""A cell in LaTeX.
-
-    >>> _latex("run_1"), _latex("0.846 ± 0.034"), _latex("-0.020")
-    ('run\\_1', '0.846 $\\pm$ 0.034', '$-$0.020')
-    """
-    special: Mapping[str, str] = {
-        "\\": r"\textbackslash{}",
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "Δ": r"$\Delta$",
-        "…": r"\ldots{}",
-        "<": "$<$",
-    }
-    text = "".join(special.get(c, c) for c in cell)
-    return text.replace("-0.", "$-$0.").replace("+0.", "$+$0.")
+def _interval(found: Difference) -> str:
+    interval = found.interval
+    return "" if interval is None else numbers.interval(interval.low, interval.high)

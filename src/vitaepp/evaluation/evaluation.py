@@ -21,7 +21,8 @@ import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import PARTICIPANT, StoreInfo, unlike
+from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, fit, outer_folds
 from vitaepp.evaluation.labels import (
@@ -295,13 +296,13 @@ def _plan(
 
 def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
     """Embeddings with the columns of a label table, by subject."""
-    from vitaepp.data.tables import join_labels, say_missing
+    from vitaepp.data.labels import join_labels, say_missing
 
     table, without = join_labels(
         embedded.table,
         labels,
         id_column=id_column,
-        whose="the embeddings",
+        origin="the embeddings",
         replacing=True,
     )
     say_missing(labels.name, without, len(table))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -95,16 +94,3 @@ def spread(
         mean[name] = float(np.mean(values))
         std[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return mean, std
-
-
-def mean_and_deviation(values: Iterable[float], digits: int) -> str:
-    """Mean ± sample standard deviation of what is finite; a single value has no deviation.
-
-    >>> [mean_and_deviation(values, 2) for values in ([20.0, 24.0], [20.0], [])]
-    ['22.00 ± 2.83', '20.00', '']
-    """
-    known = [value for value in values if math.isfinite(value)]
-    if not known:
-        return ""
-    text = f"{np.mean(known):.{digits}f}"
-    return f"{text} ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else text

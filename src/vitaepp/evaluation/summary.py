@@ -9,14 +9,12 @@ from typing import Any
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.recipe.recipe import METHOD_NAMES
+from vitaepp.presentation.names import CONTROLS as CONTROL_NAMES
+from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
+from vitaepp.presentation.numbers import with_spread
+from vitaepp.presentation.tables import aligned
+from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
-
-_CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
-_IN_SENTENCES = {
-    "untrained": ("the untrained encoder", "leads"),
-    "raw": ("raw intensities", "lead"),
-}
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,7 @@ class Row:
 
     def text(self, metric: str) -> str:
         """A metric as `0.846 ± 0.034`, or `0.846` where there is one fold only."""
-        std = self.std[metric]
-        return f"{self.mean[metric]:.3f}" + ("" if std is None else f" ± {std:.3f}")
+        return with_spread(self.mean[metric], self.std[metric])
 
 
 def display_name(facts: Mapping[str, Any]) -> str:
@@ -53,14 +50,15 @@ def display_name(facts: Mapping[str, Any]) -> str:
     ('ViT-AE + L_edge', 'embedding')
     """
     method = str(facts.get("method") or "embedding")
-    return str(facts.get("name") or METHOD_NAMES.get(method, method))
+    title = METHODS[method].title if method in METHODS else method
+    return str(facts.get("name") or title)
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The embedding and its controls, from the content of a metrics.json."""
     found = [("method", display_name(metrics.get("provenance") or {}), metrics)]
     controls = metrics.get("controls") or {}
-    found += [(k, _CONTROLS[k], controls[k]) for k in CONTROLS if k in controls]
+    found += [(k, CONTROL_NAMES[k], controls[k]) for k in CONTROLS if k in controls]
     return [
         Row(key, name, part["mean"], part["std"], tuple(part["folds"])) for key, name, part in found
     ]
@@ -75,8 +73,9 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
     rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
-    title = "AUC" if metric == "auc" else metric
-    return f"{title} of {metrics['label']}, {counted(metrics['n'], 'subject')}: {rows}"
+    return (
+        f"{metric_name(metric)} of {metrics['label']}, {counted(metrics['n'], 'subject')}: {rows}"
+    )
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -87,14 +86,14 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     """
     method, *controls = summary_rows(metrics)
     metric = leading_metric(metrics)
-    title = "AUC" if metric == "auc" else metric
+    title = metric_name(metric)
     if not controls:
         return (
             f"{method.name} reaches {title} {method.text(metric)}, but has no control beside it: "
             "whether training helped cannot be said."
         )
     control = max(controls, key=lambda row: row.mean[metric])
-    name, verb = _IN_SENTENCES[control.key]
+    name, verb = CONTROLS_IN_SENTENCES[control.key]
     lead = abs(method.mean[metric] - control.mean[metric])
     if lead < 5e-4:
         return f"{method.name} and {name} are level, at {title} {method.mean[metric]:.3f}."
@@ -130,15 +129,8 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         metrics: what `evaluate` returned, or the content of a metrics.json.
     """
     rows = summary_rows(metrics)
-    header = ["", "AUC", *(m for m in METRICS if m != "auc")]
-    cells = [[row.name, *(row.text(m) for m in METRICS)] for row in rows]
-    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in pairs)
-        for line in [header, *cells]
-        for pairs in [list(enumerate(zip(line, widths, strict=True)))]
-    ]
-    lines.insert(1, "─" * len(lines[0]))
+    header = ["", *map(metric_name, METRICS)]
+    table = aligned([header, *([row.name, *map(row.text, METRICS)] for row in rows)])
     notes = [told_persons(metrics)] if "n" in metrics else []
     if metrics.get("positive") is not None:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
@@ -146,7 +138,7 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
             notes[-1] += ", the last in order; --positive chooses another"
     if told := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
-    return "\n".join([*lines, *notes, "", verdict(metrics)])
+    return "\n".join([table, *notes, "", verdict(metrics)])
 
 
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:

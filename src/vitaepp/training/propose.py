@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.data.store import StoreInfo
-from vitaepp.recipe.choices import Choice, as_values, by
+from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
-from vitaepp.recipe.recipe import MASKED, Recipe
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.system.progress import counted
+from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
@@ -99,7 +102,7 @@ def proposed_recipe(
     recipe = Recipe.load(settings=settings)
     given = {setting.partition("=")[0].strip() for setting in settings}
     choices = propose_training(images, machine, recipe, given)
-    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
+    return resolve(recipe, {c.name: c.value for c in choices}), choices
 
 
 def propose_training(
@@ -128,7 +131,7 @@ def propose_training(
         patch, why = _patch_size(images.info)
         choices.append(Choice("model.patch_size", list(patch), why))
         recipe = recipe.changed(model={"patch_size": patch})
-    if recipe.method in MASKED and "model.mask_ratio" not in given:
+    if METHODS[recipe.method].masked and "model.mask_ratio" not in given:
         choices.append(_mask_ratio(images.info, recipe))
     if "trainer.precision" not in given:
         precision, why = _precision(machine)
@@ -141,7 +144,7 @@ def propose_training(
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
     if not {"optim.lr", "optim.base_lr"} & set(given):
-        whole = Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json")))
+        whole = resolve(recipe, {choice.name: choice.value for choice in choices})
         choices.append(_learning_rate(images, whole))
     order = ("model", "loss", "optim", "trainer")
     return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
@@ -152,7 +155,7 @@ def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
     optim = recipe.optim
     joint = optim.batch_size * processes
     whole, rest = divmod(images, joint)
-    steps = whole + (rest >= _least_batch(recipe))
+    steps = whole + (rest >= METHODS[recipe.method].smallest_batch)
     return max(1, math.ceil(steps / optim.accumulate))
 
 
@@ -199,10 +202,10 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     side = min(sides, key=lambda s: (outside(s), s & (s - 1) != 0, abs(math.log2(s / default))))
     patch = patch_of(side)
     patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
-    size = by(info.size)
+    size = dimensions(info.size)
     told = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        told += f"; longer along the fine axes, as the spacing is {by(info.spacing or ())}"
+        told += f"; longer along the fine axes, as the spacing is {dimensions(info.spacing or ())}"
     return patch, told
 
 
@@ -292,7 +295,7 @@ def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str
         recipe, len(info.modalities), info.size, bf16=recipe.trainer.precision == "bf16"
     )
     batch = _wanted_batch(images, recipe, given)
-    least = batch if "optim.batch_size" in given else _least_batch(recipe)
+    least = batch if "optim.batch_size" in given else METHODS[recipe.method].smallest_batch
     budget = _budget(machine, images.stored)
     while batch > least and footprint.memory(batch) > budget:
         batch = max(least, batch // 2)
@@ -308,12 +311,8 @@ def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str
 def _wanted_batch(images: Images, recipe: Recipe, given: Collection[str]) -> int:
     if "optim.batch_size" in given:
         return recipe.optim.batch_size
-    return max(_least_batch(recipe), min(BATCH[images.info.ndim], images.trained))
-
-
-def _least_batch(recipe: Recipe) -> int:
-    """The contrastive baselines normalise over a batch, which takes two."""
-    return 1 if recipe.method in MASKED else 2
+    least = METHODS[recipe.method].smallest_batch
+    return max(least, min(BATCH[images.info.ndim], images.trained))
 
 
 def _budget(machine: Machine, stored: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,8 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitaepp.errors import RecipeError
-from vitaepp.recipe.sections import AugmentationSettings, ViewSettings
 from vitaepp.views.draws import Draws
+
+if TYPE_CHECKING:  # an encoder standardizes images, and loads without the recipe
+    import vitaepp.recipe.sections
 
 
 def standardize(
@@ -66,7 +69,9 @@ def channel_moments(
 
 
 def random_view(
-    images: Float[Tensor, "batch channel *space"], draws: Draws, settings: AugmentationSettings
+    images: Float[Tensor, "batch channel *space"],
+    draws: Draws,
+    settings: vitaepp.recipe.sections.AugmentationSettings,
 ) -> Float[Tensor, "batch channel *space"]:
     """Gamma; crop, flip, rotation and scale in one resampling; noise. Each sample draws its own.
 
@@ -172,7 +177,7 @@ def seen_modalities(
     channels: int,
     present: Bool[Tensor, "batch channel"] | None,
     draws: Draws,
-    settings: ViewSettings,
+    settings: vitaepp.recipe.sections.ViewSettings,
 ) -> Bool[Tensor, "batch channel"] | None:
     """The channels that the encoder gets to see: those present, less those dropped at random.
 

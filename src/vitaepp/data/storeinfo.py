@@ -1,0 +1,165 @@
+"""What the images of a store are, and how two stores differ: facts alone, read without the images.
+
+An encoder keeps these facts of its training's store, so this module needs neither Zarr nor pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What the images of a store are; two stores with equal info can be joined.
+
+    Attributes:
+        modalities: channel names, in order.
+        size: voxels per spatial axis; its length is the number of spatial axes.
+        spacing: voxel size in mm per axis, or None where images were scaled to fit the size.
+        dtype: stored type, `float16` or `uint8`; intensities are in [0, 255].
+        center: what crops are centred on: `mask`, `foreground` or `image`.
+        clip: percentiles that became 0 and 255, or None for minimum and maximum.
+        window: modalities with a window of their own: name, and the intensities that became 0 and
+            255; None where there is none.
+        statistics: `foreground` where percentiles were taken over it; None for the whole volume.
+        mask_values: values of the masks that crops are centred on; None for all but 0.
+        unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
+            physical space.
+        masks: True where each subject's mask is kept beside its images; None where not.
+        more: other settings of `prepare` that shape images, where they are not the defaults: name
+            and value.
+    """
+
+    modalities: tuple[str, ...]
+    size: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    dtype: str
+    center: str
+    clip: tuple[float, float] | None = None
+    window: tuple[tuple[str, float, float], ...] | None = None
+    statistics: str | None = None
+    mask_values: tuple[int, ...] | None = None
+    unit: str | None = None
+    masks: bool | None = None
+    more: tuple[tuple[str, Any], ...] = ()
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
+        """What `asdict` gave, from JSON or as it was.
+
+        Raises:
+            TypeError: other names than ours.
+        """
+        return cls(**with_tuples(values))
+
+    def window_of(self, modality: str) -> tuple[float, float] | None:
+        """The intensities that became 0 and 255 wherever a modality has a window."""
+        return next(((low, high) for m, low, high in self.window or () if m == modality), None)
+
+    @property
+    def intensities(self) -> str:
+        """How intensities were chosen, in words; empty where it is by minimum and maximum."""
+        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        if self.clip or self.statistics:
+            first, last = self.clip or (0, 100)
+            over = f" of the {self.statistics}" if self.statistics else ""
+            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
+        return ", ".join(told)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `prepare` that make such images."""
+        same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
+        window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
+        own = {name: getattr(self, name) for name in (*same, "mask_values")}
+        return own | {"window": window or None} | dict(self.more)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything that is known, by its name; what is unset is left out."""
+        values = asdict(self)
+        more = dict(values.pop("more"))
+        return {k: v for k, v in (values | more).items() if v is not None}
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return len(self.size)
+
+    @property
+    def directed(self) -> bool:
+        """Whether the axes run to the patient's right, front and head, as those of scans do."""
+        return self.ndim == 3 and self.spacing is not None and self.unit is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image: (channel, *space)."""
+        return (len(self.modalities), *self.size)
+
+
+def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
+    """How images were prepared in another way than others, a text for each difference.
+
+    Size, stored type, modalities and kept masks may differ. What shapes intensities is compared for
+    the modalities that both have.
+
+    Example:
+        >>> first = StoreInfo(("t1",), (96, 96), (1.0, 1.0), "float16", "mask")
+        >>> unlike(first, StoreInfo(("t1",), (96, 96), (2.0, 2.0), "uint8", "mask"))
+        ['spacing 1,1 instead of 2,2']
+    """
+    shared = [m for m in store.modalities if m in other.modalities]
+    told = []
+    for name in store.facts | other.facts:
+        if name not in ("modalities", "size", "dtype", "masks"):
+            have, want = _compared(store, name, shared), _compared(other, name, shared)
+            if not _close(have, want):
+                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+    return told
+
+
+def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
+    windows = {m: info.window_of(m) for m in modalities}
+    if name == "window":
+        return {m: window for m, window in windows.items() if window}
+    if name in ("clip", "statistics") and all(windows.values()):
+        return None  # nothing is left that they could shape
+    if name == "clip":
+        return info.clip or (0.0, 100.0)
+    return info.facts.get(name)
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Equal but for the rounding of headers, a thousandth."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
+    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
+    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
+
+
+def _as_typed(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return "none" if value is None else str(value)
+
+
+def difference(existing: StoreInfo, wanted: StoreInfo) -> str:
+    """Every field in which a store differs from the one that is wanted, as text for an error."""
+    have, want = existing.facts, wanted.facts
+    other = (k for k in have | want if have.get(k) != want.get(k))
+    return ", ".join(f"{k} {have.get(k)} there, {want.get(k)} asked" for k in other)
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {k: _as_tuple(v) for k, v in values.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value

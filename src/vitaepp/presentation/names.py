@@ -1,0 +1,57 @@
+"""What metrics, controls, protocols and losses are called in print.
+
+Names of methods come from the recipe, which lists the losses; a metrics.json and the facts of
+embeddings carry them.
+"""
+
+from __future__ import annotations
+
+_METRICS = {
+    "auc": "AUC",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "first_loss": "loss, first tenth",
+    "lowest_loss": "loss, lowest tenth",
+    "last_loss": "loss, last tenth",
+}
+_UNITS = {"psnr": "dB"}
+
+#: Controls, as rows of a table name them.
+CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
+
+#: Controls in a sentence, with their verb.
+CONTROLS_IN_SENTENCES = {
+    "untrained": ("the untrained encoder", "leads"),
+    "raw": ("raw intensities", "lead"),
+}
+
+#: Classifiers, by the protocol of `evaluate`.
+PROTOCOLS = {"svm": "linear SVM", "linear": "linear probe"}
+
+#: Terms of the training loss, in the order of the paper.
+LOSSES = {
+    "reconstruction": "Reconstruction",
+    "perceptual": "Perceptual (VGG-16)",
+    "edge": "Edge (Sobel)",
+    "contrastive": "Contrastive",
+}
+
+
+def metric_name(metric: str) -> str:
+    """A metric within a sentence.
+
+    >>> metric_name("auc"), metric_name("accuracy")
+    ('AUC', 'accuracy')
+    """
+    return _METRICS.get(metric, metric)
+
+
+def metric_title(metric: str) -> str:
+    """A metric as the head of a column, with its unit.
+
+    >>> metric_title("accuracy"), metric_title("psnr")
+    ('Accuracy', 'PSNR (dB)')
+    """
+    name = metric_name(metric)
+    unit = f" ({_UNITS[metric]})" if metric in _UNITS else ""
+    return name[0].upper() + name[1:] + unit
