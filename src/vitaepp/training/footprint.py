@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitaepp.methods import Method, build_method
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.compat import AliveBytes, fake_tensors, fused_attention_flops
@@ -60,8 +61,9 @@ def step_footprint(
     Raises:
         RecipeError: settings that do not fit the images or each other.
     """
-    # The perceptual loss takes the same memory and operations with any weights.
-    recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
+    if known_weights(recipe.loss.perceptual.weights) != "none":
+        # The perceptual loss takes the same memory and operations with any weights.
+        recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
     alive = AliveBytes()
     flops = FlopCounterMode(display=False, custom_mapping=fused_attention_flops())
     with fake_tensors(), alive.counting():

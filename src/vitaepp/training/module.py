@@ -31,7 +31,7 @@ RGB = ("red", "green", "blue")
 #: Advice when losses or weights are not finite. Resuming from the last checkpoint would mostly end
 #: in the same way.
 CALMER = (
-    "start again in another folder with a lower optim.base_lr, with optim.clip_norm=1, or with "
+    "start again in another folder with a lower optim.lr, with optim.clip_norm=1, or with "
     "trainer.precision=32"
 )
 
@@ -179,7 +179,10 @@ class Training(L.LightningModule):
         optimizer = build_optimizer(self.method, images_per_update=batch)
         total = int(self.trainer.estimated_stepping_batches)
         share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
-        warmup = round(total * min(share, 1.0))
+        warmup = (
+            round(total * share) if settings.warmup_updates is None else settings.warmup_updates
+        )
+        warmup = min(warmup, total)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total))
         return {
             "optimizer": optimizer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,6 +20,7 @@ from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine
 from vitaepp.system.host import GIB
+from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
@@ -43,6 +44,12 @@ MODEL_SETTINGS = tuple(
     f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
 )
 DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "depth", "num_heads"))
+
+#: A cohort is passed over often enough for so many updates, as far as time allows.
+LEAST_UPDATES = 10_000
+
+#: Learning rate for a batch of 128 or more and up to `LEAST_UPDATES`.
+LEARNING_RATE, FULL_BATCH = 1e-3, 128
 
 #: Share of a memory that a step may take. The rest is for the process, libraries' workspaces, and
 #: on the CPU whatever else the machine does.
@@ -135,7 +142,7 @@ def proposed_recipe(
 def propose_training(
     images: Images, machine: Machine, recipe: Recipe, given: Collection[str] = ()
 ) -> tuple[Choice, ...]:
-    """Choose the settings that the user did not give: patch, precision, model, batch and epochs.
+    """Choose what the user did not give: patch, precision, model, batch, epochs, learning rate.
 
     The paper's settings are kept if they fit the images and the memory and, without an accelerator,
     train within a night. Otherwise the batch is split first (and gradients accumulated), then the
@@ -164,10 +171,38 @@ def propose_training(
         precision, why = _precision(machine)
         choices.append(Choice("trainer.precision", precision, why))
         recipe = recipe.changed(trainer={"precision": precision})
+    if recipe.optim.updates is not None:
+        epochs = math.ceil(recipe.optim.updates / updates_per_epoch(recipe, images.trained))
+        recipe = recipe.changed(optim={"epochs": epochs})
+        given = {*given, "optim.epochs"}
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
+    if not {"optim.lr", "optim.base_lr"} & set(given):
+        whole = resolve(recipe, {choice.name: choice.value for choice in choices})
+        choices.append(_learning_rate(images, whole))
     order = ("model", "loss", "optim", "trainer")
     return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
+
+
+def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How often the weights are changed in one pass over the images."""
+    optim = recipe.optim
+    joint = optim.batch_size * processes
+    whole, rest = divmod(images, joint)
+    steps = whole + (rest >= METHODS[recipe.method].smallest_batch)
+    return max(1, math.ceil(steps / optim.accumulate))
+
+
+def _learning_rate(images: Images, recipe: Recipe) -> Choice:
+    """An absolute learning rate: the paper's rule gives 1.6e-5 for a batch of four."""
+    optim, trainer = recipe.optim, recipe.trainer
+    devices = trainer.nodes * (1 if trainer.devices == "auto" else trainer.devices)
+    updates = optim.epochs * updates_per_epoch(recipe, images.trained, devices)
+    batch = optim.batch_size * optim.accumulate * devices
+    rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.25
+    rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
+    why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"
+    return Choice("optim.lr", float(f"{rate:.2g}"), why)
 
 
 def _all_given(given: Collection[str]) -> bool:
@@ -235,6 +270,8 @@ def _model_and_schedule(
     else:
         # Nothing fits as it is: the smallest, for as many epochs as there is time for.
         tried[-1] = _with_fewer_epochs(tried[-1], given)
+    if "optim.epochs" not in given:
+        tried[-1] = _with_enough_updates(tried[-1], images, given)
     fit, paper = tried[-1], tried[0]
     model, optim = fit.recipe.model, fit.recipe.optim
     choices = []
@@ -256,6 +293,9 @@ def _model_and_schedule(
         why = "the paper's"
         if fit.epochs < optim.epochs:
             why = f"{optim.epochs} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
+        elif fit.epochs > optim.epochs:
+            each = counted(_updates_each(images, fit.recipe, given), "update")
+            why = f"the paper's {optim.epochs} of {each} each would train such a cohort too briefly"
         elif fit.seconds is not None:
             why += f"; {_time(fit.seconds)}, {_assumed(machine)}"
         choices.append(Choice("optim.epochs", fit.epochs, why))
@@ -330,7 +370,23 @@ def _with_fewer_epochs(fit: _Fit, given: Collection[str]) -> _Fit:
     epochs = fit.epochs * CPU_SECONDS / (fit.seconds or 1)
     # Two figures are as much as the assumption of a speed allows.
     epochs = max(1, int(float(f"{epochs:.2g}")))
-    return _Fit(fit.recipe, fit.footprint, fit.batch_size, fit.enough_memory, epochs, fit.seconds)
+    return replace(fit, epochs=epochs)
+
+
+def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int:
+    """Updates of an epoch, with the batch that is wanted, in as many parts as the machine needs."""
+    batch = _wanted_batch(images, recipe, given)
+    return updates_per_epoch(recipe.changed(optim={"batch_size": batch}), images.trained)
+
+
+def _with_enough_updates(fit: _Fit, images: Images, given: Collection[str]) -> _Fit:
+    """More epochs where they would be fewer than `LEAST_UPDATES`, as far as there is time."""
+    wanted = math.ceil(LEAST_UPDATES / _updates_each(images, fit.recipe, given))
+    if fit.seconds:
+        wanted = min(wanted, int(fit.recipe.optim.epochs * CPU_SECONDS / fit.seconds))
+    if wanted <= fit.recipe.optim.epochs:
+        return fit
+    return replace(fit, epochs=int(float(f"{wanted:.2g}")))
 
 
 def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:

@@ -22,7 +22,7 @@ def recompute_blocks(module: nn.Module) -> None:
         Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     for block in transformer_blocks(module):
-        # Nothing random happens in a block, so that no random state needs to be kept.
+        # What is random about a block is drawn before it, so that no random state needs to be kept.
         block.forward = partial(  # type: ignore[method-assign]
             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
         )

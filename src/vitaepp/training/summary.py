@@ -86,8 +86,12 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
             "the images of one step, so that this is not the same as a larger batch"
         )
     perceptual = recipe.loss.perceptual
-    if facts.masked and perceptual.weight and perceptual.weights == "random":
+    if facts.masked and perceptual.weight and perceptual.weights in ("none", "random"):
+        state = {
+            "none": "there is no perceptual loss, which needs the weights of a VGG-16",
+            "random": "the perceptual loss looks through a VGG-16 with random weights",
+        }[perceptual.weights]
         say(
-            "the perceptual loss looks through a VGG-16 with random weights; for medical images "
-            "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
+            f"{state}; the paper uses ImageNet's for medical images: --set "
+            "loss.perceptual.weights=imagenet downloads them, or give their file"
         )
