@@ -76,7 +76,7 @@ class PrepareSettings(Section):
         None,
         json_schema_extra=OF_SOURCE,
         description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
-        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+        "an empty one takes every file for an image. Unset: recognised by their names and voxels.",
     )
     mask_values: Integers | None = Field(
         None,
@@ -119,7 +119,7 @@ class PrepareSettings(Section):
     secret: str | None = Field(
         None,
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
-        "a hash that only it tells. Unset: by their own names.",
+        "a hash that only this secret gives. Unset: by their own names.",
     )
     dtype: Literal["float16", "uint8"] = Field(
         "float16",
