@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -11,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
 )
+from pydantic.config import JsonDict
 
 from vitaepp.recipe.fields import (
     Integers,
@@ -25,10 +25,10 @@ from vitaepp.recipe.fields import (
 
 #: Mark of a setting of `prepare` that shapes the images of a store: it is kept with the store, and
 #: stores are compared by it.
-OF_IMAGES = {"shapes_images": True}
+OF_IMAGES: JsonDict = {"shapes_images": True}
 
 #: Mark of one that says what to find in a source: a new source has its own.
-OF_SOURCE = {"of_source": True}
+OF_SOURCE: JsonDict = {"of_source": True}
 
 
 class Section(BaseModel):
@@ -138,7 +138,7 @@ class PrepareSettings(Section):
     )
 
 
-def marked(settings: type[BaseModel], mark: Mapping[str, bool]) -> list[str]:
+def marked(settings: type[BaseModel], mark: JsonDict) -> list[str]:
     """Names of the settings of a section that have a mark.
 
     >>> marked(PrepareSettings, OF_SOURCE)
