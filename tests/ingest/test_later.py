@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
 from vitaepp.cli.app import main
-from vitaepp.data.store import Store, unlike
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import unlike
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
