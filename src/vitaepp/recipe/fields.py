@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -61,6 +61,26 @@ WINDOWS = {
 }
 
 
+def _share(value: Any) -> Any:
+    """Accept `0.4` for `(0.4, 1)`, `"0.4,1"` or `(0.4, 1)`."""
+    if isinstance(value, str):
+        value = value.split(",")
+    return (value, 1.0) if isinstance(value, int | float) else value
+
+
+def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("two shares are needed, above 0 and up to 1, the smaller one first")
+    return value
+
+
+def _flips(value: Any) -> Any:
+    """Accept `"0,2"`, `0` or `(0, 2)` beside the names."""
+    if isinstance(value, str) and value[:1].isdigit():
+        value = value.split(",")
+    return (value,) if isinstance(value, int) else value
+
+
 def _percentiles(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
@@ -95,6 +115,15 @@ def _windows(value: Any) -> Any:
 
 
 Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), AfterValidator(_rising)]
+
+
+Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
+
+
+Flips = Annotated[
+    Literal["sides", "all", "none"] | tuple[Annotated[int, Field(ge=0, le=2)], ...],
+    BeforeValidator(_flips),
+]
 
 
 Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
