@@ -12,22 +12,7 @@ import pytest
 from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
 from vitaepp import __version__
-from vitaepp.cli import app as cli
 from vitaepp.data.embeddings import Embeddings
-
-
-@pytest.fixture
-def vitaepp(monkeypatch, capsys):
-    """Run a command in this process; gives status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vitaepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from vitaepp.cli.verb import PrepareVerb, Verb, as_options
+from vitaepp.cli.verb import Changes, PrepareVerb, Verb, as_options
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
@@ -150,7 +150,6 @@ def download(
 
 @app.command(cls=PrepareVerb)
 def prepare(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -188,6 +187,7 @@ def prepare(
         ),
     ] = False,
     as_json: AsJson = False,
+    changes: Changes = None,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
@@ -205,7 +205,7 @@ def prepare(
         dask=dask,
         dry_run=dry_run,
         show_series=show_series,
-        **context.obj,
+        **changes,
     )
     if as_json:
         _show(result, result.to_dict())

@@ -22,7 +22,7 @@ from vitaepp.views.transforms import random_view, seen_modalities, standardize, 
 
 @dataclass
 class StepOutput:
-    """What a training step gives.
+    """The result of a training step's forward pass.
 
     Attributes:
         terms: raw value of each loss term, by name.
@@ -85,12 +85,12 @@ class Method(nn.Module, ABC):
             images: intensities in [0, 255], of any type.
             draws: the batch's random numbers.
             progress: share of the training that is done, from 0 to 1.
-            present: channels that each image has, at least one; all without it. What stands in
-                the others plays no part.
+            present: channels that each image has, at least one; all without it. Values in the
+                other channels are ignored.
         """
 
     def compile_parts(self, mode: str) -> None:
-        """Have torch compile what takes the time, in place; parameters keep their names.
+        """Let torch compile the slow parts in place; parameters keep their names.
 
         Args:
             mode: of `torch.compile`.
@@ -98,10 +98,10 @@ class Method(nn.Module, ABC):
         self.backbone.compile(mode=mode, dynamic=False)
 
     def backbone_loaded(self) -> None:
-        """What follows when other weights have been put into the backbone; mostly nothing."""
+        """Called when other weights have been loaded into the backbone."""
 
     def after_step(self, progress: float) -> None:
-        """What follows an optimiser step; most methods have nothing to do here.
+        """Called after each step of the optimiser; most methods have nothing to do here.
 
         Args:
             progress: share of the training that is done, this step included.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from vitaepp.data.loading import training_rows
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine
 from vitaepp.system.host import GIB
 from vitaepp.system.text import dimensions
@@ -35,7 +38,7 @@ MODELS = (("base", 512, 8, 16), ("small", 256, 4, 8), ("tiny", 192, 2, 6))
 #: step, still estimates the perceptual loss without bias.
 SLICES, FEWER_SLICES = "loss.perceptual.slices", 1
 
-#: Settings that say which model it is: with one of them given, none of them is proposed.
+#: Settings that define the model. If the user gives one of them, none of them is proposed.
 MODEL_SETTINGS = tuple(
     f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
 )
@@ -45,9 +48,9 @@ DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "dept
 #: on the CPU whatever else the machine does.
 MEMORY_SHARE = {"accelerator": 0.85, "cpu": 0.5}
 
-#: A CPU without an accelerator is given no more than a night's work. Its speed is assumed, not
-#: measured: the choice must not depend on what else runs. Transformers reach more on cores of
-#: today; see docs/plan.md.
+#: Training on a CPU is limited to a night. The speed is assumed and not measured, because the
+#: choice must not depend on what else runs on the machine. Today's cores reach more with
+#: transformers; see docs/plan.md.
 CPU_FLOPS_PER_CORE = 25e9
 CPU_SECONDS = 12 * 3600
 
@@ -74,7 +77,7 @@ class Images:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A model on the machine: its settings, and what of them the machine takes."""
+    """One model on this machine: what a step needs, and the batch and epochs that fit."""
 
     recipe: Recipe
     footprint: Footprint
@@ -82,6 +85,37 @@ class _Fit:
     enough_memory: bool
     epochs: int
     seconds: float | None
+
+
+def recipe_for(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+    subjects: Sequence[str] | None,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """The recipe that the user named, with their settings; without one, what suits the store.
+
+    Args:
+        store: what is trained on.
+        recipe: a recipe, its name, or its file; None to propose one.
+        settings: `name=value`, one or several.
+        subjects: those that are trained on; all without it.
+
+    Returns:
+        The recipe, and the settings that were chosen for the store and this machine.
+
+    Raises:
+        RecipeError: settings that are unknown, or do not fit the images or each other.
+    """
+    settings = as_settings(settings)
+    if isinstance(recipe, Recipe):
+        return recipe.with_settings(settings), ()
+    named = Recipe.load(recipe, settings)
+    if recipe is not None:
+        return named, ()
+    rows = training_rows(store, named.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    return proposed_recipe(images, Machine.here(), settings)
 
 
 def proposed_recipe(
@@ -101,11 +135,11 @@ def proposed_recipe(
 def propose_training(
     images: Images, machine: Machine, recipe: Recipe, given: Collection[str] = ()
 ) -> tuple[Choice, ...]:
-    """Choose what the user did not: patch, precision, model, batch and epochs.
+    """Choose the settings that the user did not give: patch, precision, model, batch and epochs.
 
-    The paper's settings stay where they fit the images, the memory and, without an accelerator, a
-    night. What does not fit is given up in this order: the batch is split (its gradients are
-    accumulated), the model is made smaller, the epochs become fewer.
+    The paper's settings are kept if they fit the images and the memory and, without an accelerator,
+    train within a night. Otherwise the batch is split first (and gradients accumulated), then the
+    model is made smaller, then there are fewer epochs.
 
     Args:
         images: what is trained on.
@@ -143,7 +177,7 @@ def _all_given(given: Collection[str]) -> bool:
 
 
 def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
-    """Patches of about one extent in mm on every axis, that divide the images."""
+    """A patch size that divides the images and has about the same length in mm on every axis."""
     ndim = info.ndim
     least, most = PATCHES[ndim]
     default = Recipe().model.patch_size[0]
@@ -168,10 +202,11 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     patch = patch_of(side)
     patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
     size = dimensions(info.size)
-    told = f"{patches} patches of {size}, within {least} to {most}"
+    reason = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        told += f"; longer along the fine axes, as the spacing is {dimensions(info.spacing or ())}"
-    return patch, told
+        spacing = dimensions(info.spacing or ())
+        reason += f"; longer along the fine axes, as the spacing is {spacing}"
+    return patch, reason
 
 
 def _mask_ratio(info: StoreInfo, recipe: Recipe) -> Choice:

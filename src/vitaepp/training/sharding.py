@@ -36,7 +36,7 @@ def transformer_blocks(module: nn.Module) -> list[Block]:
 def shard(method: Method, mesh: DeviceMesh) -> None:
     """Spread a method's weights over the devices of a mesh, block by block (FSDP2).
 
-    What the perceptual loss looks through is not trained, and stays whole on each device.
+    The network of the perceptual loss is not trained, and every device keeps all of it.
     """
     frozen: set[nn.Parameter] = set()
     if isinstance(method, ViTAE) and method.perceptual is not None:
