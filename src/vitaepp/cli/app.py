@@ -234,13 +234,13 @@ def plan(
     """Propose a recipe for scans or a store on this machine, with reasons."""
     from vitaepp.training.plan import plan as run_plan
 
-    proposal = run_plan(source, out, keep=keep.split(",") if keep else ())
+    planned = run_plan(source, out, keep=keep.split(",") if keep else ())
     if as_json:
-        _show(proposal, [asdict(choice) for choice in proposal.choices])
+        _show(planned, [asdict(choice) for choice in planned.choices])
         return
-    if proposal.dry_run is not None:
-        _show(f"{proposal.dry_run}\n")
-    _show(out if out is not None else proposal.to_yaml())
+    if planned.dry_run is not None:
+        _show(f"{planned.dry_run}\n")
+    _show(out if out is not None else planned.to_yaml())
 
 
 @command()

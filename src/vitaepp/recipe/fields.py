@@ -142,7 +142,7 @@ Flips = Annotated[
 Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
 
 
-def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
+def per_axis(values: Sequence[Any], ndim: int, name: str) -> tuple[Any, ...]:
     """Spread one value over `ndim` axes, or check that there is one for each.
 
     >>> per_axis((8,), 3, "model.patch_size")
@@ -153,7 +153,7 @@ def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
     if len(values) != ndim:
         found = ",".join(str(v) for v in values)
         raise RecipeError(
-            f"{what}={found} has {len(values)} values, but the images have {ndim} axes; "
+            f"{name}={found} has {len(values)} values, but the images have {ndim} axes; "
             f"give one value or {ndim}"
         )
     return tuple(values)

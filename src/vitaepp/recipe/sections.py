@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +11,7 @@ from pydantic import (
     Field,
     model_validator,
 )
+from pydantic.config import JsonDict
 
 from vitaepp.recipe.fields import (
     Flips,
@@ -30,10 +30,10 @@ from vitaepp.recipe.fields import (
 
 #: Mark of a setting of `prepare` that shapes the images of a store: it is kept with the store, and
 #: stores are compared by it.
-OF_IMAGES = {"shapes_images": True}
+OF_IMAGES: JsonDict = {"shapes_images": True}
 
 #: Mark of one that says what to find in a source: a new source has its own.
-OF_SOURCE = {"of_source": True}
+OF_SOURCE: JsonDict = {"of_source": True}
 
 
 class Section(BaseModel):
@@ -81,7 +81,7 @@ class PrepareSettings(Section):
         None,
         json_schema_extra=OF_SOURCE,
         description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
-        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+        "an empty one takes every file for an image. Unset: recognised by their names and voxels.",
     )
     mask_values: Integers | None = Field(
         None,
@@ -124,7 +124,7 @@ class PrepareSettings(Section):
     secret: str | None = Field(
         None,
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
-        "a hash that only it tells. Unset: by their own names.",
+        "a hash that only this secret gives. Unset: by their own names.",
     )
     dtype: Literal["float16", "uint8"] = Field(
         "float16",
@@ -143,7 +143,7 @@ class PrepareSettings(Section):
     )
 
 
-def marked(settings: type[BaseModel], mark: Mapping[str, bool]) -> list[str]:
+def marked(settings: type[BaseModel], mark: JsonDict) -> list[str]:
     """Names of the settings of a section that have a mark.
 
     >>> marked(PrepareSettings, OF_SOURCE)

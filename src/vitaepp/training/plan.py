@@ -28,7 +28,7 @@ KEPT = {
 
 
 @dataclass(frozen=True)
-class Proposal:
+class Plan:
     """A recipe that suits a source and a machine.
 
     Attributes:
@@ -56,7 +56,7 @@ def plan(
     *,
     keep: Sequence[str] = (),
     machine: Machine | None = None,
-) -> Proposal:
+) -> Plan:
     """Propose a recipe for scans or a store on a machine.
 
     It is what `prepare` and `pretrain` choose themselves where they are given no settings: the
@@ -100,10 +100,10 @@ def plan(
         f"({images.trained} to train on), on {machine}.",
         "Use: vitaepp prepare SOURCE STORE --recipe FILE; vitaepp pretrain STORE RUN --recipe FILE",
     )
-    proposal = Proposal((*made, *choices), heading, dry_run)
+    planned = Plan((*made, *choices), heading, dry_run)
     if out is not None:
-        write_text(Path(out), proposal.to_yaml())
-    return proposal
+        write_text(Path(out), planned.to_yaml())
+    return planned
 
 
 def _prepare_choices(dry_run: DryRun) -> list[Choice]:

@@ -178,10 +178,10 @@ def propose_training(
         given = {*given, "optim.epochs"}
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
-    if "loss.contrastive.weight" not in given and METHODS[recipe.method].masked:
-        if recipe.loss.contrastive.weight:
-            why = "a tenth of the paper's: with it the features were better than without the loss"
-            choices.append(Choice("loss.contrastive.weight", CONTRASTIVE_WEIGHT, why))
+    contrasts = METHODS[recipe.method].masked and recipe.loss.contrastive.weight
+    if contrasts and "loss.contrastive.weight" not in given:
+        why = "a tenth of the paper's: with it the features were better than without the loss"
+        choices.append(Choice("loss.contrastive.weight", CONTRASTIVE_WEIGHT, why))
     if not {"optim.lr", "optim.base_lr"} & set(given):
         whole = resolve(recipe, {choice.name: choice.value for choice in choices})
         choices.append(_learning_rate(images, whole))
