@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import hold_out, outer_folds
-from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.participants import persons_of
 from vitaepp.evaluation.summary import summary_table
 
@@ -109,7 +110,7 @@ def embedded(table, tmp_path, d=24, seed=0):
 @pytest.mark.slow
 def test_random_labels_of_persons_with_several_scans_are_at_chance(tmp_path, monkeypatch):
     flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
+    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
     together, apart = [], []
     for seed in range(6):
         random = np.random.default_rng(seed)

@@ -17,10 +17,10 @@ import pandas as pd
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
-from vitaepp.evaluation.comparison import Difference, compare_outcomes
-from vitaepp.evaluation.evaluation import METHOD, plan_folds
-from vitaepp.evaluation.outcome import Outcome
+from vitaepp.evaluation.difference import Difference, difference_between
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.participants import told_persons
+from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.statistics import PairedDifference, paired_difference
 from vitaepp.evaluation.summary import leading_metric
@@ -215,7 +215,7 @@ _Found = tuple[tuple[str, ...], list[Row], Mapping[str, Mapping[str, str]]]
 
 
 def _classified(chosen: Experiment, setup: Setup, folders: Mapping[str, Sequence[Path]]) -> _Found:
-    outcomes = {key: [Outcome.load(p) for p in paths] for key, paths in folders.items()}
+    outcomes = {key: [Evaluation.load(p) for p in paths] for key, paths in folders.items()}
     if not outcomes:
         return chosen.metrics or METRICS, [], {}
     lead = leading_metric(next(iter(outcomes.values()))[0].metrics)
@@ -229,12 +229,12 @@ def _classified(chosen: Experiment, setup: Setup, folders: Mapping[str, Sequence
         versus, against_controls = {}, {}
         reference = outcomes.get(variant.against)
         if reference is not None:
-            difference = compare_outcomes(own, reference, metric=metrics[0])
+            difference = difference_between(own, reference, metric=metrics[0])
             versus[metrics[0]] = _versus(difference, names[variant.against])
         backbone = setup.recipe_of(variant, 0).model.backbone
         for control, what in _CONTROLS.items():
             if all(control in outcome.metrics["controls"] for outcome in own):
-                difference = compare_outcomes(own, own, metric=metrics[0], reference_key=control)
+                difference = difference_between(own, own, metric=metrics[0], reference_key=control)
                 against_controls[what] = _versus(difference, what)
                 # All variants of one backbone begin with the same weights.
                 key = control if control == "raw" else f"untrained-{backbone}"
@@ -257,7 +257,7 @@ def _classified(chosen: Experiment, setup: Setup, folders: Mapping[str, Sequence
     return metrics, [*rows, *ordered], {}
 
 
-def _cells(outcomes: Sequence[Outcome], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
+def _cells(outcomes: Sequence[Evaluation], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
     """Mean and spread over all folds of all seeds."""
     folds = []
     for outcome in outcomes:
@@ -388,7 +388,7 @@ def _facts(
     if chosen.kind == "classification":
         first = next(iter(folders.values()), None)
         if first:
-            metrics = Outcome.load(first[0]).metrics
+            metrics = Evaluation.load(first[0]).metrics
             folds = len(metrics["folds"])
             how = {
                 "svm": f"linear SVM, nested cross-validation, {folds} folds",

@@ -22,8 +22,8 @@ from PIL import Image
 
 from vitaepp.data.inspection import OF_RUN
 from vitaepp.errors import RecipeError, RunError
-from vitaepp.evaluation.evaluation import score_columns
 from vitaepp.evaluation.participants import told_persons
+from vitaepp.evaluation.result import score_columns
 from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.summary import (
     Row,
