@@ -3,9 +3,11 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test slow bench lint format clean
+.PHONY: demo test test-latest slow bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -14,12 +16,17 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
 
+# With the newest releases of all dependencies, in an environment of its own; no part of CI.
+test-latest:
+	rm -rf .venv-latest
+	@$(MAKE) --no-print-directory test VENV=.venv-latest CONSTRAINTS=
+
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
 
 # Minutes; what stands in the README is from a machine on which nothing else ran.
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PIP) -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py
 
 lint: $(VENV)/.installed-dev
@@ -35,12 +42,12 @@ format: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one with make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e ".[report,xlsx]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) -e ".[dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-latest demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

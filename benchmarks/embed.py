@@ -21,7 +21,7 @@ from side_by_side import Contestant, Step, compete, ratio, run_alone
 from vitaepp import Encoder, Store
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 
 SIDE, IMAGES = 48, 32
 TARGET = 1.5

@@ -33,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitaepp.methods.base import augmented_view
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.memory import most_memory
+from vitaepp.system.devices import most_memory
 from vitaepp.views.draws import Draws
 
 Scale = dict[str, Any]

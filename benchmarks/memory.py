@@ -25,7 +25,7 @@ import torch
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.footprint import step_footprint
-from vitaepp.views.draws import Draws
+from vitaepp.training.step import build_optimizer, training_step
 
 LIGHT = ("model.decoder_embed_dim=192", "model.decoder_depth=2", "model.decoder_num_heads=6")
 
@@ -52,15 +52,10 @@ MIB = 2**20
 
 def steps(recipe: Recipe, channels: int, size: tuple[int, ...], batch: int, count: int) -> None:
     method = build_method(recipe, channels, size)
-    trained = [p for p in method.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, fused=True)
+    optimizer = build_optimizer(method, images_per_update=batch)
     for _ in range(count):
-        optimizer.zero_grad()
         images = torch.rand(batch, channels, *size) * 255
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.trainer.precision == "bf16"):
-            output = method(images, Draws(0, 0, range(batch)), 0.0)
-        output.loss.backward()
-        optimizer.step()
+        training_step(method, optimizer, (images, list(range(batch)), 1.0))
 
 
 class PeakMemory(threading.Thread):
@@ -79,7 +74,7 @@ class PeakMemory(threading.Thread):
 
 def measure(name: str) -> dict[str, float | str]:
     channels, size, batch, settings = CASES[name]
-    recipe = Recipe.load(settings=settings)
+    recipe = Recipe.load(settings=("trainer.precision=32", *settings))
     # Whatever torch loads at its first step is not the step's.
     least = {"embed_dim": 24, "depth": 1, "num_heads": 2, "decoder_embed_dim": 24}
     small = recipe.changed(

@@ -14,8 +14,8 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from torch.nn import functional as F
 
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.memory import keep_freed_memory
-from vitaepp.training.sharding import recompute_blocks
-from vitaepp.views.draws import Draws
+from vitaepp.system.devices import autocast
+from vitaepp.system.host import keep_freed_memory
+from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+#: Whether bf16 is wanted, as `trainer.precision` says it.
+PRECISION = {True: "bf16", False: "32"}
 
 #: MONAI's decoder needs a width that is a multiple of six; ours has the paper's 512.
 PEER_DECODER = {"decoder_hidden_size": 528, "decoder_num_layers": 8, "decoder_num_heads": 16}
@@ -100,11 +103,6 @@ def example(case: Case) -> torch.Tensor:
     return (images * 255).half().to(DEVICE)
 
 
-def autocast(bf16: bool) -> torch.autocast | nullcontext[None]:
-    """Mixed precision, or none."""
-    return torch.autocast(DEVICE, torch.bfloat16) if bf16 else nullcontext()
-
-
 def synchronize() -> None:
     """Wait for the device."""
     if DEVICE == "cuda":
@@ -115,22 +113,15 @@ def ours(case: Case, bf16: bool, settings: Sequence[str] = ()) -> Step:
     """A step of our method with the default recipe (the paper's ViT-B, all four losses)."""
     keep_freed_memory()
     images = example(case)
-    recipe = Recipe.load(settings=(f"method={case.method}", "model.patch_size=8", *settings))
+    own = (f"method={case.method}", "model.patch_size=8", f"trainer.precision={PRECISION[bf16]}")
+    recipe = Recipe.load(settings=(*own, *settings))
     method = build_method(recipe, case.channels, (case.side,) * 3).to(DEVICE)
-    if recipe.trainer.activation_checkpointing:
-        recompute_blocks(method)
-    if recipe.trainer.compile != "none":
-        method.compile_parts(recipe.trainer.compile)
-    trained = [p for p in method.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-    rows, count = list(range(case.batch)), iter(range(1 << 30))
+    prepare_for_training(method)
+    optimizer = build_optimizer(method, images_per_update=case.batch)
+    batch, epochs = (images, list(range(case.batch)), 1.0), count()
 
     def step() -> None:
-        with autocast(bf16):
-            loss = method(images, Draws(0, next(count), rows, images.device), 0.1).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        training_step(method, optimizer, batch, epoch=next(epochs), progress=0.1)
         synchronize()
 
     return step
@@ -163,7 +154,7 @@ def peer(case: Case, like_ours: bool, mode: str = "none") -> Step:
         grid = case.side // 8
         target = volume.unflatten(2, (grid, 8)).unflatten(4, (grid, 8)).unflatten(6, (grid, 8))
         target = target.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(1, 3).flatten(2)
-        with autocast(like_ours):
+        with autocast(torch.device(DEVICE), PRECISION[like_ours]):
             prediction, mask = model(volume)
         loss = F.mse_loss(prediction.float(), target, reduction="none").mean(-1)
         loss = (loss * mask).sum() / mask.sum()

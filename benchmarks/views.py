@@ -18,7 +18,7 @@ from side_by_side import Contestant, Step, compete, ratio, run_alone
 from torch.utils.data import DataLoader, Dataset
 
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import random_view, standardize
 

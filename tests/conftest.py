@@ -1,7 +1,7 @@
 """Shared by all tests: checked shapes, small stores, real data where it is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,16 @@ import pytest
 
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.system.progress import messages_on_stderr
 
 MakeStore = Callable[..., Store]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _messages() -> Iterator[None]:
+    """Messages are on standard error, although pytest sets up a logging of its own."""
+    with messages_on_stderr():
+        yield
 
 
 def write_store(

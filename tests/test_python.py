@@ -130,7 +130,7 @@ def test_what_prepare_did_is_told_in_a_line(tmp_path):
     assert (str(done), repr(done)) == (told, f"PrepareResult({told})")
     dry = vitaepp.prepare(tmp_path / "x", dry_run=True)
     assert repr(dry) == "PrepareResult(a dry run; print it to see what was found)"
-    assert str(dry) == str(dry.preview)
+    assert str(dry) == str(dry.dry_run)
 
 
 def test_a_recipe_shows_what_is_not_the_default():

@@ -301,7 +301,7 @@ def test_the_first_failure_and_its_reason_stand_on_the_screen(vitaepp, tmp_path)
     status, out, _ = vitaepp(*asked[:2], tmp_path / "t", "--window", "image=brain")
     assert status == 1
     assert out.splitlines()[-1].startswith(
-        "first failure: a: a.nii.gz: its intensities, 1000 to 1999, lie outside of the window 0 to"
+        "first failure: a: a.nii.gz: its intensities, 1000 to 1999, lie outside the window 0 to"
     )
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ingest.trees import mask, scan
+from vitaepp.data.labels import as_known
 from vitaepp.data.store import Store
-from vitaepp.data.tables import as_known, read_table
+from vitaepp.data.tables import read_table
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import join_labels, recognise
 from vitaepp.ingest.prepare import prepare
@@ -244,7 +245,7 @@ def test_subjects_are_joined_however_they_are_written(tmp_path, capsys, source, 
     joined, without = join_labels(cohort_of(source, "other"), path)
     assert without == []
     assert joined.g.tolist() == [5, 6]
-    assert ("joined by their number" in capsys.readouterr().err) == source.isdigit()
+    assert ("joined by number" in capsys.readouterr().err) == source.isdigit()
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_a_store_that_was_prepared_in_another_way_is_refused(make_store, trained
         encoder.config, prepared=otherwise(make_store(name="trained"), **trained).info
     )
     other = otherwise(make_store(name="other"), **embedded)
-    with pytest.raises(RunError, match=f"other: {told} in the store .* --any-store"):
+    with pytest.raises(RunError, match=f"other: {told} in the store .* `any_store`"):
         encoder.embed(other)
     assert encoder.embed(other, any_store=True).shape == (8, encoder.dim)
 

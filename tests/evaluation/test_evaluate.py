@@ -480,7 +480,7 @@ def test_the_positive_class_can_be_chosen_and_changes_no_number_but_names(tmp_pa
         assert chosen["folds"][k]["auc"] == pytest.approx(roc_auc_score(truth, scores))
         recall = recall_score(truth, scores > 0)
         assert chosen["folds"][k]["sensitivity"] == pytest.approx(recall)
-    told = "positive class: grade = low, the last in order; --positive chooses another"
+    told = "positive class: grade = low, the last in order; `positive` chooses another"
     assert told in summary_table(default)
     assert "positive class: grade = high\n" in summary_table(chosen)
     Evaluation.load(tmp_path / "high")
@@ -554,14 +554,14 @@ def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp
     path = with_controls(tmp_path / "e.parquet", cohort())
     (tmp_path / "l.csv").write_text("record,score\ns000,1\n")
     for error, asked, told in (
-        (SourceError, {"labels": "l.csv"}, "no column subject, .* or patient; .* with --id-column"),
+        (SourceError, {"labels": "l.csv"}, "no column subject, .* or patient; .* with `id_column`"),
         (SourceError, {"labels": "l.csv", "id_column": "id"}, "no column id; found record, score"),
         (SourceError, {"labels": "none.csv"}, "no such file"),
-        (EvaluationError, {"id_column": "record"}, "--id-column names a column of --labels"),
+        (EvaluationError, {"id_column": "record"}, "`id_column` names a column of the table"),
         (
             EvaluationError,
             {},
-            "known are grade; --labels TABLE joins others",
+            "known are grade; `labels` joins a table",
         ),
     ):
         if "labels" in asked:
@@ -569,7 +569,7 @@ def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp
         with pytest.raises(error, match=told):
             evaluate(path, "score", tmp_path / "out", **asked)
     (tmp_path / "l.csv").write_text("subject,score\nx1,1\n")
-    with pytest.raises(SourceError, match=r"like 'x1', the embeddings 's000'; .*--id-column"):
+    with pytest.raises(SourceError, match=r"like 'x1', the embeddings 's000'; .*`id_column`"):
         evaluate(path, "score", tmp_path / "out", labels=tmp_path / "l.csv")
 
 

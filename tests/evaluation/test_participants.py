@@ -141,10 +141,10 @@ def test_blank_participants_are_missing_and_accents_do_not_part_a_person():
     assert persons_of(given).tolist() == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(("people", "folds", "hint"), [(6, 5, r" \(--folds 3\)"), (3, 2, "")])
+@pytest.mark.parametrize(("people", "folds", "hint"), [(6, 5, r" \(`folds=3`\)"), (3, 2, "")])
 def test_fewer_participants_than_folds_are_one_line(people, folds, hint):
     message = rf"has \d participants?, but the folds need at least [45] of each class; .*{hint}$"
     with pytest.raises(EvaluationError, match=message) as caught:
         plan_folds(table(people, 10), "grade", folds=folds)
-    assert ("--folds" in str(caught.value)) == bool(hint)
+    assert ("`folds" in str(caught.value)) == bool(hint)
     assert len(plan_folds(table(6, 10), "grade", folds=3)) == 3

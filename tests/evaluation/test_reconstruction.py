@@ -15,8 +15,8 @@ from vitaepp.evaluation.reconstruction import (
     image_quality,
     reconstruct,
     reconstruction_summary,
-    restore,
 )
+from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.training.pretrain import pretrain
 from vitaepp.views.draws import Draws
 from vitaepp.weights.runs import load_method
@@ -49,8 +49,8 @@ def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_pa
     run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "model.mask_ratio=0.5"))
     method, _ = load_method(run)
     image = torch.from_numpy(store.read([0])).float()
-    first, visible = restore(method, image, Draws(0, 0, [0]))
-    again, same = restore(method, image, Draws(0, 0, [0]))
+    first, visible = reconstruct_images(method, image, Draws(0, 0, [0]))
+    again, same = reconstruct_images(method, image, Draws(0, 0, [0]))
     assert torch.equal(first[visible], image[visible])
     assert not torch.allclose(first[~visible], image[~visible])
     assert visible.float().mean() == 0.5

@@ -134,11 +134,11 @@ def test_a_window_is_for_its_own_modality_and_percentiles_for_the_others(tmp_pat
 
 def test_what_leaves_nothing_is_refused_by_name(tmp_path):
     reason = prepared(tmp_path, head(), window={"image": (9000, 100)})
-    assert reason.startswith("a.nii.gz: its intensities, 0 to 5000, lie outside of the window")
+    assert reason.startswith("a.nii.gz: its intensities, 0 to 5000, lie outside the window")
     mostly_background = np.pad(head(), 20)
     reason = prepared(tmp_path, mostly_background, clip=(1, 90))
     assert reason == (
-        "a.nii.gz: percentiles 1 and 90 of its volume are both 0; clip less, or take them over "
+        "a.nii.gz: percentiles 1 and 90 of its volume are both 0; clip less, or compute them over "
         "the foreground"
     )
     two_valued = np.pad(np.ones((6, 6, 6), np.uint8), 3)
@@ -183,9 +183,9 @@ def test_every_window_is_taken_for_ct_in_hounsfield_units(window, chest, more):
         (ct(offset=1024, noise=60), "abdomen", r"foreground, .* lies above"),
         (ct(offset=1024, chest=True), "lung", r"foreground, .* lies above"),
         (10 * head().clip(0, 200), "mediastinum", r"100% of its foreground, .* lies above"),
-        (np.r_[ct()[:-1], np.full((1, 48, 48), -90)].clip(-1000) - 2500, "abdomen", "outside of"),
+        (np.r_[ct()[:-1], np.full((1, 48, 48), -90)].clip(-1000) - 2500, "abdomen", "lie outside"),
         (np.where(np.indices((48,) * 3).sum(0) < 3, 500, ct() - 2500), "abdomen", "lies below"),
-        (ct() + 2000, "abdomen", "its intensities, 9.. to 29.., lie outside of the window"),
+        (ct() + 2000, "abdomen", "its intensities, 9.. to 29.., lie outside the window"),
     ],
 )
 def test_a_window_of_another_unit_is_refused_with_the_measured_range(
@@ -195,8 +195,8 @@ def test_a_window_of_another_unit_is_refused_with_the_measured_range(
     assert re.search(told, reason)
     assert f"{values.min():g} to {values.max():g}" in reason
     assert reason.endswith(
-        "a window is in the scan's own unit, Hounsfield for CT: give one that holds these values, "
-        "or --clip 0.5,99.5 instead"
+        "a window is in the scan's own unit (Hounsfield for CT): give one that contains these "
+        "values, or use --clip 0.5,99.5"
     )
     assert "\n" not in reason
 
@@ -204,12 +204,12 @@ def test_a_window_of_another_unit_is_refused_with_the_measured_range(
 def test_a_crop_in_which_a_window_leaves_nothing_is_refused(tmp_path):
     # Fractions inside of a window, one grey; nothing but a voxel in the crop.
     fractions = np.random.default_rng(0).random((12, 12, 12)).astype(np.float32)
-    told = "its crop has one value throughout; -1350 to 150 is shown, the scan is 0.00"
+    told = "all voxels of its crop have one value; -1350 to 150 is shown, the scan is 0.00"
     assert told in prepared(tmp_path, fractions, window=["image=lung"])
     values = ct()
     values[18:30, 18:30, 18:30] = 200
     values[24, 24, 24] = 40
-    assert "its crop has one value throughout; 0 to 80 is shown, the scan is -10" in prepared(
+    assert "all voxels of its crop have one value; 0 to 80 is shown, the scan is -10" in prepared(
         tmp_path, values, window=["image=brain"], spacing=1, center="image"
     )
 

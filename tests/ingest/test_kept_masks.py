@@ -131,7 +131,7 @@ def test_labels_that_do_not_fit_fail_in_one_line(tmp_path):
     assert failure.subject == "b"
     assert failure.reason == (
         "b_seg.nii.gz: the mask has labels from 0 to 2035; kept masks have labels from 0 to 255: "
-        "write it so, or prepare without --keep-masks"
+        "write it so, or prepare without `keep_masks`"
     )
 
 

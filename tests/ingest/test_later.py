@@ -34,8 +34,7 @@ def test_labels_added_later_are_told_with_the_next_step(tmp_path, capsys):
     assert prepare(source, tmp_path / "s", size=8, labels=first).skipped == 3
     told = capsys.readouterr().err
     assert "first.csv: grade added for 2 of 3 subjects; embeddings made before do not" in told
-    assert f"vitaepp embed RUN {tmp_path / 's'} OUT.parquet" in told
-    assert "--labels first.csv --label grade" in told
+    assert "evaluate them with `labels=first.csv` `label=grade`" in told
     prepare(source, tmp_path / "s", size=8, labels=first)
     assert "first.csv: the store has these labels already" in capsys.readouterr().err
     other = table(tmp_path / "other.csv", "subject,grade,split\np0,1,train\np1,3,test\np2,2,test\n")
@@ -75,7 +74,7 @@ def test_the_column_of_subjects_of_a_manifest_can_be_named(tmp_path):
     labels = table(tmp_path / "l.csv", "record,grade\nr1,5\n")
     prepare(usual, tmp_path / "s", size=8, labels=labels, id_column="record")
     assert Store(tmp_path / "s").table.grade.tolist() == [5]
-    with pytest.raises(RecipeError, match="--id-column names a column of --labels or of a manifes"):
+    with pytest.raises(RecipeError, match="`id_column` names a column of `labels` or of a manifes"):
         prepare(tmp_path / "a.nii.gz", tmp_path / "t", id_column="record")
 
 

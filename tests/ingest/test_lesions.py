@@ -97,7 +97,7 @@ def test_it_fails_where_the_shapes_differ(tmp_path, last):
     cohort(tmp_path / "x", **last, shape=(9, 12, 9))
     result, _ = prepared(tmp_path / "x", tmp_path)
     assert [f.subject for f in result.failures] == ["c"]
-    assert "the mask is 9×12×9, but c.nii.gz is 10×12×9; its affine is off" in (
+    assert "the mask is 9×12×9, but c.nii.gz is 10×12×9; its affine is wrong" in (
         result.failures[0].reason
     )
 

@@ -61,7 +61,7 @@ def test_what_is_no_file_and_names_that_are_no_text_are_left_out(tmp_path):
     cohort = recognise(tmp_path / "x")
     assert [s.subject for s in cohort.subjects] == ["a"]
     assert dict(cohort.left_out) == {
-        "pipe.nii.gz": "is no file, but a device, a pipe or a socket",
+        "pipe.nii.gz": "is not a file but a device, a pipe or a socket",
         "b\ufffd.nii.gz": "its name is not UTF-8; rename it",
     }
 

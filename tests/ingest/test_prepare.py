@@ -137,7 +137,7 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
         "c": "has no mask",
         "d": "d/d_seg.nii.gz: cannot be read",
         "e": "e/e_seg.nii.gz: the mask is 9×12×10, but e/e_flair.nii.gz is 10×12×9",
-        "f": "f/f_t1ce.nii.gz: lies wholly outside",
+        "f": "f/f_t1ce.nii.gz: lies entirely outside",
     }
     assert list(failures) == list(expected)
     for subject, reason in expected.items():

@@ -262,6 +262,6 @@ def test_a_mask_of_another_place_is_refused(tmp_path):
     save(tmp_path / "scans" / "a" / "mask.nii.gz", ball(shape, far, np.full(3, 28.0), 3.0), far)
     result = prepare(tmp_path / "scans", tmp_path / "store", size=8)
     assert [f.reason for f in result.failures] == [
-        "a/mask.nii.gz: the mask's centre lies outside of a/T1.nii.gz; its affine is off, or it "
+        "a/mask.nii.gz: the mask's centre lies outside a/T1.nii.gz; its affine is wrong, or it "
         "is another subject's"
     ]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitaepp.errors import RecipeError
+from vitaepp.errors import WeightsError
 from vitaepp.nn.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG16
 
 
@@ -51,12 +51,12 @@ def test_weights_from_a_file_in_torchvisions_names(tmp_path, vgg):
     assert torch.equal(loaded.features["5"].bias, vgg.features["5"].bias)
     del state["features.10.bias"]
     torch.save(state, tmp_path / "short.pth")
-    with pytest.raises(RecipeError, match=r"has no features\.10\.bias"):
+    with pytest.raises(WeightsError, match=r"has no features\.10\.bias"):
         VGG16(str(tmp_path / "short.pth"))
-    with pytest.raises(RecipeError, match="no such file; give imagenet, random"):
+    with pytest.raises(WeightsError, match="no such file; give imagenet, random"):
         VGG16(str(tmp_path / "nowhere.pth"))
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(RecipeError, match="not a file of tensors"):
+    with pytest.raises(WeightsError, match="not a file of tensors"):
         VGG16(str(tmp_path / "text.pth"))
 
 
@@ -65,7 +65,7 @@ def test_without_a_network_imagenet_says_how_to_go_on(monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(RecipeError, match=r"could not download.*set loss\.perceptual\.weights to"):
+    with pytest.raises(WeightsError, match=r"could not download.*give its path"):
         VGG16("imagenet")
 
 

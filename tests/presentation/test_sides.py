@@ -336,7 +336,7 @@ def test_pages_hold_all_subjects_or_some(store, tmp_path):
     pages = list(ContactSheet(store, store.spread(), page=(700, 500)))
     assert len(pages) == len(ContactSheet(store, store.spread(), page=(700, 500))) > 3
     assert all(page.width <= 700 and page.height <= 500 for page in pages)
-    for many, message in (("x.jpg", "names a PNG file"), (".", "names a PNG file")):
+    for many, message in (("x.jpg", "needs a PNG file"), (".", "needs a PNG file")):
         with pytest.raises(StoreError, match=message):
             inspect(store.path, pictures=tmp_path / many)
     with pytest.raises(StoreError, match="--pictures"):

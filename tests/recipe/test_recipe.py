@@ -1,9 +1,16 @@
 """Recipes: what is read is what is meant, and what is wrong is named."""
 
 import pytest
+import yaml
 
 from vitaepp.errors import RecipeError
-from vitaepp.recipe.recipe import Recipe, changed_settings, describe_settings, shipped_recipes
+from vitaepp.recipe.recipe import (
+    Recipe,
+    changed_settings,
+    describe_settings,
+    resolve,
+    shipped_recipes,
+)
 
 
 def test_defaults_are_the_papers():
@@ -66,7 +73,7 @@ def test_what_is_not_a_recipe_is_refused(tmp_path):
 
 
 def test_every_setting_is_described_and_every_shipped_recipe_loads():
-    assert all(text for _, _, text in describe_settings())
+    assert all(setting.description for setting in describe_settings())
     assert "demo" in shipped_recipes()
     for name in shipped_recipes():
         Recipe.load(name)
@@ -154,6 +161,31 @@ def test_changes_leave_their_neighbours(tmp_path):
     assert weights(recipe.changed(method="vitae")) == NONE
     with pytest.raises(RecipeError, match=r"unknown setting loss\.egde; did you mean"):
         recipe.changed(loss={"egde": {"weight": 3}})
+
+
+def test_a_size_stands_for_width_depth_and_heads_unless_these_are_given_with_it():
+    own = Recipe.load(settings=["model.size=tiny", "model.embed_dim=48", "model.num_heads=2"])
+    assert (own.model.size, own.model.embed_dim, own.model.num_heads) == ("tiny", 48, 2)
+    small = resolve(own, ["model.size=small", "model.num_heads=4"])
+    assert (small.model.size, small.model.embed_dim, small.model.num_heads) == ("small", None, 4)
+    assert resolve("demo", "model.size=base").model.depth is None
+    assert own.with_settings("model.depth=3").model.embed_dim == 48
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optim.epochs=3", "loss.edge.weight=2"],
+        {"optim": {"epochs": 3}, "loss": {"edge": {"weight": 2}}},
+        {"optim.epochs": 3, "loss": {"edge.weight": 2}, "model": None},
+    ],
+)
+def test_settings_are_the_same_however_they_are_given(tmp_path, settings):
+    found = resolve("demo", settings)
+    assert (found.optim.epochs, found.optim.batch_size, found.loss.edge.weight) == (3, 8, 2)
+    if isinstance(settings, dict):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
+        assert resolve(tmp_path / "r.yaml") == resolve(settings=settings)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tests.conftest import TINY
 from vitaepp.data import loading
-from vitaepp.data.loading import cache_place
+from vitaepp.data.loading import cache_device
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
@@ -75,7 +75,7 @@ def test_a_store_is_held_where_it_fits(make_store, monkeypatch):
     monkeypatch.setattr(loading, "free_memory", lambda: free.memory)
 
     def place(device: torch.device, cache: str = "auto", sharing: int = 1) -> torch.device | None:
-        return cache_place(store, DataSettings(cache=cache), device, sharing)
+        return cache_device(store, DataSettings(cache=cache), device, sharing)
 
     assert (place(gpu), place(cpu)) == (gpu, cpu)
     free.gpu = 2 * size  # half is to stay free

@@ -16,7 +16,8 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.training.footprint import Footprint, step_footprint
 from vitaepp.training.plan import plan
 from vitaepp.training.pretrain import pretrain
@@ -240,7 +241,7 @@ def test_plan_of_scans_is_a_recipe_that_runs(tmp_path, footprints):
 def test_pretrain_without_settings_says_and_keeps_what_it_chose(
     make_store, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("vitaepp.system.machine.Machine.here", classmethod(lambda cls: LAPTOP))
+    monkeypatch.setattr("vitaepp.system.devices.Machine.here", classmethod(lambda cls: LAPTOP))
     store = make_store(subjects=4, size=(16, 16))
     run = pretrain(store.path, tmp_path / "run", settings=["optim.epochs=1", "model.size=tiny"])
     said = capsys.readouterr().err
@@ -249,6 +250,6 @@ def test_pretrain_without_settings_says_and_keeps_what_it_chose(
     assert "model.patch_size=2,2: 64 patches of 16×16" in said
     assert kept.trainer.precision == "32"
     # On another machine it goes on with what it began with.
-    monkeypatch.setattr("vitaepp.system.machine.Machine.here", classmethod(lambda cls: SERVER))
+    monkeypatch.setattr("vitaepp.system.devices.Machine.here", classmethod(lambda cls: SERVER))
     pretrain(store.path, tmp_path / "run", resume=True)
     assert yaml.safe_load((run / "recipe.yaml").read_text()) == kept.model_dump(mode="json")

@@ -23,12 +23,12 @@ from vitaepp.nn.masking import random_masks
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import VisionTransformer
-from vitaepp.weights.adapt import (
+from vitaepp.weights.adapt import initialize_from
+from vitaepp.weights.resize import (
     area_resize,
     fit_channels,
     fit_kernel,
     fit_positions,
-    initialize_from,
     resize_kernel,
     sincos_layout,
 )
@@ -615,7 +615,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     initialize_from(encoder(), folder)  # the only one
     file.with_name("b.pth").write_bytes(file.read_bytes())
     assert refused(folder).startswith("2 weight files in this folder (a.pth, b.pth); name one")
-    cut = "not a checkpoint (.pth, .pt, .bin, .ckpt or .safetensors), or cut short"
+    cut = "not a file of tensors (.pth, .pt, .bin, .ckpt, .safetensors), or cut short"
     file.write_bytes(file.read_bytes()[:-2000])
     assert refused(file).startswith(cut)
     save_file({"x": torch.zeros(100)}, folder / "c.safetensors")

@@ -7,65 +7,38 @@ same command with --resume goes on with.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperCommand
 
+from vitaepp.cli.verb import PrepareVerb, Verb, as_options
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
-from vitaepp.system.progress import say
+from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class _Verb(TyperCommand):
-    """A command that refuses an option which is given twice, rather than forget the first."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the words of the command line apart."""
-        try:
-            given = self.make_parser(ctx).parse_args(args=list(args))[2]
-        except Exception:  # told below, as for any command
-            given = []
-        for option in given:
-            once = option.param_type_name == "option" and not option.multiple
-            if once and not getattr(option, "is_flag", False) and given.count(option) > 1:
-                ctx.fail(
-                    f"{option.opts[0]} is given {given.count(option)} times; give it once, and run "
-                    "the command once more for the other value"
-                )
-        return super().parse_args(ctx, args)
-
-
-class _Verbs(typer.Typer):
-    """Commands of this kind."""
-
-    def command(self, *args: Any, **options: Any) -> Callable[[Function], Function]:
-        """Register a function as a command."""
-        return super().command(*args, cls=_Verb, **options)
-
-
-app = _Verbs(
-    add_completion=False,
+app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="ViT-AE++: self-supervised representations of 2D and 3D medical images.",
     epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
 )
+command = partial(app.command, cls=Verb)
 
 StorePath = Annotated[str, typer.Argument(metavar="STORE", help="Prepared store, or its URL.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a training.")]
-RecipeName = Annotated[str | None, typer.Option(help="A shipped recipe's name or a YAML file.")]
+RecipeName = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="A shipped recipe's name or a YAML file.")
+]
 AnyStore = Annotated[
     bool,
     typer.Option("--any-store", help="Take a store that was prepared unlike the training's."),
@@ -76,19 +49,62 @@ IdColumn = Annotated[
         help="The table's column of subjects; else subject, subject_id, participant_id or patient."
     ),
 ]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="CSV, TSV or XLSX with a column of subjects and columns of labels."),
+]
+Label = Annotated[str, typer.Option(help="Column to predict.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the accelerator by default.")
+]
+Subjects = Annotated[
+    int | None, typer.Option(min=1, help="How many subjects, spread evenly; all by default.")
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a setting; may be repeated. vitaepp settings lists all.",
+        autocompletion=lambda incomplete: _settings_that_begin(incomplete),
+    ),
 ]
 
 
-def _version(asked: bool) -> bool:
-    if asked:
+def _settings_that_begin(incomplete: str) -> list[str]:
+    from vitaepp.recipe.recipe import describe_settings
+
+    names = (f"{setting.name}=" for setting in describe_settings())
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _out(metavar: str, text: str) -> Any:
+    """The last argument, which may be given as `--out` as well."""
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
+
+
+def _show(result: object, as_json: object = None) -> None:
+    """Print a result on standard output: as text, or as JSON where that is given."""
+    if as_json is None:
+        print(_as_options(str(result)))
+    else:
+        from vitaepp.system.files import to_json
+
+        print(to_json(as_json), end="")
+
+
+def _version(show: bool) -> bool:
+    if show:
         from vitaepp import __version__
 
         print(f"vitaepp {__version__}")
         raise typer.Exit
-    return asked
+    return show
 
 
 @app.callback()
@@ -101,9 +117,11 @@ def options(
     """What holds for every verb."""
 
 
-@app.command()
+@command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, _out("[DIR]", "Folder for everything it makes, demo if unset.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """The whole workflow on phantom scans, from raw files to a report, in some minutes."""
     from vitaepp.cli.demo import demo as run_demo
@@ -111,7 +129,7 @@ def demo(
     run_demo(out)
 
 
-@app.command()
+@command()
 def download(
     name: Annotated[
         str,
@@ -120,91 +138,38 @@ def download(
             help="chest_xray, cifar10, cifar100, hippocampus, tiny_imagenet; brats, egd.",
         ),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to download to.")],
+    out: Annotated[Path, _out("DIR", "Folder to download to.")],
 ) -> None:
     """Get a public data set, or say how to obtain one that needs registration."""
     from vitaepp.datasets.download import download as run_download
 
-    source = run_download(name, folder)
+    source = run_download(name, out)
     if source is not None:
         print(source)
 
 
-@app.command()
+@app.command(cls=PrepareVerb)
 def prepare(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
             metavar="SOURCE", help="Manifest, folder of scans, one scan, archive, .npz, or URL."
         ),
     ],
-    store: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="STORE", help="Folder of the store to make, or URL.", show_default=False
-        ),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Crop in voxels: 96, or one value an axis: 96,96,64.")
-    ] = None,
-    spacing: Annotated[
-        str | None, typer.Option(help="Voxel size in mm: 1, or one an axis.")
-    ] = None,
-    modalities: Annotated[
-        str | None, typer.Option(help="Channels, in order: flair,t1,t1ce,t2.")
-    ] = None,
-    center: Annotated[
-        str | None, typer.Option(help="What the crop is centred on: mask, foreground or image.")
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="The only layout to try, such as scans or named-files.")
-    ] = None,
-    mask_pattern: Annotated[
-        str | None, typer.Option(help="Which files are masks: '*_roi.nii.gz'; '' for none.")
-    ] = None,
-    mask_values: Annotated[
-        str | None, typer.Option(help="Values of the mask that are the lesion: 1,4.")
-    ] = None,
-    clip: Annotated[
-        str | None, typer.Option(help="Percentiles that become 0 and 255: 0.5,99.5.")
-    ] = None,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(help="A modality's window: ct=lung or ct=CENTRE,WIDTH; may be repeated."),
-    ] = None,
-    statistics: Annotated[
-        str | None, typer.Option(help="foreground: percentiles and range of the foreground alone.")
-    ] = None,
-    archive_gib: Annotated[
-        float | None, typer.Option(help="What an archive may hold when extracted, in GiB.")
-    ] = None,
-    archive_files: Annotated[
-        int | None, typer.Option(help="How many files an archive may hold.")
-    ] = None,
-    series: Annotated[
-        Path | None,
-        typer.Option(help="Table of patterns: which DICOM series is which modality."),
-    ] = None,
-    secret: Annotated[
-        Path | None,
-        typer.Option(help="File with a secret: subjects are named by a hash that only it tells."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="CSV, TSV or XLSX with a column of subjects and columns of labels."),
-    ] = None,
-    id_column: IdColumn = None,
-    dtype: Annotated[str | None, typer.Option(help="Stored type: float16 or uint8.")] = None,
-    keep_masks: Annotated[
-        bool, typer.Option("--keep-masks", help="Keep the masks, too, on the images' grid.")
-    ] = False,
-    classes: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many classes of the source.")
+    out: Annotated[
+        str | None, _out("STORE", "Folder of the store to make, or URL; not with --dry-run.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe with the defaults; or a RUN, for scans like its training's."),
+        typer.Option(
+            metavar="NAME|FILE|RUN",
+            help="Recipe with the settings; or a RUN, for scans like its training's.",
+        ),
     ] = None,
+    settings: Settings = None,
+    labels: Labels = None,
+    id_column: IdColumn = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a core by default.")
     ] = None,
@@ -222,66 +187,55 @@ def prepare(
             help="With --dry-run: show the descriptions of DICOM series that no pattern knows.",
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
 
-    if store is None and not dry_run:
+    if out is None and not dry_run:
         raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
     result = run_prepare(
         source,
-        store,
-        size=size,
-        spacing=spacing,
-        modalities=modalities,
-        center=center,
-        layout=layout,
-        mask_pattern=mask_pattern,
-        mask_values=mask_values,
-        clip=clip,
-        window=window,
-        statistics=statistics,
-        archive_gib=archive_gib,
-        archive_files=archive_files,
-        series=series,
-        secret=secret,
-        labels=labels,
-        dtype=dtype,
-        keep_masks=keep_masks or None,
-        classes=classes,
-        id_column=id_column,
+        out,
+        settings=settings or (),
         recipe=recipe,
+        labels=labels,
+        id_column=id_column,
         workers=workers,
         dask=dask,
         dry_run=dry_run,
         show_series=show_series,
+        **context.obj,
     )
-    if result.preview is not None:
-        print(result)
-        return
-    print(result.account)
-    print(result)
-    if result.failures:
+    if as_json:
+        _show(result, result.to_dict())
+    else:
+        _show(result if dry_run else f"{result.account}\n{result}")
+    if result.failures and not dry_run:
         raise typer.Exit(1)
 
 
-@app.command()
+@command()
 def plan(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Recipe file to write.")] = None,
+    out: Annotated[Path | None, _out("[FILE]", "Recipe file to write.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Propose a recipe for scans or a store on this machine, with reasons."""
     from vitaepp.training.plan import plan as run_plan
 
     proposal = run_plan(source, out)
-    if proposal.preview is not None:
-        print(proposal.preview, end="\n\n")
-    print(out if out is not None else proposal.to_yaml())
+    if as_json:
+        _show(proposal, [asdict(choice) for choice in proposal.choices])
+        return
+    if proposal.dry_run is not None:
+        _show(f"{proposal.dry_run}\n")
+    _show(out if out is not None else proposal.to_yaml())
 
 
-@app.command()
+@command()
 def inspect(
     store: StorePath,
     pictures: Annotated[
@@ -291,28 +245,37 @@ def inspect(
             help="Draw the subjects: three planes each, on as many numbered pages as it takes.",
         ),
     ] = None,
-    subjects: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many to draw, spread evenly; all by default."),
-    ] = None,
+    subjects: Subjects = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a store holds, and draw it."""
     from vitaepp.data.inspection import inspect as describe
+    from vitaepp.data.store import Store
 
-    print(describe(store, pictures=pictures, subjects=subjects))
+    text = describe(store, pictures=pictures, subjects=subjects)
+    _show(text, Store(store).to_dict() if as_json else None)
 
 
-@app.command()
+class _PretrainVerb(Verb):
+    """`--subjects` is a number in other commands."""
+
+    renamed: ClassVar = {"--subjects": "--subject-list"}
+
+
+@app.command(cls=_PretrainVerb)
 def pretrain(
     store: StorePath,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run to make.")],
+    out: Annotated[Path, _out("RUN", "Folder of the run to make.")],
     recipe: RecipeName = None,
     settings: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
     ] = False,
-    subjects: Annotated[
-        Path | None, typer.Option(help="Train on the subjects in this text file only, one a line.")
+    subject_list: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Train on the subjects in this text file only, one a line."
+        ),
     ] = None,
 ) -> None:
     """Train an encoder on a store, without labels."""
@@ -323,24 +286,24 @@ def pretrain(
 
         trained = run_pretrain(
             store,
-            run,
+            out,
             recipe=recipe,
             settings=settings or (),
             resume=resume,
-            subjects=None if subjects is None else read_subjects(subjects),
+            subjects=None if subject_list is None else read_subjects(subject_list),
         )
         if is_first_process():
             print(trained)
 
 
-@app.command()
+@command()
 def bench(
     store: StorePath,
     recipe: RecipeName = None,
     settings: Settings = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps to time.")] = 10,
-    device: Annotated[str | None, typer.Option(help="Device to train on.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say how fast a recipe trains here, how long it would take, and where the time goes."""
     # Torch's profiler tells its own starts and stops, unless it is told so before torch is loaded.
@@ -350,17 +313,18 @@ def bench(
     speed = run_bench(store, recipe=recipe, settings=settings or (), steps=steps, device=device)
     for choice in speed.choices:
         say(f"{choice}: {choice.reason}")
-    print(json.dumps(speed.to_dict(), indent=2, ensure_ascii=False) if as_json else speed)
+    _show(speed, speed.to_dict() if as_json else None)
 
 
-@app.command()
+@command()
 def embed(
     run: RunPath,
     store: StorePath,
-    out: Annotated[
-        Path,
-        typer.Argument(metavar="OUT.parquet", help="File to write; .csv for other programs."),
-    ],
+    out: Annotated[Path, _out("OUT.parquet", "File to write; .csv for other programs.")],
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; as many as fit by default.")
+    ] = None,
+    device: Device = None,
     precision: Annotated[
         str | None,
         typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
@@ -374,37 +338,42 @@ def embed(
     """Embed every subject of a store, with the controls beside."""
     from vitaepp.encoder.embed import embed as run_embed
 
-    print(run_embed(run, store, out, precision=precision, any_store=any_store, last=last))
+    print(
+        run_embed(
+            run,
+            store,
+            out,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            any_store=any_store,
+            last=last,
+        )
+    )
 
 
-@app.command()
+@command()
 def evaluate(
     embeddings: Annotated[
         Path, typer.Argument(metavar="EMBEDDINGS.parquet", help="What vitaepp embed wrote.")
     ],
-    label: Annotated[str, typer.Option(help="Column to predict.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.json.")],
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
-    ] = None,
+    out: Annotated[Path, _out("DIR", "Folder for metrics.json.")],
+    label: Label,
+    protocol: ProtocolName = None,
     positive: Annotated[
         str | None,
         typer.Option(help="Of two classes, the one that sensitivity is of; the last in order."),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV, TSV or XLSX of labels to join to the embeddings by subject."),
-    ] = None,
+    labels: Labels = None,
     id_column: IdColumn = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure embeddings with a linear classifier, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
-    from vitaepp.evaluation.summary import summary_table
 
-    metrics = run_evaluate(
+    evaluation = run_evaluate(
         embeddings,
         label,
         out,
@@ -415,10 +384,10 @@ def evaluate(
         labels=labels,
         id_column=id_column,
     )
-    print(summary_table(metrics))
+    _show(evaluation, evaluation.metrics if as_json else None)
 
 
-@app.command()
+@command()
 def compare(
     metrics: Annotated[
         list[Path],
@@ -436,35 +405,38 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the table as .md, .csv, .tex and .json.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Put evaluations beside each other, with intervals and tests of the differences."""
     from vitaepp.evaluation.comparison import compare as run_compare
 
     comparison = run_compare(metrics, reference=reference, metric=metric, controls=controls)
-    print(comparison)
+    _show(comparison, comparison.to_json() if as_json else None)
     if out is not None:
         comparison.save(out)
 
 
-@app.command()
+@command()
 def reconstruct(
     run: RunPath,
     store: StorePath,
-    out: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the results.")],
-    subjects: Annotated[
-        int | None, typer.Option(min=1, help="How many, spread evenly; all by default.")
-    ] = None,
+    out: Annotated[Path, _out("OUT_DIR", "Folder for the results.")],
+    subjects: Subjects = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the hidden patches.")] = 0,
+    device: Device = None,
     any_store: AnyStore = False,
 ) -> None:
     """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
     from vitaepp.evaluation.reconstruction import reconstruction_summary
 
-    table = run_reconstruct(run, store, out, subjects=subjects, any_store=any_store)
+    table = run_reconstruct(
+        run, store, out, subjects=subjects, seed=seed, device=device, any_store=any_store
+    )
     print(reconstruction_summary(table))
 
 
-@app.command()
+@command()
 def experiment(
     name: Annotated[
         str,
@@ -475,7 +447,7 @@ def experiment(
         ),
     ],
     store: StorePath,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for tables and runs.")],
+    out: Annotated[Path, _out("OUT", "Folder for tables and runs.")],
     label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
@@ -484,13 +456,11 @@ def experiment(
         bool,
         typer.Option("--pretrain-per-fold", help="Pre-train without each fold's test subjects."),
     ] = False,
-    protocol: Annotated[str | None, typer.Option(help="svm or linear, as in evaluate.")] = None,
+    protocol: ProtocolName = None,
     variants: Annotated[
         str | None, typer.Option(help="Only these, by their keys: vitae,vitae++.")
     ] = None,
-    subjects: Annotated[
-        int | None, typer.Option(min=1, help="Subjects to reconstruct; all by default.")
-    ] = None,
+    subjects: Subjects = None,
 ) -> None:
     """Make a table or a figure of the paper on any store; run again, it goes on."""
     from vitaepp.experiments.experiment import experiment as run_experiment
@@ -514,7 +484,7 @@ def experiment(
         raise typer.Exit(1)
 
 
-@app.command()
+@command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run or several.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
@@ -534,22 +504,50 @@ def report(
     print(page)
 
 
-@app.command()
-def settings() -> None:
+@command()
+def settings(
+    as_json: AsJson = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print a JSON schema of recipes, for editors.")
+    ] = False,
+) -> None:
     """List every setting of a recipe, its default and what it means."""
-    from vitaepp.recipe.recipe import describe_settings, shipped_recipes
+    from vitaepp.recipe.recipe import Recipe, describe_settings, shipped_recipes
 
-    for name, default, text in describe_settings():
+    if schema:
+        _show("", Recipe.model_json_schema())
+        return
+    if as_json:
+        _show("", [setting.to_dict() for setting in describe_settings()])
+        return
+    for name, default, text, _ in describe_settings():
         print(f"{name} = {'unset' if default is None else default}\n    {text}")
     print(f"\nshipped recipes: {', '.join(shipped_recipes())}")
+
+
+def _as_options(text: str) -> str:
+    """A text of the library, with arguments spelled as options."""
+    return as_options(text, typer.main.get_command(app).commands) if "`" in text else text
+
+
+class _AsOptions(logging.Filter):
+    """Spells arguments as options in the messages that are shown."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change a message; none is kept back."""
+        record.msg, record.args = _as_options(record.getMessage()), ()
+        return True
 
 
 def main() -> None:
     """Run the command line."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    messages, spelled = logging.getLogger("vitaepp"), _AsOptions()
+    messages.addFilter(spelled)
     try:
-        status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
+        with messages_on_stderr():
+            status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
@@ -581,8 +579,10 @@ def main() -> None:
                 "vitaepp, please report it with what --debug prints"
             )
             status = 3
+    finally:
+        messages.removeFilter(spelled)
     sys.exit(status)
 
 
 def _complain(line: str) -> None:
-    print(f"vitaepp: {line}", file=sys.stderr)
+    print(f"vitaepp: {_as_options(line)}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""What lies on disk between the steps: stores, embeddings, runs; tables, grids and batches."""
+"""Data on disk between the steps: stores, embeddings, runs; also tables, grids and batches."""

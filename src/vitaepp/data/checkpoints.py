@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.errors import RunError
+from vitaepp.errors import RunError, RunNotFoundError, WeightsError
+from vitaepp.system.tensors import read_tensors
 
 FORMAT = 1
 
@@ -54,14 +53,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         RunError: it is missing, damaged, or not one of ours.
     """
     if not Path(path).is_file():
-        raise RunError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
+        raise RunNotFoundError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        raise RunError(
-            f"{path}: not a checkpoint that can be read safely, without running code in it; use "
-            "one that vitaepp pretrain wrote"
-        ) from None
+        checkpoint = read_tensors(path)
+    except WeightsError as error:
+        raise RunError(f"{path}: {error}; use a checkpoint that pretrain wrote") from None
     if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
         raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")
     if checkpoint["vitaepp"].get("format") != FORMAT:

@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitaepp.errors import EvaluationError, one_line
+from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
 from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.progress import counted
 
@@ -111,12 +111,10 @@ class Embeddings:
         if path.is_dir():
             # Of the files in a run, the one that has controls beside it.
             own = [p for p in sorted(path.glob("*.*")) if control_path(p, "raw").is_file()]
-            meant = f"did you mean {own[0]}?" if own else "name the file that vitaepp embed wrote"
+            meant = f"did you mean {own[0]}?" if own else "name the file that embed wrote"
             raise EvaluationError(f"{path}: is a folder; {meant}")
         if not path.is_file():
-            raise EvaluationError(
-                f"{path}: no such file; make it with vitaepp embed RUN STORE {path}"
-            )
+            raise EvaluationNotFoundError(f"{path}: no such file; embed a store to make it")
         try:
             if _is_csv(path):
                 text = {"subject": str, "split": str}
@@ -130,7 +128,7 @@ class Embeddings:
             ) from None
         except (pa.ArrowException, OSError) as error:
             raise EvaluationError(
-                f"{path}: not a Parquet file of embeddings; name the file that vitaepp embed "
+                f"{path}: not a Parquet file of embeddings; name the file that embed "
                 f"wrote ({one_line(error)})"
             ) from None
         names: list[str] = []
@@ -139,7 +137,7 @@ class Embeddings:
         if not names or "subject" not in table.column_names:
             raise EvaluationError(
                 f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
-                "the file that vitaepp embed wrote"
+                "the file that embed wrote"
             )
         frame = table.to_pandas()
         frame["split"] = frame["split"].fillna("") if "split" in frame else ""

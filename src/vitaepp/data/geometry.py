@@ -1,8 +1,8 @@
-"""Geometry: where voxels are, and how images come onto the grid of a crop.
+"""Geometry: grids of voxels, and how an image is resampled to the grid of a crop.
 
-An image here is an array and a `Grid`. World coordinates are RAS+ in mm (NIfTI's convention) for
-scans, so that 3D arrays are indexed (x, y, z) from left to right, back to front, feet to head; for
-pictures and bare arrays, which have no physical space, they are the indices of the original.
+An image is an array and a `Grid`. World coordinates of scans are RAS+ in mm (NIfTI's convention),
+so that 3D arrays are indexed (x, y, z) from left to right, back to front, feet to head. Pictures
+and bare arrays have no physical space; their world coordinates are the indices of the original.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-#: Coordinates, one vector or many, the axes last.
+#: One vector of coordinates or many; the last axis counts the coordinates.
 Vectors = Sequence[Any] | npt.NDArray[Any]
 
-#: Grids that agree to this part of a voxel over the whole crop are the same; NIfTI stores its
-#: affine in single precision.
+#: Grids that differ by less than this, in voxels, over the whole crop count as equal; NIfTI stores
+#: its affine in single precision.
 VOXEL_TOLERANCE = 1e-3
 
-#: Axes whose directions have a scalar product below this are perpendicular.
+#: Axes count as perpendicular if the scalar product of their directions is below this.
 SHEAR_TOLERANCE = 1e-4
 
-#: Voxels that are looked at for a share of many.
+#: About how many voxels are used to estimate a share.
 MANY_VOXELS = 20_000
 
-#: Voxels that tell foreground from background well enough.
+#: About how many voxels are used to find the foreground.
 SOME_VOXELS = 200_000
 
-#: Farthest from the scanner's middle that anything can be, in mm.
+#: Largest plausible distance from the scanner's middle, in mm.
 FARTHEST = 1e9
 
-#: Least volume that unit vectors along the axes span: below it they are nearly in one plane.
+#: Least volume that unit vectors along the axes must span; below it they lie nearly in a plane.
 LEAST_VOLUME = 0.1
 
 #: Full width at half maximum of a Gaussian, in standard deviations.
@@ -46,12 +46,12 @@ FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 
 
 def simpleitk() -> Any:
-    """SimpleITK, imported when an image is first touched: training never needs it."""
+    """SimpleITK, imported when an image is first used; training does not need it."""
     return import_module("SimpleITK")
 
 
 class _Buffer:
-    """The memory of SimpleITK's image as numpy takes it; the image lives as long as this does."""
+    """Gives numpy access to the memory of a SimpleITK image, and keeps the image alive."""
 
     def __init__(self, image: Any) -> None:
         self.image = image
@@ -59,7 +59,7 @@ class _Buffer:
 
 
 def array_of(image: Any) -> npt.NDArray[Any]:
-    """Values of SimpleITK's image, axes reversed as there; its own memory, read-only."""
+    """The values of a SimpleITK image, axes reversed, as a read-only view of its memory."""
     return np.asarray(_Buffer(image))
 
 
@@ -115,24 +115,24 @@ class Grid:
 
 
 def is_usable(affine: Floats) -> bool:
-    """Whether voxels may lie as an affine says: at finite places, and not all in one plane."""
+    """Whether an affine puts voxels at finite positions, and not all in one plane."""
     with np.errstate(all="ignore"):
         grid = Grid((1,) * (len(affine) - 1), affine)
         volume = abs(np.linalg.det(affine))
         spread = volume / np.prod(grid.spacing)
-    near = np.abs(affine).max() <= FARTHEST  # false of what is not a number
+    near = np.abs(affine).max() <= FARTHEST  # this is false for NaN
     return bool(near and volume > 1e-12 and spread > LEAST_VOLUME)
 
 
 def farthest_apart(grid: Grid, affine: Floats) -> float:
-    """Greatest distance, in voxels of a grid, that another affine puts one of its voxels away."""
+    """The largest distance, in voxels, by which another affine moves a voxel of a grid."""
     corners = Grid.of_indices(grid.size).corners()
     moved = grid.to_index(Grid(grid.size, affine).to_world(corners))
     return float(np.linalg.norm(moved - corners, axis=1).max())
 
 
 def straightened(grid: Grid) -> Grid:
-    """The grid with its axes made perpendicular where they are not: the finest keep directions."""
+    """The grid with perpendicular axes; axes with finer spacing change less."""
     affine = grid.affine.copy()
     affine[:-1, :-1] = _straight(grid) * grid.spacing
     return Grid(grid.size, affine)
@@ -141,8 +141,8 @@ def straightened(grid: Grid) -> Grid:
 def closest_ras(grid: Grid) -> Grid:
     """The same voxels with axes permuted and flipped to point right, anterior and superior.
 
-    Oblique axes stay oblique: each world axis gets the grid axis that runs most along it, chosen
-    jointly, so that the permutation is the best one even at 45 degrees.
+    Oblique axes stay oblique. Each world axis gets the grid axis that is most parallel to it; the
+    choice is joint, so that the permutation is the best one even at 45 degrees.
     """
     axes = range(grid.ndim)
     along = np.abs(grid.direction)
@@ -158,31 +158,31 @@ def closest_ras(grid: Grid) -> Grid:
 
 
 def crop_grid(reference: Grid, spacing: Vectors, size: Sequence[int], center: Vectors) -> Grid:
-    """The grid of a crop: RAS axes as close as the reference allows, around a point.
+    """The grid of a crop around a point, with the reference's axes in RAS order.
 
     The crop's voxels lie on the lattice of the given spacing that starts at the reference's first
-    voxel (in RAS order). Data that has the spacing already is therefore copied, not interpolated,
-    and two crops of one scan share their voxels. The centre is met to half a voxel. The crop of a
-    sheared scan (gantry tilt) is straight: its finest axes keep their directions.
+    voxel (in RAS order). So a scan that already has this spacing is copied, not interpolated, and
+    two crops of one scan share their voxels. The centre is exact to half a voxel. The crop of a
+    sheared scan (gantry tilt) has perpendicular axes; those with finest spacing keep directions.
 
     Args:
         reference: grid of the scan.
-        spacing: of the crop, in world units per axis.
-        size: of the crop, in voxels.
-        center: world point that comes to the middle of the crop.
+        spacing: spacing of the crop, in world units per axis.
+        size: size of the crop, in voxels.
+        center: world point in the middle of the crop.
     """
     ras = closest_ras(reference)
     lattice = ras.affine.copy()
     lattice[:-1, :-1] = _straight(ras) * np.asarray(spacing, float)
     middle = Grid(ras.size, lattice).to_index(center)
-    # A middle between two voxels goes to the lower one, also after rounding errors.
+    # A centre between two voxels goes to the lower one, even with rounding errors.
     first = np.ceil(middle - (np.array(size) - 1) / 2 - 0.5 - VOXEL_TOLERANCE)
     lattice[:-1, -1] += lattice[:-1, :-1] @ first
     return Grid(tuple(size), lattice)
 
 
 def _straight(grid: Grid) -> Floats:
-    """Directions of a grid's axes, made perpendicular where they are not, the finest first."""
+    """Perpendicular directions of a grid's axes; axes with finer spacing change less."""
     direction = grid.direction
     if np.allclose(direction.T @ direction, np.eye(grid.ndim), atol=SHEAR_TOLERANCE):
         return direction
@@ -193,9 +193,9 @@ def _straight(grid: Grid) -> Floats:
 
 
 def fit_grid(reference: Grid, size: Sequence[int]) -> Grid:
-    """The grid that holds the whole image, as large as it fits into `size`, centred.
+    """The centred grid of this size that holds the whole image as large as possible.
 
-    Proportions are kept; along the other axes the grid reaches beyond the image.
+    Proportions are kept, so that along some axes the grid extends beyond the image.
     """
     extent = np.array(reference.size) * reference.spacing
     affine = reference.affine.copy()
@@ -233,12 +233,12 @@ def overlaps(source: Grid, target: Grid) -> bool:
 
 
 def share_inside(mask: npt.NDArray[np.bool_], source: Grid, target: Grid) -> float:
-    """Share of a mask's voxels, of at most some ten thousand of them, that lie in another grid.
+    """The share of a mask's voxels that lie inside another grid, from a sample of its voxels.
 
     Args:
-        mask: nonzero somewhere, of `source`'s size.
-        source: where its voxels are.
-        target: the box.
+        mask: mask with at least one nonzero voxel, of `source`'s size.
+        source: grid of the mask.
+        target: the other grid.
     """
     voxels = np.argwhere(mask)
     few = voxels[:: max(1, len(voxels) // MANY_VOXELS)]
@@ -246,7 +246,7 @@ def share_inside(mask: npt.NDArray[np.bool_], source: Grid, target: Grid) -> flo
 
 
 def thinned(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid]:
-    """Every second, third, … voxel along each axis of a large image, and where these are."""
+    """Every second, third, … voxel along each axis of a large image, and the grid of these."""
     step = max(1, round((image.size / SOME_VOXELS) ** (1 / image.ndim)))
     few = image[(slice(None, None, step),) * image.ndim]
     affine = grid.affine.copy()
@@ -255,7 +255,7 @@ def thinned(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid
 
 
 def holds(grid: Grid, points: Floats) -> npt.NDArray[np.bool_]:
-    """Which points in the world lie in a grid's box, to half a voxel."""
+    """Which world points lie in a grid's box, which ends half a voxel beyond the outer voxels."""
     index = grid.to_index(points)
     return np.asarray(((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1))
 
@@ -270,34 +270,34 @@ def resample(
 ) -> Floats:
     """Values of an image at the voxels of another grid, by linear interpolation in space.
 
-    Where the grids share their voxels, values are copied bit by bit. Nothing is smoothed: this is
-    SimpleITK's resampling, and agrees with it. Outside of the image, farther than half a voxel from
-    its outermost voxels, the result is `background`.
+    If the grids share their voxels, values are copied exactly. Nothing is smoothed; the result is
+    that of SimpleITK's resampling. Farther than half a voxel from the image's outermost voxels, the
+    result is `background`.
 
     Args:
-        image: any real type, of `source`'s size.
-        source: where the image's voxels are.
-        target: where values are wanted.
-        background: value outside.
-        nearest: take the value of the nearest voxel instead, as labels need it.
+        image: values of any real type, of `source`'s size.
+        source: grid of the image.
+        target: grid of the result.
+        background: value outside the image.
+        nearest: use the value of the nearest voxel instead, as labels need.
     """
     copied = _copy(image, source, target, background)
     if copied is not None:
         return copied
     index = source.to_index(target.corners())
-    # All of the image that the target reaches, and the neighbours that are interpolated between.
+    # The part of the image that the target covers, with the neighbours needed for interpolation.
     first = np.clip(np.floor(index.min(axis=0)).astype(int) - 1, 0, source.size)
     stop = np.clip(np.ceil(index.max(axis=0)).astype(int) + 2, 0, source.size)
     if (stop <= first).any():
         return np.full(target.size, background, float)
     part = image[tuple(slice(*ends) for ends in zip(first, stop, strict=True))]
     sitk = simpleitk()
-    # SimpleITK's axes are the reverse of numpy's; its world may be any as long as both agree.
+    # SimpleITK's axes are the reverse of numpy's. Any world works if both grids use the same.
     moving = sitk.GetImageFromArray(np.ascontiguousarray(part.T))
     moving.SetSpacing(source.spacing.tolist())
     moving.SetDirection(source.direction.ravel().tolist())
     moving.SetOrigin(source.to_world(first).tolist())
-    # Its axes are asked for in reverse order, so that the result is in numpy's.
+    # The target's axes are given in reverse order, so that the result is in numpy's order.
     result = sitk.Resample(
         moving,
         target.size[::-1],
@@ -315,9 +315,9 @@ def resample(
 def rescale(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats:
     """Values of a picture on a larger or smaller grid with the same axes, without aliasing.
 
-    Like `resample`, but an axis that shrinks by a factor f is first smoothed by a Gaussian whose
-    width takes the point spread of a voxel from one size to the other: FWHM² = f² - 1 in source
-    voxels. Each axis is one small matrix, so that thousands of pictures take seconds.
+    This is like `resample`, but an axis that shrinks by a factor f is first smoothed by a Gaussian.
+    Its width changes the point spread of a voxel from one size to the other: FWHM² = f² - 1 in
+    source voxels. Each axis is one small matrix product, so thousands of pictures take seconds.
 
     Source:
         Cardoso et al. 2015, Scale factor point spread function matching: beyond aliasing in image
@@ -340,12 +340,12 @@ def rescale(image: npt.NDArray[Any], source: Grid, target: Grid, background: flo
 @lru_cache(maxsize=64)
 def _axis_weights(length: int, wanted: int, start: float, factor: float) -> Floats:
     """Matrix `(wanted, length)`: smoothing, then linear interpolation at `start + i * factor`."""
-    at = start + factor * np.arange(wanted)
-    inside = (at >= -0.5 - VOXEL_TOLERANCE) & (at <= length - 0.5 + VOXEL_TOLERANCE)
-    clamped = np.clip(at, 0, length - 1)[:, None]
+    position = start + factor * np.arange(wanted)
+    inside = (position >= -0.5 - VOXEL_TOLERANCE) & (position <= length - 0.5 + VOXEL_TOLERANCE)
+    clamped = np.clip(position, 0, length - 1)[:, None]
     lower = np.floor(clamped)
     weights = np.zeros((wanted, length))
-    # Only the two neighbours of each: a matrix of `length` squared would fill the memory.
+    # Only the two neighbours of each position, as a `length` × `length` matrix would be too large.
     for neighbour, share in ((lower, 1 - (clamped - lower)), (lower + 1, clamped - lower)):
         distance = np.arange(length) - neighbour
         if factor > 1:

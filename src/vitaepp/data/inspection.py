@@ -1,8 +1,8 @@
-"""What a store holds, for people: as text, and as contact sheets of its subjects.
+"""The content of a store for people: as text, and as contact sheets of its subjects.
 
 A contact sheet shows every subject in a small cell: the middle axial, coronal and sagittal slice of
-each modality, intensities as they are stored (0 is black, 255 is white). Where the store keeps
-masks, slices go through the largest part of the subject's mask, and its outline is drawn.
+each modality, with intensities as stored (0 is black, 255 is white). If the store keeps masks,
+slices go through the largest cross-section of the subject's mask, and its outline is drawn.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from vitaepp.presentation.planes import (
 )
 from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import counted, track
-from vitaepp.system.storage import Location
+from vitaepp.system.urls import Location
 
-#: Pixels of the longest side of a volume, or of a picture, in a cell.
+#: Longest side of a volume or picture in a cell, in pixels.
 SIDE = 96
 
-#: Pixels that a page is wide and high; a cell that is larger has a page of its own.
+#: Width and height of a page, in pixels; a larger cell gets its own page.
 PAGE = (2000, 2600)
 
-#: The subjects whose picture a run keeps, and the size of its page: three volumes side by side.
+#: Number of subjects in the picture that a run keeps, and its page size (three volumes abreast).
 OF_RUN, PAGE_OF_RUN = 6, (960, 10_000)
 
 _MARGIN = 14
@@ -53,25 +53,25 @@ def inspect(
     pictures: str | os.PathLike[str] | None = None,
     subjects: int | None = None,
 ) -> str:
-    """What a store holds, as text for a reader, and on request as contact sheets.
+    """Describe a store as text and, on request, draw contact sheets of its subjects.
 
     Args:
         store: folder or URL.
-        pictures: PNG file to write. What one page does not hold goes to several, numbered:
+        pictures: PNG file to write. If one page is not enough, numbered files are written:
             `sheet_001.png`, `sheet_002.png`, … instead of `sheet.png`.
-        subjects: how many to show, spread evenly over the store; all without it.
+        subjects: number of subjects to show, spread evenly over the store. Unset: all.
 
     Raises:
-        StoreError: the folder is missing or not a store, or `pictures` is no PNG file.
+        StoreError: the folder is missing or not a store, or `pictures` is not a PNG file.
     """
     opened = Store(store)
     if pictures is None:
         if subjects is not None:
-            raise StoreError("--subjects is of --pictures; name a file for them: --pictures x.png")
+            raise StoreError("--subjects needs --pictures; name a file: --pictures x.png")
         return opened.summary()
     target = Path(pictures)
     if target.suffix.lower() != ".png" or target.is_dir():
-        raise StoreError(f"{target}: --pictures names a PNG file, for example sheet.png")
+        raise StoreError(f"{target}: --pictures needs a PNG file, for example sheet.png")
     sheet = ContactSheet(opened, opened.spread(subjects), PAGE)
     files = [target]
     if len(sheet) > 1:
@@ -91,19 +91,19 @@ def save_page(page: Image.Image, path: Path) -> None:
 
 
 class ContactSheet:
-    """Pages of small pictures, drawn one after the other when they are asked for.
+    """Pages of small pictures; iterating draws them one after the other.
 
     Attributes:
-        rows: the subjects that are shown, in this order.
+        rows: rows of the store's table that are shown, in this order.
     """
 
     def __init__(self, store: Store, rows: Sequence[int], page: tuple[int, int] = PAGE) -> None:
         """Lay out subjects on pages.
 
         Args:
-            store: where they are.
-            rows: of its table.
-            page: pixels that a page is wide and high.
+            store: the store with the subjects.
+            rows: rows of its table.
+            page: width and height of a page, in pixels.
         """
         self.rows = list(rows)
         self._store = store
@@ -119,7 +119,7 @@ class ContactSheet:
         self._height = lines * (LINE + max(h for _, h in self._frames) + GAP) - GAP
         across = max(1, (page[0] - _MARGIN) // (self._width + _MARGIN))
         down = max(1, (page[1] - 3 * LINE) // (self._height + _MARGIN))
-        if len(self.rows) <= across * down:  # one page, as near to a square as it goes
+        if len(self.rows) <= across * down:  # one page, as close to a square as possible
             square = math.sqrt(len(self.rows) * self._height / self._width)
             wanted = max(math.ceil(square), math.ceil(len(self.rows) / down))
             across = max(1, min(across, wanted, len(self.rows)))
@@ -145,22 +145,22 @@ class ContactSheet:
             down, across = divmod(index, self._across)
             x = _MARGIN + across * (self._width + _MARGIN)
             if down == 0:
-                at = x
+                left = x
                 for plane, (wide, _) in zip(self._planes, self._frames, strict=True):
-                    text.text((at + wide / 2, top - LINE), plane.name, TEXT, font(), "mt")
-                    at += wide + GAP
+                    text.text((left + wide / 2, top - LINE), plane.name, TEXT, font(), "mt")
+                    left += wide + GAP
             page.paste(self._cell(row), (x, top + down * (self._height + _MARGIN)))
         return page
 
     def _title(self, number: int) -> str:
-        shown, there = len(self.rows), len(self._store)
-        told = counted(there, "subject") if shown == there else f"{shown:,} of {there:,} subjects"
+        shown, total = len(self.rows), len(self._store)
+        title = counted(total, "subject") if shown == total else f"{shown:,} of {total:,} subjects"
         if self._planes[0].marks is not None:
-            told += "; R: the patient's right"
-        return told + (f"; page {number} of {len(self)}" if len(self) > 1 else "")
+            title += "; R: the patient's right"
+        return title + (f"; page {number} of {len(self)}" if len(self) > 1 else "")
 
     def _cell(self, row: int) -> Image.Image:
-        """One subject: a line a modality, of a picture a plane."""
+        """The cell of one subject: a line per modality, with a picture per plane."""
         image = self._store.read([row])[0]
         masks = self._store.masks
         mask = None if masks is None else np.asarray(masks[row]) != 0
@@ -171,19 +171,20 @@ class ContactSheet:
             names, present = self._store.info.modalities, self._store.present[row]
             shown = list(zip(names, image, present, strict=True))
         lines = []
-        for index, (name, channel, there) in enumerate(shown):
+        for index, (name, channel, has_modality) in enumerate(shown):
             label = name if len(shown) > 1 else ""
             if index == 0:
                 label = f"{subject}, {label}" if label else subject
             pictures = []
             for plane, size in zip(self._planes, self._sizes, strict=True):
-                if not there:
+                if not has_modality:
                     pictures.append(missing_tile(framed(size)))
                     continue
-                at, outline = None, None
+                index_of_slice, outline = None, None
                 if mask is not None:
-                    at = plane.largest(mask)
-                    outline = plane.cut(mask, at)
-                pictures.append(tile(plane.cut(channel, at), size, plane.marks, outline))
+                    index_of_slice = plane.largest(mask)
+                    outline = plane.cut(mask, index_of_slice)
+                cut = plane.cut(channel, index_of_slice)
+                pictures.append(tile(cut, size, plane.marks, outline))
             lines.append((label, pictures))
         return stacked(lines)

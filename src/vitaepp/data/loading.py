@@ -1,4 +1,4 @@
-"""Batches of a store for training: held in memory where it fits, in an order that a seed gives."""
+"""Batches of a store for training, from memory if the store fits, in an order set by a seed."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
 
-#: Share of the free memory that `cache=auto` is ready to fill.
+#: Share of the free memory that `cache=auto` may use.
 CACHE_SHARE = 0.5
 
-#: Images, their rows in the store, and what the mean over them counts for. The rows are no tensor:
-#: that would follow the images to a GPU, and to read it there waits for all that the GPU has to do.
+#: Images, their rows in the store, and the weight of their mean. The rows are a list, because a
+#: tensor would go to the GPU with the images, and reading it would wait for the GPU's other work.
 Batch = tuple[Shaped[Tensor, "batch channel *space"], list[int], float]
 
 
 class Part(NamedTuple):
-    """What one process sees in one step.
+    """The images of one process in one step.
 
     Attributes:
         rows: rows of the store, at least one.
-        weight: what the mean over them counts for, so that the mean over processes and over the
-            steps of an update is the mean over the update's images, however uneven the parts are.
-            0 where there was nothing left for this process, which then looks at another's image.
+        weight: weight of the mean over these images. With it, the mean over processes and over the
+            steps of an update is the mean over the update's images, even if parts differ in size.
+            It is 0 if no image was left for this process, which then uses another's image.
     """
 
     rows: list[int]
@@ -43,22 +43,22 @@ class Part(NamedTuple):
 
 
 class EpochOrder(Sampler[Part]):
-    """Steps of one epoch: a permutation that depends on seed and epoch alone.
+    """The steps of one epoch: a permutation that depends only on seed and epoch.
 
-    Every process takes its part of each joint batch, so that N processes see together what one
-    process with N times the batch would see; and K steps that make one update see what one step
-    with K times the batch would see.
+    Every process gets its part of each joint batch. Together, N processes see the same images as
+    one process with N times the batch, and K accumulated steps the same as one step with K times
+    the batch.
 
     Args:
-        rows: what is sampled.
-        batch_size: per process.
-        seed: of the run.
-        rank: which process this is.
-        processes: how many there are.
+        rows: rows of the store to train on.
+        batch_size: images per process and step.
+        seed: seed of the run.
+        rank: number of this process.
+        processes: number of processes.
         smallest: images that a joint batch needs. Above 1, its images depend on each other, and
-            each process needs one of its own. What is left over at the end of an epoch and is
-            fewer is left out, others in each epoch.
-        accumulate: steps whose gradients make one update.
+            each process needs its own image. A smaller rest at the end of an epoch is left out;
+            these are different images in each epoch.
+        accumulate: number of steps whose gradients make one update.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class EpochOrder(Sampler[Part]):
         self.begin = (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def go_on(self, epoch: int, step: int) -> None:
-        """Begin that epoch after so many steps, as a resumed training does."""
+        """Begin this epoch after `step` steps, as a resumed training does."""
         self.epoch = epoch
         self.begin = (epoch, step)
 
@@ -107,21 +107,21 @@ class EpochOrder(Sampler[Part]):
 
 
 class StoreImages(Dataset[Batch]):
-    """Images of a store by lists of rows.
+    """The images of a store, indexed by lists of rows.
 
     Args:
         path: the store.
-        place: where all images are held, or None to read them from disk each time.
+        cache: device that holds all images, or None to read them from disk each time.
     """
 
-    def __init__(self, path: str | os.PathLike[str], place: torch.device | None) -> None:
+    def __init__(self, path: str | os.PathLike[str], cache: torch.device | None) -> None:
         self.path = path
         self.images: Tensor | None = None
         self._store: Store | None = None
-        if place is not None:
+        if cache is not None:
             store = Store(path)
             dtype = getattr(torch, store.info.dtype)
-            self.images = torch.empty((len(store), *store.info.shape), dtype=dtype, device=place)
+            self.images = torch.empty((len(store), *store.info.shape), dtype=dtype, device=cache)
             for block, images in zip(self.images.split(64), store.batches(64), strict=True):
                 block.copy_(torch.from_numpy(images))
 
@@ -129,16 +129,16 @@ class StoreImages(Dataset[Batch]):
         if self.images is not None:
             index = torch.tensor(part.rows, device=self.images.device)
             return self.images[index], part.rows, part.weight
-        if self._store is None:  # opened in the process that reads
+        if self._store is None:  # it is opened in the process that reads
             self._store = Store(self.path)
         return torch.from_numpy(self._store.read(part.rows)), part.rows, part.weight
 
 
 class TrainingLoader(DataLoader[Batch]):
-    """A loader that counts the seconds in which training waits for it.
+    """A loader that measures how long training waits for it.
 
     Attributes:
-        waited: seconds so far.
+        waited: total waiting time in seconds.
     """
 
     waited = 0.0
@@ -146,9 +146,9 @@ class TrainingLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         batches = super().__iter__()
         while True:
-            asked = time.perf_counter()
+            start = time.perf_counter()
             batch = next(batches, None)
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - start
             if batch is None:
                 return
             yield batch
@@ -157,17 +157,17 @@ class TrainingLoader(DataLoader[Batch]):
 def training_rows(
     store: Store, settings: DataSettings, subjects: Sequence[str] | None = None
 ) -> list[int]:
-    """Rows to train on: the split that is asked for, or `train` where there is one, or all.
+    """The rows to train on: those of the requested split; else of `train`, if it exists; else all.
 
-    Of these, where `without_label` names a column, only those in which it is empty.
+    If `without_label` names a column, only rows with an empty value in it are used.
 
     Args:
         store: prepared store.
-        settings: which split, and which label must be missing.
-        subjects: of these, those that are named here only.
+        settings: `split` and `without_label`.
+        subjects: if given, only these subjects are used.
 
     Raises:
-        RecipeError: the split, the label or a subject does not exist, or nobody is left.
+        RecipeError: the split, the label or a subject does not exist, or no row is left.
     """
     split, label = settings.split, settings.without_label
     splits = canonical_splits(store.table["split"])
@@ -189,8 +189,8 @@ def training_rows(
         chosen = chosen & (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
         if not chosen.any():
             raise RecipeError(
-                f"data.without_label={label}: every subject of {store.path} that would be trained "
-                "on has this label"
+                f"data.without_label={label}: every subject of the training split of {store.path} "
+                "has this label"
             )
     if subjects is not None:
         keys = store.table["subject"].astype(str)
@@ -202,8 +202,8 @@ def training_rows(
         chosen = chosen & keys.isin(list(subjects)).to_numpy()
         if not chosen.any():
             raise RecipeError(
-                f"{store.path}: of {counted(len(subjects), 'listed subject')} none can be trained "
-                "on; list subjects of its training split, one a line, as table.subject names them"
+                f"{store.path}: none of {counted(len(subjects), 'listed subject')} can be trained "
+                "on; list subjects of its training split, one per line, as in the column subject"
             )
     return np.flatnonzero(chosen).tolist()
 
@@ -215,43 +215,44 @@ def training_loader(
     device: torch.device,
     sharing: int = 1,
 ) -> TrainingLoader:
-    """Load batches in the given order, from memory where the store fits there.
+    """Load batches in the given order, from memory if the store fits into it.
 
     Args:
         store: prepared store.
-        settings: where it is to be held.
-        order: what is loaded when.
-        device: where training runs.
-        sharing: processes on this machine, each of which holds the store.
+        settings: `cache` and `workers`.
+        order: the rows of each step.
+        device: device of the training.
+        sharing: number of processes on this machine; each holds a copy of the store.
     """
-    place = cache_place(store, settings, device, sharing)
-    workers = settings.workers if place is None else 0
+    cache = cache_device(store, settings, device, sharing)
+    workers = settings.workers if cache is None else 0
     options: dict[str, Any] = {}
     if workers:
         # Zarr runs threads, which a forked process would not have.
         options = {"multiprocessing_context": "spawn", "persistent_workers": True}
     return TrainingLoader(
-        StoreImages(store.path, place),
-        sampler=order,  # yields whole batches, hence batch_size=None
+        StoreImages(store.path, cache),
+        sampler=order,  # it yields whole batches, hence batch_size=None
         batch_size=None,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=workers,
-        pin_memory=device.type == "cuda" and (place is None or place.type == "cpu"),
+        pin_memory=device.type == "cuda" and (cache is None or cache.type == "cpu"),
         **options,
     )
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def cache_place(
+def cache_device(
     store: Store, settings: DataSettings, device: torch.device, sharing: int = 1
 ) -> torch.device | None:
-    """Where the store is held: the device, memory, or nowhere.
+    """The device that holds the whole store: the training's device, the CPU, or None.
 
-    With `auto`, the device if it is a GPU and the store fills less than half of its free memory;
-    else memory, if the copies of all processes fill less than half of what is free there.
+    With `auto`, it is the training's device if that is a GPU and the store needs less than half of
+    its free memory; else the CPU, if the copies of all processes need less than half of its free
+    memory.
     """
     if settings.cache == "none":
         return None

@@ -1,4 +1,4 @@
-"""Writers: an array and its affine to a NIfTI file."""
+"""Writes an array and its affine to a NIfTI file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def write_scan(path: str | os.PathLike[str], values: npt.NDArray[Any], affine: V
     """Write a 3D NIfTI file, whole or not at all.
 
     Args:
-        path: ends in `.nii` or `.nii.gz`.
+        path: file name that ends in `.nii` or `.nii.gz`.
         values: `(x, y, z)`.
-        affine: index to RAS+ world in mm, `(4, 4)` or its 16 values row by row; axes at right
-            angles.
+        affine: index to RAS+ world in mm, `(4, 4)` or its 16 values row by row; its axes are
+            perpendicular.
 
     Raises:
-        OSError: it cannot be written. (SimpleITK would leave half a file on a full disk, and say
-            nothing.)
+        OSError: the file cannot be written. (SimpleITK would leave half a file on a full disk
+            without an error.)
     """
     nib = import_module("nibabel")
     matrix = np.reshape(affine, (4, 4))

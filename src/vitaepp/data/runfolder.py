@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitaepp.errors import RunError
+from vitaepp.errors import RunError, RunNotFoundError
 from vitaepp.system.paths import instead_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RunFolder:
             self.encoder,
         )
         if must_exist and not self.recipe_file.is_file():
-            raise RunError(f"{self.path}: {instead_of('run', self.path)}")
+            raise RunNotFoundError(f"{self.path}: {instead_of('run', self.path)}")
 
     def recipe(self) -> vitaepp.recipe.recipe.Recipe:
         """The resolved recipe that made this run."""
@@ -109,7 +109,5 @@ def read_subjects(path: str | os.PathLike[str]) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise RunError(
-            f"{path}: {why}; --subjects names a text file of subjects, one a line"
-        ) from None
+        raise RunError(f"{path}: {why}; a list of subjects is a text file, one a line") from None
     return [line.strip() for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Words for the parts of a data set: train, val, test, as folders and tables write them."""
+"""Words for the splits of a data set (train, val, test) in folder names and tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-#: The canonical names, and what else is written for each: English, the usual tools, then German,
-#: French, Spanish, Italian, Portuguese and Chinese. Without accents, blanks, hyphens, underscores.
+#: The canonical names and other words for them: in English, in common tools, then in German,
+#: French, Spanish, Italian, Portuguese and Chinese; without accents, blanks, hyphens, underscores.
 SPLIT_WORDS = {
     "train": (
         *("train", "training", "trn", "tr", "trainset", "trainingset", "traindata"),
@@ -37,9 +37,9 @@ _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in wor
 
 
 def split_word(word: str) -> str:
-    """The split that a word stands for, `train`, `val` or `test`; empty if it is no such word.
+    """The split that a word stands for: `train`, `val` or `test`, or an empty string.
 
-    Case, accents, blanks, hyphens and underscores do not count.
+    Case, accents, blanks, hyphens and underscores are ignored.
 
     >>> split_word("Training"), split_word("imagesTs"), split_word("hold-out"), split_word("glioma")
     ('train', 'test', 'test', '')
@@ -49,7 +49,7 @@ def split_word(word: str) -> str:
 
 
 def canonical_splits(column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of splits as text: `train`, `val`, `test`, other words as they are, or empty.
+    """A column of splits as text: `train`, `val`, `test`, other words unchanged, or empty.
 
     >>> canonical_splits(pd.Series(["Training", "external", None])).tolist()
     ['train', 'external', '']

@@ -33,16 +33,17 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import StoreError, StoreNotFoundError, one_line
+from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, Location, folder_at
+from vitaepp.system.storage import Folder, folder_at
 from vitaepp.system.text import dimensions, fact_list
+from vitaepp.system.urls import Location
 
 FORMAT = 1
 
@@ -127,9 +128,7 @@ class Store:
         self.path: Path | str = self._folder.path
         self.info = _read_info(self._folder)
         if not self._folder.exists("table.parquet"):
-            raise StoreError(
-                f"{self.path}: no subject is prepared yet; run vitaepp prepare to the end"
-            )
+            raise StoreError(f"{self.path}: no subject is prepared yet; run prepare to the end")
         self.table: pd.DataFrame = _read_table(self._folder)
 
     def __len__(self) -> int:
@@ -220,7 +219,7 @@ class Store:
             rows: which, and where they stand; all by default.
         """
         # What is unset counts as not there, so that new fields change no store's digest.
-        info = {k: v for k, v in asdict(self.info).items() if v is not None}
+        info = self.info.facts
         table = self.table[["subject", "checksum"]].astype(str)
         table = table if rows is None else table.iloc[list(rows)]
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
@@ -294,6 +293,23 @@ class Store:
                 lines.append(("failed", f"{told}, named in failures.csv"))
                 lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
         return f"store {self.path}\n{fact_list(lines)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of the store without reading it, JSON throughout."""
+        counts = self.table["split"].value_counts().sort_index()
+        lacking = len(self) - self.present.sum(axis=0)
+        return {
+            "path": str(self.path),
+            "subjects": len(self),
+            "splits": {str(split): int(count) for split, count in counts.items() if split},
+            "labels": {c: int(self.table[c].notna().sum()) for c in self.label_columns},
+            "missing": {
+                modality: int(count)
+                for modality, count in zip(self.info.modalities, lacking, strict=True)
+                if count
+            },
+            **self.info.facts,
+        }
 
     def spread(self, most: int | None = None) -> list[int]:
         """At most so many rows, spread evenly from the first to the last; all by default."""
@@ -452,7 +468,7 @@ class StoreWriter:
         described_at = f"{kind.name}/zarr.json"
         if self._folder.exists(described_at):
             before = self._folder.read(described_at)
-            described["zarr.json"] = default_buffer_prototype().buffer.from_bytes(before)
+            described["zarr.json"] = zarr_buffer(before)
             array = zarr.open_array(MemoryStore(described), mode="r+")
             array.resize((len(order), *kind.shape))
         else:
@@ -669,19 +685,20 @@ def _is_whole(value: object) -> bool:
 
 def _read_info(folder: Folder) -> StoreInfo:
     if not folder.exists("store.json"):
-        raise StoreError(f"{folder}: {instead_of('store', str(folder))}")
+        raise StoreNotFoundError(f"{folder}: {instead_of('store', str(folder))}")
     try:
         values = json.loads(folder.read("store.json"))
-        if values.pop("format") != FORMAT:
-            raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
-        info = StoreInfo.parse(values)
-        # What is no type, size or spacing is an error here, rather than anywhere later.
-        _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
-        return info
+        info = StoreInfo.parse(values) if values.pop("format") == FORMAT else None
+        if info is not None:
+            # What is no type, size or spacing is an error here, rather than anywhere later.
+            _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
             f"{folder}: store.json is damaged or not ours; prepare the store again"
         ) from None
+    if info is None:
+        raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
+    return info
 
 
 def stored_info(path: Location) -> StoreInfo | None:

@@ -6,7 +6,7 @@ An encoder keeps these facts of its training's store, so this module needs neith
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class StoreInfo:
         unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
             physical space.
         masks: True where each subject's mask is kept beside its images; None where not.
+        more: other settings of `prepare` that shape images, where they are not the defaults: name
+            and value.
     """
 
     modalities: tuple[str, ...]
@@ -43,6 +45,7 @@ class StoreInfo:
     mask_values: tuple[int, ...] | None = None
     unit: str | None = None
     masks: bool | None = None
+    more: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> StoreInfo:
@@ -72,9 +75,15 @@ class StoreInfo:
         """The settings of `prepare` that make such images."""
         same = ("size", "spacing", "modalities", "center", "dtype", "clip", "statistics")
         window = {m: ((low + high) / 2, high - low) for m, low, high in self.window or ()}
-        return {name: getattr(self, name) for name in (*same, "mask_values")} | {
-            "window": window or None
-        }
+        own = {name: getattr(self, name) for name in (*same, "mask_values")}
+        return own | {"window": window or None} | dict(self.more)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything that is known, by its name; what is unset is left out."""
+        values = asdict(self)
+        more = dict(values.pop("more"))
+        return {k: v for k, v in (values | more).items() if v is not None}
 
     @property
     def ndim(self) -> int:
@@ -105,7 +114,7 @@ def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     """
     shared = [m for m in store.modalities if m in other.modalities]
     told = []
-    for name in (f.name for f in fields(StoreInfo)):
+    for name in store.facts | other.facts:
         if name not in ("modalities", "size", "dtype", "masks"):
             have, want = _compared(store, name, shared), _compared(other, name, shared)
             if not _close(have, want):
@@ -121,7 +130,7 @@ def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
         return None  # nothing is left that they could shape
     if name == "clip":
         return info.clip or (0.0, 100.0)
-    return getattr(info, name)
+    return info.facts.get(name)
 
 
 def _close(one: Any, other: Any) -> bool:
@@ -142,8 +151,9 @@ def _as_typed(value: Any) -> str:
 
 def difference(existing: StoreInfo, wanted: StoreInfo) -> str:
     """Every field in which a store differs from the one that is wanted, as text for an error."""
-    have, want = asdict(existing), asdict(wanted)
-    return ", ".join(f"{k} {have[k]} there, {want[k]} asked" for k in have if have[k] != want[k])
+    have, want = existing.facts, wanted.facts
+    other = (k for k in have | want if have.get(k) != want.get(k))
+    return ", ".join(f"{k} {have.get(k)} there, {want.get(k)} asked" for k in other)
 
 
 def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""File types: what reads a file is told by the end of its name."""
+"""File types: the suffix of a file decides which library reads it."""
 
 from __future__ import annotations
 
-#: Ends of names of scans, and what reads each: nibabel, numpy or a reader of SimpleITK. DICOM is
-#: not here: it is told by what a file begins with.
+#: Suffixes of scans, and what reads each: nibabel, numpy or one of SimpleITK's readers. DICOM is
+#: missing here because its files are recognised by their first bytes.
 SCAN_READERS = {
     ".nii.gz": "nibabel",
     ".nii": "nibabel",
@@ -13,17 +13,17 @@ SCAN_READERS = {
     ".mhd": "MetaImageIO",
     ".mgz": "nibabel",
     ".mgh": "nibabel",
-    ".hdr": "nibabel",  # of a pair with .img, NIfTI or Analyze 7.5
+    ".hdr": "nibabel",  # the header of a NIfTI or Analyze 7.5 pair with .img
     ".npy": "numpy",
 }
 SCAN_SUFFIXES = tuple(SCAN_READERS)
 
-#: Ends of names of pictures. Their format is told by content: many are misnamed.
+#: Suffixes of pictures. The content decides their format, because many have a wrong suffix.
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".npy")
 
 
 def suffix_of(name: str, suffixes: tuple[str, ...]) -> str:
-    """The one of `suffixes` that a file name ends with, as written there, or an empty string.
+    """The suffix of a file name that is among `suffixes`, as the name writes it; or empty.
 
     >>> suffix_of("T1.NII.GZ", SCAN_SUFFIXES)
     '.NII.GZ'

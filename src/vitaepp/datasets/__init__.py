@@ -1,1 +1,1 @@
-"""Data sets that one can get: phantoms, and downloads."""
+"""Data sets that vitaepp provides: generated phantoms and public downloads."""

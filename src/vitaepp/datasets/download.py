@@ -1,6 +1,4 @@
-"""download: public data sets from where they are published, resumed and checked; how to ask for
-those that need registration.
-"""
+"""Downloads of public data sets, resumed and checked; instructions for those with registration."""
 
 from __future__ import annotations
 
@@ -23,10 +21,10 @@ from vitaepp.system.progress import say, track
 BLOCK = 1 << 20
 TIMEOUT = 60.0
 
-#: A connection that breaks off is taken up again so often, as long as it brings something.
+#: A download ends with an error after this many connections in a row that brought no data.
 ATTEMPTS = 5
 
-#: Wait before a connection is tried again; longer with each that brings nothing.
+#: Unit of the wait before the next connection, which grows with each that brought no data.
 RETRY_SECONDS = 1.0
 
 
@@ -35,12 +33,12 @@ class Download:
     """A file that anyone may download.
 
     Attributes:
-        url: where the owner publishes it.
+        url: address at which the owner publishes it.
         file: its name.
-        sha256: its digest, or empty where only the MD5 is published.
-        md5: the same, used where there is no SHA-256.
-        folder: what it holds when extracted; empty where prepare reads it as it is.
-        licence: terms, and where they are.
+        sha256: its SHA-256 digest, or empty if only the MD5 is published.
+        md5: its MD5 digest, used if there is no SHA-256.
+        folder: the folder in the archive; empty if `prepare` reads the file without extracting.
+        licence: its terms, and where they are published.
     """
 
     url: str
@@ -88,17 +86,17 @@ DOWNLOADS = {
     ),
 }
 
-#: What is given only to those who register, and how.
+#: Data sets that need registration, and the steps to get them.
 ON_REQUEST = {
-    "brats": """BraTS is given to those who register; vitaepp cannot download it for you.
+    "brats": """BraTS needs registration; vitaepp cannot download it for you.
   1. 2018, 2019, 2020: create an account at the CBICA Image Processing Portal,
      https://ipp.cbica.upenn.edu, and ask there for the BraTS data of the year. Since 2021: join the
      challenge at https://www.synapse.org (search for BraTS) and accept its terms.
   2. Download the training data (MICCAI_BraTS_2018_Data_Training.zip, or the one of another year)
-     and extract it, its CSV files included: name_mapping.csv holds the grade in 2020.
+     and extract it with its CSV files: name_mapping.csv holds the grade in 2020.
   3. vitaepp prepare {folder}/MICCAI_BraTS2020_TrainingData STORE --recipe brats
-The label is grade (HGG or LGG), in 2018, 2019 and 2020; later years do not tell it.""",
-    "egd": """EGD is given to those who accept its licence; vitaepp cannot download it for you.
+The label is grade (HGG or LGG), in 2018, 2019 and 2020; later years do not publish it.""",
+    "egd": """EGD needs registration and its licence; vitaepp cannot download it for you.
   1. Create an account at https://xnat.bmia.nl, open the project EGD
      (https://xnat.bmia.nl/data/archive/projects/egd), and request access.
   2. When it is granted, download all sessions with their NIFTI files from the project's page, or
@@ -110,21 +108,22 @@ The labels are IDH, 1p19q and Grade; -1 there means unlabelled.""",
 
 
 def download(name: str, folder: str | os.PathLike[str]) -> Path | None:
-    """Get a public data set, or say how to obtain one that needs registration.
+    """Download a public data set, or print how to obtain one that needs registration.
 
-    A download that breaks off goes on where it stopped, in this run and in the next. What arrives
-    is checked against the published digest before it takes its name. Archives that `prepare` does
-    not read as they are, are extracted beside.
+    An interrupted download continues where it stopped, also in a later call. The file gets its
+    name only after its digest is checked. Archives that `prepare` cannot read directly are
+    extracted into the same folder.
 
     Args:
         name: `chest_xray`, `cifar10`, `cifar100`, `hippocampus`, `tiny_imagenet`; `brats` or `egd`.
-        folder: where to put it.
+        folder: folder for the data set.
 
     Returns:
-        What to give to `prepare`, or None where registration is needed.
+        The path to give to `prepare`, or None if registration is needed.
 
     Raises:
-        SourceError: an unknown name, no answer, a wrong digest, or a broken archive.
+        SourceError: the name is unknown, the server does not answer, the digest is wrong, or the
+            archive is damaged.
     """
     folder = Path(folder)
     if name in ON_REQUEST:
@@ -150,10 +149,10 @@ def download(name: str, folder: str | os.PathLike[str]) -> Path | None:
 
 
 def fetch(wanted: Download, folder: Path) -> Path:
-    """Download a file whole and checked, or find it there already.
+    """Download a file and check its digest; if it is already there, only check it.
 
     Raises:
-        SourceError: no answer, or a wrong digest.
+        SourceError: the server does not answer, or the digest is wrong.
     """
     target, part = folder / wanted.file, folder / f"{wanted.file}.part"
     if target.is_file():
@@ -161,26 +160,26 @@ def fetch(wanted: Download, folder: Path) -> Path:
             say(f"{target}: is there already")
             return target
         raise SourceError(
-            f"{target}: is there, but is not the published file (its checksum differs); move or "
-            "remove it to download it"
+            f"{target}: exists, but is not the published file (its checksum differs); move or "
+            "remove it to download the published file"
         )
     _complete(wanted, part)
-    found = _digest(wanted, part)
-    if found != (wanted.sha256 or wanted.md5):
+    digest = _digest(wanted, part)
+    if digest != (wanted.sha256 or wanted.md5):
         part.unlink()
         kind = "SHA-256" if wanted.sha256 else "MD5"
         raise SourceError(
-            f"{wanted.url}: what arrived is not the published file ({kind} {found}, expected "
+            f"{wanted.url}: the download is not the published file ({kind} {digest}, expected "
             f"{wanted.sha256 or wanted.md5}); it was removed, run the command again"
         )
-    with open(part, "rb") as arrived:
-        os.fsync(arrived.fileno())
+    with open(part, "rb") as complete:
+        os.fsync(complete.fileno())
     os.replace(part, target)
     return target
 
 
 def _complete(wanted: Download, part: Path) -> None:
-    """Bring a partial file to its end, over several connections where one breaks off."""
+    """Complete a partial file, over several connections if one breaks off."""
     idle = 0
     while True:
         before = part.stat().st_size if part.is_file() else 0
@@ -202,7 +201,7 @@ def _complete(wanted: Download, part: Path) -> None:
         if idle >= ATTEMPTS:
             kept = f"; {after} bytes are kept" if after else ""
             raise SourceError(
-                f"{wanted.url}: no answer ({problem}){kept}; run the command again to go on, or "
+                f"{wanted.url}: no answer ({problem}){kept}; run the command again to continue, or "
                 f"put {wanted.file} into {part.parent} yourself"
             )
         say(f"{wanted.file}: {problem}; trying again")
@@ -210,7 +209,7 @@ def _complete(wanted: Download, part: Path) -> None:
 
 
 def _transfer(wanted: Download, part: Path, start: int) -> bool:
-    """Take what one connection gives from `start` on; whether the file is whole then."""
+    """Append the data of one connection from `start` on; return whether the file is complete."""
     headers = {"User-Agent": "vitaepp", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -220,14 +219,14 @@ def _transfer(wanted: Download, part: Path, start: int) -> bool:
         )
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
-            # Nothing follows: the part is the whole file, or longer than it.
+            # There is no more data: the part is the whole file, or longer.
             error.close()
             return True
         raise
     with answer:
         resumed = answer.status == 206 and _range_start(answer) == start
         if start and not resumed:
-            say(f"{wanted.file}: the server does not resume; starting anew")
+            say(f"{wanted.file}: the server cannot resume; starting again")
             start = 0
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
@@ -242,14 +241,14 @@ def _transfer(wanted: Download, part: Path, start: int) -> bool:
 
 
 def _range_start(answer: Any) -> int:
-    """Where a partial answer begins, by its `Content-Range: bytes 100-199/200`."""
+    """The offset of a partial answer, from its `Content-Range: bytes 100-199/200`."""
     text = str(answer.headers.get("Content-Range", ""))
     first = text.removeprefix("bytes ").partition("-")[0]
     return int(first) if first.isdigit() else -1
 
 
 def _blocks(file: Any) -> Iterator[bytes]:
-    """Content by the MiB; a connection that breaks off ends early."""
+    """Yield the content in blocks of 1 MiB; if the connection breaks off, stop early."""
     while True:
         try:
             block = file.read(BLOCK)
@@ -267,22 +266,22 @@ def _digest(wanted: Download, path: Path) -> str:
 
 
 def extract(archive: Path, target: Path) -> None:
-    """Extract the folder that an archive holds, whole or not at all.
+    """Extract the folder in an archive, completely or not at all.
 
-    Only files and folders inside `target`'s name are made: an archive that names a path outside, a
-    link or a device is refused. What macOS leaves in archives is left out.
+    Only files and folders below `target` are written. An archive with paths outside of it, links or
+    devices is refused. Hidden files of macOS are skipped.
 
     Args:
         archive: `.zip` or `.tar`.
-        target: the folder to make; the archive's own folder must have its name.
+        target: the folder to create; the folder in the archive must have the same name.
 
     Raises:
-        SourceError: damaged, without that folder, or with a name that leads outside.
+        SourceError: the archive is damaged, lacks the folder, or has a path outside of it.
     """
     with damage_named(archive), atomic_path(target) as temporary:
         temporary.mkdir()
-        found = track(members(archive, lambda _: None), f"extracting {archive.name}", None, "files")
-        for member in found:
+        entries = members(archive, lambda _: None)
+        for member in track(entries, f"extracting {archive.name}", None, "files"):
             if member.content is None:
                 raise SourceError(
                     f"{archive.name}: {member.name} is a link or a device; it was not extracted"

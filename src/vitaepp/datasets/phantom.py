@@ -1,19 +1,18 @@
-"""A phantom cohort: brain tumours of two grades as real NIfTI files, to try everything on.
+"""A phantom cohort to try things on: synthetic brain tumours of two grades as NIfTI files.
 
-Each subject has FLAIR, T1, T1c and T2 and a tumour mask in BraTS naming. Grades differ in what
-surrounds what:
+Each subject has FLAIR, T1, T1c and T2 and a tumour mask in BraTS naming. The grades differ in the
+arrangement of tissue:
 
-- high grade: an irregular, often broken rim that enhances on T1c around a necrotic core, and wide
+- high grade: an irregular, often broken rim, which enhances on T1c, around a necrotic core; wide
   oedema;
 - low grade: some enhancing patches anywhere in the tumour; often a cyst, which looks like necrosis;
   little oedema.
 
-Size, place, shape and orientation of the tumour, the anatomy around it, vessels that enhance,
-contrast, gain, gamma, bias field, noise, resolution and field of view vary in both grades alike, so
-that the intensity at a place says little by itself. Much of that variation (gamma, noise, rotation,
-scale) is what the second view of ViT-AE++ teaches an encoder to look past. The difficulty was
-chosen so that this shows within a demo of minutes: the cohort demonstrates the method, it is no
-evidence for it.
+Both grades vary in the same way in size, position, shape and orientation of the tumour, anatomy,
+enhancing vessels, contrast, gain, gamma, bias field, noise, resolution and field of view. So the
+intensity at one position says little. Much of this variation (gamma, noise, rotation, scale) is
+what ViT-AE++ learns to ignore by its second view. The difficulty was chosen so that a demo of some
+minutes shows this: the cohort demonstrates the method and is not evidence for it.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ MODALITIES = ("flair", "t1", "t1ce", "t2")
 GRADES = ("low", "high")
 SITES = ("A", "B", "C")
 
-#: Labels of the mask, BraTS's own: core, oedema, enhancing.
+#: Labels of the mask, as in BraTS: core, oedema, enhancing.
 CORE, OEDEMA, ENHANCING = 1, 2, 4
 
-#: Fields are kept in single precision: it halves the time.
+#: Fields have single precision, which halves the time.
 Volume = npt.NDArray[np.float32]
 
-#: Mean intensity of tissue per modality, white matter on T1 about 0.75.
+#: Mean intensity of each tissue per modality; white matter on T1 has about 0.75.
 TISSUES = {
     #            FLAIR   T1    T1c   T2
     "scalp": (0.50, 0.80, 0.80, 0.55),
@@ -66,7 +65,7 @@ TISSUES = {
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """How hard the phantoms are; lengths in mm, fractions and rates in [0, 1].
+    """The difficulty of the phantoms; lengths are in mm, fractions and rates in [0, 1].
 
     Attributes:
         enhancement: range of the brightness of enhancing tissue, as a fraction of the step from
@@ -77,21 +76,22 @@ class PhantomSettings:
         core: range of the necrotic fraction of a high grade's radius inside the rim.
         cyst_rate: share of low grades with a cyst.
         oedema_low: range of the oedema's reach around low grades.
-        oedema_high: the same around high grades. Equal ranges leave arrangement alone.
+        oedema_high: the same around high grades. With equal ranges, only the arrangement of tissue
+            differs between grades.
         radius: range of the tumour's mean radius, in both grades.
         eccentricity: range of the tumour's distance from the brain's middle, 1 at its surface.
-        irregularity: how far the surface departs from an ellipsoid, as a fraction of the radius.
+        irregularity: deviation of the surface from an ellipsoid, as a fraction of the radius.
         vessels: range of the number of enhancing vessels near the tumour.
         contrast: standard deviation of each tissue's intensity between subjects.
         gain: range of the overall factor of a modality; drawn on a logarithmic scale.
-        log_gamma: each modality's intensities are raised to exp(u), u within ± this: scanners and
-            protocols differ in more than gain.
+        log_gamma: each modality's intensities are raised to exp(u), with u within ± this value,
+            because scanners and protocols differ in more than gain.
         bias: standard deviation of the logarithm of the bias field.
         noise: range of the noise's standard deviation (Rician).
-        artefact: range of the brightest artefact's intensity, in units of the brightest tissue's;
-            one small spot a sequence, at the brain's surface. Intensities that are rescaled by
-            their range, as raw ones are, then differ between subjects by as much.
-        skull_stripped: set everything outside of the brain to 0, as BraTS does.
+        artefact: range of the artefact's intensity, in units of the brightest tissue's. There is
+            one small spot per modality, at the brain's surface. Intensities that are rescaled by
+            their range then differ between subjects by the same factor.
+        skull_stripped: whether everything outside the brain is 0, as in BraTS.
     """
 
     enhancement: tuple[float, float] = (0.6, 1.0)
@@ -124,16 +124,16 @@ def write_phantoms(
 ) -> Path:
     """Write a phantom cohort: `<subject>/<subject>_flair.nii.gz` and so on, and `labels.csv`.
 
-    The same seed gives the same files. A call that was interrupted goes on where it stopped.
-    `labels.csv` has `subject`, `high_grade` (0 and 1, half each) and `site`, which shapes
-    resolution and noise but is independent of the grade.
+    The same seed gives the same files. An interrupted call continues where it stopped. `labels.csv`
+    has `subject`, `high_grade` (0 and 1, half each) and `site`, which influences resolution and
+    noise but is independent of the grade.
 
     Args:
-        folder: new, empty, or of an earlier call with the same arguments.
-        subjects: how many.
-        seed: of everything random.
+        folder: a folder that is new, empty, or from an earlier call with the same arguments.
+        subjects: number of subjects.
+        seed: seed of all random numbers.
         settings: difficulty.
-        workers: processes. Unset: one a core.
+        workers: number of processes. Unset: one per core.
 
     Returns:
         The label file.
@@ -149,7 +149,7 @@ def write_phantoms(
         if json.loads(marker.read_text(encoding="utf-8")) != made_by:
             raise SourceError(f"{folder}: holds phantoms of other settings; choose another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SourceError(f"{folder}: not empty; choose another folder for the phantoms")
+        raise SourceError(f"{folder}: is not empty; choose another folder for the phantoms")
     write_json(marker, made_by)
 
     names = [f"phantom_{i + 1:03d}" for i in range(subjects)]
@@ -200,12 +200,12 @@ def phantom(
     site: str = "A",
     settings: PhantomSettings | None = None,
 ) -> tuple[Grid, npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
-    """One subject.
+    """Generate one subject.
 
     Args:
-        rng: all that is random.
+        rng: source of all random numbers.
         grade: `low` or `high`.
-        site: `A`, `B` or `C`: resolution and noise.
+        site: `A`, `B` or `C`, which sets resolution and noise.
         settings: difficulty.
 
     Returns:
@@ -226,10 +226,10 @@ def phantom(
 
 
 class _Canvas:
-    """Tissue painted over tissue, with soft borders, on all modalities at once.
+    """Images of all modalities, on which tissues are painted over each other with soft borders.
 
     Attributes:
-        grid: where the voxels are.
+        grid: grid of the voxels.
         points: head coordinates of the voxels in mm, `(3, x, y, z)`: right, anterior, superior.
         images: `(modality, x, y, z)`.
     """
@@ -237,7 +237,7 @@ class _Canvas:
     def __init__(self, rng: np.random.Generator, grid: Grid, contrast: float) -> None:
         self.grid = grid
         tilt = _rotation(rng, 8.0)
-        # Head coordinates are world coordinates, shifted and tilted: a patient in the scanner.
+        # Head coordinates are shifted and tilted world coordinates, as of a patient in a scanner.
         self.affine = np.eye(4)
         self.affine[:3, :3] = tilt @ grid.affine[:3, :3]
         self.affine[:3, 3] = tilt @ (grid.affine[:3, 3] - grid.center - rng.uniform(-3, 3, 3))
@@ -257,10 +257,10 @@ class _Canvas:
             image += share * (np.float32(value) - image)
 
     def waves(self, rng: np.random.Generator, wavelength: float, count: int = 24) -> Volume:
-        """A smooth random field of zero mean and unit variance, of one wavelength in mm.
+        """A smooth random field with zero mean, unit variance and one wavelength, in mm.
 
-        A sum of plane waves: on a lattice each is a product of three vectors, so that any grid
-        costs one matrix product.
+        It is a sum of plane waves. On a lattice each wave is a product of three vectors, so that
+        the field is one matrix product.
         """
         directions = rng.normal(size=(count, 3))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -278,7 +278,7 @@ class _Canvas:
 
 
 def _scanner_grid(rng: np.random.Generator, site: str) -> Grid:
-    """Voxels as scanners give them: slices along any axis, any flip, somewhat oblique."""
+    """A grid like a scanner's: slices along any axis, in any direction, sometimes oblique."""
     in_plane, slice_thickness = {
         "A": ((1.4, 1.5), (1.4, 1.6)),
         "B": ((1.2, 1.4), (1.8, 2.0)),
@@ -298,7 +298,7 @@ def _scanner_grid(rng: np.random.Generator, site: str) -> Grid:
 
 
 def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -> Volume:
-    """Scalp to ventricles; returns the depth in the brain: 0 at its middle, 1 at its surface."""
+    """Paint scalp to ventricles; return depth in the brain, 0 in the middle, 1 at the surface."""
     axes = np.asarray(semi_axes, np.float32)
     x, y, z = canvas.points
     depth = _length(canvas.points, axes) + 0.02 * canvas.waves(rng, 40.0)
@@ -324,7 +324,7 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -
         moved = np.stack([x - side * (4.5 + bend), y, z - 5 + 0.01 * y**2])
         canvas.paint("csf", _soft(4 * (wide - _length(moved, (3.2, 15, 4.5))) + 0.4 * wobble))
     canvas.paint("csf", _soft(0.6 - np.abs(x + 0.8 * wobble)) * (depth < 1.0) * (z > 12))
-    # The sagittal sinus, and nothing else, enhances in every head.
+    # The sagittal sinus is the only structure that enhances in every head.
     sinus = np.sqrt((x - rng.normal(0, 0.5)) ** 2 + (1.02 - depth) ** 2 * millimetres**2)
     canvas.paint("vessel", _soft(1.6 - sinus) * (z > 0))
     return np.asarray(depth, np.float32)
@@ -348,7 +348,7 @@ def _paint_tumour(
     shape = rng.uniform(0.8, 1.25, 3)
     shape /= np.cbrt(shape.prod())
     surface = canvas.waves(rng, 1.6 * radius) + 0.4 * canvas.waves(rng, 0.7 * radius)
-    # Signed distance to the tumour's surface in mm, about; positive inside.
+    # Approximate signed distance to the tumour's surface in mm, positive inside.
     within = radius * (1 - _length(turned, shape * radius) - settings.irregularity * surface)
     brain = _soft((1.0 - depth) * 30)
 
@@ -377,7 +377,7 @@ def _paint_tumour(
             cyst = _ellipsoid(canvas, center + offset, size) * tumour
             canvas.paint("cyst", cyst * rng.uniform(0.8, 1.0))
             enhancing = np.asarray(enhancing * (1 - cyst), np.float32)
-    # Enhancing tissue is a mixture, so that its brightness varies without a new tissue.
+    # Enhancing tissue is mixed with what lies below, so that its brightness varies.
     strength = rng.uniform(*settings.enhancement)
     blotchy = np.clip(1 + 0.3 * canvas.waves(rng, 8.0), 0.3, 1.3)
     canvas.paint("enhancing", np.asarray(np.clip(enhancing * strength * blotchy, 0, 1), np.float32))
@@ -398,7 +398,7 @@ def _paint_vessels(
     brain: Volume,
     settings: PhantomSettings,
 ) -> None:
-    """Bent tubes that pass the tumour, in both grades: bright on T1c, dark on T2."""
+    """Paint bent vessels near the tumour, in both grades: bright on T1c, dark on T2."""
     for _ in range(int(rng.integers(*settings.vessels, endpoint=True))):
         through = center + radius * rng.uniform(0.6, 1.5) * _unit(rng)
         along, across = np.linalg.qr(rng.normal(size=(3, 2)))[0].T
@@ -414,7 +414,7 @@ def _paint_vessels(
 def _scan(
     canvas: _Canvas, rng: np.random.Generator, site: str, settings: PhantomSettings
 ) -> npt.NDArray[np.int16]:
-    """Gain, bias field and Rician noise; magnitudes as a scanner writes them."""
+    """Apply gain, bias field and Rician noise; return magnitudes as a scanner writes them."""
     scanned = []
     louder = {"A": 1.0, "B": 0.9, "C": 1.15}[site]
     for image in canvas.images:
@@ -434,15 +434,15 @@ def _add_artefacts(
     surface: npt.NDArray[np.bool_],
     strength: tuple[float, float],
 ) -> None:
-    places = np.argwhere(surface)
+    candidates = np.argwhere(surface)
     for image in images:
-        x, y, z = places[rng.integers(len(places))]
+        x, y, z = candidates[rng.integers(len(candidates))]
         peak = min(float(image.max()) * np.exp(rng.uniform(*np.log(strength))), 32767)
         image[x : x + 2, y : y + 2, z : z + 2] = np.int16(peak)
 
 
 def _soft(distance: npt.NDArray[np.floating[Any]]) -> Volume:
-    """Share of a voxel that lies inside, by its signed distance from the border in mm."""
+    """The share of a voxel inside a border, from its signed distance to the border in mm."""
     return np.asarray(np.clip(0.5 + distance / 1.6, 0, 1), np.float32)
 
 
@@ -459,7 +459,7 @@ def _ellipsoid(canvas: _Canvas, center: Vectors, axes: Vectors) -> Volume:
 
 
 def _above(field: Volume, share: float, region: npt.NDArray[np.bool_]) -> Volume:
-    """Where a field is among its largest `share` of a region, with a soft border."""
+    """Mask, with soft border, of the highest values of a field, which fill `share` of a region."""
     if not region.any():
         return np.ones_like(field)
     threshold = np.quantile(field[region], 1 - share)

@@ -20,7 +20,7 @@ from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
 from vitaepp.errors import RunError
 from vitaepp.system.devices import chosen_device, resolved_precision
 from vitaepp.system.files import check_writable
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import say, track
 

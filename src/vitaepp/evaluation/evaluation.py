@@ -90,7 +90,7 @@ def evaluate(
     if labels is not None:
         embedded = _with_labels(embedded, Path(labels), id_column)
     elif id_column is not None:
-        raise EvaluationError("--id-column names a column of --labels; give that, too")
+        raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
     parts = plan_folds(embedded.table, label, protocol, folds, seed)
     _refuse_other_label(Path(out), label)
     if not one:
@@ -140,13 +140,13 @@ def _load_controls(path: Path, embedded: Embeddings, any_store: bool) -> dict[st
 
 def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
     """Embeddings with the columns of a label table, by subject."""
-    from vitaepp.data.tables import join_labels, say_missing
+    from vitaepp.data.labels import join_labels, say_missing
 
     table, without = join_labels(
         embedded.table,
         labels,
         id_column=id_column,
-        whose="the embeddings",
+        origin="the embeddings",
         replacing=True,
     )
     say_missing(labels.name, without, len(table))
@@ -162,7 +162,7 @@ def _refuse_other_label(folder: Path, label: str) -> None:
     if there != label:
         raise EvaluationError(
             f"{folder}: holds the evaluation of label {there!r}; give that of {label!r} a folder "
-            f"of its own, as --out {folder.with_name(f'{folder.name}-{file_stem(label)}')}"
+            f"of its own, as {folder.with_name(f'{folder.name}-{file_stem(label)}')}"
         )
 
 
@@ -178,7 +178,7 @@ def _refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
     if trained is None or tested & set(trained):
         raise EvaluationError(
             f"{path}: its encoder was pre-trained on subjects that its fold tests; pre-train it "
-            "with --subjects, on the fold's training part only"
+            "on the fold's training part only"
         )
 
 
@@ -205,7 +205,7 @@ def _require_like_store(
     if told:
         raise EvaluationError(
             f"{path}: embedded from a store with {', '.join(told)} in that of {first_path.name}; "
-            "embed both from one store, or go on with any_store=True"
+            "embed both from one store, or set `any_store`"
         )
 
 

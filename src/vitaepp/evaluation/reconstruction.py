@@ -21,11 +21,9 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import check_fits, check_like, place_channels
 from vitaepp.errors import RecipeError, RunError
-from vitaepp.losses.reconstruction import patch_moments
 from vitaepp.methods import ViTAE
+from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.nn.autoencoder import MaskedAutoencoder
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify
 from vitaepp.presentation.numbers import mean_and_spread
 from vitaepp.presentation.planes import are_colours, framed, missing_tile, planes, stacked, tile
 from vitaepp.system.devices import chosen_device
@@ -33,7 +31,6 @@ from vitaepp.system.files import atomic_path, check_writable, file_stem, write_j
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, track
 from vitaepp.views.draws import Draws
-from vitaepp.views.transforms import channel_moments, standardize
 from vitaepp.weights.runs import load_method
 
 #: Subjects whose slices the report can leaf through; more would make it heavy.
@@ -117,7 +114,7 @@ def reconstruct(
         stored = torch.from_numpy(opened.read([row])).float()
         image = place_channels(stored, opened.info.modalities, config.modalities).to(place)
         present = _present(opened, row, config.modalities).to(place)
-        restored, visible = restore(method, image, Draws(seed, 0, [row], place), present)
+        restored, visible = reconstruct_images(method, image, Draws(seed, 0, [row], place), present)
         subject = str(opened.table["subject"].iloc[row])
         psnr, ssim = image_quality(restored[:, present[0]], image[:, present[0]])
         measured.append({"subject": subject, "psnr": psnr, "ssim": ssim})
@@ -161,38 +158,6 @@ def choose_rows(store: Store, subjects: int | None) -> list[int]:
         if wanted:
             rows += group[np.linspace(0, len(group) - 1, wanted).round().astype(int)].tolist()
     return rows
-
-
-def restore(
-    method: ViTAE,
-    images: Float[Tensor, "batch channel *space"],
-    draws: Draws,
-    present: Bool[Tensor, "batch channel"] | None = None,
-) -> tuple[Float[Tensor, "batch channel *space"], Tensor]:
-    """Images with their hidden patches as the model predicts them, and which voxels were visible.
-
-    Args:
-        method: trained.
-        images: intensities in [0, 255]; missing channels are 0, and stay so.
-        draws: what the masks are drawn from.
-        present: which channels are there; all without it.
-    """
-    recipe, model = method.recipe, method.backbone
-    assert isinstance(model, MaskedAutoencoder)
-    over = recipe.views.normalize
-    with torch.inference_mode():
-        patches = patchify(standardize(images / 255, over), model.patch_size)
-        mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
-        predicted = model.decode(model.encode(patches, mask.visible), mask.visible).float()
-        if recipe.loss.reconstruction.normalize_targets:
-            mean, deviation = patch_moments(patches, present=present)
-            predicted = predicted * deviation + mean
-        seen = torch.zeros_like(patches)
-        seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
-        visible = model.assemble(seen) > 0
-        mean, deviation = channel_moments(images / 255, over)
-        filled = (model.assemble(predicted) * deviation + mean) * 255
-        return torch.where(visible, images, filled.clamp(0, 255)), visible
 
 
 def image_quality(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.errors import EvaluationError, nearest, one_line
+from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
 from vitaepp.presentation.tables import html
@@ -65,7 +65,7 @@ class Evaluation(Mapping[str, Any]):
         file = path / "metrics.json" if path.suffix != ".json" and not path.is_file() else path
         if not file.is_file():
             folder = file.parent if file.name == "metrics.json" else file
-            raise EvaluationError(f"{path}: {instead_of('evaluation', folder)}")
+            raise EvaluationNotFoundError(f"{path}: {instead_of('evaluation', folder)}")
         try:
             metrics = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -13,7 +13,7 @@ from vitaepp.presentation.names import CONTROLS as CONTROL_NAMES
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
-from vitaepp.recipe.recipe import METHOD_NAMES
+from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
 
 
@@ -50,7 +50,8 @@ def display_name(facts: Mapping[str, Any]) -> str:
     ('ViT-AE + L_edge', 'embedding')
     """
     method = str(facts.get("method") or "embedding")
-    return str(facts.get("name") or METHOD_NAMES.get(method, method))
+    title = METHODS[method].title if method in METHODS else method
+    return str(facts.get("name") or title)
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
@@ -138,7 +139,7 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     if metrics.get("positive") is not None:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
-            notes[-1] += ", the last in order; --positive chooses another"
+            notes[-1] += ", the last in order; `positive` chooses another"
     if told := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])

@@ -8,6 +8,7 @@ from typing import Literal
 
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.nn.backbones import BACKBONES
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 
 #: What is measured: a classifier on frozen features, the loss over epochs, or reconstructions.
@@ -99,11 +100,11 @@ def _vit(
     return Variant(key, name, ("model.backbone=vit", *settings), against, at)
 
 
-def _contrastive(method: str, name: str, backbone: str, against: str = "") -> Variant:
+def _contrastive(method: str, backbone: str, against: str = "") -> Variant:
     resnet = backbone == "resnet"
     return Variant(
         method if resnet else f"{method}-{backbone}",
-        f"{name} ({'ResNet' if resnet else BACKBONES[backbone]})",
+        f"{METHODS[method].title} ({'ResNet' if resnet else BACKBONES[backbone]})",
         (f"method={method}", f"model.backbone={backbone}", *(["model.pool=mean"] * resnet)),
         against,
     )
@@ -132,8 +133,8 @@ _ALL = (
         "Table 2: ViT-AE++ and other self-supervised methods",
         "classification",
         (
-            _contrastive("mocov3", "MoCo-v3", "resnet", against="vitae++"),
-            _contrastive("simsiam", "SimSiam", "resnet", against="vitae++"),
+            _contrastive("mocov3", "resnet", against="vitae++"),
+            _contrastive("simsiam", "resnet", against="vitae++"),
             _vit("vitae", *_PLAIN, against="vitae++"),
             _vit("vitae++"),
         ),
@@ -160,10 +161,10 @@ _ALL = (
         "Table 4: ResNet against ViT in contrastive methods",
         "classification",
         (
-            _contrastive("mocov3", "MoCo-v3", "resnet"),
-            _contrastive("simsiam", "SimSiam", "resnet"),
-            _contrastive("simsiam", "SimSiam", "vit", against="simsiam"),
-            _contrastive("mocov3", "MoCo-v3", "vit", against="mocov3"),
+            _contrastive("mocov3", "resnet"),
+            _contrastive("simsiam", "resnet"),
+            _contrastive("simsiam", "vit", against="simsiam"),
+            _contrastive("mocov3", "vit", against="mocov3"),
         ),
     ),
     Experiment(

@@ -34,6 +34,7 @@ from vitaepp.methods import build_method
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.presentation.planes import Plane, are_colours, planes
 from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings
+from vitaepp.system.extras import require
 from vitaepp.system.files import file_stem, write_json, write_text
 from vitaepp.system.progress import counted, say
 
@@ -89,6 +90,7 @@ def experiment(
         RecipeError, EvaluationError, StoreError, RunError: name, variants, label, settings or
             folder do not allow it; nothing has been trained then.
     """
+    require("matplotlib", "report", "an experiment needs")  # before trainings that take days
     chosen = find(name).choose(variants)
     opened, settings = Store(store), as_settings(settings)
     base = Recipe.load(recipe, (*settings, "method=vitae++"))

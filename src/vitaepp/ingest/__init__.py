@@ -1,1 +1,1 @@
-"""Raw files to a Store."""
+"""Turns raw files into a store."""

@@ -1,4 +1,4 @@
-"""Preparing a subject whose files are behind a URL: fetched for it, and removed after."""
+"""Prepare a subject whose files are behind a URL: fetch them first, and remove them afterwards."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from vitaepp.errors import VitaeppError, one_line
 from vitaepp.ingest.readers.items import Item, files_of
 from vitaepp.ingest.sources.remote import Remote
 from vitaepp.ingest.subject import prepare_subject
-from vitaepp.ingest.task import Plan, Task
+from vitaepp.ingest.task import ImageSpec, Task
 
 Any_Item = TypeVar("Any_Item", bound=Item)
 
 
-def prepare_remote_subject(remote: Remote, plan: Plan, task: Task) -> bool | Failure:
-    """As `prepare_subject`, with files that are fetched for it and removed after."""
-    if task.array is not None:  # it travelled with its task
-        return prepare_subject(plan, task)
+def prepare_remote_subject(remote: Remote, spec: ImageSpec, task: Task) -> bool | Failure:
+    """`prepare_subject` for files behind a URL."""
+    if task.array is not None:  # the task holds its data
+        return prepare_subject(spec, task)
     with TemporaryDirectory(prefix="vitaepp-") as scratch:
-        place = Path(scratch)
+        folder = Path(scratch)
         try:
             files = {
-                modality: _fetched(remote, item, place)
+                modality: _fetched(remote, item, folder)
                 for modality, item in task.files.files.items()
-                if modality in plan.files
+                if modality in spec.files
             }
-            mask = None if task.files.mask is None else _fetched(remote, task.files.mask, place)
+            mask = None if task.files.mask is None else _fetched(remote, task.files.mask, folder)
         except VitaeppError as error:
             return Failure(task.files.subject, one_line(error))
-        root = _moved(plan.root, remote.root, place)
+        root = _moved(spec.root, remote.root, folder)
         moved = replace(task.files, files=files, mask=mask)
-        return prepare_subject(replace(plan, root=root), replace(task, files=moved))
+        return prepare_subject(replace(spec, root=root), replace(task, files=moved))
 
 
-def _fetched(remote: Remote, item: Item, place: Path) -> Item:
-    """An item whose files are below `place`, those that its header names too."""
-    moved = _relocated(item, lambda path: _moved(path, remote.root, place))
-    own = [p for p in _paths(moved) if p.is_relative_to(place)]
-    remote.fetch((_moved(p, place, remote.root) for p in own), place)
+def _fetched(remote: Remote, item: Item, folder: Path) -> Item:
+    """An item with its files, and those that its header names, fetched to a folder."""
+    moved = _relocated(item, lambda path: _moved(path, remote.root, folder))
+    own = [p for p in _paths(moved) if p.is_relative_to(folder)]
+    remote.fetch((_moved(p, folder, remote.root) for p in own), folder)
     if all(p.is_file() for p in own):
-        beside = [p for p in files_of(moved) if p.is_relative_to(place)]
-        remote.fetch((_moved(p, place, remote.root) for p in beside), place)
+        beside = [p for p in files_of(moved) if p.is_relative_to(folder)]
+        remote.fetch((_moved(p, folder, remote.root) for p in beside), folder)
     return moved
 
 
@@ -59,7 +59,7 @@ def _paths(item: Item) -> list[Path]:
 
 
 def _relocated(item: Any_Item, move: Callable[[Path], Path]) -> Any_Item:
-    """An item of the same kind whose files are elsewhere."""
+    """The same item with its paths moved."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -72,6 +72,6 @@ def _relocated(item: Any_Item, move: Callable[[Path], Path]) -> Any_Item:
 
 
 def _moved(path: Path, old: Path, new: Path) -> Path:
-    """A path below one folder as it is below another; others stay."""
+    """A path below one folder as the same path below another; other paths stay."""
     plain = Path(os.path.abspath(path))
     return new / plain.relative_to(old) if plain.is_relative_to(old) else path

@@ -1,4 +1,4 @@
-"""Intensities: which of an image become 0 and 255."""
+"""Intensities: the range of an image's intensities that becomes 0 to 255."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers import Image, to_grey
 
-#: Share of the voxels on an image's outer faces that are 0 where 0 is what surrounds the body.
+#: 0 counts as the background if at least this share of the voxels on the outer faces is 0.
 ZERO_FACES = 0.5
 
-#: A window is not of a scan's unit where more of its foreground lies beyond one end.
+#: A window does not fit a scan if more than this share of the foreground lies beyond one end.
 MOST_BEYOND = 0.5
 
-#: Voxels that are enough to tell what the foreground is.
+#: About how many voxels are used to find the foreground.
 ENOUGH_VOXELS = 500_000
 
-#: Percentile beyond which intensities are one to Otsu's thresholds.
+#: Intensities above this percentile are clipped to it before Otsu's thresholds are computed.
 MOST_FOR_OTSU = 99.5
 
 
 def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> tuple[float, float]:
-    """The intensities that become 0 and 255; what lies beyond is clipped.
+    """The intensities that become 0 and 255; values beyond them are clipped.
 
-    A modality with a window takes its ends, if the image is in its unit. Others take percentiles of
-    the image or of its foreground, 0 and 100 without `clip`. 8-bit pictures of which nothing is
-    asked keep their values.
+    A modality with a window uses its ends. Others use percentiles of the image or of its
+    foreground; without `clip` these are 0 and 100. If neither `clip` nor `statistics` is set, 8-bit
+    pictures keep their values.
 
     Args:
-        image: as it was read.
-        modality: whose window counts, if it has one.
-        info: what is asked.
-        name: what to call the image in an error.
+        image: the image as it was read.
+        modality: its modality, which may have a window.
+        info: the settings of the store.
+        name: its name in error messages.
 
     Raises:
-        SubjectError: most of the foreground is on one side of the window, or nothing is left
-            between the percentiles.
+        SubjectError: most of the foreground is on one side of the window, or both percentiles are
+            equal.
     """
     values = image.values
     if (window := info.window_of(modality)) is not None:
@@ -57,7 +57,7 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
         low, high = (float(v) for v in np.percentile(values, (first, last)))
     if low >= high:
         where = info.statistics or "volume"
-        advice = "clip less, or take them over the " + (
+        advice = "clip less, or compute them over the " + (
             "volume" if where == "foreground" else "foreground"
         )
         raise SubjectError(
@@ -69,20 +69,20 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
 def foreground_percentiles(
     values: npt.NDArray[Any], grey: npt.NDArray[Any], first: float, last: float
 ) -> tuple[float, float]:
-    """Two percentiles that do not depend on how much background there is.
+    """Two percentiles that do not depend on the amount of background.
 
-    Where 0 surrounds the body, both are of the voxels that are not 0. Else the higher one is of the
-    voxels above a threshold; the lower one is of the whole image, since a threshold also cuts off
-    what is dark in the body, such as the ventricles in T1.
+    If 0 surrounds the body, both are computed over the voxels that are not 0. Otherwise the higher
+    percentile is computed over the voxels above a threshold, and the lower one over the whole
+    image, because a threshold also excludes dark tissue, such as the ventricles in T1.
 
     Args:
-        values: intensities; colours on a last axis.
-        grey: the same without colours.
+        values: intensities; colours are on the last axis.
+        grey: the same image in grey.
         first: the lower percentile.
-        last: the higher one.
+        last: the higher percentile.
 
     Source:
-        Isensee et al. 2021 (nnU-Net) for voxels that are not 0.
+        Isensee et al. 2021 (nnU-Net), for the use of voxels that are not 0.
     """
     if zero_surrounds(grey):
         low, high = np.percentile(values[grey != 0], (first, last))
@@ -92,7 +92,7 @@ def foreground_percentiles(
 
 
 def zero_surrounds(values: npt.NDArray[Any]) -> bool:
-    """Whether 0 is the background: nothing is below, and half of the outer faces' voxels are 0."""
+    """Whether 0 is the background: no value is lower, and half of the outer faces' voxels are 0."""
     if values.min() < 0:
         return False
     faces = [np.take(values, end, axis) for axis in range(values.ndim) for end in (0, -1)]
@@ -101,13 +101,13 @@ def zero_surrounds(values: npt.NDArray[Any]) -> bool:
 
 
 def body(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Voxels above the lower of two thresholds that part air, tissue, and what is brightest.
+    """Voxels above the lower of two thresholds, which separate air, tissue and bright tissue.
 
-    A single one would part fat from all the rest in T1. Intensities beyond their 99.5th percentile
-    count as this: a few voxels of metal or a vessel would else be a class of their own.
+    A single threshold would separate fat from everything else in T1. Intensities above the 99.5th
+    percentile are clipped to it; otherwise a few voxels of metal or a vessel would be a class.
 
     Source:
-        Liao et al. 2001, for several of Otsu's thresholds.
+        Liao et al. 2001, for Otsu's method with several thresholds.
     """
     above = values > _thresholds(values)[0]
     return np.asarray(above if above.any() else values > values.min())
@@ -126,50 +126,50 @@ def _thresholds(values: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: str) -> None:
-    """Refuse a window that most of a scan's foreground lies beyond.
+    """Refuse a window if most of a scan's foreground lies beyond one of its ends.
 
-    The foreground is what is above one of Otsu's two thresholds: the lower one for what is too
-    bright, so that bone alone never counts as the foreground; the higher one for what is too
-    dark, so that air beside the padding around a CT's circle never does.
+    The foreground are the voxels above one of Otsu's two thresholds. To find too bright voxels the
+    lower threshold is used, so that the foreground is more than bone. To find too dark voxels the
+    higher one is used, so that air beside the padding around a CT's circle does not count.
 
     Args:
-        values: of the whole scan.
-        window: its ends.
-        name: what to call the scan in an error.
+        values: intensities of the whole scan.
+        window: the ends of the window.
+        name: the scan's name in error messages.
 
     Raises:
-        SubjectError: with the range that was measured.
+        SubjectError: the window does not fit; the message gives the range that was measured.
     """
     low, high = window
     step = int(np.ceil((values.size / ENOUGH_VOXELS) ** (1 / values.ndim)))
-    seen = values[(slice(None, None, step),) * values.ndim]
+    sample = values[(slice(None, None, step),) * values.ndim]
     least, most = float(values.min()), float(values.max())
-    told = ""
+    problem = ""
     if most <= low or least >= high:
-        told = f"its intensities, {least:g} to {most:g}, lie outside of"
-    elif np.ptp(seen) > 0:
-        thresholds = _thresholds(seen)
+        problem = f"its intensities, {least:g} to {most:g}, lie outside"
+    elif np.ptp(sample) > 0:
+        thresholds = _thresholds(sample)
         for threshold, beyond, where in (
-            (thresholds[0], seen > high, "above"),
-            (thresholds[1], seen < low, "below"),
+            (thresholds[0], sample > high, "above"),
+            (thresholds[1], sample < low, "below"),
         ):
-            inside = seen > threshold
+            inside = sample > threshold
             share = np.count_nonzero(beyond & inside) / max(1, int(np.count_nonzero(inside)))
             if share > MOST_BEYOND:
-                first, last = np.percentile(seen[inside], (5, 95))
-                told = (
+                first, last = np.percentile(sample[inside], (5, 95))
+                problem = (
                     f"{share:.0%} of its foreground, which is mostly {first:g} to {last:g} (the "
                     f"scan is {least:g} to {most:g}), lies {where}"
                 )
-    if told:
+    if problem:
         raise SubjectError(
-            f"{name}: {told} the window {low:g} to {high:g}; a window is in the scan's own unit, "
-            "Hounsfield for CT: give one that holds these values, or --clip 0.5,99.5 instead"
+            f"{name}: {problem} the window {low:g} to {high:g}; a window is in the scan's own unit "
+            "(Hounsfield for CT): give one that contains these values, or use --clip 0.5,99.5"
         )
 
 
 def shows_nothing(values: npt.NDArray[np.floating[Any]], *, windowed: bool) -> bool:
-    """Whether a crop, in [0, 255], has one value; of a window, but for two voxels in a thousand."""
+    """Whether all voxels of a crop in [0, 255] are equal; with a window, all but 0.2 % of them."""
     if not windowed:
         return bool(np.ptp(values) == 0)
     low, high = np.percentile(values, (0.1, 99.9))

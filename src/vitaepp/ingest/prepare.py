@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -15,17 +15,17 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.labels import count_other, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
-from vitaepp.data.tables import count_other, say_missing
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, recognise, told_left_out
+from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, files_in_words, noted
+from vitaepp.ingest.planning.dry_run import DryRun, look_at
 from vitaepp.ingest.planning.fingerprint import voxel_sample
-from vitaepp.ingest.planning.grid import propose_grid
-from vitaepp.ingest.planning.plan import arrays_of, plan_of, said, sampled
-from vitaepp.ingest.planning.preview import Preview, preview
+from vitaepp.ingest.planning.grid import choose_grid
+from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
 from vitaepp.ingest.pseudonyms import (
     pseudonym,
     pseudonymized,
@@ -38,15 +38,15 @@ from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.sources.archives import opened
 from vitaepp.ingest.sources.remote import Remote, local_file, local_source
 from vitaepp.ingest.subject import prepare_subject
-from vitaepp.ingest.task import Plan, Task
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.ingest.workers.cluster import run_on_cluster
 from vitaepp.ingest.workers.pool import run_each
-from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
-from vitaepp.system.storage import Location, folder_at, in_one_process, location_of
+from vitaepp.system.storage import folder_at
 from vitaepp.system.text import fact_list
+from vitaepp.system.urls import Location, in_one_process, location_of
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -73,7 +73,7 @@ class PrepareResult:
         failures: subjects that could not be prepared, as in the store's failures.csv.
         account: what was taken for what, as text.
         notes: what had to be decided about files, with the number of subjects.
-        preview: what a dry run found; None where the store was made.
+        dry_run: what a dry run found; None where the store was made.
     """
 
     store: Path | str
@@ -82,11 +82,11 @@ class PrepareResult:
     failures: tuple[Failure, ...]
     account: str = ""
     notes: Mapping[str, int] = field(default_factory=dict)
-    preview: Preview | None = None
+    dry_run: DryRun | None = None
 
     def __str__(self) -> str:
-        if self.preview is not None:
-            return str(self.preview)
+        if self.dry_run is not None:
+            return str(self.dry_run)
         told = (
             f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} "
             f"{'was' if self.skipped == 1 else 'were'} there already"
@@ -97,8 +97,20 @@ class PrepareResult:
             told += f"\nfirst failure: {first.subject}: {first.reason}"
         return told
 
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it, JSON throughout."""
+        if self.dry_run is not None:
+            return self.dry_run.to_dict()
+        return {
+            "store": str(self.store),
+            "prepared": self.prepared,
+            "skipped": self.skipped,
+            "failures": [asdict(failure) for failure in self.failures],
+            "notes": dict(self.notes),
+        }
+
     def __repr__(self) -> str:
-        if self.preview is not None:
+        if self.dry_run is not None:
             return "PrepareResult(a dry run; print it to see what was found)"
         return f"PrepareResult({'; '.join(str(self).splitlines())})"
 
@@ -107,31 +119,15 @@ def prepare(
     source: Location,
     store: Location | None = None,
     *,
-    size: int | Sequence[int] | str | None = None,
-    spacing: int | float | Sequence[int | float] | str | None = None,
-    modalities: Sequence[str] | str | None = None,
-    center: str | None = None,
-    layout: str | None = None,
-    mask_pattern: str | None = None,
-    mask_values: Sequence[int] | str | None = None,
-    clip: Sequence[int | float] | str | None = None,
-    window: Mapping[str, str | Sequence[int | float]] | Sequence[str] | None = None,
-    statistics: str | None = None,
-    archive_gib: int | float | None = None,
-    archive_files: int | None = None,
-    series: str | os.PathLike[str] | None = None,
-    secret: str | os.PathLike[str] | None = None,
-    dtype: str | None = None,
-    keep_masks: bool | None = None,
-    classes: int | None = None,
+    settings: PrepareSettings | Mapping[str, Any] | str | Sequence[str] = (),
+    recipe: str | os.PathLike[str] | None = None,
     labels: Location | None = None,
     id_column: str | None = None,
-    recipe: str | os.PathLike[str] | None = None,
-    settings: PrepareSettings | str | Sequence[str] | None = None,
     workers: int | None = None,
     dask: str | None = None,
     dry_run: bool = False,
     show_series: bool = False,
+    **changes: Any,
 ) -> PrepareResult:
     """Turn raw files into a store.
 
@@ -144,54 +140,30 @@ def prepare(
 
     A modality that a subject lacks is zero, and marked so in the store's table.
 
-    Run again, it prepares what is new or changed, and what failed before.
+    Run again, it prepares what is new or changed, and what failed before. A store that was begun
+    keeps its size, spacing and masks where these are unset.
 
     Args:
         source: manifest, folder in a known layout, archive (`.zip`, `.tar`, `.tar.gz`, …) of one,
             a single scan or picture, or `.npz` with MedMNIST's keys; or the URL of one, as `s3://bucket/scans`.
         store: folder to make or to add to, or its URL; a dry run needs none.
-        size: voxels of the crop, one value or one an axis. Unset: 96 for scans, 224 for pictures,
-            less along axes where the images are smaller; their own size for arrays.
-        spacing: voxel size in mm (pixels of the original for pictures and arrays). Unset: 1 mm for
-            scans, unless theirs is far from it; none for others. A store that was begun keeps its
-            size and spacing where they are unset.
-        modalities: channels in order; for pictures `grey` or `rgb`. Unset: what is found.
-        center: what the crop is centred on: `mask` (its centroid), `foreground` (centroid of the
-            voxels above Otsu's threshold in the first modality) or `image`. Unset: the mask
-            where there are masks, else the image.
-        layout: the only layout to try, by the name that `docs/layouts.md` gives it. Unset: all.
-        mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
-        mask_values: values of the masks that are the lesion. Unset: all but 0.
-        clip: two percentiles of each image that become 0 and 255; what lies beyond is clipped.
-            Unset: minimum and maximum.
-        window: modalities with a window instead: `{"ct": "lung"}`, `{"ct": (40, 400)}` (centre
-            and width in the scan's own unit) or `["ct=lung"]`.
-        statistics: `foreground` takes percentiles and range over the foreground. Unset: over the
-            whole image.
-        archive_gib: what an archive may hold when extracted. Unset: 200 times its size and 1 GiB.
-        archive_files: how many files it may hold. Unset: a million.
-        series: CSV, TSV or XLSX of patterns that tell the modality of a DICOM series by its
-            description. Unset: the built-in ones alone.
-        secret: file with a secret by which subjects and files get other names. Unset: their own.
-        dtype: how intensities are stored, `float16` or `uint8`. Unset: float16.
-        keep_masks: keep each subject's mask beside its images, as uint8 on their grid, with its
-            own labels (nearest neighbour). Unset: as the store that was begun, else no.
-        classes: only the first so many classes, in the source's own order. Unset: all.
+        settings: settings as `"prepare.clip=0.5,99.5"`, one or several, as a mapping, or all of
+            them as an object.
+        recipe: where settings come from that are given nowhere else: a shipped recipe's name, a
+            YAML file, or a run folder, whose encoder needs scans that are prepared like those of
+            its training. Where a run's crops are centred on masks, subjects without are centred on
+            their foreground, which is told.
         labels: CSV, TSV or XLSX with a column of subjects; its other columns become labels.
         id_column: what this column is called, of the labels or else of a manifest. Unset:
             `subject`, `subject_id`, `participant_id` or `patient`.
-        recipe: where arguments that are unset come from: a shipped recipe's name, a YAML file, or a
-            run folder, whose encoder needs scans that are prepared like those of its training.
-            Where a run's crops are centred on masks, subjects without are centred on their
-            foreground, which is told.
-        settings: the same as an object, instead of `recipe`; or settings as
-            `"prepare.clip=0.5,99.5"`, one or several.
         workers: processes. Unset: one a core.
         dask: address of a Dask scheduler, as `tcp://host:8786`, whose workers do the work; they
             must see the source and the store by the same names.
         dry_run: look only, at the headers and a few images, and write nothing.
         show_series: with a dry run, show the descriptions of DICOM series that no pattern knows.
             They are free text and may hold names, so that they are shown, and kept nowhere.
+        changes: any setting of `vitaepp.recipe.sections.PrepareSettings` by its name, such as
+            `size=96`, `center="foreground"` or `window={"ct": "lung"}`; what is None is unset.
 
     Returns:
         Counts, and the subjects that failed; of a dry run, what it found.
@@ -204,68 +176,38 @@ def prepare(
         StorageError: a URL cannot be opened.
     """
     if store is None and not dry_run:
-        raise RecipeError("prepare needs a STORE to make; only a dry run goes without")
+        raise RecipeError("prepare needs a store to make; only `dry_run` goes without")
     if store is not None and kind_of(source) == "store" and Path(store).is_dir():
-        told = swapped("prepare", {"source": source, "store": store})
-        if told is not None:
-            raise SourceError(told)
+        exchanged = swapped("prepare", {"source": source, "store": store})
+        if exchanged is not None:
+            raise SourceError(exchanged)
     if show_series and not dry_run:
         raise RecipeError(
-            "--show-series goes with --dry-run alone: descriptions may hold names, and are shown "
+            "`show_series` goes with `dry_run` alone: descriptions may hold names, and are shown "
             "but never kept"
         )
-    store = STORE_TO_BE if store is None else store
-    given = {
-        "size": size,
-        "spacing": spacing,
-        "modalities": modalities,
-        "center": center,
-        "layout": layout,
-        "mask_pattern": mask_pattern,
-        "mask_values": mask_values,
-        "clip": clip,
-        "window": window,
-        "statistics": statistics,
-        "archive_gib": archive_gib,
-        "archive_files": archive_files,
-        "series": None if series is None else os.fspath(series),
-        "secret": None if secret is None else os.fspath(secret),
-        "dtype": dtype,
-        "keep_masks": keep_masks,
-        "classes": classes,
-    }
-    of_run = False
-    if recipe is not None:
-        settings, of_run = prepare_settings(recipe)
-    elif not isinstance(settings, PrepareSettings):
-        settings = Recipe.load(settings=settings or ()).prepare
-    assert isinstance(settings, PrepareSettings)
-    values = settings.model_dump()
-    values |= {name: value for name, value in given.items() if value is not None}
-    asked = Recipe.parse({"prepare": values}, where="prepare").prepare
-    if of_run and window is None:  # the run's own, of which some modalities may not be asked for
-        kept = {m: w for m, w in (asked.window or {}).items() if m in (asked.modalities or ())}
-        asked = asked.model_copy(update={"window": kept or None})
-    if asked.series is not None:
-        series_rules(Path(asked.series))  # refused if it cannot be read, whatever the source is
     if dask is not None and workers is not None:
-        raise RecipeError("give --workers (processes here) or --dask (a cluster), not both")
+        raise RecipeError("give `workers` (processes here) or `dask` (a cluster), not both")
+    store = STORE_TO_BE if store is None else store
+    chosen, of_run = prepare_settings(recipe, settings, changes)
+    if chosen.series is not None:
+        series_rules(Path(chosen.series))  # refused if it cannot be read, whatever the source is
     with (
         local_source(source) as (found, remote),
         local_file(labels) as label_file,
-        opened(found, asked) as place,
+        opened(found, chosen) as folder,
     ):
         target = location_of(store)
         if dask is not None:
             # The workers run in folders of their own.
-            place = Path(place).absolute()
+            folder = Path(folder).absolute()
             target = target.absolute() if isinstance(target, Path) else target
         return _prepare(
             Path(found).absolute().name,
-            Path(place),
+            Path(folder),
             remote,
             target,
-            asked,
+            chosen,
             label_file,
             id_column,
             of_run,
@@ -278,10 +220,10 @@ def prepare(
 
 def _prepare(
     name: str,
-    place: Path,
+    folder: Path,
     remote: Remote | None,
     store: Path | str,
-    asked: PrepareSettings,
+    settings: PrepareSettings,
     labels: Path | None,
     id_column: str | None,
     of_run: bool,
@@ -290,59 +232,59 @@ def _prepare(
     dry_run: bool,
     show_series: bool,
 ) -> PrepareResult:
-    """Prepare a source that for the time being is, or whose stand-ins are, at `place`."""
+    """Prepare a source that for the time being is, or whose stand-ins are, in `folder`."""
     if in_one_process(store) or (remote is not None and in_one_process(remote.url)):
         if dask is not None:
             raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
         workers = 1
     cohort = recognise(
-        place,
-        asked.modalities,
-        asked.series,
-        layout=asked.layout,
-        mask_pattern=asked.mask_pattern,
+        folder,
+        settings.modalities,
+        settings.series,
+        layout=settings.layout,
+        mask_pattern=settings.mask_pattern,
         id_column=None if labels is not None else id_column,
         show_series=show_series,
     )
     if id_column is not None and labels is None and cohort.layout != "a manifest":
-        raise RecipeError("--id-column names a column of --labels or of a manifest; give one")
+        raise RecipeError("`id_column` names a column of `labels` or of a manifest; give one")
     if remote is not None and cohort.kind == "pictures":
-        for modality in {*cohort.modalities, *(asked.modalities or ())}:
+        for modality in {*cohort.modalities, *(settings.modalities or ())}:
             files = map(files_of, sampled(cohort, modality))
             remote.fetch(chain.from_iterable(files), remote.root)
-    if asked.classes is not None:
-        cohort = cohort.of_first_classes(asked.classes)
+    if settings.classes is not None:
+        cohort = cohort.of_first_classes(settings.classes)
     table = cohort.table()
     if labels is not None:
         table, without = join_labels(table, labels, cohort.unlabelled, id_column=id_column)
-        if asked.secret is not None:
-            without = [pseudonym(read_secret(asked.secret), subject) for subject in without]
+        if settings.secret is not None:
+            without = [pseudonym(read_secret(settings.secret), subject) for subject in without]
         say_missing(labels.name, without, len(table))
-    plan = plan_of(cohort, asked, store, without_masks=of_run)
-    if plan.secret is not None:
-        cohort = pseudonymized(cohort, plan.secret)
-        table = pseudonymized_table(table, plan.secret)
-    plan, choices = propose_grid(plan, cohort, asked)
+    spec = spec_of(cohort, settings, store, without_masks=of_run)
+    if spec.secret is not None:
+        cohort = pseudonymized(cohort, spec.secret)
+        table = pseudonymized_table(table, spec.secret)
+    spec, choices = choose_grid(spec, cohort, settings)
     if dry_run:
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
-        found = preview(cohort, table, plan, choices, workers, show_series=show_series)
-        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, preview=found)
+        found = look_at(cohort, table, spec, choices, workers, show_series=show_series)
+        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, dry_run=found)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
-    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {said(plan)}")
+    say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
     if cohort.left_out:
-        say(f"{name}: {told_left_out(cohort)}")
+        say(f"{name}: {left_out_in_words(cohort)}")
     for note in cohort.notes:
         say(f"{name}: {note}")
-    if lacking := cohort.lacking(plan.files):
+    if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if plan.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+    if spec.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
         say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
 
     masks = sum(s.mask is not None for s in cohort.subjects)
-    if of_run and plan.info.center == "mask" and masks < len(cohort.subjects):
+    if of_run and spec.info.center == "mask" and masks < len(cohort.subjects):
         say(
             "the run's crops are centred on masks; without one, and centred on the foreground: "
             f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
@@ -356,12 +298,12 @@ def _prepare(
     prepared = skipped = 0
     failures: list[Failure] = []
     try:
-        with StoreWriter(store, plan.info) as writer:
+        with StoreWriter(store, spec.info) as writer:
             outcomes = run(
-                partial(prepare_subject, plan)
+                partial(prepare_subject, spec)
                 if remote is None
-                else partial(prepare_remote_subject, remote, plan),
-                _tasks(cohort, plan, writer.checksums()),
+                else partial(prepare_remote_subject, remote, spec),
+                _tasks(cohort, spec, writer.checksums()),
                 died=_died,
                 batch=BATCH[cohort.kind],
             )
@@ -387,8 +329,8 @@ def _prepare(
             told += "; every worker of the cluster must see it by this path, or give a URL"
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
-        say(_told_labels(before, after, labels.name, store))
-    told = fact_list([*account(cohort, table, plan), *noted(notes, len(cohort.subjects))])
+        say(_labels_in_words(before, after, labels.name))
+    told = fact_list([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 
@@ -405,7 +347,7 @@ def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:
     return Counter(note for s in cohort.subjects for note in rows.get(s.subject, ()))
 
 
-def _told_labels(before: pd.DataFrame, after: pd.DataFrame, file: str, store: Path | str) -> str:
+def _labels_in_words(before: pd.DataFrame, after: pd.DataFrame, file: str) -> str:
     """What a label table has added to the subjects that a store had, and which step is next."""
     old, new = before.set_index("subject"), after.set_index("subject")
     new = new.loc[old.index]
@@ -421,9 +363,8 @@ def _told_labels(before: pd.DataFrame, after: pd.DataFrame, file: str, store: Pa
     if not told:
         return f"{file}: the store has these labels already"
     return (
-        f"{file}: {', '.join(told)}; embeddings made before do not have this: next, run "
-        f"vitaepp embed RUN {store} OUT.parquet again, or join the table to them with "
-        f"vitaepp evaluate OUT.parquet --labels {file} --label {label or 'COLUMN'} --out DIR"
+        f"{file}: {', '.join(told)}; embeddings made before do not have this: embed the store "
+        f"again, or evaluate them with `labels={file}` `label={label or 'COLUMN'}`"
     )
 
 
@@ -446,10 +387,10 @@ def _may_crash(cohort: Cohort) -> bool:
     )
 
 
-def _tasks(cohort: Cohort, plan: Plan, known: Mapping[str, str]) -> Iterator[Task]:
+def _tasks(cohort: Cohort, spec: ImageSpec, known: Mapping[str, str]) -> Iterator[Task]:
     arrays: Iterator[npt.NDArray[Any] | None] = repeat(None)
     if cohort.kind == "arrays":
-        arrays = arrays_of(s.files[plan.files[0]] for s in cohort.subjects)
+        arrays = arrays_of(s.files[spec.files[0]] for s in cohort.subjects)
     for subject, array in zip(cohort.subjects, arrays, strict=False):
         yield Task(subject, array, known.get(subject.subject))
 

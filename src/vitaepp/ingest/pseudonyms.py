@@ -1,7 +1,8 @@
-"""Subjects under other names: a keyed hash of each, by a secret that only the user has.
+"""Pseudonyms: the name of each subject is replaced by a keyed hash with the user's secret.
 
-The same secret gives the same names, so that subjects can be added later; without it a name cannot
-be told, not even by trying all likely ones, as it could from a plain hash.
+The same secret gives the same pseudonyms, so that subjects can be added later. Without the secret,
+nobody can recover a name, not even by trying all likely names, as would be possible with a plain
+hash.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.layouts import Cohort
 
-#: Bytes that a secret must have; fewer could be guessed.
+#: Least number of bytes of a secret; a shorter one could be guessed.
 LEAST_BYTES = 16
 
-#: Instead of the reason why a file is left out.
-UNTOLD = "a dry run without the secret says why"
+#: Stands for the reason why a file is left out, which may contain names.
+UNTOLD = "a dry run without the secret shows the reason"
 
 
 def read_secret(path: str | Path) -> bytes:
-    """The secret in a file, without white space around it.
+    """Read the secret from a file, without white space around it.
 
     Raises:
-        RecipeError: no such file, or fewer than 16 bytes.
+        RecipeError: the file does not exist, or has fewer than 16 bytes.
     """
     try:
         secret = Path(path).read_bytes().strip()
@@ -38,14 +39,14 @@ def read_secret(path: str | Path) -> bytes:
         raise RecipeError(f"prepare.secret={path}: cannot be read; give a file") from None
     if len(secret) < LEAST_BYTES:
         raise RecipeError(
-            f"prepare.secret={path}: holds {len(secret)} bytes; at least {LEAST_BYTES} random ones "
-            "are needed, as `openssl rand -hex 32` prints"
+            f"prepare.secret={path}: holds {len(secret)} bytes; at least {LEAST_BYTES} random "
+            "bytes are needed, for example from `openssl rand -hex 32`"
         )
     return secret
 
 
 def pseudonym(secret: bytes, name: str) -> str:
-    """HMAC-SHA-256 (RFC 2104) of a name, 64 bits in hexadecimal.
+    """The pseudonym of a name: its HMAC-SHA-256 (RFC 2104), 64 bits in hexadecimal.
 
     >>> pseudonym(b"0123456789abcdef", "Ada") == pseudonym(b"0123456789abcdef", "Ada")
     True
@@ -54,28 +55,28 @@ def pseudonym(secret: bytes, name: str) -> str:
 
 
 def pseudonymized(cohort: Cohort, secret: bytes) -> Cohort:
-    """A cohort whose subjects, and what is left out of it, have other names."""
+    """A cohort with pseudonyms for its subjects and for the files that are left out."""
     subjects = tuple(
         replace(subject, subject=pseudonym(secret, subject.subject)) for subject in cohort.subjects
     )
-    # Reasons may name other files.
+    # Reasons are dropped, because they may name other files.
     left_out = tuple((pseudonym(secret, path), UNTOLD) for path, _ in cohort.left_out)
     return replace(cohort, subjects=subjects, left_out=left_out)
 
 
 def pseudonymized_table(table: pd.DataFrame, secret: bytes) -> pd.DataFrame:
-    """A cohort's table whose subjects and participants have other names."""
+    """A cohort's table with pseudonyms for subjects and participants."""
     named = [name for name in ("subject", PARTICIPANT) if name in table]
     renamed = table[named].map(lambda name: pseudonym(secret, str(name)), na_action="ignore")
     return table.assign(**{name: renamed[name] for name in named})
 
 
-def without_names(told: str, files: Iterable[Path], root: Path, secret: bytes) -> str:
-    """A message in which the names of files, and of folders below a root, are other names."""
+def without_names(message: str, files: Iterable[Path], root: Path, secret: bytes) -> str:
+    """A message with pseudonyms for the names of files, and of their folders below a root."""
     parts: set[str] = set()
     for file in files:
         inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         parts.update(inside.parts, [inside.as_posix()])
     for part in sorted(parts, key=len, reverse=True):
-        told = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", pseudonym(secret, part), told)
-    return told
+        message = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", pseudonym(secret, part), message)
+    return message

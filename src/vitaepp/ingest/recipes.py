@@ -4,45 +4,71 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.errors import RecipeError
-from vitaepp.recipe.recipe import Recipe
-from vitaepp.recipe.sections import PrepareSettings
-
-#: Settings that say where in a source things are, and not how a store's images are made.
-OF_SOURCE = ("layout", "mask_pattern", "classes")
+from vitaepp.errors import RecipeError, nearest
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.sections import OF_SOURCE, PrepareSettings, marked
 
 
-def prepare_settings(recipe: str | os.PathLike[str]) -> tuple[PrepareSettings, bool]:
-    """The settings of a recipe, and whether it is a run's.
-
-    Of a run they are what its store was prepared with, by its encoder or else its recipe, so that
-    new scans become like those of its training.
+def prepare_settings(
+    recipe: str | os.PathLike[str] | None,
+    settings: PrepareSettings | Mapping[str, Any] | str | Sequence[str],
+    changes: Mapping[str, Any],
+) -> tuple[PrepareSettings, bool]:
+    """What to prepare with, and whether it comes from a run.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, a run folder, or the encoder folder of one.
+        settings: settings of a recipe that replace its own.
+        changes: settings of `prepare` by their own names, which come last; None for unset ones.
 
     Raises:
-        RecipeError: none of these.
+        RecipeError: none of these is a recipe, or a setting is unknown or does not fit.
     """
-    folder = Path(recipe)
+    begun, of_run = _begun(recipe)
+    if isinstance(settings, PrepareSettings):
+        settings = {"prepare": settings}
+    given = {k: os.fspath(v) if isinstance(v, os.PathLike) else v for k, v in changes.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    known = PrepareSettings.model_fields
+    for name in changes.keys() - known.keys():
+        raise RecipeError(f"prepare: no setting or argument {name}; {nearest(name, known)}")
+    chosen = resolve(resolve(begun, settings), {"prepare": given}, where="prepare").prepare
+    if of_run and "window" not in given:
+        # The run's own, of which some modalities may not be asked for.
+        kept = {m: w for m, w in (chosen.window or {}).items() if m in (chosen.modalities or ())}
+        chosen = chosen.model_copy(update={"window": kept or None})
+    return chosen, of_run
+
+
+def _begun(recipe: str | os.PathLike[str] | None) -> tuple[Recipe, bool]:
+    """A recipe, and whether it is a run's: then its settings are those of the run's store.
+
+    They come from the run's encoder or else its recipe, so that new scans become like those of its
+    training.
+    """
+    folder = Path(recipe or "")
     config, own = folder / "config.json", folder / "recipe.yaml"
+    if recipe is None:
+        return Recipe(), False
     if own.is_file():
         config = folder / "encoder" / "config.json"
     elif not config.is_file():
         if folder.is_dir():
-            raise RecipeError(f"{folder}: neither a run nor an encoder; --recipe takes RUN")
-        return Recipe.load(recipe).prepare, False
-    begun = Recipe.load(own if own.is_file() else None)
-    plain = begun.changed(prepare=dict.fromkeys(OF_SOURCE))
+            raise RecipeError(f"{folder}: neither a run nor an encoder; `recipe` takes one of them")
+        return resolve(recipe), False
     prepared = _prepared(config) if config.is_file() else None
     if prepared is None and not own.is_file():
         raise RecipeError(
             f"{config}: does not tell how its store was prepared; give its run folder"
         )
-    return (plain if prepared is None else plain.changed(prepare=prepared.settings)).prepare, True
+    plain = dict.fromkeys(marked(PrepareSettings, OF_SOURCE))
+    of_store = {} if prepared is None else prepared.settings
+    return resolve(own if own.is_file() else None, {"prepare": plain | of_store}), True
 
 
 def _prepared(config: Path) -> StoreInfo | None:

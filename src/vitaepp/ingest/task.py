@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.layouts import Kind, SubjectFiles
+from vitaepp.recipe.sections import PrepareSettings
 
 #: Part of every checksum: raised when the same files would give other images.
 METHOD_VERSION = 2
@@ -21,7 +22,7 @@ COLOURS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImageSpec:
     """All that a process needs to know to prepare any subject of a cohort.
 
     Attributes:
@@ -33,6 +34,7 @@ class Plan:
         secret: by which files have other names in all that is written; None for their own.
         without_masks: subjects that lack the mask to centre on are centred on their foreground;
             else they fail.
+        settings: what the user set; the rest of this was made of them.
     """
 
     info: StoreInfo
@@ -42,13 +44,15 @@ class Plan:
     files: tuple[str, ...]
     secret: bytes | None = field(default=None, repr=False)
     without_masks: bool = False
+    settings: PrepareSettings = field(default_factory=PrepareSettings)
 
     @property
     def digest(self) -> bytes:
         """Digest of every setting that shapes an image."""
         # Options that are unset count as if there were none: subjects that were prepared before
         # there were are still known. Spacing has always been there.
-        info = {k: v for k, v in asdict(self.info).items() if v is not None or k == "spacing"}
+        unset = (None, ())
+        info = {k: v for k, v in asdict(self.info).items() if v not in unset or k == "spacing"}
         shaping = [METHOD_VERSION, info, self.kind, self.files]
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
 

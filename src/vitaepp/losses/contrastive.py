@@ -13,16 +13,16 @@ def contrastive_loss(
     predicted: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]],
     features: tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]],
 ) -> Float[Tensor, ""]:
-    """Symmetric negative cosine between each view's prediction and the other view's features.
+    """The negative cosine between each view's prediction and the other view's features, averaged.
 
-    No gradient flows into `features`: without this stop, all features collapse into one.
+    No gradient flows into `features`; otherwise all features would collapse into one.
 
     Args:
         predicted: the predictor's output for view 1 and view 2.
         features: the encoder's pooled features of view 1 and view 2.
 
     Returns:
-        Between -1 (views agree) and 1.
+        A value between -1 (the views agree) and 1.
 
     Source:
         Chen & He 2021, Eq. 1 and 2; Eq. 3 of Prabhakar et al. 2023.
@@ -40,10 +40,10 @@ def contrastive_loss(
 
 
 def feature_spread(features: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """SimSiam's collapse measure: 0 when all features are alike, about 1 when they are spread.
+    """SimSiam's measure of collapse: 0 if all features are equal, about 1 if they are spread.
 
-    The standard deviation over the batch of each feature of the unit-length vectors, averaged and
-    multiplied by the root of the width.
+    It is the standard deviation of each feature over the batch, for vectors of unit length,
+    averaged over features and multiplied by the square root of their number.
 
     Source:
         Chen & He 2021, section 4.1.

@@ -17,12 +17,12 @@ def gradient_magnitude(
 ) -> Float[Tensor, "batch channel *space"]:
     """Edge map: the length of the spatial gradient, per channel.
 
-    Derivatives are taken with the normalised Sobel kernel (intensity per voxel) in every spatial
-    axis, two or three; borders are replicated, so that the volume's edge is no edge.
+    Derivatives along each of the two or three spatial axes are computed with the normalised Sobel
+    kernel, in intensity per voxel. Borders are replicated, so that the end of the image is no edge.
 
     Args:
-        images: intensities, any unit.
-        eps: added under the root, so that the gradient stays finite where images are flat.
+        images: intensities in any unit.
+        eps: value that is added under the root, so that the gradient is finite in flat regions.
 
     Returns:
         Edge map in the images' unit per voxel, same shape.
@@ -45,17 +45,17 @@ def gradient_magnitude(
 def sobel(
     images: Float[Tensor, "batch channel *space"],
 ) -> tuple[Float[Tensor, "batch channel *space"], ...]:
-    """Derivative along each spatial axis by the normalised Sobel kernel, borders replicated.
+    """The derivative along each spatial axis by the normalised Sobel kernel, borders replicated.
 
-    The kernel is a central difference in one axis and a binomial mean in the others; its absolute
-    values sum to 1 (the usual integer kernel's to 8 in 2D and 32 in 3D).
+    The kernel is a central difference along one axis and a binomial mean along the others. Its
+    absolute values sum to 1; those of the usual integer kernel sum to 8 in 2D and 32 in 3D.
 
     Source:
         Kanopoulos et al. 1988.
     """
-    # The kernel is separable, and three taps are sums of shifted copies: a quarter of the time of
-    # a dense convolution on a CPU. Each axis smooths what the axes before it gave, and adds its own
-    # derivative of what they have smoothed.
+    # The kernel is separable, and its three taps are sums of shifted copies. This takes a quarter
+    # of the time of a dense convolution on a CPU. Each axis smooths the derivatives of the axes
+    # before it, and adds its own derivative of the image that these have smoothed.
     derivatives: list[Tensor] = []
     smoothed = F.pad(images, (1, 1) * (images.ndim - 2), mode="replicate")
     for axis in range(images.ndim - 1, 1, -1):
@@ -87,13 +87,13 @@ def edge_loss(
 
     Args:
         prediction: reconstructed intensities.
-        target: original intensities, same unit.
-        blur: Gaussian blur of the target before its edges are taken, sigma in voxels; 0 is none
-            (the paper), 2 is what its released code does.
-        present: which channels count; all without it.
+        target: original intensities in the same unit.
+        blur: sigma, in voxels, of a Gaussian blur of the target before its edges are computed. The
+            paper has none (0); the authors' released code uses 2.
+        present: the channels that count. Unset: all.
 
     Returns:
-        The images' unit squared per voxel squared.
+        The loss in the images' unit squared per voxel squared.
 
     Source:
         Eq. 2 of Prabhakar et al. 2023.
@@ -117,8 +117,8 @@ def gaussian_blur(
     """Gaussian blur along every spatial axis, borders replicated.
 
     Args:
-        images: any unit.
-        sigma: standard deviation in voxels; the kernel reaches four of them.
+        images: intensities in any unit.
+        sigma: standard deviation in voxels; the kernel ends after four of them.
     """
     ndim = images.ndim - 2
     radius = max(1, round(4 * sigma))
@@ -126,7 +126,7 @@ def gaussian_blur(
     taps = torch.exp(-0.5 * (offsets / sigma).square())
     taps = taps / taps.sum()
     x = images.flatten(0, 1)[:, None]
-    # Autocast would round the image, and with it the edges that are taken of it.
+    # Autocast would round the image, and with it its edges.
     with torch.autocast(images.device.type, enabled=False):
         for axis in range(ndim):
             shape = [1] * ndim

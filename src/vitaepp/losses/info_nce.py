@@ -13,10 +13,10 @@ def info_nce(
     keys: Float[Tensor, "batch dim"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """How well each query finds its own key among the keys of all images, on all processes.
+    """InfoNCE: each query is classified as its own key among the keys of all processes' images.
 
-    2τ · mean_i −log( exp(q_i·k_i / τ) / Σ_j exp(q_i·k_j / τ) ), of unit-length vectors. The factor
-    2τ keeps the gradient's size when τ changes. No gradient flows into the keys.
+    2τ · mean_i −log( exp(q_i·k_i / τ) / Σ_j exp(q_i·k_j / τ) ), for vectors of unit length. The
+    factor 2τ keeps the size of the gradient if τ changes. No gradient flows into the keys.
 
     Args:
         queries: predictions of one view.
@@ -40,9 +40,9 @@ def info_nce(
 def gather_batches(
     values: Float[Tensor, "batch dim"],
 ) -> tuple[Float[Tensor, "joint dim"], int]:
-    """The rows of all processes, by their rank, without gradient; and where one's own begin.
+    """The rows of all processes in order of rank, without gradient, and the index of our first row.
 
-    Each process may have another number of rows.
+    Processes may have different numbers of rows.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return values, 0
@@ -50,7 +50,7 @@ def gather_batches(
     counts = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(processes)]
     distributed.all_gather(counts, counts[0].new_tensor([len(values)]))
     rows = torch.cat(counts).tolist()
-    # What is gathered has one size: shorter batches are filled up, and cut again.
+    # Gathered tensors need one size, so shorter batches are padded and cut again.
     padded = F.pad(values, (0, 0, 0, max(rows) - len(values)))
     parts = [torch.empty_like(padded) for _ in range(processes)]
     distributed.all_gather(parts, padded)

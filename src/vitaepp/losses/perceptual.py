@@ -14,36 +14,36 @@ from vitaepp.errors import RecipeError
 from vitaepp.nn.vgg import SMALLEST_SIDE, VGG16
 from vitaepp.system.text import dimensions
 
-#: Pixels that VGG looks at in one go, forward and backward: its memory does not grow beyond them.
+#: Pixels per forward and backward pass of VGG; this bounds its memory.
 PIXELS = 2**18
 
-#: Of so many slices one is looked at by default: 4 of the paper's 96. A share, so that VGG's part
-#: of the work is the same at every size.
+#: By default, one in this many slices is drawn: 4 of the paper's 96. It is a share, so that VGG's
+#: part of the work is the same at every size.
 SLICES_APART = 24
 
 
 class PerceptualLoss(nn.Module):
     """Mean squared error of VGG-16 features, averaged over levels, slices and channels.
 
-    Each channel is a grey image on its own; an RGB image goes in as RGB. Both images are scaled to
+    Each channel is a separate grey image; an RGB image enters VGG as RGB. Both images are scaled to
     [0, 1] by the range of the target's channel.
 
-    In 3D, slices are drawn at random, anew at each call, and so may be the channels that are looked
-    at on each of them: their mean estimates the mean over all slices and channels without bias.
-    Slices are evenly spaced behind a random start (systematic sampling; Cochran 1977, chapter 8),
-    and channels take turns in a random order.
+    In 3D, each call draws slices at random, and also channels if not all are used. Their mean is an
+    unbiased estimate of the mean over all slices and channels. Slices are evenly spaced after a
+    random start (systematic sampling; Cochran 1977, chapter 8), and channels take turns in a random
+    order.
 
     The gradient reaches the prediction. (The authors' released code computes this term without
-    gradient, so that there it trains nothing.)
+    gradient, so that it does not train anything there.)
 
     Args:
-        vgg: the network that looks.
-        slices: slices drawn per volume, one in 24 by default, or `all` (the paper's sum, as a
-            mean).
-        axis: axis that slices are taken along; `any` takes each axis for a third.
-        channels: channels looked at on each slice, or `all`. By default one where not all slices
-            are looked at, else all.
-        rgb: the image's three channels are the colours of one image.
+        vgg: the network that computes the features.
+        slices: number of slices drawn per volume, one in 24 by default, or `all` (the paper's sum,
+            as a mean).
+        axis: axis along which slices are cut; with `any`, each axis has one third of the weight.
+        channels: number of channels used on each slice, or `all`. By default it is one if not all
+            slices are used, else all.
+        rgb: whether the three channels are the colours of one image.
 
     Source:
         Johnson et al. 2016; Eq. 1 of Prabhakar et al. 2023.
@@ -71,10 +71,10 @@ class PerceptualLoss(nn.Module):
         self.rgb = rgb
 
     def check(self, space: tuple[int, ...]) -> None:
-        """Refuse images whose slices VGG cannot look at.
+        """Refuse images whose slices are too small for VGG.
 
         Raises:
-            RecipeError: slices smaller than 8 × 8.
+            RecipeError: slices are smaller than 8 × 8.
         """
         for axis in self._axes(len(space)):
             plane = [n for i, n in enumerate(space) if i != axis]
@@ -86,7 +86,7 @@ class PerceptualLoss(nn.Module):
                 )
 
     def draws_needed(self, shape: tuple[int, ...]) -> int:
-        """Uniform draws per sample that a call needs, for images of shape (channel, *space)."""
+        """Number of uniform draws per sample that a call needs, for images (channel, *space)."""
         channels, *space = shape
         return len(self._axes(len(space))) * (1 + channels)
 
@@ -98,13 +98,13 @@ class PerceptualLoss(nn.Module):
         draws: Float[Tensor, "batch draw"],
         present: Bool[Tensor, "batch channel"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss.
+        """Compute the loss.
 
         Args:
             prediction: reconstructed intensities.
-            target: original intensities, same unit.
-            draws: uniform random numbers, `draws_needed` a sample, which choose the slices.
-            present: which channels count; all without it. Colours are there together.
+            target: original intensities in the same unit.
+            draws: uniform random numbers, `draws_needed` per sample, which choose the slices.
+            present: the channels that count. Unset: all. Colours are all present or all missing.
         """
         if present is None:
             present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
@@ -112,7 +112,7 @@ class PerceptualLoss(nn.Module):
         if target.ndim == 4:  # a picture is a volume of one slice
             prediction, target = prediction[..., None], target[..., None]
         low, high = target.amin((2, 3, 4)), target.amax((2, 3, 4))
-        # A constant channel has no range of its own; its intensities then count as they are.
+        # A constant channel has no range, so its intensities are only shifted.
         scale = torch.where(high > low, high - low, torch.ones_like(high))
         means = []
         for axis, drawn in zip(axes, draws.chunk(len(axes), dim=1), strict=True):
@@ -125,7 +125,7 @@ class PerceptualLoss(nn.Module):
             shift, factor = (
                 x.take_along_dim(channels.flatten(1), 1)[..., None, None] for x in (low, 1 / scale)
             )
-            # Those that do not count are black, whatever stands there.
+            # Images that do not count are black, whatever their values.
             seen, wanted = (
                 (
                     (take_images(x, slices, channels, axis).flatten(1, 2) - shift) * factor
@@ -142,7 +142,7 @@ class PerceptualLoss(nn.Module):
         return torch.stack(means).mean()
 
     def _looks(self, size: int, channels: int) -> tuple[int, int]:
-        """How many slices of an axis are looked at, and how many channels of each."""
+        """How many slices along an axis are used, and how many channels of each slice."""
         slices = max(1, round(size / SLICES_APART)) if self.slices is None else self.slices
         count = size if slices == "all" else min(slices, size)
         if self.rgb or self.channels == "all":
@@ -158,12 +158,12 @@ class PerceptualLoss(nn.Module):
 def spread_slices(
     count: int, size: int, draws: Float[Tensor, " batch"]
 ) -> Int[Tensor, "batch slice"]:
-    """Slices of each sample, evenly spaced behind a random start; each is as likely as any other.
+    """Slices of each sample, evenly spaced after a random start; all slices are equally likely.
 
     Args:
-        count: slices wanted, at most all.
-        size: slices there are.
-        draws: a uniform number in [0, 1) a sample.
+        count: number of slices to draw, at most `size`.
+        size: number of slices along the axis.
+        draws: one uniform number in [0, 1) per sample.
 
     Source:
         Systematic sampling with a fractional interval (Cochran 1977, chapter 8).
@@ -171,7 +171,7 @@ def spread_slices(
     steps = torch.arange(count, device=draws.device)
     if count == size:
         return steps.expand(len(draws), -1)
-    # Rounding could carry the last one over the end.
+    # Rounding could move the last slice beyond the end.
     return ((steps + draws[:, None]) * (size / count)).long().clamp(max=size - 1)
 
 
@@ -181,17 +181,17 @@ def channels_in_turn(
     draws: Float[Tensor, "batch channel"],
     present: Bool[Tensor, "batch channel"],
 ) -> tuple[Int[Tensor, "batch slice look"], Bool[Tensor, "batch slice look"]]:
-    """Channels for the slices of each sample: present ones in a random order, one after another.
+    """Channels for the slices of each sample: its present channels take turns in a random order.
 
     Args:
-        count: channels looked at on a slice, at most all.
-        slices: slices of a sample.
-        draws: a uniform number a channel, which give the order.
-        present: channels that a sample has, at least one.
+        count: number of channels per slice, at most all.
+        slices: number of slices per sample.
+        draws: one uniform number per channel; they set the order.
+        present: the channels that a sample has, at least one.
 
     Returns:
-        Channels, and which of them count: where fewer are present than are looked at, each of
-        those once a slice.
+        The channels of each slice, and which of these count. If a sample has fewer than `count`
+        channels, each of them counts once per slice.
     """
     order = draws.masked_fill(~present, 2.0).argsort(dim=1)  # missing ones come last
     number = present.sum(dim=1)[:, None, None]
@@ -207,13 +207,13 @@ def take_images(
     channels: Int[Tensor, "batch slice look"],
     axis: int,
 ) -> Float[Tensor, "batch slice look height width"]:
-    """Slices of volumes as images, each sample and slice with its own channels.
+    """Cut slices out of volumes, with separate channels for each sample and slice.
 
     Args:
-        volumes: three spatial axes.
+        volumes: volumes with three spatial axes.
         slices: indices along the axis.
-        channels: what is taken of each slice.
-        axis: spatial axis that slices are taken along, 0 to 2.
+        channels: the channels of each slice.
+        axis: spatial axis along which slices are cut, 0 to 2.
     """
     rows = torch.arange(len(volumes), device=volumes.device)[:, None, None]
     return volumes.movedim(2 + axis, 1)[rows, slices[..., None], channels]
@@ -225,16 +225,17 @@ def feature_distance(
     wanted: Float[Tensor, "image channel height width"],
     weights: Float[Tensor, " image"],
 ) -> Float[Tensor, ""]:
-    """Squared distance of VGG's features, a weighted sum over images.
+    """Squared distance of VGG features, as a weighted sum over images.
 
-    The gradient is computed with the distance, some images at a time, so that what VGG keeps for
-    its backward pass does not grow with their number, and nothing is computed twice.
+    An image's distance is the mean over levels of the mean over features. The gradient is computed
+    together with the distance, for some images at a time. So VGG's memory for the backward pass
+    does not grow with the number of images, and nothing is computed twice.
 
     Args:
-        vgg: the network that looks; frozen.
-        seen: images that get the gradient, intensities in [0, 1].
-        wanted: images that they should look like.
-        weights: of each image's distance, the mean over levels of the mean over features.
+        vgg: the frozen network that computes features.
+        seen: images that receive the gradient, intensities in [0, 1].
+        wanted: the originals of these images.
+        weights: weight of each image's distance.
     """
     distance: Tensor = _FeatureDistance.apply(  # type: ignore[no-untyped-call]
         seen, wanted, weights, vgg
@@ -280,8 +281,8 @@ def _distances(
     total = torch.stack(distances).mean(dim=0)
     if not differentiate:
         return total, seen
-    # A squared error's gradient is the error itself. What is common to all levels is left out until
-    # the end, so that nothing vanishes in half precision.
+    # The gradient of a squared error is the error itself. The factor that all levels share is
+    # applied at the end, so that nothing vanishes in half precision.
     smallest = errors[-1][0].numel()
     starts = [error * (smallest / error[0].numel()) for error in errors]
     (gradient,) = torch.autograd.grad(levels, seen, starts)

@@ -1,4 +1,4 @@
-"""Means over the channels that are there: a modality that a subject lacks counts nowhere."""
+"""Means over present channels: a modality that a subject lacks does not count."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ def mean_over_present(
 ) -> Float[Tensor, ""]:
     """Mean over the present channels of each sample, then over samples.
 
-    So a sample counts the same in any batch, however many of its channels are missing, and its
-    part is what it would be if it had never had the others.
+    So every sample has the same weight in a batch, however many of its channels are missing.
 
     Args:
-        errors: of any unit; those of missing channels may be anything and get no gradient.
-        present: which channels are there, at least one a sample; all without it.
+        errors: errors in any unit; those of missing channels are ignored and get no gradient.
+        present: the channels that a sample has, at least one. Unset: all.
 
     Returns:
-        The errors' unit.
+        The mean in the errors' unit.
 
     Example:
         >>> errors = torch.tensor([[1.0, 3.0], [5.0, 100.0]])

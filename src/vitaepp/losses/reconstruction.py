@@ -21,12 +21,12 @@ def reconstruction_loss(
 
     Args:
         prediction: predicted values.
-        target: true values, any unit.
-        patches: which patches count (the hidden ones, as a rule); all without it.
-        present: which channels count, a patch's values having the channel last; all without it.
+        target: true values in any unit.
+        patches: the patches that count, usually the hidden ones. Unset: all.
+        present: the channels that count; the channel is last among a patch's values. Unset: all.
 
     Returns:
-        The target's unit squared.
+        The loss in the target's unit squared.
 
     Source:
         He et al. 2021.
@@ -55,9 +55,9 @@ def patch_moments(
     """Mean and standard deviation of each patch, for targets that are normalised by patch.
 
     Args:
-        patches: the channel last among a patch's values.
-        eps: added to the variance, so that flat patches have a deviation, too.
-        present: which channels count; all without it.
+        patches: patches with the channel last among their values.
+        eps: value that is added to the variance, so that flat patches have a deviation above 0.
+        present: the channels that count. Unset: all.
 
     Source:
         He et al. 2021, "normalised pixels".

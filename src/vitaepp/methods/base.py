@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vitaepp.nn.backbone import Backbone
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import ViewSettings
 from vitaepp.views.draws import Draws
@@ -45,14 +48,28 @@ class StepOutput:
 class Method(nn.Module, ABC):
     """A pre-training method: images in, loss out, an encoder left at the end.
 
+    Every method is built from the same three arguments; see `build_method`.
+
+    Args:
+        recipe: every setting.
+        shape: what the backbone is built from; see `backbone_shape`.
+        rgb: the three channels are colours of one image.
+
     Attributes:
+        recipe: every setting.
         backbone: the part that is kept after training.
-        smallest_batch: images that a step needs at least, those of all devices together. Above 1,
-            the images of a batch depend on each other.
     """
 
     backbone: Backbone
-    smallest_batch: int = 1
+
+    def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images that a step needs at least, on all devices together."""
+        return METHODS[self.recipe.method].smallest_batch
 
     @abstractmethod
     def forward(

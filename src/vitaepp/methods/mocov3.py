@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vitaepp.losses.contrastive import feature_spread
 from vitaepp.losses.info_nce import info_nce
 from vitaepp.methods.base import Method, StepOutput, features, two_views
-from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.recipe import Recipe
@@ -28,15 +29,13 @@ class MoCoV3(Method):
 
     Args:
         recipe: every setting.
-        backbone: what is trained.
+        shape: what the backbone is built from.
+        rgb: plays no part.
     """
 
-    smallest_batch = 2  # one image has no negative
-
-    def __init__(self, recipe: Recipe, backbone: Backbone) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.backbone = backbone
+    def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
+        super().__init__(recipe, shape, rgb)
+        self.backbone = backbone = build_backbone(recipe.model.backbone, shape)
         settings = recipe.mocov3
         hidden, out = settings.hidden_dim, settings.projection_dim
         transformer = isinstance(backbone, VisionTransformer)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.methods.base import Method, StepOutput, features, two_views
-from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
@@ -18,17 +21,15 @@ class SimSiam(Method):
 
     Args:
         recipe: every setting.
-        backbone: what is trained.
+        shape: what the backbone is built from.
+        rgb: plays no part.
     """
 
-    smallest_batch = 2  # batch norm
-
-    def __init__(self, recipe: Recipe, backbone: Backbone) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.backbone = backbone
+    def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
+        super().__init__(recipe, shape, rgb)
+        self.backbone = build_backbone(recipe.model.backbone, shape)
         width, hidden = recipe.simsiam.projection_dim, recipe.simsiam.prediction_dim
-        self.projector = mlp_head((backbone.embed_dim, width, width, width), last_norm=True)
+        self.projector = mlp_head((self.backbone.embed_dim, width, width, width), last_norm=True)
         self.predictor = mlp_head((width, hidden, width), last_norm=False)
 
     def forward(

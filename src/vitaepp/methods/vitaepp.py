@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.profiler import record_function
 
-from vitaepp.errors import RecipeError
+from vitaepp.errors import RecipeError, WeightsError
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
@@ -28,7 +28,12 @@ from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
-from vitaepp.views.transforms import seen_modalities, standardize, zero_missing
+from vitaepp.views.transforms import (
+    channel_moments,
+    seen_modalities,
+    standardize,
+    zero_missing,
+)
 
 
 class ViTAE(Method):
@@ -44,7 +49,7 @@ class ViTAE(Method):
 
     Args:
         recipe: every setting.
-        shape: arguments of `VisionTransformer`.
+        shape: what the backbone is built from: arguments of `VisionTransformer`.
         rgb: the three channels are colours of one image.
 
     Raises:
@@ -54,8 +59,7 @@ class ViTAE(Method):
     backbone: VisionTransformer
 
     def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
-        super().__init__()
-        self.recipe = recipe
+        super().__init__(recipe, shape, rgb)
         model, loss = recipe.model, recipe.loss
         if loss.reconstruction.weight or loss.perceptual.weight or loss.edge.weight:
             self.backbone = MaskedAutoencoder(
@@ -77,7 +81,7 @@ class ViTAE(Method):
         if loss.perceptual.weight:
             settings = loss.perceptual
             self.perceptual = PerceptualLoss(
-                VGG16(settings.weights), settings.slices, settings.axis, settings.channels, rgb
+                _vgg(settings.weights), settings.slices, settings.axis, settings.channels, rgb
             )
             self.perceptual.check(tuple(shape["image_size"]))
 
@@ -112,9 +116,8 @@ class ViTAE(Method):
 
         terms: dict[str, Tensor] = {}
         if isinstance(model, MaskedAutoencoder):
-            terms = self._reconstruction_terms(
-                model, tokens, mask, target, original, draws, present
-            )
+            decoded = decode(model, tokens, mask, target, recipe, present)
+            terms = self._reconstruction_terms(model, decoded, mask, original, draws, present)
         weights = {
             "reconstruction": recipe.loss.reconstruction.weight,
             "perceptual": recipe.loss.perceptual.weight,
@@ -141,28 +144,22 @@ class ViTAE(Method):
     def _reconstruction_terms(
         self,
         model: MaskedAutoencoder,
-        tokens: Float[Tensor, "batch token embed_dim"],
+        decoded: Decoded,
         mask: Mask,
-        patches: Float[Tensor, "batch patch value"],
         original: Float[Tensor, "batch channel *space"],
         draws: Draws,
         present: Bool[Tensor, "batch channel"] | None,
     ) -> dict[str, Tensor]:
         loss = self.recipe.loss
-        with record_function("decoder"):
-            prediction = model.decode(tokens, mask.visible).float()
-        target, restored = patches, prediction
-        if loss.reconstruction.normalize_targets:
-            mean, deviation = patch_moments(patches, present=present)
-            target = (patches - mean) / deviation
-            restored = prediction * deviation + mean
         terms = {}
         if loss.reconstruction.weight:
             chosen = mask.hidden if loss.reconstruction.patches == "masked" else None
-            terms["reconstruction"] = reconstruction_loss(prediction, target, chosen, present)
+            terms["reconstruction"] = reconstruction_loss(
+                decoded.prediction, decoded.target, chosen, present
+            )
         if self.perceptual is None and not loss.edge.weight:
             return terms
-        image = model.assemble(restored)
+        image = model.assemble(decoded.patches)
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
             terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed), present)
@@ -174,6 +171,87 @@ class ViTAE(Method):
         return terms
 
 
+def _vgg(weights: str) -> VGG16:
+    try:
+        return VGG16(weights)
+    except WeightsError as error:
+        raise RecipeError(f"loss.perceptual.weights={error}") from None
+
+
+class Decoded(NamedTuple):
+    """What the decoder gives for every patch, visible ones included.
+
+    Attributes:
+        prediction: its output.
+        target: what the output is compared with; with `loss.reconstruction.normalize_targets`,
+            patches that are standardised one by one.
+        patches: the output as patches of the standardised image.
+    """
+
+    prediction: Float[Tensor, "batch patch value"]
+    target: Float[Tensor, "batch patch value"]
+    patches: Float[Tensor, "batch patch value"]
+
+
+def decode(
+    model: MaskedAutoencoder,
+    tokens: Float[Tensor, "batch token embed_dim"],
+    mask: Mask,
+    patches: Float[Tensor, "batch patch value"],
+    recipe: Recipe,
+    present: Bool[Tensor, "batch channel"] | None = None,
+) -> Decoded:
+    """Predict every patch of standardised images from the encoded visible ones.
+
+    Args:
+        model: encoder and decoder.
+        tokens: the encoder's output on the visible patches.
+        mask: which these are.
+        patches: all patches of the standardised images.
+        recipe: every setting.
+        present: channels that each image has; all without it.
+    """
+    with record_function("decoder"):
+        prediction = model.decode(tokens, mask.visible).float()
+    if not recipe.loss.reconstruction.normalize_targets:
+        return Decoded(prediction, patches, prediction)
+    mean, deviation = patch_moments(patches, present=present)
+    return Decoded(prediction, (patches - mean) / deviation, prediction * deviation + mean)
+
+
+@torch.inference_mode()
+def reconstruct_images(
+    method: ViTAE,
+    images: Float[Tensor, "batch channel *space"],
+    draws: Draws,
+    present: Bool[Tensor, "batch channel"] | None = None,
+) -> tuple[Float[Tensor, "batch channel *space"], Bool[Tensor, "batch channel *space"]]:
+    """Hide patches as in training, without augmentation, and replace them by the prediction.
+
+    Args:
+        method: trained, with a decoder.
+        images: intensities in [0, 255]; missing channels are 0, and stay so.
+        draws: what the masks are drawn from.
+        present: channels that each image has; all without it.
+
+    Returns:
+        The images with their hidden patches as the model predicts them, in [0, 255]; and which
+        voxels were visible.
+    """
+    recipe, model = method.recipe, method.backbone
+    assert isinstance(model, MaskedAutoencoder)
+    unit, over = images / 255, recipe.views.normalize
+    patches = patchify(standardize(unit, over), model.patch_size)
+    mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
+    decoded = decode(model, model.encode(patches, mask.visible), mask, patches, recipe, present)
+    seen = torch.zeros_like(patches)
+    seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
+    visible = model.assemble(seen) > 0
+    mean, deviation = channel_moments(unit, over)
+    filled = (model.assemble(decoded.patches) * deviation + mean) * 255
+    return torch.where(visible, images, filled.clamp(0, 255)), visible
+
+
 def check_mask_ratio(num_patches: int, mask_ratio: float) -> None:
     """Refuse a ratio that leaves nothing to see or nothing to predict.
 
@@ -182,9 +260,9 @@ def check_mask_ratio(num_patches: int, mask_ratio: float) -> None:
     """
     visible = int(num_patches * (1 - mask_ratio))
     if not 0 < visible < num_patches:
-        what = "no patch visible" if visible == 0 else "no patch hidden"
+        left = "no patch visible" if visible == 0 else "no patch hidden"
         raise RecipeError(
-            f"model.mask_ratio={mask_ratio} of {num_patches} patches leaves {what}; "
+            f"model.mask_ratio={mask_ratio} of {num_patches} patches leaves {left}; "
             "choose another ratio or a smaller model.patch_size"
         )
 

@@ -1,4 +1,4 @@
-"""The masked autoencoder: the vision transformer with a light decoder behind it."""
+"""The masked autoencoder: a vision transformer followed by a small decoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MaskedAutoencoder(VisionTransformer):
         decoder_num_heads: heads of the decoder.
 
     Raises:
-        RecipeError: sizes that do not divide.
+        RecipeError: sizes are not multiples of each other.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class MaskedAutoencoder(VisionTransformer):
         decoder_depth: int = 8,
         decoder_num_heads: int = 16,
     ) -> None:
-        # The encoder is made and initialised first, so that the same seed gives the same
-        # encoder with and without a decoder: the untrained control is where training began.
+        # The encoder is initialised first, so that a seed gives the same encoder with and without
+        # a decoder: the control `untrained` then has the weights that training started from.
         super().__init__(in_channels, image_size, patch_size, embed_dim, depth, num_heads)
         check_width(
             "model.decoder_embed_dim", decoder_embed_dim, decoder_num_heads, len(image_size)
@@ -73,8 +73,8 @@ class MaskedAutoencoder(VisionTransformer):
         """Predict the values of every patch from the features of the visible ones.
 
         Args:
-            tokens: what `encode` returned, the CLS token first.
-            visible: which patches they belong to.
+            tokens: the output of `encode`, with the CLS token first.
+            visible: indices of the patches that the other tokens belong to.
         """
         x = self.decoder_embed(tokens)
         every = self.mask_token.to(x.dtype).expand(len(x), self.num_patches, -1)
@@ -88,5 +88,5 @@ class MaskedAutoencoder(VisionTransformer):
     def assemble(
         self, patches: Float[Tensor, "batch patch value"]
     ) -> Float[Tensor, "batch channel *space"]:
-        """Patches of predicted values as images."""
+        """Assemble images from patches of predicted values."""
         return unpatchify(patches, self.grid, self.patch_size)

@@ -1,4 +1,4 @@
-"""What every encoder is: a network from images to one vector of features each."""
+"""The base class of encoders: networks that turn each image into one vector of features."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
-    """Images in, one vector an image out.
+    """A network that turns each image into one vector.
 
     Attributes:
-        embed_dim: length of that vector.
+        embed_dim: length of the vector.
     """
 
     embed_dim: int
@@ -21,9 +21,9 @@ class Backbone(nn.Module):
     def features(
         self, images: Float[Tensor, "batch channel *space"], pool: str
     ) -> Float[Tensor, "batch embed_dim"]:
-        """One vector an image.
+        """One vector per image.
 
         Args:
-            images: standardised.
-            pool: `mean` or `cls`, for a backbone that has tokens.
+            images: standardised images.
+            pool: `mean` or `cls`, for a backbone with tokens.
         """

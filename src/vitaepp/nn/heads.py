@@ -1,4 +1,4 @@
-"""Small networks that turn features into what a loss compares."""
+"""Heads: small networks that turn features into the vectors that a loss compares."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class Predictor(nn.Module):
-    """SimSiam's predictor: a two-layer bottleneck that one view's features pass through.
+    """SimSiam's predictor: a two-layer bottleneck for the features of one view.
 
-    Its hidden normalisation is over features, not over the batch as in the paper: volumes come in
-    batches of four, where a batch's statistics are noise, and samples that do not see each other
-    train the same on one device or many.
+    Its hidden normalisation is over features, not over the batch as in the paper. Volumes come in
+    batches of four, whose statistics would be noise, and without batch statistics training is the
+    same on one device or several.
 
     Args:
         dim: width of the features.
@@ -41,14 +41,14 @@ class Predictor(nn.Module):
 
 
 def mlp_head(widths: Sequence[int], last_norm: bool) -> nn.Sequential:
-    """A projector or predictor as SimSiam and MoCo-v3 have them.
+    """A projector or predictor as in SimSiam and MoCo-v3.
 
-    Linear layers, each but the last followed by batch norm and ReLU; the batch norm at the end, if
-    there is one, has no parameters. A layer that a batch norm follows has no bias.
+    It has linear layers; all except the last are followed by batch norm and ReLU. A batch norm at
+    the end has no parameters. A layer before a batch norm has no bias.
 
     Args:
-        widths: of the input, of each hidden layer, of the output.
-        last_norm: whether a batch norm ends it.
+        widths: widths of the input, of each hidden layer, and of the output.
+        last_norm: whether a batch norm is at the end.
 
     Source:
         Chen & He 2021, section 3; Chen, Xie & He 2021, section 4.3.

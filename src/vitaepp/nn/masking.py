@@ -21,16 +21,16 @@ class Mask(NamedTuple):
 
 
 def random_masks(noise: Float[Tensor, "batch patch"], mask_ratio: float) -> Mask:
-    """Hide patches at random, exactly the same share of each sample, each sample its own.
+    """Hide patches at random: the same number in every sample, but other patches in each.
 
     Args:
-        noise: independent uniform draws; the patches with the smallest stay visible.
-        mask_ratio: share that is hidden; `int(patch * (1 - mask_ratio))` stay visible.
+        noise: independent uniform draws; the patches with the smallest draws stay visible.
+        mask_ratio: share of hidden patches; `int(patch * (1 - mask_ratio))` stay visible.
 
     Source:
         He et al. 2021.
     """
     keep = int(noise.shape[1] * (1 - mask_ratio))
     order = noise.argsort(dim=1)
-    # Attention does not care for the order of tokens; ascending reads memory in order.
+    # The order of tokens does not matter to attention; ascending indices read memory in order.
     return Mask(order[:, :keep].sort(dim=1).values, order[:, keep:])

@@ -12,10 +12,10 @@ from vitaepp.errors import RecipeError
 
 
 def patch_grid(image_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
-    """Patches per axis.
+    """The number of patches per axis.
 
     Raises:
-        RecipeError: a side of the image is not a multiple of the patch's.
+        RecipeError: a side of the image is not a multiple of the patch's side.
 
     Example:
         >>> patch_grid((96, 96, 64), (8, 8, 16))
@@ -39,14 +39,14 @@ def patchify(
     """Cut images into patches, flattened with the channel last, as MAE does.
 
     Args:
-        images: two or three spatial axes, each a multiple of its patch.
+        images: images with two or three spatial axes; each side is a multiple of its patch's side.
         patch_size: voxels per axis.
 
     Returns:
         Patches in row-major order of the grid; `value = prod(patch_size) * channel`.
 
     Source:
-        He et al. 2021, whose published decoders predict values in this order.
+        He et al. 2021; their published decoders predict values in this order.
     """
     whole, grid, values = _names(len(patch_size))
     sizes = {f"p{axis}": patch for axis, patch in enumerate(patch_size)}
@@ -58,7 +58,7 @@ def unpatchify(
     grid: Sequence[int],
     patch_size: Sequence[int],
 ) -> Float[Tensor, "batch channel *space"]:
-    """Put patches back into images: the inverse of `patchify`.
+    """Assemble images from patches; the inverse of `patchify`.
 
     Args:
         patches: as `patchify` returns them.

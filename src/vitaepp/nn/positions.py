@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def axis_widths(embed_dim: int, ndim: int) -> tuple[int, ...]:
-    """How many of the features each axis gets: even numbers, as equal as they can be.
+    """The number of features for each axis: even numbers, as equal as possible.
 
     >>> axis_widths(768, 3), axis_widths(512, 3), axis_widths(512, 2)
     ((256, 256, 256), (172, 170, 170), (256, 256))
@@ -25,17 +25,17 @@ def sincos_positions(
     order: Sequence[int] | None = None,
     widths: Sequence[int] | None = None,
 ) -> Float[Tensor, "token embed_dim"]:
-    """Position table: a zero row for the CLS token, then one row a patch in row-major order.
+    """Position table: a zero row for the CLS token, then one row per patch in row-major order.
 
-    The features are split over the axes; within an axis come the sines, then the cosines, of the
+    The features are split over the axes. Each axis has first the sines, then the cosines, of the
     patch's index at geometrically falling frequencies.
 
     Args:
         grid: patches per axis.
-        embed_dim: width, even.
-        order: axes in the order in which they take features; the last axis first by default, as
-            MAE does in 2D. Published tables have others.
-        widths: features of each axis in that order; those of `axis_widths` by default.
+        embed_dim: number of features, even.
+        order: axes in the order of their features. By default the last axis is first, as in MAE in
+            2D; some published tables have another order.
+        widths: number of features of each axis in that order; by default those of `axis_widths`.
 
     Source:
         Vaswani et al. 2017; He et al. 2021 for the layout in 2D.

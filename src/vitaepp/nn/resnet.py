@@ -1,4 +1,4 @@
-"""ResNet-18 and -50 for images with two or three spatial axes: MONAI's, as a backbone."""
+"""ResNet-18 and ResNet-50 from MONAI as backbones, for two or three spatial axes."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _SMALL_PICTURE = 32
 class ResNet(monai_resnet.ResNet, Backbone):
     """ResNet without its classifier (He et al. 2016); parameter names are MONAI's.
 
-    The stem is the standard one, a convolution of 7 voxels and stride 2 and a max pooling; pictures
-    of up to 32 pixels, as CIFAR's, have one of 3 pixels and stride 1 without pooling instead, as
-    SimSiam's authors use for them.
+    The first layer is the standard one: a convolution of 7 voxels with stride 2, then max pooling.
+    Pictures of up to 32 pixels, such as CIFAR's, have a convolution of 3 pixels with stride 1 and
+    no pooling, as in SimSiam's experiments.
 
-    On a CPU it runs in single precision, under autocast too. Half-precision convolutions there are
-    wrong at some sizes, without a word: with torch 2.13 and AVX-512 BF16, weight gradients of a
-    kernel of 3 on 2 × 2 × 2 voxels came out as 1e36, inf or NaN; with AMX, outputs are wrong where
-    a stride leaves a width of 1 (pytorch/pytorch#169688). Which sizes are right depends on the
-    processor, the threads and what lies in memory; no test at start-up could vouch for all.
+    On a CPU it runs in single precision, even under autocast, because half-precision convolutions
+    there are silently wrong at some sizes. With torch 2.13 and AVX-512 BF16, weight gradients of a
+    kernel of 3 on 2 × 2 × 2 voxels were 1e36, inf or NaN; with AMX, outputs are wrong if a stride
+    leaves a width of 1 (pytorch/pytorch#169688). The affected sizes depend on the processor, the
+    threads and the content of memory, so that no test at start-up could find them all.
 
     Args:
         name: `resnet18` or `resnet50`.
         in_channels: channels of the image.
-        image_size: voxels per axis; any size can be given to it, this one decides the stem.
+        image_size: voxels per axis, which decide the first layer; other sizes work too.
 
     Source:
         MONAI's `ResNet`; Chen & He 2021, appendix D, for small pictures.
@@ -70,5 +70,5 @@ class ResNet(monai_resnet.ResNet, Backbone):
     def features(
         self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"
     ) -> Float[Tensor, "batch embed_dim"]:
-        """The last stage's features, averaged over space, whatever `pool` says."""
+        """The last stage's features, averaged over space; `pool` has no effect."""
         return self(images)

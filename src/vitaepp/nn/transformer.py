@@ -1,6 +1,6 @@
 """The vision transformer encoder, for images with two or three spatial axes.
 
-Parameter names are MAE's own, so that published checkpoints load without a translation table.
+Parameter names are those of MAE, so that published checkpoints load without renaming.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.patches import patch_grid, patchify
 from vitaepp.nn.positions import sincos_positions
 
-#: Width, blocks and heads of the sizes that have names.
+#: Width, number of blocks and number of heads of the named sizes.
 SIZES = {
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
@@ -27,12 +27,12 @@ SIZES = {
 }
 
 
-#: Tokens up to which plain matrix products beat fused attention on a CPU in bf16.
+#: Up to this number of tokens, matrix products are faster than fused attention on a CPU in bf16.
 SHORT = 512
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017), fused."""
+    """Multi-head self-attention (Vaswani et al. 2017)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ def attend(
     k: Float[Tensor, "batch head token dim"],
     v: Float[Tensor, "batch head token dim"],
 ) -> Float[Tensor, "batch head token dim"]:
-    """Softmax attention by whichever of two equal ways is faster.
+    """Softmax attention, by the faster of two equivalent implementations.
 
-    On a CPU in bf16, torch's fused attention takes two to ten times as long as matrix products
-    while the square of weights still fits a cache (`benchmarks/NOTES.md`).
+    On a CPU in bf16, torch's fused attention takes two to ten times as long as matrix products, if
+    the matrix of attention weights fits into the cache (`benchmarks/NOTES.md`).
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[2] > SHORT:
         return F.scaled_dot_product_attention(q, k, v)
     weights = (q * q.shape[-1] ** -0.5) @ k.mT
-    return weights.softmax(dim=-1) @ v  # summed in float32
+    return weights.softmax(dim=-1) @ v  # the sum is computed in float32
 
 
 class Mlp(nn.Module):
@@ -74,7 +74,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Applied to each token alone."""
+        """Transform each token separately."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -107,14 +107,14 @@ class PatchEmbed(nn.Module):
         self, patches: Float[Tensor, "batch patch value"]
     ) -> Float[Tensor, "batch patch embed_dim"]:
         """Embed patches as `patchify` returns them; hidden ones need not be among them."""
-        # Patches have the channel last and the convolution has it first; there are fewer of them
-        # than weights, and no gradient to turn back.
+        # Patches have the channel last, the convolution's weight has it first. The patches are
+        # reordered, because they are fewer than the weights and need no gradient.
         values = rearrange(patches, "b n (value c) -> b n (c value)", c=self.proj.in_channels)
         return F.linear(values, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class VisionTransformer(Backbone):
-    """Encoder of patches: linear embedding, fixed positions, a CLS token, pre-norm blocks.
+    """Encoder of patches, with linear embedding, fixed positions, a CLS token and pre-norm blocks.
 
     Args:
         in_channels: channels of the image.
@@ -125,7 +125,7 @@ class VisionTransformer(Backbone):
         num_heads: attention heads.
 
     Raises:
-        RecipeError: sizes that do not divide.
+        RecipeError: sizes are not multiples of each other.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class VisionTransformer(Backbone):
 
     @property
     def num_patches(self) -> int:
-        """Patches of a whole image."""
+        """Number of patches of a whole image."""
         return self.pos_embed.shape[1] - 1
 
     def encode(
@@ -160,10 +160,10 @@ class VisionTransformer(Backbone):
         patches: Float[Tensor, "batch patch value"],
         visible: Int[Tensor, "batch visible"] | None = None,
     ) -> Float[Tensor, "batch token embed_dim"]:
-        """Features of the CLS token, then of the visible patches (all, without `visible`)."""
+        """Features of the CLS token, then of the visible patches; without `visible`, of all."""
         positions = self.pos_embed[:, 1:]
         if visible is not None:
-            # Hidden patches are dropped before the embedding, which then costs a quarter.
+            # Dropping hidden patches before the embedding saves three quarters of its time.
             patches = patches.take_along_dim(visible[..., None], dim=1)
             positions = positions.take_along_dim(visible[..., None], dim=1)
         x = self.patch_embed(patches) + positions
@@ -182,15 +182,15 @@ class VisionTransformer(Backbone):
     def features(
         self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"
     ) -> Float[Tensor, "batch embed_dim"]:
-        """One vector an image, pooled from the features of every patch."""
+        """One vector per image, pooled from its tokens."""
         return pool_tokens(self(images), pool)
 
 
 def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
-    """Refuse a width that heads or positions cannot share.
+    """Refuse a width that cannot be divided among heads or positions.
 
     Raises:
-        RecipeError: naming the setting.
+        RecipeError: the width does not fit; the message names the setting.
     """
     if embed_dim % num_heads:
         raise RecipeError(f"{name}={embed_dim} is not a multiple of its {num_heads} heads")
@@ -199,7 +199,7 @@ def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
 
 
 def initialize(module: nn.Module) -> None:
-    """MAE's initialisation: Xavier for matrices, zero biases, tokens of deviation 0.02."""
+    """MAE's initialisation: Xavier for matrices, zero for biases, deviation 0.02 for tokens."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
@@ -213,5 +213,5 @@ def initialize(module: nn.Module) -> None:
 def pool_tokens(
     tokens: Float[Tensor, "batch token embed_dim"], how: str
 ) -> Float[Tensor, "batch embed_dim"]:
-    """One vector an image: the `mean` over its patch tokens, or the `cls` token."""
+    """One vector per image: the `mean` over its patch tokens, or the `cls` token."""
     return tokens[:, 1:].mean(dim=1) if how == "mean" else tokens[:, 0]

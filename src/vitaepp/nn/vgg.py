@@ -1,8 +1,7 @@
-"""VGG-16 up to relu4_3, as the perceptual loss looks through it."""
+"""VGG-16 up to relu4_3, for the perceptual loss."""
 
 from __future__ import annotations
 
-import os
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,31 +12,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitaepp.errors import RecipeError, one_line
+from vitaepp.errors import WeightsError, one_line
+from vitaepp.system.tensors import read_tensors
 
 IMAGENET_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-#: Convolutions of each level, by their index in torchvision's `features`, and their outputs.
+#: Convolutions of each level, by index in torchvision's `features`, and number of output channels.
 LEVELS = (((0, 2), 64), ((5, 7), 128), ((10, 12, 14), 256), ((17, 19, 21), 512))
 
-#: The deepest level has passed three poolings; a smaller image would vanish there.
+#: Smallest side of an image: the deepest level comes after three poolings by 2.
 SMALLEST_SIDE = 8
 
 
 class VGG16(nn.Module):
-    """Features after relu1_2, relu2_2, relu3_3 and relu4_3; frozen.
+    """Frozen VGG-16 with features after relu1_2, relu2_2, relu3_3 and relu4_3.
 
-    Parameter names are torchvision's. A grey image is taken as three equal channels, at the cost of
-    one: the first convolution's weights are summed over its inputs.
+    Parameter names are torchvision's. A grey image counts as three equal channels at the cost of
+    one, because the first convolution's weights are summed over its inputs.
 
     Args:
-        weights: `imagenet` (downloaded once, checked by hash), `random` (seeded, the same in
-            every run), or a file with torchvision's key names.
+        weights: `imagenet` (downloaded once, checked by hash), `random` (with a fixed seed, the
+            same in every run), or a file with torchvision's key names.
 
     Raises:
-        RecipeError: the weights cannot be had or do not fit.
+        WeightsError: the weights are not available or do not fit.
 
     Source:
         Simonyan & Zisserman 2015; the levels are those of Johnson et al. 2016.
@@ -65,10 +65,10 @@ class VGG16(nn.Module):
     def levels(
         self, images: Float[Tensor, "batch channel height width"]
     ) -> Iterator[Float[Tensor, "batch feature _ _"]]:
-        """The four levels in turn, each computed when it is asked for.
+        """Yield the features of the four levels; each is computed when it is needed.
 
         Args:
-            images: one channel or three, intensities in [0, 1].
+            images: images with one or three channels, intensities in [0, 1].
         """
         x = images
         for level, (indices, _) in enumerate(LEVELS):
@@ -82,10 +82,10 @@ class VGG16(nn.Module):
         return cast(nn.Conv2d, self.features[str(index)])
 
     def _first(self, images: Tensor) -> Tensor:
-        """The first convolution of images that ImageNet's mean and deviation have normalised.
+        """The first convolution, applied to images normalised by ImageNet's mean and deviation.
 
-        Normalising is linear, so that it can move into the weights: W * pad((x - m) / s) is
-        (W / s) * pad(x) less the constant map (W m / s) * pad(1), which differs only at the border.
+        Normalisation is linear, so it can be part of the weights: W * pad((x - m) / s) is
+        (W / s) * pad(x) minus the map (W m / s) * pad(1), which is constant except at the border.
         """
         convolution = self._convolution(0)
         weight = convolution.weight / self.std
@@ -110,15 +110,14 @@ class VGG16(nn.Module):
         own = self.state_dict()
         missing = [k for k in own if k not in state]
         if missing:
-            raise RecipeError(
-                f"loss.perceptual.weights={weights}: not VGG-16 in torchvision's key names, "
-                f"has no {missing[0]}"
+            raise WeightsError(
+                f"{weights}: not VGG-16 in torchvision's key names, has no {missing[0]}"
             )
         wrong = [k for k in own if state[k].shape != own[k].shape]
         if wrong:
-            raise RecipeError(
-                f"loss.perceptual.weights={weights}: {wrong[0]} is of shape "
-                f"{tuple(state[wrong[0]].shape)}, VGG-16 has {tuple(own[wrong[0]].shape)}"
+            raise WeightsError(
+                f"{weights}: {wrong[0]} is of shape {tuple(state[wrong[0]].shape)}, VGG-16 has "
+                f"{tuple(own[wrong[0]].shape)}"
             )
         self.load_state_dict({k: state[k] for k in own})
 
@@ -129,30 +128,23 @@ def _download() -> dict[str, Tensor]:
             IMAGENET_URL, map_location="cpu", check_hash=True, weights_only=True, progress=False
         )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise RecipeError(
-            f"loss.perceptual.weights=imagenet: could not download {IMAGENET_URL} "
-            f"({one_line(error)}); where there is no network, fetch that file elsewhere and set "
-            "loss.perceptual.weights to its path, or set random"
+        raise WeightsError(
+            f"imagenet: could not download {IMAGENET_URL} ({one_line(error)}); where there is no "
+            "network, fetch that file elsewhere and give its path, or give random"
         ) from None
     return state
 
 
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
-        raise RecipeError(
-            f"loss.perceptual.weights={path}: no such file; give imagenet, random, or a file "
-            "of VGG-16 weights in torchvision's key names"
+        raise WeightsError(
+            f"{path}: no such file; give imagenet, random, or a file of VGG-16 weights in "
+            "torchvision's key names"
         )
     try:
-        if os.fspath(path).endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RecipeError(
-            f"loss.perceptual.weights={path}: not a file of tensors ({one_line(error)[:100]})"
-        ) from None
+        state = read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     if not isinstance(state, dict):
-        raise RecipeError(f"loss.perceptual.weights={path}: holds no state dict")
+        raise WeightsError(f"{path}: holds no state dict")
     return state

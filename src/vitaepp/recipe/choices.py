@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,26 +39,6 @@ def _flow(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
     return text.removesuffix("...\n").strip()
-
-
-def as_values(choices: Sequence[Choice], onto: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The chosen settings, nested as in a recipe.
-
-    Args:
-        choices: settings.
-        onto: a recipe's values that they replace or add to.
-
-    >>> as_values([Choice("optim.epochs", 3, ""), Choice("seed", 0, "")])
-    {'optim': {'epochs': 3}, 'seed': 0}
-    """
-    values: dict[str, Any] = deepcopy(dict(onto or {}))
-    for choice in choices:
-        *sections, name = choice.name.split(".")
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = choice.value
-    return values
 
 
 def as_yaml(choices: Sequence[Choice], heading: Sequence[str] = ()) -> str:

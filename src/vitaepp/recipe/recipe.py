@@ -7,11 +7,10 @@ A recipe is read from YAML, changed by dotted paths (`optim.epochs=100`), and wr
 from __future__ import annotations
 
 import os
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import (
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from vitaepp.errors import RecipeError, nearest, one_line, plainly
+from vitaepp.recipe.methods import CONTRASTIVE, METHODS, MethodKey
 from vitaepp.recipe.sections import (
     DataSettings,
     LossSettings,
@@ -35,6 +35,12 @@ from vitaepp.recipe.sections import (
     TrainerSettings,
     ViewSettings,
 )
+from vitaepp.recipe.values import (
+    read_mapping,
+    read_text_file,
+    read_value,
+    split_setting,
+)
 from vitaepp.system.files import write_text
 
 #: Where the names of settings are, which are too many for one line.
@@ -44,22 +50,43 @@ _LISTED = "vitaepp settings lists all"
 #: What ViT-AE++ adds to ViT-AE, in the order in which a name lists it, and its sign in print.
 ADDITIONS = {"edge": "L_edge", "perceptual": "L_per", "contrastive": "L_CL"}
 
-#: Methods that hide patches, and have these losses.
-MASKED = ("vitae++", "vitae")
+#: The settings that say which of them a recipe has.
+_WEIGHTS = tuple(f"loss.{term}.weight" for term in ADDITIONS)
 
-#: What a method is called in print.
-METHOD_NAMES = {"vitae++": "ViT-AE++", "vitae": "ViT-AE", "simsiam": "SimSiam", "mocov3": "MoCo-v3"}
+
+class Setting(NamedTuple):
+    """A setting as its section defines it.
+
+    Attributes:
+        name: dotted path into the recipe, or into the section that was asked for.
+        default: its value where nobody sets it.
+        description: what it means.
+        kind: its type.
+    """
+
+    name: str
+    default: Any
+    description: str
+    kind: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON can hold of it."""
+        return {
+            "name": self.name,
+            "default": _as_json(self.default),
+            "description": self.description,
+        }
 
 
 class Recipe(Section):
     """Every setting of a run."""
 
-    method: Literal["vitae++", "vitae", "simsiam", "mocov3"] = Field(
+    method: MethodKey = Field(
         "vitae++",
         description="vitae++, or vitae (plain ViT-AE): they give the edge, perceptual and "
         "contrastive losses the paper's weights or 0, where you give none, and a recipe with one "
-        "of these weights at 0 is vitae; or a contrastive baseline, simsiam or mocov3, which has "
-        "no masks and none of these losses.",
+        f"of these weights at 0 is vitae; or a contrastive baseline, {' or '.join(CONTRASTIVE)}, "
+        "which has no masks and none of these losses.",
     )
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of weights, order, masks, views and slices."
@@ -76,23 +103,17 @@ class Recipe(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_preset(cls, values: Any) -> Any:
-        # The one place where `vitae` becomes weights. `vitae++` is what weights are by default.
-        # Weights that are given stay, so that each row of the paper's Table 3 is a recipe: vitae
-        # with loss.edge.weight=10, and so on.
+    def _expand_method(cls, values: Any) -> Any:
+        # `vitae++` is what the weights are by default, and weights that are given stay, so that
+        # each row of the paper's Table 3 is a recipe: vitae with loss.edge.weight=10, and so on.
         if isinstance(values, dict) and values.get("method") == "vitae":
-            loss = _given(values.get("loss"))
-            if isinstance(loss, dict):  # what is no group is told when it is validated
-                for term in ADDITIONS:
-                    own = _given(loss.get(term))
-                    loss[term] = {"weight": 0.0} | own if isinstance(own, dict) else own
-            values = values | {"loss": loss}
+            return _nested(_merged(dict.fromkeys(_WEIGHTS, 0.0), flatten(values)))
         return values
 
     @model_validator(mode="after")
     def _name_by_weights(self) -> Recipe:
         # Whoever reads a resolved recipe is told what was trained, not what was typed.
-        if self.method in MASKED:
+        if METHODS[self.method].masked:
             whole = all(getattr(self.loss, term).weight for term in ADDITIONS)
             object.__setattr__(self, "method", "vitae++" if whole else "vitae")
         return self
@@ -111,68 +132,41 @@ class Recipe(Section):
         >>> Recipe.load(settings=["method=vitae", "loss.edge.weight=10"]).name
         'ViT-AE + L_edge'
         """
-        if self.method not in MASKED:
-            return METHOD_NAMES[self.method]
+        if not METHODS[self.method].masked:
+            return METHODS[self.method].title
         added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
         if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
-            return METHOD_NAMES["vitae++"]
+            return METHODS["vitae++"].title
         # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
-        return " + ".join(["ViT-AE" if self.loss.reconstruction.weight else "ViT", *added])
+        plain = METHODS["vitae"].title if self.loss.reconstruction.weight else "ViT"
+        return " + ".join([plain, *added])
 
     @classmethod
     def load(
-        cls, recipe: str | os.PathLike[str] | None = None, settings: str | Sequence[str] = ()
+        cls,
+        recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        settings: Mapping[str, Any] | str | Sequence[str] = (),
     ) -> Recipe:
-        """Read a shipped recipe by name or a YAML file, then apply `name=value` settings.
-
-        `method=vitae` and `method=vitae++` among the settings also set the weights that they stand
-        for, unless the settings name these.
-
-        Raises:
-            RecipeError: no such recipe, an unknown setting, or a value that does not fit.
-        """
-        begun = cls()
-        if recipe is not None:
-            begun = cls.parse(_read_yaml(recipe), where=f"recipe {recipe}")
-        return begun.with_settings(settings)
+        """A recipe with some settings changed, as `resolve` has it."""
+        return resolve(recipe, settings)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-        """Validate plain values; every problem becomes one `RecipeError` line."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            raise RecipeError(f"{where}: {_first_problem(error)}") from None
+        """A recipe of plain values, nested or by their dotted names."""
+        return resolve({}, values, where=where)
 
-    def with_settings(self, settings: str | Sequence[str]) -> Recipe:
-        """A copy with `name=value` settings applied.
-
-        Raises:
-            RecipeError: an unknown setting, or a value that does not fit.
-        """
-        values: dict[str, Any] = {}
-        for setting in as_settings(settings):
-            _apply(values, setting)
-        return self._with(values, where="settings") if values else self
+    def with_settings(self, settings: Mapping[str, Any] | str | Sequence[str]) -> Recipe:
+        """A copy with some settings changed, as `resolve` has it."""
+        return resolve(self, settings)
 
     def changed(self, **changes: Any) -> Recipe:
-        """A copy with some settings replaced, nested as in a recipe; their neighbours stay.
+        """A copy with some settings changed, nested as in a recipe; their neighbours stay.
 
         >>> recipe = Recipe().changed(seed=1, loss={"edge": {"weight": 3.0}})
         >>> recipe.loss.edge.weight, recipe.loss.perceptual.weight
         (3.0, 0.01)
         """
-        return self._with(changes, where="recipe")
-
-    def _with(self, changes: Mapping[str, Any], where: str) -> Recipe:
-        asked: dict[str, Any] = _plain(changes)
-        given, values = flatten(asked), self.model_dump()
-        for term in ADDITIONS if asked.get("method") in MASKED else ():
-            weighs = asked["method"] == "vitae++" and getattr(self.loss, term).weight
-            if not weighs and f"loss.{term}.weight" not in given:
-                # It makes room for what the method stands for.
-                del values["loss"][term]["weight"]
-        return Recipe.parse(_merged(values, asked, self), where=where)
+        return resolve(self, changes, where="recipe")
 
     def to_yaml(self) -> str:
         """Every setting as YAML, in the order of this file."""
@@ -183,6 +177,113 @@ class Recipe(Section):
         write_text(path, self.to_yaml())
 
 
+def resolve(
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | str | Sequence[str] = (),
+    *,
+    where: str = "settings",
+) -> Recipe:
+    """Every setting of a run: the defaults, changed by a recipe, changed by settings.
+
+    Here, and nowhere else, presets become settings. A preset among `settings` replaces what the
+    recipe says of the settings that it stands for, unless `settings` give these, too:
+
+    - the name of a recipe stands for the settings in its file;
+    - `method=vitae` sets the weights of the edge, perceptual and contrastive losses to 0;
+      `method=vitae++` sets those that are 0 to the paper's;
+    - `model.size` stands for width, depth and heads of the encoder.
+
+    Args:
+        recipe: a shipped recipe's name, a YAML file, values, or a recipe. Unset: the defaults.
+        settings: as `"optim.epochs=3"`, one or several, or as values by their names, nested or
+            dotted. A section that is given as an object is given whole.
+        where: what errors call the settings.
+
+    Raises:
+        RecipeError: no such recipe, an unknown setting, or a value that does not fit.
+
+    >>> resolve("demo").model.embed_dim, resolve("demo", "model.size=small").model.embed_dim
+    (192, None)
+    >>> resolve("demo", {"optim": {"epochs": 3}}).optim.batch_size
+    8
+    """
+    if recipe is None:
+        recipe = Recipe()
+    elif not isinstance(recipe, Recipe):
+        named = not isinstance(recipe, Mapping)
+        values = _read(recipe) if named else recipe
+        recipe = _validated(flatten(values), f"recipe {recipe}" if named else where)
+    changes = _changes(settings)
+    if not changes:
+        return recipe
+    values = flatten(recipe.model_dump())
+    for name in _replaced(changes, values):
+        del values[name]
+    return _validated(_merged(values, changes), where)
+
+
+def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """The settings of a recipe that the presets among some changes replace."""
+    method, names = changes.get("method"), []
+    if method in METHODS and METHODS[method].masked:
+        names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
+    if "model.size" in changes:
+        names += ["model.embed_dim", "model.depth", "model.num_heads"]
+    return names
+
+
+def _changes(settings: Mapping[str, Any] | str | Sequence[str]) -> dict[str, Any]:
+    """Settings by their dotted names, whichever way they are given."""
+    if isinstance(settings, Mapping):
+        return flatten(settings)
+    changes, fields = {}, dict(_fields(Recipe))
+    for name, text in map(split_setting, as_settings(settings)):
+        if name not in fields:
+            inside = [field for field in fields if field.startswith(f"{name}.")]
+            raise RecipeError(
+                f"unknown setting {name}; it is a group, of {', '.join(inside)}"
+                if inside
+                else f"unknown setting {name}; {nearest(name, fields, _LISTED)}"
+            )
+        changes[name] = read_value(text, fields[name].annotation)
+    return changes
+
+
+def as_settings(settings: str | Sequence[str]) -> tuple[str, ...]:
+    """Settings as a list; one alone may be given as it is.
+
+    >>> as_settings("seed=1")
+    ('seed=1',)
+    """
+    return (settings,) if isinstance(settings, str) else tuple(settings)
+
+
+def _validated(flat: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe of settings by their dotted names; every problem becomes one line."""
+    try:
+        return Recipe.model_validate(_nested(flat))
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_first_problem(error)}") from None
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names with some replaced; what is no group replaces a group."""
+    stay = {k: v for k, v in values.items() if not any(k.startswith(f"{c}.") for c in changes)}
+    return stay | dict(changes)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their dotted names as a recipe has them, in groups."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(".")
+        inside = nested
+        for group in groups:
+            inside = inside.setdefault(group, {})
+        inside[last] = value
+    return nested
+
+
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
     folder = resources.files("vitaepp.recipe") / "shipped"
@@ -191,10 +292,10 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def describe_settings() -> Iterator[tuple[str, Any, str]]:
-    """Every setting as (dotted name, default, description), in the order of this file."""
-    for name, field in _fields(Recipe):
-        yield name, field.default, field.description or ""
+def describe_settings(section: type[BaseModel] = Recipe) -> Iterator[Setting]:
+    """Every setting of a recipe, or of one section, in the order of their definitions."""
+    for name, field in _fields(section):
+        yield Setting(name, field.default, field.description or "", field.annotation)
 
 
 def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -218,22 +319,27 @@ def changed_settings(recipe: Recipe) -> list[str]:
         for name, value in values.items()
         if not name.startswith("prepare.")
         and value != _as_json(defaults[name])
-        and not (name == "method" and value in MASKED)
+        and not (name == "method" and METHODS[value].masked)
     ]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names.
+def flatten(values: Mapping[str, Any], section: type[BaseModel] = Recipe) -> dict[str, Any]:
+    """Nested settings by their dotted names; an empty group has none.
 
     >>> flatten({"optim": {"epochs": 3}, "seed": 0})
     {'optim.epochs': 3, 'seed': 0}
     """
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+        field = section.model_fields.get(name)
+        kind = None if field is None else field.annotation
+        group = value.model_dump() if isinstance(value, BaseModel) else value
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            flat[str(name)] = value
+        elif isinstance(group, Mapping):
+            flat |= {f"{name}.{inner}": v for inner, v in flatten(group, kind).items()}
+        elif group is not None:  # it is told when it is validated
+            flat[name] = group
     return flat
 
 
@@ -241,132 +347,15 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _read_yaml(recipe: str | os.PathLike[str]) -> dict[str, Any]:
+def _read(recipe: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings in a shipped recipe or a file."""
     name = os.fspath(recipe)
     if name in shipped_recipes():
-        text = (resources.files("vitaepp.recipe") / "shipped" / f"{name}.yaml").read_text(
-            encoding="utf-8"
-        )
-    elif Path(name).is_file():
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise RecipeError(f"{name}: not a text file; a recipe is YAML") from None
-    else:
-        raise RecipeError(
-            f"no recipe {name!r}: no such file, and {nearest(name, shipped_recipes())}"
-        )
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise RecipeError(
-            f"{name}: a recipe is a mapping of settings, found {type(values).__name__}"
-        )
-    return values
-
-
-def as_settings(settings: str | Sequence[str]) -> tuple[str, ...]:
-    """Settings as a list; one alone may be given as it is.
-
-    >>> as_settings("seed=1")
-    ('seed=1',)
-    """
-    return (settings,) if isinstance(settings, str) else tuple(settings)
-
-
-def _given(section: Any) -> Any:
-    """What a section was given, as plain values that may be added to; what is none, as it is."""
-    if isinstance(section, BaseModel):
-        return section.model_dump(exclude_unset=True)
-    return dict(section) if isinstance(section, Mapping) else {} if section is None else section
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
-
-def _merged(
-    values: dict[str, Any], changes: Mapping[str, Any], section: BaseModel
-) -> dict[str, Any]:
-    """A section's values with some of them replaced; groups are gone into, values are not."""
-    for name, change in changes.items():
-        own = getattr(section, name, None)
-        if isinstance(own, BaseModel) and isinstance(change, Mapping):
-            change = _merged(values[name], change, own)
-        values[name] = change
-    return values
-
-
-def _apply(values: dict[str, Any], setting: str) -> None:
-    """Put `a.b=c` into nested values."""
-    path, equals, text = setting.partition("=")
-    path = path.strip()
-    fields = dict(_fields(Recipe))
-    if not equals:
-        raise RecipeError(f"--set {setting}: write name=value")
-    if path not in fields:
-        inside = [name for name in fields if name.startswith(f"{path}.")]
-        hint = (
-            f"it is a group, of {', '.join(inside)}" if inside else nearest(path, fields, _LISTED)
-        )
-        raise RecipeError(f"unknown setting {path}; {hint}")
-    *sections, name = path.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-    try:
-        values[name] = _read_value(text, fields[path].annotation)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"--set {setting}: not a value: {one_line(error)}") from None
-
-
-def _read_value(text: str, kind: Any) -> Any:
-    """What somebody typed for a setting of some type.
-
-    Texts are taken as they are: YAML has its own idea of `no`, `0123` and `2020-01-01`. Quotes
-    around them, and nothing at all, mean what they mean in YAML.
-
-    >>> _read_value("no", str), _read_value("0123", int), _read_value("1e3", float)
-    ('no', 123, 1000.0)
-    """
-    bare = text.strip()
-    if _is_text(kind) and bare[:1] not in ("", "'", '"', "["):
-        return bare
-
-    def known(value: Any) -> Any:
-        if isinstance(value, list):
-            return [known(v) for v in value]
-        if isinstance(value, dict):
-            return {k: known(v) for k, v in value.items()}
-        return value if _is_text(kind) and value else _number_or_text(value)
-
-    return known(yaml.load(bare, yaml.BaseLoader))  # it makes all scalars strings
-
-
-def _number_or_text(text: Any) -> Any:
-    if text in (None, "", "~", "null", "Null", "NULL"):
-        return None
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _is_text(kind: Any) -> bool:
-    """Whether a setting of this type is free text, or a list of such."""
-    if get_origin(kind) is Annotated:
-        return _is_text(get_args(kind)[0])
-    members = [k for k in get_args(kind) if k not in (type(None), ...)]
-    if get_origin(kind) in (Union, types.UnionType, tuple):
-        return all(_is_text(k) for k in members)
-    return kind is str
+        shipped = resources.files("vitaepp.recipe") / "shipped" / f"{name}.yaml"
+        return read_mapping(shipped.read_text(encoding="utf-8"), name)
+    if Path(name).is_file():
+        return read_mapping(read_text_file(Path(name)), name)
+    raise RecipeError(f"no recipe {name!r}: no such file, and {nearest(name, shipped_recipes())}")
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -22,6 +23,13 @@ from vitaepp.recipe.fields import (
     _windows,
 )
 
+#: Mark of a setting of `prepare` that shapes the images of a store: it is kept with the store, and
+#: stores are compared by it.
+OF_IMAGES = {"shapes_images": True}
+
+#: Mark of one that says what to find in a source: a new source has its own.
+OF_SOURCE = {"of_source": True}
+
 
 class Section(BaseModel):
     """A group of settings: immutable, and closed to names that it does not know."""
@@ -36,48 +44,60 @@ class PrepareSettings(Section):
 
     size: PerAxisInt | None = Field(
         None,
-        description="Crop in voxels, one value or one an axis. Unset: 96 for volumes of scans, "
-        "224 for image folders, less where the images are smaller; their own size for arrays.",
+        json_schema_extra=OF_IMAGES,
+        description="Crop in voxels, one value or one an axis: 96,96,64. Unset: 96 for volumes of "
+        "scans, 224 for image folders, less where the images are smaller; for arrays their own "
+        "size.",
     )
     spacing: PerAxisFloat | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
         "without a physical spacing are scaled as a whole to fit into the size.",
     )
     modalities: Names | None = Field(
-        None, description="Channels, in order. Unset: those that the layout finds."
+        None,
+        json_schema_extra=OF_IMAGES,
+        description="Channels, in order: flair,t1,t1ce,t2. Unset: those that the layout finds.",
     )
     center: Literal["mask", "foreground", "image"] | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
     )
     layout: str | None = Field(
         None,
+        json_schema_extra=OF_SOURCE,
         description="The only layout to try: manifest, bids, decathlon, brats, subject-folders, "
         "named-files, dicom, scans, pictures, …. Unset: the first that fits.",
     )
     mask_pattern: str | None = Field(
         None,
+        json_schema_extra=OF_SOURCE,
         description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
         "an empty one takes every file for an image. Unset: told by words, and by voxels.",
     )
     mask_values: Integers | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="Values of a mask that are the lesion to centre on: 1,4. Unset: all but 0.",
     )
     clip: Percentiles | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
         "clipped. Unset: its minimum and maximum.",
     )
     window: Annotated[dict[str, Window], BeforeValidator(_windows)] | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="Modalities that have a window instead, by name: centre and width, or brain, "
         "lung, mediastinum, abdomen, bone (CT, in Hounsfield units).",
     )
     statistics: Literal["foreground"] | None = Field(
         None,
+        json_schema_extra=OF_IMAGES,
         description="foreground: percentiles and range do not depend on how much background there "
         "is: they are those of the voxels that are not 0 where 0 surrounds the scan, else the "
         "upper one is of those above Otsu's lower threshold of two. Unset: of the whole scan.",
@@ -102,7 +122,9 @@ class PrepareSettings(Section):
         "a hash that only it tells. Unset: by their own names.",
     )
     dtype: Literal["float16", "uint8"] = Field(
-        "float16", description="How intensities in [0, 255] are stored."
+        "float16",
+        json_schema_extra=OF_IMAGES,
+        description="How intensities in [0, 255] are stored.",
     )
     keep_masks: bool = Field(
         False,
@@ -110,9 +132,20 @@ class PrepareSettings(Section):
     )
     classes: int | None = Field(
         None,
+        json_schema_extra=OF_SOURCE,
         ge=1,
         description="Only the first so many classes, in the source's own order. Unset: all.",
     )
+
+
+def marked(settings: type[BaseModel], mark: Mapping[str, bool]) -> list[str]:
+    """Names of the settings of a section that have a mark.
+
+    >>> marked(PrepareSettings, OF_SOURCE)
+    ['layout', 'mask_pattern', 'classes']
+    """
+    fields = settings.model_fields.items()
+    return [name for name, field in fields if field.json_schema_extra == mark]
 
 
 class ModelSettings(Section):

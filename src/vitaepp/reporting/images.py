@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import zipfile
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vitaepp.presentation.drawing import data_uri
 from vitaepp.presentation.planes import Plane, are_colours, planes
 
 KINDS = ("original", "masked", "reconstruction")
@@ -21,7 +21,7 @@ KINDS = ("original", "masked", "reconstruction")
 #: Bytes of encoded images that a report spends on all its reconstructions together.
 BUDGET = 3_500_000
 
-#: Slices of a volume that are shown at most; deeper ones show every n-th.
+#: Slices of a volume that are shown at most; of deeper volumes, every n-th slice is.
 MOST_SLICES = 48
 
 #: Pixels a side of a slice; larger ones are reduced by whole factors.
@@ -44,7 +44,7 @@ class Sheet:
         channel: its name.
         source: data URI of the image.
         slices: how many there are, 1 for a flat image.
-        step: every how manyth slice of the volume is shown.
+        step: every `step`-th slice of the volume is shown.
         aspect: width by height of one row of three, in the images' own proportions.
         plane: of the slices, with the marks of its sides.
     """
@@ -88,11 +88,6 @@ def sheets(
         spent += size
         shown += 1
     return made, broken
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """Bytes of an image as a URI that needs no other file."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _subject_sheets(

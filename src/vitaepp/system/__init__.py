@@ -1,1 +1,1 @@
-"""What the machine is: files, folders, progress, signals, devices, memory."""
+"""What the machine is: files, folders, URLs, messages, signals, cores, memory, devices."""

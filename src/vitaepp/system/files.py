@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from vitaepp.errors import VitaeppError
 
@@ -28,7 +29,7 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
     writers choose the format by it. `parents` makes the folders above the target where missing.
 
     Raises:
-        OSError: naming the target, whatever the library that wrote it makes of a full disk.
+        OSError: with the target's name, also where the library that writes hides a full disk.
     """
     target = Path(target)
     temporary = _temporary(target)
@@ -61,7 +62,7 @@ def check_writable(target: str | os.PathLike[str]) -> None:
     """Refuse a file that could not be written, before the long work whose result it will hold.
 
     Raises:
-        OSError: naming what is in the way.
+        OSError: with the name of what is in the way.
     """
     target = Path(target)
     temporary = _temporary(target)
@@ -77,7 +78,7 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     """Make a folder and those above it, unless it is there.
 
     Raises:
-        OSError: naming what is in the way.
+        OSError: with the name of what is in the way.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -87,21 +88,21 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
-    """Have an OSError name `path`, if it names no file or one at or below its stand-ins."""
+    """Have an OSError name `path`, if it names no file, or one at or below its stand-ins."""
     try:
         yield
     except OSError as error:
         code = error.errno or 0
-        told = error.filename
+        named = error.filename
         if code <= 0 or not (
-            told is None or any(Path(os.fsdecode(told)).is_relative_to(s) for s in stand_ins)
+            named is None or any(Path(os.fsdecode(named)).is_relative_to(s) for s in stand_ins)
         ):
             raise
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def _temporary(target: Path) -> Path:
-    """A name beside a file or folder to be.
+    """A temporary path beside a file or folder that is to be written.
 
     Raises:
         OSError: what is there is neither a file nor a folder, and must not be replaced.
@@ -114,7 +115,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _write_more(temporary: Path) -> None:
-    """Have the system say why a library could not write, which many do not pass on."""
+    """Write on, so that the system says why a library could not; many libraries hide it."""
     written = [path for path in (temporary, *temporary.rglob("*")) if path.is_file()]
     longest = max(written, key=lambda path: path.stat().st_size, default=temporary)
     if not longest.is_dir():
@@ -125,9 +126,9 @@ def _write_more(temporary: Path) -> None:
 
 
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
-    """Remove what writers of files and folders of these names left when they were killed.
+    """Remove temporary files and folders of these names that killed processes left.
 
-    For a folder that this process holds `locked`, as nobody else writes these then.
+    This process must hold the folder `locked`, so that nobody else writes them meanwhile.
     """
     for path in (path for name in names for path in Path(folder).glob(f".tmp-*-{name}")):
         if path.is_dir():
@@ -138,14 +139,23 @@ def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder for writing; the operating system lets go of it when the process dies.
+    """Hold a folder for writing; the operating system releases it when the process dies.
 
     Raises:
         BlockingIOError: another process holds it.
+        OSError: the folder does not exist, or cannot be written.
     """
-    with open(Path(folder) / ".lock", "a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.stat(folder)  # filelock would make one that does not exist
+    path = Path(folder) / ".lock"
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(path)) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def file_stem(key: str) -> str:

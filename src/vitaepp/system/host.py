@@ -1,17 +1,42 @@
-"""How much of the machine this process may use: cores and memory, within container and job.
+"""Cores and memory: how much of this machine a process may use, and how it uses it well.
 
-Limits are looked for where Linux and SLURM tell them: the processor mask, the control groups around
-this process (version 1 and 2, and every group above its own), and SLURM's variables. The smallest
-counts. Elsewhere it is the whole machine.
+Limits are read where Linux and SLURM keep them: the processor mask, the control groups around this
+process (version 1 and 2, and every group above its own), and SLURM's variables. The smallest
+counts. Elsewhere it is the whole machine. Nothing here needs torch; `devices.py` is about what
+torch computes on.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import platform
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
+
+MIB, GIB = 2**20, 2**30
+
+#: Memory that is assumed where the system does not say how much it has.
+UNKNOWN_MEMORY = 8 * GIB
+
+#: The environment of a process that is one of many on this machine. It computes on one thread. And
+#: glibc gives large blocks back to the system and takes them again, page by page, for every volume;
+#: kept, they halve the time of reading one. The first threshold is the most that glibc accepts.
+ONE_OF_MANY = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * MIB),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * MIB),
+}
 
 #: Where control groups of each kind are mounted, most usual first; "" is version 2.
 _MOUNTS = {
@@ -20,7 +45,8 @@ _MOUNTS = {
     "memory": ("memory",),
 }
 
-_MIB = 2**20
+#: Options of glibc's mallopt, from its malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -33,8 +59,8 @@ def usable_cores(root: Path = Path("/")) -> int:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     limits = [float(cores), *_quotas(root)]
-    if asked := _slurm("SLURM_CPUS_PER_TASK"):
-        limits.append(asked)
+    if cores_of_task := _slurm("SLURM_CPUS_PER_TASK"):
+        limits.append(cores_of_task)
     return max(1, math.ceil(min(limits)))
 
 
@@ -44,22 +70,73 @@ def usable_memory(root: Path = Path("/")) -> int:
     Args:
         root: where `/proc` and `/sys` are.
     """
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([whole, *_job_memory(), *(limit for limit, _ in _memory_limits(root))])
+    return min([installed_memory(), *_job_memory(), *(limit for limit, _ in _memory_limits(root))])
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that can be had now without swapping.
+    """Bytes of memory that are free for this process now, without swapping.
 
     Args:
         root: where `/proc` and `/sys` are.
     """
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = installed_memory() // 2
     with suppress(OSError):
         for line in (root / "proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
     return min([free, *_job_memory(), *(limit - used for limit, used in _memory_limits(root))])
+
+
+def installed_memory() -> int:
+    """Bytes of memory that the machine has, whoever may use them."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows, and systems without these names
+        return UNKNOWN_MEMORY
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes; 0 where the system does not say."""
+    if resource is None:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def processor_name(root: Path = Path("/")) -> str:
+    """What the processor is called, with the cores that this process may use.
+
+    Args:
+        root: where `/proc` and `/sys` are.
+    """
+    name = platform.machine()
+    with suppress(OSError):
+        for line in (root / "proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {usable_cores()} cores"
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed memory for the next step, not give it back to the system.
+
+    A training step frees gigabytes and asks for the same ones again. By default glibc returns every
+    block of more than some MiB at once, and the system clears each of its pages anew; on a CPU this
+    took a tenth of a step and more (`benchmarks/NOTES.md`). The process then stays as large as it
+    ever was.
+
+    Returns:
+        Whether the C library took the options; with others than glibc nothing changes.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    never = -1
+    accepted = [mallopt(_M_MMAP_MAX, 0), mallopt(_M_TRIM_THRESHOLD, never)]
+    return accepted == [1, 1]
 
 
 def _groups(root: Path, kind: str) -> Iterator[Path]:
@@ -74,7 +151,7 @@ def _groups(root: Path, kind: str) -> Iterator[Path]:
             _, kinds, path = line.split(":", 2)
             if kind not in kinds.split(","):
                 continue
-            # Seen from inside a container, a group outside of it begins with "..".
+            # Seen from inside a container, the path of a group outside of it begins with "..".
             parts = [part for part in path.split("/") if part not in ("", "..")]
             for name in _MOUNTS[kind]:
                 mount = root / "sys/fs/cgroup" / name
@@ -86,7 +163,7 @@ def _groups(root: Path, kind: str) -> Iterator[Path]:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores' worth of time that each group around this process may take."""
+    """Processor time that each group around this process may take, in cores."""
     for group in _groups(root, ""):
         with suppress(OSError, ValueError):  # the root has none; a quota may be "max"
             quota, period = map(int, (group / "cpu.max").read_text().split())
@@ -101,18 +178,18 @@ def _quotas(root: Path) -> Iterator[float]:
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
     """Limit and use of memory, in bytes, of each group around this process."""
     for group in _groups(root, ""):
-        for limit in ("memory.max", "memory.high"):
+        for name in ("memory.max", "memory.high"):
             with suppress(OSError, ValueError):
-                most = int((group / limit).read_text())
-                yield most, _used(group, "memory.current", "inactive_file")
+                limit_bytes = int((group / name).read_text())
+                yield limit_bytes, _used(group, "memory.current", "inactive_file")
     for group in _groups(root, "memory"):
         with suppress(OSError, ValueError):
-            most = int((group / "memory.limit_in_bytes").read_text())
-            yield most, _used(group, "memory.usage_in_bytes", "total_inactive_file")
+            limit_bytes = int((group / "memory.limit_in_bytes").read_text())
+            yield limit_bytes, _used(group, "memory.usage_in_bytes", "total_inactive_file")
 
 
 def _used(group: Path, current: str, inactive: str) -> int:
-    """What a group holds that cannot be had back: files that are only cached can."""
+    """Bytes that a group holds and cannot give up; it can give up files that are only cached."""
     with suppress(OSError):
         cached = 0
         for line in (group / "memory.stat").read_text().splitlines():
@@ -123,15 +200,15 @@ def _used(group: Path, current: str, inactive: str) -> int:
 
 
 def _job_memory() -> Iterator[int]:
-    """What a SLURM job may fill on this machine, in bytes; 0 stands for all."""
-    if asked := _slurm("SLURM_MEM_PER_NODE"):
-        yield asked * _MIB
+    """Bytes that a SLURM job may fill on this machine; in SLURM's variables 0 means all."""
+    if per_node := _slurm("SLURM_MEM_PER_NODE"):
+        yield per_node * MIB
     per_core, cores = _slurm("SLURM_MEM_PER_CPU"), _slurm("SLURM_CPUS_ON_NODE")
     if per_core and cores:
-        yield per_core * cores * _MIB
+        yield per_core * cores * MIB
 
 
 def _slurm(name: str) -> int:
     """A number that SLURM has set, or 0."""
-    told = os.environ.get(name, "")
-    return int(told) if told.isdecimal() else 0
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0

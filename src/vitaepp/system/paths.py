@@ -1,4 +1,4 @@
-"""What lies at a path: where a command is given one thing for another, it says which was meant."""
+"""What kind of folder lies at a path, and what to say where a command needs another kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-#: By which file a folder of each kind is known, how its first bytes may read, and what makes it.
+#: For each kind of folder: its files, the first bytes of the first one, and what makes it.
 _KINDS = {
     "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
@@ -24,16 +24,16 @@ _KINDS = {
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
 
-#: How deep folders are searched for what was meant, and how many of it are named.
-_DEPTH, _NAMED = 2, 3
+#: How many levels are searched for the folder that was meant, and how many of them are named.
+_LEVELS, _NAMED = 2, 3
 
-Place = str | os.PathLike[str]
+AnyPath = str | os.PathLike[str]
 
 
-def kind_of(path: Place) -> str | None:
-    """What a folder of this package's is: `store`, `run`, `evaluation`, …; None for all else.
+def kind_of(path: AnyPath) -> str | None:
+    """The kind of a folder that this package made: `store`, `run`, `evaluation`, …; None of others.
 
-    A URL is none either: nothing is asked of a network to word a message.
+    It is None of a URL, too: no network is used to word a message.
     """
     folder = Path(path)
     for kind, (names, head, _) in _KINDS.items():
@@ -47,68 +47,68 @@ def kind_of(path: Place) -> str | None:
     return None
 
 
-def instead_of(kind: str, path: Place) -> str:
-    """What is at a path where a store, a run, an evaluation was needed, and what to do.
+def instead_of(kind: str, path: AnyPath) -> str:
+    """Say what is at a path, where a store, a run or an evaluation was needed, and what to do.
 
-    The caller puts the path before it. The thing itself is named where it lies above or below;
-    else the text says how to make one.
+    The caller puts the path before the text. Where a folder of the right kind lies above or below
+    the path, the text names it; else it says how to make one.
 
     >>> instead_of("run", "nowhere")
     'no such run; check the path, or make one with vitaepp pretrain STORE nowhere'
     """
-    place = Path(path)
-    names, _, make = _KINDS[kind]
-    found = kind_of(place)
-    how = f"check the path, or make one with {make.format(path)}"
-    elsewhere = f"make one with {make.format(kind.upper())}"
-    if not place.exists():
-        what = f"no such {kind}"
-    elif not place.is_dir():
-        what, how = f"is a file, and not {_a(kind)}, which is a folder", elsewhere
-    elif found is not None:
-        what, how = f"is {_a(found)}, and not {_a(kind)}", elsewhere
-        if (found, kind) == ("store", "run"):
-            how = f"train on it with vitaepp pretrain {path} RUN"
-    elif not any(place.iterdir()):
-        what = f"is an empty folder, and not {_a(kind)}"
+    folder = Path(path)
+    names, _, command = _KINDS[kind]
+    present = kind_of(folder)
+    remedy = f"check the path, or make one with {command.format(path)}"
+    make_one = f"make one with {command.format(kind.upper())}"
+    if not folder.exists():
+        problem = f"no such {kind}"
+    elif not folder.is_dir():
+        problem, remedy = f"is a file, and not {_a(kind)}, which is a folder", make_one
+    elif present is not None:
+        problem, remedy = f"is {_a(present)}, and not {_a(kind)}", make_one
+        if (present, kind) == ("store", "run"):
+            remedy = f"train on it with vitaepp pretrain {path} RUN"
+    elif not any(folder.iterdir()):
+        problem = f"is an empty folder, and not {_a(kind)}"
     else:
-        what = f"is a folder, but not {_a(kind)} (no {' and '.join(names)} in it)"
-        how = f"check the path, or {elsewhere}"
+        problem = f"is a folder, but not {_a(kind)} (no {' and '.join(names)} in it)"
+        remedy = f"check the path, or {make_one}"
         if kind == "store":
-            how = f"if it holds scans, make a store of them with vitaepp prepare {path} STORE"
-    meant = list(islice(_near(place, kind), _NAMED + 1))
-    if meant:
-        more = ", …" if len(meant) > _NAMED else ""
-        how = f"did you mean {' or '.join(map(str, meant[:_NAMED]))}{more}?"
-    return f"{what}; {how}"
+            remedy = f"if it holds scans, make a store of them with vitaepp prepare {path} STORE"
+    near = list(islice(_near(folder, kind), _NAMED + 1))
+    if near:
+        more = ", …" if len(near) > _NAMED else ""
+        remedy = f"did you mean {' or '.join(map(str, near[:_NAMED]))}{more}?"
+    return f"{problem}; {remedy}"
 
 
-def swapped(verb: str, places: Mapping[str, Place]) -> str | None:
-    """A line for arguments in the wrong order, with the command in the right one; None if not.
+def swapped(verb: str, arguments: Mapping[str, AnyPath]) -> str | None:
+    """A line about arguments in the wrong order, with the right command; None if they are right.
 
     Args:
         verb: the command.
-        places: its arguments in order, by what they are: `store`, `run`, and others.
+        arguments: its paths in order, by the kind that each should be: `store`, `run`, and others.
     """
-    for name, path in places.items():
+    for name, path in arguments.items():
         kind = kind_of(path)
-        if kind is None or kind == name or kind not in places:
+        if kind is None or kind == name or kind not in arguments:
             continue
-        if kind_of(places[kind]) != kind:
-            right = {**places, name: places[kind], kind: path}
-            order = " ".join(os.fspath(right[n]) for n in places)
+        if kind_of(arguments[kind]) != kind:
+            right = {**arguments, name: arguments[kind], kind: path}
+            order = " ".join(os.fspath(right[n]) for n in arguments)
             return f"{path}: is {_a(kind)}, not the {name}; did you mean vitaepp {verb} {order}?"
     return None
 
 
-def _near(place: Path, kind: str) -> Iterator[Path]:
-    """Folders of a kind above a path, the nearest first, then below it."""
-    above = [p for p in place.parents[:_DEPTH] if p.name and kind_of(p) == kind]
+def _near(path: Path, kind: str) -> Iterator[Path]:
+    """Folders of a kind above a path, the nearest first; if there are none, those below it."""
+    above = [p for p in path.parents[:_LEVELS] if p.name and kind_of(p) == kind]
     yield from above
     if not above:
-        for depth in range(1, _DEPTH + 1):
-            marks = sorted(place.glob("*/" * depth + _KINDS[kind][0][0]))
-            yield from (mark.parent for mark in marks if kind_of(mark.parent) == kind)
+        for level in range(1, _LEVELS + 1):
+            files = sorted(path.glob("*/" * level + _KINDS[kind][0][0]))
+            yield from (file.parent for file in files if kind_of(file.parent) == kind)
 
 
 def _a(noun: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
@@ -21,12 +22,12 @@ def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for part in module.modules():
         for name, child in part.named_children():
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, BatchNorm):
                 setattr(part, name, JointBatchNorm.like(child))
     return module
 
 
-class JointBatchNorm(_BatchNorm):
+class JointBatchNorm(nn.SyncBatchNorm):
     """Batch norm whose mean and variance are those of the joint batch, on any device.
 
     Equal to `torch.nn.BatchNorm` on the concatenated batch, its gradient and its running statistics
@@ -37,17 +38,14 @@ class JointBatchNorm(_BatchNorm):
     """
 
     @classmethod
-    def like(cls, norm: _BatchNorm) -> JointBatchNorm:
+    def like(cls, norm: BatchNorm) -> JointBatchNorm:
         """One that shares a batch norm's parameters and buffers."""
-        joint = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
-        joint.track_running_stats = norm.track_running_stats
-        joint._parameters = norm._parameters
-        joint._buffers = norm._buffers
+        joint = cls(
+            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+        )
+        for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            setattr(joint, name, getattr(norm, name))
         return joint.train(norm.training)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim < 2:
-            raise ValueError(f"expected images or features by batch, found {input.ndim} axes")
 
     def forward(
         self, x: Float[Tensor, "batch channel *space"]

@@ -20,15 +20,13 @@ from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.devices import autocast, chosen_device
-from vitaepp.system.machine import device_name
-from vitaepp.system.memory import keep_freed_memory, most_memory
+from vitaepp.system.devices import chosen_device, device_name, most_memory, resolved_precision
+from vitaepp.system.host import GIB, keep_freed_memory
 from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
-from vitaepp.training.precision import precision_of
 from vitaepp.training.pretrain import recipe_for
-from vitaepp.views.draws import Draws
+from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
 #: Parts of a step that name themselves, in their order; what else happens is `other`.
 PARTS = (
@@ -106,7 +104,7 @@ class Speed:
             ("step", f"{self.step:.3g} s ({low:.3g} to {high:.3g} in {len(self.seconds)} steps)"),
             ("images", f"{self.volumes_per_second:.3g} a second"),
             ("recipe", f"{self.steps} steps, about {timedelta(seconds=round(self.whole))}"),
-            ("memory", f"{self.memory / 2**30:.2f} GiB at most"),
+            ("memory", f"{self.memory / GIB:.2f} GiB at most"),
             ("waiting", f"{self.waiting:.1%} of the time, for data"),
             ("parts", "of a step's time"),
         ]
@@ -142,7 +140,7 @@ def bench(
     place = chosen_device(device)
     keep_freed_memory()
     module = Training(chosen, opened).to(place)
-    module.arrange()
+    prepare_for_training(module.method)
     smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
     order = EpochOrder(
         training_rows(opened, chosen.data), batch_size, chosen.seed, smallest=smallest
@@ -162,7 +160,7 @@ def bench(
     return Speed(
         what=f"{chosen.name} on {len(opened)} images of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
-        f"{precision_of(chosen, place)} on {device_name(place)}",
+        f"{resolved_precision(chosen.trainer.precision, place)} on {device_name(place)}",
         seconds=seconds,
         images=images,
         batch_size=batch_size,
@@ -177,21 +175,12 @@ def bench(
 
 def _step(module: Training, device: torch.device) -> Callable[[Batch], None]:
     """One step of training, as Lightning would make it, the device's work included."""
-    recipe, method = module.recipe, module.method
-    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], fused=True)
+    method = module.method
+    optimizer = build_optimizer(method, module.recipe.optim.batch_size)
 
     def step(batch: Batch) -> None:
         images, rows, weight = batch
-        images = images.to(device)
-        draws = Draws(recipe.seed, 0, rows, device)
-        with autocast(device, recipe.trainer.precision):
-            loss = method(images, draws, 0.0, module.present_in(rows, device)).loss * weight
-        with record_function("backward"):
-            loss.backward()
-        with record_function("optimizer"):
-            optimizer.step()
-            optimizer.zero_grad()
-        method.after_step(0.0)
+        training_step(method, optimizer, (images.to(device), rows, weight), module.present)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -20,8 +19,8 @@ from vitaepp.data.loading import TrainingLoader
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import Stopped
 from vitaepp.system.files import atomic_path
-from vitaepp.system.progress import SECONDS_BETWEEN_LINES, say
-from vitaepp.system.signals import STOPPING, told
+from vitaepp.system.progress import SECONDS_BETWEEN_LINES, Bar, open_bar, say
+from vitaepp.system.signals import STOPPING, signal_name
 from vitaepp.training.module import Training
 
 #: Processes ask each other at most so often, in seconds, whether one was told to stop.
@@ -178,7 +177,7 @@ class Checkpoints(Callback):
             self.signal, self.signalled = number, now
             if self.first:
                 again = "; Ctrl-C again stops at once, without" if number == signal.SIGINT else ""
-                say(f"{told(number)}: saving after the step at hand, then stopping{again}")
+                say(f"{signal_name(number)}: saving after the step at hand, then stopping{again}")
 
     def on_train_batch_end(
         self,
@@ -211,11 +210,11 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.folder.checkpoint)
             self.saved = time.monotonic()
         if stop and not last:
+            by = "a signal" if self.signal is None else signal_name(self.signal)
             raise Stopped(
                 f"stopped after step {trainer.global_step} of "
-                f"{int(trainer.estimated_stepping_batches)}, as asked by "
-                f"{'a signal' if self.signal is None else told(self.signal)}; all is saved, go on "
-                "with --resume"
+                f"{int(trainer.estimated_stepping_batches)}, as asked by {by}; all is saved, "
+                "go on with --resume"
             )
 
     def _agree(self, trainer: L.Trainer, stop: bool, due: bool, every: float) -> tuple[bool, bool]:
@@ -281,11 +280,10 @@ def dominant_term(training: Training) -> str:
 
 
 class TrainingProgress(Callback):
-    """A bar over the whole training on a terminal, plain lines in a log."""
+    """A bar over the whole training on a terminal and in a notebook, plain lines in a log."""
 
     def __init__(self) -> None:
-        self.bar: Any = None
-        self.task: Any = None
+        self.bar: Bar | None = None
         self.started = self.last = 0.0
         self.first_epoch = 0
 
@@ -293,26 +291,15 @@ class TrainingProgress(Callback):
         """Open the bar."""
         self.started = self.last = time.monotonic()
         self.first_epoch = trainer.current_epoch
-        if sys.stderr.isatty() and trainer.is_global_zero:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self.bar.start()
-            self.task = self.bar.add_task("training", total=int(trainer.estimated_stepping_batches))
+        if trainer.is_global_zero:
+            self.bar = open_bar("training", int(trainer.estimated_stepping_batches))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
         """Move the bar."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=trainer.global_step)
+            self.bar.move(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say how far it is, about every ten seconds."""
@@ -322,7 +309,7 @@ class TrainingProgress(Callback):
         text = f"epoch {done} of {total}, loss {history.rows[-1]['loss']:.4g}"
         now = time.monotonic()
         if self.bar is not None:
-            self.bar.update(self.task, description=text)
+            self.bar.move(trainer.global_step, text)
         elif trainer.is_global_zero and (
             now - self.last >= SECONDS_BETWEEN_LINES or done in (self.first_epoch + 1, total)
         ):
@@ -333,7 +320,7 @@ class TrainingProgress(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
         if self.bar is not None:
-            self.bar.stop()
+            self.bar.close()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -6,29 +6,22 @@ what lives at once is counted, and every multiplication. No formula has to follo
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import (
-    FlopCounterMode,
-    sdpa_backward_flop_count,
-    sdpa_flop_count,
-)
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitaepp.methods import Method, build_method
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.compat import AliveBytes, fake_tensors, fused_attention_flops
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
-#: Images of the batch that is traced; the contrastive baselines need two.
-TRACED = 2
+#: Images of the batch that is traced: enough for every method.
+TRACED = max(facts.smallest_batch for facts in METHODS.values())
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,9 @@ def step_footprint(
     """
     # Whose weights the perceptual loss has makes no difference here.
     recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
-    alive, flops = _Alive(), FlopCounterMode(display=False, custom_mapping=_cpu_attention())
-    with FakeTensorMode(), alive:
+    alive = AliveBytes()
+    flops = FlopCounterMode(display=False, custom_mapping=fused_attention_flops())
+    with fake_tensors(), alive.counting():
         method = build_method(recipe, channels, image_size)
         if recipe.trainer.activation_checkpointing:
             recompute_blocks(method)
@@ -88,21 +82,6 @@ def step_footprint(
     )
 
 
-def _cpu_attention() -> dict[Any, Any]:
-    """How to count fused attention on a CPU, which torch's counter knows on GPUs only."""
-    ops = torch.ops.aten
-    return {
-        ops._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
-            sdpa_flop_count(query, key, value)
-        ),
-        ops._scaled_dot_product_flash_attention_for_cpu_backward: (
-            lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
-                gradient, query, key, value
-            )
-        ),
-    }
-
-
 def _drop_gradients(method: Method) -> int:
     """Forget each gradient when it is there; the bytes that all of them are."""
 
@@ -113,43 +92,3 @@ def _drop_gradients(method: Method) -> int:
     for parameter in trained:
         parameter.register_post_accumulate_grad_hook(forget)
     return sum(p.numel() * p.element_size() for p in trained)
-
-
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of all tensors that live at once.
-
-    Attributes:
-        now: bytes at this moment.
-        peak: the most that there were.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self._count(leaf)
-        return result
-
-    def _count(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known.add(key)
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,6 @@ from types import FrameType
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -28,7 +28,7 @@ from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.recipe.sections import TrainerSettings
 from vitaepp.system.files import write_json
 from vitaepp.system.host import usable_cores
-from vitaepp.system.progress import counted
+from vitaepp.system.progress import counted, same_messages
 from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
 
 #: So many processes may share a machine without accelerator, even one of a single core.
@@ -131,7 +131,7 @@ def train_in_processes(
                 "subjects": None if subjects is None else list(subjects),
             },
         )
-        port = find_free_network_port()
+        port = _free_port()
         children = [_start(request, rank, count, port) for rank in range(count)]
         with _passing_signals_on(children):
             failed = _wait(children)
@@ -139,10 +139,16 @@ def train_in_processes(
             raise _error(failed, children[failed].returncode, count, request)
 
 
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
 def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
     threads = max(usable_cores() // count, 1)
     environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    environment |= {
+    environment |= same_messages() | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "GROUP_RANK": "0",

@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Bool
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -23,8 +22,8 @@ from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import say
-from vitaepp.training.sharding import recompute_blocks, shard
-from vitaepp.views.draws import Draws
+from vitaepp.training.sharding import shard
+from vitaepp.training.step import build_optimizer, forward_batch
 from vitaepp.weights.adapt import initialize_from
 
 RGB = ("red", "green", "blue")
@@ -81,15 +80,6 @@ class Training(L.LightningModule):
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()
 
-    def arrange(self) -> None:
-        """What the recipe asks of the method's code: blocks computed twice, parts compiled."""
-        settings = self.recipe.trainer
-        if settings.activation_checkpointing:
-            recompute_blocks(self.method)
-        if settings.compile != "none":
-            say(f"compiling (trainer.compile={settings.compile}): the first step takes minutes")
-            self.method.compile_parts(settings.compile)
-
     def configure_model(self) -> None:
         """Spread the weights over the devices, where the strategy does so."""
         if self.device_mesh is not None:
@@ -97,11 +87,14 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of one batch."""
-        images, rows, weight = batch
-        draws = Draws(self.recipe.seed, self.current_epoch, rows, images.device)
+        images, _, weight = batch
         total = self.trainer.estimated_stepping_batches
-        output = self.method(
-            images, draws, self.global_step / total, self.present_in(rows, images.device)
+        output = forward_batch(
+            self.method,
+            batch,
+            self.present,
+            epoch=self.current_epoch,
+            progress=self.global_step / total,
         )
         loss = output.loss
         self._unchecked.append({name: term.detach() for name, term in output.terms.items()})
@@ -114,13 +107,6 @@ class Training(L.LightningModule):
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * count
         self._samples += count
         return loss * weight
-
-    def present_in(
-        self, rows: Sequence[int], device: torch.device
-    ) -> Bool[Tensor, "batch channel"] | None:
-        """Which modalities the images have; None, which is faster, where that is all."""
-        present = self.present[list(rows)]
-        return None if bool(present.all()) else present.to(device, non_blocking=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse an update by a loss that is not finite.
@@ -188,19 +174,8 @@ class Training(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with linear warm-up and a cosine to 0, step by step."""
         settings = self.recipe.optim
-        trained = [p for p in self.method.parameters() if p.requires_grad]
-        groups = [
-            # Biases and norms are vectors; everything else decays.
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         batch = settings.batch_size * settings.accumulate * self.trainer.world_size
-        optimizer = torch.optim.AdamW(
-            groups,
-            lr=settings.base_lr * batch / 256,
-            betas=settings.betas,
-            fused=True,
-        )
+        optimizer = build_optimizer(self.method, images_per_update=batch)
         total = int(self.trainer.estimated_stepping_batches)
         share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
         warmup = round(total * min(share, 1.0))

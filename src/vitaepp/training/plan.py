@@ -9,13 +9,13 @@ from pathlib import Path
 from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store, stored_info
-from vitaepp.ingest.planning.preview import Preview
+from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe.choices import Choice, as_values, as_yaml
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.choices import Choice, as_yaml
+from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import DataSettings
+from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
-from vitaepp.system.machine import Machine
 from vitaepp.system.progress import counted
 from vitaepp.training.propose import Images, proposed_recipe
 
@@ -27,16 +27,16 @@ class Proposal:
     Attributes:
         choices: its settings, each with the reason.
         heading: what it was made for.
-        preview: what was found in raw scans; None for a store.
+        dry_run: what was found in raw scans; None for a store.
     """
 
     choices: tuple[Choice, ...]
     heading: tuple[str, ...]
-    preview: Preview | None = None
+    dry_run: DryRun | None = None
 
     def recipe(self) -> Recipe:
         """The recipe, complete."""
-        return Recipe.parse(as_values(self.choices))
+        return resolve(settings={c.name: c.value for c in self.choices})
 
     def to_yaml(self) -> str:
         """The chosen settings as a recipe file, with reasons as comments."""
@@ -72,11 +72,11 @@ def plan(
         images = Images.of(store.info, trained=len(rows), stored=len(store))
         what = f"a store of {counted(len(store), 'subject')}"
     else:
-        found = prepare(source, dry_run=True).preview
+        found = prepare(source, dry_run=True).dry_run
         assert found is not None  # a dry run has one
         splits = canonical_splits(found.table["split"])
         train = int((splits == "train").sum()) or len(splits)
-        images = Images.of(found.plan.info, trained=train, stored=len(splits))
+        images = Images.of(found.spec.info, trained=train, stored=len(splits))
         what = f"{found.cohort.layout}, {counted(len(splits), 'subject')}"
         made = _prepare_choices(found)
     _, choices = proposed_recipe(images, machine, ())
@@ -91,8 +91,8 @@ def plan(
     return proposal
 
 
-def _prepare_choices(found: Preview) -> list[Choice]:
-    info, total = found.plan.info, len(found.cohort.subjects)
+def _prepare_choices(found: DryRun) -> list[Choice]:
+    info, total = found.spec.info, len(found.cohort.subjects)
     lacking = {s for names in found.fingerprint.missing.values() for s in names}
     have = "all" if not lacking else f"{total - len(lacking)}"
     choices = [

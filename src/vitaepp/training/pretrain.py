@@ -18,9 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
-from torch._dynamo.exc import TorchDynamoException
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
@@ -31,7 +29,10 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError, one_line
 from vitaepp.methods import Method
 from vitaepp.recipe.choices import Choice
-from vitaepp.recipe.recipe import MASKED, Recipe, as_settings, flatten
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, as_settings, flatten
+from vitaepp.system.compat import compile_error, lightning_hint
+from vitaepp.system.devices import Machine, chosen_device, device_name, resolved_precision
 from vitaepp.system.files import (
     clear_temporaries,
     locked,
@@ -40,8 +41,7 @@ from vitaepp.system.files import (
     write_json,
     write_text,
 )
-from vitaepp.system.machine import Machine, device_name, training_device
-from vitaepp.system.memory import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
@@ -50,9 +50,9 @@ from vitaepp.training.callbacks import Checkpoints, History, LossBalance, Traini
 from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.precision import precision_of
 from vitaepp.training.propose import Images, proposed_recipe
 from vitaepp.training.sharding import ShardedStrategy
+from vitaepp.training.step import prepare_for_training
 
 #: The one setting that may change when a training goes on.
 EPOCHS = "optim.epochs"
@@ -240,7 +240,7 @@ def _train(
         save_page(next(iter(sheet)), folder.pictures)
         _announce(recipe, store, described)
     keep_freed_memory()
-    module.arrange()
+    prepare_for_training(method)
     if processes > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
@@ -306,6 +306,7 @@ def _go_on(
 def _trainer(
     recipe: Recipe, folder: RunFolder, history: History, place: _Place, damaged: bool
 ) -> L.Trainer:
+    precision = resolved_precision(recipe.trainer.precision, chosen_device())
     plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
     if place.cluster is not None:
         plugins.append(place.cluster)
@@ -315,7 +316,7 @@ def _trainer(
         devices=place.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, place.devices * recipe.trainer.nodes),
-        precision=LIGHTNING_PRECISION[precision_of(recipe, training_device())],  # type: ignore[arg-type]
+        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
@@ -353,7 +354,7 @@ def _fit(
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except TorchDynamoException as error:
+    except compile_error() as error:
         raise TrainingError(
             f"trainer.compile={module.recipe.trainer.compile}: torch could not compile the model "
             f"({one_line(error)[:200]}); a C++ compiler is needed. Set trainer.compile=none"
@@ -470,7 +471,7 @@ def _describe(
         "epochs": recipe.optim.epochs,
         "device": device_name(device),
         "devices": processes,
-        "precision": LIGHTNING_PRECISION[precision_of(recipe, device)],
+        "precision": LIGHTNING_PRECISION[resolved_precision(recipe.trainer.precision, device)],
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
 
@@ -486,15 +487,14 @@ def _announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> Non
     )
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
-    dependent = recipe.method in ("simsiam", "mocov3")
-    if dependent and recipe.optim.accumulate > 1:
+    facts = METHODS[recipe.method]
+    if facts.smallest_batch > 1 and recipe.optim.accumulate > 1:
         say(
             f"optim.accumulate={recipe.optim.accumulate}: {recipe.method} compares and normalises "
             "the images of one step, so that this is not the same as a larger batch"
         )
     perceptual = recipe.loss.perceptual
-    masked = recipe.method in MASKED
-    if masked and perceptual.weight and perceptual.weights == "random":
+    if facts.masked and perceptual.weight and perceptual.weights == "random":
         say(
             "the perceptual loss looks through a VGG-16 with random weights; for medical images "
             "the paper uses ImageNet's: --set loss.perceptual.weights=imagenet"
@@ -507,6 +507,6 @@ def _quiet_lightning() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.simplefilter("ignore", lightning_hint())
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         yield

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.recipe.choices import Choice, as_values
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
-from vitaepp.recipe.recipe import MASKED, Recipe
-from vitaepp.system.machine import GIB, Machine
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.system.devices import Machine
+from vitaepp.system.host import GIB
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
@@ -93,7 +95,7 @@ def proposed_recipe(
     recipe = Recipe.load(settings=settings)
     given = {setting.partition("=")[0].strip() for setting in settings}
     choices = propose_training(images, machine, recipe, given)
-    return Recipe.parse(as_values(choices, onto=recipe.model_dump(mode="json"))), choices
+    return resolve(recipe, {c.name: c.value for c in choices}), choices
 
 
 def propose_training(
@@ -122,7 +124,7 @@ def propose_training(
         patch, why = _patch_size(images.info)
         choices.append(Choice("model.patch_size", list(patch), why))
         recipe = recipe.changed(model={"patch_size": patch})
-    if recipe.method in MASKED and "model.mask_ratio" not in given:
+    if METHODS[recipe.method].masked and "model.mask_ratio" not in given:
         choices.append(_mask_ratio(images.info, recipe))
     if "trainer.precision" not in given:
         precision, why = _precision(machine)
@@ -253,7 +255,7 @@ def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str
         recipe, len(info.modalities), info.size, bf16=recipe.trainer.precision == "bf16"
     )
     batch = _wanted_batch(images, recipe, given)
-    least = batch if "optim.batch_size" in given else _least_batch(recipe)
+    least = batch if "optim.batch_size" in given else METHODS[recipe.method].smallest_batch
     budget = _budget(machine, images.stored)
     while batch > least and footprint.memory(batch) > budget:
         batch = max(least, batch // 2)
@@ -269,12 +271,8 @@ def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str
 def _wanted_batch(images: Images, recipe: Recipe, given: Collection[str]) -> int:
     if "optim.batch_size" in given:
         return recipe.optim.batch_size
-    return max(_least_batch(recipe), min(BATCH[images.info.ndim], images.trained))
-
-
-def _least_batch(recipe: Recipe) -> int:
-    """The contrastive baselines normalise over a batch, which takes two."""
-    return 1 if recipe.method in MASKED else 2
+    least = METHODS[recipe.method].smallest_batch
+    return max(least, min(BATCH[images.info.ndim], images.trained))
 
 
 def _budget(machine: Machine, stored: int) -> float:

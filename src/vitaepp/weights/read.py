@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import RecipeError, RunError, one_line
+from vitaepp.errors import RecipeError, RunError, WeightsError, one_line
 from vitaepp.methods import backbone_shape
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.tensors import SUFFIXES, read_tensors
 
 #: Names of one tensor that every vision transformer has: MAE's and timm's, and Hugging Face's.
 MARKERS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
@@ -72,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         values = _tensors_of(place)
         beside = place.name in ("model.safetensors", "pytorch_model.bin") or Path(path).is_dir()
         facts = _facts(values, _config(place.parent) if beside else {})
-    except RunError as error:
+    except (RunError, WeightsError) as error:
         text = str(error).removeprefix(f"{path}: ")
         raise RunError(f"model.init={path}: {text}") from None
     return Checkpoint(_models(values), **facts)
@@ -87,39 +86,20 @@ def _weights_in(folder: Path) -> Path:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return folder / name
-    suffixes = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
-    files = sorted(f for f in folder.iterdir() if f.suffix in suffixes and f.is_file())
+    files = sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
     if len(files) == 1:
         return files[0]
     if not files:
         raise RunError(
-            f"no weights in this folder; looked for model.safetensors, *{', *'.join(suffixes)}"
+            f"no weights in this folder; looked for model.safetensors, *{', *'.join(SUFFIXES)}"
         )
     shown = ", ".join(f.name for f in files[:3]) + (", …" if len(files) > 3 else "")
     raise RunError(f"{len(files)} weight files in this folder ({shown}); name one of them")
 
 
 def _tensors_of(file: Path) -> dict[Any, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    unreadable = "not a checkpoint (.pth, .pt, .bin, .ckpt or .safetensors), or cut short"
-    try:
-        if file.suffix == ".safetensors":
-            return dict(load_file(file))
-        # MAE's scripts, and all that came from them, keep their arguments: plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            values = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, PermissionError) as error:
-        raise RunError(f"{unreadable}: {one_line(error)}") from None
-    except Exception as error:  # what a damaged pickle raises can be anything
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign is None:
-            raise RunError(unreadable) from None
-        raise RunError(
-            f"holds {foreign[1]}, which is more than tensors and plain values, and reading it "
-            "could run code; where you trust it, save its state_dict() alone"
-        ) from None
+    # MAE's scripts, and all that came from them, keep their arguments: plain data.
+    values = read_tensors(file, plain_types=[argparse.Namespace])
     if not isinstance(values, Mapping):
         raise RunError(f"holds a {type(values).__name__}; save a model's state_dict() instead")
     return dict(values)

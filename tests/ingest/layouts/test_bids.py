@@ -61,7 +61,7 @@ def test_modalities_by_suffix_and_contrast_by_its_entity(tmp_path):
             "t2": "sub-01_T2w.nii.gz",
         }
     left_out = dict(recognise(tmp_path / "ds").left_out)
-    assert left_out["sub-01/dwi/sub-01_dwi.nii.gz"] == "in dwi, and only anat is taken"
+    assert left_out["sub-01/dwi/sub-01_dwi.nii.gz"] == "in dwi; only anat is used"
 
 
 def test_participants_become_labels_and_their_split_the_split(tmp_path, capsys):
@@ -102,7 +102,9 @@ def test_of_several_runs_the_first_plain_one_is_taken(tmp_path):
     assert files["flair"] == "sub-01_FLAIR.nii.gz"
     assert "t2star" not in files
     left_out = {Path(f).name: why for f, why in cohort.left_out}
-    assert left_out["sub-01_run-10_T1w.nii.gz"].startswith("another t1; one with a plainer name")
+    assert left_out["sub-01_run-10_T1w.nii.gz"].startswith(
+        "another t1; the one with the plainer name"
+    )
     assert left_out["sub-01_part-phase_T2starw.nii.gz"] == "the phase part of a complex image"
     assert {"sub-01_acq-fast_run-1_T1w.nii.gz", "sub-01_rec-x_FLAIR.nii.gz"} < set(left_out)
 
@@ -149,7 +151,7 @@ def test_masks_that_could_all_be_meant_are_not_guessed_from(tmp_path):
     left_out = dict(cohort.left_out)
     for pipeline in ("a", "b"):
         path = f"derivatives/{pipeline}/sub-01/anat/sub-01_label-lesion_mask.nii.gz"
-        assert left_out[path] == "one of 2 masks; a manifest may name one"
+        assert left_out[path] == "one of 2 masks; a manifest can choose one"
 
 
 def test_a_mask_without_session_belongs_to_the_only_one(tmp_path):

@@ -68,7 +68,7 @@ def test_volumes_of_a_decathlon_scan_are_its_modalities(tmp_path):
     file = source / root.name / "imagesTr" / "BRATS_001.nii.gz"
     assert cohort.subjects[0].files["t1ce"] == VolumeItem(file, 2)
     assert dict(recognise(root).left_out) == {
-        "imagesTr/BRATS_999.nii.gz": "not as dataset.json says",
+        "imagesTr/BRATS_999.nii.gz": "does not fit dataset.json",
         "labelsTr/BRATS_999.nii.gz": "a mask without an image",
     }
 
@@ -123,8 +123,8 @@ def test_nnunet_numbers_its_modalities(tmp_path):
     assert cohort.subjects[0].files["t2"].name == "case_a_0001.nii.gz"
     assert cohort.subjects[0].mask.name == "case_a.nii.gz"
     assert dict(cohort.left_out) == {
-        "imagesTr/case_a_0002.nii.gz": "not as dataset.json says",
-        "imagesTr/odd.nii.gz": "not as dataset.json says",
+        "imagesTr/case_a_0002.nii.gz": "does not fit dataset.json",
+        "imagesTr/odd.nii.gz": "does not fit dataset.json",
         "labelsTr/case_z.nii.gz": "a mask without an image",
     }
     assert prepare(root, tmp_path / "store", size=8).prepared == 3
@@ -154,20 +154,20 @@ def test_nnunets_first_version_lists_cases_and_numbers_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"training": [', r"dataset\.json: is no JSON: line 1, column 15"),
+        ('{"training": [', r"dataset\.json: is not valid JSON: line 1, column 15"),
         ("[" * 100_000, "cannot be read as JSON"),
-        ("\xff", "is no JSON|cannot be read as JSON"),
+        ("\xff", "is not valid JSON|cannot be read as JSON"),
         ("[]", "holds a list; an object is needed"),
         ('{"training": 3}', "training must be a list"),
         ('{"training": [{"label": "x"}]}', "entry 0 of training names no image"),
-        ('{"training": [{"image": 3}]}', "holds no path where"),
-        ('{"training": ["../x.nii.gz"]}', "names a file outside of its folder"),
-        ('{"training": ["/etc/x.nii.gz"]}', "names a file outside of its folder"),
-        ('{"training": ["a.nii.gz"], "test": ["b/a.nii.gz"]}', "a is there 2 times; a case"),
+        ('{"training": [{"image": 3}]}', "should name a file holds no path"),
+        ('{"training": ["../x.nii.gz"]}', "names a file outside its folder"),
+        ('{"training": ["/etc/x.nii.gz"]}', "names a file outside its folder"),
+        ('{"training": ["a.nii.gz"], "test": ["b/a.nii.gz"]}', "a is listed 2 times; a case"),
         ('{"training": [], "modality": {"1": "T1"}}', "must number the modalities from 0"),
         ('{"training": [], "modality": ["T1"]}', "must number the modalities from 0"),
-        ('{"channel_names": {"0": "T1"}, "file_ending": ".xyz"}', r"file_ending '\.xyz' is not"),
-        ('{"channel_names": {"0": "T1"}}', "file_ending '' is not read"),
+        ('{"channel_names": {"0": "T1"}, "file_ending": ".xyz"}', r"file_ending '\.xyz' cannot"),
+        ('{"channel_names": {"0": "T1"}}', "file_ending '' cannot be read"),
         ('{"training": []}', "but no image in imagesTr"),
     ],
 )

@@ -141,7 +141,7 @@ def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
         one.save_as(file.with_name(f"{file.name}_"))
     (failure,) = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1).failures
     assert failure.subject == "b"
-    assert "lie at one place" in failure.reason
+    assert "have the same position" in failure.reason
 
 
 # Persons of one id
@@ -227,7 +227,7 @@ def test_persons_with_several_studies_are_participants(tmp_path, folders, person
         assert PARTICIPANT not in cohort.table()
     told = [note for note in cohort.notes if note.startswith("participant: ")]
     assert len(told) == int(bool(persons) or unsure)
-    assert all("--labels" in note for note in told)
+    assert all("`labels`" in note for note in told)
 
 
 def test_names_of_patients_decide_where_they_tell(tmp_path):

@@ -54,7 +54,7 @@ def test_modalities_are_chosen_in_order_and_unknown_ones_refused_by_name(tmp_pat
     assert cohort.choose(("t2", "t1")) == ("t2", "t1")
     with pytest.raises(SourceError, match=r"modality t1cee: no subject has it; did you mean t1ce?"):
         cohort.choose(("t1cee",))
-    with pytest.raises(SourceError, match="each once"):
+    with pytest.raises(SourceError, match="each only once"):
         cohort.choose(("t1", "t1"))
 
 
@@ -139,7 +139,7 @@ def test_a_manifest_tells_paths_from_labels(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,t1\na,a.nii\n", "no column subject, .* or patient; found id, t1; .*--id-column"),
+        ("id,t1\na,a.nii\n", "no column subject, .* or patient; found id, t1; .*`id_column`"),
         ("subject,t1\na,a.nii\na,b.nii\n", "subject a is there 2 times"),
         ("subject,t1\n,a.nii\n", "line 2 has no subject"),
         ("subject,age\na,3\n", "no column holds image files"),

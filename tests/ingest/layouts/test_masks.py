@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from tests.ingest.trees import mask, picture, scan
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.layouts import recognise
-from vitaepp.ingest.layouts.masks import pair
+from vitaepp.ingest.layouts.pairing import pair
 from vitaepp.ingest.planning.account import files_in_words
 from vitaepp.system.progress import counted
 
@@ -288,7 +288,7 @@ def test_a_pattern_names_the_masks_and_nothing_else_is_one(tmp_path):
 
 def test_what_may_be_one_subject_or_two_is_not_guessed(tmp_path):
     tree(tmp_path, each("{}_asl.nii.gz", "{}_dce.nii.gz"))
-    with pytest.raises(SourceError, match=r"may be one subject or two; list modalities .*--layout"):
+    with pytest.raises(SourceError, match=r"may be one subject or two; list modalities .*`layout"):
         recognise(tmp_path)
     assert len(recognise(tmp_path, layout="scans").subjects) == 6
     with pytest.raises(RecipeError, match=r"prepare.layout=scan: did you mean scans"):
@@ -307,7 +307,7 @@ def test_a_name_that_fits_two_images_is_not_guessed():
     images = {name: [PurePosixPath(f"{name}.nii.gz")] for name in ("a_1", "a_2")}
     mask_path = PurePosixPath("a_seg.nii.gz")
     pairs = pair(images, [mask_path])
-    assert pairs.of == {}
+    assert pairs.masks == {}
     assert pairs.left_out == {mask_path: "a mask whose name fits several images"}
 
 
@@ -321,5 +321,5 @@ def test_a_manifest_may_call_its_masks_otherwise(tmp_path, column):
     assert cohort.has_masks
     assert cohort.notes == (f"masks: column {column}",)
     (tmp_path / "two.csv").write_text(f"subject,t1,{column},mask\np01,p01.nii.gz,a.nii,b.nii\n")
-    with pytest.raises(SourceError, match=f"column {column} holds masks by its name"):
+    with pytest.raises(SourceError, match=f"by its name, column {column} holds masks"):
         recognise(tmp_path / "two.csv")

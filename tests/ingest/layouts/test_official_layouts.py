@@ -212,7 +212,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path, arch
         source.mkdir()
         for name, data in files.items():
             (source / name).write_bytes(data)
-    with pytest.raises(SourceError, match=r"data_batch_3: is no file of CIFAR: it asks to run"):
+    with pytest.raises(SourceError, match=r"data_batch_3: is not a CIFAR file: it asks to run"):
         recognise(source)
     batch = "cifar-10-batches-py/data_batch_3"
     place = (source, batch) if archived else (source / "data_batch_3", "data")
@@ -244,11 +244,11 @@ def test_no_other_global_is_looked_up(tmp_path, evil):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("data_batch_1", b"", "truncated, corrupt or no file of CIFAR"),
+        ("data_batch_1", b"", "truncated, corrupt or not a CIFAR file"),
         ("data_batch_1", b"\x80\x02}q\x01(U\x04data", "truncated, corrupt"),
-        ("data_batch_1", official.python2_pickle([1, 2]), "truncated, corrupt or no file"),
+        ("data_batch_1", official.python2_pickle([1, 2]), "truncated, corrupt or not a CIFAR"),
         ("data_batch_1", official.python2_pickle({"labels": [1]}), "labels do not fit its 0"),
-        ("data_batch_1", official.python2_pickle({"data": [1]}), "no batch of CIFAR"),
+        ("data_batch_1", official.python2_pickle({"data": [1]}), "not a CIFAR batch"),
         (
             "test_batch",
             official.python2_pickle({"data": np.zeros((2, 12), np.uint8), "labels": [0, 0]}),
@@ -315,7 +315,7 @@ def test_tiny_imagenet_without_its_annotations_is_refused(tmp_path):
     root = official.tiny_imagenet(tmp_path)
     annotations = root / "val" / "val_annotations.txt"
     annotations.write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
-    with pytest.raises(SourceError, match=r"says no class of val_0\.JPEG"):
+    with pytest.raises(SourceError, match=r"gives no class for val_0\.JPEG"):
         recognise(root)
     annotations.unlink()
     with pytest.raises(SourceError, match=r"val_annotations\.txt is missing"):

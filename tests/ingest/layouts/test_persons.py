@@ -29,7 +29,7 @@ def test_names_that_show_a_person_set_the_participant(tmp_path, names, persons):
     cohort = recognise(tmp_path / "x")
     told = {s.subject: s.labels["participant"] for s in cohort.subjects}
     assert told == {name: persons.format(i // 2) for i, name in enumerate(names)}
-    assert cohort.notes[-1].startswith("participant, whom evaluate never splits: ")
+    assert cohort.notes[-1].startswith("participant, whose scans evaluate keeps together: ")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_folders_of_splits_in_any_case_hold_classes(tmp_path, folders, splits):
     expected = {(s, label) for s in splits for label in ("glioma", "no_tumor")}
     assert {(s.split, s.labels["label"]) for s in cohort.subjects} == expected
     assert cohort.classes == ("glioma", "no_tumor")
-    assert "label: the folder that is no split, as the class" in cohort.notes
+    assert "label: the class, by the folder that is not a split" in cohort.notes
 
 
 def test_what_this_package_wrote_is_no_source(tmp_path):

@@ -36,7 +36,7 @@ def test_different_spellings_of_one_modality_are_one(tmp_path):
             scan(tmp_path / "x" / subject / f"{name}.nii.gz", i)
     (tmp_path / "x" / "p01" / "notes.txt").write_text("x")
     cohort = recognise(tmp_path / "x")
-    assert cohort.layout == "one folder a subject"
+    assert cohort.layout == "one folder per subject"
     assert cohort.modalities == ("flair", "t1", "t1ce")
     assert [s.subject for s in cohort.subjects] == ["P 03", "p01", "p02"]
     assert taken(cohort)["p02"] == {
@@ -61,9 +61,9 @@ def test_the_plain_file_is_taken_and_the_others_are_left_out_with_reasons(tmp_pa
     assert taken(cohort)["a"] == {"t1": "T1.nii.gz", "flair": "FLAIR.nii.gz"}
     assert [s.mask.name for s in cohort.subjects] == ["lesion_seg.nii.gz", "tumour.nii.gz"]
     assert dict(cohort.left_out) == {
-        "a/T1_brain.nii.gz": "another t1; one with a plainer name, or the first, is taken",
+        "a/T1_brain.nii.gz": "another t1; the one with the plainer name, or the first, is used",
         "a/T1_brain_mask.nii.gz": "a mask of the brain, not of a lesion",
-        "a/localizer.nii.gz": "its name tells no modality",
+        "a/localizer.nii.gz": "its name contains no modality",
         "b/T2.mnc": "its format is not read",
         "b/screenshot.png": "a picture",
         "c/seg.nii.gz": "a mask without an image",
@@ -102,12 +102,12 @@ def test_files_side_by_side_are_matched_by_the_rest_of_their_names(tmp_path, nam
     scan(tmp_path / "Pat_02_unknown.nii.gz")
     mask(tmp_path / "Pat_09_mask.nii.gz")
     cohort = recognise(tmp_path)
-    assert cohort.layout == "files named by subject and modality"
+    assert cohort.layout == "files named after subject and modality"
     assert [s.subject for s in cohort.subjects] == ["Pat_01", "Pat_02", "x-3 b"]
     assert cohort.modalities == ("flair", "t1")
     assert cohort.has_masks
     assert dict(cohort.left_out) == {
-        "Pat_02_unknown.nii.gz": "its name tells no modality",
+        "Pat_02_unknown.nii.gz": "its name contains no modality",
         "Pat_09_mask.nii.gz": "a mask without an image",
     }
 

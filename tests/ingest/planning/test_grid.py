@@ -14,10 +14,10 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.planning.grid import _sides, _size, _spacing, _whole, target_spacing
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.subject import CUT_OFF
-from vitaepp.ingest.task import Plan
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.sections import PrepareSettings
 
-PLAN = Plan(
+SPEC = ImageSpec(
     StoreInfo(("image",), (96, 96, 96), (1.0, 1.0, 1.0), "float16", "image"),
     Path("store"),
     Path(),
@@ -27,7 +27,7 @@ PLAN = Plan(
 
 
 def info(source, **settings):
-    return prepare(source, dry_run=True, workers=1, **settings).preview.plan.info
+    return prepare(source, dry_run=True, workers=1, **settings).dry_run.spec.info
 
 
 def write(folder, shapes, spacing=(1, 1, 1)):
@@ -59,7 +59,7 @@ def test_around_masks_thick_slices_keep_the_papers_spacing(tmp_path):
 )
 def test_without_masks_every_scan_is_held_whole_within_the_budget(shapes, spacing):
     grids = [Grid(shape, np.diag([*spacing, 1.0])) for shape in shapes]
-    made = _whole(PLAN, grids, PrepareSettings())[0].info
+    made = _whole(SPEC, grids, PrepareSettings())[0].info
     extents = np.max([np.array(shape) * spacing for shape in shapes], axis=0)
     assert (np.array(made.size) * made.spacing >= extents - 0.01).all()
     assert np.prod(made.size) <= 96**3

@@ -126,7 +126,7 @@ def test_slices_that_do_not_belong_together_are_refused(tmp_path):
     refused(files + larger, "have 2 sizes")
     refused(files + other, "holds 2 series")
     nowhere = [one_slice(tmp_path / f"{i}", volume()[:, :, 0].T.copy(), None) for i in range(2)]
-    refused(nowhere, "does not say where")
+    refused(nowhere, "lacks the position of its slices")
     crooked = series(tmp_path / "e", volume(), orientation=(1, 0, 0, 0.5, 0.8, 0))
     refused(crooked, "not perpendicular")
 
@@ -230,7 +230,7 @@ def test_a_study_is_recognised_with_reasons_for_what_is_left_out(tmp_path):
     assert "unknown series" in reasons["odd"]
     assert "ignored" in reasons["perf"]
     assert "localizer" in reasons["loc/1"]
-    assert "where its slices lie" in reasons["cap/1"]
+    assert "has no slice positions" in reasons["cap/1"]
     assert "single slice" in reasons["alone/1"]
     assert "structured report" in reasons["SR/1"]
     assert "radiotherapy" in reasons["RT/1"]
@@ -272,7 +272,7 @@ def test_unknown_descriptions_are_shown_on_request_and_kept_nowhere(tmp_path, ca
     shown = prepare(root, dry_run=True, show_series=True, size=8)
     assert re.search(rf"\n  {re.escape(NAME)} what +2 series\n", f"{shown}\n")
     assert NAME not in str(prepare(root, dry_run=True, size=8)) + repr(shown)
-    with pytest.raises(RecipeError, match="--show-series goes with --dry-run alone"):
+    with pytest.raises(RecipeError, match="`show_series` goes with `dry_run` alone"):
         prepare(root, tmp_path / "store", size=8, show_series=True)
     prepare(root, tmp_path / "store", size=8)
     out = capsys.readouterr()
@@ -281,7 +281,7 @@ def test_unknown_descriptions_are_shown_on_request_and_kept_nowhere(tmp_path, ca
     assert not [p for p in written if NAME.encode() in p.read_bytes()]
     (tmp_path / "t.csv").write_text("pattern,modality\nwhat,t1\n")
     every = prepare(root, dry_run=True, show_series=True, size=8, series=tmp_path / "t.csv")
-    assert "none; --series TABLE is not needed" in str(every)
+    assert "none; `series=TABLE` is not needed" in str(every)
 
 
 def test_where_no_series_is_known_their_descriptions_are_shown_too(tmp_path):
@@ -289,7 +289,7 @@ def test_where_no_series_is_known_their_descriptions_are_shown_too(tmp_path):
     with pytest.raises(SourceError) as caught:
         prepare(tmp_path / "x", dry_run=True, size=8)
     assert NAME not in str(caught.value)
-    assert "--show-series" in str(caught.value)
+    assert "`show_series`" in str(caught.value)
     with pytest.raises(SourceError, match=f"{re.escape(NAME)} what"):
         prepare(tmp_path / "x", dry_run=True, show_series=True, size=8)
 
@@ -354,7 +354,7 @@ def test_patterns_of_a_user_come_first(tmp_path):
     with pytest.raises(SourceError, match=r"series.tsv: line 2: \( is no regular expression"):
         recognise(tmp_path / "p", series=table)
     table.write_text("pattern\nt1\n")
-    with pytest.raises(SourceError, match="no columns pattern and modality"):
+    with pytest.raises(SourceError, match="needs the columns pattern and modality"):
         recognise(tmp_path / "p", series=table)
 
 

@@ -159,10 +159,10 @@ def test_voxels_outside_of_the_folder_are_not_read(tmp_path, named):
     header = ABSURD["x.mha"].split(b"ElementDataFile")[0].replace(b"90000 90000 9000", b"9 9 9")
     (tmp_path / "secret.raw").write_bytes(b"12" * 729)
     (tmp_path / "in" / "x.mhd").write_bytes(header + f"ElementDataFile = {named}\n".encode())
-    refused(tmp_path / "in" / "x.mhd", "outside of its own folder")
+    refused(tmp_path / "in" / "x.mhd", "outside its own folder")
     nrrd = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 9 9 9\nencoding: raw\ndata file: {named}\n"
     (tmp_path / "in" / "y.nhdr").write_text(nrrd)
-    refused(tmp_path / "in" / "y.nhdr", "outside of its own folder")
+    refused(tmp_path / "in" / "y.nhdr", "outside its own folder")
     assert len(prepare(tmp_path / "in", tmp_path / "s", size=8, workers=1).failures) == 2
 
 
@@ -216,7 +216,7 @@ def test_a_numpy_file_that_is_pickled_cut_off_or_odd_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     refused(path, "promises 2160 bytes of values, it has 2150")
     np.save(path, np.zeros((4, 4, 4), [("PatientName", "i4")]))
-    refused(path, "something else than real numbers")
+    refused(path, "are not real numbers")
     np.save(path, np.zeros((4, 5, 6, 7)))
     refused(path, "4 spatial axes")
     path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '<i4' ")

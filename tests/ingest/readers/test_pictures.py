@@ -245,7 +245,7 @@ def test_a_tiff_of_wide_colours_keeps_them(tmp_path, dtype, code):
 def test_a_tiff_that_no_reader_here_reads_is_named(tmp_path, dtype, code, what):
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(np.random.default_rng(0).random(SHAPE).astype(dtype), code))
-    with pytest.raises(SubjectError, match=f"x: a TIFF of {what}, which is not read; save it as"):
+    with pytest.raises(SubjectError, match=f"x: a TIFF of {what} cannot be read; save it as"):
         read_picture(path, "x")
 
 

@@ -71,7 +71,7 @@ BROKEN = [
     ("x.nii", with_value(-np.inf), "NaN or infinite"),
     ("x.nii", nifti(np.stack([volume()] * 2, -1)), r"is 4D \(10×12×9×2\); a 3D volume"),
     ("x.nii", nifti(volume()[:, :, 0]), "is 2D"),
-    ("x.nii", nifti(np.stack([volume()] * 3, -1)[:, :, :, None], "vector"), "3 values a voxel"),
+    ("x.nii", nifti(np.stack([volume()] * 3, -1)[:, :, :, None], "vector"), "3 values per voxel"),
     ("x.nii", nifti(np.full((5, 5, 5), 7, np.int16)), "the same value, 7"),
     ("x.nii", nifti(volume().astype(np.complex64)), "complex"),
 ]

@@ -1,8 +1,8 @@
-"""Layouts: what kind of SOURCE this is, which subjects it holds, and where their files are.
+"""Layouts: how the files of a source are arranged, and which subjects they belong to.
 
-`recognise` tries the known layouts in order. A new one is a file here with a function from a
-`Source` to a `Cohort` or None, entered in `LAYOUTS` with the words that tell a user what would have
-been recognised.
+`recognise` tries the known layouts in order. To add one, write a file here with a function that
+takes a `Source` and returns a `Cohort`, or None if the source is not in this layout. Enter it in
+`LAYOUTS` with a description, which is shown to users whose source is not recognised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vitaepp.data.tables import join_labels
+from vitaepp.data.labels import join_labels
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
@@ -23,10 +23,10 @@ from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import numbered_cohort, pictures_cohort, scans_cohort
-from vitaepp.ingest.layouts.left_out import told_left_out, with_left_out
+from vitaepp.ingest.layouts.left_out import left_out_in_words, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
-from vitaepp.ingest.layouts.masks import pair
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
+from vitaepp.ingest.layouts.pairing import pair
 from vitaepp.ingest.layouts.persons import with_persons
 from vitaepp.ingest.layouts.subject_folders import (
     named_files_cohort,
@@ -37,20 +37,20 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.system.paths import kind_of
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "recognise", "told_left_out"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "left_out_in_words", "recognise"]
 
-#: Files of Python's and PyTorch's own, which run code when they are opened.
+#: File types of Python and PyTorch that run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
-#: Layouts that one file may be of.
+#: The layouts that a single file can have.
 PLAIN = ("scans", "pictures")
 
-#: Layouts in the order in which they are tried: what `--layout` calls it, what it looks for, and
-#: whether masks are found by the names of files; the other layouts have rules of their own.
+#: Layouts in the order in which they are tried. Each has its name for `--layout`, a description,
+#: its function, and whether masks are found by file names; other layouts find masks themselves.
 LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
     (
         "manifest",
-        "a manifest (CSV, TSV or XLSX: a subject column, a column of paths a modality)",
+        "a manifest (CSV, TSV or XLSX: a subject column, and a column of paths for each modality)",
         manifest_cohort,
         False,
     ),
@@ -73,25 +73,25 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = 
     ("nnunet", "nnU-Net's imagesTr/CASE_0000.nii.gz without dataset.json", numbered_cohort, True),
     (
         "brats",
-        "one folder a subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)",
+        "one folder per subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)",
         brats_cohort,
         True,
     ),
     (
         "subject-folders",
-        "one folder a subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)",
+        "one folder per subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)",
         subject_folders_cohort,
         True,
     ),
     (
         "named-files",
-        "files named by subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
+        "files named after subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
         named_files_cohort,
         True,
     ),
     (
         "dicom",
-        "DICOM (a folder a subject, or one study; folders below as they are)",
+        "DICOM (one folder per subject, or one study; its subfolders may be arranged in any way)",
         dicom_cohort,
         False,
     ),
@@ -115,36 +115,37 @@ def recognise(
     id_column: str | None = None,
     show_series: bool = False,
 ) -> Cohort:
-    """Find out what a source is, and list its subjects.
+    """Find out in which layout a source is, and list its subjects.
 
-    A single scan or picture is one subject, named by its file. If one modality is asked for, a
-    scan is that.
+    A single scan or picture is one subject, named after its file. If the user requests exactly one
+    modality, a single scan counts as that modality.
 
     Args:
         source: manifest, folder in a known layout, .npz, or one scan or picture.
-        modalities: names that the user asked for; in a manifest they may name columns.
-        series: the user's own table of patterns that tell modalities of DICOM series.
-        layout: the only layout to try, by its name. Unset: all, in order.
-        mask_pattern: which files are masks, `*` for anything. Unset: told by names and voxels.
+        modalities: names that the user requests; in a manifest they may name columns.
+        series: the user's own table of patterns, which map DICOM series to modalities.
+        layout: name of the only layout to try. Unset: all are tried in order.
+        mask_pattern: pattern of the names of masks, `*` for anything. Unset: file names and voxels
+            decide.
         id_column: the column of a manifest that names subjects. Unset: one of the usual names.
-        show_series: name series that no pattern knows in the error where there is nothing else;
-            descriptions may hold names, so that only who asks may be shown them.
+        show_series: if no series matches a pattern, list the descriptions in the error.
+            Descriptions may hold patients' names, so they are shown only on request.
 
     Raises:
-        SourceError: nothing there, no known layout, or a broken manifest.
-        RecipeError: no layout of this name.
+        SourceError: the path does not exist, its layout is not known, or its manifest is broken.
+        RecipeError: there is no layout of this name.
     """
     path = Path(source)
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     if (own := kind_of(path)) in ("store", "run"):
         raise SourceError(
-            f"{path}: is a {own} of vitaepp, and no scans; name the folder of the scans"
+            f"{path}: is a {own} of vitaepp and holds no raw scans; name the folder of the scans"
             + (f", or train on it with vitaepp pretrain {path} RUN" if own == "store" else "")
         )
     if path.is_dir() and not any(path.iterdir()):
         raise SourceError(
-            f"{path}: no images found, it is an empty folder; name the folder of the scans"
+            f"{path}: no images found, the folder is empty; name the folder of the scans"
         )
     known = [name for name, *_ in LAYOUTS]
     if layout is not None and layout not in known:
@@ -171,38 +172,38 @@ def recognise(
             if show_series and cohort.unknown_series and not cohort.subjects:
                 names = "; ".join(sorted(set(cohort.unknown_series)))
                 raise SourceError(
-                    f"{path}: no pattern knows any of its series; list them in the column pattern "
-                    f"of a table and pass --series TABLE: {names}"
+                    f"{path}: no pattern matches any of its series; list them in the column "
+                    f"pattern of a table and pass --series TABLE: {names}"
                 )
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)
-            told = replace(cohort, left_out=(*cohort.left_out, *described.left_out))
-            return with_persons(with_left_out(told, described))
+            cohort = replace(cohort, left_out=(*cohort.left_out, *described.left_out))
+            return with_persons(with_left_out(cohort, described))
     if path.suffix.lower() in PICKLES:
         raise SourceError(
             f"{path}: is a pickle, which may run code, and is not opened; save the images as "
             ".nii.gz or .npz"
         )
-    wanted = "; ".join(what for _, what, *_ in tried)
+    wanted = "; ".join(description for _, description, *_ in tried)
     left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 
 
 def _of_one_file(cohort: Cohort, source: Source) -> Cohort:
-    """A cohort of one file, which is of the modality that was asked for, if it is one."""
+    """The cohort of a single file; a scan gets the requested modality, if there is exactly one."""
     (subject,), kind = cohort.subjects, cohort.kind.removesuffix("s")
-    asked = source.asked or ()
-    name = asked[0] if kind == "scan" and len(asked) == 1 else SINGLE
+    requested = source.requested or ()
+    name = requested[0] if kind == "scan" and len(requested) == 1 else SINGLE
     (item,) = subject.files.values()
     subjects = (replace(subject, files={name: item}),)
     return replace(cohort, layout=f"one {kind}", subjects=subjects, modalities=(name,))
 
 
 def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
-    """A cohort with its masks; None where they say that it is not one of this layout.
+    """A cohort with its masks; None if the masks show that this layout is the wrong one.
 
-    Several images of a subject that no modality tells apart, each with a mask of its own, are
-    subjects of their own, as frames of a heart are.
+    It is wrong if most subjects have several images without a modality, each with its own mask:
+    then every image is a subject, as the frames of a heart are.
     """
     images = {
         subject.subject: [
@@ -215,7 +216,7 @@ def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
     if 2 * len(pairs.apart) > len(images) and source.layout is None:
         return None
     subjects = tuple(
-        replace(s, mask=source.path / pairs.of[s.subject]) if s.subject in pairs.of else s
+        replace(s, mask=source.path / pairs.masks[s.subject]) if s.subject in pairs.masks else s
         for s in cohort.subjects
     )
     left_out = (*cohort.left_out, *((f.as_posix(), why) for f, why in pairs.left_out.items()))
@@ -223,7 +224,7 @@ def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
 
 
 def _refuse_outside(cohort: Cohort, source: Source) -> None:
-    """Refuse a layout's own table that names a file outside of the folder, or through a link."""
+    """Refuse a table of the data set that names a file outside the folder, or through a link."""
     if not source.path.is_dir():
         return
     known = {source.path / file for file in source.files}
@@ -240,7 +241,7 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
 def _files(item: Item) -> tuple[Path, ...]:
     try:
         return files_of(item)
-    except SubjectError:  # a header that names its voxels oddly; it is told when its turn comes
+    except SubjectError:  # the header names no usable voxel file; reading it reports that later
         return own_files(item)
 
 
@@ -257,6 +258,6 @@ def _refuse_duplicates(cohort: Cohort, path: Path) -> None:
 
 
 def _reasons(left_out: Sequence[tuple[str, str]]) -> str:
-    """Why some things are left out, to end a message with."""
+    """The end of a message: the first three files that are left out, and why."""
     more = "; …" if len(left_out) > 3 else ""
     return "".join(f"; {name}: {reason}" for name, reason in left_out[:3]) + more

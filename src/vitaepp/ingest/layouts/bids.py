@@ -4,10 +4,10 @@
     sub-01/[ses-pre/]anat/sub-01_[ses-pre_][acq-x_][ce-gd_][run-1_]T1w.nii.gz
     derivatives/PIPELINE/sub-01/[ses-pre/]anat/sub-01_label-lesion_mask.nii.gz
 
-A subject here is a participant, or one session of a participant, `sub-01_ses-pre`; its label
-`participant` then keeps the sessions of one person together. Modalities are the suffixes, T1w as
-`t1`, and `t1ce` where an entity `ce-` tells of contrast agent. Of several images of one modality
-the one with the fewest entities is taken, and of these the first in order: run-1 before run-2.
+A subject is a participant, or one session of a participant (`sub-01_ses-pre`); then the label
+`participant` keeps the sessions of one person together. Modalities are the suffixes: T1w is `t1`,
+or `t1ce` if an entity `ce-` marks contrast agent. If there are several images of one modality, the
+image with the fewest entities is used, and of these the first in order: run-1 before run-2.
 
 Source:
     Gorgolewski et al. 2016, The brain imaging data structure, Scientific Data 3:160044; the
@@ -23,14 +23,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from vitaepp.data.labels import as_known, as_labels
 from vitaepp.data.store import PARTICIPANT
-from vitaepp.data.tables import (
-    as_known,
-    as_labels,
-    as_objects,
-    read_table,
-    refuse_repeated,
-)
+from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
     Cohort,
@@ -39,27 +34,27 @@ from vitaepp.ingest.layouts.cohort import (
     below,
     usual_modalities,
 )
-from vitaepp.ingest.layouts.masks import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.modalities import without_synonym
+from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 from vitaepp.system.progress import say
 
 DESCRIPTION = "dataset_description.json"
 PARTICIPANTS = "participants.tsv"
 
-#: Spaces in which a mask is where the subject's own images are.
+#: Values of `space-` for masks that lie in the space of the subject's own images.
 OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
 
-#: Why an image is left out beside another; no names, which may not be for everybody's eyes.
-PLAINER = "one with a plainer name, or the first, is taken"
+#: Why an image is left out in favour of another. File names may be confidential, so it has none.
+PLAINER = "the one with the plainer name, or the first, is used"
 
-#: Parts of complex images that show no anatomy.
+#: Parts of complex images that do not show anatomy.
 COMPLEX_PARTS = ("phase", "real", "imag")
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A file and what its name tells; `key` is the participant and the session of its folders."""
+    """A file and the parts of its name; `key` is the participant and the session of its folders."""
 
     file: PurePosixPath
     key: tuple[str, str]
@@ -68,19 +63,19 @@ class _Scan:
     suffix: str
 
     @property
-    def what(self) -> tuple[str, ...]:
-        """Entities that tell what a mask is of."""
+    def mask_entities(self) -> tuple[str, ...]:
+        """The entities that say what a mask shows."""
         return tuple(self.entities.get(name, "") for name in ("label", "desc"))
 
     @property
     def order(self) -> tuple[int, list[tuple[int, str]]]:
-        """Plain names before those with more entities, and numbers by size."""
+        """Sort key: names with fewer entities come first, and numbers are in numerical order."""
         words = re.split(r"(\d+)", self.file.name)
         return len(self.entities), [(int(w), "") if w.isdigit() else (-1, w) for w in words]
 
 
 def bids_cohort(source: Source) -> Cohort | None:
-    """A data set with sub-* folders that hold anat folders, or one folder above it."""
+    """A data set whose sub-* folders hold anat folders, or the folder above it."""
     root = _root(source)
     if root is None:
         return None
@@ -91,7 +86,7 @@ def bids_cohort(source: Source) -> Cohort | None:
     if not images:
         raise SourceError(
             f"{source.path}: a BIDS data set without anatomical images "
-            "(sub-*/anat/sub-*_T1w.nii.gz, …); list other ones in a manifest"
+            "(sub-*/anat/sub-*_T1w.nii.gz, …); list other images in a manifest"
         )
     masks = _masks(named, images, left_out)
     rows = _participants(source, root, sorted({sub for sub, _ in images}))
@@ -125,7 +120,7 @@ def bids_cohort(source: Source) -> Cohort | None:
 
 
 def _root(source: Source) -> PurePosixPath | None:
-    """The folder of the participants' folders; derivatives inside it have roots of their own."""
+    """The highest folder that holds participants' folders; derivatives inside it do not count."""
     roots = {
         PurePosixPath(*file.parts[:i])
         for file in source.ending_in(SCAN_SUFFIXES)
@@ -144,7 +139,7 @@ def _root(source: Source) -> PurePosixPath | None:
 
 
 def _scan(root: PurePosixPath, file: PurePosixPath) -> _Scan | None:
-    """What folders and name say of a file; None where it is in no participant's folder."""
+    """A file with the parts of its name and folders; None if it is in no participant's folder."""
     folders = file.relative_to(root).parts[:-1]
     sub = next((part for part in folders if part.startswith("sub-")), None)
     if sub is None:
@@ -159,7 +154,7 @@ def _scan(root: PurePosixPath, file: PurePosixPath) -> _Scan | None:
 def _images(
     scans: Sequence[_Scan], left_out: dict[PurePosixPath, str]
 ) -> dict[tuple[str, str], dict[str, PurePosixPath]]:
-    """One image a modality of each participant and session; the others are left out."""
+    """One image per modality of each participant and session; the others are left out."""
     found: dict[tuple[str, str], dict[str, list[_Scan]]] = defaultdict(lambda: defaultdict(list))
     for scan in scans:
         if not scan.datatype or is_mask_name(scan.suffix):
@@ -180,13 +175,13 @@ def _images(
 
 
 def _no_image(scan: _Scan) -> str:
-    """Why a file of a participant is not an anatomical image, or an empty string."""
+    """The reason why a file of a participant is not an anatomical image, or an empty string."""
     if scan.datatype != "anat":
-        return f"in {scan.datatype}, and only anat is taken"
-    told = (scan.entities.get("sub"), scan.entities.get("ses"))
+        return f"in {scan.datatype}; only anat is used"
+    named = (scan.entities.get("sub"), scan.entities.get("ses"))
     folders = tuple(part.partition("-")[2] or None for part in scan.key)
-    if told != folders:
-        return "its name is of another participant or session than its folder"
+    if named != folders:
+        return "its name has another participant or session than its folder"
     if scan.entities.get("part") in COMPLEX_PARTS:
         return f"the {scan.entities['part']} part of a complex image"
     return ""
@@ -202,7 +197,7 @@ def _masks(
     images: Mapping[tuple[str, str], Any],
     left_out: dict[PurePosixPath, str],
 ) -> dict[tuple[str, str], PurePosixPath]:
-    """The mask of each subject: of a lesion, else the only other one, else the only dseg."""
+    """The mask of each subject: a lesion's; else the only other mask; else the only dseg."""
     found: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
     for scan in scans:
         if not is_mask_name(scan.suffix):
@@ -212,7 +207,7 @@ def _masks(
             left_out[scan.file] = "a mask without an image"
         elif scan.entities.get("space", "").lower() not in OWN_SPACES:
             left_out[scan.file] = "a mask in another space"
-        elif any(map(is_organ_mask, (*scan.what, scan.suffix))):
+        elif any(map(is_organ_mask, (*scan.mask_entities, scan.suffix))):
             left_out[scan.file] = "a mask of the brain, not of a lesion"
         else:
             found[key].append(scan)
@@ -222,10 +217,10 @@ def _masks(
         best = [scan for scan in several if _rank(scan) == first]
         for scan in several:
             if len(best) > 1:
-                left_out[scan.file] = f"one of {len(several)} masks; a manifest may name one"
+                left_out[scan.file] = f"one of {len(several)} masks; a manifest can choose one"
             elif scan is not best[0]:
                 left_out[scan.file] = (
-                    "another mask; the one of a lesion, or the plainer one, is taken"
+                    "another mask; the one of a lesion, or with the plainer name, is used"
                 )
         if len(best) == 1:
             masks[key] = best[0].file
@@ -233,7 +228,7 @@ def _masks(
 
 
 def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tuple[str, str]]:
-    """The subject of a mask; one that tells no session may belong to the only one there is."""
+    """The subject of a mask; a mask without a session belongs to the participant's only session."""
     if scan.key in images:
         yield scan.key
     elif not scan.key[1]:
@@ -242,7 +237,7 @@ def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tupl
 
 
 def _rank(scan: _Scan) -> int:
-    if any(LESION.search(word.lower()) for word in scan.what):
+    if any(LESION.search(word.lower()) for word in scan.mask_entities):
         return 0
     return {"dseg": 2, "probseg": 3}.get(scan.suffix, 1)
 
@@ -250,12 +245,12 @@ def _rank(scan: _Scan) -> int:
 def _participants(
     source: Source, root: PurePosixPath, subjects: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """The columns of participants.tsv by participant; those of some are missing where it is."""
+    """The columns of participants.tsv by participant; some participants may have no row."""
     if root / PARTICIPANTS not in source.files:
         return {}
     path = source.path / root / PARTICIPANTS
     table = read_table(path, subject_columns=("participant_id",))
-    # Some leave out the prefix, against the specification, and then spreadsheets leave out zeros.
+    # Against the specification, some tables leave out the prefix; spreadsheets then drop zeros.
     known, named = (
         [s.removeprefix("sub-") for s in names] for names in (subjects, table["subject"].tolist())
     )

@@ -1,13 +1,13 @@
-"""BraTS: one folder a subject, whose files are named after it.
+"""BraTS: one folder per subject, with files that are named after the folder.
 
     2018, 2019  .../HGG/Brats18_X/Brats18_X_{flair,t1,t1ce,t2,seg}.nii.gz, .../LGG/...
     2020        .../BraTS20_Training_001/BraTS20_Training_001_{flair,t1,t1ce,t2,seg}.nii.gz
     2021        .../BraTS2021_00000/BraTS2021_00000_{flair,t1,t1ce,t2,seg}.nii.gz
     since 2023  .../BraTS-GLI-00000-000/BraTS-GLI-00000-000-{t1c,t1n,t2f,t2w,seg}.nii.gz
 
-The grade is the folder HGG or LGG above a subject (2018, 2019), else what `name_mapping.csv` says
+The grade is the folder HGG or LGG above a subject (2018, 2019), or comes from `name_mapping.csv`
 (2019, 2020). Age, survival and extent of resection come from `survival_data.csv` or
-`survival_info.csv`. Releases since 2021 tell no grade.
+`survival_info.csv`. Releases since 2021 do not give the grade.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from vitaepp.data.tables import read_plain_table
+from vitaepp.data.cells import read_plain_table
 from vitaepp.ingest.layouts.cohort import (
     KNOWN_MODALITIES,
     Cohort,
@@ -26,11 +26,11 @@ from vitaepp.ingest.layouts.cohort import (
     split_of,
     usual_modalities,
 )
-from vitaepp.ingest.layouts.masks import stem
+from vitaepp.ingest.layouts.names import stem
 
 GRADES = ("HGG", "LGG")
 
-#: Columns of the survival tables, in lower case, and the labels that they become.
+#: Columns of the survival tables, in lower case, and the label that each becomes.
 SURVIVAL = {
     "age": "age",
     "survival": "survival_days",
@@ -41,23 +41,23 @@ SURVIVAL = {
 
 
 def brats_cohort(source: Source) -> Cohort | None:
-    """Folders whose files are `<folder>_<modality>`, with what BraTS's own tables say of them."""
+    """Folders with files called `<folder>_<modality>`, and their labels in BraTS's own tables."""
     folders: dict[PurePosixPath, dict[str, PurePosixPath]] = {}
     for file in source.images("scans"):
-        # The name of SOURCE itself counts where it is one subject's folder.
+        # If the source is the folder of one subject, its own name counts.
         folder = file.parent.name or source.path.absolute().name
         name = stem(file.name)
         match = re.fullmatch(rf"{re.escape(folder)}[_-](.+)", name, re.IGNORECASE)
         if match:
             folders.setdefault(file.parent, {})[match[1].lower()] = file
     shared = Counter(name for names in folders.values() for name in names)
-    # One folder of numbered scans is named alike, but its numbers are no modalities.
+    # A folder of numbered scans looks similar, but its numbers are not modalities.
     modalities = {
         name
         for name, count in shared.items()
         if name in KNOWN_MODALITIES or (count > 1 and not name.isdigit())
     }
-    told = _tables(source)
+    tables = _tables(source)
     subjects = []
     for parent, named in folders.items():
         files = {m: source.path / f for m, f in named.items() if m in modalities}
@@ -69,7 +69,7 @@ def brats_cohort(source: Source) -> Cohort | None:
                     subject=subject,
                     files=files,
                     split=split_of(parent),
-                    labels=told.get(subject, {}) | dict(grade),
+                    labels=tables.get(subject, {}) | dict(grade),
                 )
             )
     if not subjects:
@@ -84,7 +84,7 @@ def brats_cohort(source: Source) -> Cohort | None:
 
 
 def _tables(source: Source) -> dict[str, dict[str, Any]]:
-    """Labels of each subject, by its name in any year, from the tables that BraTS comes with."""
+    """The labels of each subject, under its names of all years, from the tables BraTS ships."""
     labels: dict[str, dict[str, Any]] = defaultdict(dict)
     for file in source.files:
         if re.fullmatch(r"name_mapping.*\.csv", file.name, re.IGNORECASE):

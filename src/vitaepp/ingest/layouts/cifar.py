@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the Python version, as the archive or extracted.
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): the Python version, as an archive or extracted.
 
 cifar-10-python.tar.gz   cifar-10-batches-py/{data_batch_1 … data_batch_5,test_batch,batches.meta}
 cifar-100-python.tar.gz  cifar-100-python/{train,test,meta}
@@ -23,13 +23,13 @@ ARCHIVES = ("cifar-10-python.tar.gz", "cifar-100-python.tar.gz")
 
 @dataclass(frozen=True)
 class _Version:
-    """What the files of one CIFAR are called, and what is in them.
+    """The names of the files of one CIFAR version, and of their content.
 
     Attributes:
-        name: for messages.
+        name: the name in messages.
         batches: file and split of each batch, in the order of the store.
-        meta: file that holds the names of classes.
-        labels: for each label column, the batches' key and the meta file's.
+        meta: the file with the names of the classes.
+        labels: for each label column, its key in the batches and in the meta file.
     """
 
     name: str
@@ -57,7 +57,7 @@ CIFAR100 = _Version(
 
 @dataclass(frozen=True)
 class _Batch:
-    """One file of a CIFAR: its labels by column as numbers, and how many images it has."""
+    """One file of CIFAR: where it is, its number of images, and its labels by column as numbers."""
 
     key: str
     file: Path
@@ -66,7 +66,7 @@ class _Batch:
 
 
 def holds_cifar(archive: Path) -> bool:
-    """Whether an archive is one of CIFAR's, by what it begins with; they hold ten files at most."""
+    """Whether an archive is one of CIFAR's, by its first ten files; CIFAR's have no more."""
     if not is_archive(archive):
         return False
     known = {n for v in (CIFAR10, CIFAR100) for n in (v.meta, *dict(v.batches))}
@@ -79,7 +79,7 @@ def holds_cifar(archive: Path) -> bool:
 
 
 def cifar_cohort(source: Source) -> Cohort | None:
-    """The archive as it is downloaded, the folder in it, or a folder that holds one of them."""
+    """The downloaded archive, the folder inside it, or a folder that holds one of them."""
     if source.path.is_file():
         if not is_archive(source.path):
             return None
@@ -116,7 +116,7 @@ def _cohort(root: Path, files: Iterable[tuple[str, Path, str, BufferedReader]]) 
     for name, file, key, content in files:
         if name in known:
             values = load_pickle(content, name)
-            # One batch at a time is in memory: of its images only the number is kept.
+            # Only the number of images is kept, so that one batch at a time is in memory.
             length = len(images_of(values, name)) if "data" in values else 0
             values.pop("data", None)
             batches[name] = _Batch(key, file, length, values)

@@ -1,4 +1,4 @@
-"""What a source holds: subjects, their files, and what lies below a path that a user gave."""
+"""Cohorts and sources: subjects with their files, and the files below a path that a user gave."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vitaepp.ingest.layouts.masks import mask_files
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 from vitaepp.ingest.readers.items import Item
 
-#: The name of the one image of a subject, where a layout has no modalities.
+#: The name of a subject's only image, if its layout has no modalities.
 SINGLE = "image"
 
-#: What tells a folder that this package wrote: a file, what it begins with, and what it is.
+#: How to recognise folders that this package wrote: a file, how it begins, and what the folder is.
 OWN_OUTPUTS = (
     ("store.json", b"{", "a store"),
     ("recipe.yaml", b"method:", "a run"),
     ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
 )
 
-#: Modalities in the order in which they become channels; BraTS up to 2020, then since 2021.
+#: Modalities in the order in which they become channels: BraTS up to 2020, since 2021, others.
 KNOWN_MODALITIES = (
     *("flair", "t1", "t1ce", "t1gd", "t2"),
     *("t2f", "t1n", "t1c", "t2w"),
@@ -39,7 +39,7 @@ ILLEGIBLE = "its name is not UTF-8; rename it"
 
 Kind = Literal["scans", "pictures", "arrays"]
 
-#: Types of the files that are read as scans, and as pictures.
+#: File types that are read as scans, and as pictures.
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"scans": SCAN_SUFFIXES, "pictures": PICTURE_SUFFIXES}
 
 
@@ -49,10 +49,10 @@ class SubjectFiles:
 
     Attributes:
         subject: unique key.
-        files: where each modality is; one that the subject lacks is absent.
-        mask: segmentation of the same space, if any.
-        split: `train`, `val`, `test` or whatever the source says; may be empty.
-        labels: values of label columns that the layout itself gives.
+        files: the image of each modality that the subject has.
+        mask: its segmentation, in the same space, if there is one.
+        split: `train`, `val`, `test` or the source's own word; may be empty.
+        labels: values of the label columns that the layout itself provides.
     """
 
     subject: str
@@ -64,22 +64,21 @@ class SubjectFiles:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What a source holds.
+    """The subjects of a source.
 
     Attributes:
-        layout: what it was recognised as, for messages.
-        kind: how its images are read: scans (3D, physical space), pictures (2D), arrays.
-        root: folder that recorded paths are relative to.
+        layout: the layout that was recognised, in words for messages.
+        kind: how its images are read: scans (3D, physical space), pictures (2D) or arrays.
+        root: the folder that recorded paths are relative to.
         subjects: in the order of the store.
-        modalities: that most subjects have, in order; `image` alone where a layout has none.
-        classes: values of `label` in the source's own order, where it has one.
-        unlabelled: values that the data set's own tables put where a label is missing.
-        left_out: what looked like images and is not taken, each with why, for a user to read;
-            relative to the source.
-        notes: what was taken for what where it could be doubted, a line each; no names of
-            subjects, which may not be for everybody's eyes.
-        unknown_series: descriptions of DICOM series that no pattern knows, one a series. Free text
-            that may hold names: for the screen of who asks, and for no file.
+        modalities: those that most subjects have, in order; only `image` if the layout has none.
+        classes: values of `label` in the source's own order, if it has one.
+        unlabelled: values by which the data set's own tables mark a missing label.
+        left_out: images that are not used, each with the reason; paths relative to the source.
+        notes: decisions that a user should check, one line each. They name no subjects, because
+            names may be confidential.
+        unknown_series: descriptions of the DICOM series that match no pattern. They are free text
+            and may hold patients' names, so they are shown on request and never written to a file.
     """
 
     layout: str
@@ -95,31 +94,31 @@ class Cohort:
 
     @property
     def has_masks(self) -> bool:
-        """Whether most subjects of every split have a mask; public test sets have none."""
+        """Whether most subjects of every split have a mask; public test sets often have none."""
         shares: dict[str, list[bool]] = defaultdict(list)
         for subject in self.subjects:
             shares[subject.split].append(subject.mask is not None)
         return all(2 * sum(masks) > len(masks) for masks in shares.values())
 
     def lacking(self, modalities: Sequence[str]) -> dict[str, int]:
-        """How many subjects lack each of these modalities; those that nobody lacks are absent."""
+        """How many subjects lack each modality; modalities that all subjects have are omitted."""
         counts = Counter(m for s in self.subjects for m in modalities if m not in s.files)
         return {m: counts[m] for m in modalities if counts[m]}
 
     def table(self) -> pd.DataFrame:
-        """Subject, split and the layout's own label columns; one row a subject."""
+        """Subject, split and the layout's own label columns, one row per subject."""
         rows = [{"subject": s.subject, "split": s.split, **s.labels} for s in self.subjects]
         return pd.DataFrame(rows, dtype=object)
 
     def items(self, modality: str) -> list[Item]:
-        """The images of a modality, of those subjects that have it."""
+        """The images of a modality, from the subjects that have it."""
         return [s.files[modality] for s in self.subjects if modality in s.files]
 
     def of_first_classes(self, number: int) -> Cohort:
-        """The subjects of the first classes alone, in the source's own order of classes.
+        """Only the subjects of the first `number` classes, in the source's own order of classes.
 
         Raises:
-            SourceError: the source has no classes, or fewer.
+            SourceError: the source has no classes, or fewer than that.
         """
         if number > len(self.classes):
             raise SourceError(
@@ -129,39 +128,41 @@ class Cohort:
         subjects = tuple(s for s in self.subjects if s.labels.get("label") in first)
         return replace(self, subjects=subjects, classes=first)
 
-    def choose(self, asked: Sequence[str] | None) -> tuple[str, ...]:
-        """The modalities to use, in order: those asked for, or the layout's.
+    def choose(self, requested: Sequence[str] | None) -> tuple[str, ...]:
+        """The modalities to use, in order: the requested ones, or the layout's own.
 
         Raises:
-            SourceError: one that no subject has, or one named twice.
+            SourceError: no subject has one of them, or one is named twice.
         """
-        if asked is None:
+        if requested is None:
             return self.modalities
         known = {m for s in self.subjects for m in s.files}
-        for name in asked:
+        for name in requested:
             if name not in known:
                 raise SourceError(f"modality {name}: no subject has it; {nearest(name, known)}")
-        if not asked or len(set(asked)) < len(asked):
-            raise SourceError(f"modalities {','.join(asked)}: give each once, and at least one")
-        return tuple(asked)
+        if not requested or len(set(requested)) < len(requested):
+            raise SourceError(
+                f"modalities {','.join(requested)}: name at least one, and each only once"
+            )
+        return tuple(requested)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A path that a user gave, and what lies below it.
+    """A path that a user gave, and the files below it.
 
     Attributes:
         path: file or folder.
-        asked: modalities that the user named, if any.
+        requested: modalities that the user requests, if any.
         series: the user's own table of DICOM series, if any.
         mask_pattern: the user's own pattern of the names of masks, if any.
         layout: the layout that the user named, if any.
-        id_column: the column of subjects of a manifest, if the user named it.
-        only: the one file below `path` that is meant, if the user gave a file.
+        id_column: the column of a manifest that names subjects, if the user gave it.
+        only: the only file below `path` to use, if the user gave a file.
     """
 
     path: Path
-    asked: tuple[str, ...] | None = None
+    requested: tuple[str, ...] | None = None
     series: Path | None = None
     mask_pattern: str | None = None
     layout: str | None = None
@@ -170,20 +171,20 @@ class Source:
 
     @property
     def files(self) -> tuple[PurePosixPath, ...]:
-        """Every file below a folder, relative to it, sorted; without what systems leave behind.
+        """Every file below the folder, relative to it and sorted, without hidden files.
 
-        Links are followed where they stay inside.
+        Links are followed if they stay inside the folder.
         """
         return self._listing[0]
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """What is not among the files although it is there, each with why."""
+        """Entries of the folder that are not among the files, each with the reason."""
         return self._listing[1]
 
     @cached_property
     def _listing(self) -> tuple[tuple[PurePosixPath, ...], tuple[tuple[str, str], ...]]:
-        if self.only is not None:  # a link, too: it was named
+        if self.only is not None:  # it may be a link, because the user named it
             legible = _legible(self.only)
             if legible != self.only:
                 return (), ((legible, ILLEGIBLE),)
@@ -215,11 +216,11 @@ class Source:
         }
 
     def images(self, kind: Kind) -> list[PurePosixPath]:
-        """The scans or the pictures that are no masks."""
+        """The scans, or the pictures, that are not masks."""
         return [f for f in self.ending_in(SUFFIXES[kind]) if f not in self.masks[kind]]
 
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
-        """The files of some types; arrays in `.npy` are of one or another by their axes."""
+        """The files with one of these suffixes; a `.npy` is a scan or a picture by its axes."""
         found = [f for f in self.files if suffix_of(f.name, suffixes)]
         if ".npy" not in suffixes:
             return found
@@ -232,7 +233,7 @@ class Source:
 
 
 def split_of(path: PurePosixPath) -> str:
-    """The split that a part of a path names, or an empty string."""
+    """The split that some part of a path names, or an empty string."""
     return next(filter(None, map(split_word, path.parts)), "")
 
 
@@ -249,7 +250,7 @@ def common_folder(files: Sequence[PurePosixPath]) -> PurePosixPath:
 
 
 def usual_modalities(subjects: Sequence[SubjectFiles]) -> tuple[str, ...]:
-    """Modalities that more than half of the subjects have, in the usual order of channels."""
+    """The modalities that more than half of the subjects have, in the usual order of channels."""
     counts = Counter(m for s in subjects for m in s.files)
     usual = [m for m, count in counts.items() if 2 * count > len(subjects)]
     rank = {m: i for i, m in enumerate(KNOWN_MODALITIES)}
@@ -262,28 +263,28 @@ def _is_junk(name: str) -> bool:
 
 
 def _why_not(root: str, path: str) -> str:
-    """Why an entry of a folder is not looked at; empty if it is."""
+    """The reason to leave out an entry of a folder; empty if it is used."""
     if _legible(name := os.path.basename(path)) != name:
         return ILLEGIBLE
-    if (own := _own_output(path)) is not None:
-        return own
+    if (reason := _own_output(path)) is not None:
+        return reason
     if os.path.islink(path):
         real = os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
             return "is a link that leads out of the source; copy what it points to"
     elif not os.path.isfile(path) and not os.path.isdir(path):
-        return "is no file, but a device, a pipe or a socket"
+        return "is not a file but a device, a pipe or a socket"
     return ""
 
 
 def _own_output(path: str) -> str | None:
-    """Why a folder that this package wrote is not looked at; None for any other."""
-    for name, head, what in OWN_OUTPUTS:
+    """The reason to leave out a folder that this package wrote; None for any other folder."""
+    for name, head, kind in OWN_OUTPUTS:
         file = os.path.join(path, name)
         if os.path.isfile(file):
             with open(file, "rb") as opened:
                 if opened.read(len(head)) == head:
-                    return f"is {what} of vitaepp"
+                    return f"is {kind} of vitaepp"
     return None
 
 

@@ -1,9 +1,9 @@
-"""The Medical Segmentation Decathlon, and nnU-Net's data sets, which descend from it.
+"""The Medical Segmentation Decathlon, and nnU-Net's data sets, whose format descends from it.
 
     dataset.json                       names modalities and, in the Decathlon, every file
-    imagesTr/BRATS_001.nii.gz          Decathlon: one file, its volumes are the modalities
-    imagesTr/BRATS_001_0000.nii.gz     nnU-Net: a file a modality, numbered
-    labelsTr/BRATS_001.nii.gz          the mask; imagesTs/ is the split test, mostly without masks
+    imagesTr/BRATS_001.nii.gz          Decathlon: one file, whose volumes are the modalities
+    imagesTr/BRATS_001_0000.nii.gz     nnU-Net: one numbered file per modality
+    labelsTr/BRATS_001.nii.gz          the mask; imagesTs/ is the test split, mostly without masks
 
 Source:
     Antonelli et al. 2022, The Medical Segmentation Decathlon, Nature Communications 13:4128;
@@ -23,20 +23,20 @@ from typing import Any
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.documents import read_json
-from vitaepp.ingest.layouts.masks import stem
 from vitaepp.ingest.layouts.modalities import without_synonym
+from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, VolumeItem
 
 DESCRIPTION = "dataset.json"
 
-#: Where the images of a split are, and their masks.
+#: The folders of each split: images, and masks.
 FOLDERS = {"train": ("imagesTr", "labelsTr"), "test": ("imagesTs", "labelsTs")}
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One entry of a data set: its images in order of modality, or one file of all."""
+    """One case of a data set: its images by number of modality, or one file with all of them."""
 
     name: str
     images: Mapping[int, PurePosixPath] | PurePosixPath
@@ -45,18 +45,22 @@ class _Case:
 
 
 def decathlon_cohort(source: Source) -> Cohort | None:
-    """A folder with dataset.json and imagesTr/, or one folder above it."""
+    """A folder with dataset.json and imagesTr/, or the folder above it."""
     root = _root(source)
     if root is None:
         return None
-    told = read_json(source.path / root / DESCRIPTION)
-    if "channel_names" in told:
-        what, modalities = "an nnU-Net data set", _modalities(told, "channel_names")
-        cases = list(_listed(root, told) or _found(source, root, told, len(modalities)))
-        ending = _ending(told)
-    elif "training" in told:
-        what, modalities = "a Medical Segmentation Decathlon task", _modalities(told, "modality")
-        cases = list(_training_and_test(source, root, told))
+    description = read_json(source.path / root / DESCRIPTION)
+    if "channel_names" in description:
+        layout, modalities = "an nnU-Net data set", _modalities(description, "channel_names")
+        cases = list(
+            _cases_listed(root, description)
+            or _cases_in_folders(source, root, description, len(modalities))
+        )
+        ending = _ending(description)
+    elif "training" in description:
+        layout = "a Medical Segmentation Decathlon task"
+        modalities = _modalities(description, "modality")
+        cases = list(_training_and_test(source, root, description))
         ending = SCAN_SUFFIXES[0]
     else:
         return None
@@ -67,7 +71,7 @@ def decathlon_cohort(source: Source) -> Cohort | None:
     if not subjects:
         raise SourceError(f"{source.path}: {DESCRIPTION}, but no image in {root / 'imagesTr'}")
     return Cohort(
-        what, kind, root_path, subjects, modalities, left_out=_left_out(source, root, cases)
+        layout, kind, root_path, subjects, modalities, left_out=_left_out(source, root, cases)
     )
 
 
@@ -86,9 +90,9 @@ def _root(source: Source) -> PurePosixPath | None:
     return roots[0] if roots else None
 
 
-def _modalities(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Names in the order of their numbers; those that say nothing apart get their number."""
-    given = told.get(key, {"0": SINGLE})
+def _modalities(description: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Names of modalities in the order of their numbers; equal names get their number appended."""
+    given = description.get(key, {"0": SINGLE})
     if not isinstance(given, dict) or sorted(given, key=str) != sorted(map(str, range(len(given)))):
         raise SourceError(
             f'{DESCRIPTION}: {key} must number the modalities from 0, as {{"0": "T1", "1": "T2"}}'
@@ -98,23 +102,23 @@ def _modalities(told: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(f"{n}_{i}" if counts[n] > 1 else n for i, n in enumerate(names))
 
 
-def _ending(told: Mapping[str, Any]) -> str:
-    ending = str(told.get("file_ending", ""))
+def _ending(description: Mapping[str, Any]) -> str:
+    ending = str(description.get("file_ending", ""))
     if ending.lower() not in (*SCAN_SUFFIXES, *PICTURE_SUFFIXES):
         raise SourceError(
-            f"{DESCRIPTION}: file_ending {ending!r} is not read; known are "
+            f"{DESCRIPTION}: file_ending {ending!r} cannot be read; known endings are "
             f"{', '.join((*SCAN_SUFFIXES, *PICTURE_SUFFIXES))}"
         )
     return ending
 
 
 def _training_and_test(
-    source: Source, root: PurePosixPath, told: Mapping[str, Any]
+    source: Source, root: PurePosixPath, description: Mapping[str, Any]
 ) -> Iterator[_Case]:
-    """The Decathlon's lists; nnU-Net's first version names a case and numbers its files."""
+    """The cases of the Decathlon's lists, or of nnU-Net's first version with its numbered files."""
     known = set(source.files)
     for split, key in (("train", "training"), ("test", "test")):
-        for i, entry in enumerate(_list(told, key)):
+        for i, entry in enumerate(_list(description, key)):
             if isinstance(entry, str):
                 entry = {"image": entry}
             if not isinstance(entry, dict) or "image" not in entry:
@@ -139,10 +143,10 @@ def _numbered(
         yield i, file.with_name(name)
 
 
-def _listed(root: PurePosixPath, told: Mapping[str, Any]) -> list[_Case]:
-    """Cases of a `dataset` entry, which names files wherever they are; mostly there is none."""
+def _cases_listed(root: PurePosixPath, description: Mapping[str, Any]) -> list[_Case]:
+    """The cases of the optional entry `dataset`, which names their files."""
     cases = []
-    given = told.get("dataset", {})
+    given = description.get("dataset", {})
     for name, entry in given.items() if isinstance(given, dict) else ():
         if not isinstance(entry, dict) or not isinstance(entry.get("images"), list):
             raise SourceError(f"{DESCRIPTION}: case {name} of dataset lists no images")
@@ -152,11 +156,11 @@ def _listed(root: PurePosixPath, told: Mapping[str, Any]) -> list[_Case]:
     return cases
 
 
-def _found(
-    source: Source, root: PurePosixPath, told: Mapping[str, Any], channels: int
+def _cases_in_folders(
+    source: Source, root: PurePosixPath, description: Mapping[str, Any], channels: int
 ) -> Iterator[_Case]:
     """nnU-Net's cases, by the names of their files."""
-    ending, known = _ending(told), set(source.files)
+    ending, known = _ending(description), set(source.files)
     for split, (folder, masks) in FOLDERS.items():
         images: dict[str, dict[int, PurePosixPath]] = {}
         for file in below(root / folder, source.files):
@@ -168,21 +172,21 @@ def _found(
             yield _Case(name, files, mask if mask in known else None, split)
 
 
-def _list(told: Mapping[str, Any], key: str) -> Sequence[Any]:
-    entries = told.get(key, [])
+def _list(description: Mapping[str, Any], key: str) -> Sequence[Any]:
+    entries = description.get(key, [])
     if not isinstance(entries, list):
         raise SourceError(f"{DESCRIPTION}: {key} must be a list of images")
     return entries
 
 
 def _inside(root: PurePosixPath, name: Any) -> PurePosixPath:
-    """A file that the description names, which must be below its folder."""
+    """A file that the description names; it must be inside the data set's folder."""
     if not isinstance(name, str) or not name:
-        raise SourceError(f"{DESCRIPTION}: holds no path where it should name a file")
+        raise SourceError(f"{DESCRIPTION}: an entry that should name a file holds no path")
     plain = posixpath.normpath(name.replace("\\", "/"))
     if plain.startswith(("..", "/")):
         raise SourceError(
-            f"{DESCRIPTION}: names a file outside of its folder; every path must be inside of it"
+            f"{DESCRIPTION}: names a file outside its folder; every path must be inside it"
         )
     return root / plain
 
@@ -191,7 +195,7 @@ def _refuse_repeated(cases: Sequence[_Case]) -> None:
     for name, count in Counter(case.name for case in cases).items():
         if count > 1:
             raise SourceError(
-                f"{DESCRIPTION}: {name} is there {count} times; a case must have one entry, in "
+                f"{DESCRIPTION}: {name} is listed {count} times; a case must have one entry, in "
                 "one split"
             )
 
@@ -212,15 +216,13 @@ def _subject(source: Source, case: _Case, modalities: Sequence[str]) -> SubjectF
 def _left_out(
     source: Source, root: PurePosixPath, cases: Sequence[_Case]
 ) -> tuple[tuple[str, str], ...]:
-    """What lies in the folders of a data set and belongs to none of its cases."""
-    taken = {case.mask for case in cases}
+    """The files in the folders of a data set that belong to none of its cases."""
+    used = {case.mask for case in cases}
     for case in cases:
-        taken |= (
-            {case.images} if isinstance(case.images, PurePosixPath) else {*case.images.values()}
-        )
+        used |= {case.images} if isinstance(case.images, PurePosixPath) else {*case.images.values()}
     images = source.ending_in((*SCAN_SUFFIXES, *PICTURE_SUFFIXES))
     why: dict[PurePosixPath, str] = {}
     for folder, masks in FOLDERS.values():
-        why |= dict.fromkeys(below(root / folder, images), f"not as {DESCRIPTION} says")
+        why |= dict.fromkeys(below(root / folder, images), f"does not fit {DESCRIPTION}")
         why |= dict.fromkeys(below(root / masks, images), "a mask without an image")
-    return tuple((f.as_posix(), reason) for f, reason in why.items() if f not in taken)
+    return tuple((f.as_posix(), reason) for f, reason in why.items() if f not in used)

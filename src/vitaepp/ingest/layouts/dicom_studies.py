@@ -1,6 +1,6 @@
-"""Whose images DICOM files are: studies, the subjects they make, and the persons behind these.
+"""To whom DICOM files belong: their studies, the subjects of these, and the persons behind them.
 
-Ids tell studies apart, but bad anonymisers give several persons one. Folders are then believed.
+Study ids distinguish studies. Bad anonymisers give several persons one id; then folders decide.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vitaepp.ingest.readers import DicomHeader
 
 Headers = Mapping[PurePosixPath, DicomHeader]
 
-#: Folders of one person's studies, by their names: a date, a year or the number of a visit.
+#: Names of folders that hold one of a person's studies: a date, a year or the number of a visit.
 DATED = re.compile(
     r"(?i)(?<!\d)(19|20)\d\d(?!\d)|(?<!\d)(19|20)\d{6}(?!\d)|\d{1,2}[-_.]\d{1,2}[-_.](19|20)?\d\d"
     r"|^(base ?line|bl|follow\W?up|fu|visit|vis|ses|session|time ?point|tp|scan|exam|study|pre|post"
@@ -27,15 +27,15 @@ DATED = re.compile(
 def study_keys(
     headers: Headers, modality: Callable[[DicomHeader], str]
 ) -> dict[PurePosixPath, str]:
-    """Which study each file is of: by its id, and by the folder where persons share an id.
+    """The study of each file: by its id, and also by its folder if several persons share the id.
 
     Args:
-        headers: of the files.
-        modality: tells what a series is; empty or `ignore` if it is nothing of use.
+        headers: the header of each file.
+        modality: returns the modality of a header; empty if it is unknown or ignored.
     """
     by_uid: dict[str, list[PurePosixPath]] = defaultdict(list)
     for file, header in headers.items():
-        # Without an id, folders at the top are the studies.
+        # Without an id, each folder at the top is a study.
         by_uid[header.study or f"/{file.parts[0] if len(file.parts) > 1 else ''}"].append(file)
     keys: dict[PurePosixPath, str] = {}
     for uid, files in by_uid.items():
@@ -48,7 +48,7 @@ def study_keys(
 def _persons(
     files: Sequence[PurePosixPath], headers: Headers, modality: Callable[[DicomHeader], str]
 ) -> dict[PurePosixPath, list[PurePosixPath]]:
-    """The files of one study by the folders of those who share its id."""
+    """The files of one study id, grouped by the folders of the persons who share it."""
     top = common_folder(files)
     children: dict[str, list[PurePosixPath]] = defaultdict(list)
     for file in files:
@@ -63,17 +63,17 @@ def _persons(
 def _are_persons(
     folders: Sequence[Sequence[DicomHeader]], modality: Callable[[DicomHeader], str]
 ) -> bool:
-    """Whether folders of one study's id hold several persons.
+    """Whether folders that share one study id hold several persons.
 
-    They do if each has a patient, or a date, of its own; if one image's id is in two of them, as
-    copies are gone; if the same series is in each, in the same place; if two of them hold the same
-    two modalities.
+    They do if each folder names its own patient, or its own date. They also do if two folders hold
+    an image of the same id (copies are already removed), if every folder holds the same series at
+    the same position, or if two folders hold the same two modalities.
     """
     if len(folders) < 2:
         return False
-    for told in ("patient", "date"):
-        own = [{getattr(h, told) for h in folder} - {""} for folder in folders]
-        if all(len(one) == 1 for one in own) and len(set.union(*own)) == len(own):
+    for field in ("patient", "date"):
+        values = [{getattr(h, field) for h in folder} - {""} for folder in folders]
+        if all(len(one) == 1 for one in values) and len(set.union(*values)) == len(values):
             return True
     known = [[h for h in folder if modality(h)] for folder in folders]
     images: list[set[Hashable]] = [
@@ -82,18 +82,18 @@ def _are_persons(
     ]
     if _shared(images):
         return True
-    # Diffusion series are sorted by b-value, and their ids stay the same.
-    places: list[set[Hashable]] = [
+    # One diffusion series may be sorted into folders by b-value, so that its id occurs in each.
+    series: list[set[Hashable]] = [
         {(h.series, h.description, h.slices) for h in folder if modality(h) != "dwi"}
         for folder in known
     ]
-    if all(places) and all(place & _shared(places) for place in places):
+    if all(series) and all(one & _shared(series) for one in series):
         return True
     return bool(_shared(set(combinations(sorted({modality(h) for h in f}), 2)) for f in known))
 
 
 def _shared(sets: Iterable[set[Hashable]]) -> set[Hashable]:
-    """What is in more than one of the sets."""
+    """The items that are in more than one of the sets."""
     counts = Counter(item for one in sets for item in one)
     return {item for item, count in counts.items() if count > 1}
 
@@ -101,17 +101,17 @@ def _shared(sets: Iterable[set[Hashable]]) -> set[Hashable]:
 def subject_folders(
     studies: Mapping[PurePosixPath, str],
 ) -> tuple[dict[PurePosixPath, PurePosixPath], dict[PurePosixPath, int]]:
-    """The folder of the subject that each file is of.
+    """The folder of the subject of each file.
 
-    One study is the whole source. Else each folder at the top is a subject; where it holds several
-    studies, each of these is.
+    If there is only one study, the source is one subject. Otherwise each folder at the top is a
+    subject; if it holds several studies, each study is a subject.
 
     Args:
         studies: the key of each file's study.
 
     Returns:
-        Folders by file, without those of studies that share a folder; and the folders in which
-        they do, with how many studies each holds.
+        The folder of the subject by file, without studies that share one folder; and the folders
+        that several studies share, with the number of studies.
     """
     tops: dict[str, dict[str, list[PurePosixPath]]] = defaultdict(lambda: defaultdict(list))
     for file, key in studies.items():
@@ -138,7 +138,7 @@ def subject_folders(
 
 
 def _own_folder(i: int, groups: Sequence[Sequence[PurePosixPath]]) -> PurePosixPath:
-    """The highest folder that holds all files of a group and none of another."""
+    """The highest folder that holds all files of a group and none of another group."""
     others = [file for j, group in enumerate(groups) if j != i for file in group]
     folder = common_folder(groups[i])
     while folder.name and not any(f.is_relative_to(folder.parent) for f in others):
@@ -149,17 +149,17 @@ def _own_folder(i: int, groups: Sequence[Sequence[PurePosixPath]]) -> PurePosixP
 def persons_of(
     subjects: Mapping[PurePosixPath, str],
 ) -> tuple[dict[PurePosixPath, str], list[PurePosixPath]]:
-    """The person behind each subject, where a folder holds several studies of one.
+    """Find folders that hold several studies of one person.
 
-    It does if all of them name one patient, whom no other folder has, or their folders have the
-    names of dates or visits. It does not if each names another patient. Of the source itself
-    neither is sure.
+    A folder does if all its studies name one patient, who occurs in no other folder, or if the
+    studies' folders are named after dates or visits. It does not if each study names its own
+    patient. The source's own folder is never taken for a person.
 
     Args:
-        subjects: folders of subjects, and the patient that each names, if it does.
+        subjects: the folder of each subject, and the patient that it names (may be empty).
 
     Returns:
-        Persons by subject, the folder's path; and the folders of which it cannot be told.
+        The person (the path of the folder) by subject, and the folders that cannot be decided.
     """
     by_folder: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
     for folder in subjects:

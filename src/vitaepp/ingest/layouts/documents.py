@@ -10,17 +10,18 @@ from vitaepp.errors import SourceError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object from a JSON file.
+    """Read an object from a JSON file.
 
     Raises:
-        SourceError: missing, no JSON, or no object; the message quotes nothing of the file.
+        SourceError: the file is missing, not JSON, or not an object. The message quotes nothing
+            from the file.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise SourceError(
-            f"{path.name}: is no JSON: line {error.lineno}, column {error.colno}; mend it, or "
-            "download it again"
+            f"{path.name}: is not valid JSON: line {error.lineno}, column {error.colno}; correct "
+            "it, or download it again"
         ) from None
     except (OSError, UnicodeDecodeError, RecursionError):
         raise SourceError(f"{path.name}: cannot be read as JSON; download it again") from None

@@ -1,13 +1,13 @@
-"""EGD, the Erasmus Glioma Database (van der Voort et al. 2021), as XNAT and its downloader give it.
+"""EGD, the Erasmus Glioma Database (van der Voort et al. 2021), from XNAT or its downloader.
 
     by XNAT          .../MR_EGD-0001/1_T1/NIFTI/T1.nii.gz, 2_T1GD, 3_T2, 4_FLAIR, 5_MASK, or with
                      XNAT's own levels, .../EGD-0001/scans/1_T1/resources/NIFTI/files/T1.nii.gz
     by egd-downloader  SUBJECTS/EGD-0001/{FLAIR,T1,T1GD,T2,MASK}.nii.gz with metadata.json
 
-The genetic and histological labels `IDH`, `1p19q` and `Grade` are taken from the database's table
-`Genetic_and_Histological_labels` (.xlsx or .csv) where it lies in the folder, else from the
-metadata.json of each subject. The database writes -1 where a label is not known; here, and in a
-table given with --labels, it is missing.
+The genetic and histological labels `IDH`, `1p19q` and `Grade` come from the database's table
+`Genetic_and_Histological_labels` (.xlsx or .csv) if it is in the folder, else from the
+metadata.json of each subject. The database writes -1 for an unknown label; it counts as missing
+here, and in a table given with --labels.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vitaepp.data.tables import TABLE_SUFFIXES, read_plain_table
+from vitaepp.data.cells import TABLE_SUFFIXES, read_plain_table
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles, usual_modalities
-from vitaepp.ingest.layouts.masks import stem
+from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 
 FILES = ("flair", "t1", "t1gd", "t2", "mask")
 LABELS = ("IDH", "1p19q", "Grade")
 TABLE = "genetic_and_histological_labels"
 
-#: How the database's tables say that a label is not known.
+#: Values by which the database's tables mark an unknown label.
 UNLABELLED = (-1, "-1", "-1.0")
 
 
@@ -41,7 +41,7 @@ def egd_cohort(source: Source) -> Cohort | None:
             if other != file:
                 raise SourceError(
                     f"{source.path}: {subject} has {name.upper()} twice, {other} and {file}; "
-                    "remove one"
+                    "remove one of them"
                 )
     if not found:
         return None
@@ -62,7 +62,7 @@ def egd_cohort(source: Source) -> Cohort | None:
 
 
 def _subject(source: Source, file: PurePosixPath) -> str:
-    """`EGD-0001` from the name of any folder above a file, SOURCE itself included."""
+    """`EGD-0001`, from the name of any folder above a file, including the source's own."""
     for part in (*reversed(file.parts[:-1]), source.path.absolute().name):
         if match := re.fullmatch(r"(?:MR_)?(EGD-\d+)", part, re.IGNORECASE):
             return match[1].upper()

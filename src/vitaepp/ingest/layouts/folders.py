@@ -1,4 +1,4 @@
-"""Plain folders: every scan or picture is a subject; folders are splits, or classes of pictures."""
+"""Plain folders: every scan or picture is a subject, and folders are splits or classes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from vitaepp.ingest.layouts.cohort import (
     split_of,
     usual_modalities,
 )
-from vitaepp.ingest.layouts.masks import IMAGE_WORDS, partners_by_word, stem, words
-from vitaepp.ingest.layouts.persons import tells_scans_apart
+from vitaepp.ingest.layouts.masks import partners_by_word
+from vitaepp.ingest.layouts.names import IMAGE_WORDS, stem, words
+from vitaepp.ingest.layouts.persons import names_visit_or_side
 
-#: nnU-Net's folders of images, in which a number at the end of a name is the modality.
+#: nnU-Net's folders of images; the number at the end of a file's name is the modality.
 NUMBERED_FOLDERS = ("imagesTr", "imagesTs", "imagesVal")
 NUMBERED = re.compile(r"(.+)_(\d{4})")
 
 
 def scans_cohort(source: Source) -> Cohort | None:
-    """Every scan below a folder, one a subject; if some folders are of images, those in them.
+    """Every scan below a folder is a subject; if some folders are named as images, only theirs.
 
     Raises:
-        SourceError: most names differ from another by one word, as those of modalities do.
+        SourceError: many names differ from another only by one word, as modalities do.
     """
     files = _of_images(source, "scans")
     if not files:
@@ -46,9 +47,9 @@ def scans_cohort(source: Source) -> Cohort | None:
 
 
 def pictures_cohort(source: Source) -> Cohort | None:
-    """Every picture below a folder; folders are splits and classes."""
-    found = _of_images(source, "pictures")
-    files = _without_copies(source, found)
+    """Every picture below a folder is a subject; folders are splits and classes."""
+    pictures = _of_images(source, "pictures")
+    files = _without_copies(source, pictures)
     if not files:
         return None
     base = _above_splits(common_folder(files))
@@ -66,13 +67,13 @@ def pictures_cohort(source: Source) -> Cohort | None:
         "pictures",
         subjects,
         classes=tuple(sorted(classes)),
-        left_out=tuple((f.as_posix(), "a copy of another") for f in set(found) - set(files)),
-        notes=("label: the folder that is no split, as the class",) if classes else (),
+        left_out=tuple((f.as_posix(), "a copy of another") for f in set(pictures) - set(files)),
+        notes=("label: the class, by the folder that is not a split",) if classes else (),
     )
 
 
 def numbered_cohort(source: Source) -> Cohort | None:
-    """nnU-Net's folders without their dataset.json: CASE_0000, CASE_0001 are its modalities."""
+    """nnU-Net's folders without dataset.json: CASE_0000 and CASE_0001 are modalities of CASE."""
     kind: Kind = "scans" if source.images("scans") else "pictures"
     files = [f for f in _of_images(source, kind) if set(NUMBERED_FOLDERS).intersection(f.parts)]
     cases: dict[PurePosixPath, dict[str, PurePosixPath]] = defaultdict(dict)
@@ -101,7 +102,7 @@ def numbered_cohort(source: Source) -> Cohort | None:
         kind,
         subjects,
         modalities=usual_modalities(subjects),
-        notes=("channels: the numbers at the end of the names, _0000 is channel_0",) * several,
+        notes=("channels: the numbers at the end of file names, _0000 is channel_0",) * several,
     )
 
 
@@ -112,10 +113,10 @@ def _cohort(
 
 
 def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:
-    """The images in folders of images, or all where no folder says that it is one.
+    """The images in folders that are named as images, or all images if there is no such folder.
 
-    The Decathlon's test images, which are published without masks, are left out beside images
-    with masks.
+    The Decathlon's test images, which are published without masks, are left out if the training
+    images have masks.
     """
     files = source.images(kind)
     inside = [file for file in files if any(map(_says_image, file.parent.parts))]
@@ -126,22 +127,23 @@ def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:
 
 
 def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
-    """Refuse to take `p01_asl` and `p01_dce`, or `p01` and `p01_brain`, for two subjects."""
+    """Refuse to count `p01_asl` and `p01_dce`, or `p01` and `p01_brain`, as two subjects."""
     for word, others in partners_by_word(files).items():
         beside = {f: other for f, other in others.items() if f.parent == other.parent}
         often = len(beside) > 1 and 5 * len(beside) >= 2 * len(files)
-        if often and word.isalpha() and not tells_scans_apart(word):
+        if often and word.isalpha() and not names_visit_or_side(word):
             file, other = next(iter(beside.items()))
             raise SourceError(
                 f"{source.path}: {file.name} and {other.name} may be one subject or two; list "
-                "modalities in a manifest, or take every scan for a subject with --layout scans"
+                "modalities in a manifest, or count every scan as a subject with --layout scans"
             )
 
 
 def _names(files: Sequence[PurePosixPath], above_splits: bool = False) -> dict[PurePosixPath, str]:
-    """What the subject of each file is called: its path, less what says no more than "image".
+    """The name of the subject of each file: its path without parts that only say "image".
 
-    Where some folder is one of images, or `above_splits`, paths begin below the folder of all.
+    If some folder is named as images, or with `above_splits`, paths are relative to the common
+    folder of all files.
     """
     base = PurePosixPath()
     if above_splits or any(_says_image(part) for file in files for part in file.parent.parts):
@@ -160,8 +162,8 @@ def _names(files: Sequence[PurePosixPath], above_splits: bool = False) -> dict[P
 
 
 def _says_image(part: str) -> bool:
-    found = words(re.sub("(Tr|Ts|Val)$", "", part))
-    return bool(found) and IMAGE_WORDS.issuperset(found)
+    own = words(re.sub("(Tr|Ts|Val)$", "", part))
+    return bool(own) and IMAGE_WORDS.issuperset(own)
 
 
 def _above_splits(folder: PurePosixPath) -> PurePosixPath:
@@ -177,7 +179,7 @@ def _class_of(folder: PurePosixPath) -> str:
 
 
 def _without_copies(source: Source, files: list[PurePosixPath]) -> list[PurePosixPath]:
-    """Files less those of a folder that holds itself again, as Kaggle's chest_xray does."""
+    """Files without those in a folder's copy of itself, which Kaggle's chest_xray contains."""
     known = set(files)
     outermost = source.path.absolute().name
     kept = []

@@ -1,4 +1,4 @@
-"""What a layout does not take of what looks like images, each file with the reason."""
+"""Images of a source that are not used, each with the reason."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitaepp.ingest.layouts.cohort import Cohort, Source
-from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.ingest.readers.items import SeriesItem, own_files
 
-#: Ends of names of images in formats that are not read.
+#: Suffixes of image formats that cannot be read.
 FOREIGN_SUFFIXES = (
     *(".nii.bz2", ".nii.xz", ".nii.zst", ".mnc", ".mif", ".mif.gz", ".gipl"),
     *(".par", ".rec", ".czi", ".svs", ".ndpi"),
@@ -21,28 +21,28 @@ FOREIGN_SUFFIXES = (
 
 
 def with_left_out(cohort: Cohort, source: Source) -> Cohort:
-    """A cohort that accounts for every image of its source: taken, or left out with a reason."""
-    told = dict(cohort.left_out)
+    """A cohort in which every image of its source is either used or left out with a reason."""
+    reasons = dict(cohort.left_out)
     for path, why in (*_rare_modalities(cohort, source), *_unused_files(cohort, source)):
-        told.setdefault(path, why)
-    return replace(cohort, left_out=tuple(sorted(told.items())))
+        reasons.setdefault(path, why)
+    return replace(cohort, left_out=tuple(sorted(reasons.items())))
 
 
-def told_left_out(cohort: Cohort) -> str:
-    """One line for the user: how many files are left out, and for example which.
+def left_out_in_words(cohort: Cohort) -> str:
+    """One line for the user: how many files are left out, and one of them as an example.
 
     Args:
-        cohort: with something left out.
+        cohort: one that leaves out at least one file.
     """
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
     others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare --dry-run tells more"
+    return f"{number} left out ({path}: {why}{others}); prepare --dry-run lists more of them"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
-    """Images of modalities that are no channels, as most subjects lack them."""
-    if source.asked is not None:
+    """Images of modalities that do not become channels, because most subjects lack them."""
+    if source.requested is not None:
         return
     counts = Counter(m for s in cohort.subjects for m in s.files)
     for subject in cohort.subjects:
@@ -50,12 +50,12 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
             if modality not in cohort.modalities:
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
                 files = own_files(item)
-                place = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-                yield _relative(place, source.path), f"{why}have it; --modalities may ask for it"
+                path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+                yield _relative(path, source.path), f"{why}have it; --modalities can include it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
-    """Images that no subject has."""
+    """Images that belong to no subject."""
     items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
     used = {file for item in items for file in own_files(item)}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
@@ -64,7 +64,7 @@ def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
         **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
         **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
     }
-    # DICOM has its own layout, which tells what it leaves out of it.
+    # The layout of DICOM lists itself what it leaves out.
     if not any(isinstance(item, SeriesItem) for item in items):
         found |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
     for file, reason in found.items():

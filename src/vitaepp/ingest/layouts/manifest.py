@@ -10,20 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from vitaepp.data.tables import (
-    SUBJECT_COLUMNS,
-    TABLE_SUFFIXES,
-    as_labels,
-    as_objects,
-    composed,
-    first_line,
-    read_table,
-    refuse_repeated,
-)
+from vitaepp.data.cells import SUBJECT_COLUMNS, TABLE_SUFFIXES, composed, first_line
+from vitaepp.data.labels import as_labels
+from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
-from vitaepp.ingest.layouts.dicom import DICOM_SUFFIXES, series_item
-from vitaepp.ingest.layouts.masks import is_mask_name
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, series_item
+from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 from vitaepp.ingest.readers.items import Item, own_files
 
@@ -31,7 +24,7 @@ IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
 
 def manifest_cohort(source: Source) -> Cohort | None:
-    """A CSV, TSV or XLSX with a column of paths a modality."""
+    """A CSV, TSV or XLSX with a column of paths for each modality."""
     path = source.path
     if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
         return None
@@ -39,23 +32,25 @@ def manifest_cohort(source: Source) -> Cohort | None:
     table = read_table(path, named)
     table["subject"] = table["subject"].map(composed)
     refuse_repeated(table["subject"], path)
-    asked = set(source.asked or ())
+    requested = set(source.requested or ())
     folder = path.absolute().parent
     columns = [str(c) for c in table.columns if c not in ("subject", "mask", "split")]
-    modalities = [c for c in columns if c in asked or _holds_images(table[c], path)]
+    modalities = [c for c in columns if c in requested or _holds_images(table[c], path)]
     if not modalities:
         raise SourceError(
             f"{path.name}: no column holds image files (names that end in "
             f"{', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files); found {', '.join(columns)}"
         )
-    masks = [c for c in modalities if is_mask_name(c) and c not in asked]
+    masks = [c for c in modalities if is_mask_name(c) and c not in requested]
     if masks and ("mask" in table or len(masks) > 1 or len(masks) == len(modalities)):
         raise SourceError(
-            f"{path.name}: column {masks[0]} holds masks by its name; call the one to centre on "
-            "mask and remove others, or ask for it as an image with --modalities"
+            f"{path.name}: by its name, column {masks[0]} holds masks; name the column of masks to "
+            "centre on mask and remove others, or use it as an image with --modalities"
         )
     if "mask" in table and table["mask"].notna().any() and not _holds_images(table["mask"], path):
-        raise SourceError(f"{path.name}: column mask names no image files; name some, or rename it")
+        raise SourceError(
+            f"{path.name}: column mask names no image files; correct it, or rename it"
+        )
     modalities = [c for c in modalities if c not in masks]
     labels = [c for c in columns if c not in (*modalities, *masks)]
     table[labels] = as_labels(table, labels, path)
@@ -77,7 +72,8 @@ def manifest_cohort(source: Source) -> Cohort | None:
     pictures = sum(map(_is_picture, names))
     if pictures not in (0, len(names)):
         raise SourceError(
-            f"{path.name}: names both scans and pictures; a store holds one kind, so split it"
+            f"{path.name}: names both scans and pictures; a store holds one kind, so make two "
+            "manifests"
         )
     kind: Kind = "pictures" if pictures else "scans"
     return Cohort(
@@ -98,17 +94,17 @@ def _is_picture(path: Path) -> bool:
 
 
 def _item(path: Path) -> Item:
-    """A file, or the DICOM series of a folder or file."""
+    """An image file, or the DICOM series of a folder or file."""
     if not path.is_dir() and not suffix_of(path.name, DICOM_SUFFIXES):
         return path
     return series_item(path) or path
 
 
 def _holds_images(column: pd.Series[Any], path: Path) -> bool:
-    """Whether a column names image files, all of them or none.
+    """Whether all values of a column name image files.
 
     Raises:
-        SourceError: only some of its values do.
+        SourceError: only some of them do.
     """
     values = column.dropna().map(lambda value: str(value).strip())
     suffixes = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES)
@@ -117,8 +113,8 @@ def _holds_images(column: pd.Series[Any], path: Path) -> bool:
     if files.any() and not named.all():
         raise SourceError(
             f"{path.name}: column {column.name} names images, but not in line "
-            f"{first_line(~named)}; leave cells empty where there is none, and name files that "
-            f"end in {', '.join(IMAGE_SUFFIXES)}, or folders of DICOM files"
+            f"{first_line(~named)}; name files that end in {', '.join(IMAGE_SUFFIXES)}, or folders "
+            "of DICOM files, and leave the cell empty if there is no image"
         )
     return bool(len(named) and named.all())
 
@@ -128,9 +124,9 @@ def _is_series(folder: Path) -> bool:
 
 
 def _path(folder: Path, value: Any) -> Path:
-    """A cell's path, as seen from the manifest's folder; Windows writes it with backslashes.
+    """The path in a cell, relative to the manifest's folder; backslashes of Windows are accepted.
 
-    Where there is no such file, its accents may be composed there, or not be.
+    If there is no such file, the other Unicode forms of its accents are tried.
     """
     name = str(value).strip().replace("\\", "/")
     if name.isascii() or (folder / name).exists():
@@ -140,7 +136,7 @@ def _path(folder: Path, value: Any) -> Path:
 
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:
-    """Images beside those that a manifest names."""
+    """Images in the same folders that the manifest does not name."""
     items = [item for s in subjects for item in (*s.files.values(), s.mask) if item is not None]
     named = {Path(os.path.normpath(file)) for item in items for file in own_files(item)}
     for parent in sorted({file.parent for file in named}):
@@ -148,5 +144,5 @@ def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple
             image = suffix_of(file.name, IMAGE_SUFFIXES) and not file.name.startswith(".")
             if image and file not in named:
                 inside = file.is_relative_to(folder)
-                told = file.relative_to(folder).as_posix() if inside else file.name
-                yield told, "the manifest does not name it"
+                path = file.relative_to(folder).as_posix() if inside else file.name
+                yield path, "the manifest does not name it"

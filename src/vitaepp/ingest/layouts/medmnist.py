@@ -1,4 +1,4 @@
-"""MedMNIST: a `.npz` of images and labels by split."""
+"""MedMNIST: a `.npz` file with images and labels of each split."""
 
 from __future__ import annotations
 

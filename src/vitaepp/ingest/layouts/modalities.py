@@ -1,10 +1,10 @@
-"""Modalities by the names that files and data sets give them, in the words that channels have."""
+"""Modalities: the words that files and data sets use for them, and the names that channels get."""
 
 from __future__ import annotations
 
 import re
 
-#: Words in a file's name, in lower case, and the modality that they tell.
+#: Words in a file's name, in lower case, and the modality that each stands for.
 WORDS = {
     **dict.fromkeys(("flair", "t2f", "t2flair"), "flair"),
     **dict.fromkeys(("t1", "t1w", "t1n", "mprage", "t1mprage"), "t1"),
@@ -15,27 +15,27 @@ WORDS = {
     **{word: word for word in ("adc", "dwi", "swi", "ct", "pet")},
 }
 
-#: Words that say that contrast agent was given.
+#: Words for a scan with contrast agent.
 CONTRAST = frozenset(("ce", "gd", "gad", "gado", "contrast", "post", "postcontrast", "km"))
 
 
 def modality_in(name: str) -> str:
-    """The one modality that a name tells, or an empty string where it tells none or several.
+    """The modality that a name contains, or an empty string if it contains none or several.
 
     >>> modality_in("T2_FLAIR_brain"), modality_in("p01-T1w-post"), modality_in("t1_t2_ratio")
     ('flair', 't1ce', '')
     """
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
-    told = {WORDS[word] for word in words if word in WORDS}
-    if "flair" in told:
-        told -= {"t1", "t2"}  # what a FLAIR is weighted by
-    if "t1" in told and CONTRAST.intersection(words):
-        told = told - {"t1"} | {"t1ce"}
-    return told.pop() if len(told) == 1 else ""
+    modalities = {WORDS[word] for word in words if word in WORDS}
+    if "flair" in modalities:
+        modalities -= {"t1", "t2"}  # these only describe the weighting of a FLAIR
+    if "t1" in modalities and CONTRAST.intersection(words):
+        modalities = modalities - {"t1"} | {"t1ce"}
+    return modalities.pop() if len(modalities) == 1 else ""
 
 
 def without_synonym(name: str) -> str:
-    """A modality in the words of this package, where it has one, else in lower case.
+    """This package's name for a modality; if it has none, the given name in lower case.
 
     >>> without_synonym("T1w"), without_synonym("t1gd"), without_synonym("T1map")
     ('t1', 't1ce', 't1map')

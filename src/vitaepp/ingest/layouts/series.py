@@ -1,10 +1,9 @@
-"""Which modality a DICOM series is: a table of patterns over its description.
+"""The modality of a DICOM series, by a table of patterns for its description.
 
-The table `series.tsv` has four columns: the kind of scanner that a row is for (DICOM's Modality, or
-`*`), a regular expression for one value of DICOM's Image Type (empty for any), a regular expression
-for the description, and the modality, or `ignore`. The first row decides whose type is met and
-whose pattern is found in the normalised description. A user's own table (CSV, TSV or XLSX) comes
-before the shipped.
+The table `series.tsv` has four columns: the kind of scanner (DICOM's Modality, or `*` for any), a
+regular expression for one value of DICOM's Image Type (empty for any), a regular expression for the
+description, and the modality, or `ignore`. The first row that fits decides; its pattern may match
+anywhere in the normalised description. A user's own table (CSV, TSV or XLSX) comes before this one.
 """
 
 from __future__ import annotations
@@ -14,25 +13,25 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitaepp.data.tables import read_plain_table
+from vitaepp.data.cells import read_plain_table
 from vitaepp.errors import SourceError
 
 SHIPPED = Path(__file__).with_name("series.tsv")
 
-#: Instead of a modality: the series is left out.
+#: Stands in the table instead of a modality, for series that are left out.
 IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
 class SeriesRule:
-    """One row of a table: which descriptions, of which kind of scanner, are which modality.
+    """One row of a table: the series it applies to, and their modality.
 
     Attributes:
-        kind: DICOM's Modality, or `*`.
-        image_type: of a whole value of DICOM's Image Type; None for any.
-        pattern: of the description.
-        modality: or `ignore`.
-        own: whether it is a user's, who knows the words as they are in the description.
+        kind: DICOM's Modality, or `*` for any.
+        image_type: pattern of a whole value of DICOM's Image Type; None for any.
+        pattern: pattern of the description.
+        modality: the modality, or `ignore`.
+        own: whether the row is the user's own; it then sees the description without `READINGS`.
     """
 
     kind: str
@@ -43,10 +42,10 @@ class SeriesRule:
 
 
 def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
-    """The rules of a user's table, if one is given, and then the shipped ones.
+    """The rules of the user's table, if there is one, then the shipped rules.
 
     Raises:
-        SourceError: the table cannot be read, lacks a column, or a pattern is no regular
+        SourceError: the table cannot be read or lacks a column, or a pattern is not a regular
             expression.
     """
     own = _rules(path) if path is not None else ()
@@ -62,10 +61,10 @@ def modality_of(
     """The modality of a series, `ignore`, or an empty string if no rule fits.
 
     Args:
-        description: what the scanner or a person called it.
+        description: the name that the scanner or a person gave it.
         kind: DICOM's Modality.
-        rules: in the order in which they are tried.
-        image_type: values of DICOM's Image Type.
+        rules: rules in the order in which they are tried.
+        image_type: the values of DICOM's Image Type.
 
     >>> modality_of("AX T2 FLAIR", "MR", series_rules())
     'flair'
@@ -82,7 +81,7 @@ def modality_of(
     return ""
 
 
-#: Signs of contrast agent and of T2*, and what stands glued to t1, t2 and pd.
+#: Signs for contrast agent and T2*, and words that are joined to t1, t2 and pd.
 SIGNS = (
     (r"\b([tr]2)\s?\*", r"\1 star "),
     (r"\+\s?/\s?-", " "),
@@ -95,13 +94,13 @@ SIGNS = (
     (r"\b(ax|sag|cor|tra)(?=(gd|gad|km|ce|post|pre)\b)", r"\1 "),
 )
 
-#: What contrast agent is called, in five languages.
+#: Names of contrast agents, and words for them in five languages.
 AGENT = (
     r"(contrast\w*|[ck]ontrast\w*|gd|gad\w*|km|mdc|ce|enh|enhanced?|enhancement|inj\w*|dotarem"
     r"|clariscan|magnevist|multihance|omniscan|prohance)"
 )
 
-#: What the shipped patterns need not know: whether there is contrast agent, and names of T1.
+#: Replacements that the shipped patterns rely on: contrast agent as `pre` or `post`, names of T1.
 READINGS = (
     (
         r"\b(post|pre) ?(op\w*|surg\w*|rt|radi\w*|tx|treat\w*|chem\w*|bx|biops\w*|proc\w*)\b",
@@ -121,10 +120,10 @@ READINGS = (
 
 
 def normalized(description: str) -> str:
-    """A description in lower case and plain words without accents, between spaces.
+    """A description as lower-case words without accents, separated and surrounded by spaces.
 
-    `+c` and `c+` become `post`, `c-` becomes `pre`, `t2*` becomes `t2 star`, and what is glued to
-    t1, t2 or pd is split off.
+    `+c` and `c+` become `post`, `c-` becomes `pre`, `t2*` becomes `t2 star`, and words that are
+    joined to t1, t2 or pd are split off.
 
     >>> normalized("Ax_T1post+C")
     ' ax t1 post post '
@@ -143,12 +142,12 @@ def _replaced(text: str, replacements: tuple[tuple[str, str], ...]) -> str:
 
 def _rules(path: Path) -> tuple[SeriesRule, ...]:
     if not path.is_file():
-        raise SourceError(f"{path}: no such file; --series names a table, as CSV, TSV or XLSX")
+        raise SourceError(f"{path}: no such file; --series needs a table (CSV, TSV or XLSX)")
     rules = []
     for line, row in enumerate(read_plain_table(path), 2):
         row = {name.lower(): value for name, value in row.items()}
         if not {"pattern", "modality"} <= row.keys():
-            raise SourceError(f"{path.name}: has no columns pattern and modality")
+            raise SourceError(f"{path.name}: needs the columns pattern and modality")
         if not row["pattern"] or not row["modality"]:
             raise SourceError(f"{path.name}: line {line} lacks a pattern or a modality")
         kind, of_type = row.get("kind", "").upper() or "*", row.get("image_type", "")
@@ -162,4 +161,6 @@ def _compiled(pattern: str, path: Path, line: int) -> re.Pattern[str]:
     try:
         return re.compile(pattern, re.IGNORECASE)
     except re.error:
-        raise SourceError(f"{path.name}: line {line}: {pattern} is no regular expression") from None
+        raise SourceError(
+            f"{path.name}: line {line}: {pattern} is not a regular expression"
+        ) from None

@@ -1,11 +1,12 @@
-"""Files named by modality in whatever way: one folder a subject, or side by side.
+"""Files named after their modality, in any style: one folder per subject, or side by side.
 
     p01/T1.nii.gz, p01/flair_brain.nii.gz, p01/T1-post.nii.gz
     p02/MPRAGE/p02_20190101.nii.gz, p02/FLAIR/image.nii.gz
     p01_T1.nii.gz, p01_FLAIR.nii.gz, p02_T1.nii.gz, or T1/p01.nii.gz, FLAIR/p01.nii.gz
 
-A modality is told by the words of a file's name, or of the folder around it (`modalities.WORDS`).
-Of several files of one modality the one with the fewest words is taken, then the first in order.
+The words of a file's name, or of its folder's name, decide the modality (`modalities.WORDS`). If a
+subject has several files of one modality, the file with the fewest words in its name is used, then
+the first in alphabetical order.
 """
 
 from __future__ import annotations
@@ -24,57 +25,57 @@ from vitaepp.ingest.layouts.cohort import (
     split_of,
     usual_modalities,
 )
-from vitaepp.ingest.layouts.masks import stem, words
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS, modality_in
+from vitaepp.ingest.layouts.names import stem, words
 
-#: Why a file is left out beside another; no names, which may not be for everybody's eyes.
-PLAINER = "one with a plainer name, or the first, is taken"
+#: Why a file is left out in favour of another. It names no files, whose names may be confidential.
+PLAINER = "the one with the plainer name, or the first, is used"
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A file, whose it is, and the modality that its name tells, or an empty string."""
+    """A file, its subject, the modality by its name (may be empty), and its number of words."""
 
     file: PurePosixPath
     owner: PurePosixPath
-    what: str
+    modality: str
     words: int
 
     @property
     def order(self) -> tuple[int, str]:
-        """Plain names first."""
+        """Sort key: plain names come first."""
         return self.words, self.file.as_posix()
 
 
-#: The files of each subject by what they are.
+#: The files of each subject, by modality.
 _Subjects = Mapping[PurePosixPath, Mapping[str, Sequence[_Named]]]
 
 
 def subject_folders_cohort(source: Source) -> Cohort | None:
-    """Folders that hold one file a modality; None where most hold several."""
+    """Folders with one file per modality; None if most folders hold several."""
     named = [_by_folder(source, file) for file in source.images("scans")]
     subjects = _subjects(named)
     if not any(subjects.values()) or not _mostly(map(_is_clear, subjects.values())):
         return None
-    return _cohort(source, "one folder a subject", named, subjects, _keys(source, subjects))
+    return _cohort(source, "one folder per subject", named, subjects, _keys(source, subjects))
 
 
 def named_files_cohort(source: Source) -> Cohort | None:
-    """Scans whose names are alike but for the modality; None where most have only one."""
+    """Scans with names that differ only in the modality; None if most subjects have one file."""
     named = [_by_name(file) for file in source.images("scans")]
     subjects = _subjects(named)
     several = (len(files) > 1 and _is_clear(files) for files in subjects.values())
     if not _mostly(several):
         return None
     keys = {owner: owner.as_posix() for owner in subjects}
-    return _cohort(source, "files named by subject and modality", named, subjects, keys)
+    return _cohort(source, "files named after subject and modality", named, subjects, keys)
 
 
 def _by_folder(source: Source, file: PurePosixPath) -> _Named:
     name, folder = stem(file.name), file.parent
     if modality_in(folder.name):
         name, folder = f"{folder.name}_{name}", folder.parent
-    # What a file shares with its folder is the subject's name.
+    # Words that a file's name shares with its folder are the subject's name.
     of_folder = words(folder.name or source.path.absolute().name)
     own = [word for word in words(name) if word not in of_folder]
     return _Named(file, folder, modality_in("_".join(own)), len(own))
@@ -82,28 +83,28 @@ def _by_folder(source: Source, file: PurePosixPath) -> _Named:
 
 def _by_name(file: PurePosixPath) -> _Named:
     name = stem(file.name)
-    telling = {word for word in words(name) if word in WORDS or word in CONTRAST}
-    # Separators are kept where they stand between words that are the subject's.
+    of_modality = {word for word in words(name) if word in WORDS or word in CONTRAST}
+    # Separators between the words of the subject's name are kept.
     parts = re.findall(r"[^A-Za-z0-9]*[A-Za-z0-9]+", name)
-    rest = [part for part in parts if not telling.intersection(words(part))]
-    of_folder = modality_in(file.parent.name)
-    folder = file.parent.parent if of_folder else file.parent
+    rest = [part for part in parts if not of_modality.intersection(words(part))]
+    by_folder = modality_in(file.parent.name)
+    folder = file.parent.parent if by_folder else file.parent
     subject = "".join(rest).lstrip("_-. ")
-    what = modality_in(name) or of_folder
-    return _Named(file, folder / subject, what if subject else "", len(parts))
+    modality = modality_in(name) or by_folder
+    return _Named(file, folder / subject, modality if subject else "", len(parts))
 
 
 def _subjects(named: Iterable[_Named]) -> _Subjects:
-    """What each subject has."""
+    """The files of each subject, by modality."""
     subjects: dict[PurePosixPath, dict[str, list[_Named]]] = defaultdict(lambda: defaultdict(list))
     for file in named:
-        if file.what:
-            subjects[file.owner][file.what].append(file)
+        if file.modality:
+            subjects[file.owner][file.modality].append(file)
     return subjects
 
 
 def _is_clear(files: Mapping[str, Sequence[_Named]]) -> bool:
-    """Whether of no modality it is chance which of its files is the first."""
+    """Whether every modality has one file with fewer words in its name than all others."""
     words = [sorted(file.words for file in several) for several in files.values()]
     return not any(len(several) > 1 and several[0] == several[1] for several in words)
 
@@ -120,18 +121,18 @@ def _cohort(
     subjects: _Subjects,
     keys: Mapping[PurePosixPath, str],
 ) -> Cohort:
-    left_out = dict.fromkeys(named, "its name tells no modality")
+    left_out = dict.fromkeys(named, "its name contains no modality")
     made = []
     for owner, files in subjects.items():
-        first = {what: min(several, key=lambda f: f.order) for what, several in files.items()}
-        for what, several in files.items():
-            left_out |= dict.fromkeys(several, f"another {what}; {PLAINER}")
+        first = {m: min(several, key=lambda f: f.order) for m, several in files.items()}
+        for modality, several in files.items():
+            left_out |= dict.fromkeys(several, f"another {modality}; {PLAINER}")
         for file in first.values():
             del left_out[file]
         made.append(
             SubjectFiles(
                 subject=keys[owner],
-                files={what: source.path / f.file for what, f in first.items()},
+                files={m: source.path / f.file for m, f in first.items()},
                 split=split_of(owner),
             )
         )
@@ -146,7 +147,7 @@ def _cohort(
 
 
 def _keys(source: Source, folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
-    """Folders below the one that holds all, without last parts that are the same for all."""
+    """Paths of folders below their common folder, without last parts that all of them share."""
     base = common_folder([folder / "file" for folder in folders])
     parts = {folder: folder.relative_to(base).parts for folder in folders}
     while len({part[-1:] for part in parts.values()}) == 1 and min(map(len, parts.values())) > 1:

@@ -1,11 +1,11 @@
 """Tiny ImageNet (Stanford CS231n): 200 classes of 64 × 64 pictures.
 
-    wnids.txt                                   the classes, in the order that is theirs
-    train/n01443537/images/n01443537_0.JPEG     500 a class
+    wnids.txt                                   the classes, in their own order
+    train/n01443537/images/n01443537_0.JPEG     500 per class
     val/images/val_0.JPEG, val/val_annotations.txt
     test/images/test_0.JPEG                     without labels: left out
 
-The split `val`, which has labels, is the test split here, as is the use.
+The official split `val`, which has labels, is used as the test split, as is usual.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
-from vitaepp.ingest.layouts.masks import stem
+from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.readers import PICTURE_SUFFIXES
 
 
@@ -40,15 +40,15 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
             unlabelled.append(file)
     if not train:
         return None
-    told = dict(_annotations(source, base / "val" / "val_annotations.txt")) if val else {}
-    unknown = next((f for f in val if told.get(f.name) not in rank), None)
+    class_of = dict(_annotations(source, base / "val" / "val_annotations.txt")) if val else {}
+    unknown = next((f for f in val if class_of.get(f.name) not in rank), None)
     if unknown is not None:
         raise SourceError(
-            f"{source.path}: val/val_annotations.txt says no class of {unknown.name}; extract the "
-            "archive again"
+            f"{source.path}: val/val_annotations.txt gives no class for {unknown.name}; extract "
+            "the archive again"
         )
     labelled = [("train", file, classes[i]) for i, file in sorted(train)]
-    labelled += [("test", file, told[file.name]) for file in val]
+    labelled += [("test", file, class_of[file.name]) for file in val]
     subjects = [
         SubjectFiles(stem(f.name), {SINGLE: source.path / f}, split=split, labels={"label": label})
         for split, f, label in labelled
@@ -68,7 +68,7 @@ def _lines(source: Source, file: PurePosixPath) -> list[str]:
         text = (source.path / file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise SourceError(
-            f"{source.path}: {file} is missing or no text; extract the archive again"
+            f"{source.path}: {file} is missing or not a text file; extract the archive again"
         ) from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 

@@ -12,19 +12,19 @@ import pandas as pd
 from vitaepp.data.store import PARTICIPANT, column_counts
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files
-from vitaepp.ingest.task import Plan
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.system.progress import counted
 
 Lines = list[tuple[str, str]]
 
 
-def account(cohort: Cohort, table: pd.DataFrame, plan: Plan) -> Lines:
+def account(cohort: Cohort, table: pd.DataFrame, spec: ImageSpec) -> Lines:
     """What a source was taken for: files, channels, masks, splits and persons, a line each.
 
     Args:
         cohort: the source.
         table: subject, split and labels, one row a subject.
-        plan: which modalities are read.
+        spec: which modalities are read.
     """
     subjects = cohort.subjects
     total = len(subjects)
@@ -32,12 +32,12 @@ def account(cohort: Cohort, table: pd.DataFrame, plan: Plan) -> Lines:
         ("layout", cohort.layout),
         ("subjects", f"{total}: {files_in_words(cohort)}, {len(cohort.left_out)} left out"),
     ]
-    for modality in plan.files:
+    for modality in spec.files:
         having = [s.files[modality] for s in subjects if modality in s.files]
-        lines.append((f"channel {modality}", _like(plan, having, total)))
+        lines.append((f"channel {modality}", _like(spec, having, total)))
     masks = [s.mask for s in subjects if s.mask is not None]
     if masks:
-        lines.append(("masks", _like(plan, masks, total)))
+        lines.append(("masks", _like(spec, masks, total)))
     split = table["split"].replace("", None)
     if split.notna().any():
         lines.append(("split", column_counts(split)))
@@ -65,18 +65,18 @@ def files_in_words(cohort: Cohort) -> str:
     return f"{counted(len(taken), 'file')} taken as {as_images}, {len(masks)} as masks"
 
 
-def _like(plan: Plan, items: Sequence[Item], total: int) -> str:
+def _like(spec: ImageSpec, items: Sequence[Item], total: int) -> str:
     """How many subjects have an image, and where that of the first is."""
     told = f"{len(items)} of {total}"
-    if not items or plan.secret is not None:  # names are not for everybody's eyes
+    if not items or spec.secret is not None:  # names are not for everybody's eyes
         return told
-    return f"{told}, such as {_place(plan, items[0])}"
+    return f"{told}, such as {_place(spec, items[0])}"
 
 
-def _place(plan: Plan, item: Item) -> str:
+def _place(spec: ImageSpec, item: Item) -> str:
     files = own_files(item)
     place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
-    root = Path(os.path.abspath(plan.root))
+    root = Path(os.path.abspath(spec.root))
     place = Path(os.path.abspath(place))
     name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
     if isinstance(item, VolumeItem | ArrayItem):

@@ -15,10 +15,10 @@ from vitaepp.data.geometry import Grid, closest_ras, simpleitk
 from vitaepp.data.store import Failure
 from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
-from vitaepp.ingest.planning.plan import arrays_of
+from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers import to_grey
 from vitaepp.ingest.subject import failure_of, grid_of, image_of
-from vitaepp.ingest.task import Plan
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
 
@@ -33,7 +33,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Header:
     """What the header of one image tells.
 
     Attributes:
@@ -72,14 +72,14 @@ class Fingerprint:
 
     Attributes:
         subjects: how many.
-        geometries: of every image whose header could be read.
+        headers: of every image whose header could be read.
         missing: by modality, the subjects that lack it.
         intensities: by modality, of a few subjects.
         unreadable: subjects with an image that cannot be read, each with the reason.
     """
 
     subjects: int
-    geometries: tuple[Geometry, ...]
+    headers: tuple[Header, ...]
     missing: dict[str, tuple[str, ...]]
     intensities: dict[str, Intensities]
     unreadable: tuple[Failure, ...]
@@ -97,35 +97,35 @@ class _Look:
 class _Seen:
     """What was found of one subject; ranges are (low, robust low, robust high, high)."""
 
-    geometries: tuple[Geometry, ...]
+    headers: tuple[Header, ...]
     ranges: dict[str, tuple[float, float, float, float]]
     failures: tuple[Failure, ...]
 
 
-def fingerprint(plan: Plan, cohort: Cohort, workers: int | None = None) -> Fingerprint:
+def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> Fingerprint:
     """Read the headers of a cohort, and the voxels of a few of its subjects.
 
     A file that cannot be read is listed. Nothing of a header but geometry is taken.
 
     Args:
-        plan: which modalities are read, and how.
+        spec: which modalities are read, and how.
         cohort: the source.
         workers: processes. Unset: one a core.
     """
     seen = list(
-        _array_looks(plan, cohort) if plan.kind == "arrays" else _looks(plan, cohort, workers)
+        _array_looks(spec, cohort) if spec.kind == "arrays" else _looks(spec, cohort, workers)
     )
     missing = {
         modality: tuple(s.subject for s in cohort.subjects if modality not in s.files)
-        for modality in plan.files
+        for modality in spec.files
     }
     rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
     failures = [failure for one in seen for failure in one.failures]
     return Fingerprint(
         subjects=len(cohort.subjects),
-        geometries=tuple(geometry for one in seen for geometry in one.geometries),
+        headers=tuple(header for one in seen for header in one.headers),
         missing={modality: lacking for modality, lacking in missing.items() if lacking},
-        intensities=_intensities(plan, seen),
+        intensities=_intensities(spec, seen),
         unreadable=tuple(sorted(failures, key=lambda f: rank[f.subject])),
     )
 
@@ -135,11 +135,11 @@ def voxel_sample(total: int) -> set[int]:
     return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
 
 
-def _looks(plan: Plan, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
+def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
     total = len(cohort.subjects)
     with_voxels = voxel_sample(total)
     looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
-    found = run_each(partial(_look, plan), looks, total, died=_died, workers=workers, batch=BATCH)
+    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
     return track(found, "reading headers", total)
 
 
@@ -148,31 +148,31 @@ def _died(look: _Look) -> _Seen:
     return _Seen((), {}, (failure,))
 
 
-def _look(plan: Plan, look: _Look) -> _Seen:
-    geometries, ranges, failures = [], {}, []
+def _look(spec: ImageSpec, look: _Look) -> _Seen:
+    headers, ranges, failures = [], {}, []
     subject = look.files
-    images = {m: subject.files[m] for m in plan.files if m in subject.files}
-    if plan.info.center == "mask" and subject.mask is not None:
+    images = {m: subject.files[m] for m in spec.files if m in subject.files}
+    if spec.info.center == "mask" and subject.mask is not None:
         images["mask"] = subject.mask
     for modality, item in images.items():
         try:
-            grid = grid_of(plan, item)
+            grid = grid_of(spec, item)
             if modality == "mask":
                 continue  # its header is read only to know that it can be
-            geometries.append(_geometry(modality, grid, plan.kind == "scans"))
+            headers.append(_header(modality, grid, spec.kind == "scans"))
             if look.voxels:
-                ranges[modality] = _range(to_grey(image_of(plan, item)))
+                ranges[modality] = _range(to_grey(image_of(spec, item)))
         except SubjectError as error:
-            failures.append(failure_of(plan, subject, error))
+            failures.append(failure_of(spec, subject, error))
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))
-    return _Seen(tuple(geometries), ranges, tuple(failures))
+    return _Seen(tuple(headers), ranges, tuple(failures))
 
 
-def _array_looks(plan: Plan, cohort: Cohort) -> Iterator[_Seen]:
+def _array_looks(spec: ImageSpec, cohort: Cohort) -> Iterator[_Seen]:
     """Items of an array have one shape, and are read front to back: the first stand for all."""
-    modality = plan.files[0]
+    modality = spec.files[0]
     try:
         first = list(
             islice(arrays_of(s.files[modality] for s in cohort.subjects), INTENSITY_SAMPLE)
@@ -183,15 +183,15 @@ def _array_looks(plan: Plan, cohort: Cohort) -> Iterator[_Seen]:
     for values in first:
         yield _Seen((), {modality: _range(values)}, ())
     for _ in cohort.subjects:
-        yield _Seen((Geometry(modality, plan.info.size, (), ""),), {}, ())
+        yield _Seen((Header(modality, spec.info.size, (), ""),), {}, ())
 
 
-def _geometry(modality: str, grid: Grid, physical: bool) -> Geometry:
+def _header(modality: str, grid: Grid, physical: bool) -> Header:
     if not physical:
-        return Geometry(modality, grid.size, (), "")
+        return Header(modality, grid.size, (), "")
     ras = closest_ras(grid)
     spacing = tuple(float(f"{v:.6g}") for v in ras.spacing)  # less what single precision adds
-    return Geometry(modality, ras.size, spacing, orientation_of(grid))
+    return Header(modality, ras.size, spacing, orientation_of(grid))
 
 
 def orientation_of(grid: Grid) -> str:
@@ -210,9 +210,9 @@ def _range(values: npt.NDArray[Any]) -> tuple[float, float, float, float]:
     return float(values.min()), float(low), float(high), float(values.max())
 
 
-def _intensities(plan: Plan, seen: list[_Seen]) -> dict[str, Intensities]:
+def _intensities(spec: ImageSpec, seen: list[_Seen]) -> dict[str, Intensities]:
     found = {}
-    for modality in plan.files:
+    for modality in spec.files:
         ranges = np.array([one.ranges[modality] for one in seen if modality in one.ranges])
         if len(ranges):
             low, high = float(ranges[:, 0].min()), float(ranges[:, 3].max())

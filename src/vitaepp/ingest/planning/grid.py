@@ -12,9 +12,9 @@ from vitaepp.data.geometry import Floats, Grid, closest_ras
 from vitaepp.data.store import stored_info
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import Cohort
-from vitaepp.ingest.planning.plan import DEFAULT_SIZE
+from vitaepp.ingest.planning.spec import DEFAULT_SIZE
 from vitaepp.ingest.subject import grid_of
-from vitaepp.ingest.task import Plan
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.text import dimensions
@@ -37,65 +37,65 @@ SMALLEST = 16
 SHARE = 0.95
 
 
-def propose_grid(
-    plan: Plan, cohort: Cohort, asked: PrepareSettings
-) -> tuple[Plan, tuple[Choice, ...]]:
+def choose_grid(
+    spec: ImageSpec, cohort: Cohort, settings: PrepareSettings
+) -> tuple[ImageSpec, tuple[Choice, ...]]:
     """Choose size and spacing where the user did not.
 
     A store that was begun keeps its own, so that subjects can be added. Else they are the
     defaults, unless the headers of a sample of the subjects say that these do not fit.
 
     Args:
-        plan: what to make of the cohort by default.
+        spec: what to make of the cohort by default.
         cohort: the source.
-        asked: settings that the user gave; they are not touched.
+        settings: settings that the user gave; they are not touched.
 
     Returns:
-        The plan to follow, and what was chosen, each with its reason.
+        The spec to follow, and what was chosen, each with its reason.
 
     Raises:
-        StoreError: the plan's store is damaged.
+        StoreError: the spec's store is damaged.
     """
-    info = plan.info
-    existing = stored_info(plan.store)
-    if existing is not None and existing.ndim == info.ndim and plan.kind != "arrays":
-        spacing = info.spacing if asked.spacing or existing.spacing is None else existing.spacing
-        size = info.size if asked.size else existing.size
-        unit = existing.unit if plan.kind == "pictures" else info.unit
-        return replace(plan, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
-    if plan.kind == "arrays" or (asked.size and (asked.spacing or plan.kind == "pictures")):
-        return plan, ()
-    grids = reference_grids(plan, cohort)
+    info = spec.info
+    existing = stored_info(spec.store)
+    if existing is not None and existing.ndim == info.ndim and spec.kind != "arrays":
+        spacing = info.spacing if settings.spacing or existing.spacing is None else existing.spacing
+        size = info.size if settings.size else existing.size
+        unit = existing.unit if spec.kind == "pictures" else info.unit
+        return replace(spec, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
+    if spec.kind == "arrays" or (settings.size and (settings.spacing or spec.kind == "pictures")):
+        return spec, ()
+    grids = reference_grids(spec, cohort)
     if not grids:
-        return plan, ()
-    if plan.kind == "scans" and info.center == "image" and not asked.size:
-        return _whole(plan, grids, asked)
+        return spec, ()
+    if spec.kind == "scans" and info.center == "image" and not settings.size:
+        return _whole(spec, grids, settings)
     choices = []
     spacing = info.spacing
-    if plan.kind == "scans" and not asked.spacing:
+    if spec.kind == "scans" and not settings.spacing:
         spacing, why = _spacing(grids, info.spacing or ())
         choices.append(Choice("prepare.spacing", list(spacing), why))
     size = info.size
-    if not asked.size:
-        size, why = _size(grids, spacing, DEFAULT_SIZE[plan.kind][0])
+    if not settings.size:
+        size, why = _size(grids, spacing, DEFAULT_SIZE[spec.kind][0])
         choices.append(Choice("prepare.size", list(size), why))
-    return replace(plan, info=replace(info, size=size, spacing=spacing)), tuple(choices)
+    return replace(spec, info=replace(info, size=size, spacing=spacing)), tuple(choices)
 
 
 def _whole(
-    plan: Plan, grids: Sequence[Grid], asked: PrepareSettings
-) -> tuple[Plan, tuple[Choice, ...]]:
+    spec: ImageSpec, grids: Sequence[Grid], settings: PrepareSettings
+) -> tuple[ImageSpec, tuple[Choice, ...]]:
     """A grid that holds every scan whole: without a mask, nobody knows what may be cut off.
 
     The spacing is the usual one, or as much coarser as it takes to need no more voxels than the
     default crop has; one that the user gave stays.
     """
-    usual, why = _spacing(grids, plan.info.spacing or ())
-    spacing = plan.info.spacing if asked.spacing else usual
+    usual, why = _spacing(grids, spec.info.spacing or ())
+    spacing = spec.info.spacing if settings.spacing else usual
     extents = np.max([np.array(grid.size) * grid.spacing for grid in grids], axis=0)
     budget = DEFAULT_SIZE["scans"][0] ** 3
     size = _sides(extents / np.array(spacing))
-    if not asked.spacing:
+    if not settings.spacing:
         step = 0
         while np.prod(size) > budget:
             step += 1
@@ -105,13 +105,13 @@ def _whole(
             why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
     told = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
     choices = [Choice("prepare.size", [int(side) for side in size], told)]
-    if not asked.spacing:
+    if not settings.spacing:
         choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
-    made = replace(plan.info, size=tuple(int(side) for side in size), spacing=spacing)
-    return replace(plan, info=made), tuple(choices)
+    made = replace(spec.info, size=tuple(int(side) for side in size), spacing=spacing)
+    return replace(spec, info=made), tuple(choices)
 
 
-def reference_grids(plan: Plan, cohort: Cohort) -> list[Grid]:
+def reference_grids(spec: ImageSpec, cohort: Cohort) -> list[Grid]:
     """Where the reference image of each of a sample of subjects lies, in RAS order of axes.
 
     Images that cannot be read are left out: they are named when their turn comes.
@@ -121,14 +121,14 @@ def reference_grids(plan: Plan, cohort: Cohort) -> list[Grid]:
     grids = []
     for row in rows:
         files = subjects[row].files
-        item = next((files[m] for m in plan.files if m in files), None)
+        item = next((files[m] for m in spec.files if m in files), None)
         if item is None:
             continue
         try:
-            grid = grid_of(plan, item)
+            grid = grid_of(spec, item)
         except SubjectError:
             continue
-        grids.append(closest_ras(grid) if plan.kind == "scans" else grid)
+        grids.append(closest_ras(grid) if spec.kind == "scans" else grid)
     return grids
 
 

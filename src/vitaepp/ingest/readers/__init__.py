@@ -1,21 +1,14 @@
-"""Readers: one image to an array and its grid, or one clear line on why not.
+"""Readers turn one image file into an array and its grid, or raise a one-line error.
 
-Of a file's header only geometry is used. Nothing else of it leaves this package, error messages
-included: they name what is wrong, not what the file says about the patient.
+Only the geometry in a file's header is used. Nothing else from the header leaves this package, not
+even in an error message, because headers hold patient data.
 """
 
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
-from vitaepp.ingest.readers.dicom import (
-    DicomHeader,
-    OtherObject,
-    Slice,
-    read_dicom_header,
-    read_series,
-    series_grid,
-    stack,
-)
+from vitaepp.ingest.readers.dicom import read_series, series_grid, stack
 from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
+from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
 from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.ingest.readers.npy import npy_axes

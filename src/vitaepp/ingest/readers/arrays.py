@@ -1,4 +1,4 @@
-"""Items of arrays, and the arrays of a `.npz`."""
+"""Images that are items of an array, and the arrays of a `.npz`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
 
 def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -> Image:
-    """Take in an item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
+    """Check one item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
 
     Raises:
-        SubjectError: not numbers, not two or three spatial axes, not finite, or all the same
-            and not `constant`.
+        SubjectError: the values are not real numbers, do not have two or three spatial axes, are
+            not finite, or are all the same without `constant`.
     """
     if values.dtype.kind not in "biuf":
-        raise SubjectError(f"{name}: holds something else than real numbers")
+        raise SubjectError(f"{name}: its values are not real numbers")
     space = space_of(values.shape)
     if len(space) not in (2, 3):
         raise SubjectError(f"{name}: has {len(space)} spatial axes; images have two or three")
@@ -37,7 +37,7 @@ def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -
 
 
 def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The spatial axes of an image in an array: a last axis of 1 or 3 after two others is colour.
+    """The spatial axes of an image in an array; a last axis of 1 or 3 after two others is colour.
 
     >>> space_of((28, 28, 3)), space_of((64, 64, 64))
     ((28, 28), (64, 64, 64))
@@ -45,20 +45,20 @@ def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:-1] if len(shape) > 2 and shape[-1] in (1, 3) else shape
 
 
-#: Images that an array may hold; ImageNet has 14 million.
+#: The most images that an array may hold; ImageNet has 14 million.
 MOST_ITEMS = 20_000_000
 
 
 class NpzArray:
-    """One array of a `.npz`, read front to back, one item in memory at a time.
+    """One array of a `.npz`, read in order with one item in memory at a time.
 
     Attributes:
-        shape: of the whole array.
-        dtype: of its values.
+        shape: shape of the whole array.
+        dtype: type of its values.
 
     Raises:
-        SourceError: not an .npz, damaged, without this key, absurdly large, or holding Python
-            objects.
+        SourceError: the file is not an .npz, is damaged or absurdly large, has no such key, or
+            holds Python objects.
     """
 
     def __init__(self, path: Path, key: str) -> None:
@@ -77,11 +77,11 @@ class NpzArray:
         length = prod(self.shape) * self.dtype.itemsize
         if min(self.shape, default=0) < 0 or length > self.path.stat().st_size * MOST_EXPANSION:
             raise SourceError(
-                f"{name}: truncated: its header promises {self.shape}, more than is there"
+                f"{name}: truncated: its header promises {self.shape}, more than the file holds"
             )
         if len(self) > MOST_ITEMS:
             raise SourceError(f"{name}: {len(self)} images; at most {MOST_ITEMS} are taken")
-        # Items come one by one, unless they are not contiguous.
+        # Items are read one at a time, but all at once if they are not contiguous.
         at_once = self.shape if self._fortran else self.shape[1:]
         try:
             refuse_absurd_size((*at_once, 1, 1), name)
@@ -92,8 +92,8 @@ class NpzArray:
         return self.shape[0] if self.shape else 0
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        """Items along the first axis, in order."""
-        if self._fortran:  # items are not contiguous then
+        """The items along the first axis, in order."""
+        if self._fortran:  # then items are not contiguous
             with np.load(self.path, allow_pickle=False) as arrays:
                 yield from arrays[self.key]
             return
@@ -114,17 +114,17 @@ class NpzArray:
         except KeyError:
             raise SourceError(f"{self.path.name}: has no array {self.key}") from None
         except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError, RuntimeError):
-            # RuntimeErrors are encrypted members, and methods of compression that are not known.
+            # RuntimeErrors come from encrypted members and from unknown compression methods.
             raise SourceError(
                 f"{self.path.name}: truncated, corrupt or not an .npz file; copy it again"
             ) from None
 
 
 def npz_keys(path: Path) -> list[str]:
-    """Names of the arrays in a `.npz`.
+    """The names of the arrays in a `.npz`.
 
     Raises:
-        SourceError: not an .npz, or damaged.
+        SourceError: the file is not an .npz, or damaged.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,11 +136,11 @@ def npz_keys(path: Path) -> list[str]:
 
 
 def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether stored by column, and type of a `.npy`, from its beginning.
+    """Read the header of a `.npy`: shape, whether it is in Fortran order, and type.
 
     Raises:
-        ValueError: no header of a `.npy`, or a damaged one.
-        EOFError: cut off.
+        ValueError: it is not the header of a `.npy`, or damaged.
+        EOFError: the file breaks off.
     """
     version = np.lib.format.read_magic(file)
     try:
@@ -149,18 +149,18 @@ def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         return np.lib.format.read_array_header_2_0(file)
     except (EOFError, ValueError, OSError):
         raise
-    except Exception as error:  # it is an expression of Python's, which may be broken in any way
+    except Exception as error:  # the header is a Python expression, which may fail in any way
         raise ValueError("not a header of numpy's") from error
 
 
-#: Images of one shape and type, in order; the first axis counts them.
+#: Images of one shape and type along the first axis.
 ImageArray = NpzArray | npt.NDArray[np.uint8]
 
 
 def open_array(path: Path, key: str) -> ImageArray:
-    """The array of this name in a `.npz`, or the images of a CIFAR batch.
+    """Open the array of this name in a `.npz`, or the images of a CIFAR batch.
 
     Raises:
-        SourceError: not there, damaged, or not of this kind.
+        SourceError: it is missing, damaged, or of another kind.
     """
     return NpzArray(path, key) if path.suffix.lower() == ".npz" else cifar_images(path, key)

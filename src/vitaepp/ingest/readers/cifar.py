@@ -1,8 +1,8 @@
-"""Arrays of images in files: `.npz`, and CIFAR's pickles, without running what they say.
+"""CIFAR's pickles, read without running the code that a pickle may contain.
 
-A pickle is a program that builds objects, and the usual way to open one runs it. CIFAR needs
-numbers, text, lists, dictionaries and one array of bytes; `_Unpickler` knows these, by stand-ins of
-its own for numpy's types, and refuses whatever else a file names.
+A pickle is a program that builds objects, and opening one the usual way runs it. CIFAR's files hold
+only numbers, text, lists, dictionaries and one array of bytes. `_Unpickler` builds these, with
+stand-ins for numpy's types, and refuses everything else.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from vitaepp.ingest.readers.tar import BROKEN_TAR, tar_entries
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
-#: Largest pickle that is read; CIFAR's are at most 155 MB.
+#: Most bytes of a pickle; CIFAR's have at most 155 MB.
 MOST_BYTES = 1 << 30
 
-#: Images of CIFAR: three planes of 32 × 32.
+#: Shape of CIFAR's images: three colour planes of 32 × 32 pixels.
 CIFAR_SHAPE = (3, 32, 32)
 
 
 def cifar_images(path: Path, key: str) -> npt.NDArray[np.uint8]:
-    """Images `(image, row, column, colour)` of a CIFAR batch, alone or in the archive.
+    """The images `(image, row, column, colour)` of a CIFAR batch.
 
     Args:
-        path: the batch, or the `.tar.gz` that holds it.
-        key: its name in the archive; of no meaning where the batch is a file of its own.
+        path: the file of the batch, or the `.tar.gz` that holds it.
+        key: its name in the archive; ignored for a single file.
 
     Raises:
-        SourceError: not there, damaged, no CIFAR batch, or a pickle that would run code.
+        SourceError: the batch is missing, damaged, not CIFAR's, or a pickle that would run code.
     """
     if not is_archive(path):
         with open(path, "rb") as batch:
@@ -50,15 +50,15 @@ def cifar_images(path: Path, key: str) -> npt.NDArray[np.uint8]:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is called like a tar archive."""
+    """Whether a path has the suffix of a tar archive."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def archive_members(path: Path) -> Iterator[tuple[str, BufferedReader]]:
-    """Name and content of every file in a tar archive, in its order; nothing is extracted.
+    """The name and content of every file in a tar archive, in order; nothing is extracted.
 
     Raises:
-        SourceError: not an archive, or damaged.
+        SourceError: the file is not a tar archive, or damaged.
     """
     with _named_errors(path):
         for member, file in tar_entries(path):
@@ -77,10 +77,10 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def load_pickle(file: BufferedReader, name: str) -> dict[str, Any]:
-    """The dictionary in one of CIFAR's files; nothing that the file says is run.
+    """The dictionary in one of CIFAR's files; no code in the file is run.
 
     Raises:
-        SourceError: damaged, not a dictionary, or asking for more than CIFAR's files do.
+        SourceError: the file is damaged, not a dictionary, or names other objects than CIFAR's.
     """
     try:
         data = file.read(MOST_BYTES + 1)
@@ -89,24 +89,26 @@ def load_pickle(file: BufferedReader, name: str) -> dict[str, Any]:
         values = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except SourceError as error:
         raise SourceError(f"{name}: {error}") from None
-    except Exception:  # a damaged pickle may raise anything
+    except Exception:  # a damaged pickle may raise any exception
         values = None
     if not isinstance(values, dict):
-        raise SourceError(f"{name}: truncated, corrupt or no file of CIFAR; download it again")
+        raise SourceError(f"{name}: truncated, corrupt or not a CIFAR file; download it again")
     return {_text(key): value for key, value in values.items()}
 
 
 def images_of(batch: dict[str, Any], name: str) -> npt.NDArray[np.uint8]:
-    """The images `(image, row, column, colour)` of a batch that was read.
+    """The images `(image, row, column, colour)` in the dictionary of a batch.
 
     Raises:
-        SourceError: there are none of CIFAR's size.
+        SourceError: it holds no images of CIFAR's size.
     """
     data = batch.get("data")
     if not isinstance(data, _Array) or data.values.ndim != 2:
-        raise SourceError(f"{name}: holds no images, so it is no batch of CIFAR")
+        raise SourceError(f"{name}: holds no images, so it is not a CIFAR batch")
     if data.values.shape[1] != np.prod(CIFAR_SHAPE):
-        raise SourceError(f"{name}: its images have {data.values.shape[1]} values, CIFAR's 3072")
+        raise SourceError(
+            f"{name}: its images have {data.values.shape[1]} values; CIFAR's have 3072"
+        )
     return data.values.reshape(-1, *CIFAR_SHAPE).transpose(0, 2, 3, 1)
 
 
@@ -115,17 +117,17 @@ def _text(value: Any) -> str:
 
 
 class _Type:
-    """Stands for `numpy.dtype`: remembers its name."""
+    """A stand-in for `numpy.dtype` that stores its name."""
 
     def __init__(self, name: Any, *_: Any) -> None:
         self.name = _text(name)
 
     def __setstate__(self, state: Any) -> None:
-        pass  # the order of bytes, of which a pixel has one
+        pass  # the byte order, which has no meaning for pixels of one byte
 
 
 class _Array:
-    """Stands for `numpy.ndarray`, and for the function that makes one to be filled."""
+    """A stand-in for `numpy.ndarray`, and for the function that creates an empty one."""
 
     values: npt.NDArray[np.uint8]
 
@@ -133,7 +135,7 @@ class _Array:
         self.values = np.empty(0, np.uint8)
 
     def __setstate__(self, state: Any) -> None:
-        *_, shape, kind, by_column, data = state  # the oldest numpy writes no version before
+        *_, shape, kind, by_column, data = state  # old numpy versions write no version number
         if not isinstance(kind, _Type) or kind.name not in ("u1", "uint8"):
             raise ValueError("pixels are bytes")
         values = np.frombuffer(data, np.uint8)
@@ -141,12 +143,12 @@ class _Array:
 
 
 def _encode(text: str, *_: Any) -> bytes:
-    """Stands for `_codecs.encode`, by which newer Pythons write bytes into old pickles."""
+    """A stand-in for `_codecs.encode`, which newer Pythons use for bytes in old pickles."""
     return text.encode("latin-1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds what CIFAR's files hold and nothing else."""
+    """Builds the objects of CIFAR's files and nothing else."""
 
     KNOWN: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _Array,
@@ -157,11 +159,11 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a global that CIFAR's files name."""
+        """The stand-in for a global name in a CIFAR file."""
         try:
             return self.KNOWN[module, name]
         except KeyError:
             raise SourceError(
-                f"is no file of CIFAR: it asks to run {module}.{name}, which was not done; "
+                f"is not a CIFAR file: it asks to run {module}.{name}, which was refused; "
                 "download it again from the official page"
             ) from None

@@ -1,4 +1,4 @@
-"""Compressed voxels of NRRD and MetaImage: their checksum, which the image library ignores."""
+"""Compressed voxels in NRRD and MetaImage: the image library ignores their checksum."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import text_header, voxel_files
 
-#: Headers whose voxels are compressed, by format.
+#: The line in a header that says that the voxels are compressed, by format.
 COMPRESSED = {
     ".nrrd": rb"^encoding\s*:\s*(gz|gzip)\s*$",
     ".nhdr": rb"^encoding\s*:\s*(gz|gzip)\s*$",
@@ -17,14 +17,14 @@ COMPRESSED = {
     ".mhd": rb"^CompressedData\s*=\s*(True|1)\s*$",
 }
 
-#: Fields that put something else before the voxels.
+#: Fields of a header that say that other data come before the voxels.
 SKIPPED = re.compile(rb"^((line|byte) ?skip\s*:|HeaderSize\s*=)", re.MULTILINE | re.IGNORECASE)
 
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def check_compressed(path: Path, name: str) -> None:
-    """Refuse voxels whose compressed data break off, or do not have their checksum."""
+    """Refuse a file whose compressed voxels are truncated or do not match their checksum."""
     suffix = path.suffix.lower()
     if suffix not in COMPRESSED:
         return

@@ -1,4 +1,4 @@
-"""Formats whose voxels are in a file of their own, beside the header that names the image."""
+"""Formats with a header in one file and the voxels in another file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 
 from vitaepp.errors import SubjectError
 
-#: Where the header of a format names the file of its voxels.
+#: The field of a header that names the file of its voxels.
 FIELDS = {
     ".mhd": re.compile(rb"^\s*ElementDataFile\s*=\s*(.*?)\s*$", re.MULTILINE),
     ".mha": re.compile(rb"^\s*ElementDataFile\s*=\s*(.*?)\s*$", re.MULTILINE),
@@ -15,7 +15,7 @@ FIELDS = {
     ".nrrd": re.compile(rb"^data ?file\s*:=?\s*(.*?)\s*$", re.MULTILINE | re.IGNORECASE),
 }
 
-#: What ends a header: an empty line, or the field that says where the voxels are.
+#: The end of a header: an empty line, or the field that says where the voxels are.
 ENDS = {
     ".mhd": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
     ".mha": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
@@ -23,46 +23,47 @@ ENDS = {
     ".nrrd": re.compile(rb"\r?\n\r?\n"),
 }
 
-#: Headers are text of some hundred bytes; those with many comments are still far below this.
+#: Most bytes of a header; headers are text of some hundred bytes, even with many comments.
 MOST_BYTES = 1 << 16
 
 
 def voxel_files(header: Path) -> tuple[Path, ...]:
-    """The files, besides itself, that a header keeps its voxels in.
+    """The other files that hold the voxels of a header.
 
-    Analyze and NIfTI pairs have them in `.img` beside `.hdr`; MetaImage and NRRD name a file.
+    Analyze and NIfTI pairs have a `.img` beside the `.hdr`; MetaImage and NRRD name a file.
 
     Args:
-        header: the file that names an image; it need not exist.
+        header: the file with the header; it need not exist.
 
     Raises:
-        SubjectError: a list or pattern of files, or one outside of the header's folder.
+        SubjectError: the header names a list or pattern of files, or a file outside its folder.
     """
     suffix = header.suffix.lower()
     if suffix == ".hdr":
-        found = (header.with_suffix(s) for s in (".img", ".IMG", ".img.gz"))
-        return (next((f for f in found if f.is_file()), header.with_suffix(".img")),)
+        candidates = (header.with_suffix(s) for s in (".img", ".IMG", ".img.gz"))
+        return (next((f for f in candidates if f.is_file()), header.with_suffix(".img")),)
     if suffix not in FIELDS or not header.is_file():
         return ()
     match = FIELDS[suffix].search(text_header(header)[0])
     if match is None or match[1].upper() == b"LOCAL":
         return ()
     name = match[1].decode("utf-8", "replace").removeprefix("./")
-    # The name itself is not quoted: a header may hold anything.
+    # The name itself is not quoted, because a header may hold patient data.
     if name.upper().startswith("LIST") or "%" in name:
         raise SubjectError(
-            f"{header.name}: keeps its voxels in a list of files, which is not read; save it as one"
+            f"{header.name}: its voxels are in a list of files, which is not read; save them in "
+            "one file"
         )
     if not name or name in (".", "..") or len(PureWindowsPath(name).parts) > 1 or "\0" in name:
         raise SubjectError(
-            f"{header.name}: names a file of voxels outside of its own folder; put both in one "
+            f"{header.name}: names a file of voxels outside its own folder; put both into one "
             "folder"
         )
     return (header.parent / name,)
 
 
 def text_header(path: Path) -> tuple[bytes, int]:
-    """The text that a NRRD or MetaImage begins with, and where what follows it begins."""
+    """The text at the beginning of a NRRD or MetaImage, and the offset of its end."""
     with open(path, "rb") as file:
         start = file.read(MOST_BYTES)
     end = ENDS[path.suffix.lower()].search(start)

@@ -1,7 +1,7 @@
-"""DICOM files before they are images: what tells one, and the elements of its header, by pydicom.
+"""DICOM files before they are images: how to recognise one, and the elements of its header.
 
-pydicom reads what is asked for and stops before the pixels. A header may be anybody's: whatever
-pydicom raises or says of one stays here.
+pydicom reads only the elements that are needed and stops before the pixels. Headers hold patient
+data, so pydicom's own errors and messages are suppressed here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from pydicom.dataset import Dataset
 
 PREAMBLE = 132
 
-#: How a data set without a preamble begins: with an element of group 2 or 8 that has one of the
-#: standard's value representations or, of group 8, none and a short length.
+#: The beginning of a data set without a preamble: an element of group 2 or 8 with one of the
+#: standard's value representations, or of group 8 with none and a short length.
 BARE = re.compile(
     rb"(?s)(?:[\x02\x08]\0..|\0[\x02\x08]..)(?:AE|CS|DA|LO|OB|PN|SH|SQ|TM|UI|UL)"
     rb"|\x08\0[\0\x01\x05\x06\x08\x12-\x18]\0..\0\0"
@@ -36,14 +36,14 @@ BARE = re.compile(
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 META = 1 << 10
 
-#: Syntaxes whose pixels are not compressed: files without a preamble do not name theirs.
+#: Transfer syntaxes with uncompressed pixels; files without a preamble name no syntax.
 NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
-#: What a `.gz` may hold; one element of DICOM can hold twice as much.
+#: Most bytes that a `.gz` may hold; a single DICOM element can hold twice as many.
 MOST_UNPACKED = 2 << 30
 BLOCK = 1 << 20
 
-#: Text of an element is shorter; the standard's longest that is read here has 64 letters.
+#: Longer text of an element is ignored; by the standard, the texts that are read have 64 letters.
 MOST_TEXT = 1 << 16
 
 MEDIA_STORAGE_SOP_CLASS, TRANSFER_SYNTAX = 0x00020002, 0x00020010
@@ -57,7 +57,7 @@ PADDING, PADDING_LIMIT = 0x00280120, 0x00280121
 INTERCEPT, SLOPE = 0x00281052, 0x00281053
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
 
-#: Groups that hold a frame's position, orientation, spacing, slope and intercept.
+#: The functional groups with a frame's position, orientation, spacing, slope and intercept.
 POSITIONS, ORIENTATIONS, MEASURES, TRANSFORMATIONS = 0x00209113, 0x00209116, 0x00289110, 0x00289145
 
 WANTED = (
@@ -68,7 +68,7 @@ WANTED = (
 
 
 class DeflatedError(ValueError):
-    """A data set that is compressed as a whole."""
+    """The data set is compressed as a whole."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Elements:
     """The elements of a header that are used.
 
     Attributes:
-        dataset: what pydicom found of them; values are not converted.
-        sop_class: what kind of object the file holds.
-        native: whether its pixels are not compressed.
-        pixels: bytes from where the pixels begin to the end of the file; 0 if it has none.
-        start: where its pixels begin.
+        dataset: the elements as pydicom found them; their values are not converted.
+        sop_class: the kind of object in the file.
+        native: whether its pixels are uncompressed.
+        pixels: number of bytes from the start of the pixels to the end of the file; 0 without any.
+        start: offset of its pixels.
     """
 
     dataset: Dataset = field(repr=False)
@@ -91,7 +91,7 @@ class Elements:
 
     @property
     def broken(self) -> bool:
-        """Whether the pixels break off, or there are none; of compressed ones only the latter."""
+        """Whether pixels are missing; for compressed pixels, whether there are none at all."""
         frames = int(text(self.dataset, FRAMES) or 1)
         values = prod(number(self.dataset, tag) for tag in (ROWS, COLUMNS))
         bits = values * frames * (number(self.dataset, COLOURS) or 1) * number(self.dataset, BITS)
@@ -99,7 +99,7 @@ class Elements:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file, or what is in a `.gz`, begins as DICOM does, with or without a preamble."""
+    """Whether a file, or the content of a `.gz`, begins like DICOM, with or without a preamble."""
     try:
         with _opened(path) as file:
             start = file.read(PREAMBLE)
@@ -110,10 +110,10 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """A DICOM file, or for as long as the context lasts what is in a `.gz`.
+    """Unpack a `.gz` into a temporary file while the context lasts; yield other files as they are.
 
     Raises:
-        ValueError: damaged, or larger than DICOM can be meant.
+        ValueError: the file is damaged, or too large.
     """
     if path.suffix.lower() != ".gz":
         yield path
@@ -132,11 +132,11 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def read_elements(path: Path) -> Elements:
-    """The elements of a file that are used, as far as it goes.
+    """Read the elements of a file that are used; its pixels may be missing.
 
     Raises:
-        DeflatedError: the whole data set is compressed; how large it gets, nobody can know.
-        ValueError: no DICOM, or damaged before its pixels.
+        DeflatedError: the whole data set is compressed, and its unpacked size is not known.
+        ValueError: the file is not DICOM, or damaged before its pixels.
     """
     with unpacked(path) as plain, open(plain, "rb") as file, silent():
         if DEFLATED in file.read(META):
@@ -148,7 +148,7 @@ def read_elements(path: Path) -> Elements:
                 file, stop_before_pixels=True, force=True, specific_tags=list(WANTED)
             )
             implicit = dataset.original_encoding[0]
-        except Exception:  # whatever a damaged header makes it stumble over
+        except Exception:  # pydicom may raise any exception for a damaged header
             raise ValueError("breaks off") from None
         start = file.tell() + (8 if implicit else 12)
         at_pixels = file.read(2) in (b"\xe0\x7f", b"\x7f\xe0")
@@ -163,7 +163,7 @@ def read_elements(path: Path) -> Elements:
 
 
 def series_uid(path: Path) -> str:
-    """Which series a file says it is of, also where its pixels break off; empty if it does not."""
+    """The series id of a file, whose pixels may be damaged; empty if it has none."""
     try:
         return text(read_elements(path).dataset, SERIES)
     except (OSError, ValueError):
@@ -171,10 +171,10 @@ def series_uid(path: Path) -> str:
 
 
 def pixels_of(path: Path) -> bytes:
-    """The bytes of a file from where its pixels begin.
+    """The bytes of a file from the start of its pixels to its end.
 
     Raises:
-        ValueError: no DICOM, or damaged.
+        ValueError: the file is not DICOM, or damaged.
     """
     start = read_elements(path).start
     with unpacked(path) as plain, open(plain, "rb") as file:
@@ -183,7 +183,7 @@ def pixels_of(path: Path) -> bytes:
 
 
 def text(dataset: Dataset, tag: int) -> str:
-    """Text of an element, without its padding; empty if it has none."""
+    """The text of an element without padding; empty if there is no such element."""
     value = _value(dataset, tag)
     if len(value) > MOST_TEXT:
         return ""
@@ -194,7 +194,7 @@ def text(dataset: Dataset, tag: int) -> str:
 
 
 def number(dataset: Dataset, tag: int, *, signed: bool = False) -> int:
-    """A whole number that an element holds in two bytes or four; 0 if there is none."""
+    """The whole number of two or four bytes in an element; 0 if there is none."""
     element = dataset.get_item(tag) if tag in dataset else None
     little = not isinstance(element, RawDataElement) or element.is_little_endian
     value = _value(dataset, tag)
@@ -204,23 +204,23 @@ def number(dataset: Dataset, tag: int, *, signed: bool = False) -> int:
 
 
 def items(dataset: Dataset, tag: int) -> list[Dataset]:
-    """The items of a sequence; none if there is no such sequence.
+    """The items of a sequence; empty if there is no such sequence.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the sequence is damaged.
     """
     if tag not in dataset:
         return []
     try:
         value = dataset[tag].value
-    except Exception:  # as above
+    except Exception:  # pydicom may raise any exception for a damaged header
         raise ValueError("breaks off") from None
     return list(value) if isinstance(value, pydicom.Sequence) else []
 
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep pydicom from warning and logging, which may quote the header."""
+    """Suppress pydicom's warnings and log messages, which may quote the header."""
     logger = logging.getLogger("pydicom")
     with _ONE_SILENT, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -231,7 +231,7 @@ def silent() -> Iterator[None]:
             logger.disabled = disabled
 
 
-#: Warnings and loggers belong to the process, of which Dask's workers run several threads.
+#: All threads of a process share warnings and loggers, and Dask's workers run several threads.
 _ONE_SILENT = threading.RLock()
 
 
@@ -242,10 +242,10 @@ def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
 
 
 def _value(dataset: Dataset, tag: int) -> bytes:
-    """Bytes of an element as they are in the file; its conversion may fail or warn."""
+    """The bytes of an element as they are in the file, because conversion may fail or warn."""
     if tag not in dataset:
         return b""
     value = dataset.get_item(tag).value
-    if isinstance(value, str):  # of the file meta, which pydicom converts as it goes
+    if isinstance(value, str):  # pydicom converts the elements of the file meta immediately
         value = value.encode()
     return value if isinstance(value, bytes) else b""

@@ -1,4 +1,4 @@
-"""Headers: where the voxels of an image are, without reading them."""
+"""Headers: the grid of an image, without reading its voxels."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from vitaepp.ingest.readers.scans import affine_of
 
 
 def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
-    """The grid that a file's header tells, in the file's own order of axes.
+    """Read the grid from a file's header, in the file's own order of axes.
 
     Args:
-        item: a file, one volume of it, or a DICOM series.
-        name: what to call it in an error.
-        ndim: spatial axes wanted: 3 for scans, 2 for pictures.
+        item: a file, one volume of a 4D file, or a DICOM series.
+        name: its name in error messages.
+        ndim: number of spatial axes: 3 for scans, 2 for pictures.
 
     Returns:
-        The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None where the
-        header alone does not tell (`.npy`, a damaged file): whoever reads the
-        voxels then knows, or knows why not.
+        The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None if the
+        header does not give it (`.npy`, a damaged file); then the voxels have to be read.
 
     Raises:
-        SubjectError: no such file, or an empty one; or a DICOM series that makes no volume.
+        SubjectError: the file is missing or empty, or the DICOM series is not a volume.
     """
     if isinstance(item, SeriesItem):
         return series_grid(item.files, name)
@@ -66,7 +65,7 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
 
 
 def _grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
-    """Where the voxels of a 3D scan, or of one volume of a 4D scan, are; None if nowhere."""
+    """The grid of a 3D scan, or of one volume of a 4D scan; None if it is not usable."""
     if isinstance(item, VolumeItem):
         size = size[:3]
     while len(size) > 3 and size[-1] == 1:

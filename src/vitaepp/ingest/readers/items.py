@@ -1,4 +1,4 @@
-"""Where one image of a subject is: files, one image of several in a file, or an array's item."""
+"""Where one image of a subject is stored: in files, in part of a file, or in an array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitaepp.ingest.readers.detached import voxel_files
 
 @dataclass(frozen=True)
 class ArrayItem:
-    """One image of an array in a file: the array's name there, and an index into it."""
+    """One image of an array in a file, by the array's name and an index."""
 
     file: Path
     key: str
@@ -27,7 +27,7 @@ class VolumeItem:
 
 @dataclass(frozen=True)
 class SeriesItem:
-    """The files of one DICOM volume, in any order: the reader orders slices by position."""
+    """The files of one DICOM volume, in any order; the reader orders slices by position."""
 
     files: tuple[Path, ...]
 
@@ -36,17 +36,17 @@ Item = Path | VolumeItem | ArrayItem | SeriesItem
 
 
 def own_files(item: Item) -> tuple[Path, ...]:
-    """The files that an item names; one that is only a header leaves its voxels to another."""
+    """The files that an item names; a header may keep its voxels in another file."""
     if isinstance(item, SeriesItem):
         return item.files
     return (item,) if isinstance(item, Path) else (item.file,)
 
 
 def files_of(item: Item) -> tuple[Path, ...]:
-    """The files that an item is read from; their bytes decide what it is.
+    """All files that an item is read from, including those that a header names.
 
     Raises:
-        SubjectError: a header that names its voxels' file in a way that is not followed.
+        SubjectError: a header names the file of its voxels in a way that is not supported.
     """
     own = own_files(item)
     return own if isinstance(item, SeriesItem) else (*own, *voxel_files(own[0]))

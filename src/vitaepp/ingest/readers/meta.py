@@ -1,4 +1,4 @@
-"""MetaImage: what its header must say before the image library may look at it."""
+"""MetaImage: checks of the header before the image library reads the file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import voxel_files
 
-#: Longest header that is looked at; comments make it long.
+#: Most bytes of a header; comments can make it long.
 MOST_BYTES = 1 << 16
 
-#: Bytes of a value; those of MET_LONG depend on the machine that wrote it.
+#: Bytes per value; MET_LONG is missing because it depends on the machine that wrote the file.
 BYTES = {
     b"MET_CHAR": 1,
     b"MET_UCHAR": 1,
@@ -32,49 +32,47 @@ SIZES = (b"NDims", b"DimSize")
 
 
 def check_meta(path: Path, name: str) -> None:
-    """Refuse what crashes the image library, or what it makes up from memory that nobody filled.
+    """Refuse files that crash the image library, or for which it returns uninitialised memory.
 
     Raises:
-        SubjectError: not one to four axes, or compressed data that are not what is promised.
+        SubjectError: there are not one to four axes, or compressed data do not fit the header.
     """
     with open(path, "rb") as file:
         start = file.read(MOST_BYTES)
-    header, found, after = start.partition(b"ElementDataFile")
-    told = dict(re.findall(rb"^\s*(\w+)\s*=\s*(.*?)\s*$", header, re.MULTILINE))
+    header, end, after = start.partition(b"ElementDataFile")
+    fields = dict(re.findall(rb"^\s*(\w+)\s*=\s*(.*?)\s*$", header, re.MULTILINE))
     once = all(len(re.findall(rb"^\s*%b\s*=" % k, header, re.MULTILINE)) == 1 for k in SIZES)
-    size = [_whole(n) for n in told.get(b"DimSize", b"").split()]
-    axes = _whole(told.get(b"NDims", b""))
-    if not (found and once and 1 <= axes <= 4 and len(size) == axes and min(size) > 0):
+    size = [_whole(n) for n in fields.get(b"DimSize", b"").split()]
+    axes = _whole(fields.get(b"NDims", b""))
+    if not (end and once and 1 <= axes <= 4 and len(size) == axes and min(size) > 0):
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a MetaImage file")
-    if told.get(b"CompressedData", b"").lower() in (b"true", b"1"):
-        offset = len(header) + len(found) + len(after.partition(b"\n")[0]) + 1
-        channels = _whole(told.get(b"ElementNumberOfChannels", b"1"))
-        length = prod(size) * channels * BYTES.get(told.get(b"ElementType", b""), 0)
+    if fields.get(b"CompressedData", b"").lower() in (b"true", b"1"):
+        offset = len(header) + len(end) + len(after.partition(b"\n")[0]) + 1
+        channels = _whole(fields.get(b"ElementNumberOfChannels", b"1"))
+        length = prod(size) * channels * BYTES.get(fields.get(b"ElementType", b""), 0)
         voxels = voxel_files(path)
-        there = _lengths(*((voxels[0], 0) if voxels else (path, offset)), length)
-        if there != (_whole(told.get(b"CompressedDataSize", b"")), length):
-            raise SubjectError(
-                f"{name}: cannot be read: its compressed data are not what its header promises"
-            )
+        lengths = _lengths(*((voxels[0], 0) if voxels else (path, offset)), length)
+        if lengths != (_whole(fields.get(b"CompressedDataSize", b"")), length):
+            raise SubjectError(f"{name}: cannot be read: its compressed data do not fit its header")
 
 
 def _lengths(path: Path, offset: int, most: int) -> tuple[int, int]:
-    """Bytes of the compressed data in a file's rest, packed and unpacked; zeros if damaged.
+    """Compressed and unpacked bytes of a file from `offset` on; zeros if they are damaged.
 
-    Unpacking ends where there are more than `most`.
+    Unpacking ends after more than `most` bytes.
     """
-    unpack, packed, found = zlib.decompressobj(), 0, 0
+    unpack, packed, unpacked = zlib.decompressobj(), 0, 0
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            while found <= most and not unpack.eof and (block := file.read(1 << 16)):
+            while unpacked <= most and not unpack.eof and (block := file.read(1 << 16)):
                 packed += len(block)
-                while block and found <= most:
-                    found += len(unpack.decompress(block, 1 << 20))
+                while block and unpacked <= most:
+                    unpacked += len(unpack.decompress(block, 1 << 20))
                     block = unpack.unconsumed_tail
     except zlib.error:
         return 0, 0
-    return (packed - len(unpack.unused_data), found) if unpack.eof else (0, 0)
+    return (packed - len(unpack.unused_data), unpacked) if unpack.eof else (0, 0)
 
 
 def _whole(text: bytes) -> int:

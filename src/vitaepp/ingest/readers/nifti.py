@@ -1,7 +1,7 @@
-"""NIfTI, Analyze and MGH by nibabel: its headers, affines and scales; the bytes are read here.
+"""NIfTI, Analyze and MGH files: nibabel interprets the headers, and the voxels are read here.
 
-Reading them here decompresses a file once, holds its length and checksum against what its header
-promises, and asks for no memory before that is known to be possible.
+A file is decompressed only once. Its length and checksum are compared with its header, and no
+memory is allocated before the promised size is known to be possible.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from vitaepp.ingest.readers.detached import voxel_files
 from vitaepp.ingest.readers.image import NO_FORM, read_image
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
 
-#: Bytes that may follow the voxels; real files have a few, bombs any number.
+#: Most bytes that may follow the voxels; real files have a few, decompression bombs have many.
 MOST_SPARE = 1 << 30
 
-#: Farthest that voxels may be from the start of a file; what is before them is header extensions.
+#: Largest offset of the voxels in a file; header extensions come before them.
 MOST_OFFSET = 1 << 24
 
-#: Longest header, NIfTI-2's.
+#: Bytes of the longest header, which is NIfTI-2's.
 LONGEST_HEADER = 540
 
-#: Bytes of voxels from which it pays to set up SimpleITK.
+#: From this number of bytes on, decompressing by SimpleITK is faster.
 LARGE = 1 << 22
 
-#: Header classes of nibabel that a file may have, by the end of its name; the first that fits.
+#: nibabel's header classes by suffix; the first that fits the file is used.
 HEADERS = {
     ".nii": ("nifti1.Nifti1Header", "nifti2.Nifti2Header"),
     ".hdr": (
@@ -53,27 +53,27 @@ HEADERS = {
 }
 HEADERS |= {".nii.gz": HEADERS[".nii"], ".mgz": HEADERS[".mgh"]}
 
-#: What nibabel says of a header that it mends, which may quote it.
+#: A logger that shows nothing: nibabel's messages about header faults may quote the header.
 _UNHEARD = logging.Logger("nibabel's, unheard", logging.CRITICAL + 1)
 
-#: Affines that put a voxel this far apart, in voxels, are two.
+#: Two affines count as equal if they place every voxel less than this apart, in voxels.
 SAME_PLACE = 0.1
 
-#: Lengths of an axis in mm, by the code of their unit (the lower three bits of `xyzt_units`).
+#: mm per unit of length, by the code of the unit (the lower three bits of `xyzt_units`).
 UNITS = {1: 1e3, 3: 1e-3}
 
 
 @dataclass(frozen=True)
 class VolumeHeader:
-    """What a header says of its voxels.
+    """The voxels that a header describes.
 
     Attributes:
-        shape: voxels by axis.
-        dtype: of the voxels in the file.
-        start: of the voxels, in bytes from the start of their file.
-        scale: slope and intercept, either None where there is none.
+        shape: voxels per axis.
+        dtype: type of the voxels in the file.
+        start: offset of the voxels in their file, in bytes.
+        scale: slope and intercept; None if the header has none.
         affine: index to RAS+ world in mm.
-        notes: what had to be decided to know where the voxels are.
+        notes: decisions that were made about the position of the voxels.
     """
 
     shape: tuple[int, ...]
@@ -85,25 +85,26 @@ class VolumeHeader:
 
     @property
     def length(self) -> int:
-        """Bytes of all voxels."""
+        """Number of bytes of all voxels."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 def read_volume_header(path: Path, name: str) -> VolumeHeader:
-    """The header of a NIfTI, Analyze or MGH file, of which no more need be there.
+    """Read the header of a NIfTI, Analyze or MGH file; the file may end after it.
 
     Raises:
-        SubjectError: it is none, or damaged.
+        SubjectError: it is not such a file, or damaged.
     """
     with _opened(path, name) as file:
         return _header(file, path, name)
 
 
 def read_volume(path: Path, name: str) -> tuple[npt.NDArray[Any], VolumeHeader]:
-    """Voxels `(x, y, z, …)`, scaled, and header of a NIfTI, Analyze or MGH file.
+    """Read the scaled voxels `(x, y, z, …)` and the header of a NIfTI, Analyze or MGH file.
 
     Raises:
-        SubjectError: damaged, cut off, absurdly large, or of another length than is promised.
+        SubjectError: the file is damaged, truncated, absurdly large, or its length does not fit
+            its header.
     """
     pair = voxel_files(path)
     with _opened(path, name) as file:
@@ -124,7 +125,7 @@ def read_volume(path: Path, name: str) -> tuple[npt.NDArray[Any], VolumeHeader]:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """A file, decompressed; what breaks off while it is open is told."""
+    """Open a file and decompress it; an error inside the block becomes a SubjectError."""
     try:
         compressed = path.name.lower().endswith((".gz", ".mgz"))
         with gzip.open(path) if compressed else open(path, "rb") as file:
@@ -149,11 +150,11 @@ def _header(file: Any, path: Path, name: str) -> VolumeHeader:
 
 
 def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
-    """A header from a file's first bytes; raises anything if they are none."""
+    """Parse a header from a file's first bytes; may raise any exception if they are not one."""
     mgh = suffix in (".mgh", ".mgz")
     classes = [_header_class(name) for name in HEADERS[suffix]]
     kind = next(c for c in classes if mgh or c.may_contain_header(start))
-    # MGH has more after the voxels, of which nothing is needed.
+    # MGH has a second part of the header after the voxels, which is not needed.
     length = kind._hdrdtype.itemsize if mgh else kind.template_dtype.itemsize
     if len(start) < length:
         raise EOFError
@@ -175,13 +176,13 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
         if path.with_suffix(".mat").is_file():
             notes.append("Analyze: the .mat file beside it is not read")
     if flipped:
-        notes.append("pixdim is negative; it is taken without its sign")
+        notes.append("pixdim is negative; its sign is ignored")
     scale = header.get_slope_inter()
     return VolumeHeader(shape, header.get_data_dtype(), int(offset), scale, affine, tuple(notes))
 
 
 def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]]:
-    """The affine that nibabel takes, in mm, and what was unusual about it."""
+    """The affine that nibabel chooses, in mm, and notes on what is unusual about it."""
     affine = np.asarray(header.get_best_affine(), float)
     notes = []
     sform, qform = (int(header[code]) > 0 for code in ("sform_code", "qform_code"))
@@ -191,16 +192,16 @@ def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]
         notes.append(NO_FORM)
     factor = UNITS.get(int(header["xyzt_units"]) & 7)
     if factor is not None:
-        notes.append(f"lengths are in {'metres' if factor > 1 else 'micrometres'}, taken as such")
+        notes.append(f"lengths are in {'metres' if factor > 1 else 'micrometres'}; converted to mm")
         affine[:3] *= factor
     return affine, notes
 
 
 def _differ(header: Any, grid: Grid) -> bool:
-    """Whether a header's qform puts a voxel elsewhere than the sform, which is the grid's."""
+    """Whether a header's qform places some voxel elsewhere than its sform, which `grid` has."""
     try:
         return farthest_apart(grid, header.get_qform()) > SAME_PLACE
-    except Exception:  # a quaternion that is none
+    except Exception:  # its numbers are not a quaternion
         return True
 
 
@@ -210,10 +211,10 @@ def _header_class(name: str) -> Any:
 
 
 def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] | None:
-    """Voxels of a large gzip file through SimpleITK, whose zlib takes half of Python's time.
+    """The voxels of a large gzip file, decompressed by SimpleITK in half of Python's time.
 
-    They are taken only where the checksum at the file's end proves that they are its bytes; None
-    where it does not, or where it could not (scaled voxels, several gzip members, a damaged file).
+    Returns None if the checksum at the file's end does not confirm the bytes, or cannot (scaled
+    voxels, several gzip members, a damaged file).
     """
     plain = header.scale in ((None, None), (1, 0)) and header.dtype.isnative
     if not (plain and path.name.lower().endswith(".nii.gz") and header.length > LARGE):
@@ -235,17 +236,17 @@ def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] |
 
 
 def _voxels(file: Any, header: VolumeHeader, name: str) -> npt.NDArray[Any]:
-    """The voxels that a header promises, from the file that has them."""
+    """Read the voxels that a header promises from an open file, and scale them."""
     volumeutils = import_module("nibabel.volumeutils")
     data = np.empty(header.length, np.uint8)
     file.seek(header.start)
-    found = _fill(file, data.data)
-    if found < header.length:
+    length = _fill(file, data.data)
+    if length < header.length:
         raise SubjectError(
             f"{name}: truncated: its header promises {header.length} bytes of voxels, it has "
-            f"{found}; copy it again"
+            f"{length}; copy it again"
         )
-    # Reading to the end also verifies the checksum that closes a gzip file.
+    # Reading to the end also verifies the checksum at the end of a gzip file.
     spare = 0
     while block := file.read(1 << 20):
         spare += len(block)
@@ -264,20 +265,20 @@ def _voxels(file: Any, header: VolumeHeader, name: str) -> npt.NDArray[Any]:
 
 
 def _fill(file: Any, room: memoryview) -> int:
-    """Read until there is no more room or no more file; bytes that were read."""
-    found = 0
-    while found < len(room) and (read := file.readinto(room[found : found + (1 << 20)])):
-        found += read
-    return found
+    """Read into `room` until it is full or the file ends, and return the number of bytes read."""
+    total = 0
+    while total < len(room) and (length := file.readinto(room[total : total + (1 << 20)])):
+        total += length
+    return total
 
 
-#: Where an MGH header says whether it has a position and directions.
+#: Offset in an MGH header of the flag for a position and directions.
 MGH_HAS_PLACE = 28
 
 NO_PLACE = (
-    "MGH without a position: taken as FreeSurfer takes it, coronal slices of 1 mm around the middle"
+    "MGH without a position; as in FreeSurfer, coronal slices of 1 mm around the middle are assumed"
 )
 NO_ORIENTATION = (
-    "Analyze has no orientation; axes are taken to run from right to left, back to front, feet to "
-    "head"
+    "Analyze has no orientation; axes are assumed to run from right to left, back to front, feet "
+    "to head"
 )

@@ -1,4 +1,4 @@
-"""One image in a `.npy`: a picture or a volume without a space of its own."""
+"""One image in a `.npy`: a picture, or a volume without a position in space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitaepp.ingest.readers.image import Image, check_present
 
 
 def npy_axes(path: Path) -> int:
-    """Spatial axes of the array in a `.npy`, by its header; 0 where there is no such file.
+    """The number of spatial axes of a `.npy`, by its header; 0 if the file cannot be read.
 
     A last axis of 1 or 3 after two others is colour.
     """
@@ -29,10 +29,11 @@ def npy_axes(path: Path) -> int:
 
 
 def read_npy_picture(path: Path, name: str, *, constant: bool = False) -> Image:
-    """A picture `(row, column)` or `(row, column, 3)`.
+    """Read a picture `(row, column)` or `(row, column, 3)`.
 
     Raises:
-        SubjectError: not readable, pickled, not numbers, not 2D, not finite, or constant.
+        SubjectError: the file is not readable, pickled, not numbers, not 2D, not finite, or
+            constant.
     """
     image = read_array(_values(path, name), name, constant=constant)
     if image.grid.ndim != 2:
@@ -41,16 +42,17 @@ def read_npy_picture(path: Path, name: str, *, constant: bool = False) -> Image:
 
 
 def read_npy_scan(path: Path, name: str, *, constant: bool = False) -> Image:
-    """A volume `(x, y, z)`, taken as of 1 mm, from left to right, back to front, feet to head.
+    """Read a volume `(x, y, z)`; 1 mm and left to right, back to front, feet to head are assumed.
 
     Raises:
-        SubjectError: not readable, pickled, not numbers, not 3D, not finite, or constant.
+        SubjectError: the file is not readable, pickled, not numbers, not 3D, not finite, or
+            constant.
     """
     image = read_array(_values(path, name), name, constant=constant)
     if image.grid.ndim != 3:
         raise SubjectError(f"{name}: is {image.grid.ndim}D; a 3D volume is needed")
     if image.is_colour:
-        raise SubjectError(f"{name}: has 3 values a voxel; a scan has one")
+        raise SubjectError(f"{name}: has 3 values per voxel; a scan has one")
     return replace(image, physical=True)
 
 
@@ -73,9 +75,9 @@ def _values(path: Path, name: str) -> npt.NDArray[Any]:
 
 def _check_length(file: IO[bytes], promised: int, name: str) -> None:
     start = file.tell()
-    found = file.seek(0, 2) - start
-    if found < promised:
+    length = file.seek(0, 2) - start
+    if length < promised:
         raise SubjectError(
-            f"{name}: truncated: its header promises {promised} bytes of values, it has {found}; "
+            f"{name}: truncated: its header promises {promised} bytes of values, it has {length}; "
             "copy it again"
         )

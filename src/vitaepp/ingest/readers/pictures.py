@@ -1,4 +1,4 @@
-"""Pictures: 2D images, grey or in colour, without a physical space, the right way up."""
+"""Pictures: 2D images in grey or colour, without physical space, turned upright."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vitaepp.ingest.readers.npy import read_npy_picture
 
 Pixels = npt.NDArray[Any]
 
-#: What a picture may begin with: many are misnamed.
+#: Formats by the first bytes of a file, because many pictures have a wrong suffix.
 FORMATS = {
     b"\x89PNG": "PNG",
     b"\xff\xd8": "JPEG",
@@ -42,24 +42,24 @@ FORMATS = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
 }
 
-#: EXIF's and TIFF's tag of where the first row and column are, and the value that means top left.
+#: The tag for orientation in EXIF and TIFF, and its value for an upright picture.
 ORIENTATION, UPRIGHT = 274, 1
 
-TURNED = "its orientation tag is followed: turned or mirrored to be upright"
-TRANSPARENT = "transparent: laid on black"
-FEWER_BITS = "16-bit grey with transparency: read in 8 bits"
+TURNED = "turned or mirrored to be upright, by its orientation tag"
+TRANSPARENT = "transparent; placed on black"
+FEWER_BITS = "16-bit grey with transparency; read in 8 bits"
 
-#: Pages of one TIFF that are looked at.
+#: The most pages of one TIFF that are examined.
 MOST_PAGES = 100_000
 
 
 def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
-    """Read a 2D image, grey or colour, upright by its orientation tag.
+    """Read a 2D image in grey or colour, and turn it upright by its orientation tag.
 
-    Transparency of one value is dropped; else the picture is laid on black.
+    A transparent picture is placed on black; transparency that is equal everywhere is dropped.
 
     Raises:
-        SubjectError: missing, truncated, corrupt, not 2D, not finite, or constant.
+        SubjectError: the file is missing, truncated, corrupt, not 2D, not finite, or constant.
     """
     check_present(path, name)
     if path.suffix.lower() == ".npy":
@@ -73,14 +73,14 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
 
 
 def picture_grid(path: Path) -> Grid | None:
-    """The grid of a picture, by its header; None where that does not tell."""
+    """The grid of a picture by its header; None if the header does not give it."""
     kind = _format(path) if path.is_file() else None
     if kind in (None, "DICOM"):
         return None
     try:
         with _pillow(path) as picture:
             width, height = picture.size
-            if kind == "TIFF":  # whose size is as it is stored or upright, by the version of Pillow
+            if kind == "TIFF":  # its size is as stored or upright, depending on Pillow's version
                 plain = (
                     picture.getexif().get(ORIENTATION, 1) < 5
                     and getattr(picture, "n_frames", 1) == 1
@@ -88,7 +88,7 @@ def picture_grid(path: Path) -> Grid | None:
                 return Grid.of_indices((height, width)) if plain else None
             swapped = _orientation(path, kind) in range(5, 9)
             return Grid.of_indices((width, height) if swapped else (height, width))
-    except Exception:  # whoever reads it whole knows why
+    except Exception:  # reading the whole picture will report the fault
         return None
 
 
@@ -105,7 +105,7 @@ def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
 
 
 def _read_jpeg(path: Path, name: str) -> tuple[Pixels, list[str]]:
-    """A JPEG; the image library fills up with grey what is missing at its end."""
+    """Read a JPEG and refuse one without its end, which the image library would fill with grey."""
     data = path.read_bytes()
     if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise SubjectError(f"{name}: truncated: the end of the JPEG is missing; copy it again")
@@ -116,7 +116,7 @@ def _read_png(path: Path, name: str) -> tuple[Pixels, list[str]]:
     with open(path, "rb") as file:
         start = file.read(26)
     transparent_grey = len(start) == 26 and (start[25] == 4 or _chunk(path, b"tRNS") is not None)
-    if transparent_grey and start[25] in (0, 4):  # which SimpleITK does not read
+    if transparent_grey and start[25] in (0, 4):  # SimpleITK cannot read it
         values, notes = _by_pillow(path, name)
         return values, notes + ([FEWER_BITS] if start[24:26] == b"\x10\x04" else [])
     values, notes = _opaque(_by_simpleitk(path, name, "PNGImageIO"))
@@ -125,20 +125,20 @@ def _read_png(path: Path, name: str) -> tuple[Pixels, list[str]]:
 
 
 def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
-    """A TIFF by Pillow where that keeps its values, else by SimpleITK.
+    """Read a TIFF by Pillow if that preserves its values, else by SimpleITK.
 
-    SimpleITK makes other values of palettes, 1-bit pictures and grey with transparency.
+    SimpleITK changes the values of palettes, 1-bit pictures and grey with transparency.
     """
     try:
         pages = _tiff_pages(path)
     except Exception:  # damaged directories may raise anything
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a TIFF") from None
-    # Thumbnails and masks are no pages of their own.
+    # Thumbnails and masks do not count as pages.
     whole = [i for i, tags in enumerate(pages) if not tags.get(NEW_SUBFILE_TYPE, 0) & 5]
     if len(whole) != 1:
         raise SubjectError(
-            f"{name}: has {len(whole)} pages; one picture a file is needed, so save each of them "
-            "as a file"
+            f"{name}: has {len(whole)} pages; one picture per file is needed, so save each page as "
+            "a file"
         )
     tags = pages[whole[0]]
     bits, samples = int(np.max(tags.get(BITS_PER_SAMPLE, 1))), tags.get(SAMPLES_PER_PIXEL, 1)
@@ -146,8 +146,7 @@ def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
     kind = f"{bits}-bit {'floats' if float_ else 'integers'}"
     if bits > 32 or (float_ and bits != 32):
         raise SubjectError(
-            f"{name}: a TIFF of {kind}, which is not read; save it as 32-bit floats or 16-bit "
-            "integers"
+            f"{name}: a TIFF of {kind} cannot be read; save it as 32-bit floats or 16-bit integers"
         )
     white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
     if (bits <= 8 and not signed) or (samples == 1 and (float_ or (bits == 16 and not signed))):
@@ -158,25 +157,25 @@ def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
     orientation = tags.get(ORIENTATION, UPRIGHT)
     if samples not in (1, 3, 4) or orientation not in (UPRIGHT, BOTTOM_UP) or len(pages) > 1:
         raise SubjectError(
-            f"{name}: a TIFF of {samples} times {kind} with orientation {orientation}, which is "
-            "not read; save it upright, in grey or RGB, as the only image of the file"
+            f"{name}: a TIFF of {samples} times {kind} with orientation {orientation} cannot be "
+            "read; save it upright, in grey or RGB, as the only image of the file"
         )
-    values = _by_simpleitk(path, name, "TIFFImageIO")  # from the bottom up, too
+    values = _by_simpleitk(path, name, "TIFFImageIO")  # it handles rows from the bottom up
     if white_is_zero and values.ndim == 2:
         values = _negative(values)
     if values.ndim == 3 and tags.get(EXTRA_SAMPLES) not in (2, (2,)):
-        values = values[..., :3]  # no transparency, or already on black
+        values = values[..., :3]  # the rest is not transparency, or already applied
     values, notes = _opaque(values)
     return values, notes + ([] if orientation == UPRIGHT else [TURNED])
 
 
 def _negative(values: Pixels) -> Pixels:
-    """Light of what is ink: the image libraries do not look which of them it is."""
+    """Values of a picture whose 0 is white, inverted; the image libraries do not do this."""
     return np.iinfo(values.dtype).max - values if values.dtype.kind == "u" else -values
 
 
 def _read_bmp(path: Path, name: str) -> tuple[Pixels, list[str]]:
-    """A BMP, by Pillow: SimpleITK repeats rows, and unpacks beyond the end of its memory."""
+    """Read a BMP by Pillow; SimpleITK repeats rows and writes beyond the end of its memory."""
     with open(path, "rb") as file:
         start = file.read(6)
     if len(start) < 6 or struct.unpack("<2xI", start)[0] > path.stat().st_size:
@@ -185,13 +184,13 @@ def _read_bmp(path: Path, name: str) -> tuple[Pixels, list[str]]:
 
 
 def _by_simpleitk(path: Path, name: str, reader: str) -> Pixels:
-    """Values `(row, column)` or `(row, column, channel)`, all channels."""
+    """All values of a picture, `(row, column)` or `(row, column, channel)`."""
     image = read_image(path, name, reader)
     size = image.GetSize()
     while len(size) > 2 and size[-1] == 1:
         size = size[:-1]
     if len(size) != 2:
-        raise SubjectError(f"{name}: has {size[-1]} pages; one picture a file is needed")
+        raise SubjectError(f"{name}: has {size[-1]} pages; one picture per file is needed")
     if 0 in size:
         raise SubjectError(f"{name}: has no pixels")
     values = np.asarray(simpleitk().GetArrayFromImage(image)).reshape(size[1], size[0], -1)
@@ -199,38 +198,38 @@ def _by_simpleitk(path: Path, name: str, reader: str) -> Pixels:
 
 
 def _by_pillow(path: Path, name: str, page: int = 0) -> tuple[Pixels, list[str]]:
-    """Values of the only frame, or of a page of a TIFF, upright and without transparency."""
+    """Values of the only frame, or of one page of a TIFF, upright and without transparency."""
     try:
         with quiet(), _pillow(path) as picture:
             refuse_absurd_size(picture.size, name)
             frames = getattr(picture, "n_frames", 1)
             if frames > 1 and picture.format != "TIFF":
-                raise SubjectError(f"{name}: has {frames} frames; one picture a file is needed")
+                raise SubjectError(f"{name}: has {frames} frames; one picture per file is needed")
             picture.seek(page)
             orientation = picture.getexif().get(ORIENTATION, UPRIGHT)
             depth = _png_depth(path) if picture.format == "PNG" else 8
             values, notes = _opaque(_pixels(PIL.ImageOps.exif_transpose(picture), depth))
     except SubjectError:
         raise
-    except Exception:  # of damaged files Pillow raises anything
+    except Exception:  # Pillow may raise any exception for a damaged file
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture") from None
     return values, notes + ([TURNED] if orientation in range(2, 9) else [])
 
 
 def _pixels(picture: PIL.Image.Image, depth: int) -> Pixels:
-    """Values in grey or colour, with transparency as a last channel where there is any.
+    """Values in grey or colour; transparency, if there is any, is the last channel.
 
     Args:
-        picture: opened.
-        depth: bits of a value of grey in the file.
+        picture: the opened picture.
+        depth: bits of a grey value in the file.
     """
     clear = picture.info.get("transparency")
     if picture.mode in ("1", "L", "I;16") and isinstance(clear, int):
         values = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
         most = np.iinfo(values.dtype).max
-        if picture.mode == "1":  # 1 or 255 to Pillow
+        if picture.mode == "1":  # Pillow gives 1 or 255
             clear = 255 * bool(clear)
-        elif depth < 8:  # values are spread over 8 bits, this one is not
+        elif depth < 8:  # Pillow scales values to 8 bits, but not this one
             clear *= 255 // (2**depth - 1)
         return np.stack([values, np.where(values == clear, 0, most).astype(values.dtype)], axis=-1)
     plain = picture.mode in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I", "F")
@@ -244,21 +243,21 @@ def _pixels(picture: PIL.Image.Image, depth: int) -> Pixels:
 
 
 def _opaque(values: Pixels) -> tuple[Pixels, list[str]]:
-    """Values whose last of two or four channels, transparency, is gone: laid on black."""
+    """Remove transparency, the last of two or four channels, by placing the picture on black."""
     if values.ndim == 2 or values.shape[-1] not in (2, 4):
         return values, []
     colours, alpha = values[..., :-1], values[..., -1:]
     colours = colours[..., 0] if colours.shape[-1] == 1 else colours
-    if alpha.min() == alpha.max():  # tells nothing
+    if alpha.min() == alpha.max():  # equal transparency carries no information
         return colours, []
     share = alpha / (np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1)
-    laid = colours * (share[..., 0] if colours.ndim == 2 else share)
+    placed = colours * (share[..., 0] if colours.ndim == 2 else share)
     whole = alpha.dtype.kind in "iu"
-    return (np.rint(laid) if whole else laid).astype(values.dtype), [TRANSPARENT]
+    return (np.rint(placed) if whole else placed).astype(values.dtype), [TRANSPARENT]
 
 
 def _upright(values: Pixels, orientation: int) -> tuple[Pixels, list[str]]:
-    """Values with their first row at the top and their first column at the left."""
+    """Turn values so that the first row is at the top and the first column at the left."""
     if orientation not in range(2, 9):
         return values, []
     if orientation >= 5:
@@ -271,7 +270,7 @@ def _upright(values: Pixels, orientation: int) -> tuple[Pixels, list[str]]:
 
 
 def _orientation(path: Path, kind: str) -> int:
-    """The orientation tag, 1 where there is none that can be read."""
+    """The orientation tag; 1 if there is none that can be read."""
     try:
         if kind == "PNG":
             exif = PIL.Image.Exif()
@@ -279,7 +278,7 @@ def _orientation(path: Path, kind: str) -> int:
             return int(exif.get(ORIENTATION, UPRIGHT))
         with _pillow(path) as picture:
             return int(picture.getexif().get(ORIENTATION, UPRIGHT))
-    except Exception:  # a damaged tag is none
+    except Exception:  # a damaged tag counts as missing
         return UPRIGHT
 
 
@@ -289,7 +288,7 @@ def _png_depth(path: Path) -> int:
 
 
 def _chunk(path: Path, wanted: bytes) -> bytes | None:
-    """The first chunk of a type in a PNG."""
+    """The first chunk of this type in a PNG, or None."""
     with open(path, "rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
@@ -301,16 +300,16 @@ def _chunk(path: Path, wanted: bytes) -> bytes | None:
 
 
 def _tiff_pages(path: Path) -> list[dict[int, Any]]:
-    """The directories of a TIFF, each the tags of an image."""
+    """The directories of a TIFF; each holds the tags of an image."""
     pages: list[dict[int, Any]] = []
     seen: set[int] = set()
     with warnings.catch_warnings(), open(path, "rb") as file:
         warnings.simplefilter("ignore")
         head = file.read(8)
         directory = ImageFileDirectory_v2(head + (file.read(8) if head[2:3] == b"+" else b""))
-        while (at := directory.next) and at not in seen and len(pages) < MOST_PAGES:
-            seen.add(at)
-            file.seek(at)
+        while (offset := directory.next) and offset not in seen and len(pages) < MOST_PAGES:
+            seen.add(offset)
+            file.seek(offset)
             directory.load(file)
             pages.append(dict(directory.items()))
     return pages
@@ -318,10 +317,10 @@ def _tiff_pages(path: Path) -> list[dict[int, Any]]:
 
 @contextmanager
 def _pillow(path: Path) -> Iterator[PIL.Image.Image]:
-    """A picture opened by Pillow; values are read when they are asked for."""
+    """Open a picture by Pillow, which reads values only when they are used."""
     with warnings.catch_warnings(), open(path, "rb") as file:
         warnings.simplefilter("ignore")
-        # Given a name instead, Pillow maps rows of a turned TIFF in the length that columns have.
+        # If it got a name instead of a file, Pillow would map a turned TIFF with wrong row lengths.
         with PIL.Image.open(file, formats=sorted(set(FORMATS.values()))) as picture:
             yield picture
 

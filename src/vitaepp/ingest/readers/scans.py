@@ -20,19 +20,19 @@ from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
 from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.system.text import dimensions
 
-SHEARED = "axes are not at right angles; the crop's are, and the scan is resampled to it as it lies"
+SHEARED = "axes are not at right angles; the scan is resampled to a crop with right angles"
 
 
 def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool = False) -> Image:
     """Read a 3D scan.
 
     Args:
-        item: a file, one volume of it, or the files of a DICOM series.
-        name: what to call it in an error.
-        constant: whether a volume of one value is fine, as it is for a mask.
+        item: a file, one volume of a 4D file, or the files of a DICOM series.
+        name: its name in error messages.
+        constant: whether all voxels may have the same value, as in a mask.
 
     Raises:
-        SubjectError: missing, truncated, corrupt, not 3D, not finite, or constant.
+        SubjectError: the file is missing, truncated, corrupt, not 3D, not finite, or constant.
     """
     if isinstance(item, SeriesItem):
         return read_series(item.files, name, constant=constant)
@@ -51,12 +51,13 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         check_compressed(path, name)
         if reader == "MetaImageIO":
             check_meta(path, name)
-        there = sum(file.stat().st_size for file in files_of(item))
-        image = read_image(path, name, reader, there)
+        length = sum(file.stat().st_size for file in files_of(item))
+        image = read_image(path, name, reader, length)
         values, affine = _values(image, name), affine_of(image)
     if values.dtype.kind not in "biuf":
         raise SubjectError(
-            f"{name}: its voxels are complex numbers or colours; one real number a voxel is needed"
+            f"{name}: its voxels are complex numbers or colours; one real number per voxel is "
+            "needed"
         )
     if isinstance(item, VolumeItem):
         if values.ndim != 4 or item.index >= values.shape[3]:
@@ -71,7 +72,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     if values.ndim != 3:
         raise SubjectError(
             f"{name}: is {values.ndim}D ({dimensions(values.shape)}); a 3D volume is needed, one "
-            "file a modality"
+            "file per modality"
         )
     if not is_usable(affine):
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
@@ -82,20 +83,20 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
 
 
 def _several(number: int, name: str) -> SubjectError:
-    return SubjectError(f"{name}: has {number} values a voxel; a scan has one")
+    return SubjectError(f"{name}: has {number} values per voxel; a scan has one")
 
 
 def _values(image: Any, name: str) -> npt.NDArray[Any]:
-    """Values of SimpleITK's image, `(x, y, z, …)`."""
+    """The values of a SimpleITK image, `(x, y, z, …)`."""
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise _several(image.GetNumberOfComponentsPerPixel(), name)
     return array_of(image).T
 
 
 def affine_of(image: Any) -> Floats:
-    """Index to world of the first three axes of SimpleITK's image; RAS, in mm."""
+    """The affine, index to RAS world in mm, of the first three axes of a SimpleITK image."""
     ndim = image.GetDimension()
-    with np.errstate(over="ignore"):  # whoever asks checks that it is finite
+    with np.errstate(over="ignore"):  # the caller checks that it is finite
         linear = np.reshape(image.GetDirection(), (ndim, ndim)) * np.array(image.GetSpacing())
     affine = np.eye(4)
     space = min(ndim, 3)

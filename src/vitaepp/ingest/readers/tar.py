@@ -1,4 +1,4 @@
-"""Tar archives, whose headers may lie: read front to back, without ever holding much of them."""
+"""Tar archives, read from front to back with little memory, because their headers may be false."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, cast
 
-#: Largest piece that is read at once; tar keeps long names in such pieces, one inside another.
+#: Most bytes that are read at once; tar reads a long name as one piece.
 BLOCK = 1 << 18
 
-#: What may follow an archive's end; tar fills up with 10 KiB or so.
+#: Most bytes that may follow an archive's end; tar adds about 10 KiB.
 MOST_PADDING = 1 << 24
 
-#: What reading a damaged archive may raise.
+#: Exceptions that reading a damaged archive may raise.
 BROKEN_TAR = (
     tarfile.TarError,
     gzip.BadGzipFile,
@@ -32,27 +32,27 @@ BROKEN_TAR = (
 
 
 def tar_entries(archive: Path) -> Iterator[tuple[tarfile.TarInfo, BufferedIOBase | None]]:
-    """The entries of a tar archive, compressed or not, in its order.
+    """The entries of a tar archive, compressed or not, in order.
 
     Yields:
-        What an entry is, of a size that is not negative; and for a regular file its content, to be
-        read before the next entry.
+        The header of an entry, whose size is not negative; and for a regular file its content,
+        which has to be read before the next entry.
 
     Raises:
-        BROKEN_TAR: one of these, if it is damaged or cut off, maybe only at the end.
+        BROKEN_TAR: one of these, if the archive is damaged or truncated; maybe only at the end.
     """
     with _decompressed(archive) as stream:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:") as tar:
             while (info := tar.next()) is not None:
-                cast(Any, tar).members.clear()  # it would keep them all
+                cast(Any, tar).members.clear()  # otherwise tarfile keeps them all in memory
                 if info.size < 0:
                     raise EOFError
                 file = tar.extractfile(info) if info.isreg() else None
                 yield info, cast("BufferedIOBase | None", file)
-        # Without tar's mark at the end something is missing.
+        # If tar's end mark is missing, the archive is truncated.
         if stream.last != tarfile.NUL * tarfile.BLOCKSIZE:
             raise EOFError
-        # To the end, where compressed files have their checksum.
+        # Read to the end, where compressed files have their checksum.
         for _ in range(MOST_PADDING // BLOCK):
             if not stream.read(BLOCK):
                 return
@@ -78,10 +78,10 @@ def _plain(path: Path) -> Any:
 
 
 class _InPieces:
-    """A stream that gives nothing large at once, as a name in a tar may claim to be.
+    """A stream that refuses to read much at once, because a name in a tar may claim to be huge.
 
     Attributes:
-        last: what was read last.
+        last: the piece that was read last.
     """
 
     def __init__(self, stream: Any) -> None:

@@ -1,7 +1,7 @@
-"""Archives: a source that is a `.zip` or a `.tar` is a folder for as long as it is needed.
+"""Archives: a source that is a `.zip` or a `.tar` is extracted for as long as it is needed.
 
-What an archive says is not believed: no name leads out of the folder, no link and no device is
-made, and what it claims to hold is counted before it is written.
+An archive may be hostile: no name in it may lead out of the folder, links and devices are not made,
+and its files are counted and added up before they are written.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.readers.tar import BLOCK, BROKEN_TAR, tar_entries
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.files import locked
-from vitaepp.system.progress import say, track
+from vitaepp.system.host import GIB
+from vitaepp.system.progress import track, warn
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 
-#: What an archive may hold where the user sets no limit: so many times its own size and a GiB
-#: more, which no archive of images reaches, and a bomb does at once.
+#: Without a limit from the user, an archive may hold so many times its own size and a GiB more.
+#: No archive of images reaches that, and a decompression bomb does at once.
 USUAL_RATIO = 200
-GIB = 1 << 30
 
 SCRATCH, NEW = "vitaepp-archive-", "vitaepp-new-"
 
 BROKEN = (zipfile.BadZipFile, *BROKEN_TAR, struct.error, OverflowError)
 
-#: Counts the bytes of a member, whether it is taken or not, before it is read.
+#: Called with the size of an entry, whether it is used or not, before it is read.
 Count = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Member:
-    """What one entry of an archive is.
+    """One entry of an archive.
 
     Attributes:
         name: relative, without `..`.
@@ -61,15 +61,16 @@ class Member:
 def opened(
     source: str | os.PathLike[str], settings: PrepareSettings
 ) -> Iterator[str | os.PathLike[str]]:
-    """A source as a path that layouts know: an archive's content, or the source as it is.
+    """A source as a path for the layouts: an archive's content, or the source as it is.
 
-    An archive is extracted into a scratch folder, which is gone afterwards; below `TMPDIR` where
-    that is set, else the system's folder of temporary files. What a killed run left there is
-    removed, too. An archive of one folder stands for that folder, any other for a folder of its own
-    name. Archives in it are files like others. CIFAR's own archive is read as it is.
+    An archive is extracted into a folder below `TMPDIR` or, where that is not set, the system's
+    folder of temporary files. The folder is removed afterwards, and folders that killed runs left
+    there are removed, too. An archive that holds a single folder stands for that folder, any other
+    for a folder of the archive's name. Archives inside are files like others. CIFAR's own archive
+    is read as it is.
 
     Args:
-        source: what the user named.
+        source: the path that the user gave.
         settings: how much an archive may hold.
 
     Raises:
@@ -89,8 +90,8 @@ def opened(
             yield inside
         except VitaeppError as error:
             # The scratch folder means nothing to a user.
-            told = str(error).replace(str(inside), str(path)).replace(str(folder), str(path))
-            raise type(error)(told) from error
+            text = str(error).replace(str(inside), str(path)).replace(str(folder), str(path))
+            raise type(error)(text) from error
 
 
 def is_archive(path: Path) -> bool:
@@ -99,14 +100,14 @@ def is_archive(path: Path) -> bool:
 
 
 def members(archive: Path, count: Count) -> Iterator[Member]:
-    """The entries of an archive in their order, folders and what systems leave behind apart.
+    """The files of an archive in their order, without the hidden ones that macOS adds.
 
     Args:
         archive: `.zip` or tar, compressed or not.
         count: called with the size of each entry before it is read; raises to stop.
 
     Raises:
-        SourceError: encrypted, or with a name that leads outside. Damage is met at any time, also
+        SourceError: encrypted, or with a name that leads outside. Damage can show at any time, also
             when content is read: see `damage_named`.
     """
     zipped = archive.name.lower().endswith(".zip")
@@ -115,7 +116,7 @@ def members(archive: Path, count: Count) -> Iterator[Member]:
 
 @contextmanager
 def damage_named(archive: Path) -> Iterator[None]:
-    """Say in one line that an archive is damaged, whatever it was that came upon it."""
+    """Turn the error of any library that finds an archive damaged into one line."""
     try:
         yield
     except (*BROKEN, OSError) as error:
@@ -128,26 +129,26 @@ def damage_named(archive: Path) -> Iterator[None]:
 
 
 def _is_damage(error: Exception) -> bool:
-    # A broken stream is an OSError without a number, and a place that cannot be is EINVAL; any
-    # other is of the disk.
+    # A broken stream is an OSError without a number, and an impossible offset is EINVAL; any other
+    # error is the disk's.
     return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
-def write_member(member: Member, place: Path) -> None:
+def write_member(member: Member, path: Path) -> None:
     """Write an entry's content to a new file, and make the folders above it."""
     if member.content is None:
         raise TypeError(f"{member.name} has no content")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place, "xb") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as file:
         shutil.copyfileobj(member.content, file, BLOCK)
 
 
 def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
     allowance = _Allowance(archive, folder, settings)
     left_out: list[PurePosixPath] = []
-    found = track(members(archive, allowance.count), f"extracting {archive.name}", None, "files")
+    entries = track(members(archive, allowance.count), f"extracting {archive.name}", None, "files")
     with damage_named(archive):
-        for member in found:
+        for member in entries:
             if member.content is None:
                 left_out.append(member.name)
                 continue
@@ -159,7 +160,7 @@ def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
                 raise _not_written(archive, member, error) from None
     if left_out:
         shown = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")
-        say(f"{archive.name}: {len(left_out)} links or devices are left out ({shown})")
+        warn(f"{archive.name}: {len(left_out)} links or devices are left out ({shown})")
     if not any(folder.iterdir()):
         raise SourceError(f"{archive.name}: holds no files")
 
@@ -185,7 +186,7 @@ def _no_room() -> str:
 
 
 class _Allowance:
-    """What an archive may still hold; the one place where its promises are added up."""
+    """Adds up what an archive holds, and refuses more than it may."""
 
     def __init__(self, archive: Path, folder: Path, settings: PrepareSettings) -> None:
         self.archive = archive
@@ -201,13 +202,13 @@ class _Allowance:
         if self.found_files > self.files:
             raise SourceError(
                 f"{self.archive.name}: holds more than {self.files} files; if that is right, raise "
-                "prepare.archive_files (--archive-files)"
+                "`archive_files`"
             )
         if self.found_bytes > self.bytes:
             raise SourceError(
                 f"{self.archive.name}: {_size(self.archive.stat().st_size)} that hold more than "
                 f"{_size(self.bytes)}, as a decompression bomb does; if that is right, set "
-                "prepare.archive_gib (--archive-gib) to what it may hold"
+                "`archive_gib` to what it may hold"
             )
         if self.found_bytes > self.room:
             raise SourceError(f"{self.archive.name}: {_no_room()}")
@@ -281,14 +282,14 @@ def _only_folder(folder: Path) -> Path:
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for the time being, locked while it is in use, so that others can tell."""
-    place = Path(tempfile.gettempdir())
-    _remove_leftovers(place)
-    new = Path(tempfile.mkdtemp(prefix=NEW, dir=place))
+    """A temporary folder, locked while it is in use, so that others can see that it is."""
+    parent = Path(tempfile.gettempdir())
+    _remove_leftovers(parent)
+    new = Path(tempfile.mkdtemp(prefix=NEW, dir=parent))
     folder = new.with_name(new.name.replace(NEW, SCRATCH))
     try:
         with locked(new):
-            # It takes this name once it is locked: a name without a lock is a dead run's.
+            # It gets this name only when it is locked: without a lock the name is a dead run's.
             new.rename(folder)
             yield folder
     finally:
@@ -296,10 +297,11 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftovers(place: Path) -> None:
-    for folder in place.glob(f"{SCRATCH}*"):
+def _remove_leftovers(parent: Path) -> None:
+    user = os.getuid() if hasattr(os, "getuid") else 0  # on Windows every file has 0
+    for folder in parent.glob(f"{SCRATCH}*"):
         with suppress(OSError):
-            mine = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+            mine = folder.lstat().st_uid == user and not folder.is_symlink()
             if mine and (folder / ".lock").is_file():
                 with locked(folder):
                     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Many independent tasks on the workers of a Dask cluster, a few under way at a time.
+"""Many independent tasks on the workers of a Dask cluster, a few at a time.
 
 https://distributed.dask.org/en/stable/client.html
 """
@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import islice
 from typing import Any, TypeVar
 
 from vitaepp.data.geometry import simpleitk
 from vitaepp.errors import ClusterError, one_line
 from vitaepp.ingest.task import METHOD_VERSION
+from vitaepp.system.extras import require
 from vitaepp.system.progress import say
 
 Task = TypeVar("Task")
@@ -35,20 +35,21 @@ def run_on_cluster(
 ) -> Iterator[Result]:
     """Results of a function for every task, in no particular order, from a Dask cluster.
 
-    As `pool.run_each`, but on the workers of a scheduler; they may come and go. A task whose
-    worker died is tried again by Dask (`distributed.scheduler.allowed-failures`), and at last
-    alone, with nothing else on the cluster that could be to blame.
+    This is `pool.run_each` on the workers of a scheduler, which may come and go. Dask repeats a
+    task whose worker died (`distributed.scheduler.allowed-failures`). In the end the task is run
+    alone, when no other task on the cluster can be the cause.
 
     Args:
         function: picklable, without state; an exception it raises ends the run.
         tasks: picklable values.
-        died: result for a task that killed its workers, even when it ran alone.
+        died: the result of a task that killed its workers, even when it ran alone.
         address: of the scheduler, as `tcp://host:8786`.
-        batch: tasks that travel together; more for short ones.
+        batch: tasks that are sent together; more for short ones.
 
     Raises:
-        ClusterError: Dask is not installed, the scheduler does not answer, or its workers lack
-            this library or have another version of it.
+        MissingPackageError: Dask is not installed.
+        ClusterError: the scheduler does not answer, or its workers lack this library or have
+            another version of it.
     """
     with _client(address) as client:
         _check_workers(client, address)
@@ -67,8 +68,8 @@ def _under_way(
     groups: Iterator[list[Task]],
     lost: list[Task],
 ) -> Iterator[Result]:
-    """Run groups until they are through; `lost` gets the tasks of those that killed workers."""
-    distributed = import_module("distributed")
+    """Run groups until all are done; append to `lost` the tasks of groups that killed workers."""
+    distributed = require("distributed", "dask", "a Dask cluster needs")
     pending: dict[str, list[Task]] = {}
     done = distributed.as_completed(loop=client.loop)
     while True:
@@ -89,7 +90,7 @@ def _under_way(
 
 
 def _run(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Result]:
-    # A worker's own threads are what works in parallel there.
+    # On a worker, tasks run in parallel, and not the threads of one task.
     simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return [function(task) for task in tasks]
 
@@ -101,7 +102,7 @@ def _groups(tasks: Iterable[Task], batch: int) -> Iterator[list[Task]]:
 
 
 def _slots(client: Any) -> int:
-    """Groups to have under way: two a thread that works now, and some for workers to come."""
+    """Groups to submit at once: two for each thread of the cluster, at least two."""
     try:
         return 2 * max(sum(client.nthreads().values()), 1)
     except OSError:
@@ -110,20 +111,16 @@ def _slots(client: Any) -> int:
 
 def _ended() -> ClusterError:
     return ClusterError(
-        "the Dask scheduler ended while it was at work; start it and run prepare again, it goes "
-        "on from what is finished"
+        "the Dask scheduler ended during the work; start it and run prepare again, which continues "
+        "with the remaining subjects"
     )
 
 
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
-    try:
-        dask, distributed = import_module("dask"), import_module("distributed")
-    except ImportError:
-        raise ClusterError(
-            "--dask needs Dask, which is not installed; pip install 'vitaepp[dask]'"
-        ) from None
-    # Tasks of arrays are megabytes each, of which Dask would warn.
+    distributed = require("distributed", "dask", "a Dask cluster needs")
+    dask = require("dask", "dask", "a Dask cluster needs")
+    # A task with an array has megabytes, and Dask would warn of each.
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}), _unlogged():
         try:
             client = distributed.Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
@@ -138,7 +135,7 @@ def _client(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep Dask's client from logging tracebacks of what is told here in one line."""
+    """Keep Dask's client from logging tracebacks; our errors say the same in one line."""
     logger = logging.getLogger("distributed.client")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -149,7 +146,11 @@ def _unlogged() -> Iterator[None]:
 
 
 def _check_workers(client: Any, address: str) -> None:
-    """Refuse workers that could not make the same store."""
+    """Refuse workers that would not make the same store.
+
+    Raises:
+        ClusterError: a worker lacks this library, or has another version of it.
+    """
     answers = client.run(_version, on_error="return")
     if not answers:
         say(f"{address}: the cluster has no workers yet; waiting for them")

@@ -1,4 +1,4 @@
-"""Many independent tasks on several processes, a few in memory at a time."""
+"""Many independent tasks on several processes of this machine, a few in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,27 +19,16 @@ from types import ModuleType
 from typing import TypeVar, cast
 
 from vitaepp.data.geometry import simpleitk
-from vitaepp.system.host import usable_cores
+from vitaepp.system.host import ONE_OF_MANY, usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-#: Starting processes takes seconds (each imports what it needs), so that a job which is done
-#: sooner stays in this one.
+#: Starting processes takes seconds, because each imports what it needs. A job that ends sooner
+#: stays in this process.
 SECONDS_WORTH_PROCESSES = 4.0
 
-#: What a new process finds in its environment. Each computes on one thread. And glibc gives large
-#: blocks back to the system and takes them again, page by page, for every volume; kept, they halve
-#: the time of reading one. The first is the most that it takes.
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-}
-
-#: Given to processes to end by themselves when there is nothing more to do.
+#: Time for processes to end by themselves when all is done.
 SECONDS_TO_END = 10.0
 
 
@@ -55,18 +44,19 @@ def run_each(
 ) -> Iterator[Result]:
     """Results of a function for every task, in no particular order.
 
-    The first tasks run in this process; if the rest would take longer than starting processes
-    does, they run on `workers` of them. With one worker, all run in this process. At most two
-    batches a process are under way, so that `tasks` may be a generator of large arrays.
+    The first tasks run in this process. If the others would take longer than starting processes
+    does, they run in `workers` processes. With one worker, all tasks run in this process. At most
+    two batches a process are under way, so that `tasks` may be a generator of large arrays.
 
     Args:
         function: picklable, without state; an exception it raises ends the run.
         tasks: picklable values.
         total: how many tasks there are.
-        died: result for a task whose process died, even when it was tried alone.
-        workers: processes; unset: one a core that this process may use.
-        batch: tasks that travel together; more for short ones.
-        apart: whether a task may crash its process, so that none but one worker's runs in this one.
+        died: the result of a task whose process died, even when it ran alone.
+        workers: number of processes; unset: one for each core that this process may use.
+        batch: tasks that are sent together; more for short ones.
+        apart: whether a task may crash its process; with more than one worker, none of them then
+            runs in this process.
     """
     workers = workers or usable_cores()
     tasks = iter(tasks)
@@ -95,7 +85,7 @@ def _in_processes(
             yield from _until_broken(pool, function, tasks, lost, 2 * workers, batch)
         if not lost:
             return
-        # A process was killed (memory) or crashed: one of these tasks is to blame, or none.
+        # A process was killed, for its memory perhaps, or crashed: by one of these tasks, or none.
         yield from _one_by_one(function, lost, died)
 
 
@@ -107,7 +97,7 @@ def _until_broken(
     under_way: int,
     batch: int,
 ) -> Iterator[Result]:
-    """Run until the tasks are through, or the pool breaks: then `lost` gets those under way."""
+    """Run until all tasks are done or the pool breaks; append unfinished tasks to `lost` then."""
     pending: dict[Future[list[Result]], list[Task]] = {}
     while not lost:
         while len(pending) < under_way and (group := list(islice(tasks, batch))):
@@ -170,8 +160,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
     """Wait for processes to end, then kill those that do not.
 
-    One that was killed from outside may have held the lock of the queue, for which the others then
-    wait for ever. What a killed process was writing is only a temporary file.
+    A process that was killed from outside may have held the lock of the queue, and the others then
+    wait for it for ever. A process that is killed while it writes leaves only a temporary file.
     """
     running = {process.sentinel: process for process in processes}
     deadline = time.monotonic() + seconds
@@ -184,15 +174,15 @@ def _end(processes: Sequence[BaseProcess], seconds: float) -> None:
 
 @contextmanager
 def _bare_environment() -> Iterator[None]:
-    """Let new processes import what their task needs, and find `ENVIRONMENT`.
+    """Start new processes with `ONE_OF_MANY`, and without this program's `__main__`.
 
-    Otherwise each would run the user's script up to its guard (or again, where it has none) and
-    import all that it does.
+    With `__main__`, each process would run the user's script up to its guard (or all of it, where
+    it has none) and import everything that the script does.
     """
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    before = {name: os.environ.get(name) for name in ONE_OF_MANY}
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ONE_OF_MANY)
     try:
         yield
     finally:
@@ -205,7 +195,7 @@ def _bare_environment() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides what happens then.
+    # Ctrl-C reaches all processes of the group; only the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(1)

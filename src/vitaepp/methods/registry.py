@@ -1,4 +1,7 @@
-"""From a recipe to the method that it names."""
+"""Which class trains each method of `recipe/methods.py`, and how it is built from a recipe.
+
+A new method takes an entry there, one here, and a file with its class.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,17 @@ from vitaepp.methods.base import Method
 from vitaepp.methods.mocov3 import MoCoV3
 from vitaepp.methods.simsiam import SimSiam
 from vitaepp.methods.vitaepp import ViTAE
-from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.fields import per_axis
-from vitaepp.recipe.recipe import MASKED, Recipe
+from vitaepp.recipe.methods import CONTRASTIVE, METHODS
+from vitaepp.recipe.recipe import Recipe
+
+CLASSES: dict[str, type[Method]] = {
+    "vitae++": ViTAE,
+    "vitae": ViTAE,
+    "simsiam": SimSiam,
+    "mocov3": MoCoV3,
+}
 
 
 def build_method(
@@ -23,8 +33,8 @@ def build_method(
 ) -> Method:
     """The recipe's method with freshly initialised weights, the same for the same seed.
 
-    The backbone is initialised first, so that the same seed gives the same one whatever is built
-    around it: the untrained control is where training began.
+    The backbone is initialised first. The same seed then gives the same backbone, whatever is built
+    around it, and the untrained control is the network that training started from.
 
     Args:
         recipe: every setting.
@@ -43,11 +53,7 @@ def build_method(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.method in MASKED:
-            return ViTAE(recipe, shape, rgb)
-        backbone = build_backbone(recipe.model.backbone, shape)
-        contrastive = {"simsiam": SimSiam, "mocov3": MoCoV3}[recipe.method]
-        return contrastive(recipe, backbone)
+        return CLASSES[recipe.method](recipe, shape, rgb)
 
 
 def backbone_shape(recipe: Recipe, channels: int, image_size: Sequence[int]) -> dict[str, Any]:
@@ -66,10 +72,11 @@ def backbone_shape(recipe: Recipe, channels: int, image_size: Sequence[int]) -> 
             "depth": model.depth or depth,
             "num_heads": model.num_heads or heads,
         }
-    if recipe.method in MASKED:
+    if METHODS[recipe.method].masked:
+        others = " or ".join(f"method={key}" for key in CONTRASTIVE)
         raise RecipeError(
             f"model.backbone={model.backbone}: {recipe.method} hides patches, which takes "
-            "model.backbone=vit; a ResNet is trained by method=simsiam or method=mocov3"
+            f"model.backbone=vit; a ResNet is trained by {others}"
         )
     if model.pool == "cls":
         raise RecipeError(f"model.pool=cls: {model.backbone} has no CLS token; set model.pool=mean")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -15,8 +15,8 @@ from vitaepp.data.store import RESERVED_COLUMNS, column_counts
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.account import account
 from vitaepp.ingest.planning.fingerprint import Fingerprint, fingerprint
-from vitaepp.ingest.planning.plan import said
-from vitaepp.ingest.task import Plan
+from vitaepp.ingest.planning.spec import spec_in_words
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
 from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions, fact_list
@@ -29,13 +29,13 @@ FEW = 6
 
 
 @dataclass(frozen=True)
-class Preview:
+class DryRun:
     """What prepare would do; `str` gives it as text for people to read.
 
     Attributes:
         cohort: what the source was recognised as.
         table: subject, split and labels, one row a subject.
-        plan: what would be made.
+        spec: what would be made.
         choices: size and spacing where they were chosen, with reasons.
         fingerprint: what the headers tell.
         show_series: whether the text has the descriptions of series that no pattern knows.
@@ -43,7 +43,7 @@ class Preview:
 
     cohort: Cohort
     table: pd.DataFrame
-    plan: Plan
+    spec: ImageSpec
     choices: tuple[Choice, ...]
     fingerprint: Fingerprint
     show_series: bool = False
@@ -51,37 +51,50 @@ class Preview:
     @property
     def store_bytes(self) -> int:
         """Bytes of the store's images, before they are compressed."""
-        info = self.plan.info
+        info = self.spec.info
         return len(self.table) * prod(info.shape) * np.dtype(info.dtype).itemsize
 
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it, JSON throughout."""
+        return {
+            "layout": self.cohort.layout,
+            "subjects": len(self.table),
+            "left_out": [list(one) for one in self.cohort.left_out],
+            "missing": {k: len(v) for k, v in self.fingerprint.missing.items()},
+            "failures": [asdict(failure) for failure in self.fingerprint.unreadable],
+            "choices": [asdict(choice) for choice in self.choices],
+            "store": self.spec.info.facts,
+            "store_bytes": self.store_bytes,
+        }
+
     def __str__(self) -> str:
-        lines = [*self._found(), *self._geometry(), *self._labels(), *self._made()]
+        lines = [*self._found(), *self._sizes(), *self._labels(), *self._made()]
         lines += self._not_taken()
         lines += self._series() if self.show_series else []
         return fact_list(lines)
 
     def _found(self) -> list[tuple[str, str]]:
         cohort, found = self.cohort, self.fingerprint
-        lines = account(cohort, self.table, self.plan)
+        lines = account(cohort, self.table, self.spec)
         for modality, lacking in found.missing.items():
             lines.append((f"{modality} missing in", _few(lacking)))
-        has = Counter(m for s in cohort.subjects for m in s.files if m not in self.plan.files)
+        has = Counter(m for s in cohort.subjects for m in s.files if m not in self.spec.files)
         if has:
             lines.append(("not used", ", ".join(f"{m} (in {n})" for m, n in has.items())))
         return lines
 
-    def _geometry(self) -> list[tuple[str, str]]:
+    def _sizes(self) -> list[tuple[str, str]]:
         lines = []
-        modalities, total = self.plan.files, len(self.cohort.subjects)
+        modalities, total = self.spec.files, len(self.cohort.subjects)
         for modality in modalities:
-            seen = [g for g in self.fingerprint.geometries if g.modality == modality]
+            seen = [h for h in self.fingerprint.headers if h.modality == modality]
             if not seen:
                 continue
             of = f" {modality}" if len(modalities) > 1 else ""
-            lines.append((f"size{of}", f"{_ranges([g.size for g in seen])} voxels"))
+            lines.append((f"size{of}", f"{_ranges([h.size for h in seen])} voxels"))
             if seen[0].spacing:
-                lines.append((f"spacing{of}", f"{_ranges([g.spacing for g in seen])} mm"))
-                axes = Counter(g.orientation for g in seen)
+                lines.append((f"spacing{of}", f"{_ranges([h.spacing for h in seen])} mm"))
+                axes = Counter(h.orientation for h in seen)
                 told = ", ".join(f"{name}: {n}" for name, n in axes.most_common())
                 lines.append((f"orientation{of}", told))
             if (values := self.fingerprint.intensities.get(modality)) is not None:
@@ -103,8 +116,10 @@ class Preview:
         return lines
 
     def _made(self) -> list[tuple[str, str]]:
-        info = self.plan.info
-        what = f"{said(self.plan)}, {info.dtype}; at most {_bytes(self.store_bytes)} on disk"
+        info = self.spec.info
+        what = (
+            f"{spec_in_words(self.spec)}, {info.dtype}; at most {_bytes(self.store_bytes)} on disk"
+        )
         lines = [("store", what)]
         lines += [(f"  {c.name.removeprefix('prepare.')}", c.reason) for c in self.choices]
         return lines
@@ -130,26 +145,26 @@ class Preview:
         """Every description, as the table of patterns needs it, with its number of series."""
         counts = Counter(self.cohort.unknown_series)
         if not counts:
-            return [("unknown series", "none; --series TABLE is not needed")]
-        lines = [("unknown series", "descriptions for the column pattern of --series TABLE")]
+            return [("unknown series", "none; `series=TABLE` is not needed")]
+        lines = [("unknown series", "descriptions for the column pattern of `series=TABLE`")]
         return [
             *lines,
             *((f"  {text or '(none)'}", f"{n} series") for text, n in counts.most_common()),
         ]
 
 
-def preview(
+def look_at(
     cohort: Cohort,
     table: pd.DataFrame,
-    plan: Plan,
+    spec: ImageSpec,
     choices: tuple[Choice, ...],
     workers: int | None = None,
     *,
     show_series: bool = False,
-) -> Preview:
+) -> DryRun:
     """Look at a cohort as prepare would take it; nothing is written."""
-    found = fingerprint(plan, cohort, workers)
-    return Preview(cohort, table, plan, choices, found, show_series)
+    found = fingerprint(spec, cohort, workers)
+    return DryRun(cohort, table, spec, choices, found, show_series)
 
 
 def _more(items: Sequence[object]) -> list[tuple[str, str]]:

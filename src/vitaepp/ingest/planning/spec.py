@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.store import stored_info
-from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storeinfo import StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
 from vitaepp.ingest.readers.items import ArrayItem, Item
-from vitaepp.ingest.task import COLOURS, Plan
+from vitaepp.ingest.task import COLOURS, ImageSpec
 from vitaepp.recipe.fields import per_axis
-from vitaepp.recipe.sections import PrepareSettings
+from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
 from vitaepp.system.text import dimensions
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
@@ -29,27 +30,27 @@ DEFAULT_SPACING = (1.0,)
 COLOUR_SAMPLE = 32
 
 
-def plan_of(
-    cohort: Cohort, asked: PrepareSettings, store: Path | str, without_masks: bool = False
-) -> Plan:
+def spec_of(
+    cohort: Cohort, settings: PrepareSettings, store: Path | str, without_masks: bool = False
+) -> ImageSpec:
     """What to make of a cohort: what the user asked for, else what suits its kind.
 
     Args:
         cohort: the source.
-        asked: settings that the user gave.
+        settings: settings that the user gave.
         store: to make.
-        without_masks: as in `Plan`.
+        without_masks: as in `ImageSpec`.
 
     Raises:
         RecipeError: settings that do not fit each other.
         SourceError: settings that do not fit this source.
         StoreError: the store was begun, and is damaged.
     """
-    files, channels = _channels(cohort, asked.modalities)
+    files, channels = _channels(cohort, settings.modalities)
     own = _array_size(cohort) if cohort.kind == "arrays" else DEFAULT_SIZE[cohort.kind]
     ndim = {"scans": 3, "pictures": 2, "arrays": len(own)}[cohort.kind]
-    spacing = asked.spacing or (DEFAULT_SPACING if cohort.kind == "scans" else None)
-    center = asked.center
+    spacing = settings.spacing or (DEFAULT_SPACING if cohort.kind == "scans" else None)
+    center = settings.center
     if spacing is None and center not in (None, "image"):
         raise RecipeError(
             f"prepare.center={center}: images without a spacing are scaled as a whole; "
@@ -64,24 +65,25 @@ def plan_of(
     begun = stored_info(store)
     info = StoreInfo(
         modalities=channels,
-        size=per_axis(asked.size or own, ndim, "prepare.size"),
+        size=per_axis(settings.size or own, ndim, "prepare.size"),
         spacing=None if spacing is None else per_axis(spacing, ndim, "prepare.spacing"),
-        dtype=asked.dtype,
+        dtype=settings.dtype,
         center=center,
-        clip=asked.clip,
-        window=_windows(asked, files),
-        statistics=asked.statistics,
-        mask_values=asked.mask_values if center == "mask" else None,
+        clip=settings.clip,
+        window=_windows(settings, files),
+        statistics=settings.statistics,
+        mask_values=settings.mask_values if center == "mask" else None,
         unit=None if spacing is None or cohort.kind == "scans" else "pixels",
-        masks=asked.keep_masks or (begun is not None and begun.masks) or None,
+        masks=settings.keep_masks or (begun is not None and begun.masks) or None,
+        more=_more(settings),
     )
-    secret = None if asked.secret is None else read_secret(asked.secret)
-    return Plan(info, store, cohort.root, cohort.kind, files, secret, without_masks)
+    secret = None if settings.secret is None else read_secret(settings.secret)
+    return ImageSpec(info, store, cohort.root, cohort.kind, files, secret, without_masks, settings)
 
 
-def said(plan: Plan) -> str:
-    """A plan in a line for the user."""
-    info = plan.info
+def spec_in_words(spec: ImageSpec) -> str:
+    """A spec in a line for the user."""
+    info = spec.info
     size = dimensions(info.size)
     channels = ", ".join(info.modalities)
     if info.intensities:
@@ -94,11 +96,19 @@ def said(plan: Plan) -> str:
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
 
 
+def _more(settings: PrepareSettings) -> tuple[tuple[str, Any], ...]:
+    """Settings that shape images and have no field of their own in a store's facts."""
+    known = {f.name for f in fields(StoreInfo)}
+    values = with_tuples(settings.model_dump(mode="json", exclude_defaults=True))
+    names = marked(type(settings), OF_IMAGES)
+    return tuple((name, values[name]) for name in names if name in values.keys() - known)
+
+
 def _windows(
-    asked: PrepareSettings, files: tuple[str, ...]
+    settings: PrepareSettings, files: tuple[str, ...]
 ) -> tuple[tuple[str, float, float], ...] | None:
     """The ends of each modality's window, in the order of the modalities."""
-    windows = asked.window or {}
+    windows = settings.window or {}
     for name in windows:
         if name not in files:
             raise RecipeError(f"prepare.window: no modality {name} here; {nearest(name, files)}")
@@ -111,21 +121,22 @@ def _windows(
 
 
 def _channels(
-    cohort: Cohort, asked: tuple[str, ...] | None
+    cohort: Cohort, modalities: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which files to read, and which channels they make."""
     if cohort.kind == "scans":
-        files = cohort.choose(asked)
+        files = cohort.choose(modalities)
         return files, files
     colours = {("grey",): ("grey",), ("gray",): ("grey",), ("rgb",): COLOURS, COLOURS: COLOURS}
-    if asked in colours and len(cohort.modalities) == 1:
-        return cohort.modalities, colours[asked]
+    if modalities in colours and len(cohort.modalities) == 1:
+        return cohort.modalities, colours[modalities]
     try:
-        files = cohort.choose(asked)
+        files = cohort.choose(modalities)
     except SourceError:
         if len(cohort.modalities) > 1:
             raise
-        raise SourceError(f"modalities {','.join(asked or ())}: pictures are grey or rgb") from None
+        names = ",".join(modalities or ())
+        raise SourceError(f"modalities {names}: pictures are grey or rgb") from None
     if len(files) > 1:
         return files, files
     grey = all(is_grey(image) for image in _sample(cohort, files[0]))

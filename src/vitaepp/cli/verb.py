@@ -1,0 +1,186 @@
+"""What all commands have in common, and options that are settings of the recipe."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+
+class Verb(TyperCommand):
+    """A command.
+
+    Its argument `out` is the last one, or `--out` wherever that stands. Options that are given
+    twice are refused, rather than the first forgotten.
+
+    Attributes:
+        renamed: former spellings of options, which still work but are not shown.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._out = next((p for p in self.params if _is_argument(p) and p.name == "out"), None)
+        if self._out is not None:
+            self._out.help += " Also as --out."
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the words of the command line apart."""
+        args = [self._as_now(word) for word in args]
+        if self._out is not None and "--out" in (word.partition("=")[0] for word in args):
+            args = self._out_last(ctx, args)
+        self._refuse_repeated(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _as_now(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        return self.renamed.get(name, name) + equals + value
+
+    def _out_last(self, ctx: Any, args: list[str]) -> list[str]:
+        at = next(i for i, word in enumerate(args) if word.partition("=")[0] == "--out")
+        _, equals, value = args[at].partition("=")
+        rest = args[at + 1 :]
+        if not equals:
+            if not rest:
+                ctx.fail("Option '--out' requires an argument.")
+            value, *rest = rest
+        if "--out" in (word.partition("=")[0] for word in rest):
+            ctx.fail("--out is given more than once")
+        return [*args[:at], *rest, value]
+
+    def _refuse_repeated(self, ctx: Any, args: list[str]) -> None:
+        try:
+            given = self.make_parser(ctx).parse_args(args=list(args))[2]
+        except Exception:  # it is told when the words are parsed for good
+            return
+        for option in given:
+            once = option.param_type_name == "option" and not option.multiple
+            if once and not getattr(option, "is_flag", False) and given.count(option) > 1:
+                ctx.fail(
+                    f"{option.opts[0]} is given {given.count(option)} times; give it once, and run "
+                    "the command once more for the other value"
+                )
+
+
+class PrepareVerb(Verb):
+    """A command whose options are the settings of `prepare`, beside its own.
+
+    The settings are read when the command runs or shows its help: other commands do without.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its own arguments and options, then the settings."""
+        from vitaepp.recipe.sections import PrepareSettings
+
+        *own, help_option = super().get_params(ctx)
+        return [*own, *setting_options(PrepareSettings), help_option]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it, with the settings that were given in `ctx.obj`."""
+        own = {param.name for param in self.params}
+        given = {k: ctx.params.pop(k) for k in [*ctx.params] if k not in own}
+        ctx.obj = {k: v for k, v in given.items() if v is not None and v != () and v != []}
+        return super().invoke(ctx)
+
+
+def setting_options(section: Any) -> list[Any]:
+    """An option for each setting of a section, with its description as help.
+
+    What is typed reaches the section as text, which checks it as it checks all values.
+    """
+    from vitaepp.recipe.recipe import describe_settings
+
+    options = []
+    for setting in describe_settings(section):
+        kind: Any = str | None
+        names = _names(setting.kind)
+        more: dict[str, Any] = {"metavar": "|".join(names)} if names else {}
+        text = setting.description
+        if _members(setting.kind) == [bool]:
+            kind = bool | None
+        elif any(get_origin(member) is dict for member in _members(setting.kind)):
+            kind, more = list[str] | None, {"metavar": "NAME=VALUE"}
+            text += " May be repeated."
+        if names:
+            more["autocompletion"] = _completing(names)
+        option = typer.Option(help=text, show_default=False, rich_help_panel="Settings", **more)
+        options.append(
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[kind, option],
+            )
+        )
+
+    def take(**_: Any) -> None: ...
+
+    take.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    take.__annotations__ = {option.name: option.annotation for option in options}
+    made = typer.Typer(add_completion=False)
+    made.command()(take)
+    return list(typer.main.get_command(made).params)  # type: ignore[attr-defined]
+
+
+def as_options(text: str, commands: Mapping[str, Any]) -> str:
+    """A text of the library with its arguments as the options of the command line.
+
+    The library names them as Python has them, in backticks.
+
+    Args:
+        text: for people.
+        commands: of the command line, by their names.
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        spelled = _spelled(name, commands)
+        if spelled is None:
+            return found[0]
+        return spelled if value in (None, "True") else f"{spelled} {value}"
+
+    return re.sub(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]*))?`", option, text)
+
+
+def _spelled(name: str, commands: Mapping[str, Any]) -> str | None:
+    for command in commands.values():
+        for param in command.params:
+            if param.name == name:
+                return "--out" if name == "out" else None if _is_argument(param) else param.opts[0]
+    from vitaepp.recipe.sections import PrepareSettings
+
+    known = name in PrepareSettings.model_fields
+    return f"--{name.replace('_', '-')}" if known else None
+
+
+def _is_argument(param: Any) -> bool:
+    return bool(param.param_type_name == "argument")
+
+
+def _members(kind: Any) -> list[Any]:
+    """The types that a value may be of, None left out."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Literal, tuple, dict, None):
+        return [kind]
+    return [m for k in get_args(kind) if k is not type(None) for m in _members(k)]
+
+
+def _names(kind: Any) -> list[str]:
+    """The values that a setting may have, where it has a choice of names."""
+    members = _members(kind)
+    if not all(get_origin(member) is Literal for member in members):
+        return []
+    return [str(name) for member in members for name in get_args(member)]
+
+
+def _completing(names: Iterable[str]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete

@@ -1,0 +1,263 @@
+"""DICOM series of a source: which files are DICOM, and which of them make one volume together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from vitaepp.data.cells import TABLE_SUFFIXES
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.layouts.cohort import Source, common_folder
+from vitaepp.ingest.layouts.dicom_studies import Headers
+from vitaepp.ingest.readers import (
+    PICTURE_SUFFIXES,
+    SCAN_SUFFIXES,
+    DicomHeader,
+    OtherObject,
+    Slice,
+    is_dicom,
+    pixels_of,
+    read_dicom_header,
+    series_uid,
+    stack,
+    suffix_of,
+)
+from vitaepp.ingest.readers.items import SeriesItem
+from vitaepp.system.progress import track
+
+#: Files of these types are not opened. DICOM files often have no suffix, or digits as one.
+OTHER_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *TABLE_SUFFIXES)
+
+#: Files with these suffixes count as DICOM, however they begin.
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz", ".dicom.gz", ".ima.gz")
+
+#: DICOM's Modality of X-rays, which are pictures: they have no position in space.
+PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
+
+#: In one volume, slice directions differ by less than this, and voxel sizes by a smaller share.
+ALIKE = 1e-3
+
+#: Above this number of files, reading their headers (a millisecond each) shows its progress.
+MANY = 3000
+
+#: A path relative to the source, and why it is left out.
+LeftOut = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one volume. They have one series id, one size and one direction.
+
+    Attributes:
+        files: paths relative to the source.
+        header: the header of the first file; the others differ only in position.
+        slices: the positions of the slices of all files.
+        damaged: whether one of the files cannot be read.
+    """
+
+    files: tuple[PurePosixPath, ...]
+    header: DicomHeader
+    slices: tuple[Slice, ...]
+    damaged: bool = False
+
+    @cached_property
+    def folder(self) -> PurePosixPath:
+        """The deepest folder that holds all files."""
+        return common_folder(self.files)
+
+    @cached_property
+    def several(self) -> bool:
+        """Whether most positions occur more than once: for b-values, echoes or times."""
+        return 2 * len({s.position for s in self.slices}) <= len(self.slices)
+
+    @cached_property
+    def fault(self) -> bool:
+        """Whether the slices are known not to make a whole volume."""
+        return self.damaged or _fault(self.slices)
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was computed from other images, as a reformatted series is."""
+        return self.header.image_type[0] == "DERIVED"
+
+    @property
+    def rank(self) -> tuple[bool, bool, bool, int, float, str]:
+        """Sort key among series of one modality; the best comes first."""
+        pixel = float(np.prod(self.header.slices[0].spacing))
+        order = -len(self.slices), pixel, str(self.files[0])
+        return self.several, self.fault, self.derived, *order
+
+
+def series_item(path: Path) -> SeriesItem | None:
+    """The DICOM files directly in a folder, or one DICOM file, as a series; None without any."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    dicom = tuple(f for f in files if f.is_file() and may_be_dicom(f))
+    return SeriesItem(dicom) if dicom else None
+
+
+def may_be_dicom(file: Path) -> bool:
+    """Whether a file is DICOM by its suffix, or by its content if it has no other known suffix."""
+    if suffix_of(file.name, DICOM_SUFFIXES):
+        return True
+    return not suffix_of(file.name, OTHER_SUFFIXES) and is_dicom(file)
+
+
+def read_headers(
+    source: Source,
+    files: Sequence[PurePosixPath],
+    left_out: list[LeftOut],
+    pictures: list[PurePosixPath],
+) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
+    """Read the headers of DICOM files.
+
+    Args:
+        source: the source.
+        files: its DICOM files, relative to it.
+        left_out: files that cannot be part of a volume are added here, with the reason.
+        pictures: X-rays are added here.
+
+    Returns:
+        Headers of the files that can be part of a volume, and the files that are damaged.
+    """
+    headers: dict[PurePosixPath, DicomHeader] = {}
+    damaged: list[PurePosixPath] = []
+    known: dict[Hashable, list[PurePosixPath]] = defaultdict(list)
+    for file in (
+        track(files, "reading headers", len(files), "files") if len(files) > MANY else files
+    ):
+        try:
+            header = read_dicom_header(source.path / file, "")
+        except OtherObject as error:
+            left_out.append((str(file), str(error).removeprefix(": ")))
+            continue
+        except SubjectError:
+            damaged.append(file)
+            continue
+        # Some anonymisers give all images the same id, but they do not change positions.
+        image = (header.study, header.series, header.instance, header.slices)
+        earlier = known[image] if header.slices and header.instance else []
+        if any(_is_copy(source, file, other) for other in earlier):
+            left_out.append((str(file), "the same image as an earlier file"))
+        elif header.modality in PROJECTIONS and header.size[2] == 1:
+            pictures.append(file)
+        elif "LOCALIZER" in header.image_type:
+            left_out.append((str(file), "a localizer"))
+        elif "MOSAIC" in header.image_type:
+            left_out.append((str(file), "a mosaic (many slices in one image), which is not read"))
+        elif header.colours > 1:
+            left_out.append((str(file), "in colour; a scan has one value per voxel"))
+        elif len(header.slices) != header.size[2]:
+            left_out.append((str(file), "has no slice positions; it is a 2D image, or no scan"))
+        else:
+            known[image].append(file)
+            headers[file] = header
+    return headers, damaged
+
+
+def _is_copy(source: Source, file: PurePosixPath, other: PurePosixPath) -> bool:
+    """Whether two files with one image id hold the same image; ids are not always unique."""
+    if file.parent == other.parent:
+        return True
+    try:
+        return pixels_of(source.path / file) == pixels_of(source.path / other)
+    except (OSError, ValueError):
+        return False
+
+
+def volumes_of(
+    headers: Headers, keys: Mapping[PurePosixPath, str], left_out: list[LeftOut]
+) -> list[Series]:
+    """Group files by series, then by size and direction; single slices are left out."""
+    of_series: dict[tuple[str, str], list[dict[PurePosixPath, list[PurePosixPath]]]]
+    of_series = defaultdict(list)
+    for file, header in headers.items():
+        # If an anonymiser removed the ids, every folder is a series.
+        alike = of_series[keys[file], header.series or str(file.parent)]
+        for group in alike:
+            if _one_volume(header, headers[next(iter(group.values()))[0]]):
+                group[file.parent].append(file)
+                break
+        else:
+            alike.append(defaultdict(list, {file.parent: [file]}))
+    series = []
+    for group in (g for alike in of_series.values() for g in alike):
+        for files in _parts(list(group.values()), headers):
+            slices = tuple(one for file in files for one in headers[file].slices)
+            if len(slices) < 2:
+                left_out.append((str(files[0]), "a single slice; a volume has more"))
+            else:
+                series.append(Series(tuple(files), headers[files[0]], slices))
+    return sorted(series, key=lambda s: s.files[0])
+
+
+def _parts(folders: list[list[PurePosixPath]], headers: Headers) -> list[list[PurePosixPath]]:
+    """The volumes of one series whose files lie in several folders.
+
+    They are one volume if their slices together make one. Otherwise each folder is a volume if
+    some position occurs in several folders, or if every folder holds a whole volume.
+    """
+    if len(folders) == 1:
+        return folders
+    everything = [file for files in folders for file in files]
+    slices = [[s for file in files for s in headers[file].slices] for files in folders]
+    together = [s for part in slices for s in part]
+    if not _fault(together):
+        return [everything]
+    positions = [{s.position for s in part} for part in slices]
+    apart = len(set.union(*positions)) < sum(map(len, positions))
+    return folders if apart or not any(map(_fault, slices)) else [everything]
+
+
+def _fault(slices: Sequence[Slice]) -> bool:
+    """Whether slices do not make a volume."""
+    try:
+        stack(slices, "")
+    except SubjectError:
+        return True
+    return False
+
+
+def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
+    mine, its = header.slices[0], other.slices[0]
+    return (
+        header.size == other.size
+        and header.size[2] == 1  # a file with several frames is a volume by itself
+        and np.allclose(mine.orientation, its.orientation, rtol=0, atol=ALIKE)
+        and np.allclose(mine.spacing, its.spacing, rtol=ALIKE, atol=0)
+    )
+
+
+def with_damaged(
+    source: Source,
+    series: list[Series],
+    damaged: Iterable[PurePosixPath],
+    left_out: list[LeftOut],
+) -> list[Series]:
+    """Add damaged files to their series, so that the volume is refused and not cut short.
+
+    If the series id of a file is damaged too, it is added to every series of its folder.
+    """
+    in_folder: dict[PurePosixPath, set[int]] = defaultdict(set)
+    of_uid: dict[str, set[int]] = defaultdict(set)
+    for i, one in enumerate(series):
+        of_uid[one.header.series].add(i)
+        for file in one.files:
+            in_folder[file.parent].add(i)
+    added: dict[int, list[PurePosixPath]] = defaultdict(list)
+    for file in damaged:
+        uid = series_uid(source.path / file)
+        neighbours, same_id = in_folder.get(file.parent, set()), of_uid.get(uid, set())
+        owners = (neighbours & same_id or same_id) if uid else neighbours
+        if not owners:
+            left_out.append((str(file), "truncated, corrupt or not a DICOM image"))
+        for i in owners:
+            added[i].append(file)
+    return [
+        replace(s, files=(*s.files, *added[i]), damaged=bool(added[i]))
+        for i, s in enumerate(series)
+    ]

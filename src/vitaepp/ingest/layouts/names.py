@@ -1,0 +1,87 @@
+"""Words in the names of files and folders: which of them mark a mask, an organ or an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+
+#: Words for masks that divide the whole image into regions and show no lesion.
+REGIONS = ("aseg", "aparc", "parcellation", "superpixels")
+
+#: Words that make a file a mask.
+MASK_WORDS = frozenset(
+    (
+        *("seg", "segs", "segm", "segmentation", "segmentations", "dseg", "probseg"),
+        *("mask", "masks", "msk", "msks", "defacemask", "label", "labels", "lbl", "lbls"),
+        *("labelmap", "labelmaps", "roi", "rois", "gt", "gts", "truth", "groundtruth"),
+        *("annotation", "annotations", "annot", "contour", "contours", "delineation", "manual"),
+        *REGIONS,
+    )
+)
+
+#: Words that make a file a mask only if its name has no other words.
+LONE_MASK_WORDS = frozenset(("lesion", "lesions", "tumor", "tumour", "tumors", "tumours"))
+
+#: Words for masks of a lesion, which are preferred to other masks.
+LESION = re.compile(r"lesion|tumou?r|infarct|stroke|\bl\b")
+
+#: Words for masks of the whole organ; crops are not centred on these.
+ORGAN_WORDS = frozenset(("brain", "head", "face", "defacemask", "bet", "skull"))
+
+#: Words that only say that a file is an image.
+IMAGE_WORDS = frozenset(
+    (
+        *("image", "images", "imaging", "img", "imgs", "im", "ims", "volume", "volumes", "vol"),
+        *("scan", "scans", "picture", "pictures", "raw", "orig", "original"),
+    )
+)
+
+
+def words(name: str) -> list[str]:
+    """The words of a name, which separators divide, in lower case.
+
+    >>> words("P01_T1w-post (2)")
+    ['p01', 't1w', 'post', '2']
+    """
+    return [word.lower() for word in re.split(r"[\W_]+", name) if word]
+
+
+def stem(name: str | PurePosixPath) -> str:
+    """A relative path without its image suffix.
+
+    >>> stem("train/a.b.nii.gz")
+    'train/a.b'
+    """
+    text = str(name)
+    return text.removesuffix(suffix_of(text, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)))
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a name contains a word for masks.
+
+    >>> is_mask_name("p01_lesion-mask"), is_mask_name("label0001"), is_mask_name("ManualMask")
+    (True, True, True)
+    >>> is_mask_name("unlabelled_07")
+    False
+    """
+    return not MASK_WORDS.isdisjoint(_pieces(name))
+
+
+def is_organ_mask(name: str) -> bool:
+    """Whether the name of a mask says that it covers the whole brain, head or face."""
+    return not ORGAN_WORDS.isdisjoint(_pieces(name))
+
+
+def words_and_pieces(name: str) -> Iterator[tuple[str, list[str]]]:
+    """Each word with its parts: `label`, `0001` of label0001, or `manual`, `mask` of ManualMask."""
+    for written in filter(None, re.split(r"[\W_]+", name)):
+        parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\dA-Z_]+|\d+", written)
+        word = written.lower()
+        yield word, [word] if word in MASK_WORDS or len(parts) < 2 else [p.lower() for p in parts]
+
+
+def _pieces(name: str) -> set[str]:
+    return {piece for word, pieces in words_and_pieces(name) for piece in (word, *pieces)}

@@ -1,0 +1,195 @@
+"""The header of a DICOM file: where its slices lie, and what distinguishes series and studies.
+
+The text of a header is used to distinguish series, and reaches no output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from vitaepp.errors import SubjectError
+from vitaepp.ingest.readers import dicom_elements as tags
+from vitaepp.ingest.readers.dicom_elements import (
+    DeflatedError,
+    Elements,
+    items,
+    number,
+    read_elements,
+    silent,
+    text,
+)
+
+#: DICOM objects that are not images of the body, by the beginning of their SOP class.
+OTHER_OBJECTS = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR, which lists files",
+    "1.2.840.10008.5.1.4.1.1.11.": "a presentation state",
+    "1.2.840.10008.5.1.4.1.1.66": "raw data, a registration or a segmentation",
+    "1.2.840.10008.5.1.4.1.1.88.": "a structured report",
+    "1.2.840.10008.5.1.4.1.1.9.": "a waveform",
+    "1.2.840.10008.5.1.4.1.1.104.": "an encapsulated document",
+    "1.2.840.10008.5.1.4.1.1.481.": "a radiotherapy object",
+    "1.2.840.10008.5.1.4.1.1.4.2": "a spectrum",
+}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The position of one slice in DICOM's LPS coordinates, and the scale of its stored values.
+
+    Attributes:
+        position: middle of its first voxel, in mm.
+        orientation: direction of its rows, then of its columns.
+        spacing: distance between rows, then between columns, in mm.
+        slope: factor for stored values.
+        intercept: offset for stored values.
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """The parts of a file's header that are used. Its text must reach no output.
+
+    Attributes:
+        study: id of the study.
+        series: id of the series.
+        instance: id of the image; files with the same id are copies, if ids are unique.
+        patient: name, id and date of birth, used only to distinguish persons.
+        date: date of the study, used only to distinguish persons.
+        description: the name that the scanner or a person gave the series.
+        modality: DICOM's code for the kind of scanner, such as MR or CT.
+        image_type: words such as ORIGINAL, PRIMARY, LOCALIZER.
+        size: columns, rows and frames.
+        colours: number of values per voxel.
+        slices: the slice of each frame; empty if the position of a frame is missing.
+        padding: range of stored values that mark voxels without a measurement, if there is one.
+        inverted: whether the lowest stored value is white.
+    """
+
+    study: str = field(repr=False)
+    series: str = field(repr=False)
+    instance: str = field(repr=False)
+    patient: str = field(repr=False)
+    date: str = field(repr=False)
+    description: str = field(repr=False)
+    modality: str
+    image_type: tuple[str, ...] = field(repr=False)
+    size: tuple[int, int, int]
+    colours: int
+    slices: tuple[Slice, ...]
+    padding: tuple[int, int] | None
+    inverted: bool
+
+
+class OtherObject(SubjectError):
+    """The DICOM file is not an image of the body."""
+
+
+def read_dicom_header(path: Path, name: str) -> DicomHeader:
+    """Read the header of one file, without its voxels.
+
+    Raises:
+        OtherObject: the file is not an image but, for example, a report; the message says which.
+        SubjectError: the file is truncated, corrupt, or not DICOM.
+    """
+    try:
+        with silent():
+            elements = read_elements(path)
+            for start, kind in OTHER_OBJECTS.items():
+                if elements.sop_class.startswith(start):
+                    raise OtherObject(f"{name}: is {kind}, not an image")
+            if elements.broken:
+                raise ValueError("breaks off")
+            return _header(elements)
+    except DeflatedError:
+        raise SubjectError(
+            f"{name}: is deflated DICOM, which is not read; unpack it (dcmconv +te)"
+        ) from None
+    except (OSError, ValueError):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a DICOM image"
+        ) from None
+
+
+def _header(elements: Elements) -> DicomHeader:
+    dataset = elements.dataset
+    frames = int(text(dataset, tags.FRAMES) or 1)
+    return DicomHeader(
+        study=text(dataset, tags.STUDY),
+        series=text(dataset, tags.SERIES),
+        instance=text(dataset, tags.INSTANCE),
+        patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        date=text(dataset, tags.DATE),
+        description=text(dataset, tags.DESCRIPTION),
+        modality=text(dataset, tags.MODALITY).upper(),
+        image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
+        size=(number(dataset, tags.COLUMNS), number(dataset, tags.ROWS), frames),
+        colours=number(dataset, tags.COLOURS) or 1,
+        slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
+        padding=_padding(dataset),
+        inverted=text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
+    )
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    if tags.PADDING not in dataset:
+        return None
+    signed = number(dataset, tags.SIGNED) == 1
+    last = tags.PADDING_LIMIT if tags.PADDING_LIMIT in dataset else tags.PADDING
+    ends = [number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
+    return min(ends), max(ends)
+
+
+def _frames(dataset: Dataset) -> tuple[Slice, ...]:
+    """The slices of a multi-frame file; empty if the position of a frame is missing."""
+    shared = items(dataset, tags.SHARED_GROUPS)[:1]
+
+    def lookup_in(frame: Dataset) -> Callable[[int, int], str]:
+        def lookup(group: int, tag: int) -> str:
+            # A frame's own value has priority over the value that all frames share.
+            for groups in (frame, *shared):
+                for item in items(groups, group)[:1]:
+                    if tag in item:
+                        return text(item, tag)
+            return ""
+
+        return lookup
+
+    return _slices([lookup_in(frame) for frame in items(dataset, tags.FRAME_GROUPS)])
+
+
+def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
+    """The slice of each frame, whose function returns the text of a tag in a functional group.
+
+    The result is empty if a frame lacks its position, orientation or spacing.
+    """
+    slices = []
+    for lookup in frames:
+        position = _numbers(lookup(tags.POSITIONS, tags.POSITION), 3)
+        orientation = _numbers(lookup(tags.ORIENTATIONS, tags.ORIENTATION), 6)
+        spacing = _numbers(lookup(tags.MEASURES, tags.SPACING), 2)
+        slope = _numbers(lookup(tags.TRANSFORMATIONS, tags.SLOPE), 1) or (1.0,)
+        intercept = _numbers(lookup(tags.TRANSFORMATIONS, tags.INTERCEPT), 1) or (0.0,)
+        if not (position and orientation and spacing) or (slope == (0.0,) and len(frames) > 1):
+            return ()
+        slices.append(Slice(position, orientation, spacing, *slope, *intercept))
+    return tuple(slices)
+
+
+def _numbers(decimals: str, count: int) -> tuple[float, ...]:
+    """The numbers of a decimal string; empty if they are not `count` finite numbers."""
+    try:
+        numbers = tuple(float(part) for part in decimals.split("\\"))
+    except ValueError:
+        return ()
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else ()

@@ -1,0 +1,241 @@
+"""Reading a run folder for its report.
+
+Evaluations and reconstructions are found wherever they lie in the run. Each says which weights made
+it (`runfolder.weights_id`); those of other weights than the run's are named, but not shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+from PIL import Image
+
+from vitaepp.data.runfolder import RunFolder, weights_id
+from vitaepp.errors import RunError, one_line
+from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents, whose
+from vitaepp.system.files import file_stem
+from vitaepp.system.paths import instead_of
+
+Value = TypeVar("Value")
+
+
+def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
+    """Read what a run folder holds.
+
+    Raises:
+        RunError: the folder is not a run.
+    """
+    run = RunFolder(path)
+    files = _Files(run.path)
+    text = files.attempt(run.recipe_file, lambda f: f.read_text(encoding="utf-8")) or ""
+    recipe = files.attempt(run.recipe_file, lambda f: _mapping(yaml.safe_load(f.read_bytes())))
+    evaluations: dict[str, Evaluation] = {}
+    for folder in files.folders("metrics.json"):
+        if evaluation := _read_evaluation(files, folder):
+            # An evaluation that was copied within the run is shown once.
+            evaluations.setdefault(json.dumps(evaluation.metrics, sort_keys=True), evaluation)
+    reconstructions = [
+        found
+        for folder in files.folders("reconstruction.json", "metrics.csv")
+        if folder != run.path and (found := _read_reconstruction(files, folder))
+    ]
+    weights = weights_id(run.path)
+    contents = RunContents(
+        name=name,
+        path=run.path,
+        recipe=recipe or {},
+        recipe_text=text,
+        summary=files.attempt(run.summary_file, _read_mapping) or {},
+        training=files.attempt(run.metrics_file, _read_training),
+        prepared=files.attempt(run.pictures, _read_picture),
+        evaluations=[],
+        reconstructions=[],
+        broken=files.broken,
+        weights=weights,
+    )
+    contents.evaluations.extend(sorted(filter(contents.owns, evaluations.values()), key=_order))
+    contents.reconstructions.extend(filter(contents.owns, reconstructions))
+    for result in (*evaluations.values(), *reconstructions):
+        if not contents.owns(result):
+            files.name_broken(result.folder, f"is not shown: {whose(result)}; make it again")
+    return contents
+
+
+def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
+    """Read an evaluation that the user named.
+
+    Raises:
+        RunError: there is none, or a part of it cannot be read.
+    """
+    return _read_named(path, _read_evaluation, "metrics.json", "evaluation")
+
+
+def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
+    """Read a reconstruction that the user named.
+
+    Raises:
+        RunError: there is none, or a part of it cannot be read.
+    """
+    return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruction")
+
+
+def unique_names(paths: list[Path]) -> list[str]:
+    """A short name for each folder: its own, with as many parents as it takes to tell them apart.
+
+    >>> unique_names([Path("a/run"), Path("b/run"), Path("c")])
+    ['a/run', 'b/run', 'c']
+    """
+    parts = [path.resolve().parts if not path.name else path.parts for path in paths]
+    names = [p[-1] for p in parts]
+    depth = 1
+    while len(set(names)) < len(names) and depth < max(len(p) for p in parts):
+        depth += 1
+        names = [
+            "/".join(p[-depth:]) if names.count(n) > 1 else n
+            for p, n in zip(parts, names, strict=True)
+        ]
+    return names
+
+
+class _Files:
+    """Reads files of a folder; a damaged one is named, not fatal.
+
+    Attributes:
+        broken: a line for every file that could not be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.broken: list[str] = []
+
+    def attempt(self, file: Path, read: Callable[[Path], Value]) -> Value | None:
+        """Read a file that need not be there."""
+        if not file.is_file():
+            return None
+        try:
+            return read(file)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, pa.ArrowException) as e:
+            self.name_broken(file, f"cannot be read: {one_line(e)}")
+            return None
+
+    def name_broken(self, file: Path, reason: str) -> None:
+        """Add a line for a file that is not shown."""
+        self.broken.append(f"{file.relative_to(self.root)} {reason}")
+
+    def folders(self, *names: str) -> list[Path]:
+        """The folders with such a file; hidden ones are what killed commands left."""
+        files = [file for name in names for file in self.root.rglob(name)]
+        return sorted(
+            {
+                file.parent
+                for file in files
+                if not any(part.startswith(".") for part in file.relative_to(self.root).parts)
+            }
+        )
+
+
+def _read_named(
+    path: str | os.PathLike[str],
+    read: Callable[[_Files, Path], Value | None],
+    name: str,
+    kind: str,
+) -> Value:
+    folder = Path(path).parent if Path(path).name == name else Path(path)
+    files = _Files(folder)
+    found = read(files, folder) if folder.is_dir() else None
+    if files.broken:
+        raise RunError(f"{folder}: {files.broken[0]}")
+    if found is None:
+        raise RunError(f"{path}: {instead_of(kind, path)}")
+    return found
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"a mapping is expected, found {type(value).__name__}")
+    return value
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    return _mapping(json.loads(file.read_bytes()))
+
+
+def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
+    file = folder / "metrics.json"
+    metrics = files.attempt(file, _read_mapping)
+    if not metrics or "protocol" not in metrics:
+        return None
+    if not _complete(metrics):
+        files.name_broken(file, "lacks parts of an evaluation")
+        return None
+    predictions = files.attempt(folder / "predictions.parquet", pd.read_parquet)
+    points = files.attempt(folder / "map.csv", _read_points)
+    provenance = metrics.get("provenance")
+    weights = provenance.get("encoder") if isinstance(provenance, dict) else None
+    return Evaluation(folder, weights, metrics, predictions, points)
+
+
+def _order(evaluation: Evaluation) -> tuple[str, Path]:
+    return evaluation.title, evaluation.folder
+
+
+def _complete(metrics: dict[str, Any]) -> bool:
+    needed = ("label", "folds", "mean", "std")
+    controls = metrics.get("controls") or {}
+    return all(k in metrics for k in needed) and all(
+        k in part for part in controls.values() for k in needed[1:]
+    )
+
+
+def _read_training(file: Path) -> pd.DataFrame:
+    table = pd.read_csv(file)
+    if "epoch" not in table:
+        raise ValueError("no column epoch")
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    return numbers.dropna(subset=["epoch"])
+
+
+def _read_picture(file: Path) -> Image.Image:
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            return picture.convert("RGB")
+    except (
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
+        # Pillow raises these for damaged files.
+        raise ValueError(one_line(error)) from None
+
+
+def _read_points(file: Path) -> pd.DataFrame:
+    table = pd.read_csv(file, dtype={"subject": str, "label": str}, keep_default_na=False)
+    return table[["subject", "label", "x", "y"]].astype({"x": float, "y": float})
+
+
+def _read_reconstruction(files: _Files, folder: Path) -> Reconstruction | None:
+    facts = files.attempt(folder / "reconstruction.json", _read_mapping)
+    table = folder / "metrics.csv"
+    metrics = files.attempt(
+        table, lambda f: pd.read_csv(f, dtype={"subject": str}, keep_default_na=False)
+    )
+    if metrics is None or not {"subject", "psnr", "ssim"} <= set(metrics):
+        if facts and not table.is_file():
+            files.name_broken(folder, "holds a reconstruction that did not end; run it again")
+        return None  # or a table of something else
+    for name in ("psnr", "ssim"):
+        metrics[name] = pd.to_numeric(metrics[name], errors="coerce")
+    # Only what the table names: another reconstruction may have left its files here before.
+    stems = {subject: folder / file_stem(subject) for subject in metrics["subject"]}
+    volumes, pictures = (
+        {s: f for s, stem in stems.items() if (f := stem.with_name(stem.name + suffix)).is_file()}
+        for suffix in (".npz", ".png")
+    )
+    panels = {subject: file for subject, file in pictures.items() if subject not in volumes}
+    return Reconstruction(folder, (facts or {}).get("encoder"), metrics, volumes, panels)

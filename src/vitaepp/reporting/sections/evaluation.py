@@ -1,0 +1,77 @@
+"""The pictures of an evaluation: its ROC curve and the map of its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vitaepp.evaluation.result import score_columns
+from vitaepp.evaluation.roc import mean_roc
+from vitaepp.evaluation.summary import summary_rows
+from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
+from vitaepp.presentation.drawing import Style
+from vitaepp.reporting.contents import Evaluation, whose
+from vitaepp.reporting.sections.header import SERIES
+
+
+def evaluation(found: Evaluation, place: str) -> dict[str, Any]:
+    """What the page shows of an evaluation that lies at `place`."""
+    classes = [str(c) for c in found.metrics.get("classes") or []]
+    return {
+        "title": f"{found.title} · {place}",
+        "whose": whose(found),
+        "roc": _roc(found, classes),
+        "map": _map(found, classes),
+        "chosen": ", ".join(f"{c:.3g}" for c in found.metrics.get("C") or []),
+    }
+
+
+def _roc(found: Evaluation, classes: Sequence[str]) -> Figure | None:
+    predictions = found.predictions
+    if predictions is None or len(classes) < 2 or not {"fold", "label"} <= set(predictions):
+        return None
+    folds: list[Line] = []
+    means: list[Line] = []
+    legend = []
+    for row in summary_rows(found.metrics):
+        columns = score_columns(row.key, list(classes))
+        if not set(columns) <= set(predictions):
+            continue
+        grid, curves = mean_roc(predictions, columns, classes)
+        if not curves:
+            continue
+        if row.key == "method" and len(curves) > 1:
+            folds = [Line(grid, curve, Style("thin", SERIES[row.key])) for curve in curves]
+        style = Style("line", SERIES[row.key])
+        means.append(Line(grid, np.mean(curves, axis=0), style))
+        legend.append((style, f"{row.name}, AUC {row.text('auc')}"))
+    if not means:
+        return None
+    drawing = roc_chart([*folds, *reversed(means)], says=f"ROC of {found.title}")
+    note = "mean of the folds; thin lines are the folds" if folds else "on the test split"
+    if len(classes) > 2:
+        note += "; one class against the rest, averaged"
+    return Figure("ROC", note, drawing, legend)
+
+
+def _map(found: Evaluation, classes: Sequence[str]) -> Figure | None:
+    points = found.points
+    if points is None or points.empty:
+        return None
+    labels = points["label"].astype(str)
+    names = list(classes) or sorted(set(labels))
+    number = {name: i for i, name in enumerate(names)}
+    drawing = scatter(
+        points["x"].to_numpy(),
+        points["y"].to_numpy(),
+        [number.get(label, len(names)) for label in labels],
+        [f"{subject} · {label}" for subject, label in zip(points["subject"], labels, strict=True)],
+        says=f"Map of the embedding by {found.title}",
+    )
+    if drawing is None:
+        return None
+    note = str(found.metrics.get("map") or "two dimensions")
+    legend = [(Style("dot", i), name) for name, i in number.items()]
+    return Figure("Map of the embedding", note, drawing, legend)

@@ -1,0 +1,103 @@
+"""The head of the page: its title, a sentence on each run, and the result in large figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from vitaepp.errors import RecipeError
+from vitaepp.evaluation.summary import display_name, leading_metric, summary_rows
+from vitaepp.presentation.names import metric_name
+from vitaepp.presentation.numbers import duration
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.reporting.contents import RunContents
+from vitaepp.system.progress import counted
+from vitaepp.system.text import dimensions
+
+#: Series of the embedding and its controls, in all figures of the page.
+SERIES = {"method": 0, "untrained": 1, "raw": 2}
+
+
+def title(runs: Sequence[RunContents]) -> str:
+    """What the page is about."""
+    if len(runs) > 1:
+        return f"{len(runs)} runs compared"
+    return method(runs[0]) + _on_subjects(runs[0])
+
+
+def method(run: RunContents) -> str:
+    """What the run's method is called in print."""
+    with suppress(RecipeError):  # another version's, or damaged
+        if run.recipe:
+            return Recipe.parse(run.recipe).name
+    return display_name(run.recipe | run.summary)
+
+
+def sentence(run: RunContents) -> str:
+    """What was trained on what, as far as the run says."""
+    done, wanted = run.epochs
+    unfinished = wanted is not None and done < wanted
+    seconds, device = run.summary.get("seconds"), run.summary.get("device")
+    parts = [
+        f"{method(run)}{_encoder(run)} {'has been' if unfinished else 'was'} trained",
+        _on_subjects(run),
+        _images(run),
+    ]
+    if unfinished and wanted is not None:
+        parts.append(f" for {done:,} of {counted(wanted, 'epoch')} so far")
+    elif wanted is not None:
+        parts.append(f" for {counted(wanted, 'epoch')}")
+    parts.append(f", in {duration(float(seconds))}" if isinstance(seconds, int | float) else "")
+    parts.append(f" on {device}" if device else "")
+    return "".join(parts) + ", without any label."
+
+
+def _on_subjects(run: RunContents) -> str:
+    found = run.summary.get("trained_on") or run.store.get("subjects")
+    known = isinstance(found, int | float) and found
+    return f" on {counted(int(found), 'subject')}" if known else ""
+
+
+def _encoder(run: RunContents) -> str:
+    """The encoder's size and parameters."""
+    model, text = run.section("model"), ""
+    size = model.get("size")
+    if model.get("backbone", "vit") == "vit" and size:
+        own_shape = any(model.get(name) for name in ("embed_dim", "depth", "num_heads"))
+        text = f" with a ViT{'' if own_shape else f'-{str(size).capitalize()}'} encoder"
+    parameters = run.parameters.get("encoder")
+    if isinstance(parameters, int | float):
+        text += f" ({parameters / 1e6:.1f} million parameters)"
+    return text
+
+
+def _images(run: RunContents) -> str:
+    """Modalities, size and spacing of the images, in parentheses."""
+    size, spacing, details = run.store.get("size"), run.store.get("spacing"), []
+    if run.modalities:
+        details.append(", ".join(run.modalities))
+    if isinstance(size, list):
+        text = f"{dimensions(size)} {'voxels' if len(size) == 3 else 'pixels'}"
+        if isinstance(spacing, list):
+            same = len(set(spacing)) == 1
+            text += f" of {dimensions(spacing[:1] if same else spacing)} {run.unit}"
+        details.append(text)
+    return f" ({'; '.join(details)})" if details else ""
+
+
+def tiles(run: RunContents) -> list[dict[str, object]]:
+    """The leading metric of the run's first evaluation, beside that of its controls."""
+    if not run.evaluations:
+        return []
+    metrics = run.evaluations[0].metrics
+    metric = leading_metric(metrics)
+    return [
+        {
+            "name": row.name,
+            "series": SERIES[row.key],
+            "value": f"{row.mean[metric]:.3f}",
+            "std": row.text(metric).partition(" ")[2],
+            "metric": f"{metric_name(metric)}, {metrics['label']}",
+        }
+        for row in summary_rows(metrics)
+    ]

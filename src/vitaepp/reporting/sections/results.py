@@ -1,0 +1,146 @@
+"""The results: evaluations of one question in one table, each with its controls and folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitaepp.evaluation.participants import told_persons
+from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.summary import Row, leading_metric, summary_rows, verdict
+from vitaepp.presentation.charts import strip
+from vitaepp.presentation.drawing import Drawing
+from vitaepp.presentation.names import metric_name, metric_title
+from vitaepp.reporting.contents import Evaluation, RunContents
+from vitaepp.reporting.sections.header import SERIES
+
+_Named = tuple[str, Evaluation]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of the table: one set of features of one run.
+
+    Attributes:
+        run: which run, and where its evaluation lies, as far as that tells it from others.
+        row: its metrics.
+        cells: the metrics as text.
+        best: whether its mean is the highest of the table.
+        strip: its folds.
+    """
+
+    run: str
+    row: Row
+    cells: list[str]
+    best: bool
+    strip: Drawing
+
+
+def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Evaluations of one label, protocol, positive class and folds in one table each.
+
+    Args:
+        runs: whose evaluations are shown.
+        others: evaluations that belong to none of them.
+    """
+    named: list[_Named] = []
+    for run in runs:
+        for evaluation in run.evaluations:
+            name = [run.name] if len(runs) > 1 else []
+            if len(run.evaluations) > 1:
+                name.append(run.place(evaluation))
+            named.append((" · ".join(name), evaluation))
+    named += [(str(other.folder), other) for other in others]
+    grouped: dict[Any, list[_Named]] = {}
+    for name_, evaluation in named:
+        alike = [str(evaluation.metrics.get(fact)) for fact in ("positive", "seed")]
+        key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
+        grouped.setdefault(key, []).append((name_, evaluation))
+    return [_comparison(key[0], members) for key, members in grouped.items()]
+
+
+def _comparison(title: str, members: Sequence[_Named]) -> dict[str, Any]:
+    first = members[0][1].metrics
+    metric = leading_metric(first)
+    rows = [(name, row) for name, evaluation in members for row in summary_rows(evaluation.metrics)]
+    chance = _chance(first, metric)
+    values = [float(fold[metric]) for _, row in rows for fold in row.folds]
+    low = _tenth_below(min(values if chance is None else [*values, chance]))
+    best = max(row.mean[metric] for _, row in rows)
+    results = [
+        Result(
+            run=name,
+            row=row,
+            cells=[row.text(m) for m in METRICS],
+            best=row.mean[metric] == best,
+            strip=strip(
+                [fold[metric] for fold in row.folds],
+                row.mean[metric],
+                row.std[metric],
+                low=low,
+                high=1.0,
+                chance=chance,
+                series=SERIES[row.key],
+            ),
+        )
+        for name, row in rows
+    ]
+    return {
+        "title": title,
+        "metric": metric_name(metric),
+        "columns": [metric_title(m) for m in METRICS],
+        "column": METRICS.index(metric),
+        "folds": len(first["folds"]),
+        "results": results,
+        "verdicts": [(name, verdict(evaluation.metrics)) for name, evaluation in members],
+        "setting": _setting(first),
+        "low": f"{low:g}",
+        "chance": None if chance is None else f"{chance:.2f}",
+        "uncontrolled": any(not evaluation.metrics.get("controls") for _, evaluation in members),
+    }
+
+
+def _tenth_below(value: float) -> float:
+    """The next tenth below, so that the strips of one table begin at one round number.
+
+    >>> _tenth_below(0.47), _tenth_below(0.0)
+    (0.4, 0.0)
+    """
+    return max(0.0, math.floor(value * 10 - 1e-9) / 10)
+
+
+def _chance(metrics: Mapping[str, Any], metric: str) -> float | None:
+    """What guessing reaches: an AUC of 0.5, or the share of the largest class."""
+    if metric == "auc":
+        return 0.5
+    members = metrics.get("members")
+    if not isinstance(members, dict) or not members:
+        return None
+    return max(members.values()) / sum(members.values())
+
+
+def _setting(metrics: Mapping[str, Any]) -> str:
+    """How it was measured, in one line."""
+    parts = []
+    members, classes = metrics.get("members") or {}, metrics.get("classes") or []
+    if isinstance(metrics.get("n"), int):
+        subjects = told_persons(metrics)
+        if members:
+            subjects += f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
+        elif classes:
+            subjects += f" in {len(classes)} classes"
+        parts.append(subjects)
+    folds, sizes = len(metrics["folds"]), metrics.get("sizes") or []
+    if metrics["protocol"] != "linear":
+        spread = ", mean ± sample standard deviation over them"
+        parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
+    elif sizes:
+        parts.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
+    if metrics.get("positive") is not None:
+        parts.append(f"positive class: {metrics['positive']}")
+    left_out = metrics.get("left_out")
+    if isinstance(left_out, dict) and left_out.get("unlabelled"):
+        parts.append(f"{left_out['unlabelled']:,} without a label left out")
+    return "; ".join(parts)

@@ -1,0 +1,112 @@
+"""All that is used of other libraries beyond what they promise to keep, in one place.
+
+Tested with torch 2.13, lightning 2.6 and zarr 3.1; pyproject.toml excludes the next major versions.
+`make test-latest` runs the tests with the newest releases. Each import stands in its function, so
+that whoever needs one library does not load the others.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def zarr_buffer(data: bytes) -> Any:
+    """Bytes as zarr's memory store holds them."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    return default_buffer_prototype().buffer.from_bytes(data)
+
+
+def lightning_hint() -> type[Warning]:
+    """What Lightning warns with where it only supposes that something is wrong."""
+    from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+    return PossibleUserWarning
+
+
+def compile_error() -> type[Exception]:
+    """What `torch.compile` raises when it cannot compile a model."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return TorchDynamoException
+
+
+def fake_tensors() -> AbstractContextManager[Any]:
+    """A context in which new tensors have shapes and no memory."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode()
+
+
+def fused_attention_flops() -> dict[Any, Callable[..., int]]:
+    """How to count fused attention on a CPU, which torch's counter does on GPUs only."""
+    import torch
+    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+    operators = torch.ops.aten
+    return {
+        operators._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
+            sdpa_flop_count(query, key, value)
+        ),
+        operators._scaled_dot_product_flash_attention_for_cpu_backward: (
+            lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
+                gradient, query, key, value
+            )
+        ),
+    }
+
+
+class AliveBytes:
+    """The bytes of all tensors that live at once, while `counting()` is entered.
+
+    Attributes:
+        now: bytes at this moment.
+        peak: the most that there were.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._storages: set[int] = set()
+
+    def counting(self) -> AbstractContextManager[Any]:
+        """A context in which every tensor that torch makes is counted until it is gone."""
+        from torch import Tensor
+        from torch.utils._python_dispatch import TorchDispatchMode
+        from torch.utils._pytree import tree_leaves
+
+        counter = self
+
+        class Counting(TorchDispatchMode):
+            def __torch_dispatch__(
+                self,
+                function: Callable[..., Any],
+                types: Sequence[type],
+                args: Sequence[Any] = (),
+                kwargs: Mapping[str, Any] | None = None,
+            ) -> Any:
+                result = function(*args, **(kwargs or {}))
+                for leaf in tree_leaves(result):
+                    if isinstance(leaf, Tensor):
+                        counter._count(leaf)
+                return result
+
+        return Counting()  # type: ignore[no-untyped-call]
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._storages:
+            self._storages.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self.now -= size

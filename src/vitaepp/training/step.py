@@ -1,0 +1,105 @@
+"""One training step: a batch becomes a loss, its gradients, and changed weights.
+
+`pretrain` makes these steps under Lightning, which adds accumulation, clipping and several
+processes. `bench` and the benchmarks make them alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.profiler import record_function
+
+from vitaepp.data.loading import Batch
+from vitaepp.methods import Method, StepOutput
+from vitaepp.system.devices import autocast
+from vitaepp.system.progress import say
+from vitaepp.training.sharding import recompute_blocks
+from vitaepp.views.draws import Draws
+
+
+def prepare_for_training(method: Method) -> None:
+    """Change a method in place as `trainer.*` asks: blocks computed twice, parts compiled."""
+    settings = method.recipe.trainer
+    if settings.activation_checkpointing:
+        recompute_blocks(method)
+    if settings.compile != "none":
+        say(f"compiling (trainer.compile={settings.compile}): the first step takes minutes")
+        method.compile_parts(settings.compile)
+
+
+def build_optimizer(method: Method, images_per_update: int) -> torch.optim.Optimizer:
+    """AdamW on everything that is trained; biases and norms, which are vectors, do not decay.
+
+    Args:
+        method: what is trained.
+        images_per_update: on all devices together; the learning rate is in proportion to it.
+    """
+    settings = method.recipe.optim
+    trained = [p for p in method.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.base_lr * images_per_update / 256,
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def forward_batch(
+    method: Method,
+    batch: Batch,
+    present: Bool[Tensor, "subject channel"] | None = None,
+    *,
+    epoch: int = 0,
+    progress: float = 0.0,
+) -> StepOutput:
+    """The terms of the loss on a batch that is on the method's device.
+
+    Args:
+        method: what is trained.
+        batch: images, their rows in the store, and the weight of their loss.
+        present: modalities that each subject of the store has; all without it.
+        epoch: number of this pass over the store, for the random numbers.
+        progress: share of the training that is done, from 0 to 1.
+    """
+    images, rows, _ = batch
+    draws = Draws(method.recipe.seed, epoch, rows, images.device)
+    here = None if present is None else present[rows]
+    if here is None or bool(here.all()):
+        return method(images, draws, progress)  # faster than to look at every channel
+    return method(images, draws, progress, here.to(images.device, non_blocking=True))
+
+
+def training_step(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    present: Bool[Tensor, "subject channel"] | None = None,
+    *,
+    epoch: int = 0,
+    progress: float = 0.0,
+) -> None:
+    """A whole step: forward in the recipe's precision, backward, and the change of the weights.
+
+    Args:
+        method: what is trained.
+        optimizer: of its weights.
+        batch: images on the method's device, their rows in the store, and the weight of their loss.
+        present: modalities that each subject of the store has; all without it.
+        epoch: number of this pass over the store, for the random numbers.
+        progress: share of the training that is done, from 0 to 1.
+    """
+    images, _, weight = batch
+    with autocast(images.device, method.recipe.trainer.precision):
+        output = forward_batch(method, batch, present, epoch=epoch, progress=progress)
+        loss = output.loss * weight
+    with record_function("backward"):
+        loss.backward()
+    with record_function("optimizer"):
+        optimizer.step()
+        optimizer.zero_grad()
+    method.after_step(progress)

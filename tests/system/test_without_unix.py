@@ -1,0 +1,50 @@
+"""The workflow without what only Unix has: its modules, signals and calls are taken away first."""
+
+import signal
+import subprocess
+import sys
+
+from tests.conftest import TINY
+from tests.ingest.trees import scan
+
+WITHOUT = """
+import os, signal, sys
+
+for name in ("fcntl", "resource", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT"):
+    delattr(signal, name)
+for name in ("getuid", "sysconf", "sched_getaffinity", "mkfifo"):
+    delattr(os, name)
+"""
+
+WORKFLOW = """
+import vitaepp
+vitaepp.prepare("scans", "store", size=16, workers=1, labels="labels.csv")
+run = vitaepp.pretrain("store", "run", settings={settings!r})
+vitaepp.pretrain("store", "run", settings=["optim.epochs=2"], resume=True)
+vitaepp.embed(run, "store", "run/embeddings.parquet")
+vitaepp.evaluate("run/embeddings.parquet", "grade", "run/evaluation", folds=2)
+vitaepp.report("run", "report.html")
+"""
+
+
+def test_the_workflow_needs_nothing_that_only_unix_has(tmp_path):
+    rows = ["subject,grade"]
+    for i in range(8):
+        scan(tmp_path / "scans" / f"p{i}" / f"p{i}_t1.nii.gz", seed=i)
+        rows.append(f"p{i},{i % 2}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    program = WITHOUT + WORKFLOW.format(settings=[*TINY, "optim.epochs=1"])
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "run" / "evaluation" / "metrics.json").is_file()
+
+
+def test_all_signals_that_ask_to_stop_are_taken_where_they_exist():
+    from vitaepp.system.signals import STOPPING
+
+    assert set(STOPPING) == {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
