@@ -282,7 +282,7 @@ def test_what_is_no_run_is_refused_as_a_recipe(tmp_path):
         (
             "evaluation.evaluation.evaluate",
             "evaluate e.parquet --label g --out o --labels l.csv --id-column no",
-            {"labels": Path("l.csv"), "id_column": "no"},
+            {"labels": "l.csv", "id_column": "no"},
         ),
         (
             "ingest.prepare.prepare",
