@@ -97,7 +97,7 @@ def test_dates_of_a_spreadsheet_become_text_that_a_store_takes(tmp_path):
 def test_subjects_that_a_spreadsheet_made_dates_of_are_refused(tmp_path):
     frame = pd.DataFrame({"subject": ["a", datetime.datetime(2021, 5, 3)], "g": [1, 2]})
     frame.to_excel(tmp_path / "labels.xlsx", index=False)
-    with pytest.raises(SourceError, match="line 3: the subject is a date; spreadsheets make"):
+    with pytest.raises(SourceError, match="line 3: the subject is a date; spreadsheets turn"):
         read_table(tmp_path / "labels.xlsx")
 
 
@@ -348,7 +348,7 @@ def test_formulas_without_values_and_errors_are_told(tmp_path, capsys):
     book.active["B2"] = "#DIV/0!"
     book.save(tmp_path / "labels.xlsx")
     assert join_labels(TABLE, tmp_path / "labels.xlsx")[0].g.tolist() == [pd.NA, 2]
-    told = "labels.xlsx: 1 cells hold errors (first B2, #DIV/0!), and are missing"
+    told = "labels.xlsx: 1 cells hold errors (first B2, #DIV/0!); they are missing"
     assert told in capsys.readouterr().err
 
 

@@ -144,7 +144,7 @@ def test_a_manifest_tells_paths_from_labels(tmp_path):
         ("subject,t1\n,a.nii\n", "line 2 has no subject"),
         ("subject,age\na,3\n", "no column holds image files"),
         ("subject,t1,affine\na,a.nii,3\n", "column affine: a store has its own"),
-        ("subject,t1,f0\na,a.nii,3\n", "column f0: embeddings"),
+        ("subject,t1,f0\na,a.nii,3\n", "column f0: features of embeddings"),
         ("subject,t1\na,a.nii\nb,b.png\n", "both scans and pictures"),
         ('subject,t1\na,"a.nii\n', "not a readable CSV"),
     ],
