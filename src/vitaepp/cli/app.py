@@ -380,9 +380,8 @@ def evaluate(
 ) -> None:
     """Measure embeddings with a linear classifier, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
-    from vitaepp.evaluation.summary import summary_table
 
-    metrics = run_evaluate(
+    evaluation = run_evaluate(
         embeddings,
         label,
         out,
@@ -393,7 +392,7 @@ def evaluate(
         labels=labels,
         id_column=id_column,
     )
-    _show(summary_table(metrics), metrics if as_json else None)
+    _show(evaluation, evaluation.metrics if as_json else None)
 
 
 @command()

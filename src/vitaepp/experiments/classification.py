@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vitaepp.errors import RecipeError
-from vitaepp.evaluation.comparison import Difference, compare_outcomes
-from vitaepp.evaluation.evaluation import METHOD, plan_folds
-from vitaepp.evaluation.outcome import Outcome
+from vitaepp.evaluation.difference import Difference, difference_between
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.participants import told_persons
+from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.summary import leading_metric
 from vitaepp.experiments.catalogue import Variant
@@ -32,7 +33,7 @@ _CLASSIFIERS = {
 
 
 class Classification(Kind):
-    """Each variant against its reference and its controls, by the tests of `compare_outcomes`."""
+    """Each variant against its reference and its controls, by the tests of `difference_between`."""
 
     def check(self) -> None:
         """Refuse a missing label, and one that does not allow the folds of every seed."""
@@ -53,7 +54,9 @@ class Classification(Kind):
 
     def measured(self, folders: Folders) -> Measured:
         """Scores of variants and controls, with their differences."""
-        outcomes = {key: [Outcome.load(path) for path in paths] for key, paths in folders.items()}
+        outcomes = {
+            key: [Evaluation.load(path) for path in paths] for key, paths in folders.items()
+        }
         if not outcomes:
             return Measured(self.experiment.metrics or METRICS, [], facts=self._facts({}))
         facts = next(iter(outcomes.values()))[0].metrics
@@ -66,7 +69,7 @@ class Classification(Kind):
             reference = outcomes.get(variant.against)
             versus = {}
             if reference is not None:
-                found = compare_outcomes(own, reference, metric=metrics[0])
+                found = difference_between(own, reference, metric=metrics[0])
                 versus[metrics[0]] = _versus(found, self.names[variant.against])
             rows.append(
                 Row(
@@ -86,7 +89,7 @@ class Classification(Kind):
     def _against_controls(
         self,
         variant: Variant,
-        own: Sequence[Outcome],
+        own: Sequence[Evaluation],
         metrics: Sequence[str],
         controls: dict[str, Row],
     ) -> dict[str, Versus]:
@@ -96,7 +99,7 @@ class Classification(Kind):
         for control, name in _CONTROLS.items():
             if not all(control in outcome.metrics["controls"] for outcome in own):
                 continue
-            found = compare_outcomes(own, own, metric=metrics[0], reference_key=control)
+            found = difference_between(own, own, metric=metrics[0], reference_key=control)
             differences[name] = _versus(found, name)
             # All variants of one backbone begin with the same weights.
             untrained = control == "untrained"
@@ -106,7 +109,7 @@ class Classification(Kind):
             controls.setdefault(key, row)
         return differences
 
-    def _facts(self, metrics: Mapping[str, object]) -> dict[str, str]:
+    def _facts(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         facts = {}
         if metrics:
             classifier = _CLASSIFIERS[str(metrics["protocol"])]
@@ -123,7 +126,7 @@ class Classification(Kind):
         return facts
 
 
-def _cells(outcomes: Sequence[Outcome], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
+def _cells(outcomes: Sequence[Evaluation], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
     """Mean and spread over all folds of all seeds."""
     mean, std = spread([fold for outcome in outcomes for fold in outcome.folds(key)])
     return {metric: Cell(mean[metric], std[metric]) for metric in metrics}

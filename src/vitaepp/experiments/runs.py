@@ -25,7 +25,8 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
 from vitaepp.errors import RecipeError, RunError
-from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.recipe.recipe import Recipe
