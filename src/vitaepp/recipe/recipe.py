@@ -236,7 +236,7 @@ def resolve(
 def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     """The settings of a recipe that the presets among some changes replace."""
     method, names = changes.get("method"), []
-    if method in METHODS and METHODS[method].masked:
+    if isinstance(method, str) and method in METHODS and METHODS[method].masked:
         names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
     if "model.size" in changes:
         names += [
