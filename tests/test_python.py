@@ -103,7 +103,7 @@ def test_the_way_through_a_notebook(make_store, recipe, tmp_path, monkeypatch):
     vitaepp.Embeddings(vitaepp.Embeddings.load("e.parquet").table, plain, {}).save("n.parquet")
     trained = vitaepp.evaluate("e.parquet", "bright", "trained")
     noise = vitaepp.evaluate("n.parquet", "bright", "noise")
-    assert repr(trained).startswith("Metrics(AUC of bright, 20 subjects: ViT-AE++ 0.")
+    assert repr(trained).startswith("Evaluation(AUC of bright, 20 subjects: ViT-AE++ 0.")
     assert "untrained encoder" in repr(trained)
     assert trained == json.loads((tmp_path / "trained" / "metrics.json").read_text())
     assert pickle.loads(pickle.dumps(trained)).path == trained.path
@@ -116,7 +116,7 @@ def test_the_way_through_a_notebook(make_store, recipe, tmp_path, monkeypatch):
     found = vitaepp.compare(trained, noise, reference=noise)
     assert found.reference.name == "noise"
     assert repr(found).startswith("Comparison(AUC of bright, 20 subjects: noise 0.")
-    assert found._repr_markdown_() == found.to_markdown()
+    assert found._repr_html_().startswith("<table>")
     with pytest.raises(
         EvaluationError, match=r"dict is no evaluation; give what vitaepp\.evaluate"
     ):

@@ -6,7 +6,9 @@
     >>> encoder = vitaepp.Encoder.from_pretrained("run")               # doctest: +SKIP
     >>> features = encoder.embed(vitaepp.Store("store"))               # doctest: +SKIP
 
-Every name below is imported when it is first used, so that `import vitaepp` costs nothing.
+The names in `__all__`, `vitaepp.errors`, and the modules that the documentation names are public.
+Everything else may change with any version. Every name is imported when it is first used, so that
+`import vitaepp` costs nothing.
 """
 
 from importlib import import_module
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
     from vitaepp.data.store import Store
     from vitaepp.datasets.download import download
     from vitaepp.datasets.phantom import write_phantoms
-    from vitaepp.encoder.embed import embed
+    from vitaepp.encoder.embed import embed, embed_store, raw_features
     from vitaepp.encoder.model import Encoder
     from vitaepp.errors import VitaeppError
-    from vitaepp.evaluation.comparison import compare
+    from vitaepp.evaluation.comparison import Comparison, compare, compare_evaluations
     from vitaepp.evaluation.evaluation import evaluate
+    from vitaepp.evaluation.features import evaluate_features
     from vitaepp.evaluation.reconstruction import reconstruct
+    from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
     from vitaepp.ingest.prepare import prepare
     from vitaepp.recipe.recipe import Recipe
@@ -34,22 +38,28 @@ if TYPE_CHECKING:
     from vitaepp.training.pretrain import pretrain
 
 _HOMES = {
+    "Comparison": "vitaepp.evaluation.comparison",
     "Embeddings": "vitaepp.data.embeddings",
     "Encoder": "vitaepp.encoder.model",
+    "Evaluation": "vitaepp.evaluation.result",
     "Recipe": "vitaepp.recipe.recipe",
     "Store": "vitaepp.data.store",
     "VitaeppError": "vitaepp.errors",
     "bench": "vitaepp.training.bench",
     "compare": "vitaepp.evaluation.comparison",
+    "compare_evaluations": "vitaepp.evaluation.comparison",
     "demo": "vitaepp.cli.demo",
     "download": "vitaepp.datasets.download",
     "embed": "vitaepp.encoder.embed",
+    "embed_store": "vitaepp.encoder.embed",
     "evaluate": "vitaepp.evaluation.evaluation",
+    "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
     "inspect": "vitaepp.data.inspection",
     "plan": "vitaepp.training.plan",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
+    "raw_features": "vitaepp.encoder.embed",
     "reconstruct": "vitaepp.evaluation.reconstruction",
     "report": "vitaepp.reporting.report",
     "write_phantoms": "vitaepp.datasets.phantom",
@@ -58,23 +68,29 @@ _HOMES = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "Embeddings",
     "Encoder",
+    "Evaluation",
     "Recipe",
     "Store",
     "VitaeppError",
     "__version__",
     "bench",
     "compare",
+    "compare_evaluations",
     "demo",
     "download",
     "embed",
+    "embed_store",
     "evaluate",
+    "evaluate_features",
     "experiment",
     "inspect",
     "plan",
     "prepare",
     "pretrain",
+    "raw_features",
     "reconstruct",
     "report",
     "write_phantoms",

@@ -1,7 +1,8 @@
 """What can go wrong, each with what was found, where, and what would be right.
 
 Every error that a user can cause is a `VitaeppError`; the command line prints its message as one
-line and exits with status 2. Anything else that escapes is a defect of this library.
+line and exits with status 2. Anything else that escapes is a defect of this library. Most are also
+the built-in error that fits, so that `except ValueError` and `except FileNotFoundError` work.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-_ROOM = "make room, then run the same command again (pretrain: with --resume)"
+_ROOM = "make room, then run the same command again (pretrain: with `resume=True`)"
 
 #: What to do where the system refuses a file; others speak for themselves.
 _ADVICE = {
@@ -47,11 +48,11 @@ class VitaeppError(Exception):
     """Base of every error that the user can act on; its message is one line."""
 
 
-class RecipeError(VitaeppError):
+class RecipeError(VitaeppError, ValueError):
     """A setting is unknown, of the wrong type, or does not fit the others."""
 
 
-class SourceError(VitaeppError):
+class SourceError(VitaeppError, ValueError):
     """The raw data as a whole cannot be taken in: no known layout, a broken manifest."""
 
 
@@ -67,23 +68,31 @@ class SubjectError(VitaeppError):
         self.kind = kind
 
 
-class StoreError(VitaeppError):
+class StoreError(VitaeppError, ValueError):
     """A store is missing, not one of ours, in use, or does not fit what is asked of it."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at a path."""
 
 
 class StorageError(VitaeppError):
     """A URL cannot be opened: unknown protocol, a package or access that is missing."""
 
 
-class RunError(VitaeppError):
+class RunError(VitaeppError, ValueError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
 
-class WeightsError(VitaeppError):
+class RunNotFoundError(RunError, FileNotFoundError):
+    """There is no run, encoder or checkpoint at a path."""
+
+
+class WeightsError(VitaeppError, ValueError):
     """A file of weights cannot be had, cannot be read, or does not fit the network."""
 
 
-class TrainingError(VitaeppError):
+class TrainingError(VitaeppError, RuntimeError):
     """Training cannot go on, for example because a loss term is not finite."""
 
 
@@ -95,12 +104,16 @@ class MissingPackageError(VitaeppError, ImportError):
     """A task needs a package that is not installed; the message names the extra that has it."""
 
 
-class ClusterError(VitaeppError):
+class ClusterError(VitaeppError, RuntimeError):
     """A Dask cluster cannot be used: it does not answer, or lacks this library."""
 
 
-class EvaluationError(VitaeppError):
+class EvaluationError(VitaeppError, ValueError):
     """Embeddings or labels do not allow the evaluation that is asked for."""
+
+
+class EvaluationNotFoundError(EvaluationError, FileNotFoundError):
+    """There are no embeddings, or there is no evaluation, at a path."""
 
 
 def one_line(error: BaseException) -> str:

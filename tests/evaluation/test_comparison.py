@@ -14,8 +14,9 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.classifier import outer_folds
-from vitaepp.evaluation.comparison import Outcome, compare, compare_outcomes
-from vitaepp.evaluation.evaluation import score_columns
+from vitaepp.evaluation.comparison import compare
+from vitaepp.evaluation.difference import difference_between
+from vitaepp.evaluation.result import Evaluation, score_columns
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 
@@ -75,8 +76,8 @@ TEST = ["test" if i % 5 < 2 else "train" for i in range(90)]
 
 
 def test_the_difference_over_folds_is_that_of_the_metrics(evaluated):
-    strong, weak = Outcome.load(evaluated("a", 3.0)), Outcome.load(evaluated("b", 0.5))
-    found = compare_outcomes([strong], [weak])
+    strong, weak = Evaluation.load(evaluated("a", 3.0)), Evaluation.load(evaluated("b", 0.5))
+    found = difference_between([strong], [weak])
     folds = [np.array([f["auc"] for f in o.metrics["folds"]]) for o in (strong, weak)]
     t = corrected_resampled_t_test(folds[0] - folds[1], train=48, test=12)
     assert found.metric == "auc"
@@ -85,42 +86,42 @@ def test_the_difference_over_folds_is_that_of_the_metrics(evaluated):
     assert (found.test, found.folds, found.seeds) == ("corrected resampled t-test", 5, 1)
     assert found.interval.low < found.mean < found.interval.high
     assert json.loads(json.dumps(found.to_json()))["interval"]["level"] == 0.95
-    back = compare_outcomes([weak], [strong])
+    back = difference_between([weak], [strong])
     assert (back.mean, back.p) == pytest.approx((-found.mean, found.p))
 
 
 def test_a_method_is_compared_with_its_own_control(evaluated):
-    outcome = Outcome.load(evaluated("a", 3.0))
-    found = compare_outcomes([outcome], [outcome], reference_key="untrained", metric="accuracy")
+    outcome = Evaluation.load(evaluated("a", 3.0))
+    found = difference_between([outcome], [outcome], reference_key="untrained", metric="accuracy")
     untrained = outcome.metrics["controls"]["untrained"]["mean"]["accuracy"]
     assert found.mean == pytest.approx(outcome.metrics["mean"]["accuracy"] - untrained)
     assert found.p < 0.05
-    itself = compare_outcomes([outcome], [outcome])
+    itself = difference_between([outcome], [outcome])
     assert (itself.mean, itself.p, itself.interval.low, itself.interval.high) == (0, 1, 0, 0)
     with pytest.raises(EvaluationError, match="has no 'raww'; did you mean raw"):
-        compare_outcomes([outcome], [outcome], reference_key="raww")
+        difference_between([outcome], [outcome], reference_key="raww")
 
 
 def test_one_test_split_is_compared_by_who_is_right(evaluated):
     a, b = (
-        Outcome.load(evaluated(name, signal, n=90, split=TEST))
+        Evaluation.load(evaluated(name, signal, n=90, split=TEST))
         for name, signal in (("a", 3.0), ("b", 0.8))
     )
     right = [(o.scores("method") > 0) == (o.codes() == 1) for o in (a, b)]
     disagreed = [int((x & ~y).sum()) for x, y in (right, right[::-1])]
-    found = compare_outcomes([a], [b])
+    found = difference_between([a], [b])
     assert found.p == pytest.approx(stats.binomtest(disagreed[0], sum(disagreed)).pvalue)
     assert (found.metric, found.test, found.folds) == ("accuracy", "McNemar's exact test", 1)
     positive = a.codes() == 1
     only = [int((x & ~y & positive).sum()) for x, y in (right, right[::-1])]
-    sensitivity = compare_outcomes([a], [b], metric="sensitivity")
+    sensitivity = difference_between([a], [b], metric="sensitivity")
     assert sensitivity.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
-    auc = compare_outcomes([a], [b], metric="auc")
+    auc = difference_between([a], [b], metric="auc")
     assert (auc.p, auc.test) == (None, None)
     assert "AUC of one test split" in auc.reason
     assert auc.interval.low <= auc.mean <= auc.interval.high
-    seeds = [Outcome.load(evaluated(f"c{i}", 3.0, n=90, split=TEST, encoder=i)) for i in (1, 2)]
-    several = compare_outcomes([a, seeds[0]], [b, seeds[1]])
+    seeds = [Evaluation.load(evaluated(f"c{i}", 3.0, n=90, split=TEST, encoder=i)) for i in (1, 2)]
+    several = difference_between([a, seeds[0]], [b, seeds[1]])
     assert (several.seeds, several.test) == (2, "exact sign-flip test over subjects")
 
 
@@ -128,12 +129,12 @@ def test_seeds_on_new_folds_are_repetitions_and_on_the_same_folds_they_are_not(e
     def sides(seeds):
         for signal, name in ((1.5, "strong"), (0.5, "weak")):
             yield [
-                Outcome.load(evaluated(f"{name}{e}{s}", signal, encoder=e, seed=s))
+                Evaluation.load(evaluated(f"{name}{e}{s}", signal, encoder=e, seed=s))
                 for e, s in enumerate(seeds)
             ]
 
     variant, reference = sides((0, 1, 2))
-    repeated = compare_outcomes(variant, reference)
+    repeated = difference_between(variant, reference)
     d = [
         x["auc"] - y["auc"]
         for a, b in zip(variant, reference, strict=True)
@@ -142,7 +143,7 @@ def test_seeds_on_new_folds_are_repetitions_and_on_the_same_folds_they_are_not(e
     expected = corrected_resampled_t_test(np.array(d), train=48, test=12)
     assert (repeated.p, repeated.seeds) == (pytest.approx(expected.p), 3)
     variant, reference = sides((0, 0, 0))
-    shared = compare_outcomes(variant, reference)
+    shared = difference_between(variant, reference)
     d = [
         x["auc"] - y["auc"]
         for a, b in zip(variant, reference, strict=True)
@@ -150,26 +151,26 @@ def test_seeds_on_new_folds_are_repetitions_and_on_the_same_folds_they_are_not(e
     ]
     assert shared.p > corrected_resampled_t_test(np.array(d), train=48, test=12).p
     for side in (variant, reference):
-        side[:] = [Outcome(o.path, o.metrics, None) for o in side]
-    assert compare_outcomes(variant, reference).p == shared.p
+        side[:] = [Evaluation(o.metrics, None, path=o.path) for o in side]
+    assert difference_between(variant, reference).p == shared.p
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_without_predictions_there_is_a_test_and_no_interval(evaluated, classes):
     a, b = evaluated("a", 3.0, classes=classes), evaluated("b", 0.5, classes=classes)
-    whole = compare_outcomes([Outcome.load(a)], [Outcome.load(b)])
+    whole = difference_between([Evaluation.load(a)], [Evaluation.load(b)])
     (b / "predictions.parquet").unlink()
-    found = compare_outcomes([Outcome.load(a)], [Outcome.load(b)])
+    found = difference_between([Evaluation.load(a)], [Evaluation.load(b)])
     assert (found.p, found.mean) == (whole.p, whole.mean)
     assert whole.interval is not None
     assert found.interval is None
     assert found.reason == "no predictions.parquet beside evaluation/metrics.json"
     c = evaluated("c", 0.5, seed=1, classes=classes)
     with pytest.raises(EvaluationError, match=r"seed 1 against 0.*same seed"):
-        compare_outcomes([Outcome.load(c)], [Outcome.load(b)])
+        difference_between([Evaluation.load(c)], [Evaluation.load(b)])
     split = evaluated("d", 1.0, n=90, split=TEST, classes=classes)
     (split / "predictions.parquet").unlink()
-    nothing = compare_outcomes([Outcome.load(split)], [Outcome.load(split)])
+    nothing = difference_between([Evaluation.load(split)], [Evaluation.load(split)])
     assert (nothing.p, nothing.interval) == (None, None)
 
 
@@ -228,7 +229,7 @@ def test_what_is_missing_or_damaged_is_named_in_one_line(evaluated, damage, mess
     evaluated("b", 2.0)
     damage(folder)
     with pytest.raises(EvaluationError, match=message) as caught:
-        Outcome.load(folder / "metrics.json")
+        Evaluation.load(folder / "metrics.json")
     assert "\n" not in str(caught.value)
 
 
@@ -241,7 +242,7 @@ def test_a_comparison_has_a_row_each_and_corrects_for_their_number(evaluated, tm
     assert strong.p_holm == pytest.approx(2 * strong.difference.p)
     assert alike.p_holm == alike.difference.p > 0.05
     assert table.sentences[0].startswith("strong is ahead of weak: +0.")
-    assert table.sentences[1].startswith("no difference between alike and weak can be told: ")
+    assert table.sentences[1].startswith("alike and weak do not differ significantly: ")
     assert "corrected for 2 comparisons" in table.sentences[0]
 
     other = compare([p / "metrics.json" for p in paths], reference="strong")
@@ -311,7 +312,7 @@ def test_every_form_of_the_table_holds_the_same_numbers(evaluated, tmp_path):
 )
 def test_what_evaluate_writes_is_what_compare_reads(tmp_path, monkeypatch, protocol, classes, test):
     flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
+    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
     random = np.random.default_rng(0)
     codes = np.arange(30) % classes
     raw = random.normal(size=(30, 4)).astype(np.float32)

@@ -20,7 +20,7 @@ from vitaepp.evaluation.classifier import fit, hold_out, outer_folds
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
-from vitaepp.evaluation.outcome import Outcome
+from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.scores import fold_scores, spread
 
 
@@ -29,7 +29,7 @@ def quick_map(request, monkeypatch):
     """t-SNE has its own test; elsewhere its seconds would measure nothing."""
     if "with_map" not in request.keywords.get("usefixtures", ()):
         flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-        monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
+        monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
 
 
 def cohort(n=60, d=12, classes=("high", "low"), signal=1.0, seed=0, split=""):
@@ -480,10 +480,10 @@ def test_the_positive_class_can_be_chosen_and_changes_no_number_but_names(tmp_pa
         assert chosen["folds"][k]["auc"] == pytest.approx(roc_auc_score(truth, scores))
         recall = recall_score(truth, scores > 0)
         assert chosen["folds"][k]["sensitivity"] == pytest.approx(recall)
-    told = "positive class: grade = low, the last in order; --positive chooses another"
+    told = "positive class: grade = low, the last in order; `positive` chooses another"
     assert told in summary_table(default)
     assert "positive class: grade = high\n" in summary_table(chosen)
-    Outcome.load(tmp_path / "high")
+    Evaluation.load(tmp_path / "high")
     with pytest.raises(EvaluationError, match=r"positive class 'high', but .* has 'low'"):
         compare([tmp_path / "low", tmp_path / "high"])
 
@@ -542,12 +542,15 @@ def test_labels_that_came_later_are_joined_by_subject(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "1 rows name no subject of the embeddings" in told
     # The file's columns replace those of the embeddings, and it is told where they differ.
-    assert "is another" not in told
+    assert "differs from" not in told
     changed = text.replace(",low,", ",high,", 2)
     (tmp_path / "later.csv").write_text(f"Study No,grade,score\n{changed}")
     assert evaluate(tmp_path / "with.parquet", "score", tmp_path / "e", **asked)["n"] == 40
     told = capsys.readouterr().err
-    assert "later.csv: grade is another than in the embeddings for 2 subjects; it is taken" in told
+    assert (
+        "later.csv: grade differs from the embeddings for 2 subjects; the table's values are used"
+        in told
+    )
 
 
 def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp_path):
@@ -557,11 +560,11 @@ def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp
         (SourceError, {"labels": "l.csv"}, "no column subject, .* or patient; .* with `id_column`"),
         (SourceError, {"labels": "l.csv", "id_column": "id"}, "no column id; found record, score"),
         (SourceError, {"labels": "none.csv"}, "no such file"),
-        (EvaluationError, {"id_column": "record"}, "--id-column names a column of --labels"),
+        (EvaluationError, {"id_column": "record"}, "`id_column` names a column of the table"),
         (
             EvaluationError,
             {},
-            "known are grade; --labels TABLE joins others",
+            "known are grade; `labels` joins a table",
         ),
     ):
         if "labels" in asked:

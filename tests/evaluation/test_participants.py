@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import hold_out, outer_folds
-from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.participants import persons_of
 from vitaepp.evaluation.summary import summary_table
 
@@ -109,7 +110,7 @@ def embedded(table, tmp_path, d=24, seed=0):
 @pytest.mark.slow
 def test_random_labels_of_persons_with_several_scans_are_at_chance(tmp_path, monkeypatch):
     flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.evaluation.embedding_map", flat)
+    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
     together, apart = [], []
     for seed in range(6):
         random = np.random.default_rng(seed)
@@ -140,10 +141,10 @@ def test_blank_participants_are_missing_and_accents_do_not_part_a_person():
     assert persons_of(given).tolist() == [0, 0, 1, 2]
 
 
-@pytest.mark.parametrize(("people", "folds", "hint"), [(6, 5, r" \(--folds 3\)"), (3, 2, "")])
+@pytest.mark.parametrize(("people", "folds", "hint"), [(6, 5, r" \(`folds=3`\)"), (3, 2, "")])
 def test_fewer_participants_than_folds_are_one_line(people, folds, hint):
     message = rf"has \d participants?, but the folds need at least [45] of each class; .*{hint}$"
     with pytest.raises(EvaluationError, match=message) as caught:
         plan_folds(table(people, 10), "grade", folds=folds)
-    assert ("--folds" in str(caught.value)) == bool(hint)
+    assert ("`folds" in str(caught.value)) == bool(hint)
     assert len(plan_folds(table(6, 10), "grade", folds=3)) == 3

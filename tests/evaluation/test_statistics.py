@@ -12,18 +12,16 @@ from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation import statistics
+from vitaepp.evaluation import bootstrap
+from vitaepp.evaluation.bootstrap import Predictions, bootstrap_difference, weighted_score
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.statistics import (
-    Predictions,
-    bootstrap_difference,
     corrected_resampled_t_test,
     crossed_t_test,
     holm,
     mcnemar,
     paired_difference,
     sign_flip_test,
-    weighted_score,
 )
 
 
@@ -260,13 +258,13 @@ def test_the_bootstrap_is_a_loop_over_subjects_drawn_with_replacement(classes):
 def test_memory_does_not_decide_what_is_drawn(monkeypatch):
     first, second = random_predictions(30, 3, 2, 1, np.random.default_rng(0))
     whole = bootstrap_difference(first, second, "auc", resamples=100)
-    monkeypatch.setattr(statistics, "CHUNK", 30 * 7)
+    monkeypatch.setattr(bootstrap, "CHUNK", 30 * 7)
     assert bootstrap_difference(first, second, "auc", resamples=100) == whole
 
 
 def test_resamples_keep_the_size_of_each_class():
     codes = np.array([0] * 30 + [1] * 5 + [2] * 12)
-    counts = np.concatenate(list(statistics._counts(codes, 500, 0)))
+    counts = np.concatenate(list(bootstrap.resampled_counts(codes, 500, 0)))
     for c, n in enumerate((30, 5, 12)):
         assert set(counts[:, codes == c].sum(axis=1)) == {n}
     assert counts.mean(axis=0) == pytest.approx(np.ones(47), abs=0.2)

@@ -11,7 +11,8 @@ from tests.conftest import TINY
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import EvaluationError, RecipeError, RunError, TrainingError
-from vitaepp.evaluation.evaluation import evaluate, plan_folds
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.summary import summary_table
 from vitaepp.experiments import runs
 from vitaepp.experiments.catalogue import EXPERIMENTS, find

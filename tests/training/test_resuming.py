@@ -408,7 +408,7 @@ def test_a_training_that_was_stopped_can_be_embedded_and_says_so(
     dying(9)
     with pytest.raises(SystemExit):
         pretrain(store.path, run, settings=(*SETTINGS, "method=vitae"))
-    with pytest.raises(RunError, match=r"training has not ended; .*--last"):
+    with pytest.raises(RunError, match=r"training has not ended; .*`last`"):
         embed(run, store.path, out)
     capsys.readouterr()
     embed(run, store.path, out, last=True)

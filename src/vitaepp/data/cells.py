@@ -71,6 +71,8 @@ def read_cells(
         if long := _long_numbers(table):
             # As numbers they would lose digits, so they are read as names.
             table = read(path, "all" if text == "all" else (*text, *map(str.lower, long)))
+    except SourceError:
+        raise
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         kind = suffix[1:].upper() if suffix in TABLE_SUFFIXES else "CSV"
         raise SourceError(f"{path.name}: not a readable {kind}: {one_line(error)}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.errors import RunError, WeightsError
+from vitaepp.errors import RunError, RunNotFoundError, WeightsError
 from vitaepp.system.tensors import read_tensors
 
 FORMAT = 1
@@ -53,7 +53,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         RunError: it is missing, damaged, or not one of ours.
     """
     if not Path(path).is_file():
-        raise RunError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
+        raise RunNotFoundError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
     try:
         checkpoint = read_tensors(path)
     except WeightsError as error:

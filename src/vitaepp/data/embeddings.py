@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vitaepp.errors import EvaluationError, one_line
+from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
 from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.progress import counted
 
@@ -36,42 +37,58 @@ class Embeddings:
 
     Attributes:
         table: `subject`, label columns and `split`, one row a subject.
-        features: `(subject, feature)`, float32.
-        provenance: free facts, may be empty. `embed` writes the names of `run` and `store`, the
-            `method` with its `name` in print, how the store was `prepared`, what in it is `unlike`
-            the training's (where anything is), the subjects that the run was confined to,
-            `pretrained_on` (null where it was not), and how far a training was that is
-            `unfinished`.
+        features: `(subject, feature)`, float32, row i of the subject in row i of the table.
+        provenance: facts about the features; it may be empty. `embed` writes the names of `run` and
+            `store`, the `method` and its `name` in print, and how the store was `prepared`. Where
+            they apply, it adds what makes the store `unlike` that of the training, the subjects
+            that the training was limited to (`pretrained_on`, null without a limit), and how far
+            a training was that is `unfinished`.
+
+    Example:
+        >>> table = pd.DataFrame({"subject": ["a", "b"], "grade": [0, 1], "split": ""})
+        >>> embeddings = Embeddings(table, np.zeros((2, 3), np.float32))
+        >>> embeddings
+        Embeddings(2 subjects; 3 features; labels grade)
+        >>> list(embeddings.to_frame())
+        ['subject', 'grade', 'split', 'f0', 'f1', 'f2']
     """
 
     table: pd.DataFrame
     features: npt.NDArray[np.float32]
-    provenance: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         count, width = self.features.shape
         name = self.provenance.get("name") or self.provenance.get("method") or ""
-        told = [counted(count, "subject"), f"{width} features", *([name] if name else [])]
-        told += [f"labels {', '.join(self.label_columns)}"] if self.label_columns else []
-        return f"Embeddings({'; '.join(told)})"
+        parts = [counted(count, "subject"), f"{width} features", *([name] if name else [])]
+        parts += [f"labels {', '.join(self.label_columns)}"] if self.label_columns else []
+        return f"Embeddings({'; '.join(parts)})"
 
     @property
     def label_columns(self) -> list[str]:
         """Names of the label columns."""
         return [str(c) for c in self.table.columns if c not in ("subject", "split")]
 
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def _repr_html_(self) -> str:
+        shown = self.to_frame().iloc[:5, : 6 + len(self.label_columns)]
+        return f"<p>{escape(repr(self))}</p>{shown.to_html(index=False, border=0)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One table, a row a subject: `subject`, label columns, `split`, then `f0 … fD-1`."""
+        table = self.table if "split" in self.table else self.table.assign(split="")
+        front = table[["subject", *self.label_columns, "split"]]
+        names = [f"f{i}" for i in range(self.features.shape[1])]
+        return front.join(pd.DataFrame(self.features, columns=names, index=front.index))
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file, whole or not at all: Parquet, or what a name in `.csv` asks for.
+        """Write the file, whole or not at all: Parquet, or CSV where its name ends in `.csv`.
 
         A CSV file is for other programs: it keeps no provenance.
         """
-        front = self.table[["subject", *self.label_columns, "split"]]
-        columns = pd.DataFrame(
-            self.features,
-            columns=[f"f{i}" for i in range(self.features.shape[1])],
-            index=front.index,
-        )
-        whole = pd.concat([front, columns], axis=1)
+        whole = self.to_frame()
         if _is_csv(path):
             write_text(path, whole.to_csv(index=False))
             return
@@ -97,7 +114,7 @@ class Embeddings:
             meant = f"did you mean {own[0]}?" if own else "name the file that embed wrote"
             raise EvaluationError(f"{path}: is a folder; {meant}")
         if not path.is_file():
-            raise EvaluationError(f"{path}: no such file; embed a store to make it")
+            raise EvaluationNotFoundError(f"{path}: no such file; embed a store to make it")
         try:
             if _is_csv(path):
                 text = {"subject": str, "split": str}

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitaepp.errors import RunError
+from vitaepp.errors import RunError, RunNotFoundError
 from vitaepp.system.paths import instead_of
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RunFolder:
             self.encoder,
         )
         if must_exist and not self.recipe_file.is_file():
-            raise RunError(f"{self.path}: {instead_of('run', self.path)}")
+            raise RunNotFoundError(f"{self.path}: {instead_of('run', self.path)}")
 
     def recipe(self) -> vitaepp.recipe.recipe.Recipe:
         """The resolved recipe that made this run."""

@@ -36,7 +36,7 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
-from vitaepp.errors import StoreError, one_line
+from vitaepp.errors import StoreError, StoreNotFoundError, one_line
 from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
@@ -685,19 +685,20 @@ def _is_whole(value: object) -> bool:
 
 def _read_info(folder: Folder) -> StoreInfo:
     if not folder.exists("store.json"):
-        raise StoreError(f"{folder}: {instead_of('store', str(folder))}")
+        raise StoreNotFoundError(f"{folder}: {instead_of('store', str(folder))}")
     try:
         values = json.loads(folder.read("store.json"))
-        if values.pop("format") != FORMAT:
-            raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
-        info = StoreInfo.parse(values)
-        # What is no type, size or spacing is an error here, rather than anywhere later.
-        _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
-        return info
+        info = StoreInfo.parse(values) if values.pop("format") == FORMAT else None
+        if info is not None:
+            # What is no type, size or spacing is an error here, rather than anywhere later.
+            _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
             f"{folder}: store.json is damaged or not ours; prepare the store again"
         ) from None
+    if info is None:
+        raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
+    return info
 
 
 def stored_info(path: Location) -> StoreInfo | None:

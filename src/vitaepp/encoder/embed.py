@@ -28,17 +28,6 @@ from vitaepp.system.progress import say, track
 RAW_VALUES = 8192
 
 
-def say_unlike(config: EncoderConfig, store: Store, told: Sequence[str]) -> None:
-    """Say what differs from the training's store, or that it is not known."""
-    if told:
-        say(f"{store.path}: taken as it is, with {', '.join(told)} in the encoder's training")
-    elif config.prepared is None:
-        say(
-            f"{store.path}: how the encoder's own store was prepared is not known, as an older "
-            "version made it; see to it that this one is like it"
-        )
-
-
 def embed(
     run: str | os.PathLike[str],
     store: str | os.PathLike[str],
@@ -61,11 +50,11 @@ def embed(
         batch_size: images at a time.
         device: where to compute.
         precision: `32`, `bf16`, `16` or `auto`; as the run was trained by default. The file's
-            metadata tells which it was.
+            metadata says which it was.
         any_store: also where the store was prepared in another way than that of the training; the
-            file's metadata tells what differs.
+            file's metadata says what differs.
         last: with the last checkpoint of a run, whose training need not have ended; the file's
-            metadata tells how far it was.
+            metadata says how far it was.
 
     Returns:
         The path of `out`.
@@ -73,24 +62,13 @@ def embed(
     Raises:
         RunError, StoreError: run and store are missing or do not fit each other.
     """
-    if told := swapped("embed", {"run": run, "store": store, "out": out}):
-        raise RunError(told)
+    if hint := swapped("embed", {"run": run, "store": store, "out": out}):
+        raise RunError(hint)
     opened = Store(store)
     encoder = Encoder.from_pretrained(run, last)
     check_fits(encoder.config, opened)
-    differences = check_like(encoder.config, opened, any_store)
-    say_unlike(encoder.config, opened, differences)
-    for on, count in opened.centred_otherwise().items():
-        say(
-            f"{opened.path}: {count} of {len(opened)} crops are centred on the {on}, not on the "
-            f"{opened.info.center}, for want of one"
-        )
-    lacking = [m for m in encoder.config.modalities if m not in opened.info.modalities]
-    if lacking:
-        say(f"{opened.path}: embedded without {', '.join(lacking)}, which the store does not have")
-    keep_freed_memory()
+    check_like(encoder.config, opened, any_store)
     check_writable(out)
-    labels = opened.table[["subject", *opened.label_columns, "split"]]
     recipe, facts = None, dict[str, Any]()
     if (Path(run) / "recipe.yaml").is_file():
         folder = RunFolder(run)
@@ -99,22 +77,14 @@ def embed(
             done = f"{encoder.config.epochs} of {recipe.optim.epochs} epochs"
             facts["unfinished"] = done
             say(f"{run}: its training has not ended; embedded with what it is after {done}")
-    place = chosen_device(device)
-    precision = resolved_precision(precision or encoder.config.precision, place)
-    how: dict[str, Any] = {"batch_size": batch_size, "device": place, "precision": precision}
+        # An older version's encoder says "vitae++" whatever its losses were; its recipe knows.
+        facts |= {"method": recipe.method, "name": recipe.name}
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    how |= {"precision": precision or encoder.config.precision, "any_store": any_store}
+    trained = embed_store(encoder, opened, **how)
     # Names, no paths: the file is passed on.
-    origin = {
-        "run": Path(run).resolve().name,
-        "store": opened.name,
-        "precision": precision,
-        "encoder": weights_id(run),
-        "prepared": asdict(opened.info),
-        **({"unlike": differences} if differences else {}),
-        **facts,
-    }
-    # An older version's encoder says "vitae++" of whatever its losses weighed; its recipe knows.
-    trained = recipe or encoder.config
-
+    origin = {"run": Path(run).resolve().name, "encoder": weights_id(run)}
+    trained = replace(trained, provenance=origin | trained.provenance | facts)
     found: dict[str, npt.NDArray[np.float32]] = {}
     if controls:
         if recipe is not None:
@@ -122,24 +92,91 @@ def embed(
             untrained = Encoder.untrained(recipe, like_training)
             found["untrained"] = untrained.embed(opened, **how, what="embedding, untrained")
         found["raw"] = raw_features(opened)
-    features = encoder.embed(opened, **how, any_store=True)
     # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
     # first: where the embeddings are, their controls are too.
     for control in CONTROLS:
         file = control_path(out, control)
         if control in found:
-            named = origin | {"method": control, "name": ""}
-            Embeddings(labels, found[control], named).save(file)
+            named = trained.provenance | {"method": control, "name": ""}
+            replace(trained, features=found[control], provenance=named).save(file)
         else:
             file.unlink(missing_ok=True)
-    named = origin | {"method": trained.method, "name": trained.name}
-    Embeddings(labels, features, named).save(out)
+    trained.save(out)
     if Path(out).suffix.lower() == ".csv":
         say(
             f"{out}: CSV, for other programs; it does not keep which run and store it is of, as a "
             "name in .parquet does"
         )
     return Path(out)
+
+
+def embed_store(
+    encoder: Encoder,
+    store: Store,
+    *,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+    any_store: bool = False,
+) -> Embeddings:
+    """Features of every subject of a store, with its labels and where they are from.
+
+    `Encoder.embed` gives the array alone.
+
+    Args:
+        encoder: trained, or `Encoder.untrained` for the control.
+        store: prepared like the one that the encoder was trained on.
+        batch_size: images at a time; chosen by their size by default.
+        device: where to compute; an accelerator if there is one by default.
+        precision: other than the encoder's own: `32`, `bf16`, `16` or `auto`.
+        any_store: also where the store was prepared in another way than that of the training.
+
+    Raises:
+        RunError: the store's images are of another kind, or features are not finite.
+
+    Example:
+        >>> encoder = Encoder.from_pretrained("run")                      # doctest: +SKIP
+        >>> embeddings = embed_store(encoder, Store("store"))             # doctest: +SKIP
+        >>> embeddings.features.shape, embeddings.table.columns.tolist()  # doctest: +SKIP
+        ((120, 384), ['subject', 'grade', 'split'])
+    """
+    check_fits(encoder.config, store)
+    differences = check_like(encoder.config, store, any_store)
+    say_unlike(encoder.config, store, differences)
+    for on, count in store.centred_otherwise().items():
+        say(
+            f"{store.path}: {count} of {len(store)} crops are centred on the {on}, because they "
+            f"have no {store.info.center}"
+        )
+    lacking = [m for m in encoder.config.modalities if m not in store.info.modalities]
+    if lacking:
+        say(f"{store.path}: embedded without {', '.join(lacking)}, which the store does not have")
+    keep_freed_memory()
+    computing = chosen_device(device)
+    precision = resolved_precision(precision or encoder.config.precision, computing)
+    features = encoder.embed(
+        store, batch_size=batch_size, device=computing, precision=precision, any_store=True
+    )
+    provenance = {
+        "store": store.name,
+        "precision": precision,
+        "prepared": asdict(store.info),
+        **({"unlike": differences} if differences else {}),
+        "method": encoder.config.method,
+        "name": encoder.config.name,
+    }
+    return Embeddings(store.table[["subject", *store.label_columns, "split"]], features, provenance)
+
+
+def say_unlike(config: EncoderConfig, store: Store, differences: Sequence[str]) -> None:
+    """Say how a store differs from that of the encoder's training, or that this is not known."""
+    if differences:
+        say(f"{store.path}: used as it is, with {', '.join(differences)} in the encoder's training")
+    elif config.prepared is None:
+        say(
+            f"{store.path}: an older version made the encoder, and it is not known how its own "
+            "store was prepared; check that this one was prepared alike"
+        )
 
 
 def raw_features(store: Store) -> npt.NDArray[np.float32]:

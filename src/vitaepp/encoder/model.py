@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo, unlike
-from vitaepp.errors import RecipeError, RunError, one_line
+from vitaepp.errors import RunError, RunNotFoundError, one_line
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.files import atomic_path, write_json
@@ -42,10 +42,7 @@ if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
 FORMAT = 1
 
 #: What to do about a training that has not ended.
-GO_ON = (
-    "go on with vitaepp pretrain --resume, or take its last checkpoint with --last (last=True in "
-    "Python)"
-)
+GO_ON = "continue it with vitaepp pretrain and `resume`, or take its last checkpoint with `last`"
 
 
 #: Values that are embedded at a time: what a processor's caches hold is enough for it.
@@ -182,26 +179,30 @@ class Encoder(nn.Module):
             checkpoint = None if run is None else newest_checkpoint(run)
             if checkpoint is None:
                 raise RunError(
-                    f"{path}: has no checkpoint, which a training writes to its run folder; leave "
-                    "out --last (last=True in Python)"
+                    f"{path}: has no checkpoint, which a training writes to its run folder; take "
+                    "the encoder of an ended training, without `last`"
                 )
             return cls.from_checkpoint(checkpoint)
         if run is not None and not folder.is_dir():
             raise RunError(f"{path}: training has not ended; {GO_ON}")
         config_file, weights = folder / "config.json", folder / "model.safetensors"
         if not config_file.is_file() or not weights.is_file():
-            raise RunError(f"{folder}: {instead_of('run', folder)}")
+            raise RunNotFoundError(f"{folder}: {instead_of('run', folder)}")
         try:
             values = json.loads(config_file.read_text(encoding="utf-8"))
-            if values.pop("format") != FORMAT:
-                raise RunError(f"{folder}: made by another version of vitaepp")
+            own = values.pop("format") == FORMAT
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
+        if not own:
+            raise RunError(f"{folder}: made by another version of vitaepp")
+        try:
             values["modalities"] = tuple(values["modalities"])
             shape = values["shape"].items()
             values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
             encoder = cls(EncoderConfig(**values))
-        except (ValueError, KeyError, TypeError, AttributeError, RecipeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():
             epochs = encoder.config.epochs
@@ -339,7 +340,7 @@ def check_like(
     if told and not any_store:
         raise RunError(
             f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
-            "prepare it with --recipe RUN, or take it as it is with --any-store"
+            "prepare it with the run as `recipe`, or take it as it is with `any_store`"
         )
     return told
 
@@ -355,7 +356,7 @@ def check_fits(config: EncoderConfig, store: vitaepp.data.store.Store) -> None:
     if want != have:
         raise RunError(
             f"{store.path}: size {','.join(map(str, have))}, but the encoder was trained on "
-            f"{','.join(map(str, want))}; prepare the store with --recipe RUN"
+            f"{','.join(map(str, want))}; prepare the store with the run as `recipe`"
         )
 
 
@@ -369,8 +370,7 @@ def check_known(config: EncoderConfig, modalities: Sequence[str], where: str = "
         if name not in config.modalities:
             raise RunError(
                 f"{where}modality {name}, but the encoder was trained on "
-                f"{','.join(config.modalities)}; give it these or some of them (prepare "
-                "--modalities)"
+                f"{','.join(config.modalities)}; prepare the store with these or some of them"
             )
     if len(set(modalities)) < len(modalities):
         raise RunError(f"{where}modalities {','.join(modalities)}: give each once")

@@ -154,8 +154,7 @@ def outer_folds(
     if any(set(codes[fold_of == k]) != set(codes) for k in range(folds)):
         raise EvaluationError(
             f"the participants' images cannot be split into {folds} folds that have every class "
-            "each; join classes, label more participants, or ask for other or fewer folds (--seed, "
-            "--folds)"
+            "each; join classes, label more participants, or choose another `seed` or fewer `folds`"
         )
     return fold_of
 

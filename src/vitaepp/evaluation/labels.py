@@ -84,15 +84,15 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
         hint = nearest(name, columns) if columns else "the embeddings have none"
         hint += "" if hint.endswith("?") else ";"
         raise EvaluationError(
-            f"no label column {name!r}; {hint} --labels TABLE joins others by subject"
+            f"no label column {name!r}; {hint} `labels` joins a table with more by subject"
         )
     values = [_plain(value) for value in table[name].tolist()]
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)
     given = [value for value in values if value is not None]
     if not given:
         raise EvaluationError(
-            f"label {name!r} is empty for all {len(values)} subjects; fill its column in the "
-            "table of labels, then run vitaepp prepare --labels and vitaepp embed"
+            f"label {name!r} is empty for all {len(values)} subjects; give a table that has it as "
+            "`labels`"
         )
     if any(isinstance(value, str) for value in given):
         given = [str(value) for value in given]
@@ -142,7 +142,7 @@ def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
     few = int(np.argmin(counts))
     if counts[few] < at_least:
         who = "subject" if len(np.unique(persons)) == len(persons) else "participant"
-        fewer = f", or ask for fewer folds (--folds {max(2, counts[few])})"
+        fewer = f", or ask for fewer folds (`folds={max(2, counts[few])}`)"
         raise EvaluationError(
             f"label {labels.name!r}: class {labels.classes[few]!r} has "
             f"{counted(counts[few], who)}, but the folds need at least {at_least} of each class; "

@@ -1,4 +1,4 @@
-"""Tests and intervals for the difference between two methods measured on the same subjects.
+"""Tests of the difference between two methods that were measured on the same subjects.
 
 Differences are always first minus second. What each number is conditional on stands in its
 docstring, and together in docs/statistics.md.
@@ -7,21 +7,15 @@ docstring, and together in docs/statistics.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.scores import METRICS, predicted_codes
-
-#: Resamples of a bootstrap; the ends of a 95 % interval then vary by a few hundredths of its width.
-RESAMPLES = 2000
-
-#: Counts (resamples × subjects) that are held at once, so that memory does not grow with either.
-CHUNK = 1_000_000
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.bootstrap import RESAMPLES, Interval, percentiles, resampled_counts
 
 _Values = npt.NDArray[np.floating[Any]]
 _Number = int | float
@@ -50,19 +44,6 @@ class TTest:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A confidence interval, from `low` to `high`."""
-
-    low: float
-    high: float
-    level: float
-
-    def to_json(self) -> dict[str, float]:
-        """The fields."""
-        return {"low": self.low, "high": self.high, "level": self.level}
-
-
-@dataclass(frozen=True)
 class PairedDifference:
     """The difference of a measure between two methods, over the same subjects.
 
@@ -88,7 +69,7 @@ class PairedDifference:
             "mean": self.mean,
             "t_test": self.t.to_json(),
             "wilcoxon_p": self.wilcoxon_p,
-            "interval": self.interval.to_json(),
+            "interval": asdict(self.interval),
         }
 
 
@@ -99,23 +80,6 @@ class McNemar:
     first_only: int
     second_only: int
     p: float
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What one method says of the tested subjects, in one repetition of an evaluation.
-
-    Attributes:
-        subjects: `(row,)`, a number for each subject, 0 … N-1, the same in every repetition.
-        folds: `(row,)`, the fold in which it was tested.
-        codes: `(row,)`, its true class, 0 … K-1.
-        scores: decision scores, `(row,)` for two classes and `(row, class)` for more.
-    """
-
-    subjects: npt.NDArray[np.intp]
-    folds: npt.NDArray[np.intp]
-    codes: npt.NDArray[np.intp]
-    scores: npt.NDArray[np.float64]
 
 
 def corrected_resampled_t_test(differences: _Values, *, train: _Number, test: _Number) -> TTest:
@@ -236,12 +200,15 @@ def paired_difference(
     _require(differences)
     n = len(differences)
     means = np.concatenate(
-        [counts @ differences / n for counts in _counts(np.zeros(n, np.intp), resamples, seed)]
+        [
+            counts @ differences / n
+            for counts in resampled_counts(np.zeros(n, np.intp), resamples, seed)
+        ]
     )
     # Identical values leave nothing to rank.
     rank_p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     t = _t_test(_mean(differences), _variance(differences) / n, n - 1)
-    return PairedDifference(n, t.mean, t, rank_p, _percentiles(means, level))
+    return PairedDifference(n, t.mean, t, rank_p, percentiles(means, level))
 
 
 def mcnemar(first_correct: npt.NDArray[np.bool_], second_correct: npt.NDArray[np.bool_]) -> McNemar:
@@ -320,210 +287,6 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
         corrected[i] = largest
     return corrected
-
-
-def bootstrap_difference(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
-    metric: str,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """How far the difference of a metric could be another one with other subjects.
-
-    Percentile bootstrap over subjects: each resample draws, within each class, as many subjects as
-    there are, with replacement. It is paired: both methods get the same resample, and a subject is
-    there equally often in every repetition. The metric is taken in each fold with a subject's
-    count as its weight, and the differences are averaged over folds and repetitions, as the
-    evaluation averages. A fold where a resample has no subject of a class that the metric needs
-    takes no part in that resample. Encoders and classifiers are not trained anew: the interval is
-    conditional on them.
-
-    Args:
-        first: one entry a repetition (a seed).
-        second: the same repetitions of the other method, row by row the same subjects and folds.
-        metric: `auc`, `sensitivity`, `specificity` or `accuracy`, as in `scores.fold_scores`.
-        resamples: how many.
-        seed: of the resamples.
-        level: of the interval.
-
-    Raises:
-        EvaluationError: an unknown metric, or predictions that do not belong together.
-
-    Source:
-        Efron and Tibshirani 1993, chapter 13.
-
-    Example:
-        >>> rows, codes = np.arange(40), np.arange(40) % 2
-        >>> good = Predictions(rows, rows // 20, codes, codes - 0.5)
-        >>> blind = Predictions(rows, rows // 20, codes, np.zeros(40))
-        >>> bootstrap_difference([good], [blind], "auc")
-        Interval(low=0.5, high=0.5, level=0.95)
-    """
-    if metric not in METRICS:
-        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
-    codes = _codes_of_subjects(first, second)
-    differences = np.concatenate(
-        [_mean_difference(first, second, metric, w) for w in _counts(codes, resamples, seed)]
-    )
-    differences = differences[np.isfinite(differences)]
-    if not len(differences):
-        raise EvaluationError(f"no fold has subjects enough to resample its {metric}")
-    return _percentiles(differences, level)
-
-
-def weighted_score(
-    codes: npt.NDArray[np.intp],
-    decision: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    metric: str,
-) -> npt.NDArray[np.float64]:
-    """A metric of `scores.fold_scores` with each subject there as often as its weight says.
-
-    Args:
-        codes: `(subject,)`, true classes.
-        decision: `(subject,)` or `(subject, class)`.
-        weights: `(resample, subject)`, counts.
-        metric: a name of `scores.METRICS`.
-
-    Returns:
-        `(resample,)`. With more than two classes, of the classes that the metric can be taken of;
-        NaN where there is none.
-
-    Example:
-        >>> once, twice = np.ones(4), np.array([1.0, 1.0, 2.0, 0.0])
-        >>> decision = np.array([-2.0, 0.5, 0.4, 3.0])
-        >>> weighted_score(np.array([0, 0, 1, 1]), decision, np.stack([once, twice]), "auc")
-        array([0.75, 0.5 ])
-    """
-    predicted = predicted_codes(decision)
-    if metric == "accuracy":
-        return _share(weights, predicted == codes, np.ones(len(codes), np.bool_))
-    columns = decision[:, None] if decision.ndim == 1 else decision
-
-    def of_class(c: int, column: int) -> npt.NDArray[np.float64]:
-        if metric == "auc":
-            return _weighted_auc(codes == c, columns[:, column], weights)
-        if metric == "sensitivity":
-            return _share(weights, predicted == c, codes == c)
-        return _share(weights, predicted != c, codes != c)
-
-    if decision.ndim == 1:
-        return of_class(1, 0)
-    return _mean_of_defined(np.stack([of_class(c, c) for c in range(columns.shape[1])], axis=-1))
-
-
-def _weighted_auc(
-    positive: npt.NDArray[np.bool_],
-    score: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """How often a positive outscores a negative, each pair as often as the product of weights.
-
-    From sorted scores, in memory of the size of the weights: a positive beats the weight of the
-    negatives below it, and half of those at its own score.
-    """
-    _, place, sizes = np.unique(score, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
-    below = np.zeros((len(weights), len(score) + 1))
-    np.cumsum(weights[:, order] * ~positive[order], axis=1, out=below[:, 1:])
-    ends = np.cumsum(sizes)
-    place = place[positive]
-    beaten = (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
-    weight = weights[:, positive]
-    return _ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
-
-
-def _share(
-    weights: npt.NDArray[np.float64],
-    right: npt.NDArray[np.bool_],
-    among: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.float64]:
-    """Weight of the subjects that are right, as a share of those it is asked of."""
-    return _ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
-
-
-def _ratio(
-    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
-
-
-def _mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean over the last axis of what is no NaN, and NaN where nothing is left."""
-    defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(float))
-
-
-def _mean_difference(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
-    metric: str,
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Difference of the metric for each resample, the mean over folds and repetitions."""
-    folds = []
-    for one, other in zip(first, second, strict=True):
-        for fold in np.unique(one.folds):
-            rows = one.folds == fold
-            count = weights[:, one.subjects[rows]]
-            a, b = (
-                weighted_score(p.codes[rows], p.scores[rows], count, metric) for p in (one, other)
-            )
-            folds.append(a - b)
-    return _mean_of_defined(np.stack(folds, axis=-1))
-
-
-def _counts(
-    codes: npt.NDArray[np.intp], resamples: int, seed: int
-) -> Iterator[npt.NDArray[np.float64]]:
-    """How often each subject is in each resample, `(resample, subject)`, some resamples at a time.
-
-    Each class draws from numbers of its own, so that the resamples of one do not depend on another,
-    nor on how many are drawn at a time.
-    """
-    members = [np.flatnonzero(codes == c) for c in np.unique(codes)]
-    draws = [np.random.default_rng([seed, c]) for c in range(len(members))]
-    step = max(1, CHUNK // len(codes))
-    for start in range(0, resamples, step):
-        n = min(step, resamples - start)
-        counts = np.empty((n, len(codes)))
-        for rows, draw in zip(members, draws, strict=True):
-            drawn = draw.integers(len(rows), size=(n, len(rows)))
-            drawn += np.arange(n)[:, None] * len(rows)
-            counts[:, rows] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(n, -1)
-        yield counts
-
-
-def _codes_of_subjects(
-    first: Sequence[Predictions], second: Sequence[Predictions]
-) -> npt.NDArray[np.intp]:
-    """The class of each subject, after it is sure that all predictions belong together."""
-    if not first or len(first) != len(second):
-        raise EvaluationError(
-            f"{len(first)} repetitions against {len(second)}: a paired bootstrap needs the same, "
-            "at least one"
-        )
-    codes = np.empty(len(first[0].subjects), np.intp)
-    codes[np.argsort(first[0].subjects).argsort()] = first[0].codes
-    for one, other in zip(first, second, strict=True):
-        for name in ("subjects", "folds", "codes"):
-            if not np.array_equal(getattr(one, name), getattr(other, name)):
-                raise EvaluationError(f"predictions of two methods differ in their {name}")
-        if not np.array_equal(np.sort(one.subjects), np.arange(len(codes))):
-            raise EvaluationError(
-                f"subjects must be 0 … {len(codes) - 1}, each once in every repetition"
-            )
-        if not np.array_equal(one.codes, codes[one.subjects]):
-            raise EvaluationError("a subject's class differs between repetitions")
-    return codes
-
-
-def _percentiles(values: npt.NDArray[np.float64], level: float) -> Interval:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
 
 
 def _mean(values: _Values) -> float:

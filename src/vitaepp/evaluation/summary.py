@@ -122,20 +122,24 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     return f"{sentence}, and in {wins} of {len(differences)} folds."
 
 
+def summary_cells(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """The embedding and its controls as lines of text, the header first."""
+    lines = [[row.name, *map(row.text, METRICS)] for row in summary_rows(metrics)]
+    return [["", *map(metric_name, METRICS)], *lines]
+
+
 def summary_table(metrics: Mapping[str, Any]) -> str:
     """A plain-text table of the embedding and its controls, and the sentence of `verdict`.
 
     Args:
         metrics: what `evaluate` returned, or the content of a metrics.json.
     """
-    rows = summary_rows(metrics)
-    header = ["", *map(metric_name, METRICS)]
-    table = aligned([header, *([row.name, *map(row.text, METRICS)] for row in rows)])
+    table = aligned(summary_cells(metrics))
     notes = [told_persons(metrics)] if "n" in metrics else []
     if metrics.get("positive") is not None:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
-            notes[-1] += ", the last in order; --positive chooses another"
+            notes[-1] += ", the last in order; `positive` chooses another"
     if told := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])

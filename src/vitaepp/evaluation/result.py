@@ -1,10 +1,18 @@
-"""A finished evaluation, read back from its folder and checked."""
+"""Evaluation: what classifiers measured, as an object with its files.
+
+DIR/
+  metrics.json          the contract: protocol, label, n, classes, folds, mean, std, controls
+  predictions.parquet   a row per tested subject: fold, label, decision scores of all
+  map.csv               the embedding in two dimensions: subject, label, x, y
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +20,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.errors import EvaluationError, nearest, one_line
-from vitaepp.evaluation.evaluation import METHOD, Metrics, score_columns
+from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.system.files import to_json
+from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
+from vitaepp.presentation.tables import html
+from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
+
+#: Name of the embedding itself, beside those of its controls, in predictions.parquet.
+METHOD = "method"
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One finished evaluation, as `vitaepp evaluate` left it.
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Mapping[str, Any]):
+    """What linear classifiers measured of an embedding and of its controls.
+
+    It is a mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
     Attributes:
-        path: its metrics.json.
-        metrics: what that holds.
-        predictions: the table of predictions.parquet beside it; None where there is none.
+        metrics: the content of metrics.json.
+        predictions: a row per tested subject: `subject`, `fold`, `label` and decision scores; None
+            where they were not kept.
+        points: the embedding in two dimensions: `subject`, `label`, `x`, `y`; None where it was
+            read from a file, as nothing is measured on it.
+        path: of the metrics.json that it was read from or saved to; None for one in memory.
     """
 
-    path: Path
     metrics: dict[str, Any]
-    predictions: pd.DataFrame | None
+    predictions: pd.DataFrame | None = None
+    points: pd.DataFrame | None = None
+    path: Path | None = None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Outcome:
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
         """Read a metrics.json, or the one in a folder, and the predictions beside it.
 
         Raises:
@@ -47,30 +65,79 @@ class Outcome:
         file = path / "metrics.json" if path.suffix != ".json" and not path.is_file() else path
         if not file.is_file():
             folder = file.parent if file.name == "metrics.json" else file
-            raise EvaluationError(f"{path}: {instead_of('evaluation', folder)}")
-        path = file
+            raise EvaluationNotFoundError(f"{path}: {instead_of('evaluation', folder)}")
         try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise EvaluationError(
-                f"{path}: damaged, not JSON ({one_line(error)}); name the metrics.json of an "
+                f"{file}: damaged, not JSON ({one_line(error)}); name the metrics.json of an "
                 "evaluation or its folder, or evaluate again"
             ) from None
-        lacking = _lacking(metrics)
-        if lacking:
-            raise EvaluationError(f"{path}: not a metrics.json of vitaepp evaluate: {lacking}")
-        outcome = cls(path, metrics, _read_predictions(path.with_name("predictions.parquet")))
-        outcome._require_own_predictions()
-        return outcome
+        if problem := _problem(metrics):
+            raise EvaluationError(f"{file}: not a metrics.json of vitaepp evaluate: {problem}")
+        predictions = _read_predictions(file.with_name("predictions.parquet"))
+        evaluation = cls(metrics, predictions, path=file)
+        evaluation._require_own_predictions()
+        return evaluation
 
-    @classmethod
-    def of(cls, metrics: Metrics) -> Outcome:
-        """What `evaluate` returned, as if it were read back."""
-        return cls(metrics.path, json.loads(to_json(metrics)), metrics.predictions)
+    def save(self, folder: str | os.PathLike[str]) -> Evaluation:
+        """Write metrics.json, predictions.parquet and map.csv into a folder.
+
+        Returns:
+            The same evaluation, which knows its path now.
+        """
+        folder = Path(folder)
+        if self.predictions is not None:
+            with atomic_path(folder / "predictions.parquet") as temporary:
+                self.predictions.to_parquet(temporary, index=False)
+        if self.points is not None:
+            with atomic_path(folder / "map.csv") as temporary:
+                self.points.to_csv(temporary, index=False)
+        # Last, because a report takes a folder for complete when it finds this file.
+        write_json(folder / "metrics.json", self.metrics)
+        return Evaluation(self.metrics, self.predictions, self.points, folder / "metrics.json")
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metrics[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({headline(self)})"
+
+    def __str__(self) -> str:
+        return summary_table(self)
+
+    def _repr_html_(self) -> str:
+        return f"{html(summary_cells(self))}<p>{escape(verdict(self))}</p>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The scores of each fold, of the embedding and of each control.
+
+        Returns:
+            One row a set of features and fold: `features` (`method`, `untrained` or `raw`), its
+            `name` in print, `fold`, then the metrics, each in [0, 1].
+        """
+        return pd.DataFrame(
+            [
+                {"features": row.key, "name": row.name, "fold": k, **scores}
+                for row in summary_rows(self)
+                for k, scores in enumerate(row.folds)
+            ]
+        )
 
     @property
-    def keys(self) -> list[str]:
-        """`method` and the controls that were measured."""
+    def source(self) -> str:
+        """Where it comes from, for messages: its path, or what it is of."""
+        return str(self.path or f"evaluation of {self.metrics['label']!r} in memory")
+
+    @property
+    def measured(self) -> list[str]:
+        """`method` and the controls, as far as they were measured."""
         return [METHOD, *(self.metrics.get("controls") or {})]
 
     def folds(self, key: str) -> list[dict[str, float]]:
@@ -79,8 +146,8 @@ class Outcome:
         Raises:
             EvaluationError: there is no such control.
         """
-        if key not in self.keys:
-            raise EvaluationError(f"{self.path}: has no {key!r}; {nearest(key, self.keys)}")
+        if key not in self.measured:
+            raise EvaluationError(f"{self.source}: has no {key!r}; {nearest(key, self.measured)}")
         part = self.metrics if key == METHOD else self.metrics["controls"][key]
         return list(part["folds"])
 
@@ -107,15 +174,14 @@ class Outcome:
         columns = score_columns(key, self.metrics["classes"])
         if not set(columns) <= set(table.columns):
             raise EvaluationError(
-                f"{self.path.with_name('predictions.parquet')}: has no {columns[0]!r}; evaluate "
-                "again"
+                f"{self.source}: its predictions have no {columns[0]!r}; evaluate again"
             )
         scores = table[columns].to_numpy(np.float64)
         return scores[:, 0] if len(columns) == 1 else scores
 
     def _sorted(self) -> pd.DataFrame:
         if self.predictions is None:
-            raise EvaluationError(f"{self.path}: no predictions.parquet beside it; evaluate again")
+            raise EvaluationError(f"{self.source}: has no predictions; evaluate again")
         return self.predictions.sort_values(["fold", "subject"], ignore_index=True)
 
     def _require_own_predictions(self) -> None:
@@ -133,12 +199,21 @@ class Outcome:
                 same = same and all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
         if not same:
             raise EvaluationError(
-                f"{self.path}: predictions.parquet beside it is of another evaluation; evaluate "
+                f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "
                 "again"
             )
 
 
-def _lacking(metrics: Any) -> str | None:
+def score_columns(name: str, classes: Sequence[Any]) -> list[str]:
+    """Columns of predictions.parquet that hold the decision scores of one set of features.
+
+    >>> score_columns("raw", ["high", "low"]), score_columns("raw", [1, 2, 3])
+    (['raw'], ['raw:1', 'raw:2', 'raw:3'])
+    """
+    return [name] if len(classes) == 2 else [f"{name}:{c}" for c in classes]
+
+
+def _problem(metrics: Any) -> str | None:
     """What keeps a JSON value from being an evaluation's metrics; None where nothing does."""
     if not isinstance(metrics, dict):
         return "it holds no object"

@@ -1,0 +1,242 @@
+"""The difference between two methods that went through the same folds, with interval and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.errors import EvaluationError, nearest
+from vitaepp.evaluation.bootstrap import Interval, Predictions, bootstrap_difference
+from vitaepp.evaluation.result import METHOD, Evaluation
+from vitaepp.evaluation.scores import METRICS, predicted_codes
+from vitaepp.evaluation.statistics import (
+    TTest,
+    corrected_resampled_t_test,
+    crossed_t_test,
+    mcnemar,
+    sign_flip_test,
+)
+from vitaepp.evaluation.summary import leading_metric
+from vitaepp.presentation.names import metric_name
+
+#: What two evaluations must share, and what it is called where they do not.
+_SHARED = {
+    "label": "label",
+    "protocol": "protocol",
+    "positive": "positive class",
+    "classes": "classes",
+    "n": "subjects",
+    "persons": "persons",
+}
+
+_Codes = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one method is than another in a metric, and how sure that is.
+
+    Attributes:
+        metric: a name of `scores.METRICS`.
+        mean: variant minus reference, the mean over folds and seeds.
+        p: two-sided; None where no test is possible.
+        test: its name; None where no test is possible.
+        interval: bootstrap over subjects; None where there are no predictions.
+        folds: folds of each seed.
+        seeds: repetitions.
+        reason: why `p` or `interval` is None; None where neither is.
+    """
+
+    metric: str
+    mean: float
+    p: float | None
+    test: str | None
+    interval: Interval | None
+    folds: int
+    seeds: int
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, JSON throughout."""
+        return asdict(self)
+
+
+def difference_between(
+    variant: Sequence[Evaluation],
+    reference: Sequence[Evaluation],
+    *,
+    metric: str | None = None,
+    variant_key: str = METHOD,
+    reference_key: str = METHOD,
+) -> Difference:
+    """The difference between two methods that went through the same folds.
+
+    With several folds the test is the corrected resampled t-test. Seeds that share their folds are
+    crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
+    cross-validation. On one test split it is McNemar's exact test, or with several seeds its
+    extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
+    for sensitivity and specificity. The AUC of one split, and whatever lacks the predictions that
+    it needs, has `p` or `interval` None and a `reason`.
+
+    Args:
+        variant: one evaluation for each seed.
+        reference: the same seeds of the other method, in the same order.
+        metric: by default AUC in cross-validation and accuracy on one test split.
+        variant_key: `method`, or the control of `variant` that is meant.
+        reference_key: likewise, of `reference`; a method is compared with its own control by
+            giving the same evaluations twice.
+
+    Raises:
+        EvaluationError: the evaluations were not measured on the same label and folds, or there
+            is no such metric or control.
+    """
+    if not variant or len(variant) != len(reference):
+        raise EvaluationError(
+            f"{len(variant)} evaluations against {len(reference)}; a comparison needs one of each "
+            "seed on either side"
+        )
+    pairs = list(zip(variant, reference, strict=True))
+    for one, other in pairs:
+        _require_same_folds(one, other)
+    for other in variant[1:]:
+        _require_same(other, variant[0])
+    metric = known_metric(metric, variant[0])
+    differences = np.array(
+        [
+            [
+                a[metric] - b[metric]
+                for a, b in zip(one.folds(variant_key), other.folds(reference_key), strict=True)
+            ]
+            for one, other in pairs
+        ]
+    )
+    seeds, folds = differences.shape
+    found = Difference(metric, float(differences.mean()), None, None, None, folds, seeds)
+    if folds > 1:
+        test = _test_over_folds(variant, differences)
+        found = replace(found, p=test.p, test="corrected resampled t-test")
+    lacking = [e for e in (*variant, *reference) if e.predictions is None]
+    if lacking:
+        where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
+        return replace(found, reason=f"no predictions.parquet{where}")
+    first = _repetitions(variant, variant_key)
+    second = _repetitions(reference, reference_key)
+    found = replace(found, interval=bootstrap_difference(first, second, metric))
+    if folds > 1:
+        return found
+    relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
+    if relevant is None:
+        title = metric_name(metric)
+        return replace(found, reason=f"no test of the {title} of one test split is implemented")
+    p, name = _test_on_one_split(first, second, relevant)
+    return replace(found, p=p, test=name)
+
+
+def known_metric(metric: str | None, evaluation: Evaluation) -> str:
+    """The metric that is compared: the given one, or what the protocol reports first.
+
+    Raises:
+        EvaluationError: no such metric.
+    """
+    metric = metric or leading_metric(evaluation.metrics)
+    if metric not in METRICS:
+        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
+    return metric
+
+
+def _require_same(one: Evaluation, other: Evaluation) -> None:
+    """Refuse evaluations of different questions."""
+    for key, title in _SHARED.items():
+        a, b = one.get(key), other.get(key)
+        # Evaluations of earlier versions do not say how many persons there were.
+        if a != b and (key != "persons" or None not in (a, b)):
+            raise EvaluationError(
+                f"{one.source}: {title} {a!r}, but {other.source} has {b!r}; only "
+                "evaluations of the same can be compared"
+            )
+    a, b = len(one["folds"]), len(other["folds"])
+    if a != b:
+        raise EvaluationError(
+            f"{one.source}: {a} folds, but {other.source} has {b}; evaluate both with as many folds"
+        )
+
+
+def _require_same_folds(one: Evaluation, other: Evaluation) -> None:
+    """Refuse evaluations on other folds, by their predictions or, without, by seed and sizes."""
+    _require_same(one, other)
+    difference = _folds_differ(one, other)
+    if difference:
+        raise EvaluationError(f"{one.source} and {other.source}: {difference}")
+
+
+def _folds_differ(one: Evaluation, other: Evaluation) -> str | None:
+    """In what the folds of two evaluations differ; None where they are the same."""
+    if one.predictions is not None and other.predictions is not None:
+        a, b = one.rows(), other.rows()
+        for column, title in (("subject", "subjects"), ("fold", "folds"), ("label", "labels")):
+            by_subject = [t.sort_values(["subject", "fold"])[column].tolist() for t in (a, b)]
+            if by_subject[0] != by_subject[1]:
+                return f"the tested {title} differ; evaluate both with the same seed"
+        return None
+    for key in ("seed", "sizes"):
+        if one.metrics[key] != other.metrics[key]:
+            return (
+                f"{key} {one.metrics[key]} against {other.metrics[key]}, so that the folds "
+                "differ; evaluate both with the same seed"
+            )
+    return None
+
+
+def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Predictions]:
+    """What a method says in each repetition, with one number a subject in all of them."""
+    number = {s: i for i, s in enumerate(sorted(evaluations[0].rows()["subject"]))}
+    repetitions = []
+    for evaluation in evaluations:
+        rows = evaluation.rows()
+        if set(rows["subject"]) != set(number) or len(rows) != len(number):
+            raise EvaluationError(
+                f"{evaluation.source} and {evaluations[0].source}: the tested subjects "
+                "differ; give every seed the same store"
+            )
+        subjects = np.array([number[s] for s in rows["subject"]], np.intp)
+        folds = rows["fold"].to_numpy(np.intp)
+        repetitions.append(Predictions(subjects, folds, evaluation.codes(), evaluation.scores(key)))
+    return repetitions
+
+
+def _test_over_folds(
+    evaluations: Sequence[Evaluation], differences: npt.NDArray[np.float64]
+) -> TTest:
+    """The t-test of `(seed, fold)` differences, by whether seeds share their folds."""
+    sizes = [size for evaluation in evaluations for size in evaluation.metrics["sizes"]]
+    train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
+    if all(_folds_differ(evaluations[0], other) is None for other in evaluations[1:]):
+        return crossed_t_test(differences, train=train, test=test)
+    return corrected_resampled_t_test(differences.ravel(), train=train, test=test)
+
+
+def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] | None:
+    """The subjects whose share of right ones is the metric; None where it is no such share."""
+    if metric == "accuracy":
+        return np.ones(len(codes), np.bool_)
+    if classes > 2 or metric == "auc":
+        return None
+    return codes == (1 if metric == "sensitivity" else 0)
+
+
+def _test_on_one_split(
+    first: Sequence[Predictions], second: Sequence[Predictions], relevant: npt.NDArray[np.bool_]
+) -> tuple[float, str]:
+    """The p of who is right more often on one test set, and the test's name."""
+    one, other = (
+        np.array([(predicted_codes(p.scores) == p.codes)[relevant] for p in side])
+        for side in (first, second)
+    )
+    if len(first) == 1:
+        return mcnemar(one[0], other[0]).p, "McNemar's exact test"
+    difference = one.sum(axis=0, dtype=np.int64) - other.sum(axis=0, dtype=np.int64)
+    return sign_flip_test(difference), "exact sign-flip test over subjects"
