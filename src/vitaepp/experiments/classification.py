@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ class Classification(Kind):
             controls.setdefault(key, row)
         return differences
 
-    def _facts(self, metrics: Mapping[str, object]) -> dict[str, str]:
+    def _facts(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         facts = {}
         if metrics:
             classifier = _CLASSIFIERS[str(metrics["protocol"])]

@@ -220,9 +220,10 @@ def resolve(
     if recipe is None:
         recipe = Recipe()
     elif not isinstance(recipe, Recipe):
-        named = not isinstance(recipe, Mapping)
-        values = _read(recipe) if named else recipe
-        recipe = _validated(flatten(values), f"recipe {recipe}" if named else where)
+        if isinstance(recipe, Mapping):
+            recipe = _validated(flatten(recipe), where)
+        else:
+            recipe = _validated(flatten(_read(recipe)), f"recipe {recipe}")
     changes = _changes(settings)
     if not changes:
         return recipe
