@@ -322,6 +322,8 @@ class Store:
             return np.empty((0, *self.info.shape), self.info.dtype)
         try:
             return np.asarray(self.images.oindex[np.asarray(rows)])
+        except StoreError:  # which is a ValueError, too
+            raise
         except (ValueError, RuntimeError) as error:  # each codec has its own
             raise StoreError(
                 f"{self.path}: an image in images.zarr is damaged ({one_line(error)}); prepare the "

@@ -119,6 +119,8 @@ def damage_named(archive: Path) -> Iterator[None]:
     """Turn the error of any library that finds an archive damaged into one line."""
     try:
         yield
+    except VitaeppError:  # which may be a ValueError, too
+        raise
     except (*BROKEN, OSError) as error:
         if not _is_damage(error):
             raise

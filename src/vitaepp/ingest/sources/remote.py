@@ -144,7 +144,7 @@ def _name_inside(path: str, top: str, url: str) -> PurePosixPath:
     """
     name = PurePosixPath(str(path).removeprefix(top).lstrip("/"))
     if not name.parts or ".." in name.parts or "\\" in str(name):
-        raise SourceError(f"{url}: holds a file whose name leads out of the folder; rename it")
+        raise SourceError(f"{url}: holds a file whose name leads out of it; rename the file")
     return name
 
 
