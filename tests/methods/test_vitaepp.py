@@ -7,6 +7,7 @@ from tests.conftest import TINY
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.methods.vitaepp import edge_weight
+from vitaepp.nn.transformer import Block, kept_branches
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
 
@@ -99,3 +100,71 @@ def test_normalised_targets_are_turned_back_before_images_are_compared():
 def test_ratios_that_leave_nothing_are_refused(ratio, what):
     with pytest.raises(RecipeError, match=what):
         method_of(f"model.mask_ratio={ratio}")
+
+
+def test_drop_path_leaves_out_branches_by_the_sample_and_none_after_training():
+    draws = torch.rand(2000, 4, 2, generator=torch.Generator().manual_seed(0))
+    kept = kept_branches(draws, 0.3)
+    assert (kept[:, 0] == 1).all()
+    dropped = (kept == 0).float().mean(dim=(0, 2))
+    assert torch.allclose(dropped, torch.tensor([0, 0.1, 0.2, 0.3]), atol=0.03)
+    assert torch.allclose(kept.mean(dim=(0, 2)), torch.ones(4), atol=0.05)
+
+    plain, dropping = method_of(), method_of("model.drop_path=0.9")
+
+    def loss(method, rows=(0, 1, 2)):
+        return method(images(), Draws(0, 0, rows), 0.0).terms["reconstruction"].item()
+
+    assert loss(dropping) != loss(plain)
+    assert loss(dropping) == loss(dropping)
+    dropping.eval()
+    assert loss(dropping) == loss(plain.eval())
+
+
+def test_a_branch_that_is_left_out_changes_nothing_of_its_sample():
+    block = Block(24, 3)
+    x = torch.randn(3, 5, 24)
+    kept = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    out = block(x, kept)
+    assert torch.allclose(out[0], block(x)[0], atol=1e-6)
+    assert torch.equal(out[1], x[1])
+    assert torch.allclose(out[2], (x + block.attn(block.norm1(x)))[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("loss.contrastive.features=tokens",),
+        ("loss.contrastive.norm=batch",),
+        ("loss.contrastive.norm=none",),
+        ("model.pool=cls",),
+        ("model.pool=mean+cls",),
+    ],
+)
+def test_what_the_contrastive_term_compares_is_a_setting(settings):
+    def term(*settings):
+        method = method_of(*settings, "loss.perceptual.weight=0")
+        output = method(images(), Draws(0, 0, [0, 1, 2]), 0.0)
+        output.loss.backward()
+        assert method.predictor.layers[0].weight.grad.abs().max() > 0
+        return output.terms["contrastive"].item()
+
+    same = settings == ("model.pool=mean+cls",)  # the mean is compared
+    assert (term(*settings) == term()) == same
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_a_size_is_a_whole_model_and_given_values_win(size):
+    recipe = Recipe.load(settings=f"model.size={size}")
+    with torch.device("meta"):
+        method = build_method(recipe, 1, (64, 64))
+    parts = {"decoder": 0, "encoder": 0}
+    for name, p in method.backbone.named_parameters():
+        parts["decoder" if name.startswith("decoder") else "encoder"] += p.numel()
+    assert parts["decoder"] < 0.35 * parts["encoder"]
+    own = recipe.with_settings(["model.decoder_depth=1", "model.decoder_embed_dim=64"])
+    with torch.device("meta"):
+        backbone = build_method(own, 1, (64, 64)).backbone
+    assert len(backbone.decoder_blocks) == 1
+    assert backbone.decoder_embed.out_features == 64
+    assert own.with_settings("model.size=small").model.decoder_depth is None

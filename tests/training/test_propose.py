@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def test_the_papers_settings_where_they_fit(footprints):
         "model.size": "base",
         "optim.epochs": 1000,
         "optim.batch_size": 4,
-        "optim.lr": 0.00033,
+        "loss.contrastive.weight": 0.1,
+        "optim.lr": 0.0004,
         "trainer.precision": "bf16",
     }
 
@@ -146,10 +148,10 @@ def test_the_learning_rate_follows_batch_and_length_unless_it_is_given(footprint
         settings = (f"optim.batch_size={batch}", f"optim.epochs={epochs}", *settings)
         return proposed_recipe(images((64, 64), trained=trained), SERVER, settings)[0].optim.lr
 
-    assert rate(128, 100) == 1e-3  # 1000 updates
+    assert rate(16, 100) == 1e-3  # 8000 updates
     assert rate(256, 100) == 1e-3
-    assert rate(8, 10) == rate(4, 10, "optim.accumulate=2") == 5e-4
-    assert rate(8, 1000) < 4e-4
+    assert rate(4, 10) == rate(2, 10, "optim.accumulate=2") == 5e-4
+    assert rate(4, 1000) == 2.1e-4  # 320,000 updates
     assert rate(8, 10, "optim.lr=0.3") == 0.3
     assert rate(8, 10, "optim.base_lr=0.3") is None
     by_updates = ("optim.batch_size=8", "optim.updates=160000")
@@ -157,6 +159,27 @@ def test_the_learning_rate_follows_batch_and_length_unless_it_is_given(footprint
     assert recipe.optim.lr == rate(8, 1000)
     assert (recipe.optim.updates, recipe.optim.epochs) == (160000, 1000)
     assert not {"optim.epochs", "optim.updates"} & {choice.name for choice in choices}
+
+
+def test_windowed_images_are_standardised_by_the_cohort(footprints):
+    info = replace(images((32, 32, 32)).info, window=(("a", -1000.0, 400.0),))
+    windowed = Images.of(info, 100, 100)
+    assert chosen(windowed, SERVER)["views.normalize"] == "cohort"
+    assert "views.normalize" not in chosen(windowed, SERVER, given={"views.normalize"})
+    both = Images.of(replace(info, modalities=("a", "b")), 100, 100)
+    assert "views.normalize" not in chosen(both, SERVER)
+
+
+def test_plan_leaves_out_what_may_change_the_label_when_asked_to(make_store, footprints):
+    store = make_store(subjects=4)
+    asked = plan(store.path, keep=("side", "size"), machine=SERVER)
+    assert asked.recipe().views.keep == ("side", "size")
+    assert "no crops and no scaling, which would change sizes" in asked.to_yaml()
+    assert [c for c in asked.choices if c.name != "views.keep"] == [
+        *plan(store.path, machine=SERVER).choices
+    ]
+    with pytest.raises(RecipeError, match=r"views\.keep"):
+        plan(store.path, keep=("colour",), machine=SERVER)
 
 
 def test_what_is_given_is_never_touched(footprints):

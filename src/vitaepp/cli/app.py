@@ -221,12 +221,20 @@ def plan(
         str, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
     ],
     out: Annotated[Path | None, _out("[FILE]", "Recipe file to write.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="size,side",
+            help="What a label may be: the proposed views then change no sizes, or do not mirror "
+            "left and right.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Propose a recipe for scans or a store on this machine, with reasons."""
     from vitaepp.training.plan import plan as run_plan
 
-    planned = run_plan(source, out)
+    planned = run_plan(source, out, keep=keep.split(",") if keep else ())
     if as_json:
         _show(planned, [asdict(choice) for choice in planned.choices])
         return

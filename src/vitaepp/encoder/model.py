@@ -57,14 +57,18 @@ class EncoderConfig:
         method: method that trained it, or `untrained`.
         modalities: channels, in order.
         shape: arguments of the backbone: image and patch size, width, …
-        pool: `mean` or `cls`.
-        normalize: voxels whose mean and deviation z-score a channel: `crop` or `foreground`.
+        pool: `mean`, `cls`, `mean+cls` or `mean+std`.
+        normalize: voxels whose mean and deviation z-score a channel: `crop`, `foreground` or
+            `cohort`.
         backbone: `vit`, `resnet18` or `resnet50`.
         precision: of its matrix products: `32`, `bf16`, `16`, or `auto`, which is bf16 where the
             device multiplies it by itself. As it was trained.
         name: what the method is called in print, with its losses; empty where it is not known.
         prepared: how the images of its training were prepared; None where it is not known.
         epochs: whole passes over the data that it was trained for; None where it is not known.
+        block: how many blocks features pass; None for all.
+        cohort: mean and deviation of each channel over the images of the training, in [0, 1],
+            where images are z-scored by them.
     """
 
     method: str
@@ -77,6 +81,8 @@ class EncoderConfig:
     name: str = ""
     prepared: StoreInfo | None = None
     epochs: int | None = None
+    block: int | None = None
+    cohort: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @classmethod
     def of(
@@ -99,6 +105,8 @@ class EncoderConfig:
             precision=recipe.trainer.precision,
             name=recipe.name,
             prepared=prepared,
+            block=recipe.model.pool_block,
+            cohort=recipe.views.cohort,
         )
 
     @classmethod
@@ -199,6 +207,8 @@ class Encoder(nn.Module):
             values["modalities"] = tuple(values["modalities"])
             shape = values["shape"].items()
             values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
+            if values.get("cohort"):
+                values["cohort"] = tuple(map(tuple, values["cohort"]))
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
             encoder = cls(EncoderConfig(**values))
@@ -233,7 +243,7 @@ class Encoder(nn.Module):
     @property
     def dim(self) -> int:
         """Number of features."""
-        return self.backbone.embed_dim
+        return self.backbone.width(self.config.pool)
 
     def forward(
         self,
@@ -253,8 +263,9 @@ class Encoder(nn.Module):
         if modalities is not None:
             check_known(self.config, modalities)
             images = place_channels(images, modalities, self.config.modalities)
-        images = standardize(images.float() / 255, self.config.normalize)
-        return self.backbone.features(images, self.config.pool)
+        config = self.config
+        images = standardize(images.float() / 255, config.normalize, config.cohort)
+        return self.backbone.features(images, config.pool, config.block)
 
     def embed(
         self,

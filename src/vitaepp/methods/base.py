@@ -132,8 +132,13 @@ def two_views(
 def features(
     backbone: Backbone, view: Float[Tensor, "batch channel *space"], recipe: Recipe
 ) -> Float[Tensor, "batch embed_dim"]:
-    """One vector an image, pooled as the recipe says."""
-    return backbone.features(view, recipe.model.pool)
+    """One vector an image for a loss to compare."""
+    return backbone.features(view, compared(recipe.model.pool))
+
+
+def compared(pool: str) -> str:
+    """The pooling of what a loss compares: of two that an embedding joins, the first."""
+    return pool.partition("+")[0]
 
 
 @record_function("views")
@@ -158,5 +163,7 @@ def augmented_view(
     if which == "second":
         shown = seen_modalities(unit.shape[1], present, draws, settings)
     # Noise falls on missing channels, too, and would be all that is left of them.
-    view = zero_missing(random_view(unit, draws, getattr(settings, which)), shown)
-    return standardize(view, settings.normalize)
+    view = zero_missing(
+        random_view(unit, draws, settings.of(which), "side" in settings.keep), shown
+    )
+    return standardize(view, settings.normalize, settings.cohort)

@@ -54,6 +54,12 @@ def build_method(
         )
     for view in (recipe.views.first, recipe.views.second):
         flipped_axes(view.flip, len(image_size))
+    known = recipe.views.cohort
+    if known is not None and not all(len(values) == channels for values in known):
+        raise RecipeError(
+            f"views.cohort_mean and views.cohort_std have {len(known[0])} and {len(known[1])} "
+            f"values, but the images have {channels} channels"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return CLASSES[recipe.method](recipe, shape, rgb)
@@ -81,6 +87,8 @@ def backbone_shape(recipe: Recipe, channels: int, image_size: Sequence[int]) -> 
             f"model.backbone={model.backbone}: {recipe.method} hides patches, which takes "
             f"model.backbone=vit; a ResNet is trained by {others}"
         )
-    if model.pool == "cls":
-        raise RecipeError(f"model.pool=cls: {model.backbone} has no CLS token; set model.pool=mean")
+    if "cls" in model.pool:
+        raise RecipeError(
+            f"model.pool={model.pool}: {model.backbone} has no CLS token; set model.pool=mean"
+        )
     return shape

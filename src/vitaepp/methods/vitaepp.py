@@ -19,8 +19,8 @@ from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
-from vitaepp.methods.base import Method, StepOutput, augmented_view
-from vitaepp.nn.autoencoder import MaskedAutoencoder
+from vitaepp.methods.base import Method, StepOutput, augmented_view, compared
+from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.masking import Mask, random_masks
 from vitaepp.nn.patches import patchify
@@ -64,11 +64,12 @@ class ViTAE(Method):
         model, loss = recipe.model, recipe.loss
         vgg = known_weights(loss.perceptual.weights) if loss.perceptual.weight else "none"
         if loss.reconstruction.weight or loss.edge.weight or vgg != "none":
+            width, depth, heads = DECODERS[model.size]
             self.backbone = MaskedAutoencoder(
                 **shape,
-                decoder_embed_dim=model.decoder_embed_dim,
-                decoder_depth=model.decoder_depth,
-                decoder_num_heads=model.decoder_num_heads,
+                decoder_embed_dim=model.decoder_embed_dim or width,
+                decoder_depth=model.decoder_depth or depth,
+                decoder_num_heads=model.decoder_num_heads or heads,
             )
         elif loss.contrastive.weight:
             self.backbone = VisionTransformer(**shape)
@@ -77,7 +78,7 @@ class ViTAE(Method):
         check_mask_ratio(self.backbone.num_patches, model.mask_ratio)
         self.predictor: Predictor | None = None
         if loss.contrastive.weight:
-            self.predictor = Predictor(self.backbone.embed_dim)
+            self.predictor = Predictor(self.backbone.embed_dim, norm=loss.contrastive.norm)
         self._edge_loss = edge_loss
         self.perceptual: PerceptualLoss | None = None
         if vgg != "none":
@@ -133,7 +134,10 @@ class ViTAE(Method):
         }
         monitors = {}
         if self.predictor is not None:
-            features = pool_tokens(encoded, recipe.model.pool)
+            if recipe.loss.contrastive.features == "tokens":
+                features = encoded.flatten(0, 1)
+            else:
+                features = pool_tokens(encoded, compared(recipe.model.pool))
             predicted = self.predictor(features).float()
             (p1, p2), (z1, z2) = predicted.chunk(2), features.float().chunk(2)
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
@@ -257,14 +261,14 @@ def reconstruct_images(
     """
     recipe, model = method.recipe, method.backbone
     assert isinstance(model, MaskedAutoencoder)
-    unit, over = images / 255, recipe.views.normalize
-    patches = patchify(standardize(unit, over), model.patch_size)
+    unit, how = images / 255, (recipe.views.normalize, recipe.views.cohort)
+    patches = patchify(standardize(unit, *how), model.patch_size)
     mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
     decoded = decode(model, model.encode(patches, mask.visible), mask, patches, recipe, present)
     seen = torch.zeros_like(patches)
     seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
     visible = model.assemble(seen) > 0
-    mean, deviation = channel_moments(unit, over)
+    mean, deviation = channel_moments(unit, *how)
     filled = (model.assemble(decoded.patches) * deviation + mean) * 255
     return torch.where(visible, images, filled.clamp(0, 255)), visible
 

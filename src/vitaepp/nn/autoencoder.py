@@ -12,6 +12,15 @@ from vitaepp.nn.patches import unpatchify
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import Block, VisionTransformer, check_width, initialize
 
+#: Width, blocks and heads of the decoder of each size. Half the paper's width and depth cost little
+#: (He et al. 2021, Table 1), and beside a small encoder more would take most of the time.
+DECODERS = {
+    "tiny": (128, 2, 4),
+    "small": (256, 4, 8),
+    "base": (512, 8, 16),
+    "large": (512, 8, 16),
+}
+
 
 class MaskedAutoencoder(VisionTransformer):
     """ViT-AE: reconstructs an image from its visible patches (He et al. 2021).

@@ -17,10 +17,14 @@ class Backbone(nn.Module):
 
     embed_dim: int
 
+    def width(self, pool: str) -> int:
+        """How many features an image has."""
+        return self.embed_dim
+
     @abstractmethod
     def features(
-        self, images: Float[Tensor, "batch channel *space"], pool: str
-    ) -> Float[Tensor, "batch embed_dim"]:
+        self, images: Float[Tensor, "batch channel *space"], pool: str, block: int | None = None
+    ) -> Float[Tensor, "batch feature"]:
         """One vector per image.
 
         Args:

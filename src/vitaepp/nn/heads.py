@@ -19,17 +19,18 @@ class Predictor(nn.Module):
     Args:
         dim: width of the features.
         hidden: width of the bottleneck; a quarter of `dim` in the paper.
+        norm: after the first layer: over the features (`layer`), over the `batch`, or `none`.
 
     Source:
         Chen & He 2021, section 3.
     """
 
-    def __init__(self, dim: int, hidden: int | None = None) -> None:
+    def __init__(self, dim: int, hidden: int | None = None, norm: str = "layer") -> None:
         super().__init__()
         hidden = hidden or max(dim // 4, 1)
         self.layers = nn.Sequential(
             nn.Linear(dim, hidden, bias=False),
-            nn.LayerNorm(hidden),
+            {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "none": nn.Identity}[norm](hidden),
             nn.ReLU(),
             nn.Linear(hidden, dim),
         )

@@ -68,7 +68,10 @@ class ResNet(monai_resnet.ResNet, Backbone):
             return super().forward(x.to(self.conv1.weight.dtype))
 
     def features(
-        self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        pool: str = "mean",
+        block: int | None = None,
     ) -> Float[Tensor, "batch embed_dim"]:
-        """The last stage's features, averaged over space; `pool` has no effect."""
+        """The last stage's features, averaged over space, whatever the arguments."""
         return self(images)

@@ -173,6 +173,7 @@ class VisionTransformer(Backbone):
         patches: Float[Tensor, "batch patch value"],
         visible: Int[Tensor, "batch visible"] | None = None,
         kept: Float[Tensor, "batch block branch"] | None = None,
+        blocks: int | None = None,
     ) -> Float[Tensor, "batch token embed_dim"]:
         """Features of the CLS token, then of the visible patches.
 
@@ -180,6 +181,7 @@ class VisionTransformer(Backbone):
             patches: of whole images.
             visible: which of them are encoded; all without it.
             kept: factors of the residual branches, see `kept_branches`; 1 without it.
+            blocks: how many blocks they pass; all without it.
         """
         positions = self.pos_embed[:, 1:]
         if visible is not None:
@@ -189,7 +191,7 @@ class VisionTransformer(Backbone):
         x = self.patch_embed(patches) + positions
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([cls.to(x.dtype), x], dim=1)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self.blocks[:blocks]):
             x = block(x) if kept is None else block(x, kept[:, i])
         return self.norm(x)
 
@@ -199,11 +201,19 @@ class VisionTransformer(Backbone):
         """Features of whole images: the CLS token, then every patch."""
         return self.encode(patchify(images, self.patch_size))
 
+    def width(self, pool: str) -> int:
+        """How many features an image has."""
+        return self.embed_dim * (1 + pool.count("+"))
+
     def features(
-        self, images: Float[Tensor, "batch channel *space"], pool: str = "mean"
-    ) -> Float[Tensor, "batch embed_dim"]:
-        """One vector per image, pooled from its tokens."""
-        return pool_tokens(self(images), pool)
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        pool: str = "mean",
+        block: int | None = None,
+    ) -> Float[Tensor, "batch feature"]:
+        """One vector an image, pooled from the features of every patch after `block` blocks."""
+        tokens = self.encode(patchify(images, self.patch_size), blocks=block)
+        return pool_tokens(tokens, pool)
 
 
 def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
@@ -251,6 +261,16 @@ def kept_branches(
 
 def pool_tokens(
     tokens: Float[Tensor, "batch token embed_dim"], how: str
-) -> Float[Tensor, "batch embed_dim"]:
-    """One vector per image: the `mean` over its patch tokens, or the `cls` token."""
-    return tokens[:, 1:].mean(dim=1) if how == "mean" else tokens[:, 0]
+) -> Float[Tensor, "batch feature"]:
+    """One vector an image: `mean` or `std` over its patch tokens, the `cls` token, or some joined.
+
+    >>> pool_tokens(torch.tensor([[[5.0], [1.0], [3.0]]]), "mean+cls")
+    tensor([[2., 5.]])
+    """
+    patches = tokens[:, 1:]
+    parts = {
+        "mean": lambda: patches.mean(dim=1),
+        "std": lambda: patches.std(dim=1, correction=0),
+        "cls": lambda: tokens[:, 0],
+    }
+    return torch.cat([parts[name]() for name in how.split("+")], dim=1)

@@ -120,6 +120,19 @@ Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), Afte
 Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
 
 
+Values = Annotated[
+    tuple[float, ...],
+    BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else _one_or_per_axis(v)),
+]
+
+
+Kept = Annotated[
+    tuple[Literal["size", "side"], ...],
+    BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v or ()),
+    AfterValidator(lambda v: tuple(sorted(set(v)))),
+]
+
+
 Flips = Annotated[
     Literal["sides", "all", "none"] | tuple[Annotated[int, Field(ge=0, le=2)], ...],
     BeforeValidator(_flips),

@@ -199,7 +199,7 @@ def resolve(
     - the name of a recipe stands for the settings in its file;
     - `method=vitae` sets the weights of the edge, perceptual and contrastive losses to 0;
       `method=vitae++` sets those that are 0 to the paper's;
-    - `model.size` stands for width, depth and heads of the encoder;
+    - `model.size` stands for width, depth and heads of encoder and decoder;
     - `loss.perceptual.weights` stands for the weight of the loss that suits their scale;
     - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them.
 
@@ -238,7 +238,11 @@ def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str
     if method in METHODS and METHODS[method].masked:
         names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
     if "model.size" in changes:
-        names += ["model.embed_dim", "model.depth", "model.num_heads"]
+        names += [
+            f"model.{part}{name}"
+            for part in ("", "decoder_")
+            for name in ("embed_dim", "depth", "num_heads")
+        ]
     perceptual = "loss.perceptual."
     if {perceptual + "weights", perceptual + "relative"} & set(changes):
         # What is the default beside some weights is not what was asked for beside others.

@@ -16,11 +16,13 @@ from pydantic.config import JsonDict
 from vitaepp.recipe.fields import (
     Flips,
     Integers,
+    Kept,
     Names,
     PerAxisFloat,
     PerAxisInt,
     Percentiles,
     Shares,
+    Values,
     Weight,
     Window,
     _windows,
@@ -158,15 +160,23 @@ class ModelSettings(Section):
         "vit", description="Encoder architecture; a ResNet (MONAI's) for simsiam and mocov3 only."
     )
     size: Literal["tiny", "small", "base", "large"] = Field(
-        "base", description="Width, depth and heads of the transformer by name."
+        "base",
+        description="The whole model by name: width, depth and heads of encoder and decoder.",
     )
     embed_dim: int | None = Field(None, ge=2, description="Width, instead of the size's own.")
     depth: int | None = Field(None, ge=1, description="Blocks, instead of the size's own.")
     num_heads: int | None = Field(None, ge=1, description="Heads, instead of the size's own.")
     patch_size: PerAxisInt = Field((8,), description="Patch in voxels, one value or one an axis.")
     mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
-    pool: Literal["mean", "cls"] = Field(
-        "mean", description="Embedding: mean of the patch tokens, or the CLS token."
+    pool: Literal["mean", "cls", "mean+cls", "mean+std"] = Field(
+        "mean+std",
+        description="Embedding: mean of the patch tokens, the CLS token, or the mean beside the "
+        "CLS token or the deviation over the patch tokens.",
+    )
+    pool_block: int | None = Field(
+        None,
+        ge=1,
+        description="Number of the encoder's blocks that the embedding passes. Unset: all.",
     )
     drop_path: float = Field(
         0.0,
@@ -175,9 +185,15 @@ class ModelSettings(Section):
         description="Chance that a residual branch of the encoder's last block is left out for a "
         "sample, less in those before it (stochastic depth); of vitae and vitae++.",
     )
-    decoder_embed_dim: int = Field(512, ge=2, description="Width of the decoder.")
-    decoder_depth: int = Field(8, ge=1, description="Blocks of the decoder.")
-    decoder_num_heads: int = Field(16, ge=1, description="Heads of the decoder.")
+    decoder_embed_dim: int | None = Field(
+        None, ge=2, description="Width of the decoder, instead of the size's own."
+    )
+    decoder_depth: int | None = Field(
+        None, ge=1, description="Blocks of the decoder, instead of the size's own."
+    )
+    decoder_num_heads: int | None = Field(
+        None, ge=1, description="Heads of the decoder, instead of the size's own."
+    )
     init: str | None = Field(
         None,
         description="What training starts from: a checkpoint file (MAE, timm, Hugging Face, "
@@ -259,6 +275,15 @@ class ContrastiveSettings(Section):
     """L_cl of ViT-AE++, SimSiam's loss between the pooled features of two masked views."""
 
     weight: Weight = Field(1.0, description="λ_cl.")
+    features: Literal["pooled", "tokens"] = Field(
+        "pooled",
+        description="What is compared: one vector an image (the CLS token where model.pool is cls, "
+        "else the mean of the visible patch tokens), or token by token in their order, as the "
+        "authors' released code.",
+    )
+    norm: Literal["layer", "batch", "none"] = Field(
+        "layer", description="Normalisation inside the predictor; batch is SimSiam's."
+    )
 
 
 class LossSettings(Section):
@@ -295,7 +320,7 @@ class AugmentationSettings(Section):
     """How one view of an image differs from it."""
 
     crop: Shares = Field(
-        (0.2, 1.0),
+        (0.4, 1.0),
         description="Random resized crops: smallest and largest share of the area, in 3D of the "
         "volume. 1: no crop, the size of things stays.",
     )
@@ -320,7 +345,6 @@ class AugmentationSettings(Section):
 class FirstViewSettings(AugmentationSettings):
     """The view that is reconstructed."""
 
-    crop: Shares = Field((0.4, 1.0), description="As views.second.crop, of what is reconstructed.")
     scale: float = Field(
         0.0, ge=0, lt=1, description="As views.second.scale, of what is reconstructed."
     )
@@ -338,8 +362,21 @@ OLD_VIEW_NAMES = ("log_gamma", "rotation", "scale", "noise")
 class ViewSettings(Section):
     """Random views, and the normalisation of every image."""
 
-    normalize: Literal["crop", "foreground"] = Field(
-        "crop", description="Voxels whose mean and deviation z-score a channel."
+    normalize: Literal["crop", "foreground", "cohort"] = Field(
+        "crop",
+        description="Voxels whose mean and deviation z-score a channel: those of each crop, of its "
+        "foreground, or of all images that are trained on, which keeps what intensities mean (CT).",
+    )
+    cohort_mean: Values | None = Field(
+        None,
+        description="Mean of each channel for normalize=cohort, in [0, 1]. Unset: that of the "
+        "images that are trained on.",
+    )
+    cohort_std: Values | None = Field(None, description="Deviation of each channel, likewise.")
+    keep: Kept = Field(
+        (),
+        description="What a label may be, which no view then changes: size (no crops, no scaling), "
+        "side (left and right are not mirrored), or both.",
     )
     first: FirstViewSettings = Field(default_factory=FirstViewSettings)
     second: AugmentationSettings = Field(default_factory=AugmentationSettings)
@@ -350,6 +387,20 @@ class ViewSettings(Section):
         description="Chance that a modality is hidden from the encoder, per image and view; one "
         "always stays. It is still reconstructed.",
     )
+
+    @property
+    def cohort(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and deviation of each channel over the cohort, where they are used and known."""
+        if self.normalize != "cohort" or self.cohort_mean is None or self.cohort_std is None:
+            return None
+        return self.cohort_mean, self.cohort_std
+
+    def of(self, which: Literal["first", "second"]) -> AugmentationSettings:
+        """How a view differs from the image, with what is to be kept kept."""
+        view: AugmentationSettings = getattr(self, which)
+        if "size" in self.keep:
+            view = view.model_copy(update={"crop": (1.0, 1.0), "scale": 0.0})
+        return view
 
     @model_validator(mode="before")
     @classmethod

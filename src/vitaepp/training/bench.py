@@ -26,6 +26,7 @@ from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
+from vitaepp.training.settle import settled
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
 #: Parts of a step that the code names for the profiler, in their order; the rest is `other`.
@@ -139,12 +140,12 @@ def bench(
     chosen, choices = recipe_for(opened, recipe, settings, None)
     place = chosen_device(device)
     keep_freed_memory()
+    rows = training_rows(opened, chosen.data)
+    chosen, _ = settled(chosen, opened, rows)
     module = Training(chosen, opened).to(place)
     prepare_for_training(module.method)
     smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
-    order = EpochOrder(
-        training_rows(opened, chosen.data), batch_size, chosen.seed, smallest=smallest
-    )
+    order = EpochOrder(rows, batch_size, chosen.seed, smallest=smallest)
     if len(order) == 0:
         raise RecipeError(f"optim.batch_size={batch_size}: no batch of {smallest} in this store")
     loader = training_loader(opened, chosen.data, order, place)

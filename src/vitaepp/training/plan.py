@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
 from vitaepp.system.progress import counted
-from vitaepp.training.propose import Images, proposed_recipe
+from vitaepp.training.propose import Images, in_order, proposed_recipe
+
+#: What it takes to keep something that a label may be.
+KEPT = {
+    "size": "no crops and no scaling, which would change sizes",
+    "side": "left and right are not mirrored",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ def plan(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
+    keep: Sequence[str] = (),
     machine: Machine | None = None,
 ) -> Plan:
     """Propose a recipe for scans or a store on a machine.
@@ -57,6 +65,8 @@ def plan(
     Args:
         source: what `prepare` takes, or a prepared store.
         out: file to write the recipe to, for `--recipe` of `prepare` and `pretrain`.
+        keep: what the label may be, `size` or `side` or both. No view changes it then, which costs
+            some of the augmentation: `views.keep`.
         machine: what to train on. Unset: this one.
 
     Raises:
@@ -79,7 +89,12 @@ def plan(
         images = Images.of(dry_run.spec.info, trained=train, stored=len(splits))
         described = f"{dry_run.cohort.layout}, {counted(len(splits), 'subject')}"
         made = _prepare_choices(dry_run)
-    _, choices = proposed_recipe(images, machine, ())
+    asked = (f"views.keep={','.join(keep)}",) if keep else ()
+    recipe, choices = proposed_recipe(images, machine, asked)
+    if keep:
+        kept = recipe.views.keep
+        why = f"as asked: {' and '.join(KEPT[what] for what in kept)}"
+        choices = in_order((*choices, Choice("views.keep", list(kept), why)))
     heading = (
         f"Proposed by vitaepp plan for {described}",
         f"({images.trained} to train on), on {machine}.",

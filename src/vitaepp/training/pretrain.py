@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
-from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import (
@@ -35,8 +33,9 @@ from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.propose import recipe_for, updates_per_epoch
+from vitaepp.training.propose import recipe_for
 from vitaepp.training.resume import check_folder, go_on, recipe_to_resume, subjects_to_resume
+from vitaepp.training.settle import settled
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.summary import announce, describe
 from vitaepp.training.trainer import Processes, build_trainer, fit, quiet_lightning
@@ -83,10 +82,7 @@ def pretrain(
         recipe = recipe_to_resume(folder, settings)  # settings are changes to it
     chosen, choices = recipe_for(opened, recipe, settings, subjects)
     # What the store was prepared with is a fact, whatever the recipe says.
-    chosen = chosen.changed(
-        prepare=opened.info.settings,
-        loss={"perceptual": {"weights": known_weights(chosen.loss.perceptual.weights)}},
-    )
+    chosen = chosen.changed(prepare=opened.info.settings)
     with quiet_lightning():
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
@@ -101,7 +97,7 @@ def pretrain(
             subjects = subjects_to_resume(folder, subjects)
         processes = Processes(cluster, devices)
         rows = training_rows(opened, chosen.data, subjects)
-        chosen, length = _in_epochs(chosen, len(rows), devices * chosen.trainer.nodes)
+        chosen, notes = settled(chosen, opened, rows, devices * chosen.trainer.nodes)
         if first:
             check_folder(folder, chosen, resume, own)
         checkpoint = newest_checkpoint(folder) if resume else None
@@ -109,8 +105,8 @@ def pretrain(
         _check_classes(opened, chosen)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _say(choices)
-        if length:
-            say(length)
+        for note in notes:
+            say(note)
         if not first:
             _train(opened, rows, module, folder, checkpoint, processes)
             return folder.path
@@ -126,17 +122,6 @@ def pretrain(
         except BlockingIOError:
             raise RunError(f"{folder.path}: another training is writing here; let it end") from None
     return folder.path
-
-
-def _in_epochs(recipe: Recipe, images: int, processes: int) -> tuple[Recipe, str]:
-    """The recipe with its length as epochs, and what to say where it was given in updates."""
-    optim = recipe.optim
-    if optim.updates is None:
-        return recipe, ""
-    each = updates_per_epoch(recipe, images, processes)
-    epochs = math.ceil(optim.updates / each)
-    note = f"optim.updates={optim.updates}: {counted(epochs, 'epoch')} of {counted(each, 'update')}"
-    return recipe.changed(optim={"epochs": epochs, "updates": None}), note
 
 
 def _train(

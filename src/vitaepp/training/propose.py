@@ -7,7 +7,6 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from vitaepp.system.host import GIB
 from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
+from vitaepp.training.settle import updates_per_epoch
 
 #: Patches an image may have, by its spatial axes. In 3D the paper's 96³ in patches of 8³ is 1728;
 #: in 2D the usual 224² in patches of 16² is 196, and ViT-B/32's grid of 7 × 7 the coarsest.
@@ -31,9 +31,8 @@ PATCHES = {2: (49, 256), 3: (64, 2048)}
 #: The paper's batch in 3D; in 2D, where it gives none, that of our recipe for X-rays.
 BATCH = {2: 64, 3: 4}
 
-#: Models from the paper's down: encoder, then width, blocks and heads of a decoder that stays
-#: light beside it (He et al. 2021, Table 1: half the width and depth cost little).
-MODELS = (("base", 512, 8, 16), ("small", 256, 4, 8), ("tiny", 192, 2, 6))
+#: Models from the paper's down.
+MODELS = ("base", "small", "tiny")
 
 #: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice, drawn anew at each
 #: step, still estimates the perceptual loss without bias.
@@ -43,13 +42,15 @@ SLICES, FEWER_SLICES = "loss.perceptual.slices", 1
 MODEL_SETTINGS = tuple(
     f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
 )
-DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "depth", "num_heads"))
 
 #: A cohort is passed over often enough for so many updates, as far as time allows.
 LEAST_UPDATES = 10_000
 
-#: Learning rate for a batch of 128 or more and up to `LEAST_UPDATES`.
-LEARNING_RATE, FULL_BATCH = 1e-3, 128
+#: Learning rate for a batch of 16 or more and up to `LEAST_UPDATES`.
+LEARNING_RATE, FULL_BATCH = 1e-3, 16
+
+#: Factor of the contrastive loss; see docs/method.md.
+CONTRASTIVE_WEIGHT = 0.1
 
 #: Share of a memory that a step may take. The rest is for the process, libraries' workspaces, and
 #: on the CPU whatever else the machine does.
@@ -177,20 +178,24 @@ def propose_training(
         given = {*given, "optim.epochs"}
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
+    contrasts = METHODS[recipe.method].masked and recipe.loss.contrastive.weight
+    if contrasts and "loss.contrastive.weight" not in given:
+        why = "a tenth of the paper's: with it the features were better than without the loss"
+        choices.append(Choice("loss.contrastive.weight", CONTRASTIVE_WEIGHT, why))
     if not {"optim.lr", "optim.base_lr"} & set(given):
         whole = resolve(recipe, {choice.name: choice.value for choice in choices})
         choices.append(_learning_rate(images, whole))
-    order = ("model", "loss", "optim", "trainer")
-    return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
+    windows = {name for name, _, _ in images.info.window or ()}
+    if "views.normalize" not in given and windows >= {*images.info.modalities}:
+        why = "all modalities have a window, so that an intensity means the same in every scan"
+        choices.append(Choice("views.normalize", "cohort", why))
+    return in_order(choices)
 
 
-def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
-    """How often the weights are changed in one pass over the images."""
-    optim = recipe.optim
-    joint = optim.batch_size * processes
-    whole, rest = divmod(images, joint)
-    steps = whole + (rest >= METHODS[recipe.method].smallest_batch)
-    return max(1, math.ceil(steps / optim.accumulate))
+def in_order(choices: Iterable[Choice]) -> tuple[Choice, ...]:
+    """Choices of a training in the order of a recipe's sections."""
+    sections = ("model", "loss", "views", "optim", "trainer")
+    return tuple(sorted(choices, key=lambda c: sections.index(c.name.partition(".")[0])))
 
 
 def _learning_rate(images: Images, recipe: Recipe) -> Choice:
@@ -199,7 +204,7 @@ def _learning_rate(images: Images, recipe: Recipe) -> Choice:
     devices = trainer.nodes * (1 if trainer.devices == "auto" else trainer.devices)
     updates = optim.epochs * updates_per_epoch(recipe, images.trained, devices)
     batch = optim.batch_size * optim.accumulate * devices
-    rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.25
+    rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.5
     rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
     why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"
     return Choice("optim.lr", float(f"{rate:.2g}"), why)
@@ -278,13 +283,6 @@ def _model_and_schedule(
     if not set(MODEL_SETTINGS) & set(given) and model.backbone == "vit":
         why = "the paper's" if fit is paper else _why_smaller(tried, machine)
         choices.append(Choice("model.size", model.size, why))
-        if fit is not paper and not set(DECODER_SETTINGS) & set(given):
-            why = f"a light decoder beside {model.size}"
-            values = (model.decoder_embed_dim, model.decoder_depth, model.decoder_num_heads)
-            choices += [
-                Choice(name, value, why)
-                for name, value in zip(DECODER_SETTINGS, values, strict=True)
-            ]
         perceptual = fit.recipe.loss.perceptual
         if perceptual != recipe.loss.perceptual and perceptual.weight and images.info.ndim == 3:
             why = f"beside {model.size}, VGG-16 would take most of the time; still unbiased"
@@ -309,19 +307,14 @@ def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
     if set(MODEL_SETTINGS) & set(given) or recipe.model.backbone != "vit":
         yield recipe
         return
-    for size, width, depth, heads in MODELS:
-        changes: dict[str, Any] = {"size": size}
-        if size == "base":
-            yield recipe.changed(model=changes)
-            continue
-        if not set(DECODER_SETTINGS) & set(given):
-            changes |= {
-                "decoder_embed_dim": width,
-                "decoder_depth": depth,
-                "decoder_num_heads": heads,
-            }
-        loss = {} if SLICES in given else {"perceptual": {"slices": FEWER_SLICES}}
-        yield recipe.changed(model=changes, loss=loss)
+    given_decoder = {
+        f"decoder_{name}": getattr(recipe.model, f"decoder_{name}")
+        for name in ("embed_dim", "depth", "num_heads")
+    }
+    for size in MODELS:
+        light = size != "base" and SLICES not in given
+        loss = {"perceptual": {"slices": FEWER_SLICES}} if light else {}
+        yield recipe.changed(model={"size": size, **given_decoder}, loss=loss)
 
 
 def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str]) -> _Fit:

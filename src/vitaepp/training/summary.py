@@ -88,7 +88,7 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
     perceptual = recipe.loss.perceptual
     if facts.masked and perceptual.weight and perceptual.weights in ("none", "random"):
         state = {
-            "none": "there is no perceptual loss, which needs the weights of a VGG-16",
+            "none": "the perceptual loss is off, because there are no weights of a VGG-16",
             "random": "the perceptual loss looks through a VGG-16 with random weights",
         }[perceptual.weights]
         say(

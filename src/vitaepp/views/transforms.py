@@ -22,8 +22,12 @@ if TYPE_CHECKING:  # an encoder standardizes images, and loads without the recip
     import vitaepp.recipe.sections
 
 
+#: Mean and deviation of each channel over a cohort.
+Cohort = tuple[tuple[float, ...], tuple[float, ...]] | None
+
+
 def standardize(
-    images: Float[Tensor, "batch channel *space"], over: str = "crop"
+    images: Float[Tensor, "batch channel *space"], over: str = "crop", cohort: Cohort = None
 ) -> Float[Tensor, "batch channel *space"]:
     """Z-score each channel of each image; a constant channel becomes zero.
 
@@ -35,13 +39,13 @@ def standardize(
         >>> standardize(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]])).flatten()
         tensor([-1.,  1., -1.,  1.])
     """
-    mean, std = channel_moments(images, over)
+    mean, std = channel_moments(images, over, cohort)
     scale = torch.where(std > 0, 1 / std.clamp(min=1e-12), torch.zeros_like(std))
     return (images - mean).mul_(scale)
 
 
 def channel_moments(
-    images: Float[Tensor, "batch channel *space"], over: str = "crop"
+    images: Float[Tensor, "batch channel *space"], over: str = "crop", cohort: Cohort = None
 ) -> tuple[Float[Tensor, "batch channel *one"], Float[Tensor, "batch channel *one"]]:
     """Mean and standard deviation of each channel, ready to be broadcast; 0 where constant.
 
@@ -50,6 +54,17 @@ def channel_moments(
         over: the whole `crop`, or its `foreground` (voxels above 0). Where the foreground is
             constant, as in a mask, or empty, the crop's moments are taken.
     """
+    shape = (*images.shape[:2], *(1,) * (images.ndim - 2))
+    if over == "cohort":
+        if cohort is None:
+            raise RecipeError(
+                "views.normalize=cohort: the cohort's mean and deviation are not known; pretrain "
+                "takes them from the images, or give views.cohort_mean and views.cohort_std"
+            )
+        mean, std = (images.new_tensor(values).expand(images.shape[:2]) for values in cohort)
+        # A channel that is 0 throughout is missing.
+        std = std * (images.flatten(2) != 0).any(dim=2)
+        return mean.reshape(shape), std.reshape(shape)
     flat = images.flatten(2)
     mean = flat.mean(dim=2)
     # What torch.std gives, in a fifth of its time on a CPU.
@@ -64,7 +79,6 @@ def channel_moments(
         mean, std = torch.where(varied, inner_mean, mean), torch.where(varied, inner_std, std)
     # Rounding leaves a constant channel a deviation of some 1e-7 of its mean; it is no contrast.
     std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, torch.zeros_like(std))
-    shape = (*images.shape[:2], *(1,) * (images.ndim - 2))
     return mean.view(shape), std.view(shape)
 
 
@@ -72,6 +86,7 @@ def random_view(
     images: Float[Tensor, "batch channel *space"],
     draws: Draws,
     settings: vitaepp.recipe.sections.AugmentationSettings,
+    keep_sides: bool = False,
 ) -> Float[Tensor, "batch channel *space"]:
     """Gamma; crop, flip, rotation and scale in one resampling; noise. Each sample draws its own.
 
@@ -79,6 +94,7 @@ def random_view(
         images: intensities in [0, 1], background at 0.
         draws: source of random numbers.
         settings: which of them, and how strong.
+        keep_sides: left and right are not mirrored, whatever the settings say.
 
     Source:
         Prabhakar et al. 2023, section 4, with TorchIO's ranges; crops as He et al. 2021.
@@ -91,7 +107,9 @@ def random_view(
     )
     if settings.log_gamma:
         images = adjust_gamma(images, settings.log_gamma * (2 * gamma[:, 0] - 1))
-    flips = flipped_axes(settings.flip, ndim)
+    flips = set(flipped_axes(settings.flip, ndim))
+    if keep_sides:
+        flips -= {*flipped_axes("sides", ndim)}
     mirrored = [sides[:, axis] < 0.5 if axis in flips else None for axis in range(ndim)]
     cropped = settings.crop != (1.0, 1.0)
     if not (cropped or settings.scale or settings.rotation):

@@ -14,6 +14,7 @@ from torch import Tensor
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, WeightsError, one_line
 from vitaepp.methods import backbone_shape
+from vitaepp.nn.autoencoder import DECODERS
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.tensors import SUFFIXES, read_tensors
@@ -123,7 +124,9 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
         except RecipeError:
             raise RunError("made by another version of vitaepp") from None
         facts = _own_facts(backbone_shape(recipe, len(own["modalities"]), own["image_size"]))
-        return facts | {"decoder_num_heads": recipe.model.decoder_num_heads}
+        return facts | {
+            "decoder_num_heads": recipe.model.decoder_num_heads or DECODERS[recipe.model.size][2]
+        }
     if isinstance(config.get("shape"), Mapping):
         return _own_facts(config["shape"])
     image, patch = (_pair(config.get(name)) for name in ("image_size", "patch_size"))

@@ -1,0 +1,92 @@
+"""Settings that depend on the images or the machine, settled when a training starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vitaepp.data.store import Store
+from vitaepp.nn.vgg import known_weights
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.system.progress import counted
+
+#: Images that are read at a time.
+BLOCK = 64
+
+
+def settled(
+    recipe: Recipe, store: Store, rows: Sequence[int], processes: int = 1
+) -> tuple[Recipe, tuple[str, ...]]:
+    """A recipe that says the same on every machine, and lines that tell what was settled.
+
+    The length in updates becomes epochs, `auto` weights of VGG become what is there, and with
+    `views.normalize=cohort` mean and deviation are taken from the images that are trained on.
+
+    Args:
+        recipe: every setting.
+        store: what is trained on.
+        rows: of the store, those that are trained on.
+        processes: that share the batches.
+    """
+    changes: dict[str, Any] = {}
+    told = []
+    weights = known_weights(recipe.loss.perceptual.weights)
+    if weights != recipe.loss.perceptual.weights:
+        changes["loss.perceptual.weights"] = weights
+    optim = recipe.optim
+    if optim.updates is not None:
+        each = updates_per_epoch(recipe, len(rows), processes)
+        epochs = math.ceil(optim.updates / each)
+        changes["optim.epochs"] = epochs
+        told.append(
+            f"optim.updates={optim.updates}: {counted(epochs, 'epoch')} of "
+            f"{counted(each, 'update')}"
+        )
+    views = recipe.views
+    if views.normalize == "cohort" and views.cohort_mean is None:
+        mean, std = channel_statistics(store, rows)
+        changes |= {"views.cohort_mean": mean, "views.cohort_std": std}
+        shown = (
+            " and ".join(f"{255 * v:.4g}" for v in pair) for pair in zip(mean, std, strict=True)
+        )
+        told.append(
+            f"views.normalize=cohort: mean and deviation of {', '.join(shown)} in the stored "
+            f"intensities of {counted(len(rows), 'image')}"
+        )
+    return resolve(recipe, changes), tuple(told)
+
+
+def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How often the weights are changed in one pass over the images."""
+    whole, rest = divmod(images, recipe.optim.batch_size * processes)
+    steps = whole + (rest >= METHODS[recipe.method].smallest_batch)
+    return max(1, math.ceil(steps / recipe.optim.accumulate))
+
+
+def channel_statistics(
+    store: Store, rows: Sequence[int]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel over all voxels of images, in [0, 1].
+
+    Args:
+        store: prepared store.
+        rows: which images; one that lacks a channel does not count for it.
+    """
+    channels = len(store.info.modalities)
+    sums, squares, counts = (np.zeros(channels) for _ in range(3))
+    present = store.present[list(rows)]
+    done = 0
+    for images in store.batches(BLOCK, rows):
+        values = images.reshape(*images.shape[:2], -1).astype(np.float64) / 255
+        there = present[done : done + len(images)]
+        done += len(images)
+        sums += (values.sum(axis=2) * there).sum(axis=0)
+        squares += (np.square(values).sum(axis=2) * there).sum(axis=0)
+        counts += there.sum(axis=0) * values.shape[2]
+    mean = sums / np.maximum(counts, 1)
+    std = np.sqrt(np.maximum(squares / np.maximum(counts, 1) - mean**2, 0))
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,153 @@
+"""What is settled when a training starts: length, weights of VGG, the cohort's intensities."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import TINY
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import RecipeError
+from vitaepp.methods import build_method
+from vitaepp.methods.base import augmented_view
+from vitaepp.nn.vgg import IMAGENET_URL
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.training.pretrain import pretrain
+from vitaepp.training.settle import channel_statistics, settled
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import channel_moments, standardize
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "epochs"),
+    [
+        (("optim.batch_size=3",), 1, 25),  # 10 images: 4 updates
+        (("optim.batch_size=3",), 2, 50),
+        (("optim.batch_size=3", "optim.accumulate=2"), 1, 50),
+        (("optim.batch_size=3", "method=simsiam"), 1, 34),  # its batch of one is left out
+        (("optim.batch_size=64",), 1, 100),
+    ],
+)
+def test_a_length_in_updates_becomes_whole_epochs(make_store, settings, processes, epochs):
+    store = make_store(subjects=10)
+    recipe = Recipe.load(settings=(*settings, "optim.updates=100"))
+    found, notes = settled(recipe, store, range(10), processes)
+    assert (found.optim.epochs, found.optim.updates) == (epochs, None)
+    assert notes[0].startswith(f"optim.updates=100: {epochs} epochs of ")
+    assert settled(found, store, range(10), processes) == (found, ())
+
+
+def test_the_length_that_is_asked_for_last_holds():
+    recipe = Recipe.load(settings=["optim.updates=100", "optim.lr=1", "optim.warmup_updates=3"])
+    assert recipe.with_settings("optim.epochs=3").optim.updates is None
+    assert recipe.with_settings("optim.base_lr=3").optim.lr is None
+    assert recipe.with_settings("optim.warmup_epochs=3").optim.warmup_updates is None
+    assert recipe.with_settings("seed=3").optim == recipe.optim
+
+
+def test_weights_of_vgg_are_those_that_are_there(make_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    store = make_store(subjects=2)
+    assert settled(Recipe(), store, [0])[0].loss.perceptual.weights == "none"
+    assert settled(Recipe(), store, [0])[0].name == "ViT-AE++ without L_per"
+    file = tmp_path / "hub" / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    assert settled(Recipe(), store, [0])[0].loss.perceptual.weights == "imagenet"
+    asked = Recipe.load(settings="loss.perceptual.weights=random")
+    assert settled(asked, store, [0])[0] == asked
+
+
+def test_a_cohorts_statistics_are_numpys(make_store):
+    store = make_store(subjects=7)
+    rows = [5, 1, 3]
+    mean, std = channel_statistics(store, rows)
+    values = store.read(rows).astype(np.float64) / 255
+    axes = (0, *range(2, values.ndim))
+    np.testing.assert_allclose(mean, values.mean(axis=axes), rtol=1e-9)
+    np.testing.assert_allclose(std, values.std(axis=axes), rtol=1e-6)
+
+
+def test_images_are_standardised_by_the_cohort_and_what_is_missing_stays_0():
+    images = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    images[1, 1] = 0
+    cohort = ((0.2, 0.4), (0.5, 2.0))
+    z = standardize(images, "cohort", cohort)
+    assert torch.allclose(z[0, 1], (images[0, 1] - 0.4) / 2, atol=1e-6)
+    assert torch.allclose(z[2, 0], (images[2, 0] - 0.2) / 0.5, atol=1e-6)
+    assert (z[1, 1] == 0).all()
+    mean, std = channel_moments(images, "cohort", cohort)
+    back = z * std + mean
+    assert torch.allclose(back[0], images[0], atol=1e-6)
+    with pytest.raises(RecipeError, match="the cohort's mean and deviation are not known"):
+        standardize(images, "cohort")
+
+
+def test_an_encoder_keeps_its_cohorts_statistics_and_embeds_with_them(make_store, tmp_path):
+    store = make_store(subjects=6)
+    names = [f"{s}" for s in store.table["subject"][:4]]
+    settings = (*TINY, "method=vitae", "optim.epochs=1", "views.normalize=cohort")
+    settings += ("model.pool=mean+cls", "model.pool_block=1")
+    run = pretrain(store.path, tmp_path / "run", settings=settings, subjects=names)
+    mean, std = channel_statistics(store, range(4))
+    kept = json.loads((run / "encoder" / "config.json").read_text())
+    np.testing.assert_allclose(kept["cohort"], [mean, std])
+    encoder = Encoder.from_pretrained(run)
+    untrained = Encoder.untrained(Recipe.load(run / "recipe.yaml"), store.info)
+    assert untrained.config.cohort == encoder.config.cohort
+    assert encoder.dim == untrained.dim == 2 * 48
+    images = torch.from_numpy(store.read([5])).float() / 255
+    shape = (1, -1, *(1,) * store.info.ndim)
+    z = (images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    backbone = encoder.backbone
+    with torch.inference_mode():
+        whole = backbone(z)  # all blocks
+        backbone.blocks = backbone.blocks[:1]
+        tokens = backbone(z)
+    expected = torch.cat([tokens[:, 1:].mean(dim=1), tokens[:, 0]], dim=1).numpy()
+    assert not torch.allclose(whole, tokens, atol=1e-2)
+    found = Encoder.from_pretrained(run).embed(store, [5], precision="32")
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls", "mean+cls", "mean+std"])
+def test_what_an_embedding_is_pooled_from(pool):
+    recipe = Recipe.load(settings=(*TINY, f"model.pool={pool}"))
+    method = build_method(recipe, 1, (16, 16))
+    image = torch.rand(2, 1, 16, 16)
+    with torch.inference_mode():
+        tokens = method.backbone(image).numpy()
+        found = method.backbone.features(image, pool).numpy()
+    parts = {"mean": tokens[:, 1:].mean(1), "cls": tokens[:, 0], "std": tokens[:, 1:].std(1)}
+    np.testing.assert_allclose(
+        found, np.concatenate([parts[p] for p in pool.split("+")], 1), atol=1e-5
+    )
+    assert found.shape[1] == method.backbone.width(pool)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_views_keep_what_a_label_may_be(which):
+    ramp = (torch.arange(16.0) / 16).square().view(1, 1, 1, 16).expand(24, 1, 16, 16).contiguous()
+    quiet = [f"views.{which}.{s}" for s in ("rotation=0", "log_gamma=0", "noise=0")]
+
+    def view(*settings):
+        views = Recipe.load(settings=[*quiet, *settings]).views
+        return augmented_view(ramp, Draws(0, 0, range(24)), views, which, None)
+
+    usual = standardize(ramp)
+    rising = view("views.keep=side").diff(dim=3)[..., 4:-4] > 0
+    assert rising.all()  # cropped, not mirrored
+    assert not torch.allclose(view("views.keep=side"), usual, atol=0.1)
+    mirrored = usual.flip(3)
+    same = [
+        torch.allclose(view, whole, atol=1e-4)
+        for view, whole in zip(view("views.keep=size"), usual, strict=True)
+    ]
+    other = [
+        torch.allclose(view, whole, atol=1e-4)
+        for view, whole in zip(view("views.keep=size"), mirrored, strict=True)
+    ]
+    assert all(a != b for a, b in zip(same, other, strict=True))
+    assert 4 < sum(other) < 20
+    assert torch.allclose(view("views.keep=side,size"), usual, atol=1e-4)
