@@ -449,9 +449,9 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME",
+            metavar="NAME|FILE",
             help="methods, ablation, backbone, linear-probe, masking-ratio, edge-decay or "
-            "reconstruction.",
+            "reconstruction; or a YAML file of variants.",
         ),
     ],
     store: StorePath,
@@ -459,7 +459,10 @@ def experiment(
     label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, each with its own folds.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Repetitions, each with its own folds; 1, or as the file says."),
+    ] = None,
     pretrain_per_fold: Annotated[
         bool,
         typer.Option("--pretrain-per-fold", help="Pre-train without each fold's test subjects."),
