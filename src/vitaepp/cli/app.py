@@ -22,6 +22,7 @@ from vitaepp.cli.verb import Changes, PrepareVerb, Verb, as_options
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
+from vitaepp.system.threads import wait_without_spinning
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
@@ -552,6 +553,7 @@ class _AsOptions(logging.Filter):
 
 def main() -> None:
     """Run the command line."""
+    wait_without_spinning()  # torch, which is imported later, loads OpenMP
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     messages, spelled = logging.getLogger("vitaepp"), _AsOptions()
