@@ -151,7 +151,7 @@ def desk(make_store, tmp_path, monkeypatch):
         ("compare run/e.parquet", "damaged, not JSON"),
         ("compare empty", "empty: is an empty folder, and not an evaluation; check the path"),
         ("evaluate run --label sex --out new", "run: is a folder; did you mean run/e.parquet?"),
-        ("evaluate store --label sex --out new", "store: is a folder; name the file that vitaepp"),
+        ("evaluate store --label sex --out new", "store: is a folder; name the file that embed"),
         ("evaluate run/e.parquet --label sex --out run/evaluation", "run/evaluation: holds the eval"
             "uation of label 'grade'; give that of 'sex' a folder of its own, as --out run/ev"
             "aluation-sex"),

@@ -157,10 +157,10 @@ def test_lower_floors_name_arguments_and_no_options():
 
 def test_messages_and_errors_are_spelled_for_who_reads_them(vitaepp, make_store, tmp_path):
     store = make_store(subjects=2, size=(8, 8)).path
-    with pytest.raises(StoreError, match="`subjects` goes with `pictures`"):
+    with pytest.raises(StoreError, match="`subjects` needs `pictures`"):
         inspect(store, subjects=1)
     err = vitaepp("inspect", store, "--subjects", 1)[2]
-    assert "--subjects goes with --pictures: name a file for them, --pictures x.png" in err
+    assert "--subjects needs --pictures; name a file: --pictures x.png" in err
 
 
 def test_results_are_json_where_a_script_reads_them(vitaepp, make_store, tmp_path):

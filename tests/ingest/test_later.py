@@ -278,11 +278,11 @@ def test_what_is_no_run_is_refused_as_a_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("function", "line", "given"),
     [
-        ("encoder.embed", "embed run s e.parquet --last", {"last": True}),
+        ("encoder.embed.embed", "embed run s e.parquet --last", {"last": True}),
         (
             "evaluation.evaluation.evaluate",
             "evaluate e.parquet --label g --out o --labels l.csv --id-column no",
-            {"labels": Path("l.csv"), "id_column": "no"},
+            {"labels": "l.csv", "id_column": "no"},
         ),
         (
             "ingest.prepare.prepare",

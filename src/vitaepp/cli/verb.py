@@ -28,7 +28,8 @@ class Verb(TyperCommand):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._out = next((p for p in self.params if _is_argument(p) and p.name == "out"), None)
+        arguments: list[Any] = [param for param in self.params if _is_argument(param)]
+        self._out = next((param for param in arguments if param.name == "out"), None)
         if self._out is not None:
             self._out.help += " Also as --out."
 
@@ -131,7 +132,7 @@ def setting_options(section: Any) -> list[Any]:
     take.__annotations__ = {option.name: option.annotation for option in options}
     made = typer.Typer(add_completion=False)
     made.command()(take)
-    return list(typer.main.get_command(made).params)  # type: ignore[attr-defined]
+    return list(typer.main.get_command(made).params)
 
 
 def as_options(text: str, commands: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +114,7 @@ class Classification(Kind):
                 controls[key] = replace(row, key=key, name=title)
         return differences
 
-    def _facts(self, metrics: Mapping[str, object]) -> dict[str, str]:
+    def _facts(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         facts = {}
         if metrics:
             classifier = _CLASSIFIERS[str(metrics["protocol"])]

@@ -182,7 +182,7 @@ def scatter(
     radius = 5.2 if len(rows) <= 150 else 3.8 if len(rows) <= 500 else 2.8
     edge = ((0.5, 0.5), (side - 0.5, 0.5), (side - 0.5, side - 0.5), (0.5, side - 0.5), (0.5, 0.5))
     shapes: list[Shape] = [Stroke(edge, Style("rail"))]
-    for row, (across, up) in zip(rows, (shown - middle) * unit, strict=True):
+    for row, (across, up) in zip(map(int, rows), (shown - middle) * unit, strict=True):
         style = Style("dot", series[row])
         shapes.append(Dot(side / 2 + across, side / 2 - up, radius, style, tips[row]))
     return Drawing(side, side, says, tuple(shapes))

@@ -220,9 +220,10 @@ def resolve(
     if recipe is None:
         recipe = Recipe()
     elif not isinstance(recipe, Recipe):
-        named = not isinstance(recipe, Mapping)
-        values = _read(recipe) if named else recipe
-        recipe = _validated(flatten(values), f"recipe {recipe}" if named else where)
+        if isinstance(recipe, Mapping):
+            recipe = _validated(flatten(recipe), where)
+        else:
+            recipe = _validated(flatten(_read(recipe)), f"recipe {recipe}")
     changes = _changes(settings)
     if not changes:
         return recipe
@@ -235,7 +236,7 @@ def resolve(
 def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
     """The settings of a recipe that the presets among some changes replace."""
     method, names = changes.get("method"), []
-    if method in METHODS and METHODS[method].masked:
+    if isinstance(method, str) and method in METHODS and METHODS[method].masked:
         names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
     if "model.size" in changes:
         names += [

@@ -411,7 +411,7 @@ class ViewSettings(Section):
             second = still | {name: values[name] for name in OLD_VIEW_NAMES}
             first = still | dict.fromkeys(OLD_VIEW_NAMES, 0.0)
             rest = {k: v for k, v in values.items() if k not in OLD_VIEW_NAMES}
-            values = {"first": first, "second": second} | rest
+            values = rest | {"first": first, "second": second}
         return values
 
 

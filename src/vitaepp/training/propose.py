@@ -244,8 +244,9 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     size = dimensions(info.size)
     reason = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        spacing = dimensions(info.spacing or ())
-        reason += f"; longer along the fine axes, as the spacing is {spacing}"
+        reason += (
+            f"; longer along the fine axes, as the spacing is {dimensions(info.spacing or ())}"
+        )
     return patch, reason
 
 

@@ -54,8 +54,9 @@ def sentence(run: RunContents) -> str:
 
 def _on_subjects(run: RunContents) -> str:
     found = run.summary.get("trained_on") or run.store.get("subjects")
-    known = isinstance(found, int | float) and found
-    return f" on {counted(int(found), 'subject')}" if known else ""
+    if not isinstance(found, int | float) or not found:
+        return ""
+    return f" on {counted(int(found), 'subject')}"
 
 
 def _encoder(run: RunContents) -> str:

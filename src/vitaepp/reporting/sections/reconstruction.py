@@ -40,7 +40,10 @@ def reconstruction(
         if (text := mean_and_spread(found.metrics[metric], digits_of(metric)))
     }
     rows = [
-        (subject, *(mean_and_spread([value], digits_of(m)) or "–" for m, value in values.items()))
+        (
+            subject,
+            *(mean_and_spread([value], digits_of(str(m))) or "–" for m, value in values.items()),
+        )
         for subject, values in zip(
             found.metrics["subject"].astype(str).head(_MOST_ROWS),
             found.metrics[list(_UNITS)].to_dict("records"),
