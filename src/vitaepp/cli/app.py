@@ -66,6 +66,13 @@ ProtocolName = Annotated[
     typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(
+        metavar="H",
+        help="Measure this machine, and train what it can in H hours; a night on a CPU if unset.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -286,6 +293,15 @@ def pretrain(
             metavar="FILE", help="Train on the subjects in this text file only, one a line."
         ),
     ] = None,
+    hours: Hours = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Write a k-NN score of this label to metrics.csv every few epochs; not for "
+            "selection.",
+        ),
+    ] = None,
 ) -> None:
     """Train an encoder on a store, without labels."""
     with stoppable():
@@ -300,6 +316,8 @@ def pretrain(
             settings=settings or (),
             resume=resume,
             subjects=None if subject_list is None else read_subjects(subject_list),
+            hours=hours,
+            watch=watch,
         )
         if is_first_process():
             print(trained)

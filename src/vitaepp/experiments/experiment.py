@@ -206,7 +206,8 @@ def _result(
         for run in setup.run_folders(variant, seed)
     ]
     changes = {
-        f"variant {v.key}": ", ".join(f"{name}={value}" for name, value in v.settings.items()) or "the base"
+        f"variant {v.key}": ", ".join(f"{name}={value}" for name, value in v.settings.items())
+        or "the base"
         for v in chosen.variants
         if isinstance(v.settings, Mapping)
     }

@@ -1,11 +1,11 @@
 """Sweeps: experiments that a user writes as a file of variants.
 
-    title: Learning rates          # optional
-    base: {optim.epochs: 40}       # optional: settings of all variants
-    seeds: 3                       # optional
-    variants:
-      lr-1e-3: {optim.lr: 1e-3}    # the first one is what the others are compared with
-      lr-3e-4: {optim.lr: 3e-4}
+title: Learning rates          # optional
+base: {optim.epochs: 40}       # optional: settings of all variants
+seeds: 3                       # optional
+variants:
+  lr-1e-3: {optim.lr: 1e-3}    # the first one is what the others are compared with
+  lr-3e-4: {optim.lr: 3e-4}
 """
 
 from __future__ import annotations

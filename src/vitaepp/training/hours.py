@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import torch
 
 from vitaepp.data.loading import training_rows
-from vitaepp.data.store import RGB, Store
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine, chosen_device
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.progress import counted, say
+from vitaepp.training.launch import find_cluster
+from vitaepp.training.module import RGB
 from vitaepp.training.propose import (
     FULL_BATCH,
     LEAST_UPDATES,
@@ -122,9 +125,8 @@ def measured_speed(source: Store | StoreInfo, rows: Sequence[int] = ()) -> Speed
 
 def recipe_in_hours(
     store: Store,
-    recipe: Recipe | None,
-    settings: Recipe,
-    given: Collection[str],
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
     subjects: Sequence[str] | None,
     clock: Clock,
 ) -> tuple[Recipe, tuple[Choice, ...]]:
@@ -132,23 +134,45 @@ def recipe_in_hours(
 
     Args:
         store: what is trained on.
-        recipe: as the user named it, of which only the length is set; None to choose more.
-        settings: the defaults with what the user gave.
-        given: names of the settings that the user gave.
+        recipe: a recipe, its name, or its file, of which only the length is set; None to choose
+            model and batch, too.
+        settings: `name=value`, one or several.
         subjects: those that are trained on; all without it.
         clock: the time.
 
     Raises:
         RecipeError: a length is given, too, or settings do not fit.
     """
-    rows = training_rows(store, settings.data, subjects)
-    images = Images.of(store.info, trained=len(rows), stored=len(store))
-    say("measuring the speed of this machine")
-    speed = measured_speed(store, rows)
+    settings = as_settings(settings)
+    given = names_of(settings)
     refuse_two_lengths(given, clock)
+    refuse_several_processes(clock)
+    asked = resolve(recipe, settings)
+    rows = training_rows(store, asked.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    say(f"measuring the speed of this machine, to train for {clock}")
+    speed = measured_speed(store, rows)
     if recipe is not None:
-        return with_length(recipe, images.trained, clock, speed(recipe))
-    return chosen_in_time(images, Machine.here(), settings, given, clock, speed)
+        return with_length(asked, images.trained, clock, speed(asked))
+    return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
+
+
+def names_of(settings: Sequence[str]) -> set[str]:
+    """The names in `name=value` settings."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def refuse_several_processes(clock: Clock) -> None:
+    """Refuse to measure where several processes would each come to another length.
+
+    Raises:
+        RecipeError: saying what would be right.
+    """
+    if find_cluster() is not None:
+        raise RecipeError(
+            f"`hours`={clock.hours:g}: this process was started as one of several, which would "
+            "measure apart; take the recipe that vitaepp plan proposes with `hours`"
+        )
 
 
 def refuse_two_lengths(given: Collection[str], clock: Clock) -> None:
@@ -195,9 +219,11 @@ def chosen_in_time(
     fits = [fit for fit in fits if fit.enough_memory] or fits[-1:]
 
     def made(changed: Recipe, rate: float) -> int:
-        return int(left() * (1 - RESERVE) * rate / changed.optim.batch_size)
+        return int(
+            left() * (1 - RESERVE) * rate / (changed.optim.batch_size * changed.optim.accumulate)
+        )
 
-    chosen, rate, why = None, 0.0, ""
+    chosen, rate, flops, why = None, 0.0, 0.0, ""
     for number, fit in enumerate(reversed(fits)):
         candidate = resolve(fit.recipe, {"optim.batch_size": fit.batch_size})
         if chosen is not None:

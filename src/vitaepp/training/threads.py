@@ -16,7 +16,7 @@ import torch
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.host import usable_cores
-from vitaepp.system.progress import counted, say
+from vitaepp.system.progress import counted
 from vitaepp.system.threads import CHOSEN, free_cores
 
 
@@ -37,22 +37,31 @@ def threads_to_take(folder: RunFolder | None = None, resume: bool = False, shari
 
 
 @contextmanager
-def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Iterator[None]:
-    """Compute on a CPU with the threads that suit it now, and say so; `OMP_NUM_THREADS` goes first.
+def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Iterator[str]:
+    """Compute on a CPU with the threads that suit it now; `OMP_NUM_THREADS` goes first.
 
     Args:
         folder: of the run, where there is one.
         resume: go on with it.
+
+    Yields:
+        What to say about it; empty where nothing was chosen.
     """
     if CHOSEN in os.environ or chosen_device().type != "cpu":
-        yield
+        yield ""
         return
-    before, threads, cores = torch.get_num_threads(), threads_to_take(folder, resume), usable_cores()
-    why = "as the run began" if resume else "the others are busy"
-    why = "all are free" if threads >= cores and not resume else why
-    say(f"computing on {threads} of {counted(cores, 'core')}: {why}; {CHOSEN} sets another number")
+    before, threads, cores = (
+        torch.get_num_threads(),
+        threads_to_take(folder, resume),
+        usable_cores(),
+    )
+    why = "all are free" if threads >= cores else "the others are busy"
+    why = "as when the run began" if resume else why
     torch.set_num_threads(threads)
     try:
-        yield
+        yield (
+            f"computing with {counted(threads, 'thread')} on {counted(cores, 'core')}, {why}; "
+            f"{CHOSEN} sets another number"
+        )
     finally:
         torch.set_num_threads(before)
