@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.participants import persons_of
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import hold_out, outer_folds
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
-from vitaepp.evaluation.participants import persons_of
 from vitaepp.evaluation.summary import summary_table
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)

@@ -22,6 +22,7 @@ from vitaepp.cli.verb import Changes, PrepareVerb, Verb, as_options
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
+from vitaepp.system.threads import wait_without_spinning
 
 # Imports of the library stay inside the verbs: `--help` answers at once.
 
@@ -65,6 +66,13 @@ ProtocolName = Annotated[
     typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(
+        metavar="H",
+        help="Measure this machine, and train what it can in H hours; a night on a CPU if unset.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -285,6 +293,15 @@ def pretrain(
             metavar="FILE", help="Train on the subjects in this text file only, one a line."
         ),
     ] = None,
+    hours: Hours = None,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Write a k-NN score of this label to metrics.csv every few epochs; not for "
+            "selection.",
+        ),
+    ] = None,
 ) -> None:
     """Train an encoder on a store, without labels."""
     with stoppable():
@@ -299,6 +316,8 @@ def pretrain(
             settings=settings or (),
             resume=resume,
             subjects=None if subject_list is None else read_subjects(subject_list),
+            hours=hours,
+            watch=watch,
         )
         if is_first_process():
             print(trained)
@@ -449,9 +468,9 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME",
+            metavar="NAME|FILE",
             help="methods, ablation, backbone, linear-probe, masking-ratio, edge-decay or "
-            "reconstruction.",
+            "reconstruction; or a YAML file of variants.",
         ),
     ],
     store: StorePath,
@@ -459,7 +478,10 @@ def experiment(
     label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, each with its own folds.")] = 1,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Repetitions, each with its own folds; 1, or as the file says."),
+    ] = None,
     pretrain_per_fold: Annotated[
         bool,
         typer.Option("--pretrain-per-fold", help="Pre-train without each fold's test subjects."),
@@ -549,6 +571,7 @@ class _AsOptions(logging.Filter):
 
 def main() -> None:
     """Run the command line."""
+    wait_without_spinning()  # torch, which is imported later, loads OpenMP
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     messages, spelled = logging.getLogger("vitaepp"), _AsOptions()

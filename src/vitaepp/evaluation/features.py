@@ -11,13 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS
+from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.classifier import Protocol, fit
 from vitaepp.evaluation.folds import Fold, by_subject, labelled_folds
 from vitaepp.evaluation.labels import Labels, told_order
 from vitaepp.evaluation.map import embedding_map, map_rows
-from vitaepp.evaluation.participants import Persons, persons_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.scores import fold_scores, spread
 from vitaepp.system.progress import counted, say, track

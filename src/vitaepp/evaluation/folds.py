@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.participants import persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, outer_folds
 from vitaepp.evaluation.labels import Labels, read_labels, require_in_both, require_members
-from vitaepp.evaluation.participants import persons_of, require_apart
+from vitaepp.evaluation.participants import require_apart
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.participants import Persons
 from vitaepp.system.progress import counted
 
 #: A column of numbers with more distinct values than this may be a measurement, not classes.

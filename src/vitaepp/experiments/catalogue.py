@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.nn.backbones import BACKBONES
@@ -25,14 +25,15 @@ class Variant:
     Attributes:
         key: names its folder, and itself on the command line.
         name: in print; empty: what its recipe is called.
-        settings: what it changes in the recipe of the experiment; they come last.
+        settings: what it changes in the recipe of the experiment; they come last. As
+            `name=value`, or as a file has them.
         against: key of the variant that it is compared with; empty for a reference.
         at: its position on the figure's horizontal axis, where there is one.
     """
 
     key: str
     name: str
-    settings: tuple[str, ...]
+    settings: tuple[str, ...] | Mapping[str, Any]
     against: str = ""
     at: float | None = None
 
@@ -41,6 +42,8 @@ class Variant:
 
         A variant that asks for `resnet` takes the recipe's own ResNet, or the smaller one.
         """
+        if isinstance(self.settings, Mapping):
+            return base.with_settings(self.settings)
         own = base.model.backbone
         resnet = own if own.startswith("resnet") else "resnet18"
         return base.with_settings([s.replace("=resnet", f"={resnet}") for s in self.settings])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,16 @@ class Classification(Kind):
                 continue
             found = difference_between(own, own, metric=metrics[0], reference_key=control)
             differences[name] = _versus(found, name)
-            # All variants of one backbone begin with the same weights.
+            # Shipped variants of one backbone begin with the same weights.
             untrained = control == "untrained"
             key = f"untrained-{backbone}" if untrained else control
             title = f"untrained {BACKBONES[backbone]}" if untrained else name
             row = Row(key, title, _cells(own, control, metrics), control=True)
-            controls.setdefault(key, row)
+            if controls.setdefault(key, row).cells != row.cells:
+                # A sweep may compare models of several sizes, each with an untrained encoder.
+                key = f"{key}-{variant.key}"
+                title = f"{title} of {self.names[variant.key]}"
+                controls[key] = replace(row, key=key, name=title)
         return differences
 
     def _facts(self, metrics: Mapping[str, Any]) -> dict[str, str]:

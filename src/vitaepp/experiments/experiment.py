@@ -13,17 +13,18 @@ from typing import Any
 
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
-from vitaepp.experiments.catalogue import Experiment, Variant, find
+from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.experiments.classification import Classification
 from vitaepp.experiments.kind import Folders, Kind, Measured
 from vitaepp.experiments.losses import Losses
 from vitaepp.experiments.reconstructions import Reconstructions
 from vitaepp.experiments.results import Result, Row
 from vitaepp.experiments.runs import Setup
+from vitaepp.experiments.sweep import read_experiment
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
-from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings
+from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted, say
@@ -38,14 +39,14 @@ KINDS: Mapping[str, type[Kind]] = {
 
 
 def experiment(
-    name: str,
+    name: str | os.PathLike[str],
     store: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     label: str | None = None,
     recipe: str | os.PathLike[str] | None = None,
     settings: str | Sequence[str] = (),
-    seeds: int = 1,
+    seeds: int | None = None,
     pretrain_per_fold: bool = False,
     protocol: str | None = None,
     variants: Sequence[str] | None = None,
@@ -64,13 +65,14 @@ def experiment(
 
     Args:
         name: `methods`, `ablation`, `backbone`, `linear-probe`, `masking-ratio`, `edge-decay` or
-            `reconstruction`.
+            `reconstruction`; or a YAML file of variants, see docs/experiments.md.
         store: prepared store.
         out: folder for tables, figures and runs.
         label: column to predict; `edge-decay` and `reconstruction` need none.
         recipe: a recipe, by name or file, that the variants change; the defaults without it.
         settings: changes to it, `name=value`. Those of a variant come after them.
-        seeds: repetitions, each with its own weights, masks and folds: 0, 1, …
+        seeds: repetitions, each with its own weights, masks and folds: 0, 1, … Unset: as the file
+            of variants says, else 1.
         pretrain_per_fold: the strict protocol: pre-train without the test subjects of each fold.
         protocol: `svm` or `linear`, as in `evaluate`.
         variants: keys of those to run; all without it.
@@ -84,15 +86,16 @@ def experiment(
             folder do not allow it; nothing has been trained then.
     """
     require("matplotlib", "report", "an experiment needs")  # before trainings that take days
-    chosen, settings = find(name).choose(variants), as_settings(settings)
+    wanted, settings = read_experiment(name), as_settings(settings)
+    chosen = wanted.experiment.choose(variants)
     setup = Setup(
         Store(store),
         Path(out),
-        Recipe.load(recipe, (*settings, "method=vitae++")),
+        _base(wanted.base, recipe, settings),
         label or "",
         protocol,
         pretrain_per_fold,
-        seeds,
+        wanted.seeds if seeds is None else seeds,
         subjects,
     )
     kind = KINDS[chosen.kind](chosen, setup)
@@ -106,6 +109,18 @@ def experiment(
     result = _result(kind, measured, folders, failures, command)
     _write(setup.out / chosen.key, result, measured.figure)
     return result
+
+
+def _base(
+    base: Mapping[str, Any] | None, recipe: str | os.PathLike[str] | None, settings: Sequence[str]
+) -> Recipe:
+    """The recipe that variants change: the user's, with what the experiment says of all of them.
+
+    Of a shipped experiment that is the method with all losses, which its rows then switch off.
+    """
+    if base is None:
+        return resolve(recipe, (*settings, "method=vitae++"))
+    return resolve(resolve(recipe, base), settings)
 
 
 def _refuse_variants_that_cannot_be(chosen: Experiment, setup: Setup) -> None:
@@ -156,13 +171,13 @@ def _run(kind: Kind) -> tuple[dict[str, list[Path]], dict[str, str]]:
 
 def _command(
     setup: Setup,
-    name: str,
+    name: str | os.PathLike[str],
     recipe: str | os.PathLike[str] | None,
     settings: Sequence[str],
     variants: Sequence[str] | None,
 ) -> str:
     """The command that makes this table, with folders by name."""
-    words = [f"vitaepp experiment {name} {setup.store.name} OUT"]
+    words = [f"vitaepp experiment {Path(name).name} {setup.store.name} OUT"]
     words += [f"--label {setup.label}"] if setup.label else []
     words += [f"--recipe {Path(recipe).name}"] if recipe is not None else []
     words += [f"--set {setting}" for setting in settings]
@@ -190,13 +205,19 @@ def _result(
         for seed in range(setup.seeds)
         for run in setup.run_folders(variant, seed)
     ]
+    changes = {
+        f"variant {v.key}": ", ".join(f"{name}={value}" for name, value in v.settings.items())
+        or "the base"
+        for v in chosen.variants
+        if isinstance(v.settings, Mapping)
+    }
     before, after = _data(setup, summaries), _machine(summaries)
     return Result(
         chosen.key,
         chosen.title,
         measured.metrics,
         (*variants, *(row for row in measured.rows if row.control)),
-        {"command": f"`{command}`"} | before | dict(measured.facts) | after,
+        {"command": f"`{command}`"} | changes | before | dict(measured.facts) | after,
         tuple(changed_settings(setup.recipe)),
         samples=measured.samples,
     )
@@ -209,10 +230,11 @@ def _data(setup: Setup, summaries: _Summaries) -> dict[str, str]:
     """What was trained on, and how long."""
     store, optim = setup.store, setup.recipe.optim
     modalities, size = ", ".join(store.info.modalities), dimensions(store.info.size)
+    epochs = [str(n) for n in sorted({summary["epochs"] for summary in summaries})]
     numbers = sorted({summary["trained_on"] for summary in summaries})
     return {
         "data": f"{store.name}: {counted(len(store), 'subject')}, {modalities}, {size}",
-        "epochs": f"{optim.epochs}, batches of {optim.batch_size}",
+        "epochs": f"{' or '.join(epochs) or optim.epochs}, batches of {optim.batch_size}",
         "seeds": ", ".join(map(str, range(setup.seeds))),
         "pre-trained on": " or ".join(counted(n, "subject") for n in numbers),
     }

@@ -495,6 +495,12 @@ class TrainerSettings(Section):
         description="auto: bf16 on a GPU or CPU that multiplies it in hardware, else 32. A ResNet "
         "on a CPU is computed in 32 whatever is set.",
     )
+    watch: str | None = Field(
+        None,
+        description="Column of labels. Every few epochs, metrics.csv gets a k-NN score of it on "
+        "the training part, to watch a training; not to choose between models. Labels play no part "
+        "in the training.",
+    )
     checkpoint_every: float = Field(
         60.0, ge=0, description="Seconds between checkpoints; the last two are kept."
     )

@@ -175,6 +175,22 @@ def _quotas(root: Path) -> Iterator[float]:
                 yield quota / int((group / "cpu.cfs_period_us").read_text())
 
 
+def used_of_quotas(root: Path = Path("/")) -> dict[Path, tuple[float, float]]:
+    """Each group of version 2 with a quota: its cores, and the processor seconds it has used.
+
+    Args:
+        root: where `/proc` and `/sys` are.
+    """
+    found = {}
+    for group in _groups(root, ""):
+        with suppress(OSError, ValueError):
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            for line in (group / "cpu.stat").read_text().splitlines():
+                if line.startswith("usage_usec "):
+                    found[group] = (quota / period, int(line.split()[1]) / 1e6)
+    return found
+
+
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
     """Limit and use of memory, in bytes, of each group around this process."""
     for group in _groups(root, ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import SECONDS_BETWEEN_LINES, Bar, open_bar, say
 from vitaepp.system.signals import STOPPING, signal_name
 from vitaepp.training.module import Training
+from vitaepp.training.watch import Watch
 
 #: Processes ask each other whether one was signalled to stop, at most once in so many seconds.
 SECONDS_BETWEEN_QUESTIONS = 2.0
@@ -38,14 +40,16 @@ class History(Callback):
 
     Args:
         folder: the run.
+        watch: scores the encoder every few epochs, in a column of the table.
 
     Attributes:
         seconds: time of all epochs so far.
         waited: seconds of these in which training waited for data.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, watch: Watch | None = None) -> None:
         self.folder = folder
+        self.watch = watch
         self.rows: list[dict[str, float]] = []
         self.written = 0.0
         self.seconds = self.waited = 0.0
@@ -59,13 +63,16 @@ class History(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in the middle of an epoch keeps of its clocks."""
-        return {"of_epoch": list(self._clocks()), "seconds": self.seconds, "waited": self.waited}
+        clocks = {"of_epoch": list(self._clocks()), "seconds": self.seconds, "waited": self.waited}
+        return clocks | ({} if self.watch is None else {"watch_every": self.watch.every})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Set the clocks to what the checkpoint kept."""
         seconds, waited = state_dict["of_epoch"]
         self._of_epoch = (seconds, waited)
         self.seconds, self.waited = state_dict["seconds"], state_dict["waited"]
+        if self.watch is not None:
+            self.watch.every = state_dict.get("watch_every", 0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows that a resumed run had written before its checkpoint."""
@@ -99,6 +106,10 @@ class History(Callback):
         means = pl_module.epoch_means()
         seconds, waited = self._clocks()
         self._of_epoch = (0.0, 0.0)
+        if self.watch is not None:
+            means |= self.watch.scores(
+                pl_module.method, trainer.current_epoch, seconds, trainer.is_global_zero
+            )
         self._start_clocks()
         self.seconds, self.waited = self.seconds + seconds, self.waited + waited
         row = {
@@ -111,7 +122,8 @@ class History(Callback):
         }
         self.rows.append(row)
         if trainer.logger is not None:
-            trainer.logger.log_metrics(means, step=trainer.current_epoch)
+            found = {name: value for name, value in means.items() if not math.isnan(value)}
+            trainer.logger.log_metrics(found, step=trainer.current_epoch)
         # Rewriting a long table after every short epoch would cost more than the epoch.
         if time.monotonic() - self.written > 5:
             self.write(trainer)

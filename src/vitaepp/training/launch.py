@@ -23,6 +23,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from vitaepp import errors
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.recipe.sections import TrainerSettings
@@ -30,6 +31,8 @@ from vitaepp.system.files import write_json
 from vitaepp.system.host import usable_cores
 from vitaepp.system.progress import counted, same_messages
 from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
+from vitaepp.system.threads import CHOSEN, WAITING
+from vitaepp.training.threads import threads_to_take
 
 #: A machine without accelerator may run this many processes, even with a single core.
 SPARE = 2
@@ -132,7 +135,8 @@ def train_in_processes(
             },
         )
         port = _free_port()
-        children = [_start(request, rank, count, port) for rank in range(count)]
+        threads = threads_to_take(RunFolder(run, must_exist=False), resume, count)
+        children = [_start(request, rank, count, port, threads) for rank in range(count)]
         with _passing_signals_on(children):
             failed = _wait(children)
         if failed is not None:
@@ -145,9 +149,10 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _start(request: Path, rank: int, count: int, port: int) -> subprocess.Popen[bytes]:
-    threads = max(usable_cores() // count, 1)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
+def _start(
+    request: Path, rank: int, count: int, port: int, threads: int
+) -> subprocess.Popen[bytes]:
+    environment = WAITING | {CHOSEN: str(threads)} | os.environ
     environment |= same_messages() | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -17,7 +17,7 @@ from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
 from vitaepp.recipe.choices import Choice
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.files import (
     clear_temporaries,
     locked,
@@ -31,6 +31,7 @@ from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History
+from vitaepp.training.hours import Clock, recipe_in_hours
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
@@ -38,7 +39,9 @@ from vitaepp.training.resume import check_folder, go_on, recipe_to_resume, subje
 from vitaepp.training.settle import settled
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.summary import announce, describe
+from vitaepp.training.threads import free_threads
 from vitaepp.training.trainer import Processes, build_trainer, fit, quiet_lightning
+from vitaepp.training.watch import Watch, watch_of
 
 
 def pretrain(
@@ -49,6 +52,8 @@ def pretrain(
     settings: str | Sequence[str] = (),
     resume: bool = False,
     subjects: Sequence[str] | None = None,
+    hours: float | None = None,
+    watch: str | None = None,
 ) -> Path:
     """Train an encoder on a store.
 
@@ -64,6 +69,11 @@ def pretrain(
             those of the new length, and a line says so.
         subjects: train on these only, for example a fold's training part; all without it. They
             are listed in the run's subjects.txt.
+        hours: end after so much time, from now on. The speed of this machine is measured, and where
+            no recipe is named, model and batch are chosen by it, too. The run's recipe keeps what
+            came out, so that a resumed run has the same length.
+        watch: column of labels whose k-NN score is written to metrics.csv every few epochs, as
+            `trainer.watch`.
 
     Returns:
         The run folder.
@@ -75,12 +85,34 @@ def pretrain(
     """
     if message := swapped("pretrain", {"store": store, "run": run}):
         raise RunError(message)
-    opened = Store(store)
     folder = RunFolder(run, must_exist=False)
-    own = resume and recipe is None
+    clock = None if hours is None else Clock(hours)
+    if watch is not None:
+        settings = (*as_settings(settings), f"trainer.watch={watch}")
+    with free_threads(folder, resume) as threads:
+        return _pretrain(Store(store), folder, recipe, settings, resume, subjects, clock, threads)
+
+
+def _pretrain(
+    opened: Store,
+    folder: RunFolder,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+    resume: bool,
+    subjects: Sequence[str] | None,
+    clock: Clock | None,
+    threads: str,
+) -> Path:
+    own = resume and (recipe is None or clock is not None)
     if own:
         recipe = recipe_to_resume(folder, settings)  # settings are changes to it
-    chosen, choices = recipe_for(opened, recipe, settings, subjects)
+    if clock is not None and own and recipe is not None:
+        say(f"{folder.path}: keeps its length; `hours` is for a run that begins")
+        clock = None
+    if clock is None:
+        chosen, choices = recipe_for(opened, recipe, settings, subjects)
+    else:
+        chosen, choices = recipe_in_hours(opened, recipe, settings, subjects, clock)
     # What the store was prepared with is a fact, whatever the recipe says.
     chosen = chosen.changed(prepare=opened.info.settings)
     with quiet_lightning():
@@ -89,7 +121,7 @@ def pretrain(
     if cluster is None and devices > 1:
         _say(choices)
         named, changes = (None, settings) if own else (chosen, ())
-        train_in_processes(devices, store, run, named, changes, resume, subjects)
+        train_in_processes(devices, opened.path, folder.path, named, changes, resume, subjects)
         return folder.path
     first = cluster is None or cluster.global_rank() == 0
     with quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
@@ -103,12 +135,13 @@ def pretrain(
         checkpoint = newest_checkpoint(folder) if resume else None
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
+        watch = watch_of(opened, chosen, rows)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _say(choices)
-        for note in notes:
+        for note in filter(None, (*notes, threads)):
             say(note)
         if not first:
-            _train(opened, rows, module, folder, checkpoint, processes)
+            _train(opened, rows, module, folder, checkpoint, processes, watch)
             return folder.path
         make_folder(folder.path)
         try:
@@ -118,7 +151,7 @@ def pretrain(
                     folder.subjects_file.unlink(missing_ok=True)
                 else:
                     write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
-                _train(opened, rows, module, folder, checkpoint, processes)
+                _train(opened, rows, module, folder, checkpoint, processes, watch)
         except BlockingIOError:
             raise RunError(f"{folder.path}: another training is writing here; let it end") from None
     return folder.path
@@ -131,9 +164,10 @@ def _train(
     folder: RunFolder,
     checkpoint: Path | None,
     processes: Processes,
+    watch: Watch | None,
 ) -> None:
     recipe = module.recipe
-    history = History(folder)
+    history = History(folder, watch)
     trainer = build_trainer(
         recipe, folder, history, processes, damaged=checkpoint != folder.checkpoint
     )

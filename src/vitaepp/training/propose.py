@@ -84,8 +84,17 @@ class Images:
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """One model on this machine: what a step needs, and the batch and epochs that fit."""
+class Fit:
+    """One model on this machine: what a step needs, and the batch and epochs that fit.
+
+    Attributes:
+        recipe: every setting.
+        footprint: what a step needs.
+        batch_size: the largest that was wanted and fits.
+        enough_memory: whether even the smallest batch fits.
+        epochs: of the training.
+        seconds: that it takes, as assumed without an accelerator; None with one.
+    """
 
     recipe: Recipe
     footprint: Footprint
@@ -268,9 +277,9 @@ def _precision(machine: Machine) -> tuple[str, str]:
 def _model_and_schedule(
     images: Images, machine: Machine, recipe: Recipe, given: Collection[str]
 ) -> list[Choice]:
-    tried: list[_Fit] = []
-    for variant in _models(recipe, given):
-        tried.append(_fit(images, machine, variant, given))
+    tried: list[Fit] = []
+    for variant in models_to_try(recipe, given):
+        tried.append(fit_to(images, machine, variant, given))
         if tried[-1].enough_memory and _in_time(tried[-1]):
             break
     else:
@@ -303,7 +312,7 @@ def _model_and_schedule(
     return choices
 
 
-def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
+def models_to_try(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
     """The recipe with each model that may be proposed, from the paper's down."""
     if set(MODEL_SETTINGS) & set(given) or recipe.model.backbone != "vit":
         yield recipe
@@ -318,7 +327,8 @@ def _models(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
         yield recipe.changed(model={"size": size, **given_decoder}, loss=loss)
 
 
-def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str]) -> _Fit:
+def fit_to(images: Images, machine: Machine, recipe: Recipe, given: Collection[str]) -> Fit:
+    """What a recipe's steps need on a machine, with the batch that fits into its memory."""
     info = images.info
     footprint = step_footprint(
         recipe, len(info.modalities), info.size, bf16=recipe.trainer.precision == "bf16"
@@ -332,7 +342,7 @@ def _fit(images: Images, machine: Machine, recipe: Recipe, given: Collection[str
     if machine.accelerator is None:
         operations = footprint.flops * images.trained * recipe.optim.epochs
         seconds = operations / (CPU_FLOPS_PER_CORE * machine.cores)
-    return _Fit(
+    return Fit(
         recipe, footprint, batch, footprint.memory(batch) <= budget, recipe.optim.epochs, seconds
     )
 
@@ -354,11 +364,11 @@ def _budget(machine: Machine, stored: int) -> float:
     return share * (memory - held)
 
 
-def _in_time(fit: _Fit) -> bool:
+def _in_time(fit: Fit) -> bool:
     return fit.seconds is None or fit.seconds <= CPU_SECONDS
 
 
-def _with_fewer_epochs(fit: _Fit, given: Collection[str]) -> _Fit:
+def _with_fewer_epochs(fit: Fit, given: Collection[str]) -> Fit:
     if "optim.epochs" in given or _in_time(fit):
         return fit
     epochs = fit.epochs * CPU_SECONDS / (fit.seconds or 1)
@@ -373,7 +383,7 @@ def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int
     return updates_per_epoch(recipe.changed(optim={"batch_size": batch}), images.trained)
 
 
-def _with_enough_updates(fit: _Fit, images: Images, given: Collection[str]) -> _Fit:
+def _with_enough_updates(fit: Fit, images: Images, given: Collection[str]) -> Fit:
     """More epochs where they would be fewer than `LEAST_UPDATES`, as far as there is time."""
     wanted = math.ceil(LEAST_UPDATES / _updates_each(images, fit.recipe, given))
     if fit.seconds:
@@ -383,7 +393,7 @@ def _with_enough_updates(fit: _Fit, images: Images, given: Collection[str]) -> _
     return replace(fit, epochs=int(float(f"{wanted:.2g}")))
 
 
-def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:
+def _why_smaller(tried: Sequence[Fit], machine: Machine) -> str:
     """Why the model before the last was not taken."""
     fit = tried[-2]
     name = fit.recipe.model.size
@@ -393,7 +403,7 @@ def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:
 
 
 def _batch_choices(
-    images: Images, fit: _Fit, machine: Machine, given: Collection[str]
+    images: Images, fit: Fit, machine: Machine, given: Collection[str]
 ) -> list[Choice]:
     wanted = _wanted_batch(images, fit.recipe, given)
     usual = "the paper's" if images.info.ndim == 3 else "the usual in 2D"
@@ -415,7 +425,7 @@ def _batch_choices(
     return choices
 
 
-def _gib(fit: _Fit) -> str:
+def _gib(fit: Fit) -> str:
     return f"{fit.footprint.memory(fit.batch_size) / GIB:.1f} GiB"
 
 

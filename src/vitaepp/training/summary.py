@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 import lightning as L
+import torch
 
 from vitaepp.data.store import Store
 from vitaepp.methods import Method
@@ -57,6 +58,7 @@ def describe(
         "device": device_name(trainer.strategy.root_device),
         "devices": trainer.world_size,
         "precision": trainer.precision,
+        "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
     }
 

@@ -1,0 +1,291 @@
+"""Hours: what to train in a given time, from the speed that real steps have on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+
+from vitaepp.data.loading import training_rows
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.errors import RecipeError
+from vitaepp.methods import build_method
+from vitaepp.recipe.choices import Choice
+from vitaepp.recipe.methods import METHODS
+from vitaepp.recipe.recipe import Recipe, as_settings, resolve
+from vitaepp.system.devices import Machine, chosen_device
+from vitaepp.system.host import keep_freed_memory
+from vitaepp.system.progress import counted, say
+from vitaepp.training.launch import find_cluster
+from vitaepp.training.module import RGB
+from vitaepp.training.propose import (
+    FULL_BATCH,
+    LEAST_UPDATES,
+    MODEL_SETTINGS,
+    SLICES,
+    Images,
+    fit_to,
+    in_order,
+    models_to_try,
+    propose_training,
+)
+from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
+
+#: Seconds of steps that are timed, after those that warm up; at least so many steps.
+TIMED, WARM_UP, LEAST_STEPS = 4.0, 2, 3
+
+#: Share of the time for what is not a step: checkpoints, the table of epochs, writing the encoder.
+RESERVE = 0.03
+
+#: Images that steps are timed on at most; they are taken again and again.
+SAMPLE = 256
+
+#: A larger model is timed where the operations that it needs promise so large a share of the
+#: updates that it should make: large matrices are faster than small ones.
+PROMISING = 1 / 3
+
+#: Images per second of a recipe.
+Speed = Callable[[Recipe], float]
+
+
+class Clock:
+    """The time that is left.
+
+    Args:
+        hours: in all, from now on.
+
+    Raises:
+        RecipeError: not more than none.
+    """
+
+    def __init__(self, hours: float) -> None:
+        if not hours > 0:
+            raise RecipeError(f"`hours`={hours:g}: give more than 0")
+        self.hours = hours
+        self._end = time.monotonic() + 3600 * hours
+
+    def __call__(self) -> float:
+        """Seconds that are left."""
+        return self._end - time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self.hours:g} hours" if self.hours != 1 else "an hour"
+
+
+def measured_speed(source: Store | StoreInfo, rows: Sequence[int] = ()) -> Speed:
+    """A function that trains some steps of a recipe and says how fast that was.
+
+    Args:
+        source: a store, or only what its images will be like; they are random then.
+        rows: of the store, those that are trained on.
+    """
+    place, info = chosen_device(), source.info if isinstance(source, Store) else source
+    keep_freed_memory()
+    if isinstance(source, Store):
+        every = max(1, len(rows) // SAMPLE)
+        taken = list(rows)[::every][:SAMPLE]
+        images, present = torch.from_numpy(source.read(taken)), torch.from_numpy(source.present)
+    else:
+        taken = list(range(16))
+        images = 255 * torch.rand(len(taken), *info.shape)
+        present = torch.ones(len(taken), len(info.modalities), dtype=torch.bool)
+
+    def speed(recipe: Recipe) -> float:
+        views = recipe.views
+        if views.normalize == "cohort" and views.cohort is None:  # its values do not cost time
+            ones = [1.0] * len(info.modalities)
+            recipe = resolve(recipe, {"views.cohort_mean": ones, "views.cohort_std": ones})
+        method = build_method(
+            recipe, len(info.modalities), info.size, rgb=info.modalities == RGB
+        ).to(place)
+        prepare_for_training(method)
+        optimizer = build_optimizer(method, recipe.optim.batch_size)
+        size, done, at, start = recipe.optim.batch_size, 0, 0, 0.0
+        for step in range(10**9):
+            if step == WARM_UP:
+                start, done = time.perf_counter(), 0
+            chosen = [(at + i) % len(taken) for i in range(size)]
+            at += size
+            batch = (images[chosen].to(place), [taken[i] for i in chosen], 1.0)
+            training_step(method, optimizer, batch, present)
+            if place.type == "cuda":
+                torch.cuda.synchronize(place)
+            done += size
+            elapsed = time.perf_counter() - start
+            if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= TIMED:
+                break
+        return done / elapsed
+
+    return speed
+
+
+def recipe_in_hours(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+    subjects: Sequence[str] | None,
+    clock: Clock,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """The recipe of a training that ends when the time does.
+
+    Args:
+        store: what is trained on.
+        recipe: a recipe, its name, or its file, of which only the length is set; None to choose
+            model and batch, too.
+        settings: `name=value`, one or several.
+        subjects: those that are trained on; all without it.
+        clock: the time.
+
+    Raises:
+        RecipeError: a length is given, too, or settings do not fit.
+    """
+    settings = as_settings(settings)
+    given = names_of(settings)
+    refuse_two_lengths(given, clock)
+    refuse_several_processes(clock)
+    asked = resolve(recipe, settings)
+    rows = training_rows(store, asked.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    say(f"measuring the speed of this machine, to train for {clock}")
+    speed = measured_speed(store, rows)
+    if recipe is not None:
+        return with_length(asked, images.trained, clock, speed(asked))
+    return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
+
+
+def names_of(settings: Sequence[str]) -> set[str]:
+    """The names in `name=value` settings."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def refuse_several_processes(clock: Clock) -> None:
+    """Refuse to measure where several processes would each come to another length.
+
+    Raises:
+        RecipeError: saying what would be right.
+    """
+    if find_cluster() is not None:
+        raise RecipeError(
+            f"`hours`={clock.hours:g}: this process was started as one of several, which would "
+            "measure apart; take the recipe that vitaepp plan proposes with `hours`"
+        )
+
+
+def refuse_two_lengths(given: Collection[str], clock: Clock) -> None:
+    """Refuse a length that is given twice.
+
+    Raises:
+        RecipeError: naming the setting.
+    """
+    for name in ("optim.epochs", "optim.updates"):
+        if name in given:
+            raise RecipeError(
+                f"`hours`={clock.hours:g} and {name} both say how long to train; leave one out"
+            )
+
+
+def chosen_in_time(
+    images: Images,
+    machine: Machine,
+    recipe: Recipe,
+    given: Collection[str],
+    left: Callable[[], float],
+    speed: Speed,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """Choose model, batch and length that use a time best.
+
+    That is the largest model that makes `LEAST_UPDATES` in it. Where even the smallest makes fewer,
+    its batch is halved, down to `FULL_BATCH`.
+
+    Args:
+        images: what is trained on.
+        machine: what it is trained with.
+        recipe: the defaults with what the user gave.
+        given: names of the settings that the user gave; none of them is touched.
+        left: seconds that are left.
+        speed: of a recipe; it takes time itself.
+
+    Returns:
+        The recipe, and what was chosen, each with its reason.
+    """
+    basis = propose_training(images, machine, recipe, given)
+    timed = {*MODEL_SETTINGS, SLICES, "optim.epochs", "optim.batch_size", "optim.accumulate"}
+    common = resolve(recipe, {c.name: c.value for c in basis if c.name not in {*timed, "optim.lr"}})
+    fits = [fit_to(images, machine, model, given) for model in models_to_try(common, given)]
+    fits = [fit for fit in fits if fit.enough_memory] or fits[-1:]
+
+    def made(changed: Recipe, rate: float) -> int:
+        return int(
+            left() * (1 - RESERVE) * rate / (changed.optim.batch_size * changed.optim.accumulate)
+        )
+
+    chosen, rate, flops, why = None, 0.0, 0.0, ""
+    for number, fit in enumerate(reversed(fits)):
+        candidate = resolve(fit.recipe, {"optim.batch_size": fit.batch_size})
+        if chosen is not None:
+            promised = made(chosen, rate) * flops / fit.footprint.flops
+            if promised < PROMISING * LEAST_UPDATES:
+                break
+        found = speed(candidate)
+        updates = made(candidate, found)
+        if chosen is not None and updates < LEAST_UPDATES:
+            why = f"; {fit.recipe.model.size} would make {updates:,}"
+            break
+        chosen, rate, flops = candidate, found, fit.footprint.flops
+        if number == 0 and updates < LEAST_UPDATES:
+            break
+    assert chosen is not None
+    batch = chosen.optim.batch_size
+    least = max(FULL_BATCH, METHODS[chosen.method].smallest_batch)
+    while made(chosen, rate) < LEAST_UPDATES and batch // 2 >= least:
+        if "optim.batch_size" in given:
+            break
+        batch //= 2
+        chosen = resolve(chosen, {"optim.batch_size": batch})
+    if batch < fits[-1].batch_size and "optim.batch_size" not in given:
+        rate = speed(chosen)  # smaller matrices are slower
+    updates = made(chosen, rate)
+    told = f"{counted(updates, 'update')} in the time{why}"
+    choices = []
+    if len(fits) > 1 or any(c.name == "model.size" for c in basis):
+        choices.append(Choice("model.size", chosen.model.size, told))
+    slices = chosen.loss.perceptual.slices
+    if slices != recipe.loss.perceptual.slices:
+        why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
+        choices.append(Choice(SLICES, slices, why))
+    if "optim.batch_size" not in given:
+        choices.append(Choice("optim.batch_size", batch, told))
+    timed_recipe, (length,) = with_length(chosen, images.trained, left, rate)
+    choices.append(length)
+    names = {choice.name for choice in choices}
+    rest = propose_training(images, machine, timed_recipe, {*given, *names, *MODEL_SETTINGS})
+    choices += [choice for choice in rest if choice.name not in names]
+    return resolve(recipe, {c.name: c.value for c in choices}), in_order(choices)
+
+
+def with_length(
+    recipe: Recipe, images: int, left: Callable[[], float], rate: float
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """A recipe that trains for as many epochs as there is time, with the reason.
+
+    Args:
+        recipe: every setting.
+        images: that are trained on.
+        left: seconds that are left.
+        rate: images per second.
+    """
+    seconds = left()
+    epochs = int(seconds * (1 - RESERVE) * rate / images)
+    why = f"what the time allows, at {rate:.3g} images per second, measured here"
+    if epochs < 1:
+        why = (
+            f"one pass over {counted(images, 'image')} takes {images / rate / 3600:.2g} hours, "
+            "longer than there is time"
+        )
+    changes: dict[str, Any] = {"optim.epochs": max(1, epochs)}
+    choice = Choice("optim.epochs", max(1, epochs), why)
+    return resolve(recipe, changes), (choice,)

@@ -1,0 +1,67 @@
+"""Threads of a training on a CPU: as many as cores are free when it begins, and the same to its end.
+
+With another number of threads sums are taken in another order, so that a resumed training would not
+be equal to an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.system.devices import chosen_device
+from vitaepp.system.host import usable_cores
+from vitaepp.system.progress import counted
+from vitaepp.system.threads import CHOSEN, free_cores
+
+
+def threads_to_take(folder: RunFolder | None = None, resume: bool = False, sharing: int = 1) -> int:
+    """Threads of each process; on a run that goes on, as many as it began with.
+
+    Args:
+        folder: of the run, where there is one.
+        resume: go on with it.
+        sharing: processes on this machine.
+    """
+    if resume and folder is not None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            began = int(json.loads(folder.summary_file.read_text(encoding="utf-8"))["threads"])
+            if began > 0:
+                return began
+    return max(1, free_cores() // sharing)
+
+
+@contextmanager
+def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Iterator[str]:
+    """Compute on a CPU with the threads that suit it now; `OMP_NUM_THREADS` goes first.
+
+    Args:
+        folder: of the run, where there is one.
+        resume: go on with it.
+
+    Yields:
+        What to say about it; empty where nothing was chosen.
+    """
+    if CHOSEN in os.environ or chosen_device().type != "cpu":
+        yield ""
+        return
+    before, threads, cores = (
+        torch.get_num_threads(),
+        threads_to_take(folder, resume),
+        usable_cores(),
+    )
+    why = "all are free" if threads >= cores else "the others are busy"
+    why = "as when the run began" if resume else why
+    torch.set_num_threads(threads)
+    try:
+        yield (
+            f"computing with {counted(threads, 'thread')} on {counted(cores, 'core')}, {why}; "
+            f"{CHOSEN} sets another number"
+        )
+    finally:
+        torch.set_num_threads(before)
