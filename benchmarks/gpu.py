@@ -179,7 +179,7 @@ def views(scale: Scale) -> dict[str, float]:
     for i in range(WARM_UP + TIMED):
         synchronize()
         started = time.perf_counter()
-        augmented_view(images, Draws(0, i, rows, images.device), settings, None)
+        augmented_view(images, Draws(0, i, rows, images.device), settings, "second", None)
         synchronize()
         seconds.append(time.perf_counter() - started)
     return {"seconds": statistics.median(seconds[WARM_UP:])}
@@ -192,7 +192,7 @@ def agreement() -> dict[str, float]:
     """
     from vitaepp.methods import build_method
 
-    recipe = Recipe.load(settings=("views.noise=0", "model.size=tiny", "model.patch_size=8"))
+    recipe = Recipe.load(settings=("views.second.noise=0", "model.size=tiny", "model.patch_size=8"))
     terms = []
     for device in ("cpu", DEVICE):
         method = build_method(recipe, SMALL["channels"], (SMALL["side"],) * 3).to(device)

@@ -48,13 +48,13 @@ def ours() -> Step:
     """Batches of our views."""
     keep_freed_memory()
     images = torch.stack([volume(i) for i in range(BATCH)])
-    settings = Recipe().views
+    views = Recipe().views
     count = iter(range(1 << 30))
 
     def step() -> None:
         for _ in range(BATCHES):
             draws = Draws(0, next(count), range(BATCH))
-            standardize(random_view(images.float() / 255, draws, settings), settings.normalize)
+            standardize(random_view(images.float() / 255, draws, views.second), views.normalize)
 
     return step
 

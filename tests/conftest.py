@@ -83,6 +83,7 @@ TINY = (
     "model.decoder_depth=1",
     "model.decoder_num_heads=4",
     "model.patch_size=8",
+    "loss.perceptual.weights=random",
     "loss.perceptual.slices=1",
     "optim.epochs=3",
     "optim.batch_size=4",

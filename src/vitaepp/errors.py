@@ -12,7 +12,7 @@ import errno
 import re
 from collections.abc import Iterable
 
-_ROOM = "make room, then run the same command again (pretrain: with --resume)"
+_ROOM = "make room, then run the same command again (pretrain: with `resume=True`)"
 
 #: What to do where the system refuses a file; others speak for themselves.
 _ADVICE = {

@@ -12,22 +12,7 @@ import pytest
 from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
 from vitaepp import __version__
-from vitaepp.cli import app as cli
 from vitaepp.data.embeddings import Embeddings
-
-
-@pytest.fixture
-def vitaepp(monkeypatch, capsys):
-    """Run a command in this process; gives status, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vitaepp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
@@ -176,10 +161,10 @@ def desk(make_store, tmp_path, monkeypatch):
         ("inspect nowhere", "nowhere: no such store; check the path, or make one with vitaepp"),
         ("report run/evaluation", "is an evaluation, and not a run; did you mean run?"),
         ("report run --evaluation empty", "empty: is an empty folder, and not an evaluation"),
-        ("prepare store new", "store: is a store of vitaepp, and no scans; name the folder of the"),
+        ("prepare store new", "store: is a store of vitaepp and holds no raw scans; name the"),
         ("prepare store scans", "did you mean vitaepp prepare scans store?"),
-        ("prepare run new", "run: is a run of vitaepp, and no scans; name the folder of the scans"),
-        ("prepare empty new", "empty: no images found, it is an empty folder; name the folder of"),
+        ("prepare run new", "run: is a run of vitaepp and holds no raw scans; name the"),
+        ("prepare empty new", "empty: no images found, the folder is empty; name the folder of"),
         ("prepare scans new --show-series", "--show-series goes with --dry-run alone"),
         ("prepare scans new --size 0", "prepare.size='0': give at least 1"),
         ("prepare scans new --clip 5", "prepare.clip=['5']: give one value more"),

@@ -97,14 +97,14 @@ def test_dates_of_a_spreadsheet_become_text_that_a_store_takes(tmp_path):
 def test_subjects_that_a_spreadsheet_made_dates_of_are_refused(tmp_path):
     frame = pd.DataFrame({"subject": ["a", datetime.datetime(2021, 5, 3)], "g": [1, 2]})
     frame.to_excel(tmp_path / "labels.xlsx", index=False)
-    with pytest.raises(SourceError, match="line 3: the subject is a date; spreadsheets make"):
+    with pytest.raises(SourceError, match="line 3: the subject is a date; spreadsheets turn"):
         read_table(tmp_path / "labels.xlsx")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK\x03\x04\0\0", "not a readable CSV: it is no text"),
+        (b"PK\x03\x04\0\0", "not a readable CSV: it is not text"),
         (b"subject,g\na,\x81\n", "neither UTF-8 nor Windows-1252; save it as UTF-8"),
         (b"", "not a readable CSV: No columns"),
         (b"patient;subject\na;b\n;c\n", None),
@@ -132,7 +132,7 @@ def test_a_manifest_may_have_windows_paths(tmp_path):
 
 def test_a_manifest_names_a_subject_once_in_either_form(tmp_path):
     text = f"subject,t1\n{NFC},a.nii.gz\n{NFD},b.nii.gz\n"
-    with pytest.raises(SourceError, match="is there 2 times"):
+    with pytest.raises(SourceError, match="occurs 2 times"):
         recognise(labels(tmp_path, text))
 
 
@@ -188,7 +188,7 @@ def test_other_words_are_values_and_told(tmp_path, capsys, word):
     joined, _ = join_labels(TABLE, labels(tmp_path, f"subject,g\na,{word}\nb,high\n"))
     assert joined.g.tolist() == [word, "high"]
     told = capsys.readouterr().err
-    assert told.startswith(f"labels.csv: {word!r} in g (1 rows): a value like others")
+    assert told.startswith(f"labels.csv: {word!r} in g (1 rows): counted as a label")
     assert told.count("\n") == 1
 
 
@@ -303,11 +303,11 @@ def test_splits_of_a_table_are_canonical_and_other_words_are_told(tmp_path, caps
     joined, _ = join_labels(cohort_of(*"abcde"), labels(tmp_path, text))
     assert joined.split.tolist() == ["train", "test", "val", "", "external"]
     assert capsys.readouterr().err.splitlines() == [
-        "labels.csv: column split: 'external' (first in line 6) is no word for train, val or test; "
-        "the 1 rows keep it, and are in none of them",
-        "labels.csv: column split: 'Training' is taken as train",
-        "labels.csv: column split: 'TEST' is taken as test",
-        "labels.csv: column split: 'dev' is taken as val",
+        "labels.csv: column split: 'external' (first in line 6) is not a word for train, val or "
+        "test; its 1 rows are in none of them",
+        "labels.csv: column split: 'Training' is used as train",
+        "labels.csv: column split: 'TEST' is used as test",
+        "labels.csv: column split: 'dev' is used as val",
     ]
     scan(tmp_path / "x.nii.gz")
     manifest = labels(tmp_path, "subject,t1,SPLIT\na,x.nii.gz,Testing\n", "m.csv")
@@ -330,7 +330,7 @@ def test_participants_of_a_table_replace_those_of_the_source(tmp_path, capsys):
     text = "subject,Patient_ID\na,07\nb,07\nc,8\n"
     joined, _ = join_labels(cohort_of(*"abc"), labels(tmp_path, text))
     assert joined.participant.tolist() == joined.Patient_ID.tolist() == ["07", "07", "8"]
-    told = "labels.csv: column Patient_ID is taken as participant: 2 persons in 3 rows\n"
+    told = "labels.csv: column Patient_ID is used as participant: 2 persons in 3 rows\n"
     assert capsys.readouterr().err == told
 
 
@@ -348,7 +348,7 @@ def test_formulas_without_values_and_errors_are_told(tmp_path, capsys):
     book.active["B2"] = "#DIV/0!"
     book.save(tmp_path / "labels.xlsx")
     assert join_labels(TABLE, tmp_path / "labels.xlsx")[0].g.tolist() == [pd.NA, 2]
-    told = "labels.xlsx: 1 cells hold errors (first B2, #DIV/0!), and are missing"
+    told = "labels.xlsx: 1 cells hold errors (first B2, #DIV/0!); they are missing"
     assert told in capsys.readouterr().err
 
 

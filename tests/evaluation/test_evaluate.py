@@ -542,12 +542,15 @@ def test_labels_that_came_later_are_joined_by_subject(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "1 rows name no subject of the embeddings" in told
     # The file's columns replace those of the embeddings, and it is told where they differ.
-    assert "is another" not in told
+    assert "differs from" not in told
     changed = text.replace(",low,", ",high,", 2)
     (tmp_path / "later.csv").write_text(f"Study No,grade,score\n{changed}")
     assert evaluate(tmp_path / "with.parquet", "score", tmp_path / "e", **asked)["n"] == 40
     told = capsys.readouterr().err
-    assert "later.csv: grade is another than in the embeddings for 2 subjects; it is taken" in told
+    assert (
+        "later.csv: grade differs from the embeddings for 2 subjects; the table's values are used"
+        in told
+    )
 
 
 def test_labels_that_cannot_be_joined_are_refused_with_the_option_that_helps(tmp_path):

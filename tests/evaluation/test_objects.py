@@ -128,5 +128,5 @@ def test_evaluations_in_memory_are_compared_by_name(tmp_path):
     assert escape(found.sentences[0]) in page
     with pytest.raises(EvaluationError, match="given twice"):
         compare_evaluations([weak, weak])
-    with pytest.raises(EvaluationError, match=r"evaluation of 'grade' in memory: 5 folds"):
+    with pytest.raises(EvaluationError, match=r"evaluation of 'grade' in memory: 4 folds"):
         compare_evaluations([strong, evaluate_features(features, table, "grade", folds=4)])

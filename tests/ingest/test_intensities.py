@@ -196,7 +196,7 @@ def test_a_window_of_another_unit_is_refused_with_the_measured_range(
     assert f"{values.min():g} to {values.max():g}" in reason
     assert reason.endswith(
         "a window is in the scan's own unit (Hounsfield for CT): give one that contains these "
-        "values, or use --clip 0.5,99.5"
+        "values, or use `clip=0.5,99.5`"
     )
     assert "\n" not in reason
 

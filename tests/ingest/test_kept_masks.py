@@ -130,8 +130,8 @@ def test_labels_that_do_not_fit_fail_in_one_line(tmp_path):
     (failure,) = prepare(tmp_path / "x", tmp_path / "s", keep_masks=True, **ASKED).failures
     assert failure.subject == "b"
     assert failure.reason == (
-        "b_seg.nii.gz: the mask has labels from 0 to 2035; kept masks have labels from 0 to 255: "
-        "write it so, or prepare without `keep_masks`"
+        "b_seg.nii.gz: the mask has labels from 0 to 2035; kept masks need labels from 0 to 255: "
+        "change the labels, or prepare without `keep_masks`"
     )
 
 

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
 from vitaepp.cli.app import main
-from vitaepp.data.store import Store, unlike
+from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import unlike
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
@@ -228,7 +229,7 @@ def test_new_scans_without_masks_are_centred_on_their_foreground_and_told(tmp_pa
     told = "centred on masks; without one, and centred on the foreground: 1 of 2 subjects"
     assert told in capsys.readouterr().err
     assert (result.prepared, result.failures) == (2, ())
-    assert "1 of 2 subjects: no mask, which the run's crops are centred on" in result.account
+    assert "1 of 2 subjects: no mask, on which the run's crops are centred" in result.account
     store = Store(tmp_path / "t")
     assert store.info == Store(tmp_path / "s").info
     assert store.table.crop_center.tolist() == ["mask", "foreground"]

@@ -162,7 +162,7 @@ def test_channels_take_turns_among_those_that_are_there(count, slices, seed):
 def test_a_default_share_of_slices_with_one_channel_each(vgg, monkeypatch):
     looked = []
 
-    def record(vgg, seen, wanted, weights):
+    def record(vgg, seen, wanted, weights, relative):
         looked.append(tuple(seen.shape))
         assert weights.sum() == pytest.approx(1)
         return seen.mean()
@@ -219,6 +219,53 @@ def test_the_gradient_of_the_distance_survives_half_precision(vgg, half):
     )
     assert alike > 0.99
     assert gradient.norm() == pytest.approx(expected.norm().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_each_level_may_be_relative_to_its_own_mean_square(vgg, relative):
+    """Against NumPy, for what VGG sees: a channel's own range scaled to [0, 1]."""
+    target, prediction = 50 * random(3, 1, 16, 16), 50 * random(3, 1, 16, 16).flip(2)
+    loss = PerceptualLoss(vgg, relative=relative)
+    found = loss(prediction, target, random(3, 2))
+    expected = []
+    for seen, wanted in zip(prediction.numpy(), target.numpy(), strict=True):
+        low, high = wanted.min(), wanted.max()
+        a, b = ((x - low) / (high - low) for x in (seen, wanted))
+        levels = (vgg.levels(torch.from_numpy(x)[None]) for x in (a, b))
+        for mine, theirs in zip(*([x.numpy() for x in xs] for xs in levels), strict=True):
+            error = np.mean((mine - theirs) ** 2)
+            expected.append(error / np.mean(theirs**2) if relative else error)
+    assert found.item() == pytest.approx(np.mean(expected), rel=1e-4)
+    if relative:  # the scale of the weights plays no part
+        louder = VGG16("random")
+        for convolution in louder.features.values():
+            convolution.weight.data *= 3
+        again = PerceptualLoss(louder, relative=True)(prediction, target, random(3, 2))
+        assert torch.allclose(again, found, rtol=1e-4)
+
+
+def test_a_sample_of_pictures_estimates_the_mean_over_the_batch(vgg):
+    target, prediction = random(6, 1, 8, 8), random(6, 1, 8, 8).flip(2)
+    prediction *= torch.linspace(0, 1, 6).view(6, 1, 1, 1)
+    whole = PerceptualLoss(vgg, images="all")(prediction, target, random(6, 2))
+    sampled = PerceptualLoss(vgg, images=2)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        values = torch.stack(
+            [sampled(prediction, target, torch.rand(6, 2, generator=generator)) for _ in range(60)]
+        )
+    assert values.std() > 0
+    assert abs(values.mean() - whole) < 4 * values.std() / 60**0.5
+
+
+def test_how_many_images_are_looked_at(vgg):
+    usual, asked = PerceptualLoss(vgg), PerceptualLoss(vgg, images=3)
+    assert [usual._images(n, 2) for n in (4, 16, 64, 256)] == [4, 16, 16, 32]
+    assert [usual._images(n, 3) for n in (4, 64)] == [4, 64]
+    assert [asked._images(n, 3) for n in (2, 64)] == [2, 3]
+    volume = random(4, 1, 8, 8, 8)
+    needed = asked.draws_needed((1, 8, 8, 8))
+    assert asked(volume, volume.flip(2), random(4, needed)) > 0
 
 
 def test_the_perceptual_loss_does_not_depend_on_the_unit(vgg):

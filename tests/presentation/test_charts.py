@@ -70,6 +70,9 @@ def test_a_spread_is_drawn_to_either_side_of_its_marker():
         assert x0 == dot.x
         assert low - dot.y == pytest.approx(dot.y - high)
     assert {s.text for s in chart.shapes if isinstance(s, Label)} >= {"0.5", "0.75"}
+    two = line_chart([line, line], says="x", x_ticks=[0.5, 0.75])
+    at = {s.x for s in two.shapes if isinstance(s, Dot)}
+    assert len(at) == 4  # beside each other, not on each other
 
 
 def test_a_map_keeps_inside_its_frame():

@@ -23,8 +23,9 @@ from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
 from vitaepp.evaluation.reconstruction import draw_panel, reconstruct, write_volumes
-from vitaepp.experiments.figures import reconstruction_figure
+from vitaepp.experiments.reconstructions import reconstruction_figure
 from vitaepp.ingest.prepare import prepare
+from vitaepp.presentation.drawing import Label, Picture
 from vitaepp.presentation.planes import GAP, LINE, MARK, OUTLINE, Marks, framed, planes, tile
 from vitaepp.reporting import report
 from vitaepp.reporting.images import KINDS, sheets
@@ -315,16 +316,16 @@ def test_figures_of_experiments_are_marked_and_in_proportion():
     volume = np.zeros((10, 20, 5), np.uint8)
     volume[1:4, 12:18] = 200
     panels = [("a", {"original": AXIAL.cut(volume), "ViT-AE++": AXIAL.cut(volume)})]
-    figure = reconstruction_figure(panels, AXIAL, AXIAL.extent(volume.shape, (2.0, 1.0, 5.0)))
-    for axes in figure.axes:
-        at = {text.get_text(): text.get_position() for text in axes.texts}
-        assert at["R"][0] < 0.1
-        assert at["L"][0] > 0.9
-        assert at["A"][1] > 0.9
-        assert at["P"][1] < 0.1
-        assert axes.get_aspect() == 0.5
-        assert side(axes.images[0].get_array()) == [1, 1]
-    assert figure.axes[0].get_ylabel() == "a, axial"
+    drawing = reconstruction_figure(panels, AXIAL, AXIAL.extent(volume.shape, (2.0, 1.0, 5.0)))
+    shown = [shape for shape in drawing.shapes if isinstance(shape, Picture)]
+    assert len(shown) == 2
+    for picture in shown:
+        assert picture.width == picture.height  # 10 voxels of 2 mm by 20 of 1 mm
+        assert picture.image.width == picture.image.height
+        assert side(grey(picture.image)) == [1, 1]
+        assert coloured(picture.image).any()  # the marks
+    words = [shape.text for shape in drawing.shapes if isinstance(shape, Label)]
+    assert words == ["original", "ViT-AE++", "a, axial"]
 
 
 def test_pages_hold_all_subjects_or_some(store, tmp_path):

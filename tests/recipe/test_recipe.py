@@ -207,7 +207,7 @@ def test_texts_are_taken_as_they_were_typed(text):
         ("optim.clip_norm=null", None),
         ("optim.clip_norm=", None),
         ("optim.betas=[0.8, 9e-1]", (0.8, 0.9)),
-        ("views.scale=.05", 0.05),
+        ("views.second.scale=.05", 0.05),
         ("loss.perceptual.slices=all", "all"),
         ("loss.perceptual.slices=2", 2),
         ("loss.reconstruction.normalize_targets=yes", True),

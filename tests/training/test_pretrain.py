@@ -247,7 +247,7 @@ def test_training_on_the_training_split_only(make_store, tmp_path):
     assert rows(other, subjects=["s005", "s001"]) == [1, 5]
     with pytest.raises(RecipeError, match=r"subject s01: not in .*did you mean s001"):
         rows(other, subjects=["s01"])
-    with pytest.raises(RecipeError, match="of 1 listed subject none can be trained on"):
+    with pytest.raises(RecipeError, match="none of 1 listed subject can be trained on"):
         rows(store, subjects=["s003"])
 
 

@@ -24,6 +24,7 @@ from vitaepp.training.pretrain import pretrain
 from vitaepp.training.propose import (
     CPU_FLOPS_PER_CORE,
     CPU_SECONDS,
+    LEAST_UPDATES,
     MEMORY_SHARE,
     PATCHES,
     Images,
@@ -98,6 +99,7 @@ def test_the_papers_settings_where_they_fit(footprints):
         "model.size": "base",
         "optim.epochs": 1000,
         "optim.batch_size": 4,
+        "optim.lr": 0.00033,
         "trainer.precision": "bf16",
     }
 
@@ -126,8 +128,35 @@ def test_a_cpu_is_given_a_night(footprints):
     seconds = 1e12 * 50 * got["optim.epochs"] / (CPU_FLOPS_PER_CORE * LAPTOP.cores)
     assert 0.9 * CPU_SECONDS < seconds <= CPU_SECONDS
     few = chosen(images((96, 96, 96), trained=1), LAPTOP)
-    assert (few["model.size"], few["optim.epochs"], few["optim.batch_size"]) == ("small", 1000, 1)
+    assert (few["model.size"], few["optim.epochs"], few["optim.batch_size"]) == ("small", 1400, 1)
     assert chosen(images((96, 96, 96), trained=10**6), LAPTOP)["optim.epochs"] == 1
+
+
+def test_a_small_cohort_is_passed_over_more_often(footprints):
+    got = chosen(images((64, 64), trained=130), SERVER)  # three batches an epoch
+    assert got["optim.batch_size"] * got["optim.accumulate"] == 64
+    assert 3 * got["optim.epochs"] == pytest.approx(LEAST_UPDATES, rel=0.05)
+    assert chosen(images((64, 64), trained=5000), SERVER)["optim.epochs"] == 1000
+    given = {"optim.epochs"}
+    assert "optim.epochs" not in chosen(images((64, 64), trained=130), SERVER, given=given)
+
+
+def test_the_learning_rate_follows_batch_and_length_unless_it_is_given(footprints):
+    def rate(batch, epochs, *settings, trained=1280):
+        settings = (f"optim.batch_size={batch}", f"optim.epochs={epochs}", *settings)
+        return proposed_recipe(images((64, 64), trained=trained), SERVER, settings)[0].optim.lr
+
+    assert rate(128, 100) == 1e-3  # 1000 updates
+    assert rate(256, 100) == 1e-3
+    assert rate(8, 10) == rate(4, 10, "optim.accumulate=2") == 5e-4
+    assert rate(8, 1000) < 4e-4
+    assert rate(8, 10, "optim.lr=0.3") == 0.3
+    assert rate(8, 10, "optim.base_lr=0.3") is None
+    by_updates = ("optim.batch_size=8", "optim.updates=160000")
+    recipe, choices = proposed_recipe(images((64, 64), trained=1280), SERVER, by_updates)
+    assert recipe.optim.lr == rate(8, 1000)
+    assert (recipe.optim.updates, recipe.optim.epochs) == (160000, 1000)
+    assert not {"optim.epochs", "optim.updates"} & {choice.name for choice in choices}
 
 
 def test_what_is_given_is_never_touched(footprints):

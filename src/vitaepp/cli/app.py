@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
-from vitaepp.cli.verb import PrepareVerb, Verb, as_options
+from vitaepp.cli.verb import Changes, PrepareVerb, Verb, as_options
 from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr, say
 from vitaepp.system.signals import STOPPED, stoppable
@@ -150,7 +150,6 @@ def download(
 
 @app.command(cls=PrepareVerb)
 def prepare(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -188,6 +187,7 @@ def prepare(
         ),
     ] = False,
     as_json: AsJson = False,
+    changes: Changes = None,
 ) -> None:
     """Turn raw scans into a store: orient, resample, crop, rescale."""
     from vitaepp.ingest.prepare import prepare as run_prepare
@@ -205,7 +205,7 @@ def prepare(
         dask=dask,
         dry_run=dry_run,
         show_series=show_series,
-        **context.obj,
+        **changes,
     )
     if as_json:
         _show(result, result.to_dict())
@@ -226,13 +226,13 @@ def plan(
     """Propose a recipe for scans or a store on this machine, with reasons."""
     from vitaepp.training.plan import plan as run_plan
 
-    proposal = run_plan(source, out)
+    planned = run_plan(source, out)
     if as_json:
-        _show(proposal, [asdict(choice) for choice in proposal.choices])
+        _show(planned, [asdict(choice) for choice in planned.choices])
         return
-    if proposal.dry_run is not None:
-        _show(f"{proposal.dry_run}\n")
-    _show(out if out is not None else proposal.to_yaml())
+    if planned.dry_run is not None:
+        _show(f"{planned.dry_run}\n")
+    _show(out if out is not None else planned.to_yaml())
 
 
 @command()

@@ -10,6 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+#: Of a command's function: the settings that were given, by their names.
+Changes = Annotated[Any, typer.Option(parser=str)]
+
 
 class Verb(TyperCommand):
     """A command.
@@ -73,6 +76,10 @@ class PrepareVerb(Verb):
     The settings are read when the command runs or shows its help: other commands do without.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.params = [param for param in self.params if param.name != "changes"]
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Its own arguments and options, then the settings."""
         from vitaepp.recipe.sections import PrepareSettings
@@ -81,10 +88,10 @@ class PrepareVerb(Verb):
         return [*own, *setting_options(PrepareSettings), help_option]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it, with the settings that were given in `ctx.obj`."""
+        """Run it; its parameter `changes` has the settings that were given."""
         own = {param.name for param in self.params}
-        given = {k: ctx.params.pop(k) for k in [*ctx.params] if k not in own}
-        ctx.obj = {k: v for k, v in given.items() if v is not None and v != () and v != []}
+        found = {name: ctx.params.pop(name) for name in [*ctx.params] if name not in own}
+        ctx.params["changes"] = {k: v for k, v in found.items() if v not in (None, (), [])}
         return super().invoke(ctx)
 
 

@@ -67,11 +67,11 @@ def inspect(
     opened = Store(store)
     if pictures is None:
         if subjects is not None:
-            raise StoreError("--subjects needs --pictures; name a file: --pictures x.png")
+            raise StoreError("`subjects` needs `pictures`; name a file: `pictures=x.png`")
         return opened.summary()
     target = Path(pictures)
     if target.suffix.lower() != ".png" or target.is_dir():
-        raise StoreError(f"{target}: --pictures needs a PNG file, for example sheet.png")
+        raise StoreError(f"{target}: `pictures` needs a PNG file, for example sheet.png")
     sheet = ContactSheet(opened, opened.spread(subjects), PAGE)
     files = [target]
     if len(sheet) > 1:

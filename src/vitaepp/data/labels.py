@@ -72,7 +72,7 @@ def join_labels(
         raise SourceError(
             f"{path.name}: no subject in common with {origin}; it names subjects like "
             f"{fresh['subject'].iloc[0]!r}, {origin} {table['subject'].iloc[0]!r}; if they are in "
-            "another column, name it with --id-column"
+            "another column, name it with `id_column`"
             if len(fresh)
             else f"{path.name}: has no rows"
         )

@@ -70,7 +70,7 @@ def _subject_column(names: list[str], allowed: Sequence[str], path: Path) -> str
         if same:
             return same[0]
     usual = tuple(allowed) == SUBJECT_COLUMNS
-    hint = "; if another column names them, give it with --id-column" if usual else ""
+    hint = "; if another column names them, give it with `id_column`" if usual else ""
     wanted = " or ".join(filter(None, (", ".join(allowed[:-1]), allowed[-1])))
     raise SourceError(f"{path.name}: has no column {wanted}; found {', '.join(names)}{hint}")
 

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Columns in print.
-TITLES = {
-    "auc": "AUC",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "psnr": "PSNR (dB)",
-    "ssim": "SSIM",
-    "first_loss": "Loss, first tenth",
-    "lowest_loss": "Loss, lowest tenth",
-    "last_loss": "Loss, last tenth",
-    "diverged": "Diverged",
-}
+import numpy as np
 
-_DIGITS = {"psnr": 2}
+from vitaepp.presentation import numbers
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean and a sample standard deviation, which a single value has not."""
+    """A mean and a sample standard deviation; a single value has none."""
 
     mean: float
     std: float | None
 
     def text(self, metric: str) -> str:
         """As `0.846 ± 0.034`."""
-        digits = _DIGITS.get(metric, 3)
-        std = "" if self.std is None else f" ± {self.std:.{digits}f}"
-        return f"{self.mean:.{digits}f}{std}"
+        return numbers.with_spread(self.mean, self.std, numbers.digits_of(metric))
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Cell:
+        """The mean and spread of values."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), std)
 
 
 @dataclass(frozen=True)
@@ -64,16 +56,15 @@ class Versus:
 
     def text(self) -> str:
         """As `+0.021 [-0.034, 0.078]`."""
-        digits = _DIGITS.get(self.metric, 3)
+        digits = numbers.digits_of(self.metric)
+        text = numbers.difference(self.mean, digits)
         if self.low is None or self.high is None:
-            return f"{self.mean:+.{digits}f}"
-        return f"{self.mean:+.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+            return text
+        return f"{text} {numbers.interval(self.low, self.high, digits)}"
 
     def p_text(self) -> str:
-        """As `0.043`, or `< 0.001`."""
-        if self.p is None:
-            return ""
-        return "< 0.001" if self.p < 0.001 else f"{self.p:.3f}"
+        """As `0.043`, or `< 0.001`; empty where there is no test."""
+        return "" if self.p is None else numbers.p_value(self.p)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from vitaepp.data.embeddings import control_path
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
-from vitaepp.errors import RunError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
-from vitaepp.experiments.catalogue import Variant
+from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, write_json
 from vitaepp.system.progress import say
@@ -46,6 +46,8 @@ class Setup:
         label: column to predict; empty where nothing is.
         protocol: `svm` or `linear`, or None for what the store's splits say.
         per_fold: pre-train without the test subjects, anew for each fold.
+        seeds: repetitions, each with its own weights, masks and folds: 0, 1, …
+        subjects: how many are reconstructed; None: all.
     """
 
     store: Store
@@ -54,25 +56,41 @@ class Setup:
     label: str
     protocol: str | None
     per_fold: bool
+    seeds: int = 1
+    subjects: int | None = None
 
     def claim(self) -> None:
-        """Take a folder for this store.
+        """Use the folder for runs on this store, and for no other.
 
         Raises:
-            RunError: it holds the runs of another store.
+            RunError: it holds runs on another store, or other files.
         """
         file = self.out / "experiment.json"
-        mine = {"store": _fingerprint(self.store)}
+        claim = {"store": _fingerprint(self.store)}
         if file.is_file():
-            if json.loads(file.read_text(encoding="utf-8")) != mine:
+            if json.loads(file.read_text(encoding="utf-8")) != claim:
                 raise RunError(
                     f"{self.out}: holds runs on another store, or its subjects, splits or labels "
                     "have changed since; choose another folder"
                 )
         elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            what = "not empty and not an experiment's" if self.out.is_dir() else "is a file"
-            raise RunError(f"{self.out}: {what}; choose another folder")
-        write_json(file, mine)
+            reason = "is a file"
+            if self.out.is_dir():
+                reason = "holds other files, and no experiment"
+            raise RunError(f"{self.out}: {reason}; choose another folder")
+        write_json(file, claim)
+
+    def refuse_folds(self, experiment: Experiment) -> None:
+        """Refuse the strict protocol for an experiment without a classifier.
+
+        Raises:
+            RecipeError: it is asked for.
+        """
+        if self.per_fold:
+            raise RecipeError(
+                f"experiment {experiment.key} evaluates no classifier, so that there are no folds; "
+                "leave out --pretrain-per-fold"
+            )
 
     def recipe_of(self, variant: Variant, seed: int) -> Recipe:
         """The recipe of one run."""
@@ -87,6 +105,11 @@ class Setup:
         path = self.out / "runs" / file_stem(variant.key) / f"seed{seed}"
         return RunFolder(path, must_exist=False)
 
+    def _folds_folder(self, variant: Variant, seed: int) -> Path:
+        """Where the strict protocol trains."""
+        folder = self.out / "folds" / file_stem(self.label)
+        return folder / file_stem(variant.key) / f"seed{seed}"
+
     def evaluated(self, variant: Variant, seed: int) -> Path:
         """The folder with metrics.json of a variant; the seed draws its folds as well."""
         if not self.per_fold:
@@ -95,8 +118,7 @@ class Setup:
             return self._evaluate([self._embed(run)], run / "evaluation" / name, seed)
         parts = plan_folds(self.store.table, self.label, self.protocol, seed=seed)
         every = self.store.table["subject"].astype(str)
-        label = file_stem(self.label)
-        folder = self.out / "folds" / label / file_stem(variant.key) / f"seed{seed}"
+        folder = self._folds_folder(variant, seed)
         files = []
         for k, (_, tested) in enumerate(parts):
             say(
@@ -107,9 +129,9 @@ class Setup:
             files.append(self._embed(run))
         return self._evaluate(files, folder / "evaluation", seed)
 
-    def reconstructed(self, variant: Variant, seed: int, subjects: int | None) -> Path:
+    def reconstructed(self, variant: Variant, seed: int) -> Path:
         """The folder with the reconstructions of a variant, of the same hidden patches in all."""
-        run = self.trained(variant, seed)
+        run, subjects = self.trained(variant, seed), self.subjects
         out = run / "reconstruction" if subjects is None else run / f"reconstruction-{subjects}"
         if not (out / "metrics.csv").is_file():
             reconstruct(run, self.store.path, out, subjects=subjects, seed=seed)
@@ -119,8 +141,7 @@ class Setup:
         """The finished runs behind a result."""
         if not self.per_fold:
             return [self.run_folder(variant, seed)]
-        label = file_stem(self.label)
-        folder = self.out / "folds" / label / file_stem(variant.key) / f"seed{seed}"
+        folder = self._folds_folder(variant, seed)
         return [RunFolder(path) for path in sorted(folder.glob("fold*"))]
 
     def _train(self, run: Path, recipe: Recipe, subjects: Sequence[str] | None = None) -> Path:

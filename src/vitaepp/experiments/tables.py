@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 
-from vitaepp.experiments.results import TITLES, Result, Row
+from vitaepp.experiments.results import Result, Row
+from vitaepp.presentation import tables
+from vitaepp.presentation.names import metric_title
 
 
 def to_markdown(result: Result) -> str:
-    """The table, how it was made, and what each number is."""
-    parts = [f"# {result.key}", f"{result.title}.", _markdown_table(_cells(result))]
+    """The table, the differences from the controls, and how everything was made."""
+    parts = [f"# {result.key}", f"{result.title}.", tables.markdown(_cells(result))]
     against = {v.against for row in result.rows for v in row.versus.values()}
     tests = {v.test for row in result.rows for v in row.versus.values() if v.test}
     if against:
@@ -21,17 +21,17 @@ def to_markdown(result: Result) -> str:
             "not corrected for the number of rows."
         )
     if any(row.controls for row in result.rows):
-        parts += ["## Against the controls", _markdown_table(_control_cells(result))]
+        parts += ["## Against the controls", tables.markdown(_control_cells(result))]
     if result.samples:
         names = list(next(iter(result.samples.values())))
         lines = [["PSNR/SSIM", *names]]
         lines += [[name, *values.values()] for name, values in result.samples.items()]
-        parts += ["## Single subjects", _markdown_table(lines)]
+        parts += ["## Single subjects", tables.markdown(lines)]
     notes = [f"- {row.name}: {row.note}" for row in result.rows if row.note]
     if notes:
         parts.append("\n".join(notes))
     facts = [["", ""], *([name, value] for name, value in result.facts.items())]
-    parts += ["## How it was made", _markdown_table(facts)]
+    parts += ["## How it was made", tables.markdown(facts, numbers=False)]
     if result.settings:
         parts.append("Settings: " + ", ".join(f"`{s}`" for s in result.settings) + ".")
     return "\n\n".join(parts) + "\n"
@@ -59,49 +59,25 @@ def to_csv(result: Result) -> str:
 
 
 def to_latex(result: Result) -> str:
-    """The table for a paper that loads booktabs."""
-    header, *lines = _cells(result)
+    """The table for a paper that loads booktabs; controls stand below a rule."""
+    lines = _cells(result)
     controls = sum(row.control for row in result.rows)
-    body = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in lines]
-    if controls and controls < len(body):
-        body.insert(len(body) - controls, r"\midrule")
+    rules = [len(result.rows) - controls] if 0 < controls < len(result.rows) else []
     made = "; ".join(f"{name}: {value}" for name, value in result.facts.items())
-    return "\n".join(
-        [
-            f"% {made}",
-            r"\begin{tabular}{l" + "c" * (len(header) - 1) + "}",
-            r"\toprule",
-            " & ".join(_latex(cell) for cell in header) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    return tables.latex(lines, comment=made, rules=rules)
 
 
 def to_text(result: Result) -> str:
     """The table for a terminal."""
-    lines = _cells(result)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    shown = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    shown.insert(1, "─" * (sum(widths) + 2 * (len(widths) - 1)))
     notes = [f"{row.name}: {row.note}" for row in result.rows if row.note]
-    return "\n".join([f"{result.title}\n", *shown, *notes])
+    return "\n".join([f"{result.title}\n", tables.aligned(_cells(result)), *notes])
 
 
 def _cells(result: Result) -> list[list[str]]:
     compared = [m for m in result.metrics if any(m in row.versus for row in result.rows)]
-    header = ["Method", *(TITLES[m] for m in result.metrics)]
+    header = ["Method", *(metric_title(m) for m in result.metrics)]
     for metric in compared:
-        header += [f"Δ {TITLES[metric]}", "p"]
+        header += [f"Δ {metric_title(metric)}", "p"]
     lines = [header]
     for row in result.rows:
         line = [row.name, *(_cell(row, m) for m in result.metrics)]
@@ -132,19 +108,3 @@ def _control_cells(result: Result) -> list[list[str]]:
             line += ["", ""] if versus is None else [versus.text(), versus.p_text()]
         lines.append(line)
     return lines
-
-
-def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    header, *rest = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
-    rule = " | ".join(["---"] * len(lines[0]))
-    return "\n".join(f"| {line} |" for line in (header, rule, *rest))
-
-
-def _latex(text: str) -> str:
-    special = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "—": "--", "Δ": r"$\Delta$"}
-    special |= {"±": r"$\pm$", "<": "$<$", "λ": r"$\lambda$"}
-    for name in ("edge", "per", "CL"):
-        text = text.replace(f"L_{name}", f"\0{name}\1")
-    for plain, coded in special.items():
-        text = text.replace(plain, coded)
-    return text.replace("\0", r"$\mathcal{L}_{\mathrm{").replace("\1", "}}$")

@@ -164,7 +164,7 @@ def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: st
     if problem:
         raise SubjectError(
             f"{name}: {problem} the window {low:g} to {high:g}; a window is in the scan's own unit "
-            "(Hounsfield for CT): give one that contains these values, or use --clip 0.5,99.5"
+            "(Hounsfield for CT): give one that contains these values, or use `clip=0.5,99.5`"
         )
 
 

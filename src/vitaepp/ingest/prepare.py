@@ -21,7 +21,7 @@ from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.planning.account import account, files_in_words, noted
+from vitaepp.ingest.planning.account import account, files_in_words, note_lines
 from vitaepp.ingest.planning.dry_run import DryRun, look_at
 from vitaepp.ingest.planning.fingerprint import voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
@@ -330,7 +330,7 @@ def _prepare(
         raise StoreError(told) from error
     if labels is not None and before is not None and after is not None:
         say(_labels_in_words(before, after, labels.name))
-    told = fact_list([*account(cohort, table, spec), *noted(notes, len(cohort.subjects))])
+    told = fact_list([*account(cohort, table, spec), *note_lines(notes, len(cohort.subjects))])
     return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
 
 

@@ -365,7 +365,7 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
     except ValueError as error:
         raise SubjectError(
             f"{mask.name}: the mask has {one_line(error)}; kept masks need labels from 0 to 255: "
-            "change the labels, or prepare without --keep-masks"
+            "change the labels, or prepare without `keep_masks`"
         ) from None
     return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 

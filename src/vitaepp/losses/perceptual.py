@@ -17,6 +17,9 @@ from vitaepp.system.text import dimensions
 #: Pixels per forward and backward pass of VGG; this bounds its memory.
 PIXELS = 2**18
 
+#: By default, so many pictures of a batch are used, or one in eight of a larger batch.
+IMAGES, IMAGES_APART = 16, 8
+
 #: By default, one in this many slices is drawn: 4 of the paper's 96. It is a share, so that VGG's
 #: part of the work is the same at every size.
 SLICES_APART = 24
@@ -44,6 +47,10 @@ class PerceptualLoss(nn.Module):
         channels: number of channels used on each slice, or `all`. By default it is one if not all
             slices are used, else all.
         rgb: whether the three channels are the colours of one image.
+        images: number of images of a batch that are used, drawn at each call, or `all`. By default
+            all in 3D, and in 2D 16 or one in eight, whichever is more.
+        relative: divide the distance at each level by the mean square of the target's features
+            there. All levels then count alike, whatever the scale of VGG's weights.
 
     Source:
         Johnson et al. 2016; Eq. 1 of Prabhakar et al. 2023.
@@ -62,6 +69,9 @@ class PerceptualLoss(nn.Module):
         axis: int | Literal["any"] = 2,
         channels: int | Literal["all"] | None = None,
         rgb: bool = False,
+        *,
+        images: int | Literal["all"] | None = None,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         self.vgg = vgg
@@ -69,6 +79,8 @@ class PerceptualLoss(nn.Module):
         self.axis = axis
         self.channels = channels
         self.rgb = rgb
+        self.images = images
+        self.relative = relative
 
     def check(self, space: tuple[int, ...]) -> None:
         """Refuse images whose slices are too small for VGG.
@@ -88,7 +100,9 @@ class PerceptualLoss(nn.Module):
     def draws_needed(self, shape: tuple[int, ...]) -> int:
         """Number of uniform draws per sample that a call needs, for images (channel, *space)."""
         channels, *space = shape
-        return len(self._axes(len(space))) * (1 + channels)
+        # A picture has no slices to choose; the draw for them chooses among pictures.
+        chosen = self.images not in (None, "all") and len(space) == 3
+        return len(self._axes(len(space))) * (1 + channels) + chosen
 
     @record_function("perceptual loss")
     def forward(
@@ -109,13 +123,19 @@ class PerceptualLoss(nn.Module):
         if present is None:
             present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
         axes = self._axes(target.ndim - 2)
+        if (looked_at := self._images(len(target), target.ndim - 2)) < len(target):
+            chosen = draws[:, 0 if target.ndim == 4 else -1].argsort()[:looked_at]
+            prediction, target, draws, present = (
+                x[chosen] for x in (prediction, target, draws, present)
+            )
         if target.ndim == 4:  # a picture is a volume of one slice
             prediction, target = prediction[..., None], target[..., None]
         low, high = target.amin((2, 3, 4)), target.amax((2, 3, 4))
         # A constant channel has no range, so its intensities are only shifted.
         scale = torch.where(high > low, high - low, torch.ones_like(high))
         means = []
-        for axis, drawn in zip(axes, draws.chunk(len(axes), dim=1), strict=True):
+        own = draws[:, : len(axes) * (1 + target.shape[1])]
+        for axis, drawn in zip(axes, own.chunk(len(axes), dim=1), strict=True):
             size = target.shape[2 + axis]
             count, looks = self._looks(size, target.shape[1])
             slices = spread_slices(count, size, drawn[:, 0])
@@ -138,8 +158,14 @@ class PerceptualLoss(nn.Module):
                 weights = weights.sum(dim=2)
             else:
                 seen, wanted = (x.flatten(0, 1)[:, None] for x in (seen, wanted))
-            means.append(feature_distance(self.vgg, seen, wanted, weights.flatten()))
+            means.append(feature_distance(self.vgg, seen, wanted, weights.flatten(), self.relative))
         return torch.stack(means).mean()
+
+    def _images(self, batch: int, ndim: int) -> int:
+        """How many images of a batch are looked at."""
+        if self.images == "all" or (self.images is None and ndim == 3):
+            return batch
+        return min(batch, self.images or max(IMAGES, round(batch / IMAGES_APART)))
 
     def _looks(self, size: int, channels: int) -> tuple[int, int]:
         """How many slices along an axis are used, and how many channels of each slice."""
@@ -224,6 +250,7 @@ def feature_distance(
     seen: Float[Tensor, "image channel height width"],
     wanted: Float[Tensor, "image channel height width"],
     weights: Float[Tensor, " image"],
+    relative: bool = False,
 ) -> Float[Tensor, ""]:
     """Squared distance of VGG features, as a weighted sum over images.
 
@@ -236,19 +263,23 @@ def feature_distance(
         seen: images that receive the gradient, intensities in [0, 1].
         wanted: the originals of these images.
         weights: weight of each image's distance.
+        relative: divide the distance at each level by the mean square of the original's features.
     """
     distance: Tensor = _FeatureDistance.apply(  # type: ignore[no-untyped-call]
-        seen, wanted, weights, vgg
+        seen, wanted, weights, vgg, relative
     )
     return distance
 
 
 class _FeatureDistance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, wanted: Tensor, weights: Tensor, vgg: VGG16) -> Tensor:
+    def forward(
+        ctx: Any, seen: Tensor, wanted: Tensor, weights: Tensor, vgg: VGG16, relative: bool
+    ) -> Tensor:
         at_once = max(1, PIXELS // seen[0, 0].numel())
         parts = zip(seen.split(at_once), wanted.split(at_once), strict=True)
-        found = [_distances(vgg, mine, theirs, ctx.needs_input_grad[0]) for mine, theirs in parts]
+        wanted_too = ctx.needs_input_grad[0]
+        found = [_distances(vgg, mine, theirs, wanted_too, relative) for mine, theirs in parts]
         if ctx.needs_input_grad[0]:
             gradients = torch.cat([gradient for _, gradient in found])
             ctx.save_for_backward(gradients * weights.view(-1, 1, 1, 1))
@@ -257,8 +288,8 @@ class _FeatureDistance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.saved_tensors[0] * above, None, None, None
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return ctx.saved_tensors[0] * above, None, None, None, None
 
 
 def _distances(
@@ -266,24 +297,40 @@ def _distances(
     seen: Float[Tensor, "image channel height width"],
     wanted: Float[Tensor, "image channel height width"],
     differentiate: bool,
+    relative: bool,
 ) -> tuple[Float[Tensor, " image"], Tensor]:
     """The distance of each image, and its gradient."""
     seen = seen.detach().requires_grad_(differentiate)
     precise = torch.promote_types(seen.dtype, torch.float32)  # features may be in half precision
-    levels, errors, distances = [], [], []
+    levels, errors, distances, scales = [], [], [], []
     with torch.enable_grad():
         for level, target in zip(vgg.levels(seen), vgg.levels(wanted.detach()), strict=True):
             error = level.detach() - target
-            norm = torch.linalg.vector_norm(error.flatten(1), dim=1, dtype=precise).square()
-            distances.append(norm / error[0].numel())
+            distance = _sum_of_squares(error, precise)
+            if relative:
+                # No image's features are all 0; the bound only keeps the quotient finite.
+                scale = 1 / _sum_of_squares(target, precise).clamp(min=1e-12)
+            else:
+                scale = torch.full_like(distance, 1 / error[0].numel())
+            distances.append(distance * scale)
+            scales.append(scale)
             levels.append(level)
             errors.append(error)
     total = torch.stack(distances).mean(dim=0)
     if not differentiate:
         return total, seen
-    # The gradient of a squared error is the error itself. The factor that all levels share is
-    # applied at the end, so that nothing vanishes in half precision.
-    smallest = errors[-1][0].numel()
-    starts = [error * (smallest / error[0].numel()) for error in errors]
+    # The gradient of a squared error is the error itself. The largest factor among the levels of an
+    # image is applied at the end, so that nothing vanishes in half precision.
+    stacked = torch.stack(scales)
+    largest = stacked.amax(dim=0)
+    factors = (stacked / largest).to(errors[0].dtype)[..., None, None, None]
+    starts = [error * factor for error, factor in zip(errors, factors, strict=True)]
     (gradient,) = torch.autograd.grad(levels, seen, starts)
-    return total, gradient * (2 / (len(levels) * smallest))
+    return total, gradient * (2 / len(levels) * largest)[:, None, None, None]
+
+
+def _sum_of_squares(
+    features: Float[Tensor, "image feature height width"], dtype: torch.dtype
+) -> Float[Tensor, " image"]:
+    norm: Tensor = torch.linalg.vector_norm(features.flatten(1), dim=1, dtype=dtype)
+    return norm.square()

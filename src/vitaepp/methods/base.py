@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -22,7 +22,7 @@ from vitaepp.views.transforms import random_view, seen_modalities, standardize, 
 
 @dataclass
 class StepOutput:
-    """What a training step gives.
+    """The result of a training step's forward pass.
 
     Attributes:
         terms: raw value of each loss term, by name.
@@ -85,12 +85,12 @@ class Method(nn.Module, ABC):
             images: intensities in [0, 255], of any type.
             draws: the batch's random numbers.
             progress: share of the training that is done, from 0 to 1.
-            present: channels that each image has, at least one; all without it. What stands in
-                the others plays no part.
+            present: channels that each image has, at least one; all without it. Values in the
+                other channels are ignored.
         """
 
     def compile_parts(self, mode: str) -> None:
-        """Have torch compile what takes the time, in place; parameters keep their names.
+        """Let torch compile the slow parts in place; parameters keep their names.
 
         Args:
             mode: of `torch.compile`.
@@ -98,10 +98,10 @@ class Method(nn.Module, ABC):
         self.backbone.compile(mode=mode, dynamic=False)
 
     def backbone_loaded(self) -> None:
-        """What follows when other weights have been put into the backbone; mostly nothing."""
+        """Called when other weights have been loaded into the backbone."""
 
     def after_step(self, progress: float) -> None:
-        """What follows an optimiser step; most methods have nothing to do here.
+        """Called after each step of the optimiser; most methods have nothing to do here.
 
         Args:
             progress: share of the training that is done, this step included.
@@ -123,7 +123,8 @@ def two_views(
         present: channels that each image has; all without it.
     """
     unit = zero_missing(images.float() / 255, present)
-    first, second = (augmented_view(unit, draws, settings, present) for _ in range(2))
+    # The baselines treat both views alike.
+    first, second = (augmented_view(unit, draws, settings, "second", present) for _ in range(2))
     return first, second
 
 
@@ -140,6 +141,7 @@ def augmented_view(
     unit: Float[Tensor, "batch channel *space"],
     draws: Draws,
     settings: ViewSettings,
+    which: Literal["first", "second"],
     present: Bool[Tensor, "batch channel"] | None,
 ) -> Float[Tensor, "batch channel *space"]:
     """A random view of each image, standardised; channels that it does not show are 0.
@@ -148,9 +150,13 @@ def augmented_view(
         unit: intensities in [0, 1], missing channels 0.
         draws: source of random numbers.
         settings: of the views.
+        which: of the two views. The first one is what is reconstructed, and shows all that is
+            there, whatever `views.modality_dropout` hides from the encoder.
         present: channels that each image has; all without it.
     """
-    seen = seen_modalities(unit.shape[1], present, draws, settings)
+    shown = present
+    if which == "second":
+        shown = seen_modalities(unit.shape[1], present, draws, settings)
     # Noise falls on missing channels, too, and would be all that is left of them.
-    view = zero_missing(random_view(unit, draws, settings), seen)
+    view = zero_missing(random_view(unit, draws, getattr(settings, which)), shown)
     return standardize(view, settings.normalize)

@@ -19,6 +19,7 @@ from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import CONTRASTIVE, METHODS
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.transforms import flipped_axes
 
 CLASSES: dict[str, type[Method]] = {
     "vitae++": ViTAE,
@@ -51,6 +52,8 @@ def build_method(
             f"views.modality_dropout={recipe.views.modality_dropout}: these images have one "
             "modality, which cannot be spared; set it to 0"
         )
+    for view in (recipe.views.first, recipe.views.second):
+        flipped_axes(view.flip, len(image_size))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return CLASSES[recipe.method](recipe, shape, rgb)

@@ -24,8 +24,8 @@ from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.masking import Mask, random_masks
 from vitaepp.nn.patches import patchify
-from vitaepp.nn.transformer import VisionTransformer, pool_tokens
-from vitaepp.nn.vgg import VGG16
+from vitaepp.nn.transformer import VisionTransformer, kept_branches, pool_tokens
+from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import (
@@ -39,9 +39,10 @@ from vitaepp.views.transforms import (
 class ViTAE(Method):
     """Masked autoencoding with perceptual, edge and contrastive terms.
 
-    View 1 is the image itself and is what is reconstructed; view 2 is augmented and serves the
-    contrastive term only. Each has its own random mask. A term of weight 0 is not computed; with
-    the contrastive term alone (the first row of the paper's Table 3) there is no decoder.
+    View 1 is what is reconstructed; view 2 is augmented more strongly and serves the contrastive
+    term only. Each has its own random mask. A term of weight 0 is not computed, and neither is the
+    perceptual one without weights of a VGG; with the contrastive term alone (the first row of the
+    paper's Table 3) there is no decoder.
 
     Modalities that an image lacks are 0 in both views and count in no term. Those that
     `views.modality_dropout` hides from the encoder are known, and so are reconstructed like hidden
@@ -61,7 +62,8 @@ class ViTAE(Method):
     def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
         super().__init__(recipe, shape, rgb)
         model, loss = recipe.model, recipe.loss
-        if loss.reconstruction.weight or loss.perceptual.weight or loss.edge.weight:
+        vgg = known_weights(loss.perceptual.weights) if loss.perceptual.weight else "none"
+        if loss.reconstruction.weight or loss.edge.weight or vgg != "none":
             self.backbone = MaskedAutoencoder(
                 **shape,
                 decoder_embed_dim=model.decoder_embed_dim,
@@ -78,10 +80,16 @@ class ViTAE(Method):
             self.predictor = Predictor(self.backbone.embed_dim)
         self._edge_loss = edge_loss
         self.perceptual: PerceptualLoss | None = None
-        if loss.perceptual.weight:
+        if vgg != "none":
             settings = loss.perceptual
             self.perceptual = PerceptualLoss(
-                _vgg(settings.weights), settings.slices, settings.axis, settings.channels, rgb
+                _vgg(vgg),
+                settings.slices,
+                settings.axis,
+                settings.channels,
+                rgb,
+                images=settings.images,
+                relative=settings.relative,
             )
             self.perceptual.check(tuple(shape["image_size"]))
 
@@ -93,26 +101,25 @@ class ViTAE(Method):
         present: Bool[Tensor, "batch channel"] | None = None,
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
-        recipe, model = self.recipe, self.backbone
+        recipe, model, views = self.recipe, self.backbone, self.recipe.views
         unit = zero_missing(images.float() / 255, present)
-        original = standardize(unit, recipe.views.normalize)
+        seen = seen_modalities(unit.shape[1], present, draws, views)
+        original = augmented_view(unit, draws, views, "first", present)
         target = patches = patchify(original, model.patch_size)
-        if recipe.views.modality_dropout:
-            seen = seen_modalities(unit.shape[1], present, draws, recipe.views)
+        if views.modality_dropout:
             patches = patchify(zero_missing(original, seen), model.patch_size)
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
-
-        if self.predictor is None:
-            with record_function("encoder"):
-                tokens = model.encode(patches, mask.visible)
-        else:
-            augmented = augmented_view(unit, draws, recipe.views, present)
+        visible = mask.visible
+        if self.predictor is not None:
+            second = augmented_view(unit, draws, views, "second", present)
             other = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
             # One pass for both views: larger matrices, half the launches.
-            patches = torch.cat([patches, patchify(augmented, model.patch_size)])
-            with record_function("encoder"):
-                both = model.encode(patches, torch.cat([mask.visible, other.visible]))
-            tokens = both[: len(images)]
+            patches = torch.cat([patches, patchify(second, model.patch_size)])
+            visible = torch.cat([visible, other.visible])
+        kept = self._kept_branches(draws, len(patches) // len(images))
+        with record_function("encoder"):
+            encoded = model.encode(patches, visible, kept)
+        tokens = encoded[: len(images)]
 
         terms: dict[str, Tensor] = {}
         if isinstance(model, MaskedAutoencoder):
@@ -126,12 +133,22 @@ class ViTAE(Method):
         }
         monitors = {}
         if self.predictor is not None:
-            features = pool_tokens(both, recipe.model.pool)
+            features = pool_tokens(encoded, recipe.model.pool)
             predicted = self.predictor(features).float()
             (p1, p2), (z1, z2) = predicted.chunk(2), features.float().chunk(2)
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
             monitors["feature_spread"] = feature_spread(z1)
         return StepOutput(terms, {name: weights[name] for name in terms}, monitors)
+
+    def _kept_branches(
+        self, draws: Draws, views: int
+    ) -> Float[Tensor, "encoded block branch"] | None:
+        """Factors of the encoder's residual branches; None where none is dropped."""
+        rate, depth = self.recipe.model.drop_path, len(self.backbone.blocks)
+        if not rate or not self.training:
+            return None
+        drawn = draws.uniform(views * depth * 2).unflatten(1, (views, depth, 2))
+        return kept_branches(drawn.transpose(0, 1).flatten(0, 1), rate)
 
     def compile_parts(self, mode: str) -> None:
         """Encoder, decoder and the edge loss, which is a chain of many small operations."""

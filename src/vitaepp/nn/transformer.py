@@ -88,10 +88,23 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Float[Tensor, "batch token dim"]) -> Float[Tensor, "batch token dim"]:
-        """Attention, then MLP, each on a residual branch."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    def forward(
+        self,
+        x: Float[Tensor, "batch token dim"],
+        kept: Float[Tensor, "batch branch"] | None = None,
+    ) -> Float[Tensor, "batch token dim"]:
+        """Attention, then MLP, each on a residual branch.
+
+        Args:
+            x: tokens.
+            kept: factor of each of the two branches, per sample; 1 without it.
+        """
+        if kept is None:
+            x = x + self.attn(self.norm1(x))
+            return x + self.mlp(self.norm2(x))
+        attention, mlp = kept.to(x.dtype)[..., None, None].unbind(1)
+        x = x + attention * self.attn(self.norm1(x))
+        return x + mlp * self.mlp(self.norm2(x))
 
 
 class PatchEmbed(nn.Module):
@@ -159,8 +172,15 @@ class VisionTransformer(Backbone):
         self,
         patches: Float[Tensor, "batch patch value"],
         visible: Int[Tensor, "batch visible"] | None = None,
+        kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch token embed_dim"]:
-        """Features of the CLS token, then of the visible patches; without `visible`, of all."""
+        """Features of the CLS token, then of the visible patches.
+
+        Args:
+            patches: of whole images.
+            visible: which of them are encoded; all without it.
+            kept: factors of the residual branches, see `kept_branches`; 1 without it.
+        """
         positions = self.pos_embed[:, 1:]
         if visible is not None:
             # Dropping hidden patches before the embedding saves three quarters of its time.
@@ -169,8 +189,8 @@ class VisionTransformer(Backbone):
         x = self.patch_embed(patches) + positions
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
         x = torch.cat([cls.to(x.dtype), x], dim=1)
-        for block in self.blocks:
-            x = block(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x) if kept is None else block(x, kept[:, i])
         return self.norm(x)
 
     def forward(
@@ -208,6 +228,25 @@ def initialize(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if name.endswith("_token"):
             nn.init.normal_(parameter, std=0.02)
+
+
+def kept_branches(
+    draws: Float[Tensor, "batch block branch"], rate: float
+) -> Float[Tensor, "batch block branch"]:
+    """Drop path: factors of residual branches, 0 where one is dropped for a sample.
+
+    The chance of it grows linearly from 0 in the first block to `rate` in the last, and what is
+    kept is enlarged so that its mean stays.
+
+    Args:
+        draws: uniform numbers in [0, 1).
+        rate: chance in the last block.
+
+    Source:
+        Huang et al. 2016, "Deep networks with stochastic depth".
+    """
+    rates = torch.linspace(0, rate, draws.shape[1], device=draws.device)[:, None]
+    return (draws >= rates) / (1 - rates)
 
 
 def pool_tokens(

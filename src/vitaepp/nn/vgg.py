@@ -122,6 +122,14 @@ class VGG16(nn.Module):
         self.load_state_dict({k: state[k] for k in own})
 
 
+def known_weights(weights: str) -> str:
+    """What `auto` stands for here: `imagenet` where that has been downloaded, else `none`."""
+    if weights != "auto":
+        return weights
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET_URL).name)
+    return "imagenet" if file.is_file() else "none"
+
+
 def _download() -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(

@@ -124,8 +124,10 @@ def line_chart(
         x = _Axis(min(x_ticks) - pad, max(x_ticks) + pad, left, width - right, float, x_ticks)
     y = _axis(float(ys.min()), float(ys.max()), height - bottom, top, scale, 5)
     shapes = _frame(x, y, (width, height), x_name)
-    for line in kept:
-        shapes += _line(line, x, y)
+    for number, line in enumerate(kept):
+        # Bars of one position stand beside each other.
+        aside = 0.0 if line.spread is None else 6 * (number - (len(kept) - 1) / 2)
+        shapes += moved(_line(line, x, y), aside, 0)
     return Drawing(width, height, says, tuple(shapes))
 
 

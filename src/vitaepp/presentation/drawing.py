@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path
 
 #: Coordinates, in pixels.
@@ -332,6 +333,7 @@ class Drawing:
 
         Its title is what the drawing says.
         """
+        require("matplotlib", "report", "a figure in a file needs")
         from matplotlib.figure import Figure
 
         inches = [side * _POINTS_A_PIXEL / 72 for side in (self.width, self.height)]

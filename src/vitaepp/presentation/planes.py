@@ -1,6 +1,6 @@
 """Slices as radiologists look at them: the planes of a volume, and the marks of its sides.
 
-Only this file decides how a stored image becomes a picture; panels, the report, contact sheets and
+This file alone decides how a stored image becomes a picture; panels, the report, contact sheets and
 the figures of experiments all take their slices from here. Scans are stored with axes to the
 patient's right, front and head (RAS). They are shown as if one stood at the foot of the bed: the
 patient's right is on the screen's left, front and head are up; seen from the side, the nose points
@@ -79,9 +79,9 @@ class Plane:
         if self.across is None:
             return image
         index = image.shape[self.across] // 2 if index is None else index
-        found = np.take(image, index, self.across)
+        picture = np.take(image, index, self.across)
         # The end of either axis comes to the left or to the top.
-        return found if self.marks is None else found[::-1, ::-1].T
+        return picture if self.marks is None else picture[::-1, ::-1].T
 
     def largest(self, mask: npt.NDArray[np.bool_]) -> int | None:
         """The slice with the most of a mask `(*space)`; None where that is empty, or flat."""
@@ -139,6 +139,7 @@ def tile(
     size: tuple[int, int],
     marks: Marks | None = None,
     outline: npt.NDArray[np.bool_] | None = None,
+    finer: int = 1,
 ) -> Image.Image:
     """A picture in a given size, with marks at its sides and the outline of a mask.
 
@@ -150,6 +151,7 @@ def tile(
         size: width and height in pixels; the tile is of `framed(size)`.
         marks: to draw.
         outline: `(row, column)`, a mask whose border is drawn.
+        finer: how often larger than on a screen the marks are, for a picture that is printed.
     """
     values = np.ascontiguousarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
     drawn = Image.fromarray(values).resize(size, Image.Resampling.BOX).convert("RGB")
@@ -164,16 +166,14 @@ def tile(
         drawn = ground
     if marks is not None:
         letters = ImageDraw.Draw(drawn)
-        style = font(min(16, max(11, min(width, height) // 8)))
+        style = font(finer * min(16, max(11, min(width, height) // (8 * finer))))
         for text, place, anchor in (
             (marks.left, (3, height / 2), "lm"),
             (marks.right, (width - 3, height / 2), "rm"),
             (marks.top, (width / 2, 3), "mt"),
             (marks.bottom, (width / 2, height - 3), "mb"),
         ):
-            letters.text(
-                place, text, fill=MARK, font=style, anchor=anchor, stroke_width=1, stroke_fill=BLACK
-            )
+            letters.text(place, text, MARK, style, anchor, stroke_width=finer, stroke_fill=BLACK)
     return drawn
 
 
@@ -190,7 +190,7 @@ def _border(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
 
 
 def missing_tile(size: tuple[int, int]) -> Image.Image:
-    """A picture that says that there is none, and cannot be taken for a scan."""
+    """A picture in place of a missing one, which says so and cannot be taken for a scan."""
     drawn = Image.new("RGB", size, (64, 64, 64))
     middle = (size[0] / 2, size[1] / 2)
     ImageDraw.Draw(drawn).text(middle, "missing", fill=(224, 224, 224), font=font(), anchor="mm")
@@ -226,7 +226,7 @@ def stacked(
 
 
 def fitting(text: str, width: int) -> str:
-    """A text that is at most so many pixels wide; what is too much goes out of its middle."""
+    """A text that is at most `width` pixels wide; a longer one loses its middle."""
     shown, kept = text, len(text)
     while kept > 2 and font().getlength(shown) > width:
         kept -= 1

@@ -54,15 +54,19 @@ def aligned(lines: Lines) -> str:
     return "\n".join([header, "─" * (sum(widths) + 2 * (len(widths) - 1)), *rows])
 
 
-def markdown(lines: Lines) -> str:
+def markdown(lines: Lines, *, numbers: bool = True) -> str:
     r"""A table for a Markdown page.
+
+    Args:
+        lines: the table.
+        numbers: whether columns after the first hold numbers, which are aligned to the right.
 
     >>> print(markdown([["", "AUC"], ["a|b", "0.75"]]))
     |  | AUC |
     | --- | ---: |
     | a\|b | 0.75 |
     """
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    rule = ["---", *["---:" if numbers else "---"] * (len(lines[0]) - 1)]
     header, *rows = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *rows])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -61,6 +61,26 @@ WINDOWS = {
 }
 
 
+def _share(value: Any) -> Any:
+    """Accept `0.4` for `(0.4, 1)`, `"0.4,1"` or `(0.4, 1)`."""
+    if isinstance(value, str):
+        value = value.split(",")
+    return (value, 1.0) if isinstance(value, int | float) else value
+
+
+def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < value[0] <= value[1] <= 1:
+        raise ValueError("two shares are needed, above 0 and up to 1, the smaller one first")
+    return value
+
+
+def _flips(value: Any) -> Any:
+    """Accept `"0,2"`, `0` or `(0, 2)` beside the names."""
+    if isinstance(value, str) and value[:1].isdigit():
+        value = value.split(",")
+    return (value,) if isinstance(value, int) else value
+
+
 def _percentiles(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
@@ -97,10 +117,19 @@ def _windows(value: Any) -> Any:
 Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), AfterValidator(_rising)]
 
 
+Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
+
+
+Flips = Annotated[
+    Literal["sides", "all", "none"] | tuple[Annotated[int, Field(ge=0, le=2)], ...],
+    BeforeValidator(_flips),
+]
+
+
 Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
 
 
-def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
+def per_axis(values: Sequence[Any], ndim: int, name: str) -> tuple[Any, ...]:
     """Spread one value over `ndim` axes, or check that there is one for each.
 
     >>> per_axis((8,), 3, "model.patch_size")
@@ -111,7 +140,7 @@ def per_axis(values: Sequence[Any], ndim: int, what: str) -> tuple[Any, ...]:
     if len(values) != ndim:
         found = ",".join(str(v) for v in values)
         raise RecipeError(
-            f"{what}={found} has {len(values)} values, but the images have {ndim} axes; "
+            f"{name}={found} has {len(values)} values, but the images have {ndim} axes; "
             f"give one value or {ndim}"
         )
     return tuple(values)

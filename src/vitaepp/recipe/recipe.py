@@ -29,6 +29,7 @@ from vitaepp.recipe.sections import (
     MoCoV3Settings,
     ModelSettings,
     OptimSettings,
+    PerceptualSettings,
     PrepareSettings,
     Section,
     SimSiamSettings,
@@ -52,6 +53,9 @@ ADDITIONS = {"edge": "L_edge", "perceptual": "L_per", "contrastive": "L_CL"}
 
 #: The settings that say which of them a recipe has.
 _WEIGHTS = tuple(f"loss.{term}.weight" for term in ADDITIONS)
+
+#: Settings of `optim`, and the one that goes before each where it is set.
+INSTEAD = {"epochs": "updates", "base_lr": "lr", "warmup_epochs": "warmup_updates"}
 
 
 class Setting(NamedTuple):
@@ -131,12 +135,16 @@ class Recipe(Section):
         ('ViT-AE++', 'ViT-AE')
         >>> Recipe.load(settings=["method=vitae", "loss.edge.weight=10"]).name
         'ViT-AE + L_edge'
+        >>> Recipe.load(settings="loss.perceptual.weights=none").name
+        'ViT-AE++ without L_per'
         """
         if not METHODS[self.method].masked:
             return METHODS[self.method].title
         added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
+        blind = self.loss.perceptual.weights == "none"
         if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
-            return METHODS["vitae++"].title
+            return METHODS["vitae++"].title + " without L_per" * blind
+        added = [sign for sign in added if not (blind and sign == ADDITIONS["perceptual"])]
         # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
         plain = METHODS["vitae"].title if self.loss.reconstruction.weight else "ViT"
         return " + ".join([plain, *added])
@@ -191,7 +199,9 @@ def resolve(
     - the name of a recipe stands for the settings in its file;
     - `method=vitae` sets the weights of the edge, perceptual and contrastive losses to 0;
       `method=vitae++` sets those that are 0 to the paper's;
-    - `model.size` stands for width, depth and heads of the encoder.
+    - `model.size` stands for width, depth and heads of the encoder;
+    - `loss.perceptual.weights` stands for the weight of the loss that suits their scale;
+    - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, values, or a recipe. Unset: the defaults.
@@ -217,7 +227,7 @@ def resolve(
     if not changes:
         return recipe
     values = flatten(recipe.model_dump())
-    for name in _replaced(changes, values):
+    for name in {*_replaced(changes, values)}:
         del values[name]
     return _validated(_merged(values, changes), where)
 
@@ -229,6 +239,17 @@ def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str
         names += [name for name in _WEIGHTS if method == "vitae" or not values[name]]
     if "model.size" in changes:
         names += ["model.embed_dim", "model.depth", "model.num_heads"]
+    perceptual = "loss.perceptual."
+    if {perceptual + "weights", perceptual + "relative"} & set(changes):
+        # What is the default beside some weights is not what was asked for beside others.
+        weights, relative = values[perceptual + "weights"], values[perceptual + "relative"]
+        if values[perceptual + "weight"] == PerceptualSettings(relative=relative).weight:
+            names.append(perceptual + "weight")
+        if relative == PerceptualSettings(weights=weights).relative:
+            names.append(perceptual + "relative")
+    for name, instead in INSTEAD.items():
+        if f"optim.{name}" in changes:
+            names.append(f"optim.{instead}")
     return names
 
 

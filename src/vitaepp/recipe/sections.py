@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
+from pydantic.config import JsonDict
 
 from vitaepp.recipe.fields import (
+    Flips,
     Integers,
     Names,
     PerAxisFloat,
     PerAxisInt,
     Percentiles,
+    Shares,
     Weight,
     Window,
     _windows,
@@ -25,10 +28,10 @@ from vitaepp.recipe.fields import (
 
 #: Mark of a setting of `prepare` that shapes the images of a store: it is kept with the store, and
 #: stores are compared by it.
-OF_IMAGES = {"shapes_images": True}
+OF_IMAGES: JsonDict = {"shapes_images": True}
 
 #: Mark of one that says what to find in a source: a new source has its own.
-OF_SOURCE = {"of_source": True}
+OF_SOURCE: JsonDict = {"of_source": True}
 
 
 class Section(BaseModel):
@@ -76,7 +79,7 @@ class PrepareSettings(Section):
         None,
         json_schema_extra=OF_SOURCE,
         description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
-        "an empty one takes every file for an image. Unset: told by words, and by voxels.",
+        "an empty one takes every file for an image. Unset: recognised by their names and voxels.",
     )
     mask_values: Integers | None = Field(
         None,
@@ -119,7 +122,7 @@ class PrepareSettings(Section):
     secret: str | None = Field(
         None,
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
-        "a hash that only it tells. Unset: by their own names.",
+        "a hash that only this secret gives. Unset: by their own names.",
     )
     dtype: Literal["float16", "uint8"] = Field(
         "float16",
@@ -138,7 +141,7 @@ class PrepareSettings(Section):
     )
 
 
-def marked(settings: type[BaseModel], mark: Mapping[str, bool]) -> list[str]:
+def marked(settings: type[BaseModel], mark: JsonDict) -> list[str]:
     """Names of the settings of a section that have a mark.
 
     >>> marked(PrepareSettings, OF_SOURCE)
@@ -165,6 +168,13 @@ class ModelSettings(Section):
     pool: Literal["mean", "cls"] = Field(
         "mean", description="Embedding: mean of the patch tokens, or the CLS token."
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Chance that a residual branch of the encoder's last block is left out for a "
+        "sample, less in those before it (stochastic depth); of vitae and vitae++.",
+    )
     decoder_embed_dim: int = Field(512, ge=2, description="Width of the decoder.")
     decoder_depth: int = Field(8, ge=1, description="Blocks of the decoder.")
     decoder_num_heads: int = Field(16, ge=1, description="Heads of the decoder.")
@@ -189,11 +199,25 @@ class ReconstructionSettings(Section):
 class PerceptualSettings(Section):
     """L_per, the distance of VGG-16 features (Johnson et al. 2016)."""
 
-    weight: Weight = Field(0.01, description="λ_per.")
+    weight: Weight = Field(
+        0.01, description="λ_per. By default 0.01, and 1 where loss.perceptual.relative is on."
+    )
     weights: str = Field(
-        "random",
-        description="VGG-16 weights: imagenet (downloaded once), random, or a file with "
-        "torchvision's key names.",
+        "auto",
+        description="VGG-16 weights: imagenet (torchvision's, downloaded once), a file with "
+        "torchvision's key names, random (the paper's choice for natural images), or none, which "
+        "leaves the term out. auto: imagenet where it has been downloaded before, else none.",
+    )
+    relative: bool = Field(
+        False,
+        description="Divide each level's distance by the mean square of the target's features "
+        "there, which makes λ_per independent of the scale of VGG's weights. On by default where "
+        "the weights are not torchvision's, to whose scale 0.01 belongs.",
+    )
+    images: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
+        None,
+        description="Images of a batch that are looked at, drawn anew each step, or all. Unset: "
+        "all in 3D; in 2D 16, or one in eight of a larger batch.",
     )
     slices: Annotated[int, Field(ge=1)] | Literal["all"] | None = Field(
         None,
@@ -208,6 +232,15 @@ class PerceptualSettings(Section):
         description="Channels looked at on each slice, in turn, or all. Unset: one where not all "
         "slices are looked at, else all. Colours always go together.",
     )
+
+    @model_validator(mode="after")
+    def _suit_the_weights(self) -> PerceptualSettings:
+        if "relative" not in self.model_fields_set:
+            relative = self.weights not in ("auto", "imagenet", "none")
+            object.__setattr__(self, "relative", relative)
+        if "weight" not in self.model_fields_set:
+            object.__setattr__(self, "weight", 1.0 if self.relative else 0.01)
+        return self
 
 
 class EdgeSettings(Section):
@@ -258,20 +291,58 @@ class MoCoV3Settings(Section):
     )
 
 
+class AugmentationSettings(Section):
+    """How one view of an image differs from it."""
+
+    crop: Shares = Field(
+        (0.2, 1.0),
+        description="Random resized crops: smallest and largest share of the area, in 3D of the "
+        "volume. 1: no crop, the size of things stays.",
+    )
+    aspect: float = Field(
+        4 / 3, ge=1, le=4, description="A crop's side is up to so many times another."
+    )
+    flip: Flips = Field(
+        "sides",
+        description="Axes that are mirrored in every other view: sides (left and right, a "
+        "volume's first axis and a picture's second), all, none, or numbers from 0.",
+    )
+    rotation: float = Field(10.0, ge=0, le=180, description="Rotation within ± this, in degrees.")
+    scale: float = Field(0.1, ge=0, lt=1, description="Scaling of each axis within 1 ± this.")
+    log_gamma: float = Field(0.3, ge=0, description="Gamma is exp(u), u within ± this.")
+    noise: float = Field(
+        0.1,
+        ge=0,
+        description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
+    )
+
+
+class FirstViewSettings(AugmentationSettings):
+    """The view that is reconstructed."""
+
+    crop: Shares = Field((0.4, 1.0), description="As views.second.crop, of what is reconstructed.")
+    scale: float = Field(
+        0.0, ge=0, lt=1, description="As views.second.scale, of what is reconstructed."
+    )
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="As views.second.noise; noise that is reconstructed teaches nothing.",
+    )
+
+
+#: What a view's settings were called when only the second one was augmented.
+OLD_VIEW_NAMES = ("log_gamma", "rotation", "scale", "noise")
+
+
 class ViewSettings(Section):
     """Random views, and the normalisation of every image."""
 
     normalize: Literal["crop", "foreground"] = Field(
         "crop", description="Voxels whose mean and deviation z-score a channel."
     )
-    log_gamma: float = Field(0.3, ge=0, description="Gamma is exp(u), u within ± this.")
-    rotation: float = Field(10.0, ge=0, le=180, description="Rotation within ± this, in degrees.")
-    scale: float = Field(0.1, ge=0, lt=1, description="Scaling of each axis within 1 ± this.")
-    noise: float = Field(
-        0.1,
-        ge=0,
-        description="The noise's deviation is drawn from [0, this], intensities in [0, 1].",
-    )
+    first: FirstViewSettings = Field(default_factory=FirstViewSettings)
+    second: AugmentationSettings = Field(default_factory=AugmentationSettings)
     modality_dropout: float = Field(
         0.0,
         ge=0,
@@ -280,6 +351,18 @@ class ViewSettings(Section):
         "always stays. It is still reconstructed.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, values: Any) -> Any:
+        # A run's recipe names them all. Its first view was the image, its second was not cropped.
+        if isinstance(values, dict) and all(name in values for name in OLD_VIEW_NAMES):
+            still = {"crop": 1.0, "flip": "none"}
+            second = still | {name: values[name] for name in OLD_VIEW_NAMES}
+            first = still | dict.fromkeys(OLD_VIEW_NAMES, 0.0)
+            rest = {k: v for k, v in values.items() if k not in OLD_VIEW_NAMES}
+            values = {"first": first, "second": second} | rest
+        return values
+
 
 class OptimSettings(Section):
     """AdamW and its schedule."""
@@ -287,11 +370,25 @@ class OptimSettings(Section):
     epochs: int = Field(1000, ge=1, le=1_000_000, description="Passes over the data.")
     batch_size: int = Field(4, ge=1, description="Images per step and device.")
     accumulate: int = Field(1, ge=1, description="Steps whose gradients make one update.")
+    updates: int | None = Field(
+        None,
+        ge=1,
+        description="Length in updates of the weights instead of optim.epochs, which becomes as "
+        "many whole passes as have them.",
+    )
+    lr: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate after the warm-up, whatever the batch. Unset: by optim.base_lr.",
+    )
     base_lr: float = Field(
         1e-3, gt=0, description="Learning rate per 256 images of the effective batch."
     )
     warmup_epochs: float | None = Field(
         None, ge=0, description="Linear warm-up. Unset: 4 % of the epochs."
+    )
+    warmup_updates: int | None = Field(
+        None, ge=0, description="Linear warm-up in updates, instead of optim.warmup_epochs."
     )
     weight_decay: float = Field(0.05, ge=0, description="None on biases and norms.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's betas.")

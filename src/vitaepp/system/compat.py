@@ -1,8 +1,8 @@
 """All that is used of other libraries beyond what they promise to keep, in one place.
 
-Tested with torch 2.13, lightning 2.6 and zarr 3.1; pyproject.toml excludes the next major versions.
-`make test-latest` runs the tests with the newest releases. Each import stands in its function, so
-that whoever needs one library does not load the others.
+Tested with torch 2.13 and zarr 3.1; pyproject.toml excludes the next major versions, lightning's
+among them. `make test-latest` runs the tests with the newest releases. Each import stands in its
+function, so that whoever needs one library does not load the other.
 """
 
 from __future__ import annotations
@@ -21,13 +21,6 @@ def zarr_buffer(data: bytes) -> Any:
     from zarr.core.buffer import default_buffer_prototype
 
     return default_buffer_prototype().buffer.from_bytes(data)
-
-
-def lightning_hint() -> type[Warning]:
-    """What Lightning warns with where it only supposes that something is wrong."""
-    from lightning.fabric.utilities.warnings import PossibleUserWarning
-
-    return PossibleUserWarning
 
 
 def compile_error() -> type[Exception]:

@@ -16,7 +16,8 @@ def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
 
     Args:
         module: what is trained.
-        device: where. torch's own `SyncBatchNorm` is for GPUs only; elsewhere it is ours.
+        device: where it is trained. On GPUs torch's own `SyncBatchNorm` is used, which exists for
+            these only; elsewhere `JointBatchNorm`.
     """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)

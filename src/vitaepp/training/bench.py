@@ -25,10 +25,10 @@ from vitaepp.system.host import GIB, keep_freed_memory
 from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
-from vitaepp.training.pretrain import recipe_for
+from vitaepp.training.propose import recipe_for
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
 
-#: Parts of a step that name themselves, in their order; what else happens is `other`.
+#: Parts of a step that the code names for the profiler, in their order; the rest is `other`.
 PARTS = (
     "views",
     "encoder",
@@ -50,7 +50,7 @@ class Speed:
     """What was measured; `str` gives it as text for people to read.
 
     Attributes:
-        what: method, images and device, in words.
+        description: method, images and device, in words.
         seconds: of each timed step, its waiting for data included.
         images: of each timed step; the last of an epoch may have fewer than the batch.
         batch_size: images a step at most.
@@ -62,7 +62,7 @@ class Speed:
         choices: settings that were chosen for this store and machine.
     """
 
-    what: str
+    description: str
     seconds: tuple[float, ...]
     images: tuple[int, ...]
     batch_size: int
@@ -109,7 +109,7 @@ class Speed:
             ("parts", "of a step's time"),
         ]
         lines += [(f"  {name}", f"{share:.1%}") for name, share in self.parts.items()]
-        return f"{self.what}\n{fact_list(lines)}"
+        return f"{self.description}\n{fact_list(lines)}"
 
 
 def bench(
@@ -122,15 +122,15 @@ def bench(
 ) -> Speed:
     """Train a few steps as `pretrain` would, and measure them; nothing is written.
 
-    One process on one device, from the store as `data.cache` has it. Two steps warm up, then
-    `steps` are timed, then two are profiled for their parts.
+    This takes one process on one device, and reads the store as `data.cache` says. Two steps warm
+    up, `steps` are timed, and two are profiled for their parts.
 
     Args:
         store: prepared store.
         recipe: as for `pretrain`; without it, what `pretrain` would choose.
         settings: changes to it.
         steps: how many are timed.
-        device: where to train; an accelerator if there is one by default.
+        device: where to train; by default an accelerator if there is one.
 
     Raises:
         RecipeError, StoreError: settings or store do not fit.
@@ -158,7 +158,7 @@ def bench(
     seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(place)
     return Speed(
-        what=f"{chosen.name} on {len(opened)} images of "
+        description=f"{chosen.name} on {len(opened)} images of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
         f"{resolved_precision(chosen.trainer.precision, place)} on {device_name(place)}",
         seconds=seconds,

@@ -23,13 +23,13 @@ from vitaepp.system.progress import SECONDS_BETWEEN_LINES, Bar, open_bar, say
 from vitaepp.system.signals import STOPPING, signal_name
 from vitaepp.training.module import Training
 
-#: Processes ask each other at most so often, in seconds, whether one was told to stop.
+#: Processes ask each other whether one was signalled to stop, at most once in so many seconds.
 SECONDS_BETWEEN_QUESTIONS = 2.0
 
 #: Steps after which the terms of the loss are compared, less where an epoch has fewer.
 FIRST_STEPS = 10
 
-#: A term that is so many times all others together is told: the others change nothing.
+#: A warning says when one term is this many times all others together: they change nothing then.
 DOMINANT = 100
 
 
@@ -62,20 +62,20 @@ class History(Callback):
         return {"of_epoch": list(self._clocks()), "seconds": self.seconds, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Set the clocks to what the checkpoint kept."""
         seconds, waited = state_dict["of_epoch"]
         self._of_epoch = (seconds, waited)
         self.seconds, self.waited = state_dict["seconds"], state_dict["waited"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep what a resumed run had written before its checkpoint."""
+        """Keep the rows that a resumed run had written before its checkpoint."""
         self._loader: TrainingLoader = trainer.train_dataloader  # type: ignore[assignment]
         self._start_clocks()
         if trainer.ckpt_path is not None and self.folder.metrics_file.is_file():
             try:
                 rows = pd.read_csv(self.folder.metrics_file).to_dict("records")
             except (pd.errors.EmptyDataError, pd.errors.ParserError):
-                rows = []  # somebody else's doing: it is written whole or not at all
+                rows = []  # somebody has changed the file, as it is written whole or not at all
             self.rows = [
                 {str(k): v for k, v in row.items()}
                 for row in rows
@@ -136,7 +136,7 @@ class History(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves last.ckpt after an update, not oftener than the recipe says, and before a stop.
+    """Saves last.ckpt after an update, at most as often as the recipe says, and before a stop.
 
     The signals in `STOPPING` end the training after the update at hand; of several processes, some
     seconds later, after the update at which they next ask each other.
@@ -152,7 +152,7 @@ class Checkpoints(Callback):
         self.saved = time.monotonic()
         self.signal: int | None = None
         self.signalled = 0.0
-        self.asked = time.monotonic()
+        self.last_question = time.monotonic()
         self.to_skip = self.skipped = 0
         self.first = True
 
@@ -162,7 +162,7 @@ class Checkpoints(Callback):
         Lightning's own handlers write to the disk or to the other processes from within, in the
         middle of whatever is being done, and let the epoch end before the training stops.
         """
-        self.asked = time.monotonic()
+        self.last_question = time.monotonic()
         self.first = trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for number in STOPPING:
@@ -218,21 +218,21 @@ class Checkpoints(Callback):
             )
 
     def _agree(self, trainer: L.Trainer, stop: bool, due: bool, every: float) -> tuple[bool, bool]:
-        """What any of the processes says, so that all of them do the same.
+        """Whether any of the processes wants to stop or to save, so that all of them do.
 
-        To ask takes a collective operation, so that most updates go by without. How many do, the
-        processes agree on as well, by the time that the last ones took.
+        A collective operation is needed to find out, so most updates skip it. How many are skipped
+        follows from how long the last updates took, and is also the same for all processes.
         """
         if self.skipped < self.to_skip:
             self.skipped += 1
             return False, False
-        took = (time.monotonic() - self.asked) / (self.skipped + 1)
+        took = (time.monotonic() - self.last_question) / (self.skipped + 1)
         own = torch.tensor([stop, due, took], dtype=torch.float32)
         joint = trainer.strategy.reduce(own.to(trainer.strategy.root_device), reduce_op="sum")
         stops, dues, seconds = joint.tolist()
         between = min(SECONDS_BETWEEN_QUESTIONS, every)
         self.to_skip = int(between * trainer.world_size / max(seconds, 1e-6))
-        self.skipped, self.asked = 0, time.monotonic()
+        self.skipped, self.last_question = 0, time.monotonic()
         return stops > 0, dues > 0
 
 
@@ -243,23 +243,23 @@ class LossBalance(Callback):
         self.looked = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A training that goes on was told when it began."""
+        """A resumed training has had the warning when it began."""
         self.looked = trainer.global_step > 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Look once: to read the values waits for the device."""
+        """Look once only, because reading the values waits for the device."""
         if self.looked or not (trainer.global_step >= FIRST_STEPS or trainer.is_last_batch):
             return
         self.looked = True
         assert isinstance(pl_module, Training)
-        if trainer.is_global_zero and (told := dominant_term(pl_module)):
-            say(told)
+        if trainer.is_global_zero and (message := dominant_term(pl_module)):
+            say(message)
 
 
 def dominant_term(training: Training) -> str:
-    """What to say where one term is `DOMINANT` times all others together; empty if none is."""
+    """A warning that one term is `DOMINANT` times all others together; empty if none is."""
     terms = {name: abs(value) for name, value in training.weighted_terms().items()}
     if len(terms) < 2:
         return ""
@@ -269,14 +269,14 @@ def dominant_term(training: Training) -> str:
         return ""
     weight = getattr(training.recipe.loss, name).weight
     equal = float(f"{weight * others / terms[name]:.1g}")
-    told = (
+    message = (
         f"the {name} loss is {terms[name]:.4g} of {terms[name] + others:.4g} in the first steps, "
         f"so that the others hardly count; set loss.{name}.weight={equal:g} instead of "
         f"{weight:g} to make it as large as all of them together"
     )
     if name == "perceptual":
-        told += ", or loss.perceptual.weights to a VGG whose features have the usual scale"
-    return told
+        message += ", or loss.perceptual.weights to a VGG whose features have the usual scale"
+    return message
 
 
 class TrainingProgress(Callback):
@@ -302,7 +302,7 @@ class TrainingProgress(Callback):
             self.bar.move(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say how far it is, about every ten seconds."""
+        """Print the epoch and the time left, about every ten seconds."""
         assert isinstance(pl_module, Training)
         done, total = trainer.current_epoch + 1, pl_module.recipe.optim.epochs
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]

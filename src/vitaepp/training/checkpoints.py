@@ -20,7 +20,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     Args:
         folder: the run, whose last two checkpoints are kept.
-        damaged: the last one is, and shall not take the place of the one before.
+        damaged: the last checkpoint is damaged, and must not replace the one before.
     """
 
     def __init__(self, folder: RunFolder, damaged: bool = False) -> None:
@@ -42,7 +42,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read; whatever is asked for, no code in the file is run."""
+        """Read a checkpoint; no code in the file is run, whatever `weights_only` says."""
         return load_checkpoint(path)
 
 

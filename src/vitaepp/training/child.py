@@ -18,15 +18,22 @@ from vitaepp.training.launch import report_file
 
 
 def main(request: Path) -> int:
-    """One of the processes that `train_in_processes` starts."""
+    """Run `pretrain` with the arguments in a file; report an error beside it.
+
+    Args:
+        request: JSON, as `train_in_processes` writes it.
+
+    Returns:
+        The exit status of the process.
+    """
     _end_with_parent()
-    asked: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
+    arguments: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
     try:
         with stoppable():
             from vitaepp.training.pretrain import pretrain
 
-            recipe = None if asked["recipe"] is None else Recipe.parse(asked["recipe"])
-            pretrain(**asked | {"recipe": recipe})
+            recipe = None if arguments["recipe"] is None else Recipe.parse(arguments["recipe"])
+            pretrain(**arguments | {"recipe": recipe})
     except KeyboardInterrupt:
         return INTERRUPTED
     except (VitaeppError, OSError) as error:
@@ -38,7 +45,7 @@ def main(request: Path) -> int:
 
 
 def _end_with_parent() -> None:
-    """Be asked to stop when the process that started this one is killed, where Linux can do so."""
+    """On Linux, receive SIGTERM when the process that started this one is killed."""
     if sys.platform.startswith("linux"):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

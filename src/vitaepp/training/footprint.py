@@ -1,7 +1,7 @@
-"""What a training step takes: the real step, run on tensors without data.
+"""Memory and operations of a training step, counted without computing it.
 
-The method's own code runs forward and backward on fake tensors, which have shapes but no storage;
-what lives at once is counted, and every multiplication. No formula has to follow the code.
+The method's own code runs forward and backward on fake tensors, which have shapes but no data. The
+bytes that live at once are counted, and every multiplication, so no formula has to follow the code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitaepp.methods import Method, build_method
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.compat import AliveBytes, fake_tensors, fused_attention_flops
@@ -60,8 +61,9 @@ def step_footprint(
     Raises:
         RecipeError: settings that do not fit the images or each other.
     """
-    # Whose weights the perceptual loss has makes no difference here.
-    recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
+    if known_weights(recipe.loss.perceptual.weights) != "none":
+        # The perceptual loss takes the same memory and operations with any weights.
+        recipe = recipe.changed(loss={"perceptual": {"weights": "random"}})
     alive = AliveBytes()
     flops = FlopCounterMode(display=False, custom_mapping=fused_attention_flops())
     with fake_tensors(), alive.counting():
@@ -83,7 +85,7 @@ def step_footprint(
 
 
 def _drop_gradients(method: Method) -> int:
-    """Forget each gradient when it is there; the bytes that all of them are."""
+    """Forget each gradient as soon as it is computed; return the bytes of all of them."""
 
     def forget(parameter: Tensor) -> None:
         parameter.grad = None

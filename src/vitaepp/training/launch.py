@@ -31,7 +31,7 @@ from vitaepp.system.host import usable_cores
 from vitaepp.system.progress import counted, same_messages
 from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
 
-#: So many processes may share a machine without accelerator, even one of a single core.
+#: A machine without accelerator may run this many processes, even with a single core.
 SPARE = 2
 
 #: Seconds that the others have to end by themselves after one has failed.
@@ -39,7 +39,7 @@ GRACE = 30.0
 
 
 def find_cluster() -> ClusterEnvironment | None:
-    """Who started this process as one of several: torchrun, SLURM, LSF or MPI; None if nobody.
+    """What started this process as one of several: torchrun, SLURM, LSF or MPI, or None.
 
     Raises:
         RecipeError: SLURM was asked for tasks in a way that does not say how many a node has.
@@ -112,8 +112,8 @@ def train_in_processes(
 ) -> None:
     """Run `pretrain` in so many new processes on this machine, as torchrun would.
 
-    New interpreters, and not this program started again: whatever called `pretrain`, a notebook or
-    an experiment of many runs, goes on alone when they have ended.
+    They are new interpreters that run this module's sibling `child.py`. The caller, for example a
+    notebook or an experiment of many runs, waits and goes on alone when they have ended.
 
     Raises:
         VitaeppError: what the first process to fail raised.
@@ -173,7 +173,7 @@ def _passing_signals_on(
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
-    """Until all have ended; the first that failed, or None. When one fails, the others end."""
+    """Wait until all have ended. When one fails, the others are ended; its index is returned."""
     failed = None
     try:
         while failed is None and any(child.poll() is None for child in children):
@@ -202,9 +202,9 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
     report = report_file(request, rank)
     if report.is_file():
-        told = json.loads(report.read_text(encoding="utf-8"))
-        kind: type[VitaeppError] = getattr(errors, told["kind"])
-        return kind(told["message"])
+        content = json.loads(report.read_text(encoding="utf-8"))
+        kind: type[VitaeppError] = getattr(errors, content["kind"])
+        return kind(content["message"])
     if status == STOPPED:
         return Stopped("all processes were stopped; go on with --resume")
     if status == INTERRUPTED:

@@ -1,4 +1,4 @@
-"""Lightning's view of a method: optimiser, schedule, and what is logged."""
+"""A method as Lightning trains it: its optimiser, its schedule, and what is logged."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from vitaepp.weights.adapt import initialize_from
 
 RGB = ("red", "green", "blue")
 
-#: What to do when a training has gone out of bounds. To go on from the last checkpoint would mostly
-#: go the same way.
+#: Advice when losses or weights are not finite. Resuming from the last checkpoint would mostly end
+#: in the same way.
 CALMER = (
-    "start again in another folder with a lower optim.base_lr, with optim.clip_norm=1, or with "
+    "start again in another folder with a lower optim.lr, with optim.clip_norm=1, or with "
     "trainer.precision=32"
 )
 
@@ -45,12 +45,13 @@ class Training(L.LightningModule):
     Args:
         recipe: every setting.
         store: what is trained on.
-        resumed: a checkpoint's weights will replace those that training began with.
-        rows: of the store, those that are trained on; all by default.
+        resumed: a checkpoint will replace the initial weights.
+        rows: rows of the store to train on; all by default.
 
     Attributes:
-        images: fingerprint of what is trained on.
-        lengths: where the number of epochs was changed: before which step, and what it was.
+        images: fingerprint of the images to train on.
+        lengths: each change of the number of epochs: the step before which it was made, and the
+            number until then.
     """
 
     def __init__(
@@ -111,8 +112,8 @@ class Training(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse an update by a loss that is not finite.
 
-        Here and not where the loss is computed, as a look at a value waits for the device; by now
-        the whole step has been handed to it.
+        Reading a value waits for the device. At this point the whole step has been queued there;
+        where the loss is computed, waiting would cost time.
 
         Raises:
             TrainingError: saying which term.
@@ -144,13 +145,13 @@ class Training(L.LightningModule):
                 )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """A step of the optimiser, and what the method does after each."""
+        """Change the weights, then let the method do what it does after each step."""
         super().optimizer_step(*args, **kwargs)
         done = self.global_step / self.trainer.estimated_stepping_batches
         self.method.after_step(progress=min(done, 1.0))
 
     def weighted_terms(self) -> dict[str, float]:
-        """What each term has been of the loss in this epoch so far, in this process, on average."""
+        """Mean of each weighted term in this epoch so far, in this process."""
         terms = {k: v for k, v in self._sums.items() if k.startswith("weighted/")}
         count = max(self._samples, 1)
         return {k.removeprefix("weighted/"): float(v) / count for k, v in terms.items()}
@@ -163,7 +164,7 @@ class Training(L.LightningModule):
         return {name: (value / samples).item() for name, value in sums.items()}
 
     def _joint_sums(self) -> dict[str, Tensor]:
-        """What the epoch has summed so far, over all processes, and the number of samples."""
+        """Sums of the epoch so far over all processes, and the number of samples."""
         if not self._sums:
             return {}
         own = torch.stack([*self._sums.values()])
@@ -178,7 +179,10 @@ class Training(L.LightningModule):
         optimizer = build_optimizer(self.method, images_per_update=batch)
         total = int(self.trainer.estimated_stepping_batches)
         share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
-        warmup = round(total * min(share, 1.0))
+        warmup = (
+            round(total * share) if settings.warmup_updates is None else settings.warmup_updates
+        )
+        warmup = min(warmup, total)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup, total))
         return {
             "optimizer": optimizer,
@@ -186,7 +190,7 @@ class Training(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is not trained, and say what the checkpoint is of."""
+        """Leave out VGG's weights, which are not trained, and add the facts of the run."""
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith("method.perceptual.")]:
             del state[name]
@@ -203,12 +207,12 @@ class Training(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back what was left out."""
+        """Read the facts of the run, and put back the weights that were left out."""
         facts = checkpoint["vitaepp"]
         self.seconds_before = float(facts["seconds"])
         self.lengths = list(facts.get("lengths", ()))
         self._length_before = facts["recipe"]["optim"]["epochs"]
-        # The sums are over all processes; one of them carries them on.
+        # The sums are those of all processes together, so only one of them takes them over.
         sums = facts.get("sums")
         if sums and self.trainer.is_global_zero:
             self._sums = {name: value.to(self.device) for name, value in sums.items()}
@@ -224,9 +228,9 @@ class Training(L.LightningModule):
         self.started = time.monotonic()
 
     def on_train_start(self) -> None:
-        """Go on with the schedule of another length where the checkpoint was of one.
+        """Continue with another schedule if the number of epochs has been changed.
 
-        Its learning rate is put in place here, as the checkpoint's would be that of the next step.
+        The new learning rate is set here; otherwise the next step would take the checkpoint's.
         """
         before, length = self._length_before, self.recipe.optim.epochs
         if before == length:

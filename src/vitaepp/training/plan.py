@@ -21,7 +21,7 @@ from vitaepp.training.propose import Images, proposed_recipe
 
 
 @dataclass(frozen=True)
-class Proposal:
+class Plan:
     """A recipe that suits a source and a machine.
 
     Attributes:
@@ -48,7 +48,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     *,
     machine: Machine | None = None,
-) -> Proposal:
+) -> Plan:
     """Propose a recipe for scans or a store on a machine.
 
     It is what `prepare` and `pretrain` choose themselves where they are given no settings: the
@@ -65,35 +65,35 @@ def plan(
         RecipeError: no recipe fits these images.
     """
     machine = machine or Machine.here()
-    found, made = None, []
+    dry_run, made = None, []
     if stored_info(source) is not None:
         store = Store(source)
         rows = training_rows(store, DataSettings())
         images = Images.of(store.info, trained=len(rows), stored=len(store))
-        what = f"a store of {counted(len(store), 'subject')}"
+        described = f"a store of {counted(len(store), 'subject')}"
     else:
-        found = prepare(source, dry_run=True).dry_run
-        assert found is not None  # a dry run has one
-        splits = canonical_splits(found.table["split"])
+        dry_run = prepare(source, dry_run=True).dry_run
+        assert dry_run is not None
+        splits = canonical_splits(dry_run.table["split"])
         train = int((splits == "train").sum()) or len(splits)
-        images = Images.of(found.spec.info, trained=train, stored=len(splits))
-        what = f"{found.cohort.layout}, {counted(len(splits), 'subject')}"
-        made = _prepare_choices(found)
+        images = Images.of(dry_run.spec.info, trained=train, stored=len(splits))
+        described = f"{dry_run.cohort.layout}, {counted(len(splits), 'subject')}"
+        made = _prepare_choices(dry_run)
     _, choices = proposed_recipe(images, machine, ())
     heading = (
-        f"Proposed by vitaepp plan for {what}",
+        f"Proposed by vitaepp plan for {described}",
         f"({images.trained} to train on), on {machine}.",
         "Use: vitaepp prepare SOURCE STORE --recipe FILE; vitaepp pretrain STORE RUN --recipe FILE",
     )
-    proposal = Proposal((*made, *choices), heading, found)
+    planned = Plan((*made, *choices), heading, dry_run)
     if out is not None:
-        write_text(Path(out), proposal.to_yaml())
-    return proposal
+        write_text(Path(out), planned.to_yaml())
+    return planned
 
 
-def _prepare_choices(found: DryRun) -> list[Choice]:
-    info, total = found.spec.info, len(found.cohort.subjects)
-    lacking = {s for names in found.fingerprint.missing.values() for s in names}
+def _prepare_choices(dry_run: DryRun) -> list[Choice]:
+    info, total = dry_run.spec.info, len(dry_run.cohort.subjects)
+    lacking = {s for names in dry_run.fingerprint.missing.values() for s in names}
     have = "all" if not lacking else f"{total - len(lacking)}"
     choices = [
         Choice(
@@ -101,9 +101,9 @@ def _prepare_choices(found: DryRun) -> list[Choice]:
             list(info.modalities),
             f"{have} of {counted(total, 'subject')} have all",
         ),
-        *found.choices,
+        *dry_run.choices,
     ]
     if info.center != "image":
-        masks = sum(s.mask is not None for s in found.cohort.subjects)
+        masks = sum(s.mask is not None for s in dry_run.cohort.subjects)
         choices.append(Choice("prepare.center", info.center, f"{masks} of {total} have a mask"))
     return choices

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from vitaepp.data.loading import training_rows
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine
 from vitaepp.system.host import GIB
+from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions
 from vitaepp.training.footprint import Footprint, step_footprint
 
@@ -35,19 +39,25 @@ MODELS = (("base", 512, 8, 16), ("small", 256, 4, 8), ("tiny", 192, 2, 6))
 #: step, still estimates the perceptual loss without bias.
 SLICES, FEWER_SLICES = "loss.perceptual.slices", 1
 
-#: Settings that say which model it is: with one of them given, none of them is proposed.
+#: Settings that define the model. If the user gives one of them, none of them is proposed.
 MODEL_SETTINGS = tuple(
     f"model.{name}" for name in ("size", "embed_dim", "depth", "num_heads", "init")
 )
 DECODER_SETTINGS = tuple(f"model.decoder_{name}" for name in ("embed_dim", "depth", "num_heads"))
 
+#: A cohort is passed over often enough for so many updates, as far as time allows.
+LEAST_UPDATES = 10_000
+
+#: Learning rate for a batch of 128 or more and up to `LEAST_UPDATES`.
+LEARNING_RATE, FULL_BATCH = 1e-3, 128
+
 #: Share of a memory that a step may take. The rest is for the process, libraries' workspaces, and
 #: on the CPU whatever else the machine does.
 MEMORY_SHARE = {"accelerator": 0.85, "cpu": 0.5}
 
-#: A CPU without an accelerator is given no more than a night's work. Its speed is assumed, not
-#: measured: the choice must not depend on what else runs. Transformers reach more on cores of
-#: today; see docs/plan.md.
+#: Training on a CPU is limited to a night. The speed is assumed and not measured, because the
+#: choice must not depend on what else runs on the machine. Today's cores reach more with
+#: transformers; see docs/plan.md.
 CPU_FLOPS_PER_CORE = 25e9
 CPU_SECONDS = 12 * 3600
 
@@ -74,7 +84,7 @@ class Images:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A model on the machine: its settings, and what of them the machine takes."""
+    """One model on this machine: what a step needs, and the batch and epochs that fit."""
 
     recipe: Recipe
     footprint: Footprint
@@ -82,6 +92,37 @@ class _Fit:
     enough_memory: bool
     epochs: int
     seconds: float | None
+
+
+def recipe_for(
+    store: Store,
+    recipe: Recipe | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+    subjects: Sequence[str] | None,
+) -> tuple[Recipe, tuple[Choice, ...]]:
+    """The recipe that the user named, with their settings; without one, what suits the store.
+
+    Args:
+        store: what is trained on.
+        recipe: a recipe, its name, or its file; None to propose one.
+        settings: `name=value`, one or several.
+        subjects: those that are trained on; all without it.
+
+    Returns:
+        The recipe, and the settings that were chosen for the store and this machine.
+
+    Raises:
+        RecipeError: settings that are unknown, or do not fit the images or each other.
+    """
+    settings = as_settings(settings)
+    if isinstance(recipe, Recipe):
+        return recipe.with_settings(settings), ()
+    named = Recipe.load(recipe, settings)
+    if recipe is not None:
+        return named, ()
+    rows = training_rows(store, named.data, subjects)
+    images = Images.of(store.info, trained=len(rows), stored=len(store))
+    return proposed_recipe(images, Machine.here(), settings)
 
 
 def proposed_recipe(
@@ -101,11 +142,11 @@ def proposed_recipe(
 def propose_training(
     images: Images, machine: Machine, recipe: Recipe, given: Collection[str] = ()
 ) -> tuple[Choice, ...]:
-    """Choose what the user did not: patch, precision, model, batch and epochs.
+    """Choose what the user did not give: patch, precision, model, batch, epochs, learning rate.
 
-    The paper's settings stay where they fit the images, the memory and, without an accelerator, a
-    night. What does not fit is given up in this order: the batch is split (its gradients are
-    accumulated), the model is made smaller, the epochs become fewer.
+    The paper's settings are kept if they fit the images and the memory and, without an accelerator,
+    train within a night. Otherwise the batch is split first (and gradients accumulated), then the
+    model is made smaller, then there are fewer epochs.
 
     Args:
         images: what is trained on.
@@ -130,10 +171,38 @@ def propose_training(
         precision, why = _precision(machine)
         choices.append(Choice("trainer.precision", precision, why))
         recipe = recipe.changed(trainer={"precision": precision})
+    if recipe.optim.updates is not None:
+        epochs = math.ceil(recipe.optim.updates / updates_per_epoch(recipe, images.trained))
+        recipe = recipe.changed(optim={"epochs": epochs})
+        given = {*given, "optim.epochs"}
     if not _all_given(given):
         choices += _model_and_schedule(images, machine, recipe, given)
+    if not {"optim.lr", "optim.base_lr"} & set(given):
+        whole = resolve(recipe, {choice.name: choice.value for choice in choices})
+        choices.append(_learning_rate(images, whole))
     order = ("model", "loss", "optim", "trainer")
     return tuple(sorted(choices, key=lambda c: order.index(c.name.partition(".")[0])))
+
+
+def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How often the weights are changed in one pass over the images."""
+    optim = recipe.optim
+    joint = optim.batch_size * processes
+    whole, rest = divmod(images, joint)
+    steps = whole + (rest >= METHODS[recipe.method].smallest_batch)
+    return max(1, math.ceil(steps / optim.accumulate))
+
+
+def _learning_rate(images: Images, recipe: Recipe) -> Choice:
+    """An absolute learning rate: the paper's rule gives 1.6e-5 for a batch of four."""
+    optim, trainer = recipe.optim, recipe.trainer
+    devices = trainer.nodes * (1 if trainer.devices == "auto" else trainer.devices)
+    updates = optim.epochs * updates_per_epoch(recipe, images.trained, devices)
+    batch = optim.batch_size * optim.accumulate * devices
+    rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.25
+    rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
+    why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"
+    return Choice("optim.lr", float(f"{rate:.2g}"), why)
 
 
 def _all_given(given: Collection[str]) -> bool:
@@ -143,7 +212,7 @@ def _all_given(given: Collection[str]) -> bool:
 
 
 def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
-    """Patches of about one extent in mm on every axis, that divide the images."""
+    """A patch size that divides the images and has about the same length in mm on every axis."""
     ndim = info.ndim
     least, most = PATCHES[ndim]
     default = Recipe().model.patch_size[0]
@@ -168,10 +237,11 @@ def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:
     patch = patch_of(side)
     patches = prod(n // p for n, p in zip(info.size, patch, strict=True))
     size = dimensions(info.size)
-    told = f"{patches} patches of {size}, within {least} to {most}"
+    reason = f"{patches} patches of {size}, within {least} to {most}"
     if len(set(patch)) > 1:
-        told += f"; longer along the fine axes, as the spacing is {dimensions(info.spacing or ())}"
-    return patch, told
+        spacing = dimensions(info.spacing or ())
+        reason += f"; longer along the fine axes, as the spacing is {spacing}"
+    return patch, reason
 
 
 def _mask_ratio(info: StoreInfo, recipe: Recipe) -> Choice:
@@ -200,6 +270,8 @@ def _model_and_schedule(
     else:
         # Nothing fits as it is: the smallest, for as many epochs as there is time for.
         tried[-1] = _with_fewer_epochs(tried[-1], given)
+    if "optim.epochs" not in given:
+        tried[-1] = _with_enough_updates(tried[-1], images, given)
     fit, paper = tried[-1], tried[0]
     model, optim = fit.recipe.model, fit.recipe.optim
     choices = []
@@ -221,6 +293,9 @@ def _model_and_schedule(
         why = "the paper's"
         if fit.epochs < optim.epochs:
             why = f"{optim.epochs} would take {_time(fit.seconds or 0.0)}, {_assumed(machine)}"
+        elif fit.epochs > optim.epochs:
+            each = counted(_updates_each(images, fit.recipe, given), "update")
+            why = f"the paper's {optim.epochs} of {each} each would train such a cohort too briefly"
         elif fit.seconds is not None:
             why += f"; {_time(fit.seconds)}, {_assumed(machine)}"
         choices.append(Choice("optim.epochs", fit.epochs, why))
@@ -295,7 +370,23 @@ def _with_fewer_epochs(fit: _Fit, given: Collection[str]) -> _Fit:
     epochs = fit.epochs * CPU_SECONDS / (fit.seconds or 1)
     # Two figures are as much as the assumption of a speed allows.
     epochs = max(1, int(float(f"{epochs:.2g}")))
-    return _Fit(fit.recipe, fit.footprint, fit.batch_size, fit.enough_memory, epochs, fit.seconds)
+    return replace(fit, epochs=epochs)
+
+
+def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int:
+    """Updates of an epoch, with the batch that is wanted, in as many parts as the machine needs."""
+    batch = _wanted_batch(images, recipe, given)
+    return updates_per_epoch(recipe.changed(optim={"batch_size": batch}), images.trained)
+
+
+def _with_enough_updates(fit: _Fit, images: Images, given: Collection[str]) -> _Fit:
+    """More epochs where they would be fewer than `LEAST_UPDATES`, as far as there is time."""
+    wanted = math.ceil(LEAST_UPDATES / _updates_each(images, fit.recipe, given))
+    if fit.seconds:
+        wanted = min(wanted, int(fit.recipe.optim.epochs * CPU_SECONDS / fit.seconds))
+    if wanted <= fit.recipe.optim.epochs:
+        return fit
+    return replace(fit, epochs=int(float(f"{wanted:.2g}")))
 
 
 def _why_smaller(tried: Sequence[_Fit], machine: Machine) -> str:

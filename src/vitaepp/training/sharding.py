@@ -22,7 +22,7 @@ def recompute_blocks(module: nn.Module) -> None:
         Chen et al. 2016, "Training deep nets with sublinear memory cost".
     """
     for block in transformer_blocks(module):
-        # Nothing random happens in a block, so that no random state needs to be kept.
+        # What is random about a block is drawn before it, so that no random state needs to be kept.
         block.forward = partial(  # type: ignore[method-assign]
             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
         )
@@ -36,7 +36,7 @@ def transformer_blocks(module: nn.Module) -> list[Block]:
 def shard(method: Method, mesh: DeviceMesh) -> None:
     """Spread a method's weights over the devices of a mesh, block by block (FSDP2).
 
-    What the perceptual loss looks through is not trained, and stays whole on each device.
+    The network of the perceptual loss is not trained, and every device keeps all of it.
     """
     frozen: set[nn.Parameter] = set()
     if isinstance(method, ViTAE) and method.perceptual is not None:

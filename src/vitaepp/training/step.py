@@ -34,7 +34,8 @@ def build_optimizer(method: Method, images_per_update: int) -> torch.optim.Optim
 
     Args:
         method: what is trained.
-        images_per_update: on all devices together; the learning rate is in proportion to it.
+        images_per_update: on all devices together; without `optim.lr`, the learning rate is in
+            proportion to it.
     """
     settings = method.recipe.optim
     trained = [p for p in method.parameters() if p.requires_grad]
@@ -43,7 +44,7 @@ def build_optimizer(method: Method, images_per_update: int) -> torch.optim.Optim
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ],
-        lr=settings.base_lr * images_per_update / 256,
+        lr=settings.lr or settings.base_lr * images_per_update / 256,
         betas=settings.betas,
         fused=True,
     )

@@ -1,4 +1,4 @@
-"""Views: normalisation, gamma, affine, noise, for a whole batch on its own device.
+"""Views: crop, flip, rotation, gamma, noise and normalisation, for a batch on its own device.
 
 Random views act on intensities in [0, 1] with the background at 0; `standardize` comes last.
 A channel that is missing is 0 throughout: it has no contrast, so that `standardize` leaves it 0.
@@ -7,6 +7,7 @@ A channel that is missing is 0 throughout: it has no contrast, so that `standard
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitaepp.errors import RecipeError
 from vitaepp.views.draws import Draws
 
 if TYPE_CHECKING:  # an encoder standardizes images, and loads without the recipe
@@ -69,31 +71,96 @@ def channel_moments(
 def random_view(
     images: Float[Tensor, "batch channel *space"],
     draws: Draws,
-    settings: vitaepp.recipe.sections.ViewSettings,
+    settings: vitaepp.recipe.sections.AugmentationSettings,
 ) -> Float[Tensor, "batch channel *space"]:
-    """Gamma, affine and noise, each sample with its own draws.
+    """Gamma; crop, flip, rotation and scale in one resampling; noise. Each sample draws its own.
 
     Args:
-        images: intensities in [0, 1].
+        images: intensities in [0, 1], background at 0.
         draws: source of random numbers.
-        settings: how strong each is.
+        settings: which of them, and how strong.
 
     Source:
-        Prabhakar et al. 2023, section 4; ranges are TorchIO's defaults.
+        Prabhakar et al. 2023, section 4, with TorchIO's ranges; crops as He et al. 2021.
     """
     ndim = images.ndim - 2
     turns = 1 if ndim == 2 else 3
-    u = 2 * draws.uniform(1 + turns + ndim + 1) - 1
-    gamma, angles, scales, noise = u.split([1, turns, ndim, 1], dim=1)
-    images = adjust_gamma(images, settings.log_gamma * gamma[:, 0])
-    if settings.rotation or settings.scale:
-        radians = math.radians(settings.rotation) * angles
-        images = affine(images, radians, 1 + settings.scale * scales)
+    parts = [1, 1, 1, turns, *[ndim] * 4]
+    gamma, noise, share, angles, ratios, places, scales, sides = draws.uniform(sum(parts)).split(
+        parts, dim=1
+    )
+    if settings.log_gamma:
+        images = adjust_gamma(images, settings.log_gamma * (2 * gamma[:, 0] - 1))
+    flips = flipped_axes(settings.flip, ndim)
+    mirrored = [sides[:, axis] < 0.5 if axis in flips else None for axis in range(ndim)]
+    cropped = settings.crop != (1.0, 1.0)
+    if not (cropped or settings.scale or settings.rotation):
+        images = mirror(images, mirrored)
+    else:
+        crop = torch.ones_like(ratios)
+        if cropped:
+            crop = crop_sides(share, ratios, settings.crop, settings.aspect)
+        steps = crop / (1 + settings.scale * (2 * scales - 1))
+        for axis, chosen in enumerate(mirrored):
+            if chosen is not None:
+                steps[:, axis] = torch.where(chosen, -steps[:, axis], steps[:, axis])
+        centres = (places - 0.5) * (1 - crop)
+        radians = math.radians(settings.rotation) * (2 * angles - 1)
+        images = resample(images, steps, centres, radians if settings.rotation else None)
     if settings.noise:
-        deviation = settings.noise * (noise[:, 0] + 1) / 2
+        deviation = settings.noise * noise[:, 0]
         noise_values = draws.normal_like(images).mul_(_per_sample(deviation, images))
         images = noise_values.add_(images)
     return images
+
+
+def flipped_axes(flip: str | tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The axes that may be mirrored.
+
+    Args:
+        flip: `none`; `sides`, the axis from left to right (a volume's first, a picture's second);
+            `all`; or axes by number.
+        ndim: spatial axes.
+
+    Raises:
+        RecipeError: an axis that the images do not have.
+
+    Example:
+        >>> flipped_axes("sides", 3), flipped_axes("sides", 2), flipped_axes("all", 2)
+        ((0,), (1,), (0, 1))
+    """
+    if not isinstance(flip, str):
+        if any(axis >= ndim for axis in flip):
+            raise RecipeError(
+                f"views: flip={','.join(map(str, flip))}, but the images have axes 0 to {ndim - 1}"
+            )
+        return flip
+    left_right = 0 if ndim == 3 else 1
+    return {"none": (), "sides": (left_right,), "all": tuple(range(ndim))}[flip]
+
+
+def crop_sides(
+    share: Float[Tensor, "batch 1"],
+    ratios: Float[Tensor, "batch axis"],
+    between: tuple[float, float],
+    aspect: float,
+) -> Float[Tensor, "batch axis"]:
+    """Sides of random crops, as shares of the image's, at most 1.
+
+    Args:
+        share: uniform numbers in [0, 1) that choose the area (in 3D the volume).
+        ratios: uniform numbers in [0, 1) that choose how sides differ.
+        between: smallest and largest area, as shares of the image's.
+        aspect: a side is at most so many times another, before it is cut to the image.
+
+    Source:
+        Random resized crops of Szegedy et al. 2015, for any number of axes.
+    """
+    low, high = between
+    logs = math.log(aspect) * (ratios - 0.5)
+    logs = logs - logs.mean(dim=1, keepdim=True)  # the volume stays
+    sides = (low + (high - low) * share) ** (1 / ratios.shape[1]) * logs.exp()
+    return sides.clamp(max=1.0)
 
 
 def zero_missing(
@@ -142,33 +209,72 @@ def adjust_gamma(
     return images.clamp(min=0).pow_(_per_sample(log_gamma.exp(), images))
 
 
-def affine(
-    images: Float[Tensor, "batch channel *space"],
-    radians: Float[Tensor, "batch turn"],
-    scales: Float[Tensor, "batch axis"],
+def mirror(
+    images: Float[Tensor, "batch channel *space"], chosen: Sequence[Bool[Tensor, " batch"] | None]
 ) -> Float[Tensor, "batch channel *space"]:
-    """Scale, then rotate about the centre, in voxels; linear, with 0 outside.
+    """Mirror axes of those samples that are chosen for it; None for an axis that none is."""
+    for axis, samples in enumerate(chosen, start=2):
+        if samples is not None:
+            where = samples.view(-1, *(1,) * (images.ndim - 1))
+            images = torch.where(where, images.flip(axis), images)
+    return images
+
+
+def resample(
+    images: Float[Tensor, "batch channel *space"],
+    steps: Float[Tensor, "batch axis"],
+    centres: Float[Tensor, "batch axis"],
+    radians: Float[Tensor, "batch turn"] | None = None,
+) -> Float[Tensor, "batch channel *space"]:
+    """A box of each image, turned about its own centre, at the image's size; linear, 0 outside.
 
     Args:
         images: any unit, background at 0.
-        radians: one angle in 2D, one about each axis in 3D.
-        scales: per axis, above 1 enlarges.
+        steps: voxels of the image from one voxel of the result to the next along each axis: below
+            1 enlarges, below 0 mirrors.
+        centres: of the box, from the image's centre, as shares of the image's sides.
+        radians: how far the content is turned, in voxels: one angle in 2D, one about each axis in
+            3D. Without it axes stay apart, which takes half the time.
     """
     space = images.shape[2:]
-    forward = rotation_matrix(radians) * scales[:, None, :]
+    if radians is None:
+        # In full precision, as images have more levels than bf16 tells apart.
+        with torch.autocast(images.device.type, enabled=False):
+            for axis, count in enumerate(space):
+                weights = _interpolation(count, steps[:, axis], centres[:, axis])
+                rest = "xyz"[: len(space)]
+                turned = rest.replace(rest[axis], "n")
+                images = torch.einsum(f"bn{rest[axis]},bc{rest}->bc{turned}", weights, images)
+        return images
+    matrix = rotation_matrix(radians).mT * steps[:, None, :]
     # Sampling asks where a voxel of the result comes from, in coordinates from -1 to 1 with the
     # last axis first; a voxel along axis i is 2 / size_i of them.
     size = torch.tensor(space, dtype=images.dtype, device=images.device)
-    inverse = torch.linalg.inv(forward.to(images.dtype)) * (size[None, :] / size[:, None])
+    matrix = matrix.to(images.dtype) * (size[None, :] / size[:, None])
     # What F.affine_grid gives by a matrix product for every voxel: a sum of one term an axis.
-    grid = images.new_zeros(1)
+    grid = 2 * centres.flip(1).to(images.dtype).view(len(images), *(1,) * len(space), -1)
     for axis, count in enumerate(space):
-        steps = (torch.arange(count, dtype=images.dtype, device=images.device) * 2 + 1) / count - 1
-        along = steps[:, None] * inverse[:, None, :, axis].flip(2)
+        along = (2 * _from_centre(count, images) / count)[:, None] * matrix[:, None, :, axis].flip(
+            2
+        )
         grid = grid + along.view(
             len(images), *(count if a == axis else 1 for a in range(len(space))), len(space)
         )
     return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def _from_centre(count: int, like: Tensor) -> Float[Tensor, " voxel"]:
+    """Voxels of an axis by their distance from its centre."""
+    return torch.arange(count, dtype=torch.float32, device=like.device) - (count - 1) / 2
+
+
+def _interpolation(
+    count: int, steps: Float[Tensor, " batch"], centres: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch new old"]:
+    """What each voxel of a resampled axis takes of each voxel of the axis."""
+    voxels = _from_centre(count, steps)
+    places = steps[:, None] * voxels + count * centres[:, None]
+    return (1 - (places[..., None] - voxels).abs_()).clamp_(min=0)
 
 
 def rotation_matrix(radians: Float[Tensor, "batch turn"]) -> Float[Tensor, "batch axis axis"]:

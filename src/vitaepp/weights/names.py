@@ -36,10 +36,14 @@ RENAMED_IN_BLOCKS = (
 
 
 def find(models: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> tuple[str, str]:
-    """The model, and the prefix in it, whose tensors one of `names` is the end of.
+    """The container of a model that has a tensor called `[prefix]name`, and that prefix.
+
+    Args:
+        models: as `Checkpoint` has them.
+        names: of one tensor, as different libraries call it.
 
     Raises:
-        RunError: there is none, or several and no telling which.
+        RunError: there is none, or there are several that are equally likely.
     """
     found = [
         (container, name.removesuffix(end))

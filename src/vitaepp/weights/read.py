@@ -1,4 +1,4 @@
-"""Checkpoints of others, read safely: their tensors and what they say about themselves."""
+"""Reads checkpoints of other libraries: their tensors, and what their config says of them."""
 
 from __future__ import annotations
 
@@ -58,19 +58,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         RunError: nothing is there, or nothing that can be read.
     """
-    place = Path(path)
+    source = Path(path)
     try:
-        if not place.exists():
+        if not source.exists():
             raise RunError(
                 "no such file or folder; give a checkpoint file, a Hugging Face folder, or a run"
             )
-        if place.is_dir():
-            if (place / "recipe.yaml").is_file() or "shape" in _config(place):
-                return _of_encoder(Encoder.from_pretrained(place))
-            place = _weights_in(place)
-        values = _tensors_of(place)
-        beside = place.name in ("model.safetensors", "pytorch_model.bin") or Path(path).is_dir()
-        facts = _facts(values, _config(place.parent) if beside else {})
+        if source.is_dir() and ((source / "recipe.yaml").is_file() or "shape" in _config(source)):
+            return _of_encoder(Encoder.from_pretrained(source))
+        file = _weights_in(source) if source.is_dir() else source
+        values = _tensors_of(file)
+        has_config = source.is_dir() or file.name in ("model.safetensors", "pytorch_model.bin")
+        facts = _facts(values, _config(file.parent) if has_config else {})
     except (RunError, WeightsError) as error:
         text = str(error).removeprefix(f"{path}: ")
         raise RunError(f"model.init={path}: {text}") from None
@@ -157,6 +156,6 @@ def _models(values: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
 
     groups = {"": tensors(values)}
     groups |= {str(k): tensors(v) for k, v in values.items() if isinstance(v, Mapping)}
-    rank = {name: place for place, name in enumerate(CONTAINERS)}
+    rank = {name: position for position, name in enumerate(CONTAINERS)}
     names = sorted((n for n, group in groups.items() if group), key=lambda n: rank.get(n, 99))
     return {name: groups[name] for name in names}

@@ -8,7 +8,7 @@ from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.encoder.model import EncoderConfig
 from vitaepp.errors import RunError, one_line
-from vitaepp.methods import Method, ViTAE, build_method
+from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
 
 
@@ -23,11 +23,9 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
     facts = checkpoint["vitaepp"]
     recipe = Recipe.parse(facts["recipe"])
     # Only the loss looks through VGG, and it is not computed here; its weights may not be at hand.
-    plain = recipe.changed(loss={"perceptual": {"weights": "random"}})
+    plain = recipe.changed(loss={"perceptual": {"weights": "none"}})
     modalities, size = tuple(facts["modalities"]), tuple(facts["image_size"])
     method = build_method(plain, len(modalities), size)
-    if isinstance(method, ViTAE):
-        method.perceptual = None
     state = {
         name.removeprefix("method."): value for name, value in checkpoint["state_dict"].items()
     }

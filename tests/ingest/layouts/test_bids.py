@@ -166,9 +166,9 @@ def test_a_mask_without_session_belongs_to_the_only_one(tmp_path):
     ("rows", "message"),
     [
         ("age\n3\n", r"participants\.tsv: has no column participant_id; found age"),
-        ("participant_id\tage\nsub-01\t1\nsub-01\t2\n", "subject sub-01 is there 2 times"),
-        ("participant_id\tage\nsub-01\t1\n01\t2\n", "subject sub-01 is there 2 times"),
-        ("participant_id\tchecksum\nsub-01\t1\n", "column checksum: a store keeps"),
+        ("participant_id\tage\nsub-01\t1\nsub-01\t2\n", "subject sub-01 occurs 2 times"),
+        ("participant_id\tage\nsub-01\t1\n01\t2\n", "subject sub-01 occurs 2 times"),
+        ("participant_id\tchecksum\nsub-01\t1\n", "column checksum: a store has its own"),
     ],
 )
 def test_broken_participants_are_refused_in_one_line(tmp_path, rows, message):

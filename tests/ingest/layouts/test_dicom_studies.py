@@ -90,7 +90,7 @@ def test_a_bad_series_costs_its_modality(tmp_path, how, told):
     a, b, _ = store.read(range(3))
     assert not b[0].any()
     assert np.array_equal(a[1], b[1])
-    note = f"flair: zero, as its series cannot be used ({told})"
+    note = f"flair: zero, because its series cannot be used ({told})"
     assert [list(notes) for notes in store.table.prepare_notes] == [[], [note], []]
     assert result.notes == {note: 1}
     if how != "missing":

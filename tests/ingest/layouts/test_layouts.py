@@ -140,11 +140,11 @@ def test_a_manifest_tells_paths_from_labels(tmp_path):
     ("text", "message"),
     [
         ("id,t1\na,a.nii\n", "no column subject, .* or patient; found id, t1; .*`id_column`"),
-        ("subject,t1\na,a.nii\na,b.nii\n", "subject a is there 2 times"),
+        ("subject,t1\na,a.nii\na,b.nii\n", "subject a occurs 2 times"),
         ("subject,t1\n,a.nii\n", "line 2 has no subject"),
         ("subject,age\na,3\n", "no column holds image files"),
-        ("subject,t1,affine\na,a.nii,3\n", "column affine: a store keeps"),
-        ("subject,t1,f0\na,a.nii,3\n", "column f0: embeddings"),
+        ("subject,t1,affine\na,a.nii,3\n", "column affine: a store has its own"),
+        ("subject,t1,f0\na,a.nii,3\n", "column f0: features of embeddings"),
         ("subject,t1\na,a.nii\nb,b.png\n", "both scans and pictures"),
         ('subject,t1\na,"a.nii\n', "not a readable CSV"),
     ],
@@ -183,8 +183,8 @@ def test_labels_join_by_subject_or_file_name_and_integers_stay_integers(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("subject,g\na,1\na,2\n", "subject a is there 2 times"),
-        ("subject,g\na,1\na.nii.gz,2\n", "subject a is there 2 times"),
+        ("subject,g\na,1\na,2\n", "subject a occurs 2 times"),
+        ("subject,g\na,1\na.nii.gz,2\n", "subject a occurs 2 times"),
         ("subject,g\nx,1\n", "no subject in common .*'x', the source 'a'"),
         ("subject,checksum\na,1\n", "column checksum"),
         ("name,g\na,1\n", "no column subject"),

@@ -80,7 +80,7 @@ def test_a_modality_of_few_is_left_out_unless_it_is_asked_for(tmp_path):
     source = trees.brats(tmp_path, names=("t1", "t2"))
     trees.scan(source / "a" / "a_flair.nii.gz")
     assert dict(recognise(source).left_out) == {
-        "a/a_flair.nii.gz": "modality flair: 1 of 3 subjects have it; --modalities can include it"
+        "a/a_flair.nii.gz": "modality flair: 1 of 3 subjects have it; `modalities` can include it"
     }
     assert recognise(source, ["flair", "t1"]).left_out == ()
 
@@ -94,7 +94,7 @@ def test_prepare_tells_in_one_line_how_many_are_left_out(tmp_path, capsys):
     prepare(source, tmp_path / "store", size=8)
     expected = (
         "2 left out (labels/c.nii.gz: a mask without an image, …); "
-        "prepare --dry-run lists more of them"
+        "prepare `dry_run` lists more of them"
     )
     assert f"x: {expected}\n" in capsys.readouterr().err
     assert left_out_in_words(recognise(source)) == expected

@@ -109,7 +109,7 @@ def test_slices_that_are_missing_repeated_or_uneven_are_named(tmp_path):
     files = series(tmp_path / "a", volume(), step=(0, 0, 6.5))
     refused(files[:3] + files[4:], r"between slices 3 and 4 of 8, .* gap of 13 mm.* 6.5 mm apart")
     copy = shutil.copy(files[4], tmp_path / "copy.dcm")
-    refused([*files, Path(copy)], "slices 5 and 6 of 10, by position, lie at one place")
+    refused([*files, Path(copy)], "slices 5 and 6 of 10, by position, have the same position")
     moved = one_slice(tmp_path / "moved", volume()[:, :, 4].T.copy(), (0, 0, 6.5 * 4 + 1.4))
     refused([*files[:4], moved, *files[5:]], "not evenly spaced")
     aside = one_slice(tmp_path / "aside", volume()[:, :, 4].T.copy(), (0.6, 0, 6.5 * 4))
@@ -351,7 +351,7 @@ def test_patterns_of_a_user_come_first(tmp_path):
     table.write_text("pattern\tmodality\nspecial\tmagic\n\\bt1\\b\tignore\n")
     assert recognise(tmp_path / "p", series=table).modalities == ("magic",)
     table.write_text("pattern\tmodality\n(\tmagic\n")
-    with pytest.raises(SourceError, match=r"series.tsv: line 2: \( is no regular expression"):
+    with pytest.raises(SourceError, match=r"series.tsv: line 2: \( is not a regular expression"):
         recognise(tmp_path / "p", series=table)
     table.write_text("pattern\nt1\n")
     with pytest.raises(SourceError, match="needs the columns pattern and modality"):

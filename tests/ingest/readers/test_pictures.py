@@ -265,7 +265,7 @@ def test_pages_and_frames_are_counted_in_the_refusal(tmp_path, suffix):
     frames = [Image.fromarray(np.roll(GREY, i)[: 11 - i * (suffix == ".tif")]) for i in range(3)]
     path = tmp_path / f"x{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(SubjectError, match=r"x: has 3 (pages|frames); one picture a file"):
+    with pytest.raises(SubjectError, match=r"x: has 3 (pages|frames); one picture per file"):
         read_picture(path, "x")
 
 

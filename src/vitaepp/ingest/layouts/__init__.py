@@ -45,7 +45,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 #: The layouts that a single file can have.
 PLAIN = ("scans", "pictures")
 
-#: Layouts in the order in which they are tried. Each has its name for `--layout`, a description,
+#: Layouts in the order in which they are tried. Each has its name for `layout`, a description,
 #: its function, and whether masks are found by file names; other layouts find masks themselves.
 LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
     (
@@ -141,7 +141,7 @@ def recognise(
     if (own := kind_of(path)) in ("store", "run"):
         raise SourceError(
             f"{path}: is a {own} of vitaepp and holds no raw scans; name the folder of the scans"
-            + (f", or train on it with vitaepp pretrain {path} RUN" if own == "store" else "")
+            + (", or pretrain on it" if own == "store" else "")
         )
     if path.is_dir() and not any(path.iterdir()):
         raise SourceError(
@@ -173,7 +173,7 @@ def recognise(
                 names = "; ".join(sorted(set(cohort.unknown_series)))
                 raise SourceError(
                     f"{path}: no pattern matches any of its series; list them in the column "
-                    f"pattern of a table and pass --series TABLE: {names}"
+                    f"pattern of a table and pass `series=TABLE`: {names}"
                 )
             _refuse_duplicates(cohort, path)
             _refuse_outside(cohort, described)

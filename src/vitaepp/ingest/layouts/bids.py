@@ -155,7 +155,8 @@ def _images(
     scans: Sequence[_Scan], left_out: dict[PurePosixPath, str]
 ) -> dict[tuple[str, str], dict[str, PurePosixPath]]:
     """One image per modality of each participant and session; the others are left out."""
-    found: dict[tuple[str, str], dict[str, list[_Scan]]] = defaultdict(lambda: defaultdict(list))
+    candidates: dict[tuple[str, str], dict[str, list[_Scan]]]
+    candidates = defaultdict(lambda: defaultdict(list))
     for scan in scans:
         if not scan.datatype or is_mask_name(scan.suffix):
             continue
@@ -163,9 +164,9 @@ def _images(
         if why:
             left_out[scan.file] = why
         else:
-            found[scan.key][_modality(scan)].append(scan)
+            candidates[scan.key][_modality(scan)].append(scan)
     images: dict[tuple[str, str], dict[str, PurePosixPath]] = {}
-    for key, modalities in found.items():
+    for key, modalities in candidates.items():
         for modality, several in modalities.items():
             first, *others = sorted(several, key=lambda s: s.order)
             images.setdefault(key, {})[modality] = first.file
@@ -198,7 +199,7 @@ def _masks(
     left_out: dict[PurePosixPath, str],
 ) -> dict[tuple[str, str], PurePosixPath]:
     """The mask of each subject: a lesion's; else the only other mask; else the only dseg."""
-    found: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
+    candidates: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
     for scan in scans:
         if not is_mask_name(scan.suffix):
             continue
@@ -210,9 +211,9 @@ def _masks(
         elif any(map(is_organ_mask, (*scan.mask_entities, scan.suffix))):
             left_out[scan.file] = "a mask of the brain, not of a lesion"
         else:
-            found[key].append(scan)
+            candidates[key].append(scan)
     masks = {}
-    for key, several in found.items():
+    for key, several in candidates.items():
         first = min(map(_rank, several))
         best = [scan for scan in several if _rank(scan) == first]
         for scan in several:

@@ -189,7 +189,7 @@ class Source:
             if legible != self.only:
                 return (), ((legible, ILLEGIBLE),)
             return (PurePosixPath(self.only),), ()
-        found: list[PurePosixPath] = []
+        files: list[PurePosixPath] = []
         left_out: list[tuple[str, str]] = []
         root, seen = os.path.realpath(self.path), set()
         for folder, below, names in os.walk(self.path, followlinks=True):
@@ -204,8 +204,8 @@ class Source:
                     if reason := _why_not(root, os.path.join(folder, name)):
                         entries.remove(name)
                         left_out.append((_legible(inside / name), reason))
-            found += [inside / name for name in names]
-        return tuple(found), tuple(left_out)
+            files += [inside / name for name in names]
+        return tuple(files), tuple(left_out)
 
     @cached_property
     def masks(self) -> Mapping[Kind, frozenset[PurePosixPath]]:
@@ -221,13 +221,13 @@ class Source:
 
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
         """The files with one of these suffixes; a `.npy` is a scan or a picture by its axes."""
-        found = [f for f in self.files if suffix_of(f.name, suffixes)]
+        matching = [f for f in self.files if suffix_of(f.name, suffixes)]
         if ".npy" not in suffixes:
-            return found
+            return matching
         axes = 3 if suffixes == SCAN_SUFFIXES else 2
         return [
             file
-            for file in found
+            for file in matching
             if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
         ]
 
@@ -289,5 +289,5 @@ def _own_output(path: str) -> str | None:
 
 
 def _legible(path: str | PurePosixPath) -> str:
-    """A path as text that can be written anywhere; unchanged where it is UTF-8."""
+    """A path as text that can be written anywhere; valid UTF-8 stays unchanged."""
     return os.fsencode(path).decode("utf-8", "replace")

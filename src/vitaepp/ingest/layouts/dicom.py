@@ -101,12 +101,12 @@ def dicom_cohort(source: Source) -> Cohort | None:
     if persons:
         notes.append(
             "participant: the folder above each study, if it holds several; if they are not of "
-            "one person, say so in a participant column (--labels)"
+            "one person, say so in a participant column (`labels`)"
         )
     if unsure:
         notes.append(
             f"participant: {len(unsure)} folders hold several studies; if they are of one person, "
-            "say so in a participant column (--labels)"
+            "say so in a participant column (`labels`)"
         )
     return Cohort(
         "DICOM series",

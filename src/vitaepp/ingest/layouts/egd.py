@@ -7,7 +7,7 @@
 The genetic and histological labels `IDH`, `1p19q` and `Grade` come from the database's table
 `Genetic_and_Histological_labels` (.xlsx or .csv) if it is in the folder, else from the
 metadata.json of each subject. The database writes -1 for an unknown label; it counts as missing
-here, and in a table given with --labels.
+here, and in a table given with `labels`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ UNLABELLED = (-1, "-1", "-1.0")
 
 def egd_cohort(source: Source) -> Cohort | None:
     """Scans called T1, T1GD, T2, FLAIR and MASK below folders called EGD-0001 and so on."""
-    found: dict[str, dict[str, PurePosixPath]] = {}
+    by_subject: dict[str, dict[str, PurePosixPath]] = {}
     for file in source.ending_in(SCAN_SUFFIXES):
         subject, name = _subject(source, file), stem(file.name).lower()
         if subject and name in FILES:
-            other = found.setdefault(subject, {}).setdefault(name, file)
+            other = by_subject.setdefault(subject, {}).setdefault(name, file)
             if other != file:
                 raise SourceError(
                     f"{source.path}: {subject} has {name.upper()} twice, {other} and {file}; "
                     "remove one of them"
                 )
-    if not found:
+    if not by_subject:
         return None
     labels = _labels(source)
     subjects = []
-    for subject, named in sorted(found.items()):
+    for subject, named in sorted(by_subject.items()):
         files = {m: source.path / f for m, f in named.items()}
         mask = files.pop("mask", None)
         subjects.append(SubjectFiles(subject, files, mask, labels=labels.get(subject, {})))

@@ -135,7 +135,7 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
             file, other = next(iter(beside.items()))
             raise SourceError(
                 f"{source.path}: {file.name} and {other.name} may be one subject or two; list "
-                "modalities in a manifest, or count every scan as a subject with --layout scans"
+                "modalities in a manifest, or count every scan as a subject with `layout=scans`"
             )
 
 

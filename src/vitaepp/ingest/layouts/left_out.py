@@ -37,7 +37,7 @@ def left_out_in_words(cohort: Cohort) -> str:
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
     others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare --dry-run lists more of them"
+    return f"{number} left out ({path}: {why}{others}); prepare `dry_run` lists more of them"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
@@ -51,7 +51,7 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
                 files = own_files(item)
                 path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-                yield _relative(path, source.path), f"{why}have it; --modalities can include it"
+                yield _relative(path, source.path), f"{why}have it; `modalities` can include it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
@@ -59,15 +59,15 @@ def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
     used = {file for item in items for file in own_files(item)}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
-    found = {
+    candidates = {
         **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
         **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
         **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
     }
     # The layout of DICOM lists itself what it leaves out.
     if not any(isinstance(item, SeriesItem) for item in items):
-        found |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
-    for file, reason in found.items():
+        candidates |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
+    for file, reason in candidates.items():
         if source.path / file not in used:
             yield file.as_posix(), reason
 

@@ -45,7 +45,7 @@ def manifest_cohort(source: Source) -> Cohort | None:
     if masks and ("mask" in table or len(masks) > 1 or len(masks) == len(modalities)):
         raise SourceError(
             f"{path.name}: by its name, column {masks[0]} holds masks; name the column of masks to "
-            "centre on mask and remove others, or use it as an image with --modalities"
+            "centre on mask and remove others, or use it as an image with `modalities`"
         )
     if "mask" in table and table["mask"].notna().any() and not _holds_images(table["mask"], path):
         raise SourceError(

@@ -60,8 +60,8 @@ def mask_files(
     lone = {file for file in rest if LONE_MASK_WORDS.issuperset(words(stem(file.name)))}
     images = [file for file in rest if file not in lone]
     beside = {file.parent for file in images}
-    found = named | {file for file in lone if file.parent in beside} | _by_voxels(root, images)
-    return frozenset(found) if len(found) < len(files) else frozenset()
+    masks = named | {file for file in lone if file.parent in beside} | _by_voxels(root, images)
+    return frozenset(masks) if len(masks) < len(files) else frozenset()
 
 
 def _is_mask(file: PurePosixPath) -> bool:
@@ -70,7 +70,7 @@ def _is_mask(file: PurePosixPath) -> bool:
 
 def _by_voxels(root: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]:
     """Files whose names differ from others by a word that stands for masks, as voxels show."""
-    found: set[PurePosixPath] = set()
+    masks: set[PurePosixPath] = set()
     partners = partners_by_word(files)
     often = max(2, len(files) // 10)
     usual = [word for word, pairs in partners.items() if len(pairs) >= often]
@@ -80,8 +80,8 @@ def _by_voxels(root: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]
         pairs = list(partners[word].items())
         looks = pairs[:: max(1, len(pairs) // LOOKS)][:LOOKS]
         if all(_is_mask_of(root / file, root / other) for file, other in looks):
-            found |= set(partners[word])
-    return found
+            masks |= set(partners[word])
+    return masks
 
 
 def partners_by_word(

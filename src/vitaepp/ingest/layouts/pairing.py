@@ -48,18 +48,18 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
         masks: all masks of the source.
     """
     index = _Index(images)
-    found: dict[str, list[PurePosixPath]] = defaultdict(list)
+    by_subject: dict[str, list[PurePosixPath]] = defaultdict(list)
     left_out: dict[PurePosixPath, str] = {}
     for mask in sorted(masks):
         owners = index.owners(mask)
         if len(owners) == 1:
-            found[owners[0]].append(mask)
+            by_subject[owners[0]].append(mask)
         elif owners:
             left_out[mask] = "a mask whose name fits several images"
         else:
             left_out[mask] = "a mask without an image"
     chosen = {}
-    for subject, several in found.items():
+    for subject, several in by_subject.items():
         own = [mask for mask in several if not is_organ_mask(stem(mask.name))]
         ranks = {mask: _rank(mask, images[subject][0]) for mask in own}
         best = [mask for mask in own if ranks[mask] == min(ranks.values())]
@@ -67,12 +67,14 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             if mask not in own:
                 left_out[mask] = "a mask of the brain, not of a lesion"
             elif len(best) > 1:
-                left_out[mask] = f"one of {len(several)} masks; --mask-pattern can name one"
+                left_out[mask] = f"one of {len(several)} masks; `mask_pattern` can name one"
             elif mask != best[0]:
-                left_out[mask] = "another mask; the one of a lesion, or the plainer one, is taken"
+                left_out[mask] = (
+                    "another mask; the one of a lesion, or with the plainer name, is used"
+                )
         if len(best) == 1:
             chosen[subject] = best[0]
-    apart = (subject for subject in found if _each_has_one(images[subject], found[subject]))
+    apart = (s for s, several in by_subject.items() if _each_has_one(images[s], several))
     return Pairs(chosen, left_out, frozenset(apart))
 
 

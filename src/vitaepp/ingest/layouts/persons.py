@@ -68,7 +68,7 @@ def with_persons(cohort: Cohort) -> Cohort:
     if _group_names(likely, names):
         note = (
             f"{len(likely)} subjects may be scans of {len(set(likely.values()))} persons, by their "
-            f"names; evaluate counts each as a person, unless a column {PARTICIPANT} of --labels "
+            f"names; evaluate counts each as a person, unless a column {PARTICIPANT} of `labels` "
             "says otherwise"
         )
         return replace(cohort, notes=(*cohort.notes, note))

@@ -142,7 +142,7 @@ def _replaced(text: str, replacements: tuple[tuple[str, str], ...]) -> str:
 
 def _rules(path: Path) -> tuple[SeriesRule, ...]:
     if not path.is_file():
-        raise SourceError(f"{path}: no such file; --series needs a table (CSV, TSV or XLSX)")
+        raise SourceError(f"{path}: no such file; `series` needs a table (CSV, TSV or XLSX)")
     rules = []
     for line, row in enumerate(read_plain_table(path), 2):
         row = {name.lower(): value for name, value in row.items()}

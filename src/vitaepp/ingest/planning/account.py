@@ -47,7 +47,7 @@ def account(cohort: Cohort, table: pd.DataFrame, spec: ImageSpec) -> Lines:
     return lines + [("note", note) for note in cohort.notes]
 
 
-def noted(notes: Mapping[str, int], subjects: int) -> Lines:
+def note_lines(notes: Mapping[str, int], subjects: int) -> Lines:
     """What had to be decided about files, each with how often."""
     of = counted(subjects, "subject")
     return [("note", f"{count} of {of}: {note}") for note, count in notes.items()]
@@ -70,10 +70,10 @@ def _like(spec: ImageSpec, items: Sequence[Item], total: int) -> str:
     told = f"{len(items)} of {total}"
     if not items or spec.secret is not None:  # names are not for everybody's eyes
         return told
-    return f"{told}, such as {_place(spec, items[0])}"
+    return f"{told}, such as {_shown_path(spec, items[0])}"
 
 
-def _place(spec: ImageSpec, item: Item) -> str:
+def _shown_path(spec: ImageSpec, item: Item) -> str:
     files = own_files(item)
     place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
     root = Path(os.path.abspath(spec.root))

@@ -80,7 +80,7 @@ class NpzArray:
                 f"{name}: truncated: its header promises {self.shape}, more than the file holds"
             )
         if len(self) > MOST_ITEMS:
-            raise SourceError(f"{name}: {len(self)} images; at most {MOST_ITEMS} are taken")
+            raise SourceError(f"{name}: {len(self)} images; at most {MOST_ITEMS} are read")
         # Items are read one at a time, but all at once if they are not contiguous.
         at_once = self.shape if self._fortran else self.shape[1:]
         try:

@@ -183,7 +183,8 @@ def quiet() -> Iterator[bytearray]:
             try:
                 yield printed
             finally:
-                ctypes.CDLL(None).fflush(None)  # the libraries' own buffers
+                if os.name == "posix":
+                    ctypes.CDLL(None).fflush(None)  # the libraries' own buffers
                 for number, copy in kept:
                     os.dup2(copy, number)
                     os.close(copy)

@@ -1,0 +1,164 @@
+"""Whether a run folder can be begun, or gone on with, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitaepp.data.checkpoints import load_checkpoint, progress_of
+from vitaepp.data.loading import EpochOrder
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import RunError
+from vitaepp.recipe.recipe import Recipe, flatten
+from vitaepp.system.progress import say
+from vitaepp.training.module import Training
+
+#: The one setting that may change when a training goes on.
+EPOCHS = "optim.epochs"
+
+
+def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Path | None:
+    """The recipe that a run began with; None for a run that settings alone can begin.
+
+    Raises:
+        RunError: there is none, and no settings either. Beginning anew with the defaults, which
+            takes days, is not what was meant then.
+    """
+    if folder.recipe_file.is_file():
+        return folder.recipe_file
+    if settings:
+        return None
+    raise RunError(
+        f"{folder.path}: a checkpoint without its recipe.yaml; name the recipe that it began with "
+        "by --recipe"
+        if folder.checkpoint.is_file()
+        else f"{folder.path}: no run to resume; leave out --resume to start one"
+    )
+
+
+def subjects_to_resume(folder: RunFolder, subjects: Sequence[str] | None) -> Sequence[str] | None:
+    """The subjects that a run began with; None if these were all.
+
+    Raises:
+        RunError: others are given.
+    """
+    began = folder.subjects()
+    if subjects is not None and began != list(subjects):
+        raise RunError(
+            f"{folder.path}: began with other subjects; resume without --subjects, or start "
+            "another run"
+        )
+    return began
+
+
+def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> None:
+    """Refuse to write over what is there, or to go on with another run.
+
+    Args:
+        folder: of the run.
+        recipe: to train with.
+        resume: go on with the run.
+        own: the recipe is the run's, with what the user changes in it.
+
+    Raises:
+        RunError: saying which.
+    """
+    saved = folder.checkpoint.is_file() or folder.checkpoint_before.is_file()
+    if saved or folder.encoder.is_dir():
+        if not resume:
+            raise RunError(
+                f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
+                "another folder"
+            )
+        if not saved:
+            # What it would leave until it ends is an encoder of another training.
+            raise RunError(
+                f"{folder.path}: holds an encoder, but no checkpoint to go on from; choose another "
+                "folder"
+            )
+        _check_same(folder, recipe, own)
+    elif folder.path.exists() and not folder.path.is_dir():
+        raise RunError(f"{folder.path}: is a file; a run is a folder")
+    elif (
+        folder.path.is_dir()
+        and not folder.recipe_file.is_file()
+        and any(not path.name.startswith(".") for path in folder.path.iterdir())
+    ):
+        raise RunError(f"{folder.path}: not empty and not a run; choose another folder")
+    elif resume:
+        say(f"{folder.path}: nothing to go on from; starting anew")
+
+
+def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
+    """Refuse to go on with another recipe; only the run's own may have another length."""
+    before, after = flatten(folder.recipe().model_dump()), flatten(now.model_dump())
+    names = before | after  # a modality's window is a name that the other may not have
+    other = [k for k in names if before.get(k) != after.get(k) and not (own and k == EPOCHS)]
+    if not other:
+        return
+    name = other[0]
+    how = "resume without settings, or start another run"
+    if name == EPOCHS:
+        how = f"to change the length, leave out --recipe: --resume --set {EPOCHS}={after[name]}"
+    raise RunError(
+        f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
+        f"{after.get(name)}; {how}"
+    )
+
+
+def go_on(
+    checkpoint: Path, folder: RunFolder, module: Training, store: Store, order: EpochOrder
+) -> bool:
+    """Let a training begin where its checkpoint ended.
+
+    Args:
+        checkpoint: the last one, or the one before.
+        folder: of the run.
+        module: what is trained.
+        store: what it is trained on.
+        order: of the images, which skips what is done.
+
+    Returns:
+        Whether there is anything left to do.
+
+    Raises:
+        RunError: the training began on other images, or more epochs are done than are wanted.
+    """
+    recipe = module.recipe
+    if checkpoint != folder.checkpoint:
+        say(f"{folder.checkpoint}: missing or damaged; going on from {checkpoint.name} before it")
+    loaded = load_checkpoint(checkpoint)
+    epochs, steps = progress_of(loaded)
+    began = loaded["vitaepp"].get("images")
+    same = began in (None, module.images)
+    length, before = recipe.optim.epochs, loaded["vitaepp"]["recipe"]["optim"]["epochs"]
+    if epochs >= length and length != before:
+        raise RunError(
+            f"{folder.path}: {epochs} epochs are done already, {EPOCHS}={length} must be more; to "
+            "use the training as it is, embed with --last; for a shorter one, start another run"
+        )
+    if epochs >= length:
+        if not _is_of(folder.encoder, epochs):
+            return True
+        other = "" if same else f", on other images than those of {store.path} today"
+        say(f"{folder.path}: training has ended already, after {epochs} epochs{other}")
+        return False
+    if not same:
+        raise RunError(
+            f"{folder.path}: began on other images than those of {store.path} today: another "
+            "store, or one whose subjects, scans or preparation have changed since; go on with "
+            "the store as it was, or start another run"
+        )
+    if began is None:
+        say(f"{checkpoint}: of an older version, does not tell on which images training began")
+    order.go_on(epochs, steps)
+    after = f" and {steps} of {len(order)} steps" if steps else ""
+    say(f"going on after epoch {epochs} of {recipe.optim.epochs}{after}")
+    return True
+
+
+def _is_of(encoder: Path, epochs: int) -> bool:
+    """Whether an encoder is there, and of so many epochs as far as it tells."""
+    return encoder.is_dir() and Encoder.from_pretrained(encoder).config.epochs in (None, epochs)
