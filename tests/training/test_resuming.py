@@ -34,7 +34,7 @@ from vitaepp.training.pretrain import pretrain
 from vitaepp.weights.runs import load_method
 
 #: Ten images in steps of three: three epochs of four steps, of which the last has one image.
-SETTINGS = (*TINY, "optim.batch_size=3", "trainer.checkpoint_every=0")
+SETTINGS = (*TINY, "optim.batch_size=3", "optim.base_lr=1e-3", "trainer.checkpoint_every=0")
 SUBJECTS = 10
 
 

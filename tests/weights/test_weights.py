@@ -639,7 +639,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     assert refused(tmp_path / "hf").startswith("config.json is not JSON: ")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("seed: 0\n")
-    assert refused(tmp_path / "run").startswith("training has not ended; go on with")
+    assert refused(tmp_path / "run").startswith("training has not ended; continue it with")
 
 
 def test_what_cannot_be_adapted_is_refused_with_what_would_fit(tmp_path):

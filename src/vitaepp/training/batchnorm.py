@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -28,7 +29,7 @@ def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
     return module
 
 
-class JointBatchNorm(nn.SyncBatchNorm):
+class JointBatchNorm(nn.BatchNorm3d):
     """Batch norm whose mean and variance are those of the joint batch, on any device.
 
     Equal to `torch.nn.BatchNorm` on the concatenated batch, its gradient and its running statistics
@@ -52,8 +53,9 @@ class JointBatchNorm(nn.SyncBatchNorm):
         self, x: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch channel *space"]:
         """Standardise each channel by the joint batch; by the running statistics in evaluation."""
-        if not (self.training and distributed.is_initialized()):
-            return super().forward(x)
+        if not self.training and self.running_mean is not None:
+            known = (self.running_mean, self.running_var, self.weight, self.bias)
+            return functional.batch_norm(x, *known, eps=self.eps)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = (1, -1, *(1,) * (x.ndim - 2))
         values = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -86,7 +88,8 @@ class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor) -> Tensor:
         total = values.clone()
-        distributed.all_reduce(total)
+        if distributed.is_initialized():
+            distributed.all_reduce(total)
         return total
 
     @staticmethod

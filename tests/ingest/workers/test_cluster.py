@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 from tests.ingest.sources.test_remote import twofold
 from tests.ingest.trees import scan
 from tests.ingest.workers.test_killed import MASKED, SETTINGS, cohort, command, files_of, with_masks
-from vitaepp.errors import ClusterError, RecipeError
+from vitaepp.errors import ClusterError, MissingPackageError, RecipeError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.workers import cluster
 
@@ -138,11 +139,8 @@ def test_what_cannot_be_a_cluster_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="not both"):
         prepare(source, tmp_path / "s", dask="tcp://127.0.0.1:9", workers=2, **SETTINGS)
 
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(cluster, "import_module", missing)
-    with pytest.raises(ClusterError, match=r"vitaepp\[dask\]"):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingPackageError, match=r"vitaepp\[dask\]"):
         prepare(source, tmp_path / "s", dask="tcp://127.0.0.1:9", **SETTINGS)
 
 
