@@ -494,9 +494,7 @@ def experiment(
     subjects: Subjects = None,
     hours: Annotated[
         float | None,
-        typer.Option(
-            metavar="H", help="Measure this machine, and make the whole table in H hours."
-        ),
+        typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
     ] = None,
 ) -> None:
     """Make a table or a figure of the paper on any store; run again, it goes on."""
