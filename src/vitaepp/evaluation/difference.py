@@ -161,7 +161,8 @@ def _require_same(one: Evaluation, other: Evaluation) -> None:
     a, b = len(one["folds"]), len(other["folds"])
     if a != b:
         raise EvaluationError(
-            f"{one.source}: {a} folds, but {other.source} has {b}; evaluate both with as many folds"
+            f"{one.source}: {a} folds, but {other.source} has {b}; evaluate both with "
+            "the same `folds`"
         )
 
 

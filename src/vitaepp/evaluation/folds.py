@@ -49,11 +49,9 @@ def plan_folds(
         EvaluationError: the label or the splits do not allow it.
 
     Example:
-        >>> table = pd.DataFrame({"subject": list("abcd"), "grade": [0, 0, 1, 1]})
-        >>> plan_folds(table.assign(split=["train", "test"] * 2), "grade", "linear")
-        Traceback (most recent call last):
-        ...
-        vitaepp.errors.EvaluationError: label 'grade': class 0 has 1 subject in split 'train', ...
+        >>> table = pd.DataFrame({"subject": list("abcdef"), "grade": [0, 1] * 3})
+        >>> plan_folds(table.assign(split=["train"] * 4 + ["test"] * 2), "grade")
+        [(['a', 'b', 'c', 'd'], ['e', 'f'])]
     """
     ordered = by_subject(table)
     labels, _, parts = labelled_folds(ordered, label, protocol, folds, seed)

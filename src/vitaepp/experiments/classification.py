@@ -55,19 +55,19 @@ class Classification(Kind):
 
     def measured(self, folders: Folders) -> Measured:
         """Scores of variants and controls, with their differences."""
-        outcomes = {
+        evaluations = {
             key: [Evaluation.load(path) for path in paths] for key, paths in folders.items()
         }
-        if not outcomes:
+        if not evaluations:
             return Measured(self.experiment.metrics or METRICS, [], facts=self._facts({}))
-        facts = next(iter(outcomes.values()))[0].metrics
+        facts = next(iter(evaluations.values()))[0].metrics
         lead = leading_metric(facts)
         metrics = self.experiment.metrics or (lead, *(m for m in METRICS if m != lead))
         rows: list[Row] = []
         controls: dict[str, Row] = {}
         for variant in self.done(folders):
-            own = outcomes[variant.key]
-            reference = outcomes.get(variant.against)
+            own = evaluations[variant.key]
+            reference = evaluations.get(variant.against)
             versus = {}
             if reference is not None:
                 found = difference_between(own, reference, metric=metrics[0])
@@ -98,7 +98,7 @@ class Classification(Kind):
         differences = {}
         backbone = self.setup.recipe_of(variant, 0).model.backbone
         for control, name in _CONTROLS.items():
-            if not all(control in outcome.metrics["controls"] for outcome in own):
+            if not all(control in evaluation.metrics["controls"] for evaluation in own):
                 continue
             found = difference_between(own, own, metric=metrics[0], reference_key=control)
             differences[name] = _versus(found, name)
@@ -131,9 +131,9 @@ class Classification(Kind):
         return facts
 
 
-def _cells(outcomes: Sequence[Evaluation], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
+def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
     """Mean and spread over all folds of all seeds."""
-    mean, std = spread([fold for outcome in outcomes for fold in outcome.folds(key)])
+    mean, std = spread([fold for evaluation in evaluations for fold in evaluation.folds(key)])
     return {metric: Cell(mean[metric], std[metric]) for metric in metrics}
 
 
