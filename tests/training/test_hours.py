@@ -61,7 +61,7 @@ def test_the_largest_model_that_makes_enough_updates_is_taken(counted_once):
     assert asked == ["tiny", "small", "base"]
     assert recipe.optim.epochs == int(3600 * 0.97 * 400 / 5000)
     reasons = {c.name: c.reason for c in choices}
-    assert "base would make 5,456" in reasons["model.size"]
+    assert "base would make 4,910" in reasons["model.size"]
     assert "at 400 images per second" in reasons["optim.epochs"]
     assert recipe.optim.lr is not None
 

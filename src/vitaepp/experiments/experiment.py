@@ -106,7 +106,8 @@ def experiment(
         subjects,
     )
     kind = KINDS[chosen.kind](chosen, setup)
-    _refuse_variants_that_cannot_be(chosen, setup)
+    if clock is None:
+        _refuse_variants_that_cannot_be(chosen, setup)
     kind.check()
     setup.claim()
     if clock is not None:
@@ -117,6 +118,7 @@ def experiment(
             "settings": list(settings),
         }
         setup = in_hours(chosen, setup, clock, given, asked, choose=recipe is None)
+        _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
 
     folders, failures = _run(kind)
