@@ -69,7 +69,9 @@ def test_a_recipe_of_some_classes_is_not_trained_on_a_store_of_more(tmp_path):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_recipe_says_what_it_costs_and_gives(name):
-    text = (resources.files("vitaepp") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (resources.files("vitaepp.recipe") / "shipped" / f"{name}.yaml").read_text(
+        encoding="utf-8"
+    )
     head = text[: text.index("\nmethod:")]
     for word in ("# Command: vitaepp", "# Cost:", "# Gives:"):
         assert word in head

@@ -78,6 +78,7 @@ def dying(monkeypatch):
     [
         ("vitae++", (), 1),
         ("vitae++", ("optim.accumulate=2",), 3),
+        ("vitae++", ("model.drop_path=0.3", "views.normalize=cohort", "optim.clip_norm=1"), 2),
         ("mocov3", ("data.cache=none", "data.workers=0"), 1),
     ],
 )

@@ -225,7 +225,10 @@ def compare(
     Raises:
         EvaluationError: an evaluation is missing or damaged, or does not go with the others.
     """
-    lists = [given if isinstance(given, list | tuple) else [given] for given in evaluations]
+    lists: list[Sequence[Evaluated]] = [
+        given if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
+        for given in evaluations
+    ]
     return compare_evaluations(
         [_loaded(evaluation) for given in lists for evaluation in given],
         reference=reference,

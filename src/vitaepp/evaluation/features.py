@@ -91,8 +91,9 @@ def evaluate_features(
     # Classifiers are fitted on classes in sort order, so that the choice of the positive one
     # changes what numbers are called, and none of them.
     shown = labels.with_positive(positive)
-    each = list(features) if isinstance(features, list | tuple) else [features]
-    if isinstance(features, list | tuple) and len(each) != len(parts):
+    for_all_folds = isinstance(features, np.ndarray)
+    each = [features] if isinstance(features, np.ndarray) else list(features)
+    if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(
             f"{len(each)} sets of features for {len(parts)} folds; give one a fold"
         )
@@ -137,9 +138,7 @@ def evaluate_features(
         "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
         "left_out": {"unlabelled": labels.missing, "other splits": others},
         "features": int(each[0].shape[1]),
-        "pretraining": "as the run says"
-        if isinstance(features, np.ndarray)
-        else "without each fold's test subjects",
+        "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
         "map": how if len(mapped) == len(labels.rows) else f"{how}, {len(mapped)} random subjects",
         "seed": seed,

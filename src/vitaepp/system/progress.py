@@ -99,6 +99,7 @@ class Bar:
 
     def close(self) -> None:
         """Leave the bar as it is, and free the screen."""
+        self._progress.refresh()  # rich leaves this out in a notebook
         self._progress.stop()
 
 
