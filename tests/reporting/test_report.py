@@ -470,9 +470,9 @@ def set_scores(folder, **scores):
     ],
 )
 def test_the_first_sentence_says_whether_the_encoder_beats_its_controls(
-    tmp_path, raw, begins, advised
+    run, tmp_path, raw, begins, advised
 ):
-    run = make_run(tmp_path / "run", reconstructed=False)
+    run = shutil.copytree(run, tmp_path / "run")
     method = [0.90, 0.89, 0.91, 0.90, 0.90]
     untrained = [0.60, 0.59, 0.62, 0.61, 0.60]
     set_scores(run / "evaluation", method=method, untrained=untrained, raw=raw)
@@ -486,8 +486,8 @@ def test_the_first_sentence_says_whether_the_encoder_beats_its_controls(
     assert ("take raw intensities for this label" in page) == begins.startswith("Raw")
 
 
-def test_what_to_try_follows_from_the_recipe(tmp_path):
-    run = make_run(tmp_path / "run", reconstructed=False)
+def test_what_to_try_follows_from_the_recipe(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
     set_scores(run / "evaluation", method=[0.5] * 5, raw=[0.4, 0.6, 0.5, 0.5, 0.6])
     summary = json.loads((run / "summary.json").read_text()) | {"steps": 300}
     (run / "summary.json").write_text(json.dumps(summary))

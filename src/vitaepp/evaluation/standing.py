@@ -103,6 +103,9 @@ def standing(evaluation: Evaluation) -> Standing | None:
         evaluation = Evaluation(evaluation.metrics)
     rivals = []
     for row in sorted(controls, key=lambda row: -row.mean[metric]):
+        if len(row.folds) != len(own.folds):  # of an older version: there is nothing to pair
+            rivals.append(Rival(row.key, row.mean[metric], None))
+            continue
         difference = None
         with suppress(EvaluationError, KeyError):  # an older version's may lack what a test needs
             difference = difference_between(
