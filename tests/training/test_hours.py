@@ -165,6 +165,7 @@ def test_plan_measures_stores_and_scans_alike(make_store, tmp_path, quick, count
         ((), 0.0, "`hours`=0: give more than 0"),
         (("optim.epochs=3",), 1.0, "`hours`=1 and optim.epochs both say how long"),
         (("optim.updates=3",), 1.0, "`hours`=1 and optim.updates both say how long"),
+        (("trainer.devices=2",), 1.0, "measured of one process, and several are to train"),
     ],
 )
 def test_two_lengths_are_refused(make_store, tmp_path, settings, time, message):

@@ -105,7 +105,7 @@ def timed_recipe(
         choose: choose model and batch, too.
     """
     refuse_two_lengths(given, left)
-    refuse_several_processes(left)
+    refuse_several_processes(setup.recipe, left)
     recipe, choices = setup.recipe, []
     trainings, trained = setup.seeds, images.trained
     if setup.per_fold:
