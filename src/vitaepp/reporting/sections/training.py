@@ -77,8 +77,8 @@ def losses(run: RunContents) -> list[Figure]:
                 "balanced accuracy on training subjects; not for choosing between models",
                 "linear",
             )
-            for column in ([] if run.training is None else run.training)
-            if str(column).startswith("knn/")
+            for column in map(str, [] if run.training is None else run.training.columns)
+            if column.startswith("knn/")
         ),
         _figure(run, "Learning rate", {"lr": only}, scale="linear"),
     ]
