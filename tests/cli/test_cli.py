@@ -153,7 +153,7 @@ def desk(make_store, tmp_path, monkeypatch):
         ("evaluate run --label sex --out new", "run: is a folder; did you mean run/e.parquet?"),
         ("evaluate store --label sex --out new", "store: is a folder; name the file that embed"),
         ("evaluate run/e.parquet --label sex --out run/evaluation", "run/evaluation: holds the eval"
-            "uation of label 'grade'; give that of 'sex' a folder of its own, as --out run/ev"
+            "uation of label 'grade'; give that of 'sex' a folder of its own, as run/ev"
             "aluation-sex"),
         ("evaluate run/e.parquet --label sex --label age --out new", "--label is given 2 times"),
         ("inspect run", "run: is a run, and not a store; make one with vitaepp prepare SOURCE"),

@@ -276,5 +276,5 @@ def test_a_run_remembers_them_and_a_reconstruction_is_in_the_scans_own_unit(tmp_
     close = np.abs(found - values.clip(-500, 500)) < 0.3
     assert close.mean() >= 0.5  # the visible half, to the precision of float16
     prepare(tmp_path / "x", tmp_path / "plain", size=16)
-    with pytest.raises(RunError, match=r"began with prepare\.window\.image="):
+    with pytest.raises(RunError, match=r"began with prepare\.window="):
         pretrain(tmp_path / "plain", run, resume=True)

@@ -82,8 +82,8 @@ def test_the_column_of_subjects_of_a_manifest_can_be_named(tmp_path):
 def test_the_names_of_the_column_are_told(tmp_path):
     scan(tmp_path / "x" / "a.nii.gz")
     labels = table(tmp_path / "l.csv", "record,grade\na,5\n")
-    told = "no column subject, subject_id, participant_id or patient; found record, grade; .*--id-c"
-    with pytest.raises(SourceError, match=told):
+    names = "no column subject, subject_id, participant_id or patient; found record, grade; .*`id_c"
+    with pytest.raises(SourceError, match=names):
         prepare(tmp_path / "x", tmp_path / "s", labels=labels)
 
 

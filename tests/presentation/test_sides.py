@@ -340,7 +340,7 @@ def test_pages_hold_all_subjects_or_some(store, tmp_path):
     for many, message in (("x.jpg", "needs a PNG file"), (".", "needs a PNG file")):
         with pytest.raises(StoreError, match=message):
             inspect(store.path, pictures=tmp_path / many)
-    with pytest.raises(StoreError, match="--pictures"):
+    with pytest.raises(StoreError, match="needs `pictures`"):
         inspect(store.path, subjects=3)
 
 

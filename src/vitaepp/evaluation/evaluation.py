@@ -94,7 +94,11 @@ def evaluate(
     parts = plan_folds(embedded.table, label, protocol, folds, seed)
     _refuse_other_label(Path(out), label)
     if not one:
-        for path, other, (_, tested) in zip(paths, every, parts, strict=False):
+        if len(paths) != len(parts):
+            raise EvaluationError(
+                f"{len(paths)} files of embeddings for {len(parts)} folds; give one per fold"
+            )
+        for path, other, (_, tested) in zip(paths, every, parts, strict=True):
             _refuse_leak(path, other, set(tested))
     controls = _load_controls(paths[0], embedded, any_store)
     check_writable(Path(out) / "metrics.json")

@@ -28,7 +28,7 @@ def test_it_writes_nothing_and_needs_no_store(tmp_path):
     dry_run(tmp_path / "scans")
     prepare(tmp_path / "scans", tmp_path / "store", dry_run=True)
     assert tree(tmp_path) == before
-    with pytest.raises(RecipeError, match="needs a STORE"):
+    with pytest.raises(RecipeError, match="needs a store to make"):
         prepare(tmp_path / "scans")
 
 
