@@ -442,3 +442,69 @@ def test_names_of_runs_are_told_apart(tmp_path):
     paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"]
     assert unique_names(paths) == ["a/run", "b/run", "c"]
     assert len(unique_names([tmp_path, tmp_path])) == 2
+
+
+def lede(page):
+    """The first paragraph of the page."""
+    return re.search(r'<p class="lede">(.*?)</p>', page, re.S)[1]
+
+
+def set_scores(folder, **scores):
+    """Give each set of features its AUC in every fold."""
+    file = folder / "metrics.json"
+    metrics = json.loads(file.read_text())
+    for key, values in scores.items():
+        part = metrics if key == "method" else metrics["controls"][key]
+        for fold, value in zip(part["folds"], values, strict=True):
+            fold["auc"] = value
+        part["mean"]["auc"] = float(np.mean(values))
+    file.write_text(json.dumps(metrics))
+
+
+@pytest.mark.parametrize(
+    ("raw", "begins", "advised"),
+    [
+        ([0.70, 0.72, 0.71, 0.69, 0.70], "The encoder beats its controls: the AUC of grade", False),
+        ([0.90, 0.70, 0.95, 0.80, 0.99], "It is not shown that the encoder beats", True),
+        ([0.99, 0.97, 0.98, 0.99, 0.98], "Raw intensities beat the encoder: the AUC", True),
+    ],
+)
+def test_the_first_sentence_says_whether_the_encoder_beats_its_controls(
+    run, tmp_path, raw, begins, advised
+):
+    run = shutil.copytree(run, tmp_path / "run")
+    method = [0.90, 0.89, 0.91, 0.90, 0.90]
+    untrained = [0.60, 0.59, 0.62, 0.61, 0.60]
+    set_scores(run / "evaluation", method=method, untrained=untrained, raw=raw)
+    page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    first = lede(page)
+    assert first.startswith(begins)
+    assert "0.900 against" in first
+    assert "of the untrained encoder (p &lt; 0.001)" in first
+    assert first.endswith("by corrected resampled t-test.")
+    assert ("What to try:" in page) == advised
+    assert ("take raw intensities for this label" in page) == begins.startswith("Raw")
+
+
+def test_what_to_try_follows_from_the_recipe(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    set_scores(run / "evaluation", method=[0.5] * 5, raw=[0.4, 0.6, 0.5, 0.5, 0.6])
+    summary = json.loads((run / "summary.json").read_text()) | {"steps": 300}
+    (run / "summary.json").write_text(json.dumps(summary))
+    settings = {"optim": {"base_lr": 1e-3}, "views": {"first": {"crop": 1.0}}}
+    Recipe.parse(settings).save(run / "recipe.yaml")
+    page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "this one made 300 steps" in page
+    assert "a higher learning rate than 1.6e-05" in page
+    assert "views.first.crop=0.4" in page
+    assert "views.keep=size,side" in page
+
+
+def test_a_watched_label_has_a_curve(tmp_path):
+    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
+    table = pd.read_csv(run / "metrics.csv")
+    table["knn/grade"] = [0.5 + e / 100 if e % 5 == 0 else np.nan for e in table.epoch]
+    table.to_csv(run / "metrics.csv", index=False)
+    words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert "Neighbours that share grade" in words
+    assert "not for choosing between models" in words

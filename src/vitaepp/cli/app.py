@@ -237,12 +237,13 @@ def plan(
             "left and right.",
         ),
     ] = None,
+    hours: Hours = None,
     as_json: AsJson = False,
 ) -> None:
     """Propose a recipe for scans or a store on this machine, with reasons."""
     from vitaepp.training.plan import plan as run_plan
 
-    planned = run_plan(source, out, keep=keep.split(",") if keep else ())
+    planned = run_plan(source, out, keep=keep.split(",") if keep else (), hours=hours)
     if as_json:
         _show(planned, [asdict(choice) for choice in planned.choices])
         return
@@ -491,6 +492,10 @@ def experiment(
         str | None, typer.Option(help="Only these, by their keys: vitae,vitae++.")
     ] = None,
     subjects: Subjects = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
+    ] = None,
 ) -> None:
     """Make a table or a figure of the paper on any store; run again, it goes on."""
     from vitaepp.experiments.experiment import experiment as run_experiment
@@ -508,6 +513,7 @@ def experiment(
         protocol=protocol,
         variants=None if variants is None else [v.strip() for v in variants.split(",")],
         subjects=subjects,
+        hours=hours,
     )
     print(to_text(result))
     if result.failed:

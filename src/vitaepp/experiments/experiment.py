@@ -15,6 +15,7 @@ from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.experiments.classification import Classification
+from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.kind import Folders, Kind, Measured
 from vitaepp.experiments.losses import Losses
 from vitaepp.experiments.reconstructions import Reconstructions
@@ -24,11 +25,12 @@ from vitaepp.experiments.sweep import read_experiment
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
-from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
+from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, flatten, resolve
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
+from vitaepp.training.hours import Clock, names_of
 
 #: What measures an experiment, by its `kind` in the catalogue.
 KINDS: Mapping[str, type[Kind]] = {
@@ -51,6 +53,7 @@ def experiment(
     protocol: str | None = None,
     variants: Sequence[str] | None = None,
     subjects: int | None = None,
+    hours: float | None = None,
 ) -> Result:
     """Train every variant of an experiment, measure it, and write the table.
 
@@ -77,6 +80,9 @@ def experiment(
         protocol: `svm` or `linear`, as in `evaluate`.
         variants: keys of those to run; all without it.
         subjects: of `reconstruction`, how many; all without it.
+        hours: make the whole table in so much time. The speed of this machine is measured once, and
+            one length set for all rows; where no recipe is named, model and batch are chosen, too.
+            OUT keeps what came out, in hours.json.
 
     Returns:
         The rows of the table.
@@ -88,6 +94,7 @@ def experiment(
     require("matplotlib", "report", "an experiment needs")  # before trainings that take days
     wanted, settings = read_experiment(name), as_settings(settings)
     chosen = wanted.experiment.choose(variants)
+    clock = None if hours is None else Clock(hours)
     setup = Setup(
         Store(store),
         Path(out),
@@ -99,13 +106,24 @@ def experiment(
         subjects,
     )
     kind = KINDS[chosen.kind](chosen, setup)
-    _refuse_variants_that_cannot_be(chosen, setup)
+    if clock is None:
+        _refuse_variants_that_cannot_be(chosen, setup)
     kind.check()
     setup.claim()
+    if clock is not None:
+        given = {*names_of(settings), *flatten(wanted.base or {})}
+        asked = {
+            "hours": hours,
+            "recipe": None if recipe is None else os.fspath(recipe),
+            "settings": list(settings),
+        }
+        setup = in_hours(chosen, setup, clock, given, asked, choose=recipe is None)
+        _refuse_variants_that_cannot_be(chosen, setup)
+        kind = KINDS[chosen.kind](chosen, setup)
 
     folders, failures = _run(kind)
     measured = kind.measured(folders)
-    command = _command(setup, name, recipe, settings, variants)
+    command = _command(setup, name, recipe, settings, variants, hours)
     result = _result(kind, measured, folders, failures, command)
     _write(setup.out / chosen.key, result, measured.figure)
     return result
@@ -175,6 +193,7 @@ def _command(
     recipe: str | os.PathLike[str] | None,
     settings: Sequence[str],
     variants: Sequence[str] | None,
+    hours: float | None,
 ) -> str:
     """The command that makes this table, with folders by name."""
     words = [f"vitaepp experiment {Path(name).name} {setup.store.name} OUT"]
@@ -186,6 +205,7 @@ def _command(
     words += [f"--protocol {setup.protocol}"] if setup.protocol else []
     words += [f"--variants {','.join(variants)}"] if variants else []
     words += [f"--subjects {setup.subjects}"] if setup.subjects else []
+    words += [f"--hours {hours:g}"] if hours else []
     return " ".join(words)
 
 

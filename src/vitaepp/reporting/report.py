@@ -121,9 +121,11 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         )
         for r in run.reconstructions
     ]
-    picture = run.prepared
+    picture, found = run.prepared, header.standing_of(run)
     return {
         "name": run.name,
+        "standing": "" if found is None else str(found),
+        "advice": header.advice(run, found),
         "sentence": header.sentence(run),
         "tiles": header.tiles(run),
         "facts": training.facts(run),

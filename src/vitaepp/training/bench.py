@@ -28,6 +28,7 @@ from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.settle import settled
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
+from vitaepp.training.threads import free_threads
 
 #: Parts of a step that the code names for the profiler, in their order; the rest is `other`.
 PARTS = (
@@ -113,6 +114,7 @@ class Speed:
         return f"{self.description}\n{fact_list(lines)}"
 
 
+@free_threads()
 def bench(
     store: str | os.PathLike[str],
     *,

@@ -146,8 +146,8 @@ def recipe_in_hours(
     settings = as_settings(settings)
     given = names_of(settings)
     refuse_two_lengths(given, clock)
-    refuse_several_processes(clock)
     asked = resolve(recipe, settings)
+    refuse_several_processes(asked, clock)
     rows = training_rows(store, asked.data, subjects)
     images = Images.of(store.info, trained=len(rows), stored=len(store))
     say(f"measuring the speed of this machine, to train for {clock}")
@@ -162,16 +162,17 @@ def names_of(settings: Sequence[str]) -> set[str]:
     return {setting.partition("=")[0].strip() for setting in settings}
 
 
-def refuse_several_processes(clock: Clock) -> None:
-    """Refuse to measure where several processes would each come to another length.
+def refuse_several_processes(recipe: Recipe, clock: Clock) -> None:
+    """Refuse to measure one process where several will train.
 
     Raises:
         RecipeError: saying what would be right.
     """
-    if find_cluster() is not None:
+    trainer = recipe.trainer
+    if trainer.devices != 1 or trainer.nodes > 1 or find_cluster() is not None:
         raise RecipeError(
-            f"`hours`={clock.hours:g}: this process was started as one of several, which would "
-            "measure apart; take the recipe that vitaepp plan proposes with `hours`"
+            f"`hours`={clock.hours:g}: the speed is measured of one process, and several are to "
+            "train; set optim.epochs or optim.updates instead"
         )
 
 
@@ -254,7 +255,7 @@ def chosen_in_time(
     if len(fits) > 1 or any(c.name == "model.size" for c in basis):
         choices.append(Choice("model.size", chosen.model.size, told))
     slices = chosen.loss.perceptual.slices
-    if slices != recipe.loss.perceptual.slices:
+    if slices != recipe.loss.perceptual.slices and images.info.ndim == 3:
         why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
         choices.append(Choice(SLICES, slices, why))
     if "optim.batch_size" not in given:

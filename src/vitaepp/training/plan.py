@@ -10,6 +10,7 @@ from pathlib import Path
 from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store, stored_info
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.choices import Choice, as_yaml
@@ -18,7 +19,9 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
 from vitaepp.system.progress import counted
+from vitaepp.training.hours import Clock, chosen_in_time, measured_speed, names_of
 from vitaepp.training.propose import Images, in_order, proposed_recipe
+from vitaepp.training.threads import free_threads
 
 #: What it takes to keep something that a label may be.
 KEPT = {
@@ -55,6 +58,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     *,
     keep: Sequence[str] = (),
+    hours: float | None = None,
     machine: Machine | None = None,
 ) -> Plan:
     """Propose a recipe for scans or a store on a machine.
@@ -67,6 +71,8 @@ def plan(
         out: file to write the recipe to, for `--recipe` of `prepare` and `pretrain`.
         keep: what the label may be, `size` or `side` or both. No view changes it then, which costs
             some of the augmentation: `views.keep`.
+        hours: time of the training; the speed of this machine is measured, for some seconds. Unset:
+            a night on a CPU, by an assumed speed.
         machine: what to train on. Unset: this one.
 
     Raises:
@@ -76,9 +82,11 @@ def plan(
     """
     machine = machine or Machine.here()
     dry_run, made = None, []
+    rows: list[int]
+    measured: Store | StoreInfo
     if stored_info(source) is not None:
         store = Store(source)
-        rows = training_rows(store, DataSettings())
+        rows, measured = training_rows(store, DataSettings()), store
         images = Images.of(store.info, trained=len(rows), stored=len(store))
         described = f"a store of {counted(len(store), 'subject')}"
     else:
@@ -86,18 +94,32 @@ def plan(
         assert dry_run is not None
         splits = canonical_splits(dry_run.table["split"])
         train = int((splits == "train").sum()) or len(splits)
+        rows, measured = [], dry_run.spec.info
         images = Images.of(dry_run.spec.info, trained=train, stored=len(splits))
         described = f"{dry_run.cohort.layout}, {counted(len(splits), 'subject')}"
         made = _prepare_choices(dry_run)
     asked = (f"views.keep={','.join(keep)}",) if keep else ()
-    recipe, choices = proposed_recipe(images, machine, asked)
+    if hours is None:
+        recipe, choices = proposed_recipe(images, machine, asked)
+    else:
+        Clock(hours)  # refuses no time at all
+        with free_threads():
+            recipe, choices = chosen_in_time(
+                images,
+                machine,
+                resolve(settings=asked),
+                names_of(asked),
+                lambda: 3600 * hours,  # the time begins when the training does
+                measured_speed(measured, rows),
+            )
     if keep:
         kept = recipe.views.keep
         why = f"as asked: {' and '.join(KEPT[what] for what in kept)}"
         choices = in_order((*choices, Choice("views.keep", list(kept), why)))
+    time = "" if hours is None else f", to train for {hours:g} hours"
     heading = (
         f"Proposed by vitaepp plan for {described}",
-        f"({images.trained} to train on), on {machine}.",
+        f"({images.trained} to train on), on {machine}{time}.",
         "Use: vitaepp prepare SOURCE STORE --recipe FILE; vitaepp pretrain STORE RUN --recipe FILE",
     )
     planned = Plan((*made, *choices), heading, dry_run)

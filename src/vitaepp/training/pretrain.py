@@ -103,10 +103,11 @@ def _pretrain(
     clock: Clock | None,
     threads: str,
 ) -> Path:
-    own = resume and (recipe is None or clock is not None)
+    begun = resume and folder.recipe_file.is_file()
+    own = resume and (recipe is None or (clock is not None and begun))
     if own:
         recipe = recipe_to_resume(folder, settings)  # settings are changes to it
-    if clock is not None and own and recipe is not None:
+    if clock is not None and begun:
         say(f"{folder.path}: keeps its length; `hours` is for a run that begins")
         clock = None
     if clock is None:

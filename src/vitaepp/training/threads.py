@@ -1,4 +1,4 @@
-"""Threads of a training on a CPU: as many as cores are free when it begins, and the same to its end.
+"""Threads of a training on a CPU: as many as cores are free when it begins, until its end.
 
 With another number of threads sums are taken in another order, so that a resumed training would not
 be equal to an uninterrupted one.

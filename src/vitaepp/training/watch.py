@@ -1,7 +1,7 @@
 """Watch: every few epochs, how well neighbours among the features share a label.
 
-It is for people who look at a training. It sees the labels of the training part, so that it must not
-choose between models, and the training itself does not see it.
+It is for people who look at a training. It sees the labels of the training part, so that it must
+not choose between models, and the training itself does not see it.
 """
 
 from __future__ import annotations

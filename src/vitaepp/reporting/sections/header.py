@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from vitaepp.errors import RecipeError
+from vitaepp.evaluation.result import Evaluation as Measured
+from vitaepp.evaluation.standing import Standing, standing
 from vitaepp.evaluation.summary import display_name, leading_metric, summary_rows
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import duration
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.contents import RunContents
 from vitaepp.system.progress import counted
@@ -16,6 +19,9 @@ from vitaepp.system.text import dimensions
 
 #: Series of the embedding and its controls, in all figures of the page.
 SERIES = {"method": 0, "untrained": 1, "raw": 2}
+
+#: With fewer steps, or a lower learning rate, hardly anything is learned (docs/method.md).
+ENOUGH_STEPS, LOW_RATE = 10_000, 1e-4
 
 
 def title(runs: Sequence[RunContents]) -> str:
@@ -84,6 +90,47 @@ def _images(run: RunContents) -> str:
             text += f" of {dimensions(spacing[:1] if same else spacing)} {run.unit}"
         details.append(text)
     return f" ({'; '.join(details)})" if details else ""
+
+
+def standing_of(run: RunContents) -> Standing | None:
+    """Where the run's encoder stands among its controls, by its first evaluation."""
+    if not run.evaluations:
+        return None
+    first = run.evaluations[0]
+    return standing(Measured(first.metrics, first.predictions))
+
+
+def advice(run: RunContents, found: Standing | None) -> str:
+    """What to try where it is not shown that the encoder beats its controls; else empty."""
+    if found is None or found.beats_all:
+        return ""
+    tries = list(_tries(run))
+    if any(rival.key == "raw" for rival in found.beaten_by):
+        tries.append(
+            "or take raw intensities for this label: a linear classifier on them needs no encoder"
+        )
+    if not tries:
+        tries.append("more scans, more hours (--hours), or another label")
+    return f"What to try: {'; '.join(tries)}."
+
+
+def _tries(run: RunContents) -> Iterator[str]:
+    steps = run.summary.get("steps")
+    if isinstance(steps, int) and steps < ENOUGH_STEPS:
+        yield (
+            f"a longer training, as this one made {counted(steps, 'step')} (pretrain --hours "
+            "uses the time that there is)"
+        )
+    with suppress(RecipeError):  # another version's, or damaged
+        recipe = Recipe.parse(run.recipe)
+        optim, first = recipe.optim, recipe.views.first
+        rate = optim.lr or optim.base_lr * optim.batch_size * optim.accumulate / 256
+        if rate < LOW_RATE:
+            yield f"a higher learning rate than {rate:.2g}, such as optim.lr=1e-3"
+        if METHODS[recipe.method].masked and first.crop[0] == 1 and "size" not in recipe.views.keep:
+            yield "random crops of what is reconstructed (views.first.crop=0.4)"
+        if not recipe.views.keep:
+            yield "views.keep=size,side, if the label may be how large something is, or its side"
 
 
 def tiles(run: RunContents) -> list[dict[str, object]]:

@@ -69,6 +69,17 @@ def losses(run: RunContents) -> list[Figure]:
             "near 0 the features have collapsed",
             "linear",
         ),
+        *(
+            _figure(
+                run,
+                f"Neighbours that share {column.removeprefix('knn/')}",
+                {column: only},
+                "balanced accuracy on training subjects; not for choosing between models",
+                "linear",
+            )
+            for column in map(str, [] if run.training is None else run.training.columns)
+            if column.startswith("knn/")
+        ),
         _figure(run, "Learning rate", {"lr": only}, scale="linear"),
     ]
     return [figure for figure in figures if figure is not None]
@@ -88,6 +99,7 @@ def _figure(
     found = {c: s for c, s in columns.items() if c in table and table[c].notna().any()}
     if not found:
         return None
+    table = table.dropna(subset=list(found), how="all")  # a watched label has a value now and then
     values = {column: table[column].to_numpy(np.float64) for column in found}
     scale = scale or choose_scale(np.concatenate(list(values.values())))
     if scale == "symlog" and len(found) == 1:

@@ -1,0 +1,119 @@
+"""Standing: whether an encoder beats its controls, by the tests of `difference_between`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.difference import Difference, difference_between
+from vitaepp.evaluation.result import METHOD, Evaluation
+from vitaepp.evaluation.summary import leading_metric, summary_rows
+from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
+from vitaepp.presentation.numbers import p_value
+
+#: A difference with a smaller p is taken for real. To beat both controls, an encoder must pass both
+#: tests, so that nothing is to be corrected for their number.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A control beside the encoder.
+
+    Attributes:
+        key: `untrained` or `raw`.
+        value: its mean of the metric.
+        difference: the encoder minus it; None where no test is possible.
+    """
+
+    key: str
+    value: float
+    difference: Difference | None
+
+    @property
+    def p(self) -> float | None:
+        """Of the difference, two-sided; None where no test is possible."""
+        return None if self.difference is None else self.difference.p
+
+    def tells(self, sign: int) -> bool:
+        """Whether a test tells that the encoder is better (sign 1) or worse (-1)."""
+        difference, p = self.difference, self.p
+        return difference is not None and p is not None and p < LEVEL and difference.mean * sign > 0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An encoder among its controls.
+
+    Attributes:
+        label: what is predicted.
+        metric: what is compared.
+        value: the encoder's mean of it.
+        rivals: its controls, the best one first.
+    """
+
+    label: str
+    metric: str
+    value: float
+    rivals: tuple[Rival, ...]
+
+    @property
+    def beats_all(self) -> bool:
+        """Whether a test tells that it is better than each control."""
+        return all(rival.tells(1) for rival in self.rivals)
+
+    @property
+    def beaten_by(self) -> list[Rival]:
+        """Controls that a test tells to be better."""
+        return [rival for rival in self.rivals if rival.tells(-1)]
+
+    def __str__(self) -> str:
+        """One sentence with the figures and the tests."""
+        beaten = self.beaten_by
+        if self.beats_all:
+            start = "The encoder beats its controls"
+        elif beaten:
+            name, _ = CONTROLS_IN_SENTENCES[beaten[0].key]
+            verb = "beats" if beaten[0].key == "untrained" else "beat"
+            start = f"{name[0].upper()}{name[1:]} {verb} the encoder"
+        else:
+            start = "It is not shown that the encoder beats its controls"
+        against = []
+        for rival in self.rivals:
+            test = "no test" if rival.p is None else p_value(rival.p, "p")
+            name, _ = CONTROLS_IN_SENTENCES[rival.key]
+            against.append(f"{rival.value:.3f} of {name} ({test})")
+        tests = {r.difference.test for r in self.rivals if r.difference and r.difference.test}
+        how = f", by {' and '.join(sorted(tests))}" if tests else ""
+        return (
+            f"{start}: the {metric_name(self.metric)} of {self.label} is {self.value:.3f} against "
+            f"{' and '.join(against)}{how}."
+        )
+
+
+def standing(evaluation: Evaluation) -> Standing | None:
+    """Where the encoder of an evaluation stands among its controls; None without controls."""
+    metric = leading_metric(evaluation.metrics)
+    own, *controls = summary_rows(evaluation.metrics)
+    if not controls:
+        return None
+    if len(own.folds) > 1:
+        # The test over folds needs no predictions; without them no interval is computed.
+        evaluation = Evaluation(evaluation.metrics)
+    rivals = []
+    for row in sorted(controls, key=lambda row: -row.mean[metric]):
+        if len(row.folds) != len(own.folds):  # of an older version: there is nothing to pair
+            rivals.append(Rival(row.key, row.mean[metric], None))
+            continue
+        difference = None
+        with suppress(EvaluationError, KeyError):  # an older version's may lack what a test needs
+            difference = difference_between(
+                [evaluation],
+                [evaluation],
+                metric=metric,
+                variant_key=METHOD,
+                reference_key=row.key,
+            )
+        rivals.append(Rival(row.key, row.mean[metric], difference))
+    return Standing(str(evaluation.metrics["label"]), metric, own.mean[metric], tuple(rivals))

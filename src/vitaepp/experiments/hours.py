@@ -1,0 +1,138 @@
+"""Hours of an experiment: one length for all rows, so that the whole table is done in time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from vitaepp.data.loading import training_rows
+from vitaepp.errors import RunError
+from vitaepp.evaluation.folds import plan_folds
+from vitaepp.experiments.catalogue import Experiment
+from vitaepp.experiments.runs import Setup
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.system.devices import Machine
+from vitaepp.system.files import write_json
+from vitaepp.system.progress import counted, say
+from vitaepp.training.hours import (
+    Clock,
+    Speed,
+    chosen_in_time,
+    measured_speed,
+    refuse_several_processes,
+    refuse_two_lengths,
+)
+from vitaepp.training.propose import Images, propose_training
+from vitaepp.training.threads import free_threads
+
+#: Share of the time for what is no training and no embedding: classifiers, tables, figures.
+RESERVE = 0.07
+
+#: Embedding a store, with its untrained control, takes as long as training on it so often.
+EMBEDDING = 3.0
+
+
+def in_hours(
+    experiment: Experiment,
+    setup: Setup,
+    clock: Clock,
+    given: Collection[str],
+    asked: Mapping[str, Any],
+    choose: bool,
+) -> Setup:
+    """A setup whose recipe is done in time; once found, the folder keeps it.
+
+    Args:
+        experiment: whose variants are trained.
+        setup: with the recipe before its length is set; its folder is claimed.
+        clock: the time.
+        given: names of the settings that the user gave.
+        asked: what the user gave, which must be the same when the experiment goes on.
+        choose: choose model and batch, too, as no recipe was named.
+
+    Raises:
+        RecipeError: a length is given twice.
+        RunError: the folder holds runs of another length.
+    """
+    file = setup.out / "hours.json"
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["asked"] != asked:
+            raise RunError(
+                f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
+                "or choose another folder"
+            )
+        return replace(setup, recipe=Recipe.parse(kept["recipe"]))
+    if any((setup.out / name).exists() for name in ("runs", "folds")):
+        raise RunError(f"{setup.out}: holds runs without `hours`; choose another folder")
+    say(f"measuring the speed of this machine, to make the whole table in {clock}")
+    with free_threads():
+        store = setup.store
+        rows = training_rows(store, setup.recipe.data)
+        speed = measured_speed(store, rows)
+        images = Images.of(store.info, trained=len(rows), stored=len(store))
+        recipe, reasons = timed_recipe(
+            experiment, setup, images, Machine.here(), given, clock, speed, choose
+        )
+    for reason in reasons:
+        say(reason)
+    write_json(file, {"asked": dict(asked), "recipe": recipe.model_dump(mode="json")})
+    return replace(setup, recipe=recipe)
+
+
+def timed_recipe(
+    experiment: Experiment,
+    setup: Setup,
+    images: Images,
+    machine: Machine,
+    given: Collection[str],
+    left: Clock,
+    speed: Speed,
+    choose: bool,
+) -> tuple[Recipe, list[str]]:
+    """The recipe of all rows with the length that the time allows, and reasons.
+
+    Args:
+        experiment: whose variants are trained.
+        setup: on what, how often.
+        images: what is trained on.
+        machine: what it is trained with.
+        given: names of the settings that the user gave.
+        left: seconds that are left.
+        speed: of a recipe.
+        choose: choose model and batch, too.
+    """
+    refuse_two_lengths(given, left)
+    refuse_several_processes(setup.recipe, left)
+    recipe, choices = setup.recipe, []
+    trainings, trained = setup.seeds, images.trained
+    if setup.per_fold:
+        folds = len(plan_folds(setup.store.table, setup.label, setup.protocol))
+        trainings, trained = trainings * folds, trained * (folds - 1) // folds
+    if choose:
+        runs = trainings * len(experiment.variants)
+        recipe, found = chosen_in_time(
+            images, machine, recipe, given, lambda: left() * (1 - RESERVE) / runs, speed
+        )
+        choices += [c for c in found if c.name not in ("optim.epochs", "optim.lr")]
+    rates = [speed(variant.recipe(recipe)) for variant in experiment.variants]
+    seconds = left() * (1 - RESERVE)
+    embedding = sum(trainings * EMBEDDING * len(setup.store) / rate for rate in rates)
+    epoch = sum(trainings * trained / rate for rate in rates)
+    epochs = max(1, int((seconds - embedding) / epoch))
+    recipe = resolve(recipe, {"optim.epochs": epochs})
+    if choose and not {"optim.lr", "optim.base_lr"} & set(given):
+        names = {*given, *(c.name for c in choices), "optim.epochs", "optim.batch_size"}
+        more = propose_training(images, machine, recipe, names)
+        rate = [c for c in more if c.name == "optim.lr"]
+        recipe = resolve(recipe, {c.name: c.value for c in rate})
+        choices += rate
+    told = [f"{choice}: {choice.reason}" for choice in choices]
+    runs = trainings * len(rates)
+    told.append(
+        f"optim.epochs={epochs}: what the time allows for {counted(runs, 'training')}, at "
+        f"{min(rates):.3g} to {max(rates):.3g} images per second, measured here"
+    )
+    return recipe, told

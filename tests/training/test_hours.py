@@ -1,0 +1,183 @@
+"""Hours: the arithmetic with speeds that are made up, and one training that keeps its time."""
+
+import time
+
+import pytest
+
+from tests.conftest import TINY
+from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.errors import RecipeError, RunError
+from vitaepp.experiments.catalogue import find
+from vitaepp.experiments.experiment import experiment
+from vitaepp.experiments.hours import RESERVE as OF_TABLE
+from vitaepp.experiments.hours import timed_recipe
+from vitaepp.experiments.runs import Setup
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.devices import Machine
+from vitaepp.training import hours, propose
+from vitaepp.training.footprint import Footprint
+from vitaepp.training.hours import Clock, chosen_in_time, with_length
+from vitaepp.training.plan import plan
+from vitaepp.training.pretrain import pretrain
+from vitaepp.training.propose import LEAST_UPDATES, Images
+
+PICTURES = Images(StoreInfo(("grey",), (64, 64), None, "uint8", "image"), 5000, 2**24)
+LAPTOP = Machine(2, 8 * 2**30)
+FAST = [s for s in TINY if "epochs" not in s]
+
+
+@pytest.fixture
+def counted_once(monkeypatch):
+    """Footprints that are made up: to count operations takes seconds."""
+    flops = {"tiny": 1e9, "small": 4e9, "base": 16e9}
+
+    def footprint(recipe, *_, **__):
+        return Footprint(2**27, 2**22, flops[recipe.model.size])
+
+    monkeypatch.setattr(propose, "step_footprint", footprint)
+
+
+def speeds(tiny, small, base):
+    """Images per second by size, whatever the batch."""
+    asked = []
+
+    def speed(recipe):
+        asked.append(recipe.model.size)
+        return {"tiny": tiny, "small": small, "base": base}[recipe.model.size]
+
+    return speed, asked
+
+
+def chosen(speed, seconds=3600.0, given=()):
+    recipe = Recipe.load(settings=given)
+    names = {g.partition("=")[0] for g in given}
+    return chosen_in_time(PICTURES, LAPTOP, recipe, names, lambda: seconds, speed)
+
+
+def test_the_largest_model_that_makes_enough_updates_is_taken(counted_once):
+    speed, asked = speeds(2000.0, 400.0, 90.0)
+    recipe, choices = chosen(speed)
+    assert (recipe.model.size, recipe.optim.batch_size) == ("small", 64)
+    assert asked == ["tiny", "small", "base"]
+    assert recipe.optim.epochs == int(3600 * 0.97 * 400 / 5000)
+    reasons = {c.name: c.reason for c in choices}
+    assert "base would make 4,910" in reasons["model.size"]
+    assert "at 400 images per second" in reasons["optim.epochs"]
+    assert recipe.optim.lr is not None
+
+
+def test_a_model_without_a_chance_is_not_even_timed(counted_once):
+    speed, asked = speeds(200.0, 100.0, 90.0)
+    chosen(speed)
+    assert set(asked) == {"tiny"}
+
+
+def test_little_time_makes_the_batch_smaller_down_to_its_floor(counted_once):
+    recipe, _ = chosen(speeds(100.0, 1.0, 1.0)[0])
+    assert recipe.optim.batch_size == 32
+    assert LEAST_UPDATES <= 3600 * 0.97 * 100 / 32
+    assert chosen(speeds(2.0, 1.0, 1.0)[0])[0].optim.batch_size == 16
+
+
+def test_what_the_user_gave_stays(counted_once):
+    given = ("optim.batch_size=128", "model.size=tiny", "optim.lr=0.5")
+    recipe, choices = chosen(speeds(10.0, 1.0, 1.0)[0], given=given)
+    assert (recipe.optim.batch_size, recipe.model.size, recipe.optim.lr) == (128, "tiny", 0.5)
+    assert not {c.name for c in choices} & {"optim.batch_size", "model.size", "optim.lr"}
+
+
+def test_a_named_recipe_gets_a_length_and_no_more():
+    recipe = Recipe.load(settings="optim.updates=7")
+    timed, (choice,) = with_length(recipe, 100, lambda: 1000.0, 5.0)
+    assert timed == recipe.with_settings("optim.epochs=48")
+    assert choice.value == 48
+    assert timed.optim.updates is None
+    one, (choice,) = with_length(recipe, 10_000, lambda: 1000.0, 5.0)
+    assert one.optim.epochs == 1
+    assert "one pass over 10,000 images takes 0.56 hours, longer than" in choice.reason
+
+
+def test_a_table_shares_its_time_over_rows_and_seeds(make_store, tmp_path):
+    store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
+    base = Recipe.load(settings=TINY)
+    setup = Setup(store, tmp_path, base, "bright", None, per_fold=False, seeds=3)
+    images = Images.of(store.info, trained=20, stored=20)
+    both = find("ablation").choose(["vitae", "vitae++"])
+
+    def speed(recipe):
+        return 10.0 if recipe.method == "vitae" else 5.0
+
+    class Left(Clock):
+        def __call__(self):
+            return 3600 * self.hours
+
+    clock = Left(0.1)
+    recipe, told = timed_recipe(both, setup, images, LAPTOP, (), clock, speed, choose=False)
+    trainings = 3 * (20 / 10 + 20 / 5)
+    assert recipe.optim.epochs == int((360 * (1 - OF_TABLE) - 3 * trainings) / trainings)
+    assert "6 trainings, at 5 to 10 images per second" in told[-1]
+    assert recipe == base.changed(optim={"epochs": recipe.optim.epochs})
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Speeds are measured by very few steps."""
+    monkeypatch.setattr(hours, "TIMED", 0.05)
+    monkeypatch.setattr(hours, "WARM_UP", 1)
+
+
+def test_a_resumed_run_keeps_its_length(make_store, tmp_path, quick, capsys):
+    store = make_store(subjects=6, size=(16, 16), modalities=("grey",))
+    settings = [*FAST, "method=vitae"]
+    run = pretrain(store.path, tmp_path / "run", settings=settings, hours=0.0003)
+    recipe = Recipe.load(run / "recipe.yaml")
+    assert recipe.optim.epochs >= 1
+    capsys.readouterr()
+    pretrain(store.path, run, settings=settings, hours=0.01, resume=True)
+    assert Recipe.load(run / "recipe.yaml") == recipe
+    assert "keeps its length; `hours` is for a run that begins" in capsys.readouterr().err
+
+
+def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
+    store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
+    sweep = tmp_path / "s.yaml"
+    sweep.write_text("base: {method: vitae}\nvariants: {a: {}, b: {optim.lr: 1e-4}}")
+    out, options = tmp_path / "out", {"label": "bright", "settings": FAST, "hours": 0.001}
+    result = experiment(sweep, store.path, out, **options)
+    recipes = [Recipe.load(out / f"runs/{key}/seed0/recipe.yaml") for key in "ab"]
+    assert recipes[0].optim.epochs == recipes[1].optim.epochs
+    assert "--hours 0.001" in (out / "s.md").read_text()
+    assert experiment(sweep, store.path, out, **options) == result
+    with pytest.raises(RunError, match="began with other settings or `hours`"):
+        experiment(sweep, store.path, out, **options | {"hours": 2.0})
+
+
+def test_plan_measures_stores_and_scans_alike(make_store, tmp_path, quick, counted_once):
+    store = make_store(subjects=6, size=(16, 16), modalities=("grey",))
+    planned = plan(store.path, hours=0.001)
+    assert "images per second, measured here" in planned.to_yaml()
+    assert "to train for 0.001 hours" in planned.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("settings", "time", "message"),
+    [
+        ((), 0.0, "`hours`=0: give more than 0"),
+        (("optim.epochs=3",), 1.0, "`hours`=1 and optim.epochs both say how long"),
+        (("optim.updates=3",), 1.0, "`hours`=1 and optim.updates both say how long"),
+        (("trainer.devices=2",), 1.0, "measured of one process, and several are to train"),
+    ],
+)
+def test_two_lengths_are_refused(make_store, tmp_path, settings, time, message):
+    with pytest.raises(RecipeError, match=message):
+        pretrain(make_store().path, tmp_path / "run", settings=settings, hours=time)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_training_ends_within_its_time(make_store, tmp_path):
+    """72 seconds; a tenth is what is promised, the rest is for whatever else runs here."""
+    store = make_store(subjects=24, size=(32, 32), modalities=("grey",))
+    start = time.monotonic()
+    pretrain(store.path, tmp_path / "run", settings=FAST, hours=0.02)
+    assert 0.75 * 72 < time.monotonic() - start < 1.25 * 72
