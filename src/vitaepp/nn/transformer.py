@@ -196,10 +196,10 @@ class VisionTransformer(Backbone):
         return self.norm(x)
 
     def forward(
-        self, images: Float[Tensor, "batch channel *space"]
+        self, images: Float[Tensor, "batch channel *space"], block: int | None = None
     ) -> Float[Tensor, "batch token embed_dim"]:
-        """Features of whole images: the CLS token, then every patch."""
-        return self.encode(patchify(images, self.patch_size))
+        """Features of whole images, after `block` blocks: the CLS token, then every patch."""
+        return self.encode(patchify(images, self.patch_size), blocks=block)
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
@@ -212,8 +212,7 @@ class VisionTransformer(Backbone):
         block: int | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
-        tokens = self.encode(patchify(images, self.patch_size), blocks=block)
-        return pool_tokens(tokens, pool)
+        return pool_tokens(self(images, block), pool)
 
 
 def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
