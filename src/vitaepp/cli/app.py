@@ -563,7 +563,10 @@ def settings(
 
 def _as_options(text: str) -> str:
     """A text of the library, with arguments spelled as options."""
-    return as_options(text, typer.main.get_command(app).commands) if "`" in text else text
+    if "`" not in text:
+        return text
+    group = typer.main.get_group(app)
+    return as_options(text, group.commands)
 
 
 class _AsOptions(logging.Filter):
