@@ -134,7 +134,7 @@ def demo(
     """The whole workflow on phantom scans, from raw files to a report, in some minutes."""
     from vitaepp.cli.demo import demo as run_demo
 
-    run_demo(out)
+    run_demo(out, show=_show)
 
 
 @command()

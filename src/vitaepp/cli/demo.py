@@ -22,7 +22,12 @@ from vitaepp.training.pretrain import pretrain
 SUBJECTS = 48
 
 
-def demo(out: str | os.PathLike[str] = "demo", *, subjects: int = SUBJECTS) -> Path:
+def demo(
+    out: str | os.PathLike[str] = "demo",
+    *,
+    subjects: int = SUBJECTS,
+    show: Callable[[str], None] = print,
+) -> Path:
     """Make a phantom cohort, take it from raw files to a report, and print the table.
 
     Each step is the function of a command, and is named by that command, so that it can be
@@ -31,6 +36,7 @@ def demo(out: str | os.PathLike[str] = "demo", *, subjects: int = SUBJECTS) -> P
     Args:
         out: folder for everything.
         subjects: size of the cohort.
+        show: prints the table.
 
     Returns:
         The report's path.
@@ -69,7 +75,7 @@ def demo(out: str | os.PathLike[str] = "demo", *, subjects: int = SUBJECTS) -> P
         f"report {run} --out {folder / 'report.html'}",
         lambda: report([run], folder / "report.html"),
     )
-    print(f"\nLow against high grade, {subjects} phantoms, by a linear SVM on frozen features:\n")
-    print(summary_table(metrics))
-    print(f"\n{time.monotonic() - started:.0f} s. Open {page} in a browser.")
+    show(f"\nLow against high grade, {subjects} phantoms, by a linear SVM on frozen features:\n")
+    show(summary_table(metrics))
+    show(f"\n{time.monotonic() - started:.0f} s. Open {page} in a browser.")
     return page
