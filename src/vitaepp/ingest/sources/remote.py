@@ -23,10 +23,10 @@ from vitaepp.ingest.readers import PICTURE_SUFFIXES, suffix_of
 from vitaepp.system.urls import Location, filesystem, is_url, local_path, storage_errors
 
 #: Scans with a header in their first bytes, which is all that a layout reads of them.
-SCAN_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".mha")
+HEADER_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".mha")
 
 #: Files that stand-ins replace.
-REPLACED_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
+REPLACED_SUFFIXES = (*HEADER_SUFFIXES, *PICTURE_SUFFIXES)
 
 #: First bytes of a scan that its stand-in has, compressed or not.
 HEADER_BYTES = 1 << 14
@@ -156,7 +156,7 @@ def _make_stand_ins(remote: Remote, sizes: Mapping[PurePosixPath, int | None]) -
     """Make the stand-ins of files of known sizes; fetch the other files."""
     replaced = {n: s for n, s in sizes.items() if s and suffix_of(n.name, REPLACED_SUFFIXES)}
     remote.fetch((remote.root / n for n in sizes if n not in replaced), remote.root)
-    scans = [n for n in replaced if suffix_of(n.name, SCAN_SUFFIXES)]
+    scans = [n for n in replaced if suffix_of(n.name, HEADER_SUFFIXES)]
     headers: dict[PurePosixPath, bytes] = {}
     system, base = filesystem(remote.url)
     for start in range(0, len(scans), HEADERS_AT_ONCE):
