@@ -36,6 +36,13 @@ def test_features_do_not_depend_on_batches_order_or_intensity_scale(make_store):
         assert np.allclose(whole, encoder(images * 0.5 + 20), atol=2e-3)
 
 
+def test_images_of_another_shape_are_one_line(make_store):
+    encoder = untrained(make_store())
+    for shape in ((2, 4, 16, 16, 16), (2, 2, 16, 16), (2, 2, 24, 16, 16)):
+        with pytest.raises(RunError, match=r"but the encoder takes 2×16×16×16 \(t1, t2\)"):
+            encoder(torch.zeros(shape))
+
+
 def test_half_precision_rounds_features_and_says_so(make_store, tmp_path):
     store = make_store()
     encoder = untrained(store)

@@ -54,6 +54,15 @@ def chosen(speed, seconds=3600.0, given=()):
     return chosen_in_time(PICTURES, LAPTOP, recipe, names, lambda: seconds, speed)
 
 
+def test_measuring_that_took_all_of_the_time_is_said(counted_once):
+    speed, _ = speeds(2000.0, 400.0, 90.0)
+    recipe, choices = chosen(speed, seconds=-5.0)
+    assert recipe.optim.epochs == 1
+    reasons = {choice.name: choice.reason for choice in choices}
+    assert "measuring the speed took all of the time" in reasons["optim.epochs"]
+    assert reasons["model.size"].startswith("0 updates")
+
+
 def test_the_largest_model_that_makes_enough_updates_is_taken(counted_once):
     speed, asked = speeds(2000.0, 400.0, 90.0)
     recipe, choices = chosen(speed)

@@ -258,12 +258,21 @@ class Encoder(nn.Module):
                 not among them are missing. The encoder's own by default.
 
         Raises:
-            RunError: a modality that the encoder does not know.
+            RunError: a modality that the encoder does not know, or images of another shape than
+                it was trained on.
         """
-        if modalities is not None:
-            check_known(self.config, modalities)
-            images = place_channels(images, modalities, self.config.modalities)
         config = self.config
+        if modalities is not None:
+            check_known(config, modalities)
+        channels = config.modalities if modalities is None else modalities
+        wanted = (len(channels), *config.shape["image_size"])
+        fixed = wanted if config.backbone == "vit" else wanted[:1]  # a ResNet takes any size
+        if images.ndim != 1 + len(wanted) or tuple(images.shape[1 : 1 + len(fixed)]) != fixed:
+            raise RunError(
+                f"images of {dimensions(images.shape[1:])}, but the encoder takes "
+                f"{dimensions(wanted)} ({', '.join(channels)})"
+            )
+        images = place_channels(images, channels, config.modalities)
         images = standardize(images.float() / 255, config.normalize, config.cohort)
         return self.backbone.features(images, config.pool, config.block)
 

@@ -221,7 +221,10 @@ def chosen_in_time(
 
     def made(changed: Recipe, rate: float) -> int:
         return int(
-            left() * (1 - RESERVE) * rate / (changed.optim.batch_size * changed.optim.accumulate)
+            max(0.0, left())
+            * (1 - RESERVE)
+            * rate
+            / (changed.optim.batch_size * changed.optim.accumulate)
         )
 
     chosen, rate, flops, why = None, 0.0, 0.0, ""
@@ -282,7 +285,9 @@ def with_length(
     seconds = left()
     epochs = int(seconds * (1 - RESERVE) * rate / images)
     why = f"what the time allows, at {rate:.3g} images per second, measured here"
-    if epochs < 1:
+    if seconds <= 0:
+        why = "measuring the speed took all of the time, and leaves one pass; give more `hours`"
+    elif epochs < 1:
         why = (
             f"one pass over {counted(images, 'image')} takes {images / rate / 3600:.2g} hours, "
             "longer than there is time"
