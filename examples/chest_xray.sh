@@ -11,7 +11,8 @@ out=${2:-chest_xray}
 
 vitaepp prepare "$data" "$out/store" --size 64 --dtype uint8
 vitaepp inspect "$out/store"
-# Few epochs, so that it ends in minutes: most of the time goes into VGG-16.
+# Few epochs, so that it ends in minutes. What `results/` holds was made with an earlier version, in
+# which a VGG-16 of random weights took most of the time.
 vitaepp pretrain "$out/store" "$out/run" --resume \
   --set model.embed_dim=192 --set model.depth=6 --set model.num_heads=6 \
   --set model.decoder_embed_dim=192 --set model.decoder_depth=2 --set model.decoder_num_heads=6 \
