@@ -28,12 +28,15 @@ def threads_to_take(folder: RunFolder | None = None, resume: bool = False, shari
         resume: go on with it.
         sharing: processes on this machine.
     """
-    if resume and folder is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            began = int(json.loads(folder.summary_file.read_text(encoding="utf-8"))["threads"])
-            if began > 0:
-                return began
-    return max(1, free_cores() // sharing)
+    began = threads_at_begin(folder) if resume and folder is not None else None
+    return began or max(1, free_cores() // sharing)
+
+
+def threads_at_begin(folder: RunFolder) -> int | None:
+    """Threads that a run began with; None where there is no run, or it does not say."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(folder.summary_file.read_text(encoding="utf-8"))["threads"]) or None
+    return None
 
 
 @contextmanager
@@ -56,7 +59,8 @@ def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Itera
         usable_cores(),
     )
     why = "all are free" if threads >= cores else "the others are busy"
-    why = "as when the run began" if resume else why
+    if resume and folder is not None and threads_at_begin(folder):
+        why = "as when the run began"
     torch.set_num_threads(threads)
     try:
         yield (
