@@ -576,8 +576,10 @@ def stage(
         mask: `(*space)`, for a store that keeps masks; zero without it.
     """
     folder = folder_at(path)
-    stored = np.rint(image) if info.dtype == "uint8" else image
-    values = {"images.zarr": stored, "masks.zarr": np.zeros(info.size) if mask is None else mask}
+    values = {
+        "images.zarr": info.stored(image),
+        "masks.zarr": np.zeros(info.size) if mask is None else mask,
+    }
     chunks = {k.staged: _encoded(k, values[k.name]) for k in _arrays(info)}
     # The record comes last: a subject is staged when it is there, and it is of these chunks.
     folder.remove(_staged_file(record.subject, ".json"))

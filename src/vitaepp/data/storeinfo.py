@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class StoreInfo:
     def window_of(self, modality: str) -> tuple[float, float] | None:
         """The intensities that became 0 and 255 wherever a modality has a window."""
         return next(((low, high) for m, low, high in self.window or () if m == modality), None)
+
+    def stored(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Intensities in [0, 255] in the type that they are stored in."""
+        return (np.rint(image) if self.dtype == "uint8" else image).astype(self.dtype)
 
     @property
     def intensities(self) -> str:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from vitaepp.views.transforms import standardize
 
 if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
     import vitaepp.data.store
+    import vitaepp.ingest.new_scans
     import vitaepp.recipe.recipe
 
 FORMAT = 1
@@ -306,23 +308,132 @@ class Encoder(nn.Module):
         check_fits(self.config, store)
         check_like(self.config, store, any_store)
         place = chosen_device(device)
-        at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
-        size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
+        size = batch_size or _at_once(place, store.info.shape)
         total = len(store) if rows is None else len(rows)
-        features = []
-        precision = precision or self.config.precision
-        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
-            batches = store.batches(size, rows)
-            for images in track(batches, what, -(-total // size), unit="batches"):
-                shown = torch.from_numpy(images).to(place)
-                features.append(encoder(shown, store.info.modalities).float().cpu().numpy())
-        found = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+        batches = track(store.batches(size, rows), what, -(-total // size), unit="batches")
+        found = self._features(batches, store.info.modalities, place, precision)
         if not np.isfinite(found).all():
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
                 "out of bounds"
             )
         return found
+
+    def embed_files(
+        self,
+        scans: Sequence[vitaepp.ingest.new_scans.Scan],
+        *,
+        spacing: npt.ArrayLike | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Features of scans that are in no store, `(scan, feature)`.
+
+        They are prepared in memory like the images of the encoder's training, by the code of
+        `vitaepp.prepare`, so that the features are those of preparing and embedding a store. Where
+        the training's crops are centred on masks, a scan without one is centred on its foreground.
+
+        Args:
+            scans: one for each subject: the path of a NIfTI file or another that `prepare` reads,
+                a picture, or a folder with a subject's DICOM files; a NumPy array; or a mapping of
+                modality to path or array, in which `mask` names a mask. With several modalities,
+                an array has a first axis of them.
+            spacing: voxel size in mm of arrays of 3D scans, or a 4×4 affine. Without an affine
+                their axes run to the patient's right, front and head.
+            batch_size: images at a time; chosen by their size by default.
+            device: where to compute; an accelerator if there is one by default.
+            precision: other than the encoder's own, see `EncoderConfig`.
+
+        Raises:
+            SourceError: a scan is of another kind than the encoder's, or of several subjects.
+            SubjectError: a scan cannot be read.
+            RunError: the encoder does not know how its images were prepared.
+
+        Example:
+            >>> encoder = Encoder.from_pretrained("run")               # doctest: +SKIP
+            >>> encoder.embed_files(["p01.nii.gz", "p02/dicom"])       # doctest: +SKIP
+            >>> encoder.embed_files([{"t1": "a.nii.gz", "t2": "b.nii.gz"}])  # doctest: +SKIP
+        """
+        from vitaepp.ingest.new_scans import one_image, say_decisions
+
+        if isinstance(scans, str | os.PathLike | Mapping):
+            raise RunError("embed_files takes a list of scans; put a single one into brackets")
+        info = self.images
+        decisions = []
+
+        def prepared() -> Iterator[npt.NDArray[Any]]:
+            for i, scan in enumerate(track(scans, "embedding", len(scans), unit="scans")):
+                found = one_image(info, scan, spacing, f"scan {i}")
+                decisions.append(found.decisions)
+                yield found.image
+
+        features = self.embed_images(
+            prepared(), batch_size=batch_size, device=device, precision=precision
+        )
+        say_decisions(decisions, len(scans))
+        return features
+
+    def embed_images(
+        self,
+        images: Iterable[npt.NDArray[Any]],
+        *,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Features of images as a store holds them, `(image, feature)`.
+
+        Args:
+            images: `(channel, *space)` each, intensities in [0, 255], with the encoder's own
+                modalities; what is missing is 0. They are taken one batch at a time.
+            batch_size: images at a time; chosen by their size by default.
+            device: where to compute; an accelerator if there is one by default.
+            precision: other than the encoder's own, see `EncoderConfig`.
+
+        Raises:
+            RunError: images of another shape than it was trained on.
+        """
+        place = chosen_device(device)
+        shape = (len(self.config.modalities), *self.config.shape["image_size"])
+        size, rest = batch_size or _at_once(place, shape), iter(images)
+        batches = iter(lambda: list(islice(rest, size)), [])
+        stacked = (np.stack(batch) for batch in batches)
+        return self._features(stacked, self.config.modalities, place, precision)
+
+    @property
+    def images(self) -> StoreInfo:
+        """What the images are that it takes, and how they are prepared.
+
+        Raises:
+            RunError: an older version made it, and did not keep this.
+        """
+        if self.config.prepared is None:
+            raise RunError(
+                "the encoder does not tell how the images of its training were prepared, because "
+                "an older version made it; prepare a store by hand and embed that"
+            )
+        return replace(
+            self.config.prepared,
+            modalities=self.config.modalities,
+            size=tuple(self.config.shape["image_size"]),
+            masks=None,
+        )
+
+    def _features(
+        self,
+        batches: Iterable[npt.NDArray[Any]],
+        modalities: Sequence[str],
+        place: torch.device,
+        precision: str | None,
+    ) -> npt.NDArray[np.float32]:
+        features = []
+        precision = precision or self.config.precision
+        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
+            for images in batches:
+                shown = torch.from_numpy(images).to(place)
+                features.append(encoder(shown, modalities).float().cpu().numpy())
+        return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
 
     @contextmanager
     def _evaluating(self, device: torch.device) -> Iterator[Encoder]:
@@ -336,6 +447,11 @@ class Encoder(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def _at_once(place: torch.device, shape: Sequence[int]) -> int:
+    """How many images of a shape are embedded at a time."""
+    return max(1, (CPU_VALUES if place.type == "cpu" else DEVICE_VALUES) // int(np.prod(shape)))
 
 
 def check_like(

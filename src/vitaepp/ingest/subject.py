@@ -36,6 +36,7 @@ from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers import (
     Image,
     read_array,
+    read_given,
     read_grid,
     read_picture,
     read_scan,
@@ -43,6 +44,7 @@ from vitaepp.ingest.readers import (
 )
 from vitaepp.ingest.readers.items import (
     ArrayItem,
+    GivenItem,
     Item,
     SeriesItem,
     VolumeItem,
@@ -99,20 +101,24 @@ class Channel(NamedTuple):
 
 def prepare_subject(spec: ImageSpec, task: Task) -> bool | Failure:
     """Stage one subject; True if it was prepared, False if it already was, or the failure."""
-    subject = task.files
     try:
         checksum = _checksum(spec, task)
         if checksum == task.known:
             return False
         image, record, mask = _make(spec, task, checksum)
-    except SubjectError as error:
-        return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
     except Exception as error:  # any error of one subject must not stop the others
-        message = one_line(error).replace(f"{spec.root}{os.sep}", "")
-        reason = f"{type(error).__name__}: {message}"
-        return Failure(subject.subject, _with_pseudonyms(spec, task, reason))
+        return failure_of(spec, task, error)
     stage(spec.store, spec.info, image, record, mask)
     return True
+
+
+def made(spec: ImageSpec, task: Task) -> tuple[npt.NDArray[Any], Record] | Failure:
+    """A subject's image as a store would hold it, and its record; nothing is written."""
+    try:
+        image, record, _ = _make(spec, task, "")
+    except Exception as error:  # any error of one subject must not stop the others
+        return failure_of(spec, task, error)
+    return spec.info.stored(image), record
 
 
 def _with_pseudonyms(spec: ImageSpec, task: Task, reason: str) -> str:
@@ -175,6 +181,8 @@ def _path_of(spec: ImageSpec, item: Item) -> str:
     if isinstance(item, SeriesItem):
         one = len(item.files) == 1
         return _path_of(spec, item.files[0] if one else Path(os.path.commonpath(item.files)))
+    if isinstance(item, GivenItem):
+        return item.name
     absolute = Path(os.path.abspath(item))
     root = Path(os.path.abspath(spec.root))
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name
@@ -182,6 +190,8 @@ def _path_of(spec: ImageSpec, item: Item) -> str:
 
 def _read(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
     name = _named(spec, item)
+    if isinstance(item, GivenItem):
+        return read_given(item.values, item.affine, name, constant=constant)
     if spec.kind == "scans" and not isinstance(item, ArrayItem):
         return read_scan(item, name, constant=constant)
     if isinstance(item, Path):
@@ -209,10 +219,12 @@ def grid_of(spec: ImageSpec, item: Item) -> Grid:
     return _read(spec, item, constant=True).grid if grid is None else grid
 
 
-def failure_of(spec: ImageSpec, subject: SubjectFiles, error: SubjectError) -> Failure:
-    """The record of a subject that cannot be read, with its reason."""
-    task = Task(subject, None, None)
-    return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
+def failure_of(spec: ImageSpec, task: Task, error: Exception) -> Failure:
+    """The record of a subject that cannot be prepared, with its reason."""
+    reason = one_line(error)
+    if not isinstance(error, SubjectError):
+        reason = f"{type(error).__name__}: {reason.replace(f'{spec.root}{os.sep}', '')}"
+    return Failure(task.files.subject, _with_pseudonyms(spec, task, reason))
 
 
 def _images(

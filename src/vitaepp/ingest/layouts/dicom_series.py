@@ -27,7 +27,7 @@ from vitaepp.ingest.readers import (
     stack,
     suffix_of,
 )
-from vitaepp.ingest.readers.items import SeriesItem
+from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.system.progress import track
 
 #: Files of these types are not opened. DICOM files often have no suffix, or digits as one.
@@ -98,6 +98,13 @@ def series_item(path: Path) -> SeriesItem | None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     dicom = tuple(f for f in files if f.is_file() and may_be_dicom(f))
     return SeriesItem(dicom) if dicom else None
+
+
+def item_at(path: Path) -> Item:
+    """An image file, or the DICOM series of a folder or file."""
+    if not path.is_dir() and not suffix_of(path.name, DICOM_SUFFIXES):
+        return path
+    return series_item(path) or path
 
 
 def may_be_dicom(file: Path) -> bool:

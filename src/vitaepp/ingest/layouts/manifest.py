@@ -15,10 +15,10 @@ from vitaepp.data.labels import as_labels
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
-from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, series_item
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
-from vitaepp.ingest.readers.items import Item, own_files
+from vitaepp.ingest.readers.items import own_files
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
@@ -57,13 +57,13 @@ def manifest_cohort(source: Source) -> Cohort | None:
     values = as_objects(table)
     subjects = []
     for row in values:
-        files = {m: _item(_path(folder, row[m])) for m in modalities if row[m] is not None}
+        files = {m: item_at(_path(folder, row[m])) for m in modalities if row[m] is not None}
         mask = row.get(masks[0] if masks else "mask")
         subjects.append(
             SubjectFiles(
                 subject=row["subject"],
                 files=files,
-                mask=None if mask is None else _item(_path(folder, mask)),
+                mask=None if mask is None else item_at(_path(folder, mask)),
                 split="" if row.get("split") is None else str(row["split"]),
                 labels={c: row[c] for c in labels},
             )
@@ -91,13 +91,6 @@ def _is_picture(path: Path) -> bool:
     if path.suffix.lower() == ".npy":
         return npy_axes(path) == 2
     return bool(suffix_of(path.name, PICTURE_SUFFIXES))
-
-
-def _item(path: Path) -> Item:
-    """An image file, or the DICOM series of a folder or file."""
-    if not path.is_dir() and not suffix_of(path.name, DICOM_SUFFIXES):
-        return path
-    return series_item(path) or path
 
 
 def _holds_images(column: pd.Series[Any], path: Path) -> bool:

@@ -18,7 +18,7 @@ from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers import to_grey
 from vitaepp.ingest.subject import failure_of, grid_of, image_of
-from vitaepp.ingest.task import ImageSpec
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
 
@@ -163,7 +163,7 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             if look.voxels:
                 ranges[modality] = _range(to_grey(image_of(spec, item)))
         except SubjectError as error:
-            failures.append(failure_of(spec, subject, error))
+            failures.append(failure_of(spec, Task(subject, None, None), error))
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))

@@ -5,7 +5,14 @@ even in an error message, because headers hold patient data.
 """
 
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
-from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, open_array, read_array, space_of
+from vitaepp.ingest.readers.arrays import (
+    NpzArray,
+    npz_keys,
+    open_array,
+    read_array,
+    read_given,
+    space_of,
+)
 from vitaepp.ingest.readers.dicom import read_series, series_grid, stack
 from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
 from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
@@ -32,6 +39,7 @@ __all__ = [
     "pixels_of",
     "read_array",
     "read_dicom_header",
+    "read_given",
     "read_grid",
     "read_picture",
     "read_scan",

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -13,11 +14,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Grid
+from vitaepp.data.geometry import Floats, Grid, is_usable
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import Image, checked
 from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
+from vitaepp.system.text import dimensions
 
 
 def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -> Image:
@@ -34,6 +36,26 @@ def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -
         raise SubjectError(f"{name}: has {len(space)} spatial axes; images have two or three")
     values = values if values.shape[-1] == 3 and values.ndim > len(space) else values.reshape(space)
     return Image(checked(values, name, constant), Grid.of_indices(space), False)
+
+
+def read_given(
+    values: npt.NDArray[Any], affine: Floats | None, name: str, *, constant: bool = False
+) -> Image:
+    """Check an image in memory; with an affine it is a scan `(x, y, z)` in physical space.
+
+    Raises:
+        SubjectError: as `read_array`, or the affine cannot be that of a scan.
+    """
+    image = read_array(values, name, constant=constant)
+    if affine is None:
+        return image
+    if image.grid.ndim != 3 or image.is_colour:
+        raise SubjectError(
+            f"{name}: is {dimensions(values.shape)}; a scan has three axes and one value per voxel"
+        )
+    if not is_usable(affine):
+        raise SubjectError(f"{name}: its spacing or affine is not usable; give mm above 0")
+    return replace(image, grid=Grid(image.grid.size, affine), physical=True)
 
 
 def space_of(shape: tuple[int, ...]) -> tuple[int, ...]:

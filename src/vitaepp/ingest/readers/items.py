@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from vitaepp.ingest.readers.detached import voxel_files
 
@@ -32,13 +35,30 @@ class SeriesItem:
     files: tuple[Path, ...]
 
 
-Item = Path | VolumeItem | ArrayItem | SeriesItem
+@dataclass(frozen=True, eq=False)
+class GivenItem:
+    """An image that the caller holds in memory.
+
+    Attributes:
+        values: scans `(x, y, z)`; pictures `(row, column)` or `(row, column, 3)`.
+        affine: index to RAS world in mm; None of an image without physical space.
+        name: what errors call it.
+    """
+
+    values: npt.NDArray[Any]
+    affine: npt.NDArray[Any] | None
+    name: str
+
+
+Item = Path | VolumeItem | ArrayItem | SeriesItem | GivenItem
 
 
 def own_files(item: Item) -> tuple[Path, ...]:
     """The files that an item names; a header may keep its voxels in another file."""
     if isinstance(item, SeriesItem):
         return item.files
+    if isinstance(item, GivenItem):
+        return ()
     return (item,) if isinstance(item, Path) else (item.file,)
 
 
@@ -49,4 +69,6 @@ def files_of(item: Item) -> tuple[Path, ...]:
         SubjectError: a header names the file of its voxels in a way that is not supported.
     """
     own = own_files(item)
-    return own if isinstance(item, SeriesItem) else (*own, *voxel_files(own[0]))
+    if isinstance(item, SeriesItem | GivenItem):
+        return own
+    return (*own, *voxel_files(own[0]))
