@@ -2,15 +2,21 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.encoder.embed import embed
+from vitaepp.encoder.model import Encoder
+from vitaepp.ingest.prepare import prepare
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
 
 MakeStore = Callable[..., Store]
@@ -88,3 +94,29 @@ TINY = (
     "optim.epochs=3",
     "optim.batch_size=4",
 )
+
+
+def encoder_like(store: Store) -> Encoder:
+    """An untrained encoder that knows how its store was prepared, as a trained one does."""
+    encoder = Encoder.untrained(Recipe.load(settings=(*TINY, "trainer.precision=32")), store.info)
+    encoder.config = replace(encoder.config, prepared=store.info)
+    return encoder
+
+
+@pytest.fixture(scope="session")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two kinds, their store, an encoder, and embeddings with the label `kind`."""
+    root = tmp_path_factory.mktemp("clinic")
+    rng = np.random.default_rng(0)
+    (root / "scans").mkdir()
+    lines = ["subject,kind"]
+    for i in range(24):
+        values = rng.integers(60, 120, (16, 16))
+        values[4:12, 4:12] += 100 * (i % 2)
+        Image.fromarray(values.astype(np.uint8)).save(root / "scans" / f"p{i:02d}.png")
+        lines.append(f"p{i:02d},{('calm', 'loud')[i % 2]}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    prepare(root / "scans", root / "store", size=16, labels=root / "labels.csv", workers=1)
+    encoder_like(Store(root / "store")).save(root / "encoder")
+    embed(root / "encoder", root / "store", root / "e.parquet")
+    return root

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vitaepp.data.store import Store
     from vitaepp.datasets.download import download
     from vitaepp.datasets.phantom import write_phantoms
+    from vitaepp.downstream.fit import fit
+    from vitaepp.downstream.model import Model
+    from vitaepp.downstream.predict import predict
     from vitaepp.encoder.embed import embed, embed_store, raw_features
     from vitaepp.encoder.model import Encoder
     from vitaepp.errors import VitaeppError
@@ -42,6 +45,7 @@ _HOMES = {
     "Embeddings": "vitaepp.data.embeddings",
     "Encoder": "vitaepp.encoder.model",
     "Evaluation": "vitaepp.evaluation.result",
+    "Model": "vitaepp.downstream.model",
     "Recipe": "vitaepp.recipe.recipe",
     "Store": "vitaepp.data.store",
     "VitaeppError": "vitaepp.errors",
@@ -55,8 +59,10 @@ _HOMES = {
     "evaluate": "vitaepp.evaluation.evaluation",
     "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
+    "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
     "plan": "vitaepp.training.plan",
+    "predict": "vitaepp.downstream.predict",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
     "raw_features": "vitaepp.encoder.embed",
@@ -72,6 +78,7 @@ __all__ = [
     "Embeddings",
     "Encoder",
     "Evaluation",
+    "Model",
     "Recipe",
     "Store",
     "VitaeppError",
@@ -86,8 +93,10 @@ __all__ = [
     "evaluate",
     "evaluate_features",
     "experiment",
+    "fit",
     "inspect",
     "plan",
+    "predict",
     "prepare",
     "pretrain",
     "raw_features",

@@ -88,6 +88,14 @@ class RunNotFoundError(RunError, FileNotFoundError):
     """There is no run, encoder or checkpoint at a path."""
 
 
+class ModelError(VitaeppError, ValueError):
+    """A fitted model is damaged, of another version, or does not fit what it is asked for."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no fitted model at a path."""
+
+
 class WeightsError(VitaeppError, ValueError):
     """A file of weights cannot be had, cannot be read, or does not fit the network."""
 

@@ -416,6 +416,61 @@ def evaluate(
 
 
 @command()
+def fit(
+    embeddings: Annotated[
+        Path, typer.Argument(metavar="EMBEDDINGS.parquet", help="What vitaepp embed wrote.")
+    ],
+    out: Annotated[Path, _out("MODEL", "Folder of the model to make.")],
+    label: Label,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run that made the embeddings; looked for beside them by default."),
+    ] = None,
+    protocol: ProtocolName = None,
+    folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
+    labels: Labels = None,
+    id_column: IdColumn = None,
+) -> None:
+    """Fit a classifier on all labelled subjects, for the scans of new patients."""
+    from vitaepp.downstream.fit import fit as run_fit
+
+    model = run_fit(
+        embeddings,
+        label,
+        out,
+        run=run,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        labels=labels,
+        id_column=id_column,
+    )
+    print(model)
+
+
+@command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder that vitaepp fit made.")],
+    scans: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCANS...", help="Scans, folders of DICOM files, manifests, or stores."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="Table to write.")],
+    device: Device = None,
+) -> None:
+    """Predict the label of new patients' scans, and say how unlike the training they are."""
+    from vitaepp.downstream.predict import predict as run_predict
+
+    predictions = run_predict(model, scans, out, device=device)
+    print(predictions)
+    if predictions.failures:
+        raise typer.Exit(1)
+
+
+@command()
 def compare(
     metrics: Annotated[
         list[Path],

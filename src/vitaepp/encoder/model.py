@@ -323,7 +323,7 @@ class Encoder(nn.Module):
         self,
         scans: Sequence[vitaepp.ingest.new_scans.Scan],
         *,
-        spacing: npt.ArrayLike | None = None,
+        spacing: vitaepp.ingest.new_scans.Spacing | None = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
@@ -378,6 +378,7 @@ class Encoder(nn.Module):
         self,
         images: Iterable[npt.NDArray[Any]],
         *,
+        modalities: Sequence[str] | None = None,
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
@@ -385,8 +386,9 @@ class Encoder(nn.Module):
         """Features of images as a store holds them, `(image, feature)`.
 
         Args:
-            images: `(channel, *space)` each, intensities in [0, 255], with the encoder's own
-                modalities; what is missing is 0. They are taken one batch at a time.
+            images: `(channel, *space)` each, intensities in [0, 255]; a modality that an image
+                lacks is 0. They are taken one batch at a time.
+            modalities: what the channels are, as in `forward`; the encoder's own by default.
             batch_size: images at a time; chosen by their size by default.
             device: where to compute; an accelerator if there is one by default.
             precision: other than the encoder's own, see `EncoderConfig`.
@@ -399,7 +401,7 @@ class Encoder(nn.Module):
         size, rest = batch_size or _at_once(place, shape), iter(images)
         batches = iter(lambda: list(islice(rest, size)), [])
         stacked = (np.stack(batch) for batch in batches)
-        return self._features(stacked, self.config.modalities, place, precision)
+        return self._features(stacked, modalities, place, precision)
 
     @property
     def images(self) -> StoreInfo:
@@ -423,7 +425,7 @@ class Encoder(nn.Module):
     def _features(
         self,
         batches: Iterable[npt.NDArray[Any]],
-        modalities: Sequence[str],
+        modalities: Sequence[str] | None,
         place: torch.device,
         precision: str | None,
     ) -> npt.NDArray[np.float32]:

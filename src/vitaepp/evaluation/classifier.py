@@ -90,6 +90,24 @@ def fit(
     return _fit_grid(protocol, features, codes, (GRID[protocol][best],), pca)[0]
 
 
+def fit_with(
+    protocol: Protocol,
+    features: npt.NDArray[np.floating[Any]],
+    codes: npt.NDArray[np.intp],
+    C: float,
+) -> Fitted:
+    """Fit with a given C, as `fit` does with the one that it chose.
+
+    Args:
+        protocol: `svm` or `linear`.
+        features: `(subject, feature)`.
+        codes: `(subject,)`, their classes.
+        C: the inverse strength of the regularisation.
+    """
+    strength = C * features.shape[1] if protocol == "svm" else C
+    return _fit_grid(protocol, features, codes, (strength,), pca=False)[0]
+
+
 def hold_out(
     codes: npt.NDArray[np.intp], *, seed: int, persons: Persons | None = None
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

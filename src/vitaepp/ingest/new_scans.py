@@ -28,7 +28,7 @@ from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers import space_of, suffix_of
 from vitaepp.ingest.readers.items import GivenItem, Item
 from vitaepp.ingest.sources.archives import opened
-from vitaepp.ingest.subject import made
+from vitaepp.ingest.subject import CUT_OFF, made
 from vitaepp.ingest.task import COLOURS, ImageSpec, Task
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.progress import counted, say
@@ -39,6 +39,9 @@ OneImage = str | os.PathLike[str] | npt.NDArray[Any]
 
 #: A subject's scan: one image, or the image of each modality; `mask` names its mask.
 Scan = OneImage | Mapping[str, OneImage]
+
+#: Voxel size in mm, one or one an axis, or a 4×4 affine.
+Spacing = float | int | Sequence[float | int] | npt.NDArray[Any]
 
 MASK = "mask"
 
@@ -80,7 +83,7 @@ def say_decisions(images: Iterable[Sequence[str]], count: int) -> None:
 
 
 def one_image(
-    info: StoreInfo, scan: Scan, spacing: npt.ArrayLike | None = None, name: str = "the scan"
+    info: StoreInfo, scan: Scan, spacing: Spacing | None = None, name: str = "the scan"
 ) -> NewImage:
     """Prepare one subject.
 
@@ -103,7 +106,7 @@ def one_image(
 def new_images(
     info: StoreInfo,
     scan: Scan,
-    spacing: npt.ArrayLike | None = None,
+    spacing: Spacing | None = None,
     name: str = "the scan",
     most: int | None = None,
 ) -> Iterator[NewImage | Failure]:
@@ -163,7 +166,13 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
         image, record = found
         there = zip(info.modalities, record.modality_present, strict=True)
         missing = tuple(modality for modality, present in there if not present)
-        yield NewImage(subject.subject, image, missing, (*cohort.notes, *record.prepare_notes))
+        notes = (*cohort.notes, *map(_plain, record.prepare_notes))
+        yield NewImage(subject.subject, image, missing, notes)
+
+
+def _plain(note: str) -> str:
+    """A note without advice for making a store: a new scan's crop is that of the training."""
+    return note.partition(";")[0] if note == CUT_OFF else note
 
 
 def _named_as_trained(info: StoreInfo, subject: SubjectFiles) -> SubjectFiles:
@@ -203,7 +212,7 @@ def _of_one(
     return Cohort("one subject", kind, root.absolute(), (SubjectFiles(subject, files, mask),))
 
 
-def _given(info: StoreInfo, scan: Any, spacing: npt.ArrayLike | None, name: str) -> Cohort:
+def _given(info: StoreInfo, scan: Any, spacing: Spacing | None, name: str) -> Cohort:
     """A subject whose images, or their paths, are in memory."""
     images = dict(scan) if isinstance(scan, Mapping) else _by_modality(info, np.asarray(scan), name)
     if info.modalities in OF_ONE_FILE:
@@ -239,9 +248,7 @@ def _by_modality(info: StoreInfo, values: npt.NDArray[Any], name: str) -> dict[s
     raise SourceError(f"{name}: is {dimensions(values.shape)}; give an array of {wanted}")
 
 
-def _item(
-    info: StoreInfo, image: Any, spacing: npt.ArrayLike | None, name: str, modality: str
-) -> Item:
+def _item(info: StoreInfo, image: Any, spacing: Spacing | None, name: str, modality: str) -> Item:
     if isinstance(image, str | os.PathLike):
         if not Path(image).exists():
             raise SourceError(f"{image}: no such file or folder")

@@ -21,6 +21,11 @@ _KINDS = {
         b"",
         "vitaepp reconstruct RUN STORE {}",
     ),
+    "model": (
+        ("model.json", "classifier.skops"),
+        b"{",
+        "vitaepp fit EMBEDDINGS --label LABEL --out {}",
+    ),
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
 

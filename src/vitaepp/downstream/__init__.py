@@ -1,0 +1,1 @@
+"""What is made with a trained encoder: classifiers for new patients."""

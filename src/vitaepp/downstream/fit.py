@@ -1,0 +1,188 @@
+"""Fit the final classifier on all labelled subjects, for the scans of new patients."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.labels import join_labels
+from vitaepp.data.participants import persons_of
+from vitaepp.data.runfolder import weights_id
+from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.downstream.calibration import Calibration
+from vitaepp.downstream.distance import Cohort
+from vitaepp.downstream.model import Model
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import EvaluationError, ModelError, RunError
+from vitaepp.evaluation.classifier import fit_with
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.folds import by_subject, labelled_folds
+from vitaepp.system.extras import require
+from vitaepp.system.files import atomic_path
+from vitaepp.system.paths import kind_of
+from vitaepp.system.progress import say
+
+#: Columns of predictions.csv that no class may be called.
+COLUMNS = ("subject", "percentile")
+
+
+def fit(
+    embeddings: str | os.PathLike[str],
+    label: str,
+    out: str | os.PathLike[str],
+    *,
+    run: str | os.PathLike[str] | None = None,
+    protocol: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    labels: str | os.PathLike[str] | None = None,
+    id_column: str | None = None,
+) -> Model:
+    """Fit a classifier on all labelled subjects, and keep it with its encoder.
+
+    It is the classifier that `evaluate` measures, with the median of the C that its folds chose.
+    The scores in metrics.json are those of `evaluate`, of classifiers that had not seen the
+    subjects. The scores of subjects in the folds that they were left out of make the calibration.
+
+    Args:
+        embeddings: Parquet file of `vitaepp embed`.
+        label: column of classes; subjects where it is empty are left out.
+        out: folder of the model to make.
+        run: run or encoder folder that made the embeddings. Unset: it is looked for beside them,
+            and recognised by its weights.
+        protocol: as in `evaluate`.
+        folds: as in `evaluate`.
+        seed: as in `evaluate`.
+        labels: as in `evaluate`.
+        id_column: as in `evaluate`.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        EvaluationError: embeddings, label or splits do not allow it.
+        RunError: there is no such encoder.
+        ModelError: `out` holds something else.
+        MissingPackageError: skops is not installed.
+    """
+    require("skops.io", "model", "keeping a classifier needs")
+    path, out = Path(embeddings), Path(out)
+    if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):
+        raise ModelError(f"{out}: holds something else; name a new folder")
+    embedded = Embeddings.load(path)
+    folder = _encoder_of(embedded, path, None if run is None else Path(run))
+    encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
+    if encoder.dim != embedded.features.shape[1]:
+        raise RunError(
+            f"{path}: {embedded.features.shape[1]} features, but the encoder gives {encoder.dim}; "
+            "embed again"
+        )
+    table = embedded.table
+    if labels is not None:
+        table, _ = join_labels(
+            table, Path(labels), id_column=id_column, origin="the embeddings", replacing=True
+        )
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        measured = temporary / "evaluation"
+        evaluation = evaluate(
+            path,
+            label,
+            measured,
+            protocol=protocol,
+            seed=seed,
+            folds=folds,
+            labels=labels,
+            id_column=id_column,
+        )
+        (measured / "metrics.json").rename(temporary / "metrics.json")
+        shutil.rmtree(measured)  # the rest names subjects, and models are passed on
+        encoder.save(temporary / "encoder")
+        model = _fitted(embedded, table, encoder, evaluation.metrics, label, folds, seed)
+        model.write(temporary)
+    return model
+
+
+def _fitted(
+    embedded: Embeddings,
+    table: Any,
+    encoder: Encoder,
+    metrics: dict[str, Any],
+    label: str,
+    folds: int,
+    seed: int,
+) -> Model:
+    ordered = by_subject(table)
+    found, protocol, parts = labelled_folds(ordered, label, metrics["protocol"], folds, seed)
+    if clash := {*COLUMNS} & {str(c) for c in found.classes}:
+        raise EvaluationError(
+            f"label {label!r} has a class {min(clash)!r}, which is a column of predictions; "
+            "rename the class"
+        )
+    features = embedded.features[ordered.index.to_numpy()][found.rows]
+    # The lower of two in the middle, so that it is one that a fold chose.
+    C = sorted(metrics["C"])[(len(metrics["C"]) - 1) // 2]
+    # With the same C in all folds, their scores are of one scale.
+    decisions = [
+        fit_with(protocol, features[p.train], found.codes[p.train], C).decision(features[p.test])
+        for p in parts
+    ]
+    tested = np.concatenate([p.test for p in parts])
+    calibration = Calibration.of(found.codes[tested], np.concatenate(decisions))
+    if not any(calibration.slopes):
+        say(
+            f"label {label!r}: the classifier tells nothing about subjects that it was not fitted "
+            "on; every prediction is how frequent the classes are"
+        )
+    return Model(
+        label=label,
+        classes=found.classes,
+        encoder=encoder,
+        prepared=StoreInfo.parse(embedded.provenance["prepared"] | {"masks": None}),
+        precision=embedded.provenance["precision"],
+        classifier=fit_with(protocol, features, found.codes, C),
+        calibration=calibration,
+        cohort=Cohort.of(features, persons_of(ordered.iloc[found.rows])),
+        metrics=metrics,
+    )
+
+
+def _encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
+    """The run or encoder folder whose weights made the embeddings.
+
+    Raises:
+        EvaluationError: the file does not tell which.
+        RunError: it is not found, or the one that is named has other weights.
+    """
+    facts = embedded.provenance
+    if not {"encoder", "prepared", "precision"} <= facts.keys():
+        raise EvaluationError(
+            f"{path}: does not tell which encoder made it, as a .parquet of vitaepp embed does; "
+            "embed again"
+        )
+    if run is not None:
+        if weights_id(run) != facts["encoder"]:
+            raise RunError(f"{run}: {path.name} was made by other weights; embed again with it")
+        return run
+    for folder in _near(path.absolute().parent, str(facts.get("run"))):
+        if kind_of(folder) in ("run", "encoder") and weights_id(folder) == facts["encoder"]:
+            return folder
+    raise RunError(
+        f"{path}: the run {facts.get('run')} that made it is not beside it; name its folder with "
+        "`run`"
+    )
+
+
+def _near(folder: Path, name: str) -> Iterator[Path]:
+    """Where a run may be: a folder above, one of its name beside or below that, or here."""
+    for base in (folder, folder.parent, Path.cwd()):
+        yield base
+        yield base / name
+        yield base / "encoder"
+        yield from sorted(base.glob(f"*/{name}")) if name else ()

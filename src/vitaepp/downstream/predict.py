@@ -1,0 +1,166 @@
+"""Predict a label of new patients' scans."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.store import Failure, Store
+from vitaepp.data.storeinfo import unlike
+from vitaepp.downstream.model import Model
+from vitaepp.encoder.model import check_fits
+from vitaepp.errors import ModelError, SourceError
+from vitaepp.ingest.new_scans import NewImage, Scan, Spacing, new_images, say_decisions
+from vitaepp.system.files import check_writable, write_text
+from vitaepp.system.paths import kind_of
+from vitaepp.system.progress import counted, say, track
+
+#: Above this percentile, a scan is said to be unlike the cohort.
+FAR = 99.0
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts of new subjects.
+
+    Attributes:
+        table: a row a subject: `subject`, the probability of each class, and `percentile`: the
+            share of the model's cohort that is nearer to the rest of it than the subject is, in %.
+        label: what is predicted.
+        failures: subjects that could not be prepared, each with its reason.
+    """
+
+    table: pd.DataFrame
+    label: str
+    failures: tuple[Failure, ...] = ()
+
+    def __str__(self) -> str:
+        lines = []
+        for subject, *probabilities, percentile in self.table.itertuples(index=False):
+            best = int(np.argmax(probabilities))
+            far = "; unlike the training cohort" * (percentile > FAR)
+            lines.append(
+                f"{subject}: {self.label} {self.table.columns[1 + best]} "
+                f"({probabilities[best]:.2f}), distance at percentile {percentile:.0f}{far}"
+            )
+        return "\n".join(lines)
+
+
+def predict(
+    model: str | os.PathLike[str] | Model,
+    scans: Scan | Sequence[Scan],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    spacing: Spacing | None = None,
+    device: str | None = None,
+) -> Predictions:
+    """Predict the label of scans, and say how far each is from the cohort of the model.
+
+    Scans are prepared like those that the model was fitted on, by the code of `prepare`.
+
+    Args:
+        model: folder of `vitaepp fit`, or what it returned.
+        scans: what to predict. A path is a scan, a folder of a subject's DICOM files, a manifest,
+            or anything else that `prepare` reads, of one subject or several; or a store. Arrays
+            and mappings are as in `Encoder.embed_files`.
+        out: CSV file to write: `subject`, the probability of each class, `percentile`.
+        spacing: of arrays, as in `Encoder.embed_files`.
+        device: where to compute; an accelerator if there is one by default.
+
+    Returns:
+        The table that was written, and the subjects that could not be prepared.
+
+    Raises:
+        ModelError: the model cannot be read, or two subjects have one name.
+        SourceError: scans are of another kind than the model's, or none can be read.
+        RunError: a store was prepared unlike the images that the model was fitted on.
+    """
+    model = model if isinstance(model, Model) else Model.load(model)
+    several = isinstance(scans, Sequence) and not isinstance(scans, str | bytes)
+    each: list[Any] = list(scans) if several else [scans]
+    if out is not None:
+        check_writable(out)
+    subjects: list[str] = []
+    failures: list[Failure] = []
+    found: list[npt.NDArray[np.float32]] = []
+    rest = []
+    for i, scan in enumerate(each):
+        if isinstance(scan, str | os.PathLike) and kind_of(scan) == "store":
+            store = Store(scan)
+            subjects += map(str, store.table["subject"])
+            found.append(_of_store(model, store, device))
+        else:
+            rest.append((f"scan {i}", scan))
+    decisions: list[tuple[str, ...]] = []
+    origins: list[tuple[str, Any]] = []
+
+    def images() -> Iterator[npt.NDArray[Any]]:
+        for name, scan in track(rest, "predicting", len(rest), unit="scans"):
+            for one in new_images(model.prepared, scan, spacing, name):
+                if isinstance(one, NewImage):
+                    decisions.append(one.decisions)
+                    origins.append((one.subject, scan))
+                    yield one.image
+                else:
+                    failures.append(one)
+
+    if rest:
+        found.append(
+            model.encoder.embed_images(
+                images(),
+                modalities=model.prepared.modalities,
+                device=device,
+                precision=model.precision,
+            )
+        )
+    subjects += _names(origins)
+    say_decisions(decisions, len(decisions))
+    for failure in failures:
+        say(f"{failure.subject}: {failure.reason}")
+    if not subjects:
+        raise SourceError(f"none of {counted(len(failures), 'scan')} can be read")
+    twice = {s for s in subjects if subjects.count(s) > 1}
+    if twice:
+        raise SourceError(f"subject {min(twice)} is given twice; give each subject once")
+    features = np.concatenate(found)
+    if not np.isfinite(features).all():
+        raise ModelError("features are not finite; the encoder must have gone out of bounds")
+    table = pd.DataFrame(model.probabilities(features), columns=[str(c) for c in model.classes])
+    table.insert(0, "subject", subjects)
+    table["percentile"] = model.percentiles(features)
+    if far := int((table["percentile"] > FAR).sum()):
+        say(
+            f"{far} of {counted(len(table), 'scan')}: farther from the training cohort than "
+            f"{FAR:.0f} % of the cohort itself; what is predicted of it may mean nothing"
+        )
+    if out is not None:
+        write_text(out, table.to_csv(index=False))
+    return Predictions(table, model.label, tuple(failures))
+
+
+def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:
+    check_fits(model.encoder.config, store)
+    if told := unlike(store.info, model.prepared):
+        raise ModelError(
+            f"{store.path}: {', '.join(told)} in the images that the model was fitted on; give the "
+            "scans themselves, or prepare them with the model's encoder as `recipe`"
+        )
+    return model.encoder.embed(store, device=device, precision=model.precision, any_store=True)
+
+
+def _names(origins: Sequence[tuple[str, Any]]) -> list[str]:
+    """The name of each subject; where several have one, their paths."""
+    names = [name for name, _ in origins]
+    return [
+        Path(scan).as_posix()
+        if names.count(name) > 1 and isinstance(scan, str | os.PathLike)
+        else name
+        for name, scan in origins
+    ]

@@ -1,0 +1,259 @@
+"""fit and predict: from embeddings to the probabilities of a new patient."""
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from PIL import Image
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+import vitaepp
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.downstream.calibration import Calibration
+from vitaepp.downstream.distance import NEIGHBOURS, Cohort
+from vitaepp.downstream.model import Model
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import EvaluationError, ModelError, RunError, SourceError
+from vitaepp.ingest.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def fitted(clinic, tmp_path_factory):
+    """A model; no test may change it."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    vitaepp.fit(clinic / "e.parquet", "kind", folder)
+    return folder
+
+
+@pytest.fixture
+def model(fitted, tmp_path):
+    """A copy of the model that a test may change."""
+    return shutil.copytree(fitted, tmp_path / "model")
+
+
+def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, capsys):
+    loaded = Model.load(model)
+    assert repr(loaded).startswith("Model(kind: calm, loud; fitted on 24 subjects; AUC in 5-fold")
+    features = Embeddings.load(clinic / "e.parquet").features
+    noise = np.random.default_rng(1).integers(0, 255, (16, 16)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    capsys.readouterr()
+    scans = [clinic / "scans", tmp_path / "noise.png"]
+    found = vitaepp.predict(model, scans, tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table) == ["subject", "calm", "loud", "percentile"]
+    assert list(table.subject) == [*(f"p{i:02d}" for i in range(24)), "noise"]
+    assert np.allclose(table[["calm", "loud"]][:24], loaded.probabilities(features), atol=1e-6)
+    assert np.allclose(table.calm + table.loud, 1)
+    truth = np.arange(24) % 2 == 1
+    assert ((table.loud[:24] > 0.5) == truth).all()
+    assert table.percentile[24] == 100
+    assert table.percentile[:24].mean() < 50
+    assert "1 of 25 scans: farther from the training cohort than 99 %" in capsys.readouterr().err
+    assert str(found).splitlines()[1].startswith("p01: kind loud (0.")
+    assert str(found).endswith("at percentile 100; unlike the training cohort")
+    # A store gives the same, and so does a picture in memory.
+    of_store = vitaepp.predict(loaded, clinic / "store").table
+    assert np.allclose(of_store.loud, table.loud[:24], atol=1e-6)
+    assert np.allclose(vitaepp.predict(loaded, [noise]).table.loud, table.loud[24], atol=1e-6)
+
+
+def test_scores_and_c_are_those_of_evaluate(clinic, fitted, tmp_path):
+    evaluation = vitaepp.evaluate(clinic / "e.parquet", "kind", tmp_path / "e")
+    assert json.loads((fitted / "metrics.json").read_text()) == evaluation.metrics
+    assert Model.load(fitted).classifier.C == sorted(evaluation["C"])[2]
+    written = b"".join(p.read_bytes() for p in fitted.rglob("*") if p.is_file())
+    assert b"p07" not in written  # a model is passed on, and names no subject
+
+
+def test_a_model_is_whole_in_itself(clinic, model, tmp_path):
+    elsewhere = shutil.move(model, tmp_path / "elsewhere")
+    assert len(vitaepp.predict(elsewhere, [clinic / "scans" / "p00.png"]).table) == 1
+    other = Encoder.from_pretrained(clinic / "encoder")
+    other.config = replace(other.config, pool="cls")
+    other.save(tmp_path / "other")
+    for file in ("config.json", "model.safetensors"):
+        changed = shutil.copytree(elsewhere, tmp_path / f"with {file}")
+        (changed / "encoder" / file).write_bytes((tmp_path / "other" / file).read_bytes() + b" ")
+        with pytest.raises(ModelError, match=f"encoder/{file} is damaged or of another model"):
+            Model.load(changed)
+
+
+def with_its_digest(model, file):
+    """Enter a file that was changed on purpose into model.json."""
+    facts = json.loads((model / "model.json").read_text())
+    facts["files"][file] = hashlib.sha256((model / file).read_bytes()).hexdigest()
+    (model / "model.json").write_text(json.dumps(facts))
+
+
+def test_a_damaged_or_foreign_classifier_is_one_line(model):
+    file = model / "classifier.skops"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(ModelError, match=r"classifier\.skops is damaged or of another model"):
+        Model.load(model)
+    with_its_digest(model, file.name)
+    with pytest.raises(ModelError, match="not a classifier: File is not a zip file"):
+        Model.load(model)
+    skops.io.dump(Pipeline([("a", StandardScaler()), ("b", Harmful())]), file)
+    with_its_digest(model, file.name)
+    with pytest.raises(ModelError, match="but of .*Harmful; it is not opened"):
+        Model.load(model)
+    file.write_bytes(whole)
+    with_its_digest(model, file.name)
+    shown = Model.load(model)
+    shown.classifier.model.steps[0][1].mean_ += 1
+    skops.io.dump(shown.classifier.model, file)
+    with_its_digest(model, file.name)
+    with pytest.raises(ModelError, match="gives other scores than when it was fitted"):
+        Model.load(model)
+
+
+class Harmful:
+    def __setstate__(self, state):
+        raise AssertionError("code of the file ran")
+
+
+def test_a_model_of_another_version_or_without_a_file_is_one_line(model, tmp_path):
+    facts = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps(facts | {"format": 2}))
+    with pytest.raises(ModelError, match="made by another version of vitaepp"):
+        Model.load(model)
+    for text in ("{", "[]", "{}", json.dumps(facts | {"files": 1})):
+        (model / "model.json").write_text(text)
+        with pytest.raises(ModelError, match=r"model\.json: damaged"):
+            Model.load(model)
+    (model / "model.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "label"}))
+    with pytest.raises(ModelError, match="not a model of vitaepp"):
+        Model.load(model)
+    (model / "model.json").write_text(json.dumps(facts))
+    (model / "metrics.json").unlink()
+    with pytest.raises(ModelError, match=r"metrics\.json is missing; copy the folder whole"):
+        Model.load(model)
+    with pytest.raises(ModelError, match="no such model"):
+        Model.load(tmp_path / "nowhere")
+
+
+def test_scans_unlike_the_training_are_refused(clinic, fitted, tmp_path, capsys):
+    clipped = {"clip": (1, 99), "size": 16, "workers": 1}
+    prepare(clinic / "scans", tmp_path / "clipped", **clipped)
+    with pytest.raises(ModelError, match="clip 1,99 instead of 0,100 in the images that the model"):
+        vitaepp.predict(fitted, tmp_path / "clipped")
+    with pytest.raises(SourceError, match="subject p00 is given twice"):
+        vitaepp.predict(fitted, [clinic / "scans" / "p00.png"] * 2)
+    (tmp_path / "x").mkdir()
+    shutil.copy(clinic / "scans" / "p00.png", tmp_path / "x")
+    (tmp_path / "x" / "p01.png").write_bytes(b"broken")
+    capsys.readouterr()
+    found = vitaepp.predict(fitted, [clinic / "scans" / "p00.png", tmp_path / "x"])
+    assert "p01: p01.png: cannot be read" in capsys.readouterr().err
+    assert [f.subject for f in found.failures] == ["p01"]
+    assert len(set(found.table.subject)) == 2  # equal names are told apart by their paths
+    with pytest.raises(SourceError, match="none of 1 scan can be read"):
+        vitaepp.predict(fitted, [tmp_path / "x" / "p01.png"])
+
+
+def test_fit_refuses_what_it_cannot_keep_whole(clinic, tmp_path):
+    embedded = Embeddings.load(clinic / "e.parquet")
+    embedded.save(tmp_path / "e.parquet")
+    with pytest.raises(RunError, match="the run encoder that made it is not beside it"):
+        vitaepp.fit(tmp_path / "e.parquet", "kind", tmp_path / "m")
+    other = Encoder.from_pretrained(clinic / "encoder")
+    next(other.parameters()).data += 1
+    other.save(tmp_path / "other")
+    with pytest.raises(RunError, match=r"other: e\.parquet was made by other weights"):
+        vitaepp.fit(tmp_path / "e.parquet", "kind", tmp_path / "m", run=tmp_path / "other")
+    replace(embedded, provenance={}).save(tmp_path / "n.parquet")
+    with pytest.raises(EvaluationError, match="does not tell which encoder made it"):
+        vitaepp.fit(tmp_path / "n.parquet", "kind", tmp_path / "m", run=clinic / "encoder")
+    for name in ("subject", "percentile"):
+        named = embedded.table.replace({"kind": {"calm": name}})
+        replace(embedded, table=named).save(tmp_path / "c.parquet")
+        with pytest.raises(EvaluationError, match=f"class '{name}', which is a column"):
+            vitaepp.fit(tmp_path / "c.parquet", "kind", tmp_path / "m", run=clinic / "encoder")
+    assert not (tmp_path / "m").exists()
+    with pytest.raises(ModelError, match="holds something else; name a new folder"):
+        vitaepp.fit(clinic / "e.parquet", "kind", tmp_path)
+
+
+def test_classes_of_three_and_labels_that_say_nothing(clinic, tmp_path, capsys):
+    embedded = Embeddings.load(clinic / "e.parquet")
+    rng = np.random.default_rng(0)
+    table = embedded.table.assign(three=np.arange(24) % 3, chance=rng.permutation(24) % 2)
+    table.loc[3, "three"] = np.nan
+    replace(embedded, table=table).save(tmp_path / "e.parquet")
+    model = vitaepp.fit(
+        tmp_path / "e.parquet", "three", tmp_path / "m", run=clinic / "encoder", folds=3
+    )
+    assert len(model.cohort.own) == 23
+    predicted = vitaepp.predict(tmp_path / "m", clinic / "store").table
+    assert list(predicted) == ["subject", "0", "1", "2", "percentile"]
+    assert np.allclose(predicted[["0", "1", "2"]].sum(axis=1), 1)
+
+
+def test_percentiles_are_those_of_leaving_each_subject_out():
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(40, 6)) * [1, 10, 100, 1, 1, 0]).astype(np.float32)
+    persons = np.repeat(np.arange(20), 2)
+    cohort = Cohort.of(features, persons)
+    naive = []
+    for i in range(40):
+        rest = np.delete(features.astype(float), i, axis=0)
+        others = features[persons != persons[i]].astype(float)
+        scale = rest.std(axis=0)
+        scale[5] = 1  # it does not vary
+        distances = np.linalg.norm((others - features[i]) / scale, axis=1)
+        naive.append(np.sort(distances)[:NEIGHBOURS].mean())
+    assert np.allclose(cohort.own, np.sort(naive), rtol=1e-5)
+
+
+def test_new_subjects_of_the_cohort_have_any_percentile_alike():
+    rng = np.random.default_rng(1)
+    cohort = Cohort.of(rng.normal(size=(400, 8)).astype(np.float32), np.arange(400))
+    alike = cohort.percentiles(rng.normal(size=(400, 8)))
+    assert 45 < alike.mean() < 55
+    assert 0.15 < np.mean(alike > 80) < 0.25
+    assert cohort.percentiles(rng.normal(size=(50, 8)) + 3).min() > 99
+
+
+def test_calibrated_probabilities_are_as_frequent_as_they_say():
+    rng = np.random.default_rng(0)
+    codes = (rng.random(2000) < 0.3).astype(np.intp)
+    scores = rng.normal(size=2000) * 5 + 5 * codes
+    found = Calibration.of(codes, scores).probabilities(scores)
+    # Of two normal classes with equal deviation the posterior is a logistic curve, known exactly.
+    exact = 1 / (1 + np.exp(-(scores - 2.5) / 5 - np.log(0.3 / 0.7)))
+    assert np.abs(found[:, 1] - exact).max() < 0.06
+    assert np.allclose(found.sum(axis=1), 1)
+    useless = Calibration.of(codes, -scores)
+    assert useless.slopes == (0.0,)
+    assert useless.probabilities(scores)[0, 1] == pytest.approx(codes.mean(), abs=0.01)
+    three = Calibration.of(codes + (rng.random(2000) < 0.1), rng.normal(size=(2000, 3)))
+    assert np.allclose(three.probabilities(rng.normal(size=(9, 3))).sum(axis=1), 1)
+
+
+def test_commands(command, clinic, fitted, tmp_path):
+    status, out, err = command(
+        "fit", clinic / "e.parquet", "--label", "kind", "--out", tmp_path / "m"
+    )
+    assert status == 0, err
+    assert out.startswith("Model(kind: calm, loud; fitted on 24 subjects")
+    (tmp_path / "bad.png").write_bytes(b"broken")
+    status, out, err = command(
+        "predict", tmp_path / "m", clinic / "scans" / "p03.png", tmp_path / "bad.png",
+        "--out", tmp_path / "p.csv",
+    )  # fmt: skip
+    assert (status, "p03: kind loud" in out, "bad: bad.png: cannot be" in err) == (1, True, True)
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 1
+    status, _, err = command(
+        "predict", clinic / "store", tmp_path / "bad.png", "--out", tmp_path / "q.csv"
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert re.search(r"is a store, and not a model; make one with vitaepp fit", err)
