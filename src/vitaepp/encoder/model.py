@@ -359,7 +359,7 @@ class Encoder(nn.Module):
 
         if isinstance(scans, str | os.PathLike | Mapping):
             raise RunError("embed_files takes a list of scans; put a single one into brackets")
-        info = self.images
+        info = self.image_info()
         decisions = []
 
         def prepared() -> Iterator[npt.NDArray[Any]]:
@@ -403,8 +403,7 @@ class Encoder(nn.Module):
         stacked = (np.stack(batch) for batch in batches)
         return self._features(stacked, modalities, place, precision)
 
-    @property
-    def images(self) -> StoreInfo:
+    def image_info(self) -> StoreInfo:
         """What the images are that it takes, and how they are prepared.
 
         Raises:

@@ -189,7 +189,7 @@ class VisionTransformer(Backbone):
             patches = patches.take_along_dim(visible[..., None], dim=1)
             positions = positions.take_along_dim(visible[..., None], dim=1)
         x = self.patch_embed(patches) + positions
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(x), -1, -1)
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
         x = torch.cat([cls.to(x.dtype), x], dim=1)
         for i, block in enumerate(self.blocks[:blocks]):
             x = block(x) if kept is None else block(x, kept[:, i])
