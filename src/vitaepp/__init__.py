@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
     from vitaepp.ingest.prepare import prepare
+    from vitaepp.interop.export import export
     from vitaepp.recipe.recipe import Recipe
     from vitaepp.reporting.report import report
     from vitaepp.training.bench import bench
@@ -59,6 +60,7 @@ _HOMES = {
     "evaluate": "vitaepp.evaluation.evaluation",
     "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
+    "export": "vitaepp.interop.export",
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
     "plan": "vitaepp.training.plan",
@@ -93,6 +95,7 @@ __all__ = [
     "evaluate",
     "evaluate_features",
     "experiment",
+    "export",
     "fit",
     "inspect",
     "plan",

@@ -471,6 +471,18 @@ def predict(
 
 
 @command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, _out("OUT", "File to write; of hf, a folder.")],
+    to: Annotated[str, typer.Option(help="onnx, torchscript, torch-export or hf.")],
+) -> None:
+    """Write an encoder for programs that do not have vitaepp."""
+    from vitaepp.interop.export import export as run_export
+
+    print(run_export(run, out, to))
+
+
+@command()
 def compare(
     metrics: Annotated[
         list[Path],

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +28,12 @@ from torch import Tensor, nn
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo, unlike
+from vitaepp.encoder.card import model_card
 from vitaepp.errors import RunError, RunNotFoundError, one_line
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.system.devices import autocast, chosen_device
-from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.extras import require
+from vitaepp.system.files import atomic_path, write_json, write_text
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import track
 from vitaepp.system.text import dimensions
@@ -42,6 +45,9 @@ if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
     import vitaepp.recipe.recipe
 
 FORMAT = 1
+
+#: Begins the name of a model of the Hugging Face Hub.
+HUB = "hf-hub:"
 
 #: What to do about a training that has not ended.
 GO_ON = "continue it with vitaepp pretrain and `resume`, or take its last checkpoint with `last`"
@@ -172,15 +178,18 @@ class Encoder(nn.Module):
         """Load an encoder from a run folder, or from its `encoder` folder.
 
         Args:
-            path: the folder.
+            path: the folder; or `hf-hub:user/name`, a model of the Hugging Face Hub.
             last: take the last checkpoint of a run, whose training need not have ended.
 
         Raises:
             RunError: there is none, it is damaged, or the run has been trained on since.
+            MissingPackageError: huggingface_hub is not installed, for a model of the Hub.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        if os.fspath(path).startswith(HUB):
+            path = _from_hub(os.fspath(path))
         folder, run = Path(path), None
         if (folder / "recipe.yaml").is_file():
             run = RunFolder(folder)
@@ -241,6 +250,52 @@ class Encoder(nn.Module):
             # Its own writer does not say why it could not write.
             (temporary / "model.safetensors").write_bytes(save(state))
             write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], evaluation: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the encoder with a model card (`README.md`), as models of the Hub have it.
+
+        Args:
+            folder: to make; `from_pretrained` loads it.
+            evaluation: of its features, as `vitaepp.evaluate` returns it; the card shows it.
+        """
+        self.save(folder)
+        write_text(Path(folder) / "README.md", model_card(self.config, self.dim, evaluation))
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        name: str,
+        evaluation: Mapping[str, Any] | None = None,
+        *,
+        private: bool = True,
+        token: str | None = None,
+    ) -> str:
+        """Upload the encoder with its model card to the Hugging Face Hub.
+
+        Args:
+            name: `user/name`; it is made where it is not there.
+            evaluation: as in `save_pretrained`.
+            private: a new model is seen by you alone.
+            token: of the Hub; the one that you logged in with by default.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            RunError: the Hub refuses it, or cannot be reached.
+            MissingPackageError: huggingface_hub is not installed.
+        """
+        hub = require("huggingface_hub", "hub", "the Hugging Face Hub needs")
+        with TemporaryDirectory(prefix="vitaepp-") as scratch:
+            folder = self.save_pretrained(Path(scratch) / "encoder", evaluation)
+            try:
+                api = hub.HfApi(token=token)
+                api.create_repo(name, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=name, folder_path=str(folder)))
+            except Exception as error:  # the Hub's own, of its client, or of the network
+                raise RunError(f"{name}: cannot be uploaded: {one_line(error)}") from None
 
     @property
     def dim(self) -> int:
@@ -448,6 +503,20 @@ class Encoder(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
+
+
+def _from_hub(name: str) -> str:
+    """The folder with a model of the Hugging Face Hub, which is downloaded once."""
+    hub = require("huggingface_hub", "hub", "the Hugging Face Hub needs")
+    repository = name.removeprefix(HUB)
+    try:
+        wanted = ["config.json", "model.safetensors"]
+        return str(hub.snapshot_download(repository, allow_patterns=wanted))
+    except Exception as error:  # the Hub's own, of its client, or of the network
+        raise RunError(
+            f"{name}: cannot be had from the Hub: {one_line(error)}; check the name and the "
+            "network, or give a local folder"
+        ) from None
 
 
 def _at_once(place: torch.device, shape: Sequence[int]) -> int:

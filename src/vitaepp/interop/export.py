@@ -1,0 +1,141 @@
+"""Writes a trained encoder for programs that do not have this library.
+
+What each format is for:
+
+- `onnx`: ONNX Runtime and whatever else reads ONNX;
+- `torchscript`: PyTorch in C++ and older Pythons, one file with code and weights;
+- `torch-export`: PyTorch's own format (`torch.export`);
+- `hf`: a folder for the Hugging Face Hub, with a model card.
+
+All but `hf` take images as a store holds them, `(batch, channel, *space)` with intensities in
+[0, 255], of any batch, and give features. How scans become such images is in the metadata, as JSON
+under `vitaepp`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import RecipeError, RunError, nearest
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.system.extras import require
+from vitaepp.system.files import atomic_path, check_writable
+
+#: ONNX's set of operators: the first with everything that an encoder needs.
+OPSET = 17
+
+
+def export(run: str | os.PathLike[str], out: str | os.PathLike[str], to: str) -> Path:
+    """Write a trained encoder in another format.
+
+    Args:
+        run: run or encoder folder.
+        out: file to write; of `hf`, a folder.
+        to: `onnx`, `torchscript`, `torch-export` or `hf`.
+
+    Returns:
+        The path of `out`.
+
+    Raises:
+        RecipeError: no such format.
+        RunError: the encoder cannot be read, or `out` holds something else.
+        MissingPackageError: the format's package is not installed.
+    """
+    if to not in (known := [*WRITERS, "hf"]):
+        raise RecipeError(f"no format {to!r} to export to; {nearest(to, known)}")
+    encoder = Encoder.from_pretrained(run)
+    if to == "hf":
+        return _to_hub_folder(encoder, Path(run), Path(out))
+    check_writable(out)
+    with atomic_path(out) as temporary, torch.no_grad(), _quiet():
+        WRITERS[to](encoder.cpu().eval(), temporary)
+    return Path(out)
+
+
+def preprocessing(encoder: Encoder) -> str:
+    """What must be done to scans, and what the encoder is, as JSON."""
+    return json.dumps(asdict(encoder.config))
+
+
+def _onnx(encoder: Encoder, path: Path) -> None:
+    onnx = require("onnx", "onnx", "exporting to ONNX needs")
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["features"]}
+    torch.onnx.export(
+        encoder,
+        (_example(encoder),),
+        str(path),
+        opset_version=OPSET,
+        dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}},
+        dynamo=False,  # the other exporter needs two more packages
+        **names,
+    )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {"vitaepp": preprocessing(encoder)})
+    onnx.save(model, str(path))
+
+
+def _torchscript(encoder: Encoder, path: Path) -> None:
+    traced = torch.jit.trace(encoder, (_example(encoder),), check_trace=False)
+    torch.jit.save(traced, str(path), _extra_files={"vitaepp": preprocessing(encoder)})
+
+
+def _torch_export(encoder: Encoder, path: Path) -> None:
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: batch},))
+    with open(path, "wb") as file:
+        torch.export.save(program, file, extra_files={"vitaepp": preprocessing(encoder)})
+
+
+def _to_hub_folder(encoder: Encoder, run: Path, out: Path) -> Path:
+    if out.exists() and not (out / "config.json").is_file() and not _is_empty(out):
+        raise RunError(f"{out}: holds something else; name a new folder")
+    folder = RunFolder(run) if (run / "recipe.yaml").is_file() else None
+    evaluated = None if folder is None else folder.path / "evaluation"
+    has_one = evaluated is not None and (evaluated / "metrics.json").is_file()
+    evaluation = Evaluation.load(evaluated) if has_one and evaluated is not None else None
+    return encoder.save_pretrained(out, evaluation)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+#: The formats that are files, by their names.
+WRITERS: dict[str, Callable[[Encoder, Path], Any]] = {
+    "onnx": _onnx,
+    "torchscript": _torchscript,
+    "torch-export": _torch_export,
+}
+
+
+def _example(encoder: Encoder) -> Tensor:
+    """Images to trace with; two, because one would be taken for every batch's size."""
+    shape = (2, len(encoder.config.modalities), *encoder.config.shape["image_size"])
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch warns of tracing: the shapes that it fixes are those of the encoder."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
