@@ -58,6 +58,7 @@ def house(tmp_path_factory):
     command(
         root, "evaluate", "run/embeddings.parquet", "--label", "bright", "--out", "run/evaluation"
     )
+    command(root, "fit", "run/embeddings.parquet", "--label", "bright", "--out", "model")
     command(root, "reconstruct", "run", "store", "run/reconstruction", "--subjects", "2")
     (root / "empty").mkdir()
     (root / "empty.txt").touch()
@@ -125,6 +126,10 @@ def snapshot(root):
             ("new.parquet", "new.raw.parquet", "new.untrained.parquet"),
         ),
         ("evaluate run/embeddings.parquet --label bright --out new", ("new",)),
+        ("fit run/embeddings.parquet --label bright --out new", ("new",)),
+        ("predict model store --out new.csv", ("new.csv",)),
+        ("export run new.pt --to torchscript", ("new.pt",)),
+        ("export run new --to hf", ("new",)),
         ("compare run/evaluation --controls", ()),
         ("compare run/evaluation --controls --out new", ("new",)),
         ("reconstruct run other_store new --subjects 2", ("new",)),
@@ -197,6 +202,18 @@ evaluate run/embeddings.parquet --label bright --out empty.txt|empty.txt/x|/proc
 evaluate run/embeddings.parquet --label bright --out new --protocol x|linear
 evaluate labels.parquet --label one|none|each|lists|few --out new
 evaluate nobody.parquet|three.parquet|text.parquet --label bright --out new
+fit nowhere|empty|empty.txt|csv.parquet|store|labels.parquet --label bright --out new
+fit run/embeddings.parquet --label absent| --out new
+fit run/embeddings.parquet --label bright --out store|scans|empty.txt|empty.txt/x|/proc/x
+fit run/embeddings.parquet --label bright --out new --run nowhere|store|empty
+predict nowhere|empty|empty.txt|run|store store --out new.csv
+predict model nowhere|empty|empty.txt|latin.txt|run|broken.zip|scans --out new.csv
+predict model store --out empty|empty.txt/x|/proc/x
+predict model store
+export nowhere|empty|store new --to torchscript
+export run new --to x
+export run empty|empty.txt/x|/proc/x --to torchscript
+export run store|scans --to hf
 compare nowhere|empty|empty.txt|run|manifest.csv
 compare run/evaluation --metric x
 compare run/evaluation --reference x

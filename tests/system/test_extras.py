@@ -25,6 +25,7 @@ def workbook(tmp_path):
 
 # Looked up before a package is taken away, because other libraries import some of them, too.
 report, experiment, prepare = vitaepp.report, vitaepp.experiment, vitaepp.prepare
+fit = vitaepp.fit
 
 CALLS = {
     "jinja2": ("report", lambda folder: report(folder)),
@@ -32,6 +33,7 @@ CALLS = {
         "report",
         lambda folder: experiment("edge-decay", folder / "no store", folder / "out"),
     ),
+    "skops": ("model", lambda folder: fit(folder / "e.parquet", "label", folder / "model")),
     "openpyxl": ("xlsx", lambda folder: read_table(folder / "labels.xlsx")),
     "distributed": (
         "dask",

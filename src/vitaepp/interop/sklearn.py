@@ -36,8 +36,8 @@ class ViTAEFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     - images as a store holds them: one array `(image, channel, *space)` of intensities in [0, 255];
     - with `store`, its subjects: names, or row numbers.
 
-    In a search the same scans are embedded once a fold. Where that takes long, embed a store
-    beforehand and give its features, or use the `memory` of scikit-learn's pipelines.
+    A search embeds the same scans for every fold and every candidate. Where that takes long, embed
+    them once and search on the features.
 
     Args:
         encoder: a run, the folder of an encoder, or an `Encoder`.
