@@ -20,7 +20,6 @@ from vitaepp.interop.sklearn import ViTAEFeatures
 CHECKS = (
     "check_estimator_cloneable",
     "check_estimator_repr",
-    "check_do_not_raise_errors_in_init_or_set_param",
     "check_no_attributes_set_in_init",
     "check_get_params_invariance",
     "check_set_params",

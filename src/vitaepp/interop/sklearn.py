@@ -12,7 +12,6 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def _loaded(path: Path, _weights: str | None) -> Encoder:
     return Encoder.from_pretrained(path)
 
 
-def _rows(store: Store, subjects: Sequence[Any]) -> list[int]:
+def _rows(store: Store, subjects: Any) -> list[int]:
     """The rows of a store that are meant, by their numbers or by the names of subjects."""
     given = np.asarray(subjects)
     given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
