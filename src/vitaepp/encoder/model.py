@@ -27,7 +27,7 @@ from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progres
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import RunError, RunNotFoundError, one_line
-from vitaepp.nn.backbones import build_backbone
+from vitaepp.nn.backbones import Undrawn, build_backbone
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
@@ -160,7 +160,9 @@ class Encoder(nn.Module):
             RunError: it is missing, damaged, or not one of ours.
         """
         checkpoint = load_checkpoint(path)
-        encoder, trained = cls(EncoderConfig.of_checkpoint(checkpoint)), checkpoint["state_dict"]
+        config, trained = EncoderConfig.of_checkpoint(checkpoint), checkpoint["state_dict"]
+        with Undrawn():
+            encoder = cls(config)
         names = encoder.backbone.state_dict()
         encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
         return encoder.eval()
@@ -211,7 +213,8 @@ class Encoder(nn.Module):
                 values["cohort"] = tuple(map(tuple, values["cohort"]))
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
-            encoder = cls(EncoderConfig(**values))
+            with Undrawn():
+                encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():

@@ -152,7 +152,7 @@ def _refuse_variants_that_cannot_be(chosen: Experiment, setup: Setup) -> None:
             raise RecipeError(
                 f"experiment {chosen.key}: with these settings {variant.key} is the same as "
                 f"{same.key}, {same.title(setup.recipe)}; give the loss that it adds a weight, or "
-                "leave one out by --variants"
+                "leave one out by `variants`"
             )
         # Building each now costs seconds; otherwise a setting that does not fit would be found
         # only after the trainings of all variants before it.

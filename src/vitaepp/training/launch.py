@@ -211,12 +211,12 @@ def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
         kind: type[VitaeppError] = getattr(errors, content["kind"])
         return kind(content["message"])
     if status == STOPPED:
-        return Stopped("all processes were stopped; go on with --resume")
+        return Stopped("all processes were stopped; go on with `resume=True`")
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed, see above"
     return TrainingError(
-        f"process {rank + 1} of {count} {how}; go on from the last checkpoint with --resume"
+        f"process {rank + 1} of {count} {how}; go on from the last checkpoint with `resume=True`"
     )
 
 

@@ -68,7 +68,7 @@ def plan(
 
     Args:
         source: what `prepare` takes, or a prepared store.
-        out: file to write the recipe to, for `--recipe` of `prepare` and `pretrain`.
+        out: file to write the recipe to, which `recipe` of `prepare` and `pretrain` takes.
         keep: what the label may be, `size` or `side` or both. No view changes it then, which costs
             some of the augmentation: `views.keep`.
         hours: time of the training; the speed of this machine is measured, for some seconds. Unset:
