@@ -28,6 +28,9 @@ OWN_OUTPUTS = (
     ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
 )
 
+#: Why an image is left out in favour of another. File names may be confidential, so it has none.
+PLAINER = "the one with the plainer name, or the first, is used"
+
 #: Modalities in the order in which they become channels: BraTS up to 2020, since 2021, others.
 KNOWN_MODALITIES = (
     *("flair", "t1", "t1ce", "t1gd", "t2"),
@@ -60,6 +63,11 @@ class SubjectFiles:
     mask: Item | None = None
     split: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Its images, and its mask if it has one."""
+        return (*self.files.values(), *(() if self.mask is None else (self.mask,)))
 
 
 @dataclass(frozen=True)
@@ -230,6 +238,36 @@ class Source:
             for file in matching
             if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
         ]
+
+    def cohort(
+        self,
+        layout: str,
+        subjects: Sequence[SubjectFiles],
+        *,
+        kind: Kind = "scans",
+        modalities: tuple[str, ...] | None = None,
+        left_out: Mapping[PurePosixPath, str] | None = None,
+        **more: tuple[Any, ...],
+    ) -> Cohort:
+        """The cohort of these subjects, whose modalities are those that most of them have.
+
+        Args:
+            layout: the layout that was recognised, in words for messages.
+            subjects: in the order of the store.
+            kind: how images are read.
+            modalities: in place of those that most subjects have.
+            left_out: files that are not used, each with the reason.
+            more: other fields of `Cohort`.
+        """
+        return Cohort(
+            layout,
+            kind,
+            self.path.absolute(),
+            tuple(subjects),
+            modalities or usual_modalities(subjects),
+            left_out=tuple((f.as_posix(), why) for f, why in (left_out or {}).items()),
+            **more,
+        )
 
 
 def split_of(path: PurePosixPath) -> str:

@@ -53,13 +53,12 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
         SubjectFiles(stem(f.name), {SINGLE: source.path / f}, split=split, labels={"label": label})
         for split, f, label in labelled
     ]
-    return Cohort(
+    return source.cohort(
         "Tiny ImageNet",
-        "pictures",
-        source.path.absolute(),
-        tuple(subjects),
+        subjects,
+        kind="pictures",
         classes=classes,
-        left_out=tuple((f.as_posix(), "an official test image, without label") for f in unlabelled),
+        left_out=dict.fromkeys(unlabelled, "an official test image, without label"),
     )
 
 

@@ -163,7 +163,7 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             if look.voxels:
                 ranges[modality] = _range(to_grey(image_of(spec, item)))
         except SubjectError as error:
-            failures.append(failure_of(spec, subject, error))
+            failures.append(failure_of(spec, subject, one_line(error)))
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))
