@@ -147,7 +147,8 @@ def _images(
         if why:
             left_out[scan.file] = why
         else:
-            candidates[scan.key][_modality(scan)].append(scan)
+            name = without_synonym(scan.suffix) + "ce" * ("ce" in scan.entities)
+            candidates[scan.key][name].append(scan)
     images: dict[tuple[str, str], dict[str, PurePosixPath]] = {}
     for key, modalities in candidates.items():
         for modality, several in modalities.items():
@@ -169,11 +170,6 @@ def _no_image(scan: _Scan) -> str:
     if scan.entities.get("part") in COMPLEX_PARTS:
         return f"the {scan.entities['part']} part of a complex image"
     return ""
-
-
-def _modality(scan: _Scan) -> str:
-    name = without_synonym(scan.suffix)
-    return f"{name}ce" if "ce" in scan.entities else name
 
 
 def _masks(

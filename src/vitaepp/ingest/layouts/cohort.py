@@ -207,7 +207,7 @@ class Source:
             seen.add(real)
             inside = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
             for entries in (below, names):
-                entries[:] = sorted(name for name in entries if not _is_junk(name))
+                entries[:] = sorted(n for n in entries if n[0] != "." and n != "__MACOSX")
                 for name in list(entries):
                     if reason := _why_not(root, os.path.join(folder, name)):
                         entries.remove(name)
@@ -294,10 +294,6 @@ def usual_modalities(subjects: Sequence[SubjectFiles]) -> tuple[str, ...]:
     rank = {m: i for i, m in enumerate(KNOWN_MODALITIES)}
     order = sorted(usual or counts, key=lambda m: (rank.get(m.lower(), len(rank)), m))
     return tuple(order)
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _why_not(root: str, path: str) -> str:

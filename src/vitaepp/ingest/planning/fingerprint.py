@@ -71,14 +71,12 @@ class Fingerprint:
     """What a source holds, by its headers.
 
     Attributes:
-        subjects: how many.
         headers: of every image whose header could be read.
         missing: by modality, the subjects that lack it.
         intensities: by modality, of a few subjects.
         unreadable: subjects with an image that cannot be read, each with the reason.
     """
 
-    subjects: int
     headers: tuple[Header, ...]
     missing: dict[str, tuple[str, ...]]
     intensities: dict[str, Intensities]
@@ -122,7 +120,6 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
     rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
     failures = [failure for one in seen for failure in one.failures]
     return Fingerprint(
-        subjects=len(cohort.subjects),
         headers=tuple(header for one in seen for header in one.headers),
         missing={modality: lacking for modality, lacking in missing.items() if lacking},
         intensities=_intensities(spec, seen),
@@ -133,14 +130,6 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
 def voxel_sample(total: int) -> set[int]:
     """Which of so many subjects are looked at beyond their headers, evenly spread."""
     return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
-
-
-def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
-    total = len(cohort.subjects)
-    with_voxels = voxel_sample(total)
-    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
-    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
-    return track(found, "reading headers", total)
 
 
 def _died(look: _Look) -> _Seen:
@@ -168,6 +157,14 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))
     return _Seen(tuple(headers), ranges, tuple(failures))
+
+
+def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
+    total = len(cohort.subjects)
+    with_voxels = voxel_sample(total)
+    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
+    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
+    return track(found, "reading headers", total)
 
 
 def _array_looks(spec: ImageSpec, cohort: Cohort) -> Iterator[_Seen]:
