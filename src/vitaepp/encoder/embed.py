@@ -90,7 +90,7 @@ def embed(
         if recipe is not None:
             like_training = replace(opened.info, modalities=encoder.config.modalities)
             untrained = Encoder.untrained(recipe, like_training)
-            measured["untrained"] = untrained.embed(opened, **how, what="embedding, untrained")
+            measured["untrained"] = untrained.embed(opened, **how, task="embedding, untrained")
         measured["raw"] = raw_features(opened)
     # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
     # first: where the embeddings are, their controls are too.
