@@ -30,7 +30,8 @@ from vitaepp.system.extras import require
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
-from vitaepp.training.hours import Clock, names_of
+from vitaepp.training.hours import Clock
+from vitaepp.training.propose import names_of
 
 #: What measures an experiment, by its `kind` in the catalogue.
 KINDS: Mapping[str, type[Kind]] = {

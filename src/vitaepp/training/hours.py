@@ -31,6 +31,7 @@ from vitaepp.training.propose import (
     fit_to,
     in_order,
     models_to_try,
+    names_of,
     propose_training,
 )
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
@@ -155,11 +156,6 @@ def recipe_in_hours(
     if recipe is not None:
         return with_length(asked, images.trained, clock, speed(asked))
     return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
-
-
-def names_of(settings: Sequence[str]) -> set[str]:
-    """The names in `name=value` settings."""
-    return {setting.partition("=")[0].strip() for setting in settings}
 
 
 def refuse_several_processes(recipe: Recipe, clock: Clock) -> None:

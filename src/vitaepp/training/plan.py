@@ -19,8 +19,8 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
 from vitaepp.system.progress import counted
-from vitaepp.training.hours import Clock, chosen_in_time, measured_speed, names_of
-from vitaepp.training.propose import Images, in_order, proposed_recipe
+from vitaepp.training.hours import Clock, chosen_in_time, measured_speed
+from vitaepp.training.propose import Images, in_order, names_of, proposed_recipe
 from vitaepp.training.threads import free_threads
 
 #: What it takes to keep something that a label may be.
