@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+#: Channels of a colour picture.
+RGB = ("red", "green", "blue")
+
 
 @dataclass(frozen=True)
 class StoreInfo:

@@ -281,14 +281,13 @@ def _prepare(
     if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if spec.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+    no_mask = sum(s.mask is None for s in cohort.subjects)
+    if spec.info.masks and no_mask:
         say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
-
-    masks = sum(s.mask is not None for s in cohort.subjects)
-    if of_run and spec.info.center == "mask" and masks < len(cohort.subjects):
+    if of_run and spec.info.center == "mask" and no_mask:
         say(
             "the run's crops are centred on masks; without one, and centred on the foreground: "
-            f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
+            f"{no_mask} of {counted(len(cohort.subjects), 'subject')}"
         )
     before = _table(store)
     run = (

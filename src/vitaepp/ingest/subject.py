@@ -28,6 +28,7 @@ from vitaepp.data.geometry import (
     thinned,
 )
 from vitaepp.data.store import Failure, Record, stage
+from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line
 from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles
@@ -50,7 +51,7 @@ from vitaepp.ingest.readers.items import (
     own_files,
     place_of,
 )
-from vitaepp.ingest.task import COLOURS, ImageSpec, Task
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions
 
 #: If a crop keeps a smaller share of the foreground, a note says so.
@@ -283,7 +284,7 @@ def _make(
 
 def _values(spec: ImageSpec, image: Image) -> list[npt.NDArray[Any]]:
     """The values of the channels that one file becomes."""
-    if spec.info.modalities != COLOURS or len(spec.files) > 1:
+    if spec.info.modalities != RGB or len(spec.files) > 1:
         return [to_grey(image)]
     if image.is_colour:
         return [image.values[..., i] for i in range(3)]

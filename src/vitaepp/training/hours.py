@@ -11,7 +11,7 @@ import torch
 
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
-from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.recipe.choices import Choice
@@ -21,7 +21,6 @@ from vitaepp.system.devices import Machine, chosen_device
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.progress import counted, say
 from vitaepp.training.launch import find_cluster
-from vitaepp.training.module import RGB
 from vitaepp.training.propose import (
     FULL_BATCH,
     LEAST_UPDATES,
