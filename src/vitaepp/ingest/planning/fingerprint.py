@@ -132,6 +132,14 @@ def voxel_sample(total: int) -> set[int]:
     return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
 
 
+def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
+    total = len(cohort.subjects)
+    with_voxels = voxel_sample(total)
+    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
+    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
+    return track(found, "reading headers", total)
+
+
 def _died(look: _Look) -> _Seen:
     failure = Failure(look.files.subject, "the process that read it died twice")
     return _Seen((), {}, (failure,))
@@ -157,14 +165,6 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))
     return _Seen(tuple(headers), ranges, tuple(failures))
-
-
-def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
-    total = len(cohort.subjects)
-    with_voxels = voxel_sample(total)
-    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
-    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
-    return track(found, "reading headers", total)
 
 
 def _array_looks(spec: ImageSpec, cohort: Cohort) -> Iterator[_Seen]:
