@@ -236,6 +236,7 @@ def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:
 
 def initialize(module: nn.Module) -> None:
     """MAE's initialisation: Xavier for matrices, zero for biases, deviation 0.02 for tokens."""
+    # Torch has drawn weights already; without its draws, a seed would give other ones than before.
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
