@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+#: Channels of a colour picture.
+RGB = ("red", "green", "blue")
+
 
 @dataclass(frozen=True)
 class StoreInfo:
@@ -68,12 +71,12 @@ class StoreInfo:
     @property
     def intensities(self) -> str:
         """How intensities were chosen, in words; empty where it is by minimum and maximum."""
-        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        parts = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
         if self.clip or self.statistics:
             first, last = self.clip or (0, 100)
             over = f" of the {self.statistics}" if self.statistics else ""
-            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
-        return ", ".join(told)
+            parts.append(f"{'else ' * bool(parts)}percentiles {first:g} to {last:g}{over}")
+        return ", ".join(parts)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -118,13 +121,13 @@ def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
         ['spacing 1,1 instead of 2,2']
     """
     shared = [m for m in store.modalities if m in other.modalities]
-    told = []
+    differing = []
     for name in store.facts | other.facts:
         if name not in ("modalities", "size", "dtype", "masks"):
             have, want = _compared(store, name, shared), _compared(other, name, shared)
             if not _close(have, want):
-                told.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
-    return told
+                differing.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+    return differing
 
 
 def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:

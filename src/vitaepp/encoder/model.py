@@ -30,7 +30,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.encoder.card import model_card
 from vitaepp.errors import RunError, RunNotFoundError, one_line
-from vitaepp.nn.backbones import build_backbone
+from vitaepp.nn.backbones import Undrawn, build_backbone
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, write_json, write_text
@@ -65,7 +65,7 @@ class EncoderConfig:
         method: method that trained it, or `untrained`.
         modalities: channels, in order.
         shape: arguments of the backbone: image and patch size, width, …
-        pool: `mean`, `cls`, `mean+cls` or `mean+std`.
+        pool: what the embedding is pooled from, see `pool_tokens`.
         normalize: voxels whose mean and deviation z-score a channel: `crop`, `foreground` or
             `cohort`.
         backbone: `vit`, `resnet18` or `resnet50`.
@@ -168,7 +168,9 @@ class Encoder(nn.Module):
             RunError: it is missing, damaged, or not one of ours.
         """
         checkpoint = load_checkpoint(path)
-        encoder, trained = cls(EncoderConfig.of_checkpoint(checkpoint)), checkpoint["state_dict"]
+        config, trained = EncoderConfig.of_checkpoint(checkpoint), checkpoint["state_dict"]
+        with Undrawn():
+            encoder = cls(config)
         names = encoder.backbone.state_dict()
         encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
         return encoder.eval()
@@ -222,7 +224,8 @@ class Encoder(nn.Module):
                 values["cohort"] = tuple(map(tuple, values["cohort"]))
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
-            encoder = cls(EncoderConfig(**values))
+            with Undrawn():
+                encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():
@@ -341,7 +344,7 @@ class Encoder(nn.Module):
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
-        what: str = "embedding",
+        task: str = "embedding",
         any_store: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Features of a store's images, `(image, feature)`; the encoder is left as it was.
@@ -354,7 +357,7 @@ class Encoder(nn.Module):
             device: where to compute; an accelerator if there is one by default.
             precision: other than the encoder's own, see `EncoderConfig`. bf16 takes half the time
                 of 32, and rounds features by some thousandths.
-            what: what progress is called.
+            task: what progress is called.
             any_store: also where the store was prepared in another way, see `unlike`.
 
         Raises:
@@ -365,14 +368,14 @@ class Encoder(nn.Module):
         place = chosen_device(device)
         size = batch_size or _at_once(place, store.info.shape)
         total = len(store) if rows is None else len(rows)
-        batches = track(store.batches(size, rows), what, -(-total // size), unit="batches")
-        found = self._features(batches, store.info.modalities, place, precision)
-        if not np.isfinite(found).all():
+        batches = track(store.batches(size, rows), task, -(-total // size), unit="batches")
+        values = self._features(batches, store.info.modalities, place, precision)
+        if not np.isfinite(values).all():
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
                 "out of bounds"
             )
-        return found
+        return values
 
     def embed_files(
         self,
@@ -542,13 +545,13 @@ def check_like(
     Raises:
         RunError: naming all that differs.
     """
-    told = [] if config.prepared is None else unlike(store.info, config.prepared)
-    if told and not any_store:
+    differing = [] if config.prepared is None else unlike(store.info, config.prepared)
+    if differing and not any_store:
         raise RunError(
-            f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
+            f"{store.path}: {', '.join(differing)} in the store that the encoder was trained on; "
             "prepare it with the run as `recipe`, or take it as it is with `any_store`"
         )
-    return told
+    return differing
 
 
 def check_fits(config: EncoderConfig, store: vitaepp.data.store.Store) -> None:

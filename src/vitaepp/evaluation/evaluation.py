@@ -133,7 +133,7 @@ def _load_controls(path: Path, embedded: Embeddings, any_store: bool) -> dict[st
     for name, control in controls.items():
         _require_same_subjects(files[name], control, path, embedded)
         _require_like_store(files[name], control, path, embedded, any_store)
-    missing = [what for name, what in CONTROLS.items() if name not in controls]
+    missing = [shown for name, shown in CONTROLS.items() if name not in controls]
     if missing:
         say(
             f"no control beside {path}: {' and '.join(missing)}; a number without its controls "
@@ -203,13 +203,13 @@ def _require_like_store(
     if any_store or not all(facts):
         return
     try:
-        told = unlike(*(StoreInfo.parse(f) for f in facts))
+        differing = unlike(*(StoreInfo.parse(f) for f in facts))
     except TypeError:
         return  # another version's
-    if told:
+    if differing:
         raise EvaluationError(
-            f"{path}: embedded from a store with {', '.join(told)} in that of {first_path.name}; "
-            "embed both from one store, or set `any_store`"
+            f"{path}: embedded from a store with {', '.join(differing)} in that of "
+            f"{first_path.name}; embed both from one store, or set `any_store`"
         )
 
 

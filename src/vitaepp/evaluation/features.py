@@ -99,8 +99,8 @@ def evaluate_features(
         )
     each = [_checked(one, ordered, "features") for one in each]
     controls = _known_controls(controls or {}, ordered)
-    if told := told_order(labels):
-        say(told)
+    if order := told_order(labels):
+        say(order)
     if labels.missing:
         say(f"{labels.missing} of {len(table)} subjects have no {label}; they are left out")
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))

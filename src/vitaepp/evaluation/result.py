@@ -195,8 +195,8 @@ class Evaluation(Mapping[str, Any]):
         if same:
             fold, codes, scores = self.rows()["fold"].to_numpy(), self.codes(), self.scores(METHOD)
             for k, stated in enumerate(folds):
-                found = fold_scores(codes[fold == k], scores[fold == k])
-                same = same and all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
+                recomputed = fold_scores(codes[fold == k], scores[fold == k])
+                same = same and all(abs(recomputed[m] - stated[m]) < 1e-9 for m in METRICS)
         if not same:
             raise EvaluationError(
                 f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "

@@ -5,7 +5,8 @@ Parameter names are those of MAE, so that published checkpoints load without ren
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from einops import rearrange
@@ -26,6 +27,9 @@ SIZES = {
     "large": (1024, 24, 16),
 }
 
+
+#: Cells an axis of the pooling `grid`.
+CELLS = 2
 
 #: Up to this number of tokens, matrix products are faster than fused attention on a CPU in bf16.
 SHORT = 512
@@ -151,7 +155,7 @@ class VisionTransformer(Backbone):
         num_heads: int,
     ) -> None:
         super().__init__()
-        check_width("model.embed_dim", embed_dim, num_heads, len(image_size))
+        check_width("", embed_dim, num_heads, len(image_size))
         self.embed_dim = embed_dim
         self.patch_size = tuple(patch_size)
         self.grid = patch_grid(image_size, patch_size)
@@ -203,7 +207,9 @@ class VisionTransformer(Backbone):
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
-        return self.embed_dim * (1 + pool.count("+"))
+        cells = prod(min(CELLS, n) for n in self.grid)
+        parts = pool.split("+")
+        return self.embed_dim * sum(cells if part.startswith("grid") else 1 for part in parts)
 
     def features(
         self,
@@ -212,23 +218,31 @@ class VisionTransformer(Backbone):
         block: int | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
-        return pool_tokens(self(images, block), pool)
+        return pool_tokens(self(images, block), pool, self.grid)
 
 
-def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
+def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:
     """Refuse a width that cannot be divided among heads or positions.
 
+    Args:
+        part: beginning of the arguments' names: nothing, or `decoder_`.
+        embed_dim: the width.
+        num_heads: attention heads.
+        ndim: spatial axes.
+
     Raises:
-        RecipeError: the width does not fit; the message names the setting.
+        RecipeError: the width does not fit.
     """
+    width = f"{part}embed_dim={embed_dim}"
     if embed_dim % num_heads:
-        raise RecipeError(f"{name}={embed_dim} is not a multiple of its {num_heads} heads")
+        raise RecipeError(f"{width} is not a multiple of {part}num_heads={num_heads}")
     if embed_dim % 2 or embed_dim < 2 * ndim:
-        raise RecipeError(f"{name}={embed_dim}: positions need an even width of {2 * ndim} or more")
+        raise RecipeError(f"{width}: positions need an even width of {2 * ndim} or more")
 
 
 def initialize(module: nn.Module) -> None:
     """MAE's initialisation: Xavier for matrices, zero for biases, deviation 0.02 for tokens."""
+    # Torch has drawn weights already; without its draws, a seed would give other ones than before.
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))
@@ -259,17 +273,35 @@ def kept_branches(
 
 
 def pool_tokens(
-    tokens: Float[Tensor, "batch token embed_dim"], how: str
+    tokens: Float[Tensor, "batch token embed_dim"], how: str, grid: Sequence[int] | None = None
 ) -> Float[Tensor, "batch feature"]:
-    """One vector an image: `mean` or `std` over its patch tokens, the `cls` token, or some joined.
+    """One vector an image: parts joined by `+`, in their order.
+
+    `mean`, `std` and `max` are taken over the patch tokens, `cls` is the CLS token. `grid` and
+    `gridmax` halve each axis and take the mean and the maximum of each cell, four in 2D and eight
+    in 3D, which keeps where in the image something is.
+
+    Args:
+        tokens: CLS token, then patch tokens.
+        how: the parts.
+        grid: patches per axis, for the parts that need it.
 
     >>> pool_tokens(torch.tensor([[[5.0], [1.0], [3.0]]]), "mean+cls")
     tensor([[2., 5.]])
     """
     patches = tokens[:, 1:]
+
+    def cells(pool: dict[int, Callable[..., Tensor]]) -> Tensor:
+        assert grid is not None, f"{how}: takes the grid of patches"
+        volume = patches.transpose(1, 2).unflatten(2, tuple(grid))
+        return pool[len(grid)](volume, tuple(min(CELLS, n) for n in grid)).flatten(1)
+
     parts = {
         "mean": lambda: patches.mean(dim=1),
         "std": lambda: patches.std(dim=1, correction=0),
+        "max": lambda: patches.amax(dim=1),
         "cls": lambda: tokens[:, 0],
+        "grid": lambda: cells({2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}),
+        "gridmax": lambda: cells({2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}),
     }
     return torch.cat([parts[name]() for name in how.split("+")], dim=1)
