@@ -17,13 +17,12 @@ from vitaepp.data.runfolder import weights_id
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.calibration import Calibration
 from vitaepp.downstream.distance import Cohort
-from vitaepp.downstream.model import Model
+from vitaepp.downstream.model import Model, skops_io
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError
 from vitaepp.evaluation.classifier import fit_with
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import by_subject, labelled_folds
-from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import say
@@ -71,7 +70,7 @@ def fit(
         ModelError: `out` holds something else.
         MissingPackageError: skops is not installed.
     """
-    require("skops.io", "model", "keeping a classifier needs")
+    skops_io("keeping a classifier needs")
     path, out = Path(embeddings), Path(out)
     if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(f"{out}: holds something else; name a new folder")

@@ -107,7 +107,7 @@ class Model:
         """Write it into a folder that has metrics.json and the encoder already."""
         from safetensors.numpy import save
 
-        skops = require("skops.io", "model", "keeping a classifier needs")
+        skops = skops_io("keeping a classifier needs")
         skops.dump(self.classifier.model, folder / "classifier.skops")
         arrays = {"features": self.cohort.features, "own": self.cohort.own}
         (folder / "cohort.safetensors").write_bytes(save(arrays))
@@ -200,9 +200,15 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def skops_io(purpose: str) -> Any:
+    """The module of skops that reads and writes, or one line that names the extra."""
+    require("skops", "model", purpose)
+    return require("skops.io", "model", purpose)
+
+
 def _read_classifier(path: Path) -> Any:
     """The pipeline in a file of skops, if it is one of ours."""
-    skops = require("skops.io", "model", "opening a classifier needs")
+    skops = skops_io("opening a classifier needs")
     try:
         types = skops.get_untrusted_types(file=path)
         pipeline = None if types else skops.load(path)

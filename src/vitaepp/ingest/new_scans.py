@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.store import Failure
-from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.errors import SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort, Kind, SubjectFiles, recognise
 from vitaepp.ingest.layouts.cohort import SINGLE
@@ -29,7 +29,7 @@ from vitaepp.ingest.readers import space_of, suffix_of
 from vitaepp.ingest.readers.items import GivenItem, Item
 from vitaepp.ingest.sources.archives import opened
 from vitaepp.ingest.subject import CUT_OFF, made
-from vitaepp.ingest.task import COLOURS, ImageSpec, Task
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
@@ -46,7 +46,7 @@ Spacing = float | int | Sequence[float | int] | npt.NDArray[Any]
 MASK = "mask"
 
 #: Channels of pictures that come from one file, whatever its modality is called.
-OF_ONE_FILE = (("grey",), COLOURS)
+OF_ONE_FILE = (("grey",), RGB)
 
 
 @dataclass(frozen=True, eq=False)
