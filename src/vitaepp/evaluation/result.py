@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
@@ -57,6 +58,8 @@ class Evaluation(Mapping[str, Any]):
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
         """Read a metrics.json, or the one in a folder, and the predictions beside it.
 
+        A warning says where the run has another encoder now, or other embeddings.
+
         Raises:
             EvaluationError: missing, damaged, not of `vitaepp evaluate`, or with predictions
                 that belong to another evaluation.
@@ -78,6 +81,9 @@ class Evaluation(Mapping[str, Any]):
         predictions = _read_predictions(file.with_name("predictions.parquet"))
         evaluation = cls(metrics, predictions, path=file)
         evaluation._require_own_predictions()
+        provenance = metrics.get("provenance")
+        if isinstance(provenance, Mapping):
+            warn_outdated(file, provenance, "embed and evaluate again for the run as it is")
         return evaluation
 
     def save(self, folder: str | os.PathLike[str]) -> Evaluation:
