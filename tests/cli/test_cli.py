@@ -87,7 +87,11 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     [
         (["prepar"], "Did you mean"),
         (["prepare", "nowhere", "store"], "nowhere"),
-        (["prepare", "x.csv"], "Missing argument 'STORE'"),
+        (["prepare", "x.csv"], "Missing argument 'STORE', the last one, or --out; only"),
+        (["pretrain", "store"], "Missing argument 'RUN', the last one, or --out; see"),
+        (["embed", "run"], "Missing argument 'STORE'; see"),
+        (["prepare", "nowhere", "s", "--size", "abc"], "vitaepp: --size abc: give a whole number"),
+        (["prepare", "nowhere", "s", "--set", "prepare.size=abc"], "vitaepp: prepare.size='abc': "),
         (["prepare", "nowhere", "--dry-run"], "nowhere: no such file or folder"),
         (["plan", "nowhere"], "nowhere: no such file or folder"),
         (["download", "cifar", "x"], "no data set 'cifar' to download; did you mean cifar10?"),
@@ -249,7 +253,12 @@ def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path
     assert status == 0
     assert "# 64 patches of 16×16" in out
     store, file = make_store(size=(16, 16)).path, tmp_path / "proposed.yaml"
-    assert vitaepp("plan", store, "--out", file)[:2] == (0, f"{file}\n")
+    status, out, err = vitaepp("plan", store, "--out", file)
+    assert (status, out) == (0, file.read_text(encoding="utf-8"))
+    assert f"recipe written to {file}" in err
+    told = json.loads(vitaepp("plan", medmnist, "--json")[1])
+    assert told["dry_run"]["subjects"] == 36
+    assert {"name", "value", "reason"} == set(told["choices"][0])
     quick = ("--set", "optim.epochs=1", "--set", "model.size=tiny")
     assert vitaepp("pretrain", store, tmp_path / "run", "--recipe", file, *quick)[0] == 0
 

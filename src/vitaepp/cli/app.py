@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import traceback
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -201,7 +200,9 @@ def prepare(
     from vitaepp.ingest.prepare import prepare as run_prepare
 
     if out is None and not dry_run:
-        raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
+        raise typer.BadParameter(
+            "Missing argument 'STORE', the last one, or --out; only --dry-run goes without"
+        )
     result = run_prepare(
         source,
         out,
@@ -244,12 +245,7 @@ def plan(
     from vitaepp.training.plan import plan as run_plan
 
     planned = run_plan(source, out, keep=keep.split(",") if keep else (), hours=hours)
-    if as_json:
-        _show(planned, [asdict(choice) for choice in planned.choices])
-        return
-    if planned.dry_run is not None:
-        _show(f"{planned.dry_run}\n")
-    _show(out if out is not None else planned.to_yaml())
+    _show(planned, planned.to_dict() if as_json else None)
 
 
 @command()
@@ -453,15 +449,16 @@ def reconstruct(
     seed: Annotated[int, typer.Option(min=0, help="Draws the hidden patches.")] = 0,
     device: Device = None,
     any_store: AnyStore = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
-    from vitaepp.evaluation.reconstruction import reconstruction_summary
+    from vitaepp.evaluation.reconstruction import reconstruction_json, reconstruction_summary
 
     table = run_reconstruct(
         run, store, out, subjects=subjects, seed=seed, device=device, any_store=any_store
     )
-    print(reconstruction_summary(table))
+    _show(reconstruction_summary(table), reconstruction_json(table) if as_json else None)
 
 
 @command()
@@ -496,6 +493,7 @@ def experiment(
         float | None,
         typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a table or a figure of the paper on any store; run again, it goes on."""
     from vitaepp.experiments.experiment import experiment as run_experiment
@@ -515,7 +513,7 @@ def experiment(
         subjects=subjects,
         hours=hours,
     )
-    print(to_text(result))
+    _show(to_text(result), result.to_json() if as_json else None)
     if result.failed:
         raise typer.Exit(1)
 

@@ -39,7 +39,14 @@ class Verb(TyperCommand):
         if self._out is not None and "--out" in (word.partition("=")[0] for word in args):
             args = self._out_last(ctx, args)
         self._refuse_repeated(ctx, args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Errors of usage are click's, which newer versions of Typer carry inside themselves.
+            missing = type(error).__name__ == "MissingParameter"
+            if missing and self._out is not None and getattr(error, "param", None) is self._out:
+                ctx.fail(f"Missing argument '{self._out.metavar}', the last one, or --out")
+            raise
 
     def _as_now(self, word: str) -> str:
         name, equals, value = word.partition("=")

@@ -7,6 +7,7 @@ that involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parque
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -70,6 +71,14 @@ class Embeddings:
     def label_columns(self) -> list[str]:
         """Names of the label columns."""
         return [str(c) for c in self.table.columns if c not in ("subject", "split")]
+
+    @property
+    def digest(self) -> str:
+        """A digest of the table and the features, whatever the order of the rows."""
+        frame = self.to_frame()
+        names = {name: frame[name].astype(str) for name in ("subject", "split")}
+        rows = pd.util.hash_pandas_object(frame.assign(**names), index=False)
+        return hashlib.sha256(np.sort(rows.to_numpy()).tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.table)

@@ -1,13 +1,12 @@
 """Whether embeddings and results still belong to the encoder of the run that they lie in.
 
-Embeddings keep the id of the weights that made them (`runfolder.weights_id`), and an evaluation
-keeps it too, with a digest of each file of embeddings. A run that is trained on gets other weights,
-and embeddings that are written anew get another digest: what was made before is then outdated.
+Embeddings keep the id of the weights that made them (`runfolder.weights_id`), and evaluations and
+reconstructions do so, too. A run that is trained on gets other weights, and what was made before is
+outdated.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +39,9 @@ def other_encoder(made_with: Any, weights: str | None) -> str:
 
 
 def outdated(path: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
-    """Why embeddings or an evaluation do not belong to what lies around them; empty if they do.
+    """Why embeddings or an evaluation are not of the encoder of the run around; empty if they are.
+
+    It is empty, too, where no run is around, or none that has been trained.
 
     Args:
         path: of the file.
@@ -48,49 +49,16 @@ def outdated(path: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
     """
     run = run_around(path)
     weights = None if run is None else weights_id(run)
-    if run is not None and weights is not None:
-        reason = other_encoder(facts.get("encoder"), weights)
-        if reason:
-            before, now = facts.get("epochs"), RunFolder(run).encoder_epochs()
-            if None not in (before, now) and before != now:
-                reason += f" (after {counted(int(before), 'epoch')}, now {now})"
-            return reason
-    return rewritten(path, facts)
-
-
-def rewritten(metrics: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
-    """Why an evaluation is not of the embeddings that are there; empty where that is not known."""
-    files = facts.get("embeddings")
-    for name, digest in files.items() if isinstance(files, Mapping) else ():
-        file = Path(metrics).parent / name
-        if file.is_file() and file_id(file) != digest:
-            return f"{Path(name).name} has been written anew since it was made"
-    return ""
+    if run is None or weights is None:
+        return ""
+    reason = other_encoder(facts.get("encoder"), weights)
+    before, now = facts.get("epochs"), RunFolder(run).encoder_epochs()
+    if reason and isinstance(before, int) and now is not None and before != now:
+        reason += f" (after {counted(before, 'epoch')}, now {now})"
+    return reason
 
 
 def warn_outdated(path: str | os.PathLike[str], facts: Mapping[str, Any], remedy: str) -> None:
     """Warn of embeddings or an evaluation that are `outdated`, with what to do about it."""
     if reason := outdated(path, facts):
         warn(f"{path}: {reason}; {remedy}")
-
-
-def file_id(file: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def ids_from(folder: str | os.PathLike[str], files: list[Path]) -> dict[str, str]:
-    """Digests of files, by their paths from a folder.
-
-    A path leads up to what both lie in, a run or the file's own folder; where there is nothing of
-    the kind, it is the file's name, because results are passed on.
-    """
-    inside, run = Path(folder).resolve(), run_around(folder)
-    found = {}
-    for file in files:
-        name, own = file.name, file.resolve()
-        if inside.is_relative_to(own.parent) or (run is not None and own.is_relative_to(run)):
-            name = Path(os.path.relpath(own, inside)).as_posix()
-        found[name] = file_id(file)
-    return found

@@ -324,11 +324,10 @@ def _position(
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
     """A name for each evaluation: of its folder, or of its method for one in memory."""
     paths = [e.path for e in evaluations if e.path is not None]
-    if len(paths) == len(evaluations):
-        return _names_of(paths)
-    names = [summary_rows(e)[0].name for e in evaluations]
-    twice = len(set(names)) < len(names)
-    return [f"{name} {i}" if twice else name for i, name in enumerate(names, start=1)]
+    own = [e.path for e in evaluations]
+    named = iter(_names_of(paths) if paths else ())
+    names = [next(named) if path else summary_rows(e)[0].name for path, e in zip(own, evaluations)]
+    return [f"{n} {i}" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
@@ -355,6 +354,24 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     found = row.difference
     if found is None:
         raise ValueError("the reference is compared with nothing")
+    return _verdict(row, found, reference, comparisons) + _remarks(found)
+
+
+def _remarks(found: Difference) -> str:
+    """What to think of an interval without width, and of a p of 0."""
+    told = ""
+    if found.interval and found.interval.low == found.interval.high:
+        told += (
+            "; the interval has no width, because the difference is the same whichever of these "
+            "subjects are drawn, and says nothing of other subjects"
+        )
+    if found.p == 0 and found.folds > 1:
+        told += "; every fold differs by the same, so that p has no spread to go by"
+    return told
+
+
+def _verdict(row: ComparisonRow, found: Difference, reference: str, comparisons: int) -> str:
+    """Which is ahead, with its numbers."""
     facts = [f"{numbers.difference(found.mean)} {metric_name(found.metric)}"]
     if found.interval:
         facts.append(f"{found.interval.level:.0%} interval {_interval(found)}")

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
-from vitaepp.data.origin import ids_from, run_around, warn_outdated
+from vitaepp.data.origin import run_around, warn_outdated
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, plan_folds
+from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.system.files import check_writable, file_stem
 from vitaepp.system.progress import say
@@ -117,7 +118,7 @@ def evaluate(
         seed=seed,
         folds=folds,
         positive=positive,
-        provenance=_provenance(every) | {"embeddings": ids_from(out, paths)},
+        provenance=_provenance(every) | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:
         evaluation.metrics["labels_from"] = Path(labels).name

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
+from vitaepp.evaluation.origin import warn_of_other
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
 from vitaepp.presentation.tables import html
@@ -83,7 +83,7 @@ class Evaluation(Mapping[str, Any]):
         evaluation._require_own_predictions()
         provenance = metrics.get("provenance")
         if isinstance(provenance, Mapping):
-            warn_outdated(file, provenance, "embed and evaluate again for the run as it is")
+            warn_of_other(file, provenance)
         return evaluation
 
     def save(self, folder: str | os.PathLike[str]) -> Evaluation:

@@ -18,9 +18,9 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
-from vitaepp.data.origin import rewritten
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
+from vitaepp.evaluation.origin import rewritten
 from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import instead_of
@@ -68,7 +68,7 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         if not contents.owns(result):
             files.name_broken(result.folder, f"is not shown: {result.whose}; make it again")
         elif isinstance(result, Evaluation) and (
-            why := rewritten(result.folder / "metrics.json", result.provenance)
+            why := rewritten(result.folder, result.provenance)
         ):
             files.name_broken(result.folder, f"is shown, although {why}; evaluate again")
     return contents
