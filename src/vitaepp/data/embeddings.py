@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -151,6 +152,12 @@ class Embeddings:
             raise EvaluationError(
                 f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
                 "the file that embed wrote"
+            )
+        gap = [c for c in table.column_names if re.fullmatch(r"f\d+", c) and c not in names]
+        if gap:
+            raise EvaluationError(
+                f"{path}: has a column {gap[0]}, but no f{len(names)}; features are f0 … fD-1 "
+                "without a gap, so embed again"
             )
         frame = table.to_pandas()
         frame["split"] = frame["split"].fillna("") if "split" in frame else ""

@@ -324,9 +324,8 @@ def _position(
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
     """A name for each evaluation: of its folder, or of its method for one in memory."""
     paths = [e.path for e in evaluations if e.path is not None]
-    own = [e.path for e in evaluations]
-    named = iter(_names_of(paths) if paths else ())
-    names = [next(named) if path else summary_rows(e)[0].name for path, e in zip(own, evaluations)]
+    folders = iter(_names_of(paths) if paths else ())
+    names = [next(folders) if e.path else summary_rows(e)[0].name for e in evaluations]
     return [f"{n} {i}" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
 
 

@@ -202,7 +202,7 @@ class Evaluation(Mapping[str, Any]):
             fold, codes, scores = self.rows()["fold"].to_numpy(), self.codes(), self.scores(METHOD)
             for k, stated in enumerate(folds):
                 found = fold_scores(codes[fold == k], scores[fold == k])
-                same = same and all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
+                same = same and _equal(found, stated)
         if not same:
             raise EvaluationError(
                 f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "
@@ -239,12 +239,18 @@ def _problem(metrics: Any) -> str | None:
         count = count or len(folds)
         if len(folds) != count:
             return f"{name!r} has {len(folds)} folds, but the method {count}"
+        if not _equal({m: sum(fold[m] for fold in folds) / count for m in METRICS}, part["mean"]):
+            return f"the mean of {name!r} is not that of its folds"
     sizes = metrics["sizes"]
     if not isinstance(sizes, list) or len(sizes) != count or not all(map(_is_size, sizes)):
         return "its sizes do not fit its folds"
     if not isinstance(metrics["classes"], list) or not isinstance(metrics["n"], int):
         return "its classes or subjects are not whole"
     return None
+
+
+def _equal(found: Mapping[str, float], stated: Mapping[str, float]) -> bool:
+    return all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
 
 
 def _is_scores(value: Any) -> bool:
