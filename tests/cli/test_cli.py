@@ -76,6 +76,10 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     assert len(list((tmp_path / "compared").iterdir())) == 4
     status, out, _ = vitaepp("reconstruct", run, store, tmp_path / "rec", "--subjects", 4)
     assert (status, "4 subjects: PSNR" in out) == (0, True)
+    told = json.loads(
+        vitaepp("reconstruct", run, store, tmp_path / "j", "--subjects", 1, "--json")[1]
+    )
+    assert (told["n"], len(told["subjects"]), told["std"]["psnr"]) == (1, 1, None)
     status, out, _ = vitaepp("report", run, "--out", tmp_path / "report.html")
     assert status == 0
     page = (tmp_path / "report.html").read_text()

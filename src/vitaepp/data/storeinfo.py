@@ -139,8 +139,11 @@ def alike(one: Any, other: Any) -> bool:
     """Whether two settings or facts are equal but for the rounding of headers, a thousandth."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
-    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
-    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
+    numbers = all(
+        isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
+        for values in (one, other)
+    ) and len(one) == len(other)
+    return one == other or (numbers and bool(np.allclose(one, other, rtol=1e-3)))
 
 
 def difference(existing: StoreInfo, wanted: StoreInfo) -> str:

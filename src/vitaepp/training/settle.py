@@ -33,8 +33,10 @@ def prepare_not_used(recipe: Recipe, info: StoreInfo) -> str:
         wanted, is_ = getattr(recipe.prepare, name), have.get(name)
         if wanted in (None, PrepareSettings.model_fields[name].default):
             continue
-        if isinstance(wanted, tuple) and len(wanted) == 1:
-            wanted *= info.ndim  # one value for all axes
+        if name in ("size", "spacing") and len(wanted) == 1:
+            wanted *= info.ndim
+        if name == "modalities" and wanted == ("rgb",):
+            continue  # whose channels are the colours
         if not alike(wanted, is_):
             asked.append(f"prepare.{name}={as_typed(getattr(recipe.prepare, name))}")
             there.append(f"{name} {as_typed(is_)}")
