@@ -17,8 +17,8 @@ Changes = Annotated[Any, typer.Option(parser=str)]
 class Verb(TyperCommand):
     """A command.
 
-    Its argument `out` is the last one, or `--out` wherever that stands. Options that are given
-    twice are refused, rather than the first forgotten.
+    Its argument `out` is the last one, or is given as `--out` anywhere. An option that is given
+    twice is refused, because one of the two values would be ignored.
 
     Attributes:
         renamed: former spellings of options, which still work but are not shown.
@@ -34,7 +34,7 @@ class Verb(TyperCommand):
             self._out.help += " Also as --out."
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the words of the command line apart."""
+        """Parse the words of the command line."""
         args = [self._as_now(word) for word in args]
         if self._out is not None and "--out" in (word.partition("=")[0] for word in args):
             args = self._out_last(ctx, args)
@@ -67,7 +67,7 @@ class Verb(TyperCommand):
     def _refuse_repeated(self, ctx: Any, args: list[str]) -> None:
         try:
             given = self.make_parser(ctx).parse_args(args=list(args))[2]
-        except Exception:  # it is told when the words are parsed for good
+        except Exception:  # the parsing that counts raises it again
             return
         for option in given:
             once = option.param_type_name == "option" and not option.multiple

@@ -115,10 +115,13 @@ def test_a_scan_that_egd_has_twice_is_refused(tmp_path):
         recognise(source)
 
 
-def test_broken_metadata_of_egd_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", "is not valid JSON: line 1"), ("{}", "holds no Genetic")]
+)
+def test_broken_metadata_of_egd_is_one_line(tmp_path, text, told):
     source = official.egd(tmp_path, "downloader", subjects=1)
-    (source / "SUBJECTS" / "EGD-0001" / "metadata.json").write_text("{")
-    with pytest.raises(SourceError, match=r"EGD-0001/metadata\.json: holds no Genetic"):
+    (source / "SUBJECTS" / "EGD-0001" / "metadata.json").write_text(text)
+    with pytest.raises(SourceError, match=rf"EGD-0001/metadata\.json: {told}"):
         recognise(source)
 
 
