@@ -334,7 +334,7 @@ def test_an_interval_without_width_is_remarked_on(evaluated):
     same = Evaluation.load(evaluated("same", 50.0))
     (told,) = compare(strong, same).sentences
     assert "do not differ significantly" in told
-    assert "the interval has no width, because the difference is the same whichever" in told
+    assert "the interval has no width: the difference is the same whichever" in told
     assert "no width" not in compare(strong, weak).sentences[0]
 
 

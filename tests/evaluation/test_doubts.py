@@ -65,7 +65,7 @@ def test_splits_that_are_not_used_are_told(capsys):
 def test_images_that_are_there_twice_are_told_unless_they_are_of_one_person(capsys):
     features = np.random.default_rng(0).normal(size=(24, 3))
     features[5] = features[2]
-    told = "2 subjects have exactly the features of another"
+    told = "2 subjects have exactly the same features as another"
     assert told in evaluated(capsys, features)[1]
     persons = [f"p{i}" for i in range(24)]
     persons[5] = persons[2]

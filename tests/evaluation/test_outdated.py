@@ -90,7 +90,7 @@ def test_embeddings_that_were_written_anew_outdate_their_evaluation(run, other, 
     embed(run, run / "embeddings.parquet", seed=7)
     compare(run / "evaluation" / "grade", other)
     told = "embeddings.parquet has been written anew since it was made; "
-    assert f"metrics.json: {told}embed and evaluate again" in capsys.readouterr().err
+    assert f"metrics.json: {told}evaluate again" in capsys.readouterr().err
     page = report(run, tmp_path / "r.html").read_text(encoding="utf-8")
     assert f"evaluation/grade is shown, although {told}evaluate again" in page
 

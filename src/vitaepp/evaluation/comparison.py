@@ -361,11 +361,11 @@ def _remarks(found: Difference) -> str:
     told = ""
     if found.interval and found.interval.low == found.interval.high:
         told += (
-            "; the interval has no width, because the difference is the same whichever of these "
-            "subjects are drawn, and says nothing of other subjects"
+            "; the interval has no width: the difference is the same whichever of these subjects "
+            "are drawn, so it says nothing about other subjects"
         )
     if found.p == 0 and found.folds > 1:
-        told += "; every fold differs by the same, so that p has no spread to go by"
+        told += "; all folds differ by the same amount, so p has no spread to go by"
     return told
 
 

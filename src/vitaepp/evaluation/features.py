@@ -193,16 +193,16 @@ def _repeated(features: Features, persons: Persons) -> str:
     rows = pd.util.hash_pandas_object(pd.DataFrame(features), index=False)
     if rows.nunique() == 1:
         return (
-            "all subjects have the same features, so that nothing can be told by them: the encoder "
-            "has collapsed, or the images are all the same"
+            "all subjects have the same features, which can tell nothing: the encoder has "
+            "collapsed, or all images are the same"
         )
     twice = rows.map(pd.Series(persons).groupby(rows).nunique()) > 1
     if not twice.any():
         return ""
     return (
-        f"{counted(int(twice.sum()), 'subject')} have exactly the features of another, as an image "
-        "has that is there under two names: one in the training part and one in the test part make "
-        "results too good; a column participant keeps them together"
+        f"{counted(int(twice.sum()), 'subject')} have exactly the same features as another subject, "
+        "probably because an image is there under two names; results are too good where one of them "
+        "is trained on and the other tested; a column participant keeps them together"
     )
 
 

@@ -54,5 +54,7 @@ def rewritten(folder: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
 
 def warn_of_other(metrics: Path, facts: Mapping[str, Any]) -> None:
     """Warn of an evaluation whose run has another encoder now, or other embeddings."""
-    if reason := outdated(metrics, facts) or rewritten(metrics.parent, facts):
+    if reason := outdated(metrics, facts):
         warn(f"{metrics}: {reason}; embed and evaluate again for the run as it is")
+    elif reason := rewritten(metrics.parent, facts):
+        warn(f"{metrics}: {reason}; evaluate again")
