@@ -261,7 +261,7 @@ def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path
     assert (status, out) == (0, file.read_text(encoding="utf-8"))
     assert f"recipe written to {file}" in err
     told = json.loads(vitaepp("plan", medmnist, "--json")[1])
-    assert told["dry_run"]["subjects"] == 36
+    assert told["dry_run"]["subjects"] == 40
     assert {"name", "value", "reason"} == set(told["choices"][0])
     quick = ("--set", "optim.epochs=1", "--set", "model.size=tiny")
     assert vitaepp("pretrain", store, tmp_path / "run", "--recipe", file, *quick)[0] == 0

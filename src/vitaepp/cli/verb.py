@@ -43,9 +43,9 @@ class Verb(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             # Errors of usage are click's, which newer versions of Typer carry inside themselves.
-            missing = type(error).__name__ == "MissingParameter"
-            if missing and self._out is not None and getattr(error, "param", None) is self._out:
-                ctx.fail(f"Missing argument '{self._out.metavar}', the last one, or --out")
+            missing, out = type(error).__name__ == "MissingParameter", self._out
+            if missing and out is not None and getattr(error, "param", None) is out:
+                ctx.fail(f"Missing argument '{out.metavar}', the last one, or --out")
             raise
 
     def _as_now(self, word: str) -> str:

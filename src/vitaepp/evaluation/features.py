@@ -200,9 +200,9 @@ def _repeated(features: Features, persons: Persons) -> str:
     if not twice.any():
         return ""
     return (
-        f"{counted(int(twice.sum()), 'subject')} have exactly the same features as another subject, "
-        "probably because an image is there under two names; results are too good where one of them "
-        "is trained on and the other tested; a column participant keeps them together"
+        f"{counted(int(twice.sum()), 'subject')} have exactly the same features as another, "
+        "probably because an image is there under two names; results are too good where one of "
+        "them is trained on and the other tested; a column participant keeps them together"
     )
 
 
