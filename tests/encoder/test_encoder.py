@@ -72,7 +72,7 @@ def test_embeddings_carry_labels_and_their_controls(make_store, tmp_path):
     out = embed(run, store.path, tmp_path / "e.parquet")
     embedded = Embeddings.load(out)
     assert list(embedded.table) == ["subject", "bright", "split"]
-    assert embedded.features.shape == (8, 2 * 48)  # mean and deviation
+    assert embedded.features.shape == (8, 2 * 8 * 48)  # mean and maximum of eight cells
     raw = Embeddings.load(control_path(out, "raw"))
     start = Embeddings.load(control_path(out, "untrained"))
     assert list(raw.table.subject) == list(start.table.subject) == list(embedded.table.subject)

@@ -1,6 +1,7 @@
 """What is settled when a training starts: length, weights of VGG, the cohort's intensities."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -136,19 +137,40 @@ def test_an_encoder_keeps_its_cohorts_statistics_and_embeds_with_them(make_store
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("pool", ["mean", "cls", "mean+cls", "mean+std"])
-def test_what_an_embedding_is_pooled_from(pool):
-    recipe = Recipe.load(settings=(*TINY, f"model.pool={pool}"))
-    method = build_method(recipe, 1, (16, 16))
-    image = torch.rand(2, 1, 16, 16)
+@pytest.mark.parametrize("size", [(16, 32), (32, 16, 8)])
+@pytest.mark.parametrize("pool", ["mean", "cls", "mean+cls", "max+std", "grid", "grid+gridmax"])
+def test_what_an_embedding_is_pooled_from(pool, size):
+    recipe = Recipe.load(settings=(*TINY, "model.patch_size=4", f"model.pool={pool}"))
+    backbone = build_method(recipe, 1, size).backbone
+    image = torch.rand(2, 1, *size)
     with torch.inference_mode():
-        tokens = method.backbone(image).numpy()
-        found = method.backbone.features(image, pool).numpy()
-    parts = {"mean": tokens[:, 1:].mean(1), "cls": tokens[:, 0], "std": tokens[:, 1:].std(1)}
-    np.testing.assert_allclose(
-        found, np.concatenate([parts[p] for p in pool.split("+")], 1), atol=1e-5
-    )
-    assert found.shape[1] == method.backbone.width(pool)
+        tokens = backbone(image).numpy()
+        found = backbone.features(image, pool).numpy()
+    patches = tokens[:, 1:]
+    volume = patches.reshape(2, *backbone.grid, -1)
+    halves = [np.array_split(np.arange(n), 2) for n in backbone.grid]
+    cells = [volume[np.ix_(range(2), *c)].reshape(2, -1, tokens.shape[2]) for c in product(*halves)]
+
+    def joined(over):  # a feature's cells follow each other
+        return np.stack([getattr(c, over)(1) for c in cells], 2).reshape(2, -1)
+
+    parts = {
+        "mean": patches.mean(1),
+        "std": patches.std(1),
+        "max": patches.max(1),
+        "cls": tokens[:, 0],
+        "grid": joined("mean"),
+        "gridmax": joined("max"),
+    }
+    expected = np.concatenate([parts[p] for p in pool.split("+")], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.shape[1] == backbone.width(pool)
+
+
+@pytest.mark.parametrize(("pool", "said"), [("meen", "no pooling 'meen'"), ("max+max", "twice")])
+def test_a_pooling_that_is_none(pool, said):
+    with pytest.raises(RecipeError, match=said):
+        Recipe.load(settings=(f"model.pool={pool}",))
 
 
 @pytest.mark.parametrize("which", ["first", "second"])

@@ -57,7 +57,7 @@ class EncoderConfig:
         method: method that trained it, or `untrained`.
         modalities: channels, in order.
         shape: arguments of the backbone: image and patch size, width, …
-        pool: `mean`, `cls`, `mean+cls` or `mean+std`.
+        pool: what the embedding is pooled from, see `pool_tokens`.
         normalize: voxels whose mean and deviation z-score a channel: `crop`, `foreground` or
             `cohort`.
         backbone: `vit`, `resnet18` or `resnet50`.

@@ -137,8 +137,8 @@ def features(
 
 
 def compared(pool: str) -> str:
-    """The pooling of what a loss compares: of two that an embedding joins, the first."""
-    return pool.partition("+")[0]
+    """The pooling of what a loss compares: the CLS token where the embedding begins with it."""
+    return "cls" if pool.partition("+")[0] == "cls" else "mean"
 
 
 @record_function("views")

@@ -5,7 +5,8 @@ Parameter names are those of MAE, so that published checkpoints load without ren
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from einops import rearrange
@@ -26,6 +27,9 @@ SIZES = {
     "large": (1024, 24, 16),
 }
 
+
+#: Cells an axis of the pooling `grid`.
+CELLS = 2
 
 #: Up to this number of tokens, matrix products are faster than fused attention on a CPU in bf16.
 SHORT = 512
@@ -203,7 +207,9 @@ class VisionTransformer(Backbone):
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
-        return self.embed_dim * (1 + pool.count("+"))
+        cells = prod(min(CELLS, n) for n in self.grid)
+        parts = pool.split("+")
+        return self.embed_dim * sum(cells if part.startswith("grid") else 1 for part in parts)
 
     def features(
         self,
@@ -212,7 +218,7 @@ class VisionTransformer(Backbone):
         block: int | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
-        return pool_tokens(self(images, block), pool)
+        return pool_tokens(self(images, block), pool, self.grid)
 
 
 def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
@@ -259,17 +265,35 @@ def kept_branches(
 
 
 def pool_tokens(
-    tokens: Float[Tensor, "batch token embed_dim"], how: str
+    tokens: Float[Tensor, "batch token embed_dim"], how: str, grid: Sequence[int] | None = None
 ) -> Float[Tensor, "batch feature"]:
-    """One vector an image: `mean` or `std` over its patch tokens, the `cls` token, or some joined.
+    """One vector an image: parts joined by `+`, in their order.
+
+    `mean`, `std` and `max` are taken over the patch tokens, `cls` is the CLS token. `grid` and
+    `gridmax` halve each axis and take the mean and the maximum of each cell, four in 2D and eight
+    in 3D, which keeps where in the image something is.
+
+    Args:
+        tokens: CLS token, then patch tokens.
+        how: the parts.
+        grid: patches per axis, for the parts that need it.
 
     >>> pool_tokens(torch.tensor([[[5.0], [1.0], [3.0]]]), "mean+cls")
     tensor([[2., 5.]])
     """
     patches = tokens[:, 1:]
+
+    def cells(pool: dict[int, Callable[..., Tensor]]) -> Tensor:
+        assert grid is not None, f"{how}: takes the grid of patches"
+        volume = patches.transpose(1, 2).unflatten(2, tuple(grid))
+        return pool[len(grid)](volume, tuple(min(CELLS, n) for n in grid)).flatten(1)
+
     parts = {
         "mean": lambda: patches.mean(dim=1),
         "std": lambda: patches.std(dim=1, correction=0),
+        "max": lambda: patches.amax(dim=1),
         "cls": lambda: tokens[:, 0],
+        "grid": lambda: cells({2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}),
+        "gridmax": lambda: cells({2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}),
     }
     return torch.cat([parts[name]() for name in how.split("+")], dim=1)

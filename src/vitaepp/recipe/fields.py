@@ -14,6 +14,9 @@ from pydantic import (
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.system.text import as_typed
 
+#: What an embedding may be pooled from.
+POOLS = ("mean", "std", "max", "cls", "grid", "gridmax")
+
 
 def _one_or_per_axis(value: Any) -> Any:
     """Accept `96`, `"96,96,64"`, `[96]` or `(96, 96, 64)`; one value stands for every axis."""
@@ -103,6 +106,15 @@ def _window(value: Any) -> Any:
     return WINDOWS[value]
 
 
+def _pool(value: str) -> str:
+    parts = value.split("+")
+    if wrong := [part for part in parts if part not in POOLS]:
+        raise ValueError(f"no pooling {wrong[0]!r}; join any of {', '.join(POOLS)} by +")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{value} names a pooling twice")
+    return value
+
+
 def _windows(value: Any) -> Any:
     """Accept `{"ct": "lung"}`, or `"ct=lung"` as on a command line, one or several."""
     if isinstance(value, str):
@@ -132,6 +144,9 @@ Kept = Annotated[
     BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v or ()),
     AfterValidator(lambda v: tuple(sorted(set(v)))),
 ]
+
+
+Pool = Annotated[str, AfterValidator(_pool)]
 
 
 Flips = Annotated[

@@ -21,6 +21,7 @@ from vitaepp.recipe.fields import (
     PerAxisFloat,
     PerAxisInt,
     Percentiles,
+    Pool,
     Shares,
     Values,
     Weight,
@@ -168,10 +169,11 @@ class ModelSettings(Section):
     num_heads: int | None = Field(None, ge=1, description="Heads, instead of the size's own.")
     patch_size: PerAxisInt = Field((8,), description="Patch in voxels, one value or one an axis.")
     mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
-    pool: Literal["mean", "cls", "mean+cls", "mean+std"] = Field(
-        "mean+std",
-        description="Embedding: mean of the patch tokens, the CLS token, or the mean beside the "
-        "CLS token or the deviation over the patch tokens.",
+    pool: Pool = Field(
+        "grid+gridmax",
+        description="Embedding, one or several joined by +: mean, std or max of the patch tokens; "
+        "cls, the CLS token; grid or gridmax, the mean or the maximum in each half of each axis "
+        "(4 cells in 2D, 8 in 3D).",
     )
     pool_block: int | None = Field(
         None,
