@@ -1,5 +1,7 @@
-"""The lists of independent modules in pyproject.toml hold every file that they are about."""
+"""What the contracts of import-linter do not see of the floors."""
 
+import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -34,3 +36,37 @@ def test_every_file_of_a_room_is_independent_or_shared(room):
     }
     files = {path.stem for path in (ROOT / "src" / "vitaepp" / room).glob("*.py")} - {"__init__"}
     assert files == listed | SHARED[room]
+
+
+#: Rooms whose messages name arguments as Python has them; the command line spells them as options.
+WITHOUT_OPTIONS = (
+    *("system", "data", "losses", "nn", "views", "methods", "ingest", "encoder", "weights"),
+    *("training", "evaluation"),
+)
+
+#: Options of other programs, and the head of a recipe file, which says how to use it.
+OTHER_PROGRAMS = re.compile(r"torchrun|SLURM|--ntasks-per-node|^Use: vitaepp")
+
+
+def texts(room):
+    for path in sorted((ROOT / "src" / "vitaepp" / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield f"{path.name}:{node.lineno}", node.value
+
+
+@pytest.mark.parametrize("room", WITHOUT_OPTIONS)
+def test_lower_floors_name_no_options(room):
+    named = [
+        place
+        for place, text in texts(room)
+        if re.search(r"(?<![\w-])--[a-z]", text) and not OTHER_PROGRAMS.search(text)
+    ]
+    assert named == []
+
+
+@pytest.mark.parametrize("room", ["losses", "nn"])
+def test_networks_and_losses_name_no_settings(room):
+    sections = "prepare|model|loss|views|optim|data|trainer|simsiam|mocov3"
+    setting = re.compile(rf"\b({sections})\.[a-z_]+(\.[a-z_]+)*(=| |$)")
+    assert [place for place, text in texts(room) if setting.search(text)] == []

@@ -97,7 +97,7 @@ class TrainingError(VitaeppError, RuntimeError):
 
 
 class Stopped(VitaeppError):
-    """A signal ended the training; all is saved, and the same command with --resume goes on."""
+    """A signal ended the training; all is saved, and `resume=True` goes on."""
 
 
 class MissingPackageError(VitaeppError, ImportError):

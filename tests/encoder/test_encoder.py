@@ -66,6 +66,19 @@ def test_saved_and_loaded_it_is_the_same(make_store, tmp_path):
     assert np.array_equal(loaded.embed(store), encoder.embed(store))
 
 
+@pytest.mark.parametrize(
+    "settings", [[], ["method=simsiam", "model.backbone=resnet18"]], ids=["vit", "resnet"]
+)
+def test_loading_draws_no_random_weights(make_store, tmp_path, settings):
+    encoder = untrained(make_store(), *settings)
+    encoder.save(tmp_path / "encoder")
+    before = torch.get_rng_state()
+    loaded = Encoder.from_pretrained(tmp_path / "encoder").state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loaded.keys() == encoder.state_dict().keys()
+    assert all(torch.equal(loaded[name], value) for name, value in encoder.state_dict().items())
+
+
 def test_embeddings_carry_labels_and_their_controls(make_store, tmp_path):
     store = make_store(splits=True)
     run = pretrain(store.path, tmp_path / "run", settings=TINY)

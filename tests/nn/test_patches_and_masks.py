@@ -38,7 +38,7 @@ def test_a_patch_holds_its_own_voxels_channel_last():
 
 
 def test_a_size_that_patches_do_not_divide_names_one_that_they_do():
-    with pytest.raises(RecipeError, match="--size 48,64,48"):
+    with pytest.raises(RecipeError, match="but images of 48,64,48 can"):
         patch_grid((48, 65, 50), (8, 8, 8))
 
 

@@ -211,7 +211,7 @@ def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path,
     run = pretrain(store.path, tmp_path / "run", settings=settings)
     assert Encoder.from_pretrained(run).embed(store).shape[0] == 5
     assert capfd.readouterr().err.count("trained 1 epoch in") == 1
-    with pytest.raises(RunError, match="holds a run already; add --resume"):
+    with pytest.raises(RunError, match="holds a run already; add `resume=True`"):
         pretrain(store.path, run, settings=settings)
 
 

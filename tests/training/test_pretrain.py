@@ -79,7 +79,7 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
     monkeypatch.setattr(Training, "training_step", step)
     with pytest.raises(RunError, match="training has not ended"):
         Encoder.from_pretrained(tmp_path / "cut")
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match="`resume=True`"):
         pretrain(store.path, tmp_path / "cut", settings=settings)
     with pytest.raises(RunError, match=r"optim\.batch_size=4, now asked to go on with 9"):
         pretrain(store.path, tmp_path / "cut", settings="optim.batch_size=9", resume=True)
@@ -314,6 +314,6 @@ def test_what_is_not_a_run_or_a_checkpoint_is_refused(make_store, tmp_path):
 
 def test_images_that_patches_do_not_divide_are_refused(make_store, tmp_path):
     store = make_store(size=(16, 20, 16))
-    with pytest.raises(RecipeError, match="--size 16,16,16"):
+    with pytest.raises(RecipeError, match="images of 16,16,16 can; prepare with another `size`"):
         pretrain(store.path, tmp_path / "run", settings=TINY)
     assert not (tmp_path / "run").exists()

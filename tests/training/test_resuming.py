@@ -184,7 +184,7 @@ def test_a_signal_saves_and_stops_after_the_step_at_hand(
 
     monkeypatch.setattr(Training, "training_step", signalled)
     before = [signal.getsignal(n) for n in STOPPING]
-    with pytest.raises(Stopped, match=r"stopped after step 6 of 12, .*all is saved.*--resume"):
+    with pytest.raises(Stopped, match=r"stopped after step 6 of 12, .*all is saved.*`resume=True`"):
         pretrain(store.path, tmp_path / "run", settings=settings)
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     assert f"{name}: saving after the step at hand, then stopping" in capsys.readouterr().err
@@ -397,7 +397,9 @@ def test_a_length_that_is_done_and_any_other_setting_are_refused(make_store, tmp
             pretrain(store.path, run, settings=asked, resume=True)
     # A recipe that is named is what the whole training is meant to be.
     named = Recipe.load(run / "recipe.yaml", "optim.epochs=5")
-    with pytest.raises(RunError, match=r"leave out --recipe: --resume --set optim\.epochs=5"):
+    with pytest.raises(
+        RunError, match=r"leave out `recipe`: `resume=True` `settings=optim\.epochs=5`"
+    ):
         pretrain(store.path, run, recipe=named, resume=True)
     assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before
 

@@ -13,6 +13,9 @@ import numpy as np
 
 from vitaepp.system.text import as_typed
 
+#: Channels of a colour picture.
+RGB = ("red", "green", "blue")
+
 
 @dataclass(frozen=True)
 class StoreInfo:
@@ -65,12 +68,12 @@ class StoreInfo:
     @property
     def intensities(self) -> str:
         """How intensities were chosen, in words; empty where it is by minimum and maximum."""
-        told = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
+        parts = [f"{name} {low:g} to {high:g}" for name, low, high in self.window or ()]
         if self.clip or self.statistics:
             first, last = self.clip or (0, 100)
             over = f" of the {self.statistics}" if self.statistics else ""
-            told.append(f"{'else ' * bool(told)}percentiles {first:g} to {last:g}{over}")
-        return ", ".join(told)
+            parts.append(f"{'else ' * bool(parts)}percentiles {first:g} to {last:g}{over}")
+        return ", ".join(parts)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,13 +118,13 @@ def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
         ['spacing 1,1 instead of 2,2']
     """
     shared = [m for m in store.modalities if m in other.modalities]
-    told = []
+    differing = []
     for name in store.facts | other.facts:
         if name not in ("modalities", "size", "dtype", "masks"):
             have, want = _compared(store, name, shared), _compared(other, name, shared)
             if not alike(have, want):
-                told.append(f"{name} {as_typed(have, want)} instead of {as_typed(want, have)}")
-    return told
+                differing.append(f"{name} {as_typed(have, want)} instead of {as_typed(want, have)}")
+    return differing
 
 
 def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:

@@ -86,20 +86,20 @@ def embed(
     origin: dict[str, Any] = {"run": Path(run).resolve().name, "encoder": weights_id(run)}
     origin["epochs"] = encoder.config.epochs
     trained = replace(trained, provenance=origin | trained.provenance | facts)
-    found: dict[str, npt.NDArray[np.float32]] = {}
+    measured: dict[str, npt.NDArray[np.float32]] = {}
     if controls:
         if recipe is not None:
             like_training = replace(opened.info, modalities=encoder.config.modalities)
             untrained = Encoder.untrained(recipe, like_training)
-            found["untrained"] = untrained.embed(opened, **how, what="embedding, untrained")
-        found["raw"] = raw_features(opened)
+            measured["untrained"] = untrained.embed(opened, **how, task="embedding, untrained")
+        measured["raw"] = raw_features(opened)
     # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
     # first: where the embeddings are, their controls are too.
     for control in CONTROLS:
         file = control_path(out, control)
-        if control in found:
+        if control in measured:
             named = trained.provenance | {"method": control, "name": ""}
-            replace(trained, features=found[control], provenance=named).save(file)
+            replace(trained, features=measured[control], provenance=named).save(file)
         else:
             file.unlink(missing_ok=True)
     trained.save(out)

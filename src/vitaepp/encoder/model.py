@@ -27,7 +27,7 @@ from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progres
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import RunError, RunNotFoundError, one_line
-from vitaepp.nn.backbones import build_backbone
+from vitaepp.nn.backbones import Undrawn, build_backbone
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
@@ -160,7 +160,9 @@ class Encoder(nn.Module):
             RunError: it is missing, damaged, or not one of ours.
         """
         checkpoint = load_checkpoint(path)
-        encoder, trained = cls(EncoderConfig.of_checkpoint(checkpoint)), checkpoint["state_dict"]
+        config, trained = EncoderConfig.of_checkpoint(checkpoint), checkpoint["state_dict"]
+        with Undrawn():
+            encoder = cls(config)
         names = encoder.backbone.state_dict()
         encoder.backbone.load_state_dict({k: trained[f"method.backbone.{k}"] for k in names})
         return encoder.eval()
@@ -211,7 +213,8 @@ class Encoder(nn.Module):
                 values["cohort"] = tuple(map(tuple, values["cohort"]))
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
-            encoder = cls(EncoderConfig(**values))
+            with Undrawn():
+                encoder = cls(EncoderConfig(**values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():
@@ -283,7 +286,7 @@ class Encoder(nn.Module):
         batch_size: int | None = None,
         device: str | torch.device | None = None,
         precision: str | None = None,
-        what: str = "embedding",
+        task: str = "embedding",
         any_store: bool = False,
     ) -> npt.NDArray[np.float32]:
         """Features of a store's images, `(image, feature)`; the encoder is left as it was.
@@ -296,7 +299,7 @@ class Encoder(nn.Module):
             device: where to compute; an accelerator if there is one by default.
             precision: other than the encoder's own, see `EncoderConfig`. bf16 takes half the time
                 of 32, and rounds features by some thousandths.
-            what: what progress is called.
+            task: what progress is called.
             any_store: also where the store was prepared in another way, see `unlike`.
 
         Raises:
@@ -304,24 +307,24 @@ class Encoder(nn.Module):
         """
         check_fits(self.config, store)
         check_like(self.config, store, any_store)
-        place = chosen_device(device)
-        at_once = CPU_VALUES if place.type == "cpu" else DEVICE_VALUES
+        on = chosen_device(device)
+        at_once = CPU_VALUES if on.type == "cpu" else DEVICE_VALUES
         size = batch_size or max(1, at_once // int(np.prod(store.info.shape)))
         total = len(store) if rows is None else len(rows)
         features = []
         precision = precision or self.config.precision
-        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
+        with torch.inference_mode(), autocast(on, precision), self._evaluating(on) as encoder:
             batches = store.batches(size, rows)
-            for images in track(batches, what, -(-total // size), unit="batches"):
-                shown = torch.from_numpy(images).to(place)
+            for images in track(batches, task, -(-total // size), unit="batches"):
+                shown = torch.from_numpy(images).to(on)
                 features.append(encoder(shown, store.info.modalities).float().cpu().numpy())
-        found = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
-        if not np.isfinite(found).all():
+        values = np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
+        if not np.isfinite(values).all():
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
                 "out of bounds"
             )
-        return found
+        return values
 
     @contextmanager
     def _evaluating(self, device: torch.device) -> Iterator[Encoder]:
@@ -355,13 +358,13 @@ def check_like(
     Raises:
         RunError: naming all that differs.
     """
-    told = [] if config.prepared is None else unlike(store.info, config.prepared)
-    if told and not any_store:
+    differing = [] if config.prepared is None else unlike(store.info, config.prepared)
+    if differing and not any_store:
         raise RunError(
-            f"{store.path}: {', '.join(told)} in the store that the encoder was trained on; "
+            f"{store.path}: {', '.join(differing)} in the store that the encoder was trained on; "
             "prepare it with the run as `recipe`, or take it as it is with `any_store`"
         )
-    return told
+    return differing
 
 
 def check_fits(config: EncoderConfig, store: vitaepp.data.store.Store) -> None:

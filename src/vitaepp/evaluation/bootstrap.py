@@ -154,13 +154,13 @@ def _weighted_auc(
     From sorted scores, in memory of the size of the weights: a positive beats the weight of the
     negatives below it, and half of those at its own score.
     """
-    _, place, sizes = np.unique(score, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    _, rank, sizes = np.unique(score, return_inverse=True, return_counts=True)
+    order = np.argsort(rank, kind="stable")
     below = np.zeros((len(weights), len(score) + 1))
     np.cumsum(weights[:, order] * ~positive[order], axis=1, out=below[:, 1:])
     ends = np.cumsum(sizes)
-    place = place[positive]
-    beaten = (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
+    rank = rank[positive]
+    beaten = (below[:, (ends - sizes)[rank]] + below[:, ends[rank]]) / 2
     weight = weights[:, positive]
     return _ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
 

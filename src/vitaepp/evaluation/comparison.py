@@ -104,21 +104,21 @@ class Comparison:
         """
         rows = []
         for row, sentence in zip(self.rows, ["", *self.sentences], strict=True):
-            found = row.difference
-            interval = None if found is None else found.interval
+            difference = row.difference
+            interval = None if difference is None else difference.interval
             row_of_table: dict[str, Any] = {"name": row.name}
             for metric in METRICS:
                 row_of_table[f"{metric}_mean"] = row.scores.mean[metric]
                 row_of_table[f"{metric}_std"] = row.scores.std[metric]
             row_of_table |= {
                 "metric": self.metric,
-                "difference": None if found is None else found.mean,
+                "difference": None if difference is None else difference.mean,
                 "low": None if interval is None else interval.low,
                 "high": None if interval is None else interval.high,
                 "level": None if interval is None else interval.level,
-                "p": None if found is None else found.p,
+                "p": None if difference is None else difference.p,
                 "p_holm": row.p_holm,
-                "test": None if found is None else found.test,
+                "test": None if difference is None else difference.test,
                 "folds": len(row.scores.folds),
                 "sentence": sentence,
             }
@@ -182,11 +182,11 @@ class Comparison:
         lines = [[*header, "p", *(["p (Holm)"] if several else [])]]
         for row in self.rows:
             cells = [row.name, *(row.scores.text(m) for m in METRICS)]
-            found = row.difference
-            cells += [numbers.difference(found.mean) if found else "reference"]
+            difference = row.difference
+            cells += [numbers.difference(difference.mean) if difference else "reference"]
             if level is not None:
-                cells += [_interval(found) if found else ""]
-            cells += [p_value(found.p) if found and found.p is not None else ""]
+                cells += [_interval(difference) if difference else ""]
+            cells += [p_value(difference.p) if difference and difference.p is not None else ""]
             cells += [p_value(row.p_holm) if row.p_holm is not None else ""] if several else []
             lines.append(cells)
         return lines
@@ -308,17 +308,17 @@ def _position(
     if reference is None:
         return 0
     if isinstance(reference, Evaluation):
-        asked, path = reference.source, reference.path
+        name, path = reference.source, reference.path
     else:
-        asked, path = str(reference), Path(str(reference))
-        if asked in names:
-            return names.index(asked)
+        name, path = str(reference), Path(str(reference))
+        if name in names:
+            return names.index(name)
     for i, evaluation in enumerate(evaluations):
         own = evaluation.path
         paths = [] if own is None else [own.resolve(), own.parent.resolve()]
         if evaluation is reference or (path is not None and path.resolve() in paths):
             return i
-    raise EvaluationError(f"no evaluation {asked!r} here; {nearest(asked, names)}")
+    raise EvaluationError(f"no evaluation {name!r} here; {nearest(name, names)}")
 
 
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -350,50 +350,54 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
 
 def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     """What the test of one row shows, in plain words."""
-    found = row.difference
-    if found is None:
+    difference = row.difference
+    if difference is None:
         raise ValueError("the reference is compared with nothing")
-    return _verdict(row, found, reference, comparisons) + _remarks(found)
+    return _verdict(row, difference, reference, comparisons) + _remarks(difference)
 
 
-def _remarks(found: Difference) -> str:
+def _remarks(difference: Difference) -> str:
     """What to think of an interval without width, and of a p of 0."""
     told = ""
-    if found.interval and found.interval.low == found.interval.high:
+    if difference.interval and difference.interval.low == difference.interval.high:
         told += (
             "; the interval has no width: the difference is the same whichever of these subjects "
             "are drawn, so it says nothing about other subjects"
         )
-    if found.p == 0 and found.folds > 1:
+    if difference.p == 0 and difference.folds > 1:
         told += "; all folds differ by the same amount, so p has no spread to go by"
     return told
 
 
-def _verdict(row: ComparisonRow, found: Difference, reference: str, comparisons: int) -> str:
+def _verdict(row: ComparisonRow, difference: Difference, reference: str, comparisons: int) -> str:
     """Which is ahead, with its numbers."""
-    facts = [f"{numbers.difference(found.mean)} {metric_name(found.metric)}"]
-    if found.interval:
-        facts.append(f"{found.interval.level:.0%} interval {_interval(found)}")
-    if found.p is None:
-        return f"{row.name} against {reference}: not tested, {found.reason}; {', '.join(facts)}"
-    p, after = found.p, ""
+    facts = [f"{numbers.difference(difference.mean)} {metric_name(difference.metric)}"]
+    if difference.interval:
+        facts.append(f"{difference.interval.level:.0%} interval {_interval(difference)}")
+    if difference.p is None:
+        return (
+            f"{row.name} against {reference}: not tested, {difference.reason}; {', '.join(facts)}"
+        )
+    p, after = difference.p, ""
     facts.append(p_value(p, "p"))
     if comparisons > 1 and row.p_holm is not None:
         facts[-1] += f" ({p_value(row.p_holm)} corrected for {comparisons} comparisons)"
         p = row.p_holm
-        after = " after correction" if found.p < SIGNIFICANT <= p else ""
-    excludes_zero = found.interval and not found.interval.low <= 0 <= found.interval.high
+        after = " after correction" if difference.p < SIGNIFICANT <= p else ""
+    excludes_zero = (
+        difference.interval and not difference.interval.low <= 0 <= difference.interval.high
+    )
     if p >= SIGNIFICANT:
         sentence = f"{row.name} and {reference} do not differ significantly{after}"
         but = "; the interval excludes 0, but takes the trained models as they are"
         return f"{sentence}: {', '.join(facts)}{but if excludes_zero else ''}"
-    verb = "ahead of" if found.mean > 0 else "behind"
+    verb = "ahead of" if difference.mean > 0 else "behind"
     sentence = f"{row.name} is {verb} {reference}: {', '.join(facts)}"
-    if found.interval and not excludes_zero:
+    if difference.interval and not excludes_zero:
         return f"{sentence}; the interval holds zero, so this is weak evidence"
     return sentence
 
 
-def _interval(found: Difference) -> str:
-    interval = found.interval
+def _interval(difference: Difference) -> str:
+    interval = difference.interval
     return "" if interval is None else numbers.interval(interval.low, interval.high)

@@ -115,25 +115,27 @@ def difference_between(
         ]
     )
     seeds, folds = differences.shape
-    found = Difference(metric, float(differences.mean()), None, None, None, folds, seeds)
+    difference = Difference(metric, float(differences.mean()), None, None, None, folds, seeds)
     if folds > 1:
         test = _test_over_folds(variant, differences)
-        found = replace(found, p=test.p, test="corrected resampled t-test")
+        difference = replace(difference, p=test.p, test="corrected resampled t-test")
     lacking = [e for e in (*variant, *reference) if e.predictions is None]
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
-        return replace(found, reason=f"no predictions.parquet{where}")
+        return replace(difference, reason=f"no predictions.parquet{where}")
     first = _repetitions(variant, variant_key)
     second = _repetitions(reference, reference_key)
-    found = replace(found, interval=bootstrap_difference(first, second, metric))
+    difference = replace(difference, interval=bootstrap_difference(first, second, metric))
     if folds > 1:
-        return found
+        return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None:
         title = metric_name(metric)
-        return replace(found, reason=f"no test of the {title} of one test split is implemented")
+        return replace(
+            difference, reason=f"no test of the {title} of one test split is implemented"
+        )
     p, name = _test_on_one_split(first, second, relevant)
-    return replace(found, p=p, test=name)
+    return replace(difference, p=p, test=name)
 
 
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:

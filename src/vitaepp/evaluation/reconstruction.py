@@ -82,8 +82,8 @@ def reconstruct(
             whose table of training it would replace.
         RecipeError: the run's method reconstructs nothing.
     """
-    if told := swapped("reconstruct", {"run": run, "store": store, "out": out}):
-        raise RunError(told)
+    if hint := swapped("reconstruct", {"run": run, "store": store, "out": out}):
+        raise RunError(hint)
     folder, opened, target = RunFolder(run), Store(store), Path(out)
     if RunFolder(target, must_exist=False).recipe_file.exists():
         raise RunError(f"{target}: is a run; give a folder of its own, as {target}/reconstruction")
@@ -95,8 +95,8 @@ def reconstruct(
         raise RecipeError(
             f"{run}: {config.name} was trained without a decoder, there is nothing to reconstruct"
         )
-    place = chosen_device(device)
-    method.to(place)
+    on = chosen_device(device)
+    method.to(on)
     rows = choose_rows(opened, subjects)
     check_writable(target / "metrics.csv")
     (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
@@ -113,9 +113,9 @@ def reconstruct(
     measured = []
     for index, row in enumerate(track(rows, "reconstructing", len(rows))):
         stored = torch.from_numpy(opened.read([row])).float()
-        image = place_channels(stored, opened.info.modalities, config.modalities).to(place)
-        present = _present(opened, row, config.modalities).to(place)
-        restored, visible = reconstruct_images(method, image, Draws(seed, 0, [row], place), present)
+        image = place_channels(stored, opened.info.modalities, config.modalities).to(on)
+        present = _present(opened, row, config.modalities).to(on)
+        restored, visible = reconstruct_images(method, image, Draws(seed, 0, [row], on), present)
         subject = str(opened.table["subject"].iloc[row])
         psnr, ssim = image_quality(restored[:, present[0]], image[:, present[0]])
         measured.append({"subject": subject, "psnr": psnr, "ssim": ssim})

@@ -32,13 +32,13 @@ def mean_roc(
     curves = []
     for _, part in predictions.groupby("fold", sort=True):
         label = part["label"].astype(str).to_numpy()
-        found = [
+        tprs = [
             _roc_on(grid, label == positive, part[column].to_numpy(np.float64))
             for column, positive in zip(columns, positives, strict=True)
             if 0 < (label == positive).sum() < len(label)
         ]
-        if found:
-            curves.append(np.mean(found, axis=0))
+        if tprs:
+            curves.append(np.mean(tprs, axis=0))
     return grid, curves
 
 

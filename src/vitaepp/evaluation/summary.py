@@ -56,11 +56,11 @@ def display_name(facts: Mapping[str, Any]) -> str:
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The embedding and its controls, from the content of a metrics.json."""
-    found = [("method", display_name(metrics.get("provenance") or {}), metrics)]
+    parts = [("method", display_name(metrics.get("provenance") or {}), metrics)]
     controls = metrics.get("controls") or {}
-    found += [(k, CONTROL_NAMES[k], controls[k]) for k in CONTROLS if k in controls]
+    parts += [(k, CONTROL_NAMES[k], controls[k]) for k in CONTROLS if k in controls]
     return [
-        Row(key, name, part["mean"], part["std"], tuple(part["folds"])) for key, name, part in found
+        Row(key, name, part["mean"], part["std"], tuple(part["folds"])) for key, name, part in parts
     ]
 
 
@@ -140,8 +140,8 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
-    if told := (metrics.get("provenance") or {}).get("unlike"):
-        notes.append(f"the store was prepared with {', '.join(told)} in the encoder's training")
+    if unlike := (metrics.get("provenance") or {}).get("unlike"):
+        notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
 
 

@@ -42,7 +42,7 @@ class Classification(Kind):
         if not setup.label:
             columns = ", ".join(setup.store.label_columns) or "none"
             raise RecipeError(
-                f"experiment {self.experiment.key} needs --label COLUMN; {setup.store.path} has "
+                f"experiment {self.experiment.key} needs `label=COLUMN`; {setup.store.path} has "
                 f"{columns}"
             )
         labelled = setup.store.table[["subject", "split", *setup.store.label_columns]]

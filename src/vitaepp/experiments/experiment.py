@@ -30,7 +30,8 @@ from vitaepp.system.extras import require
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
-from vitaepp.training.hours import Clock, names_of
+from vitaepp.training.hours import Clock
+from vitaepp.training.propose import names_of
 
 #: What measures an experiment, by its `kind` in the catalogue.
 KINDS: Mapping[str, type[Kind]] = {
@@ -152,7 +153,7 @@ def _refuse_variants_that_cannot_be(chosen: Experiment, setup: Setup) -> None:
             raise RecipeError(
                 f"experiment {chosen.key}: with these settings {variant.key} is the same as "
                 f"{same.key}, {same.title(setup.recipe)}; give the loss that it adds a weight, or "
-                "leave one out by --variants"
+                "leave one out by `variants`"
             )
         # Building each now costs seconds; otherwise a setting that does not fit would be found
         # only after the trainings of all variants before it.

@@ -89,7 +89,7 @@ class Setup:
         if self.per_fold:
             raise RecipeError(
                 f"experiment {experiment.key} evaluates no classifier, so that there are no folds; "
-                "leave out --pretrain-per-fold"
+                "leave out `pretrain_per_fold`"
             )
 
     def recipe_of(self, variant: Variant, seed: int) -> Recipe:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vitaepp.data.store import Failure
 from vitaepp.errors import VitaeppError, one_line
-from vitaepp.ingest.readers.items import Item, files_of
+from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.ingest.sources.remote import Remote
 from vitaepp.ingest.subject import prepare_subject
 from vitaepp.ingest.task import ImageSpec, Task
@@ -42,20 +42,12 @@ def prepare_remote_subject(remote: Remote, spec: ImageSpec, task: Task) -> bool 
 def _fetched(remote: Remote, item: Item, folder: Path) -> Item:
     """An item with its files, and those that its header names, fetched to a folder."""
     moved = _relocated(item, lambda path: _moved(path, remote.root, folder))
-    own = [p for p in _paths(moved) if p.is_relative_to(folder)]
+    own = [p for p in own_files(moved) if p.is_relative_to(folder)]
     remote.fetch((_moved(p, folder, remote.root) for p in own), folder)
     if all(p.is_file() for p in own):
         beside = [p for p in files_of(moved) if p.is_relative_to(folder)]
         remote.fetch((_moved(p, folder, remote.root) for p in beside), folder)
     return moved
-
-
-def _paths(item: Item) -> list[Path]:
-    """The files that an item itself names."""
-    if isinstance(item, Path):
-        return [item]
-    values = [getattr(item, f.name) for f in fields(item)]
-    return [p for v in values for p in (v if isinstance(v, tuple) else (v,)) if isinstance(p, Path)]
 
 
 def _relocated(item: Any_Item, move: Callable[[Path], Path]) -> Any_Item:

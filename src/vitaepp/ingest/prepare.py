@@ -22,8 +22,8 @@ from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, files_in_words, note_lines
-from vitaepp.ingest.planning.dry_run import DryRun, look_at
-from vitaepp.ingest.planning.fingerprint import voxel_sample
+from vitaepp.ingest.planning.dry_run import DryRun
+from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
 from vitaepp.ingest.pseudonyms import (
@@ -268,8 +268,9 @@ def _prepare(
     if dry_run:
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
-        found = look_at(cohort, table, spec, choices, workers, show_series=show_series)
-        return PrepareResult(store, 0, 0, found.fingerprint.unreadable, dry_run=found)
+        found = fingerprint(spec, cohort, workers)
+        looked = DryRun(cohort, table, spec, choices, found, show_series)
+        return PrepareResult(store, 0, 0, found.unreadable, dry_run=looked)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
@@ -280,14 +281,13 @@ def _prepare(
     if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
         say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
-    if spec.info.masks and (no_mask := sum(s.mask is None for s in cohort.subjects)):
+    no_mask = sum(s.mask is None for s in cohort.subjects)
+    if spec.info.masks and no_mask:
         say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")
-
-    masks = sum(s.mask is not None for s in cohort.subjects)
-    if of_run and spec.info.center == "mask" and masks < len(cohort.subjects):
+    if of_run and spec.info.center == "mask" and no_mask:
         say(
             "the run's crops are centred on masks; without one, and centred on the foreground: "
-            f"{len(cohort.subjects) - masks} of {counted(len(cohort.subjects), 'subject')}"
+            f"{no_mask} of {counted(len(cohort.subjects), 'subject')}"
         )
     before = _table(store)
     run = (

@@ -28,6 +28,7 @@ from vitaepp.data.geometry import (
     thinned,
 )
 from vitaepp.data.store import Failure, Record, stage
+from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line
 from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles
@@ -48,8 +49,9 @@ from vitaepp.ingest.readers.items import (
     VolumeItem,
     files_of,
     own_files,
+    place_of,
 )
-from vitaepp.ingest.task import COLOURS, ImageSpec, Task
+from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions
 
 #: If a crop keeps a smaller share of the foreground, a note says so.
@@ -99,29 +101,26 @@ class Channel(NamedTuple):
 
 def prepare_subject(spec: ImageSpec, task: Task) -> bool | Failure:
     """Stage one subject; True if it was prepared, False if it already was, or the failure."""
-    subject = task.files
     try:
         checksum = _checksum(spec, task)
         if checksum == task.known:
             return False
         image, record, mask = _make(spec, task, checksum)
     except SubjectError as error:
-        return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
+        return failure_of(spec, task.files, one_line(error))
     except Exception as error:  # any error of one subject must not stop the others
         message = one_line(error).replace(f"{spec.root}{os.sep}", "")
-        reason = f"{type(error).__name__}: {message}"
-        return Failure(subject.subject, _with_pseudonyms(spec, task, reason))
+        return failure_of(spec, task.files, f"{type(error).__name__}: {message}")
     stage(spec.store, spec.info, image, record, mask)
     return True
 
 
-def _with_pseudonyms(spec: ImageSpec, task: Task, reason: str) -> str:
-    """A reason for the record; with a secret, file names in it are replaced by pseudonyms."""
-    if spec.secret is None:
-        return reason
-    items = [*task.files.files.values(), *([task.files.mask] if task.files.mask else [])]
-    files = [file for item in items for file in own_files(item)]
-    return without_names(reason, files, spec.root, spec.secret)
+def failure_of(spec: ImageSpec, subject: SubjectFiles, reason: str) -> Failure:
+    """The record of a subject that cannot be prepared; with a secret, it has no file names."""
+    if spec.secret is not None:
+        files = [file for item in subject.items for file in own_files(item)]
+        reason = without_names(reason, files, spec.root, spec.secret)
+    return Failure(subject.subject, reason)
 
 
 def _checksum(spec: ImageSpec, task: Task) -> str:
@@ -162,40 +161,26 @@ def _mask(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
 
 def _named(spec: ImageSpec, item: Item) -> str:
     """The name of an image in errors and records: its path in the source, or its pseudonym."""
-    name = _path_of(spec, item)
+    name = place_of(item, spec.root)
+    if isinstance(item, VolumeItem):
+        name += f"[{item.index}]"
+    elif isinstance(item, ArrayItem):
+        name = f"{item.file.name}:{item.key}[{item.index}]"
     return name if spec.secret is None else pseudonym(spec.secret, name)
 
 
-def _path_of(spec: ImageSpec, item: Item) -> str:
-    """The path of an image relative to the source, never absolute."""
-    if isinstance(item, VolumeItem):
-        return f"{_path_of(spec, item.file)}[{item.index}]"
-    if isinstance(item, ArrayItem):
-        return f"{item.file.name}:{item.key}[{item.index}]"
-    if isinstance(item, SeriesItem):
-        one = len(item.files) == 1
-        return _path_of(spec, item.files[0] if one else Path(os.path.commonpath(item.files)))
-    absolute = Path(os.path.abspath(item))
-    root = Path(os.path.abspath(spec.root))
-    return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else item.name
+def image_of(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
+    """Read an image of a cohort that is a file.
 
-
-def _read(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
+    Raises:
+        SubjectError: it cannot be read, or its voxels are all equal without `constant`.
+    """
     name = _named(spec, item)
     if spec.kind == "scans" and not isinstance(item, ArrayItem):
         return read_scan(item, name, constant=constant)
     if isinstance(item, Path):
         return read_picture(item, name, constant=constant)
     raise TypeError(f"{item} among {spec.kind}")
-
-
-def image_of(spec: ImageSpec, item: Item) -> Image:
-    """Read an image of a cohort that is a file.
-
-    Raises:
-        SubjectError: it cannot be read.
-    """
-    return _read(spec, item)
 
 
 def grid_of(spec: ImageSpec, item: Item) -> Grid:
@@ -206,13 +191,7 @@ def grid_of(spec: ImageSpec, item: Item) -> Grid:
     """
     ndim = 3 if spec.kind == "scans" else 2
     grid = read_grid(item, _named(spec, item), ndim=ndim)
-    return _read(spec, item, constant=True).grid if grid is None else grid
-
-
-def failure_of(spec: ImageSpec, subject: SubjectFiles, error: SubjectError) -> Failure:
-    """The record of a subject that cannot be read, with its reason."""
-    task = Task(subject, None, None)
-    return Failure(subject.subject, _with_pseudonyms(spec, task, one_line(error)))
+    return image_of(spec, item, constant=True).grid if grid is None else grid
 
 
 def _images(
@@ -226,7 +205,7 @@ def _images(
         item = task.files.files[modality]
         name = _named(spec, item)
         try:
-            image = _read(spec, item) if task.array is None else read_array(task.array, name)
+            image = image_of(spec, item) if task.array is None else read_array(task.array, name)
         except SubjectError as error:
             if not isinstance(item, SeriesItem):
                 raise
@@ -305,7 +284,7 @@ def _make(
 
 def _values(spec: ImageSpec, image: Image) -> list[npt.NDArray[Any]]:
     """The values of the channels that one file becomes."""
-    if spec.info.modalities != COLOURS or len(spec.files) > 1:
+    if spec.info.modalities != RGB or len(spec.files) > 1:
         return [to_grey(image)]
     if image.is_colour:
         return [image.values[..., i] for i in range(3)]
@@ -352,7 +331,7 @@ def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Ima
     if path is None:
         return None
     mask_name = _named(spec, path)
-    image = _read(spec, path, constant=True)
+    image = image_of(spec, path, constant=True)
     grid, grid_notes = grid_of_mask(image, reference, mask_name, name)
     notes = tuple(f"mask: {note}" for note in image.notes) + grid_notes
     return Mask(image, grid, mask_name, notes)

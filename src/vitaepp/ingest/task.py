@@ -17,9 +17,6 @@ from vitaepp.recipe.sections import PrepareSettings
 #: Part of every checksum: raised when the same files would give other images.
 METHOD_VERSION = 2
 
-#: Channels of a colour picture.
-COLOURS = ("red", "green", "blue")
-
 
 @dataclass(frozen=True)
 class ImageSpec:

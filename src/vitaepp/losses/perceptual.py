@@ -93,8 +93,7 @@ class PerceptualLoss(nn.Module):
             if min(plane) < SMALLEST_SIDE:
                 raise RecipeError(
                     "the perceptual loss needs slices of at least "
-                    f"{dimensions([SMALLEST_SIDE] * 2)} voxels, these have {dimensions(plane)}; "
-                    "choose another loss.perceptual.axis, or loss.perceptual.weight=0"
+                    f"{dimensions([SMALLEST_SIDE] * 2)} voxels, these have {dimensions(plane)}"
                 )
 
     def draws_needed(self, shape: tuple[int, ...]) -> int:

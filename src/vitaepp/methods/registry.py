@@ -15,6 +15,7 @@ from vitaepp.methods.base import Method
 from vitaepp.methods.mocov3 import MoCoV3
 from vitaepp.methods.simsiam import SimSiam
 from vitaepp.methods.vitaepp import ViTAE
+from vitaepp.nn.patches import patch_grid
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import CONTRASTIVE, METHODS
@@ -75,8 +76,15 @@ def backbone_shape(recipe: Recipe, channels: int, image_size: Sequence[int]) -> 
     shape: dict[str, Any] = {"in_channels": channels, "image_size": tuple(image_size)}
     if model.backbone == "vit":
         width, depth, heads = SIZES[model.size]
+        patch_size = per_axis(model.patch_size, len(image_size), "model.patch_size")
+        try:
+            patch_grid(image_size, patch_size)
+        except RecipeError as error:
+            raise RecipeError(
+                f"{error}; prepare with another `size`, or set another model.patch_size"
+            ) from None
         return shape | {
-            "patch_size": per_axis(model.patch_size, len(image_size), "model.patch_size"),
+            "patch_size": patch_size,
             "embed_dim": model.embed_dim or width,
             "depth": model.depth or depth,
             "num_heads": model.num_heads or heads,

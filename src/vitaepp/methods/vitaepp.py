@@ -92,7 +92,12 @@ class ViTAE(Method):
                 images=settings.images,
                 relative=settings.relative,
             )
-            self.perceptual.check(tuple(shape["image_size"]))
+            try:
+                self.perceptual.check(tuple(shape["image_size"]))
+            except RecipeError as error:
+                raise RecipeError(
+                    f"{error}; choose another loss.perceptual.axis, or loss.perceptual.weight=0"
+                ) from None
 
     def forward(
         self,

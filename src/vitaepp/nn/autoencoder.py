@@ -55,9 +55,7 @@ class MaskedAutoencoder(VisionTransformer):
         # The encoder is initialised first, so that a seed gives the same encoder with and without
         # a decoder: the control `untrained` then has the weights that training started from.
         super().__init__(in_channels, image_size, patch_size, embed_dim, depth, num_heads)
-        check_width(
-            "model.decoder_embed_dim", decoder_embed_dim, decoder_num_heads, len(image_size)
-        )
+        check_width("decoder_", decoder_embed_dim, decoder_num_heads, len(image_size))
         values = self.patch_embed.proj.weight[0].numel()
         self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))

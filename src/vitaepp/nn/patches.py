@@ -27,8 +27,8 @@ def patch_grid(image_size: Sequence[int], patch_size: Sequence[int]) -> tuple[in
             str(max(p, round(s / p) * p)) for s, p in zip(image_size, patch_size, strict=True)
         )
         raise RecipeError(
-            f"images of {sizes} voxels cannot be cut into patches of {patches}; "
-            f"prepare with --size {fitting}, or set another model.patch_size"
+            f"images of {sizes} voxels cannot be cut into patches of {patches}, but images of "
+            f"{fitting} can"
         )
     return tuple(size // patch for size, patch in zip(image_size, patch_size, strict=True))
 

@@ -155,7 +155,7 @@ class VisionTransformer(Backbone):
         num_heads: int,
     ) -> None:
         super().__init__()
-        check_width("model.embed_dim", embed_dim, num_heads, len(image_size))
+        check_width("", embed_dim, num_heads, len(image_size))
         self.embed_dim = embed_dim
         self.patch_size = tuple(patch_size)
         self.grid = patch_grid(image_size, patch_size)
@@ -221,20 +221,28 @@ class VisionTransformer(Backbone):
         return pool_tokens(self(images, block), pool, self.grid)
 
 
-def check_width(name: str, embed_dim: int, num_heads: int, ndim: int) -> None:
+def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:
     """Refuse a width that cannot be divided among heads or positions.
 
+    Args:
+        part: beginning of the arguments' names: nothing, or `decoder_`.
+        embed_dim: the width.
+        num_heads: attention heads.
+        ndim: spatial axes.
+
     Raises:
-        RecipeError: the width does not fit; the message names the setting.
+        RecipeError: the width does not fit.
     """
+    width = f"{part}embed_dim={embed_dim}"
     if embed_dim % num_heads:
-        raise RecipeError(f"{name}={embed_dim} is not a multiple of its {num_heads} heads")
+        raise RecipeError(f"{width} is not a multiple of {part}num_heads={num_heads}")
     if embed_dim % 2 or embed_dim < 2 * ndim:
-        raise RecipeError(f"{name}={embed_dim}: positions need an even width of {2 * ndim} or more")
+        raise RecipeError(f"{width}: positions need an even width of {2 * ndim} or more")
 
 
 def initialize(module: nn.Module) -> None:
     """MAE's initialisation: Xavier for matrices, zero for biases, deviation 0.02 for tokens."""
+    # Torch has drawn weights already; without its draws, a seed would give other ones than before.
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.xavier_uniform_(part.weight.view(len(part.weight), -1))

@@ -181,14 +181,14 @@ def used_of_quotas(root: Path = Path("/")) -> dict[Path, tuple[float, float]]:
     Args:
         root: where `/proc` and `/sys` are.
     """
-    found = {}
+    limits = {}
     for group in _groups(root, ""):
         with suppress(OSError, ValueError):
             quota, period = map(int, (group / "cpu.max").read_text().split())
             for line in (group / "cpu.stat").read_text().splitlines():
                 if line.startswith("usage_usec "):
-                    found[group] = (quota / period, int(line.split()[1]) / 1e6)
-    return found
+                    limits[group] = (quota / period, int(line.split()[1]) / 1e6)
+    return limits
 
 
 def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:

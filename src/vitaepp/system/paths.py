@@ -11,11 +11,7 @@ from pathlib import Path
 _KINDS = {
     "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
-    "evaluation": (
-        ("metrics.json",),
-        b"{",
-        "vitaepp evaluate EMBEDDINGS --label LABEL --out {}",
-    ),
+    "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
     "reconstruction": (
         ("metrics.csv", "reconstruction.json"),
         b"",

@@ -57,6 +57,6 @@ def _stop(number: int, _: FrameType | None) -> None:
     # An exception would be lost where a library that is being imported catches all of them.
     say(
         f"vitaepp: stopped by {signal_name(number)} while no step was made; what is saved is "
-        "whole, go on with --resume"
+        "whole, go on with `resume=True`"
     )
     os._exit(STOPPED)

@@ -63,11 +63,11 @@ def free_cores(root: Path = Path("/"), seconds: float = SAMPLE) -> int:
 
 def _worked(root: Path) -> dict[int, tuple[int, int]]:
     """Ticks that each core has worked, and all its ticks."""
-    found = {}
+    times = {}
     with suppress(OSError, ValueError):
         for line in (root / "proc/stat").read_text().splitlines():
             name, *ticks = line.split()
             if name.startswith("cpu") and name != "cpu":
                 numbers = [int(tick) for tick in ticks[:8]]  # what guests take is in these, too
-                found[int(name[3:])] = (sum(numbers) - sum(numbers[3:5]), sum(numbers))
-    return found
+                times[int(name[3:])] = (sum(numbers) - sum(numbers[3:5]), sum(numbers))
+    return times

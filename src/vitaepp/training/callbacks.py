@@ -230,7 +230,7 @@ class Checkpoints(Callback):
             raise Stopped(
                 f"stopped after step {trainer.global_step} of "
                 f"{int(trainer.estimated_stepping_batches)}, as asked by {by}; all is saved, "
-                "go on with --resume"
+                "go on with `resume=True`"
             )
 
     def _agree(self, trainer: L.Trainer, stop: bool, due: bool, every: float) -> tuple[bool, bool]:

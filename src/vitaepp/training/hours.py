@@ -11,7 +11,7 @@ import torch
 
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
-from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.recipe.choices import Choice
@@ -21,7 +21,6 @@ from vitaepp.system.devices import Machine, chosen_device
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.progress import counted, say
 from vitaepp.training.launch import find_cluster
-from vitaepp.training.module import RGB
 from vitaepp.training.propose import (
     FULL_BATCH,
     LEAST_UPDATES,
@@ -31,6 +30,7 @@ from vitaepp.training.propose import (
     fit_to,
     in_order,
     models_to_try,
+    names_of,
     propose_training,
 )
 from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
@@ -155,11 +155,6 @@ def recipe_in_hours(
     if recipe is not None:
         return with_length(asked, images.trained, clock, speed(asked))
     return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
-
-
-def names_of(settings: Sequence[str]) -> set[str]:
-    """The names in `name=value` settings."""
-    return {setting.partition("=")[0].strip() for setting in settings}
 
 
 def refuse_several_processes(recipe: Recipe, clock: Clock) -> None:

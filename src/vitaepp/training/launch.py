@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
@@ -137,7 +136,12 @@ def train_in_processes(
         port = _free_port()
         threads = threads_to_take(RunFolder(run, must_exist=False), resume, count)
         children = [_start(request, rank, count, port, threads) for rank in range(count)]
-        with _passing_signals_on(children):
+
+        def pass_on(number: int, _: FrameType | None) -> None:
+            for child in children:
+                child.send_signal(number)
+
+        with handled(pass_on):
             failed = _wait(children)
         if failed is not None:
             raise _error(failed, children[failed].returncode, count, request)
@@ -167,28 +171,16 @@ def _start(
     return subprocess.Popen(command, env=environment)
 
 
-def _passing_signals_on(
-    children: Sequence[subprocess.Popen[bytes]],
-) -> AbstractContextManager[None]:
-    def pass_on(number: int, _: FrameType | None) -> None:
-        for child in children:
-            child.send_signal(number)
-
-    return handled(pass_on)
-
-
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """Wait until all have ended. When one fails, the others are ended; its index is returned."""
-    failed = None
     try:
-        while failed is None and any(child.poll() is None for child in children):
+        while True:
+            states = [child.poll() for child in children]
+            if any(states) or None not in states:
+                return next((i for i, state in enumerate(states) if state), None)
             time.sleep(0.1)
-            failed = next((i for i, child in enumerate(children) if child.poll()), None)
     finally:
-        if failed is None:  # all have ended well, or this process was interrupted
-            failed = next((i for i, child in enumerate(children) if child.poll()), None)
         _end(children)
-    return failed
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -211,12 +203,12 @@ def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
         kind: type[VitaeppError] = getattr(errors, content["kind"])
         return kind(content["message"])
     if status == STOPPED:
-        return Stopped("all processes were stopped; go on with --resume")
+        return Stopped("all processes were stopped; go on with `resume=True`")
     if status == INTERRUPTED:
         raise KeyboardInterrupt
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else "failed, see above"
     return TrainingError(
-        f"process {rank + 1} of {count} {how}; go on from the last checkpoint with --resume"
+        f"process {rank + 1} of {count} {how}; go on from the last checkpoint with `resume=True`"
     )
 
 

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from vitaepp.data.checkpoints import FORMAT
 from vitaepp.data.loading import Batch
 from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
@@ -25,8 +26,6 @@ from vitaepp.system.progress import say
 from vitaepp.training.sharding import shard
 from vitaepp.training.step import build_optimizer, forward_batch
 from vitaepp.weights.adapt import initialize_from
-
-RGB = ("red", "green", "blue")
 
 #: Advice when losses or weights are not finite. Resuming from the last checkpoint would mostly end
 #: in the same way.

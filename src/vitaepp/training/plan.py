@@ -20,8 +20,8 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
 from vitaepp.system.progress import counted, say
-from vitaepp.training.hours import Clock, chosen_in_time, measured_speed, names_of
-from vitaepp.training.propose import Images, in_order, proposed_recipe
+from vitaepp.training.hours import Clock, chosen_in_time, measured_speed
+from vitaepp.training.propose import Images, in_order, names_of, proposed_recipe
 from vitaepp.training.threads import free_threads
 
 #: What it takes to keep something that a label may be.
@@ -81,7 +81,7 @@ def plan(
 
     Args:
         source: what `prepare` takes, or a prepared store.
-        out: file to write the recipe to, for `--recipe` of `prepare` and `pretrain`.
+        out: file to write the recipe to, which `recipe` of `prepare` and `pretrain` takes.
         keep: what the label may be, `size` or `side` or both. No view changes it then, which costs
             some of the augmentation: `views.keep`.
         hours: time of the training; the speed of this machine is measured, for some seconds. Unset:

@@ -144,9 +144,13 @@ def proposed_recipe(
         RecipeError: settings that are unknown, or do not fit the images or each other.
     """
     recipe = Recipe.load(settings=settings)
-    given = {setting.partition("=")[0].strip() for setting in settings}
-    choices = propose_training(images, machine, recipe, given)
+    choices = propose_training(images, machine, recipe, names_of(settings))
     return resolve(recipe, {c.name: c.value for c in choices}), choices
+
+
+def names_of(settings: Sequence[str]) -> set[str]:
+    """The names in `name=value` settings."""
+    return {setting.partition("=")[0].strip() for setting in settings}
 
 
 def propose_training(
@@ -185,7 +189,8 @@ def propose_training(
         epochs = math.ceil(recipe.optim.updates / updates_per_epoch(recipe, images.trained))
         recipe = recipe.changed(optim={"epochs": epochs})
         given = {*given, "optim.epochs"}
-    if not _all_given(given):
+    names_model = not set(MODEL_SETTINGS).isdisjoint(given)
+    if not (names_model and {"optim.batch_size", "optim.epochs"} <= set(given)):
         choices += _model_and_schedule(images, machine, recipe, given)
     contrasts = METHODS[recipe.method].masked and recipe.loss.contrastive.weight
     if contrasts and "loss.contrastive.weight" not in given:
@@ -217,12 +222,6 @@ def _learning_rate(images: Images, recipe: Recipe) -> Choice:
     rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
     why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"
     return Choice("optim.lr", float(f"{rate:.2g}"), why)
-
-
-def _all_given(given: Collection[str]) -> bool:
-    return bool(
-        set(MODEL_SETTINGS) & set(given) and {"optim.batch_size", "optim.epochs"} <= set(given)
-    )
 
 
 def _patch_size(info: StoreInfo) -> tuple[tuple[int, ...], str]:

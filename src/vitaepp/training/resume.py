@@ -33,9 +33,9 @@ def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Path |
         return None
     raise RunError(
         f"{folder.path}: a checkpoint without its recipe.yaml; name the recipe that it began with "
-        "by --recipe"
+        "by `recipe`"
         if folder.checkpoint.is_file()
-        else f"{folder.path}: no run to resume; leave out --resume to start one"
+        else f"{folder.path}: no run to resume; leave out `resume` to start one"
     )
 
 
@@ -48,7 +48,7 @@ def subjects_to_resume(folder: RunFolder, subjects: Sequence[str] | None) -> Seq
     began = folder.subjects()
     if subjects is not None and began != list(subjects):
         raise RunError(
-            f"{folder.path}: began with other subjects; resume without --subjects, or start "
+            f"{folder.path}: began with other subjects; resume without `subjects`, or start "
             "another run"
         )
     return began
@@ -70,8 +70,8 @@ def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> 
     if saved or folder.encoder.is_dir():
         if not resume:
             raise RunError(
-                f"{folder.path}: holds a run already; add --resume to go on with it, or choose "
-                "another folder"
+                f"{folder.path}: holds a run already; add `resume=True` to go on with it, or "
+                "choose another folder"
             )
         if not saved:
             # What it would leave until it ends is an encoder of another training.
@@ -102,7 +102,8 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
     name = other[0]
     how = "resume without settings, or start another run"
     if name == EPOCHS:
-        how = f"to change the length, leave out --recipe: --resume --set {EPOCHS}={after[name]}"
+        how = "to change the length, leave out `recipe`: `resume=True` "
+        how += f"`settings={EPOCHS}={after[name]}`"
     raise RunError(
         f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
         f"{as_typed(after.get(name))}; {how}"
@@ -139,7 +140,7 @@ def go_on(
         raise RunError(
             f"{folder.path}: {counted(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} done "
             f"already, {EPOCHS}={length} must be more; to use the training as it is, embed with "
-            "--last; for a shorter one, start another run"
+            "`last=True`; for a shorter one, start another run"
         )
     if epochs >= length:
         if not _is_of(folder.encoder, epochs):

@@ -94,6 +94,6 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
             "random": "the perceptual loss looks through a VGG-16 with random weights",
         }[perceptual.weights]
         say(
-            f"{state}; the paper uses ImageNet's for medical images: --set "
+            f"{state}; the paper uses ImageNet's for medical images: "
             "loss.perceptual.weights=imagenet downloads them, or give their file"
         )

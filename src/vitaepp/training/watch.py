@@ -20,6 +20,7 @@ from vitaepp.data.store import Store
 from vitaepp.encoder.model import CPU_VALUES, DEVICE_VALUES, Encoder, EncoderConfig
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.methods import Method
+from vitaepp.nn.backbones import Undrawn
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import counted
@@ -84,7 +85,7 @@ class Watch:
         self.persons = persons_of(store.table)[rows]
         self.every = 0
         info = store.info
-        with torch.random.fork_rng(devices=[]):
+        with Undrawn():
             self.encoder = Encoder(EncoderConfig.of(recipe, info.modalities, info.size)).eval()
 
     def scores(

@@ -9,6 +9,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.encoder.model import EncoderConfig
 from vitaepp.errors import RunError, one_line
 from vitaepp.methods import Method, build_method
+from vitaepp.nn.backbones import Undrawn
 from vitaepp.recipe.recipe import Recipe
 
 
@@ -25,7 +26,8 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
     # Only the loss looks through VGG, and it is not computed here; its weights may not be at hand.
     plain = recipe.changed(loss={"perceptual": {"weights": "none"}})
     modalities, size = tuple(facts["modalities"]), tuple(facts["image_size"])
-    method = build_method(plain, len(modalities), size)
+    with Undrawn():
+        method = build_method(plain, len(modalities), size)
     state = {
         name.removeprefix("method."): value for name, value in checkpoint["state_dict"].items()
     }

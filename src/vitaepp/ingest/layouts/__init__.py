@@ -229,7 +229,7 @@ def _refuse_outside(cohort: Cohort, source: Source) -> None:
         return
     known = {source.path / file for file in source.files}
     for subject in cohort.subjects:
-        for item in (*subject.files.values(), *([] if subject.mask is None else [subject.mask])):
+        for item in subject.items:
             for file in _files(item):
                 if file not in known and file.exists():
                     raise SourceError(

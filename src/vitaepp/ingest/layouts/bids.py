@@ -27,15 +27,10 @@ from vitaepp.data.labels import as_known, as_labels
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import (
-    Cohort,
-    Source,
-    SubjectFiles,
-    below,
-    usual_modalities,
-)
+from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem
+from vitaepp.ingest.layouts.pairing import OF_ORGAN, best_mask
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 from vitaepp.system.progress import say
 
@@ -44,9 +39,6 @@ PARTICIPANTS = "participants.tsv"
 
 #: Values of `space-` for masks that lie in the space of the subject's own images.
 OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
-
-#: Why an image is left out in favour of another. File names may be confidential, so it has none.
-PLAINER = "the one with the plainer name, or the first, is used"
 
 #: Parts of complex images that do not show anatomy.
 COMPLEX_PARTS = ("phase", "real", "imag")
@@ -105,18 +97,9 @@ def bids_cohort(source: Source) -> Cohort | None:
                 labels=labels | ({PARTICIPANT: key[0]} if sessions else {}),
             )
         )
-    absent = set(rows) - {sub for sub, _ in images}
-    return Cohort(
-        "a BIDS data set",
-        "scans",
-        source.path.absolute(),
-        tuple(subjects),
-        usual_modalities(subjects),
-        left_out=(
-            *((file.as_posix(), why) for file, why in left_out.items()),
-            *((sub, f"{PARTICIPANTS} lists it, but it has no images") for sub in sorted(absent)),
-        ),
-    )
+    for sub in sorted(set(rows) - {sub for sub, _ in images}):
+        left_out[PurePosixPath(sub)] = f"{PARTICIPANTS} lists it, but it has no images"
+    return source.cohort("a BIDS data set", subjects, left_out=left_out)
 
 
 def _root(source: Source) -> PurePosixPath | None:
@@ -164,7 +147,8 @@ def _images(
         if why:
             left_out[scan.file] = why
         else:
-            candidates[scan.key][_modality(scan)].append(scan)
+            name = without_synonym(scan.suffix) + "ce" * ("ce" in scan.entities)
+            candidates[scan.key][name].append(scan)
     images: dict[tuple[str, str], dict[str, PurePosixPath]] = {}
     for key, modalities in candidates.items():
         for modality, several in modalities.items():
@@ -188,18 +172,13 @@ def _no_image(scan: _Scan) -> str:
     return ""
 
 
-def _modality(scan: _Scan) -> str:
-    name = without_synonym(scan.suffix)
-    return f"{name}ce" if "ce" in scan.entities else name
-
-
 def _masks(
     scans: Sequence[_Scan],
     images: Mapping[tuple[str, str], Any],
     left_out: dict[PurePosixPath, str],
 ) -> dict[tuple[str, str], PurePosixPath]:
     """The mask of each subject: a lesion's; else the only other mask; else the only dseg."""
-    candidates: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
+    candidates: dict[tuple[str, str], dict[PurePosixPath, int]] = defaultdict(dict)
     for scan in scans:
         if not is_mask_name(scan.suffix):
             continue
@@ -209,23 +188,14 @@ def _masks(
         elif scan.entities.get("space", "").lower() not in OWN_SPACES:
             left_out[scan.file] = "a mask in another space"
         elif any(map(is_organ_mask, (*scan.mask_entities, scan.suffix))):
-            left_out[scan.file] = "a mask of the brain, not of a lesion"
+            left_out[scan.file] = OF_ORGAN
         else:
-            candidates[key].append(scan)
-    masks = {}
-    for key, several in candidates.items():
-        first = min(map(_rank, several))
-        best = [scan for scan in several if _rank(scan) == first]
-        for scan in several:
-            if len(best) > 1:
-                left_out[scan.file] = f"one of {len(several)} masks; a manifest can choose one"
-            elif scan is not best[0]:
-                left_out[scan.file] = (
-                    "another mask; the one of a lesion, or with the plainer name, is used"
-                )
-        if len(best) == 1:
-            masks[key] = best[0].file
-    return masks
+            candidates[key][scan.file] = _rank(scan)
+    best = {
+        key: best_mask(ranks, "a manifest can choose one", left_out)
+        for key, ranks in candidates.items()
+    }
+    return {key: mask for key, mask in best.items() if mask is not None}
 
 
 def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,6 @@ from vitaepp.ingest.layouts.cohort import (
     Source,
     SubjectFiles,
     split_of,
-    usual_modalities,
 )
 from vitaepp.ingest.layouts.names import stem
 
@@ -74,13 +73,7 @@ def brats_cohort(source: Source) -> Cohort | None:
             )
     if not subjects:
         return None
-    return Cohort(
-        "folders in BraTS naming",
-        "scans",
-        source.path.absolute(),
-        tuple(subjects),
-        usual_modalities(subjects),
-    )
+    return source.cohort("folders in BraTS naming", subjects)
 
 
 def _tables(source: Source) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,9 @@ OWN_OUTPUTS = (
     ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
 )
 
+#: Why an image is left out in favour of another. File names may be confidential, so it has none.
+PLAINER = "the one with the plainer name, or the first, is used"
+
 #: Modalities in the order in which they become channels: BraTS up to 2020, since 2021, others.
 KNOWN_MODALITIES = (
     *("flair", "t1", "t1ce", "t1gd", "t2"),
@@ -60,6 +63,11 @@ class SubjectFiles:
     mask: Item | None = None
     split: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """Its images, and its mask if it has one."""
+        return (*self.files.values(), *(() if self.mask is None else (self.mask,)))
 
 
 @dataclass(frozen=True)
@@ -199,7 +207,7 @@ class Source:
             seen.add(real)
             inside = PurePosixPath(Path(folder).relative_to(self.path).as_posix())
             for entries in (below, names):
-                entries[:] = sorted(name for name in entries if not _is_junk(name))
+                entries[:] = sorted(n for n in entries if n[0] != "." and n != "__MACOSX")
                 for name in list(entries):
                     if reason := _why_not(root, os.path.join(folder, name)):
                         entries.remove(name)
@@ -231,6 +239,36 @@ class Source:
             if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
         ]
 
+    def cohort(
+        self,
+        layout: str,
+        subjects: Sequence[SubjectFiles],
+        *,
+        kind: Kind = "scans",
+        modalities: tuple[str, ...] | None = None,
+        left_out: Mapping[PurePosixPath, str] | None = None,
+        **more: tuple[Any, ...],
+    ) -> Cohort:
+        """The cohort of these subjects, whose modalities are those that most of them have.
+
+        Args:
+            layout: the layout that was recognised, in words for messages.
+            subjects: in the order of the store.
+            kind: how images are read.
+            modalities: in place of those that most subjects have.
+            left_out: files that are not used, each with the reason.
+            more: other fields of `Cohort`.
+        """
+        return Cohort(
+            layout,
+            kind,
+            self.path.absolute(),
+            tuple(subjects),
+            modalities or usual_modalities(subjects),
+            left_out=tuple((f.as_posix(), why) for f, why in (left_out or {}).items()),
+            **more,
+        )
+
 
 def split_of(path: PurePosixPath) -> str:
     """The split that some part of a path names, or an empty string."""
@@ -256,10 +294,6 @@ def usual_modalities(subjects: Sequence[SubjectFiles]) -> tuple[str, ...]:
     rank = {m: i for i, m in enumerate(KNOWN_MODALITIES)}
     order = sorted(usual or counts, key=lambda m: (rank.get(m.lower(), len(rank)), m))
     return tuple(order)
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _why_not(root: str, path: str) -> str:

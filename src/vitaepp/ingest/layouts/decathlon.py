@@ -66,13 +66,11 @@ def decathlon_cohort(source: Source) -> Cohort | None:
         return None
     _refuse_repeated(cases)
     kind: Kind = "scans" if suffix_of(ending, SCAN_SUFFIXES) else "pictures"
-    root_path = source.path.absolute()
-    subjects = tuple(_subject(source, case, modalities) for case in cases)
+    subjects = [_subject(source, case, modalities) for case in cases]
     if not subjects:
         raise SourceError(f"{source.path}: {DESCRIPTION}, but no image in {root / 'imagesTr'}")
-    return Cohort(
-        layout, kind, root_path, subjects, modalities, left_out=_left_out(source, root, cases)
-    )
+    left_out = _left_out(source, root, cases)
+    return source.cohort(layout, subjects, kind=kind, modalities=modalities, left_out=left_out)
 
 
 def _root(source: Source) -> PurePosixPath | None:
@@ -215,7 +213,7 @@ def _subject(source: Source, case: _Case, modalities: Sequence[str]) -> SubjectF
 
 def _left_out(
     source: Source, root: PurePosixPath, cases: Sequence[_Case]
-) -> tuple[tuple[str, str], ...]:
+) -> dict[PurePosixPath, str]:
     """The files in the folders of a data set that belong to none of its cases."""
     used = {case.mask for case in cases}
     for case in cases:
@@ -225,4 +223,4 @@ def _left_out(
     for folder, masks in FOLDERS.values():
         why |= dict.fromkeys(below(root / folder, images), f"does not fit {DESCRIPTION}")
         why |= dict.fromkeys(below(root / masks, images), "a mask without an image")
-    return tuple((f.as_posix(), reason) for f, reason in why.items() if f not in used)
+    return {file: reason for file, reason in why.items() if file not in used}

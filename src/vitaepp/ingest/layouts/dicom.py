@@ -85,7 +85,8 @@ def dicom_cohort(source: Source) -> Cohort | None:
     for one in series:
         if one.files[0] in folders:
             groups[folders[one.files[0]]].append(one)
-    patients = {f: _same({s.header.patient for s in group}) for f, group in groups.items()}
+    named = {f: {s.header.patient for s in group} for f, group in groups.items()}
+    patients = {f: names.pop() if len(names) == 1 else "" for f, names in named.items()}
     root = source.path.absolute().name
     persons, unsure = persons_of(patients)
     subjects = []
@@ -206,11 +207,6 @@ def _chosen(
                 )
             left_out.append((_path_of(one, group), why))
     return list(chosen.items())
-
-
-def _same(values: set[str]) -> str:
-    """The one value of a set, or an empty string."""
-    return next(iter(values)) if len(values) == 1 else ""
 
 
 def _notes(

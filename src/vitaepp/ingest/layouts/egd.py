@@ -18,7 +18,7 @@ from typing import Any
 
 from vitaepp.data.cells import TABLE_SUFFIXES, read_plain_table
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles, usual_modalities
+from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles
 from vitaepp.ingest.layouts.documents import read_json
 from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.readers import SCAN_SUFFIXES
@@ -51,14 +51,7 @@ def egd_cohort(source: Source) -> Cohort | None:
         files = {m: source.path / f for m, f in named.items()}
         mask = files.pop("mask", None)
         subjects.append(SubjectFiles(subject, files, mask, labels=labels.get(subject, {})))
-    return Cohort(
-        "the Erasmus Glioma Database",
-        "scans",
-        source.path.absolute(),
-        tuple(subjects),
-        usual_modalities(subjects),
-        unlabelled=UNLABELLED,
-    )
+    return source.cohort("the Erasmus Glioma Database", subjects, unlabelled=UNLABELLED)
 
 
 def _subject(source: Source, file: PurePosixPath) -> str:

@@ -17,7 +17,6 @@ from vitaepp.ingest.layouts.cohort import (
     SubjectFiles,
     common_folder,
     split_of,
-    usual_modalities,
 )
 from vitaepp.ingest.layouts.masks import partners_by_word
 from vitaepp.ingest.layouts.names import IMAGE_WORDS, stem, words
@@ -43,7 +42,7 @@ def scans_cohort(source: Source) -> Cohort | None:
         SubjectFiles(name, {SINGLE: source.path / file}, split=split_of(file.parent))
         for file, name in _names(files).items()
     ]
-    return _cohort(source, "a folder of scans", "scans", subjects)
+    return source.cohort("a folder of scans", subjects)
 
 
 def pictures_cohort(source: Source) -> Cohort | None:
@@ -61,13 +60,12 @@ def pictures_cohort(source: Source) -> Cohort | None:
         subjects.append(
             SubjectFiles(name, {SINGLE: source.path / file}, split=split_of(folder), labels=labels)
         )
-    return _cohort(
-        source,
+    return source.cohort(
         "image folders by class" if classes else "a folder of pictures",
-        "pictures",
         subjects,
+        kind="pictures",
         classes=tuple(sorted(classes)),
-        left_out=tuple((f.as_posix(), "a copy of another") for f in set(pictures) - set(files)),
+        left_out=dict.fromkeys(set(pictures) - set(files), "a copy of another"),
         notes=("label: the class, by the folder that is not a split",) if classes else (),
     )
 
@@ -96,20 +94,12 @@ def numbered_cohort(source: Source) -> Cohort | None:
         )
         for case, numbered in cases.items()
     ]
-    return _cohort(
-        source,
+    return source.cohort(
         "nnU-Net's folders without dataset.json",
-        kind,
         subjects,
-        modalities=usual_modalities(subjects),
+        kind=kind,
         notes=("channels: the numbers at the end of file names, _0000 is channel_0",) * several,
     )
-
-
-def _cohort(
-    source: Source, layout: str, kind: Kind, subjects: Sequence[SubjectFiles], **more: object
-) -> Cohort:
-    return Cohort(layout, kind, source.path.absolute(), tuple(subjects), **more)  # type: ignore[arg-type]
 
 
 def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from vitaepp.ingest.layouts.cohort import Cohort, Source
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
-from vitaepp.ingest.readers.items import SeriesItem, own_files
+from vitaepp.ingest.readers.items import SeriesItem, own_files, place_of
 
 #: Suffixes of image formats that cannot be read.
 FOREIGN_SUFFIXES = (
@@ -49,14 +47,12 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
         for modality, item in subject.files.items():
             if modality not in cohort.modalities:
                 why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
-                files = own_files(item)
-                path = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-                yield _relative(path, source.path), f"{why}have it; `modalities` can include it"
+                yield place_of(item, source.path), f"{why}have it; `modalities` can include it"
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     """Images that belong to no subject."""
-    items = [item for s in cohort.subjects for item in (*s.files.values(), s.mask) if item]
+    items = [item for subject in cohort.subjects for item in subject.items]
     used = {file for item in items for file in own_files(item)}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
     candidates = {
@@ -70,7 +66,3 @@ def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     for file, reason in candidates.items():
         if source.path / file not in used:
             yield file.as_posix(), reason
-
-
-def _relative(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name

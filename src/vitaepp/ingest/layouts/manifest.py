@@ -18,7 +18,7 @@ from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
-from vitaepp.ingest.readers.items import Item, own_files
+from vitaepp.ingest.readers.items import Item, own_files, place_of
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
@@ -137,12 +137,10 @@ def _path(folder: Path, value: Any) -> Path:
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:
     """Images in the same folders that the manifest does not name."""
-    items = [item for s in subjects for item in (*s.files.values(), s.mask) if item is not None]
+    items = [item for subject in subjects for item in subject.items]
     named = {Path(os.path.normpath(file)) for item in items for file in own_files(item)}
     for parent in sorted({file.parent for file in named}):
         for file in sorted(parent.iterdir()) if parent.is_dir() else ():
             image = suffix_of(file.name, IMAGE_SUFFIXES) and not file.name.startswith(".")
             if image and file not in named:
-                inside = file.is_relative_to(folder)
-                path = file.relative_to(folder).as_posix() if inside else file.name
-                yield path, "the manifest does not name it"
+                yield place_of(file, folder), "the manifest does not name it"

@@ -55,17 +55,13 @@ def mask_files(
         return frozenset(
             f for f in files if fnmatch(f.name, pattern) or fnmatch(f.as_posix(), pattern)
         )
-    named = {file for file in files if _is_mask(file)}
+    named = {f for f in files if any(map(is_mask_name, (*f.parent.parts, stem(f.name))))}
     rest = [file for file in files if file not in named]
     lone = {file for file in rest if LONE_MASK_WORDS.issuperset(words(stem(file.name)))}
     images = [file for file in rest if file not in lone]
     beside = {file.parent for file in images}
     masks = named | {file for file in lone if file.parent in beside} | _by_voxels(root, images)
     return frozenset(masks) if len(masks) < len(files) else frozenset()
-
-
-def _is_mask(file: PurePosixPath) -> bool:
-    return any(map(is_mask_name, (*file.parent.parts, stem(file.name))))
 
 
 def _by_voxels(root: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
 from vitaepp.ingest.layouts.names import (
@@ -19,6 +20,10 @@ from vitaepp.ingest.layouts.names import (
     words,
     words_and_pieces,
 )
+
+#: Why masks are left out.
+OF_ORGAN = "a mask of the brain, not of a lesion"
+ANOTHER_MASK = "another mask; the one of a lesion, or with the plainer name, is used"
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,33 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             left_out[mask] = "a mask without an image"
     chosen = {}
     for subject, several in by_subject.items():
-        own = [mask for mask in several if not is_organ_mask(stem(mask.name))]
-        ranks = {mask: _rank(mask, images[subject][0]) for mask in own}
-        best = [mask for mask in own if ranks[mask] == min(ranks.values())]
-        for mask in several:
-            if mask not in own:
-                left_out[mask] = "a mask of the brain, not of a lesion"
-            elif len(best) > 1:
-                left_out[mask] = f"one of {len(several)} masks; `mask_pattern` can name one"
-            elif mask != best[0]:
-                left_out[mask] = (
-                    "another mask; the one of a lesion, or with the plainer name, is used"
-                )
-        if len(best) == 1:
-            chosen[subject] = best[0]
+        organs = [mask for mask in several if is_organ_mask(stem(mask.name))]
+        left_out |= dict.fromkeys(organs, OF_ORGAN)
+        ranks = {mask: _rank(mask, images[subject][0]) for mask in several if mask not in organs}
+        best = best_mask(ranks, "`mask_pattern` can name one", left_out)
+        if best is not None:
+            chosen[subject] = best
     apart = (s for s, several in by_subject.items() if _each_has_one(images[s], several))
     return Pairs(chosen, left_out, frozenset(apart))
+
+
+def best_mask(
+    ranks: Mapping[PurePosixPath, Any], choice: str, left_out: dict[PurePosixPath, str]
+) -> PurePosixPath | None:
+    """The mask with the lowest rank, or None if several share it; the others are left out.
+
+    Args:
+        ranks: the masks of a subject, each with a sort key.
+        choice: how the user can choose among masks of equal rank.
+        left_out: masks that are not used are added here, each with the reason.
+    """
+    best = [mask for mask in ranks if ranks[mask] == min(ranks.values())]
+    if len(best) == 1:
+        others = (mask for mask in ranks if mask != best[0])
+        left_out |= dict.fromkeys(others, ANOTHER_MASK)
+        return best[0]
+    left_out |= dict.fromkeys(ranks, f"one of {len(ranks)} masks; {choice}")
+    return None
 
 
 def _each_has_one(images: Sequence[PurePosixPath], masks: Sequence[PurePosixPath]) -> bool:

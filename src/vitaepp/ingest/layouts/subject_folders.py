@@ -18,18 +18,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vitaepp.ingest.layouts.cohort import (
+    PLAINER,
     Cohort,
     Source,
     SubjectFiles,
     common_folder,
     split_of,
-    usual_modalities,
 )
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS, modality_in
 from vitaepp.ingest.layouts.names import stem, words
-
-#: Why a file is left out in favour of another. It names no files, whose names may be confidential.
-PLAINER = "the one with the plainer name, or the first, is used"
 
 
 @dataclass(frozen=True)
@@ -136,14 +133,7 @@ def _cohort(
                 split=split_of(owner),
             )
         )
-    return Cohort(
-        layout,
-        "scans",
-        source.path.absolute(),
-        tuple(made),
-        usual_modalities(made),
-        left_out=tuple((f.file.as_posix(), why) for f, why in left_out.items()),
-    )
+    return source.cohort(layout, made, left_out={f.file: why for f, why in left_out.items()})
 
 
 def _keys(source: Source, folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:

@@ -40,7 +40,9 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
             unlabelled.append(file)
     if not train:
         return None
-    class_of = dict(_annotations(source, base / "val" / "val_annotations.txt")) if val else {}
+    lines = _lines(source, base / "val" / "val_annotations.txt") if val else []
+    rows = [line.split("\t") for line in lines]
+    class_of = {row[0]: row[1] for row in rows if len(row) > 1}
     unknown = next((f for f in val if class_of.get(f.name) not in rank), None)
     if unknown is not None:
         raise SourceError(
@@ -53,13 +55,12 @@ def tiny_imagenet_cohort(source: Source) -> Cohort | None:
         SubjectFiles(stem(f.name), {SINGLE: source.path / f}, split=split, labels={"label": label})
         for split, f, label in labelled
     ]
-    return Cohort(
+    return source.cohort(
         "Tiny ImageNet",
-        "pictures",
-        source.path.absolute(),
-        tuple(subjects),
+        subjects,
+        kind="pictures",
         classes=classes,
-        left_out=tuple((f.as_posix(), "an official test image, without label") for f in unlabelled),
+        left_out=dict.fromkeys(unlabelled, "an official test image, without label"),
     )
 
 
@@ -71,8 +72,3 @@ def _lines(source: Source, file: PurePosixPath) -> list[str]:
             f"{source.path}: {file} is missing or not a text file; extract the archive again"
         ) from None
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _annotations(source: Source, file: PurePosixPath) -> list[tuple[str, str]]:
-    rows = [line.split("\t") for line in _lines(source, file)]
-    return [(row[0], row[1]) for row in rows if len(row) > 1]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from vitaepp.data.store import PARTICIPANT, column_counts
 from vitaepp.ingest.layouts import Cohort
-from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files
+from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files, place_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.system.progress import counted
 
@@ -70,15 +68,5 @@ def _like(spec: ImageSpec, items: Sequence[Item], total: int) -> str:
     told = f"{len(items)} of {total}"
     if not items or spec.secret is not None:  # names are not for everybody's eyes
         return told
-    return f"{told}, such as {_shown_path(spec, items[0])}"
-
-
-def _shown_path(spec: ImageSpec, item: Item) -> str:
-    files = own_files(item)
-    place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
-    root = Path(os.path.abspath(spec.root))
-    place = Path(os.path.abspath(place))
-    name = place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
-    if isinstance(item, VolumeItem | ArrayItem):
-        name += f"[{item.index}]"
-    return name
+    index = f"[{items[0].index}]" if isinstance(items[0], VolumeItem | ArrayItem) else ""
+    return f"{told}, such as {place_of(items[0], spec.root)}{index}"

@@ -14,7 +14,7 @@ import pandas as pd
 from vitaepp.data.store import RESERVED_COLUMNS, column_counts
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.account import account
-from vitaepp.ingest.planning.fingerprint import Fingerprint, fingerprint
+from vitaepp.ingest.planning.fingerprint import Fingerprint
 from vitaepp.ingest.planning.spec import spec_in_words
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
@@ -151,20 +151,6 @@ class DryRun:
             *lines,
             *((f"  {text or '(none)'}", f"{n} series") for text, n in counts.most_common()),
         ]
-
-
-def look_at(
-    cohort: Cohort,
-    table: pd.DataFrame,
-    spec: ImageSpec,
-    choices: tuple[Choice, ...],
-    workers: int | None = None,
-    *,
-    show_series: bool = False,
-) -> DryRun:
-    """Look at a cohort as prepare would take it; nothing is written."""
-    found = fingerprint(spec, cohort, workers)
-    return DryRun(cohort, table, spec, choices, found, show_series)
 
 
 def _more(items: Sequence[object]) -> list[tuple[str, str]]:

@@ -71,14 +71,12 @@ class Fingerprint:
     """What a source holds, by its headers.
 
     Attributes:
-        subjects: how many.
         headers: of every image whose header could be read.
         missing: by modality, the subjects that lack it.
         intensities: by modality, of a few subjects.
         unreadable: subjects with an image that cannot be read, each with the reason.
     """
 
-    subjects: int
     headers: tuple[Header, ...]
     missing: dict[str, tuple[str, ...]]
     intensities: dict[str, Intensities]
@@ -122,7 +120,6 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
     rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
     failures = [failure for one in seen for failure in one.failures]
     return Fingerprint(
-        subjects=len(cohort.subjects),
         headers=tuple(header for one in seen for header in one.headers),
         missing={modality: lacking for modality, lacking in missing.items() if lacking},
         intensities=_intensities(spec, seen),
@@ -163,7 +160,7 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             if look.voxels:
                 ranges[modality] = _range(to_grey(image_of(spec, item)))
         except SubjectError as error:
-            failures.append(failure_of(spec, subject, error))
+            failures.append(failure_of(spec, subject, one_line(error)))
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.store import stored_info
-from vitaepp.data.storeinfo import StoreInfo, with_tuples
+from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
 from vitaepp.ingest.readers.items import ArrayItem, Item
-from vitaepp.ingest.task import COLOURS, ImageSpec
+from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
 from vitaepp.system.text import dimensions
@@ -127,7 +127,7 @@ def _channels(
     if cohort.kind == "scans":
         files = cohort.choose(modalities)
         return files, files
-    colours = {("grey",): ("grey",), ("gray",): ("grey",), ("rgb",): COLOURS, COLOURS: COLOURS}
+    colours = {("grey",): ("grey",), ("gray",): ("grey",), ("rgb",): RGB, RGB: RGB}
     if modalities in colours and len(cohort.modalities) == 1:
         return cohort.modalities, colours[modalities]
     try:
@@ -140,7 +140,7 @@ def _channels(
     if len(files) > 1:
         return files, files
     grey = all(is_grey(image) for image in _sample(cohort, files[0]))
-    return files, ("grey",) if grey else COLOURS
+    return files, ("grey",) if grey else RGB
 
 
 def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:

@@ -11,10 +11,8 @@ from vitaepp.ingest.readers.detached import text_header, voxel_files
 
 #: The line in a header that says that the voxels are compressed, by format.
 COMPRESSED = {
-    ".nrrd": rb"^encoding\s*:\s*(gz|gzip)\s*$",
-    ".nhdr": rb"^encoding\s*:\s*(gz|gzip)\s*$",
-    ".mha": rb"^CompressedData\s*=\s*(True|1)\s*$",
-    ".mhd": rb"^CompressedData\s*=\s*(True|1)\s*$",
+    **dict.fromkeys((".nrrd", ".nhdr"), rb"^encoding\s*:\s*(gz|gzip)\s*$"),
+    **dict.fromkeys((".mha", ".mhd"), rb"^CompressedData\s*=\s*(True|1)\s*$"),
 }
 
 #: Fields of a header that say that other data come before the voxels.

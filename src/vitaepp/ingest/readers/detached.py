@@ -10,18 +10,16 @@ from vitaepp.errors import SubjectError
 #: The field of a header that names the file of its voxels.
 FIELDS = {
     ".mhd": re.compile(rb"^\s*ElementDataFile\s*=\s*(.*?)\s*$", re.MULTILINE),
-    ".mha": re.compile(rb"^\s*ElementDataFile\s*=\s*(.*?)\s*$", re.MULTILINE),
     ".nhdr": re.compile(rb"^data ?file\s*:=?\s*(.*?)\s*$", re.MULTILINE | re.IGNORECASE),
-    ".nrrd": re.compile(rb"^data ?file\s*:=?\s*(.*?)\s*$", re.MULTILINE | re.IGNORECASE),
 }
+FIELDS |= {".mha": FIELDS[".mhd"], ".nrrd": FIELDS[".nhdr"]}
 
 #: The end of a header: an empty line, or the field that says where the voxels are.
 ENDS = {
     ".mhd": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
-    ".mha": re.compile(rb"^\s*ElementDataFile\s*=.*\r?\n", re.MULTILINE),
     ".nhdr": re.compile(rb"\r?\n\r?\n"),
-    ".nrrd": re.compile(rb"\r?\n\r?\n"),
 }
+ENDS |= {".mha": ENDS[".mhd"], ".nrrd": ENDS[".nhdr"]}
 
 #: Most bytes of a header; headers are text of some hundred bytes, even with many comments.
 MOST_BYTES = 1 << 16

@@ -6,7 +6,7 @@ or slice thickness.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,7 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
     """
     planes: list[npt.NDArray[Any]] = []
     headers: list[DicomHeader] = []
-    for file in files:
-        label = _label(name, file, files)
-        check_present(file, label)
-        header = read_dicom_header(file, label)
-        _check_volume(header, label)
+    for file, label, header in _headers(files, name):
         image = read_image(file, label, DICOM_READER)
         values = np.asarray(simpleitk().GetArrayFromImage(image))
         planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
@@ -84,25 +80,20 @@ def series_grid(files: Sequence[Path], name: str) -> Grid:
     Raises:
         SubjectError: as in `read_series`, except for faults of the voxels.
     """
-    headers = []
+    return _grid([header for _, _, header in _headers(files, name)], name)[1]
+
+
+def _headers(files: Sequence[Path], name: str) -> Iterator[tuple[Path, str, DicomHeader]]:
+    """Each file with its name in error messages and its header, if it can be part of a volume."""
     for file in files:
-        label = _label(name, file, files)
+        label = f"{name}: {file.name}" if len(files) > 1 else name
         check_present(file, label)
-        headers.append(read_dicom_header(file, label))
-        _check_volume(headers[-1], label)
-    return _grid(headers, name)[1]
-
-
-def _label(name: str, file: Path, files: Sequence[Path]) -> str:
-    return f"{name}: {file.name}" if len(files) > 1 else name
-
-
-def _check_volume(header: DicomHeader, label: str) -> None:
-    """Refuse a file that cannot be part of a volume."""
-    if header.colours > 1:
-        raise SubjectError(f"{label}: is in colour; a scan has one value per voxel")
-    if len(header.slices) != header.size[2]:
-        raise SubjectError(f"{label}: its header lacks the position of its slices")
+        header = read_dicom_header(file, label)
+        if header.colours > 1:
+            raise SubjectError(f"{label}: is in colour; a scan has one value per voxel")
+        if len(header.slices) != header.size[2]:
+            raise SubjectError(f"{label}: its header lacks the position of its slices")
+        yield file, label, header
 
 
 def _grid(headers: Sequence[DicomHeader], name: str) -> tuple[list[int], Grid]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,17 @@ def own_files(item: Item) -> tuple[Path, ...]:
     if isinstance(item, SeriesItem):
         return item.files
     return (item,) if isinstance(item, Path) else (item.file,)
+
+
+def place_of(item: Item, root: Path) -> str:
+    """The path below a folder of an item's file, or of the folder of its files, for people.
+
+    It is the name alone if that is elsewhere, so that no absolute path is shown.
+    """
+    files = [os.path.abspath(file) for file in own_files(item)]
+    place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
+    root = Path(os.path.abspath(root))
+    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
 
 
 def files_of(item: Item) -> tuple[Path, ...]:

@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any, cast
@@ -68,13 +69,9 @@ def _decompressed(archive: Path) -> Iterator[_InPieces]:
     }
     with open(archive, "rb") as file:
         start = file.read(2)
-    opener = openers.get(start, _plain)
+    opener = openers.get(start, partial(open, mode="rb"))
     with opener(archive) as stream:
         yield _InPieces(stream)
-
-
-def _plain(path: Path) -> Any:
-    return open(path, "rb")
 
 
 class _InPieces:

@@ -85,7 +85,8 @@ def opened(
         folder = scratch / name
         folder.mkdir()
         _extract(path, folder, settings)
-        inside = _only_folder(folder)
+        first, *others = folder.iterdir()
+        inside = first if first.is_dir() and not others else folder
         try:
             yield inside
         except VitaeppError as error:
@@ -274,12 +275,6 @@ def _is_junk(name: PurePosixPath) -> bool:
     return "__MACOSX" in name.parts or any(
         p == ".DS_Store" or p.startswith("._") for p in name.parts
     )
-
-
-def _only_folder(folder: Path) -> Path:
-    """The one folder inside, if there is nothing else."""
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 @contextmanager

@@ -132,7 +132,8 @@ def _stand_ins(url: str, scratch: Path) -> tuple[Path, Remote]:
     root = scratch / (PurePosixPath(source_folder.partition("://")[2]).name or "source")
     remote = Remote(source_folder, root)
     sizes = {_name_inside(path, top, url): info.get("size") for path, info in listed.items()}
-    _make_stand_ins(remote, {n: s for n, s in sizes.items() if not _is_hidden(n)})
+    shown = {n: s for n, s in sizes.items() if not any(part.startswith(".") for part in n.parts)}
+    _make_stand_ins(remote, shown)
     return (root / name if is_file else root), remote
 
 
@@ -146,10 +147,6 @@ def _name_inside(path: str, top: str, url: str) -> PurePosixPath:
     if not name.parts or ".." in name.parts or "\\" in str(name):
         raise SourceError(f"{url}: holds a file whose name leads out of it; rename the file")
     return name
-
-
-def _is_hidden(name: PurePosixPath) -> bool:
-    return any(part.startswith(".") for part in name.parts)
 
 
 def _make_stand_ins(remote: Remote, sizes: Mapping[PurePosixPath, int | None]) -> None:

@@ -99,14 +99,13 @@ def _until_broken(
 ) -> Iterator[Result]:
     """Run until all tasks are done or the pool breaks; append unfinished tasks to `lost` then."""
     pending: dict[Future[list[Result]], list[Task]] = {}
-    while not lost:
-        while len(pending) < under_way and (group := list(islice(tasks, batch))):
+    while True:
+        while not lost and len(pending) < under_way and (group := list(islice(tasks, batch))):
             try:
                 with _bare_environment():
                     pending[pool.submit(_run, function, group)] = group
             except BrokenProcessPool:
                 lost += group
-                break
         if not pending:
             return
         for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -115,11 +114,6 @@ def _until_broken(
                 yield from future.result()
             except BrokenProcessPool:
                 lost += group
-    for future, group in pending.items():
-        try:
-            yield from future.result()
-        except BrokenProcessPool:
-            lost += group
 
 
 def _one_by_one(
