@@ -188,7 +188,7 @@ def test_the_first_classes_are_the_sources_own_first(tmp_path):
     source = official.cifar100(tmp_path)
     prepare(source, tmp_path / "store", classes=3)
     assert set(Store(tmp_path / "store").table.label) == {"apple", "aquarium_fish", "baby"}
-    with pytest.raises(SourceError, match=r"prepare\.classes=101: CIFAR-100 has 100 classes"):
+    with pytest.raises(SourceError, match=r"`classes=101`: CIFAR-100 has 100 classes"):
         prepare(source, tmp_path / "store", classes=101)
     scan(tmp_path / "scans" / "a.nii.gz")
     with pytest.raises(SourceError, match="has no classes"):
