@@ -43,7 +43,8 @@ class Verb(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             # Errors of usage are click's, which newer versions of Typer carry inside themselves.
-            missing, out = type(error).__name__ == "MissingParameter", self._out
+            out: Any = self._out
+            missing = type(error).__name__ == "MissingParameter"
             if missing and out is not None and getattr(error, "param", None) is out:
                 ctx.fail(f"Missing argument '{out.metavar}', the last one, or --out")
             raise
