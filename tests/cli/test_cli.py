@@ -175,7 +175,7 @@ def desk(make_store, tmp_path, monkeypatch):
         ("prepare empty new", "empty: no images found, the folder is empty; name the folder of"),
         ("prepare scans new --show-series", "--show-series goes with --dry-run alone"),
         ("prepare scans new --size 0", "--size 0: give at least 1"),
-        ("prepare scans new --clip 5", "prepare.clip=['5']: give one value more"),
+        ("prepare scans new --clip 5", "--clip 5: give one value more"),
         ("prepare scans new --workers x", "Invalid value for '--workers': give a whole number; see"
             " vitaepp prepare --help"),
         ("pretrain store new --set trainer.devices=99", "trainer.devices=99: this machine has"),
