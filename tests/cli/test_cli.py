@@ -76,6 +76,10 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     assert len(list((tmp_path / "compared").iterdir())) == 4
     status, out, _ = vitaepp("reconstruct", run, store, tmp_path / "rec", "--subjects", 4)
     assert (status, "4 subjects: PSNR" in out) == (0, True)
+    told = json.loads(
+        vitaepp("reconstruct", run, store, tmp_path / "j", "--subjects", 1, "--json")[1]
+    )
+    assert (told["n"], len(told["subjects"]), told["std"]["psnr"]) == (1, 1, None)
     status, out, _ = vitaepp("report", run, "--out", tmp_path / "report.html")
     assert status == 0
     page = (tmp_path / "report.html").read_text()
@@ -87,7 +91,11 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     [
         (["prepar"], "Did you mean"),
         (["prepare", "nowhere", "store"], "nowhere"),
-        (["prepare", "x.csv"], "Missing argument 'STORE'"),
+        (["prepare", "x.csv"], "Missing argument 'STORE', the last one, or --out; only"),
+        (["pretrain", "store"], "Missing argument 'RUN', the last one, or --out; see"),
+        (["embed", "run"], "Missing argument 'STORE'; see"),
+        (["prepare", "nowhere", "s", "--size", "abc"], "vitaepp: --size abc: give a whole number"),
+        (["prepare", "nowhere", "s", "--set", "prepare.size=abc"], "vitaepp: prepare.size='abc': "),
         (["prepare", "nowhere", "--dry-run"], "nowhere: no such file or folder"),
         (["plan", "nowhere"], "nowhere: no such file or folder"),
         (["download", "cifar", "x"], "no data set 'cifar' to download; did you mean cifar10?"),
@@ -166,8 +174,8 @@ def desk(make_store, tmp_path, monkeypatch):
         ("prepare run new", "run: is a run of vitaepp and holds no raw scans; name the"),
         ("prepare empty new", "empty: no images found, the folder is empty; name the folder of"),
         ("prepare scans new --show-series", "--show-series goes with --dry-run alone"),
-        ("prepare scans new --size 0", "prepare.size='0': give at least 1"),
-        ("prepare scans new --clip 5", "prepare.clip=['5']: give one value more"),
+        ("prepare scans new --size 0", "--size 0: give at least 1"),
+        ("prepare scans new --clip 5", "--clip 5: give one value more"),
         ("prepare scans new --workers x", "Invalid value for '--workers': give a whole number; see"
             " vitaepp prepare --help"),
         ("pretrain store new --set trainer.devices=99", "trainer.devices=99: this machine has"),
@@ -249,7 +257,12 @@ def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path
     assert status == 0
     assert "# 64 patches of 16×16" in out
     store, file = make_store(size=(16, 16)).path, tmp_path / "proposed.yaml"
-    assert vitaepp("plan", store, "--out", file)[:2] == (0, f"{file}\n")
+    status, out, err = vitaepp("plan", store, "--out", file)
+    assert (status, out) == (0, file.read_text(encoding="utf-8"))
+    assert f"recipe written to {file}" in err
+    told = json.loads(vitaepp("plan", medmnist, "--json")[1])
+    assert told["dry_run"]["subjects"] == 40
+    assert {"name", "value", "reason"} == set(told["choices"][0])
     quick = ("--set", "optim.epochs=1", "--set", "model.size=tiny")
     assert vitaepp("pretrain", store, tmp_path / "run", "--recipe", file, *quick)[0] == 0
 

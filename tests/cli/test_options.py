@@ -61,7 +61,7 @@ def test_a_setting_is_one_field(new_field, vitaepp, tmp_path):
     assert first.facts["denoise_level"] == first.settings["denoise_level"] == 0.5
     status, _, err = vitaepp(*call)
     assert status == 2
-    assert "holds a different store (denoise_level 0.5 there, None asked)" in err
+    assert "holds a different store (denoise_level 0.5 there, none asked)" in err
     prepare(tmp_path / "x", tmp_path / "t", size=8, denoise_level=0.6)
     assert unlike(first, Store(tmp_path / "t").info) == ["denoise_level 0.5 instead of 0.6"]
     (tmp_path / "run").mkdir()

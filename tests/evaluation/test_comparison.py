@@ -327,3 +327,21 @@ def test_what_evaluate_writes_is_what_compare_reads(tmp_path, monkeypatch, proto
     assert [row.name for row in table.rows] == ["a", "a: raw intensities (PCA)", "b"]
     assert all(row.difference.test.startswith(test) for row in table.rows[1:])
     assert all(row.difference.interval is not None for row in table.rows[1:])
+
+
+def test_an_interval_without_width_is_remarked_on(evaluated):
+    strong, weak = evaluated("strong", 50.0), evaluated("weak", 1.0)
+    same = Evaluation.load(evaluated("same", 50.0))
+    (told,) = compare(strong, same).sentences
+    assert "do not differ significantly" in told
+    assert "the interval has no width: the difference is the same whichever" in told
+    assert "no width" not in compare(strong, weak).sentences[0]
+
+
+def test_names_are_those_of_folders_wherever_there_are_any(evaluated):
+    paths = [evaluated("a", 2.0), evaluated("b", 1.0)]
+    by_path = [row.name for row in compare(*paths).rows]
+    loaded = [Evaluation.load(path) for path in paths]
+    assert [row.name for row in compare(*loaded).rows] == by_path == ["a", "b"]
+    in_memory = Evaluation(loaded[1].metrics | {"seed": 0}, loaded[1].predictions)
+    assert [row.name for row in compare(paths[0], in_memory).rows] == ["evaluation", "embedding"]

@@ -348,7 +348,9 @@ def test_the_result_is_written_only_where_it_was_asked_for(tmp_path):
     Embeddings(embedded.table, embedded.features, facts).save(path)
     metrics = evaluate(path, "grade", tmp_path / "out")
     assert [p.name for p in run.iterdir()] == ["recipe.yaml"]
-    assert metrics["provenance"] == {"run": "run", "encoder": "abc"}
+    told = dict(metrics["provenance"])
+    assert list(told.pop("embeddings")) == ["../e.parquet"]
+    assert told == {"run": "run", "encoder": "abc"}
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (4, 60), (33, 17), (5, 6, 7)])

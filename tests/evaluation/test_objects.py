@@ -37,6 +37,7 @@ def test_what_is_in_memory_is_what_the_verb_writes(tmp_path):
     Embeddings(table, features.astype(np.float32), facts).save(path)
     Embeddings(table, controls["raw"].astype(np.float32)).save(control_path(path, "raw"))
     written = vitaepp.evaluate(path, "grade", tmp_path / "a", seed=2)
+    facts["embeddings"] = {"../e.parquet": Embeddings.load(path).digest}
     single = {"raw": controls["raw"].astype(np.float32)}
     found = evaluate_features(
         features.astype(np.float32), table, "grade", controls=single, seed=2, provenance=facts

@@ -279,7 +279,7 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, tmp_pa
         (("ablation", {}), RecipeError, "needs `label=COLUMN`; .* has bright"),
         (("ablation", {"label": "brigt"}), EvaluationError, "did you mean bright"),
         (("ablation", {"label": "subject"}), EvaluationError, "no label column"),
-        (("edge-decay", {"pretrain_per_fold": True}), RecipeError, "leave out --pretrain-per-fold"),
+        (("edge-decay", {"pretrain_per_fold": True}), RecipeError, "leave out `pretrain_per_fold`"),
         (("edge-decay", {"settings": ["optim.epoch=1"]}), RecipeError, "did you mean optim.epochs"),
     ],
 )

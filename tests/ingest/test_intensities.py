@@ -128,7 +128,7 @@ def test_a_window_is_for_its_own_modality_and_percentiles_for_the_others(tmp_pat
     assert (row.intensity_min[0], row.intensity_max[0]) == (-450, 450)
     ends = (row.intensity_min[1], row.intensity_max[1])
     assert ends == tuple(np.percentile(volume(1), (1, 99)))
-    with pytest.raises(RecipeError, match=r"prepare\.window: no modality mr here; known are ct"):
+    with pytest.raises(RecipeError, match=r"`window`: no modality mr here; known are ct"):
         prepare(tmp_path / "m.csv", tmp_path / "t", size=8, window={"mr": "lung"})
 
 

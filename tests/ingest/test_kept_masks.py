@@ -166,7 +166,7 @@ def test_what_is_added_to_a_store_is_kept_in_the_same_way(tmp_path):
         for at in wanted
     ]
     prepare(tmp_path / "x", tmp_path / "plain", **ASKED)
-    with pytest.raises(StoreError, match="masks None there, True asked"):
+    with pytest.raises(StoreError, match="masks no there, yes asked"):
         prepare(tmp_path / "x", tmp_path / "plain", keep_masks=True, **ASKED)
 
 

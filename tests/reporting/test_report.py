@@ -325,9 +325,7 @@ def test_results_of_other_weights_are_not_shown_as_the_run_s(run, tmp_path):
     words = Tags(report(mine, tmp_path / "r.html").read_text(encoding="utf-8")).words
     assert "No evaluation yet" in words
     assert "No reconstruction of this run yet" in words
-    assert (
-        "evaluation is not shown: it was made with another encoder than this run has now" in words
-    )
+    assert "evaluation is not shown: it was made with another encoder than the run has now" in words
     assert "strict is not shown: it was made with 2 encoders, one a fold" in words
     assert "old is not shown: it does not say which encoder made it" in words
     assert "unfinished holds a reconstruction that did not end" in words

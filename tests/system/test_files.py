@@ -24,6 +24,17 @@ def test_a_lock_is_held_once_and_its_file_locks_nobody_out(tmp_path):
             with pytest.raises(BlockingIOError, match="held by another process"), locked(tmp_path):
                 pass
             assert (tmp_path / ".lock").exists()
+        assert [*tmp_path.iterdir()] == []
+
+
+def test_a_lock_that_was_removed_while_another_process_waited_locks_nothing(tmp_path):
+    waiting = os.open(tmp_path / ".lock", os.O_RDWR | os.O_CREAT)
+    with locked(tmp_path):
+        pass
+    assert os.fstat(waiting).st_nlink == 0  # by which filelock notices
+    os.close(waiting)
+    with locked(tmp_path), pytest.raises(BlockingIOError), locked(tmp_path):
+        pass
 
 
 def test_a_killed_process_holds_no_lock(tmp_path):

@@ -15,7 +15,7 @@ from vitaepp.methods.base import augmented_view
 from vitaepp.nn.vgg import IMAGENET_URL
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.pretrain import pretrain
-from vitaepp.training.settle import channel_statistics, settled
+from vitaepp.training.settle import channel_statistics, prepare_not_used, settled
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import channel_moments, standardize
 
@@ -37,6 +37,31 @@ def test_a_length_in_updates_becomes_whole_epochs(make_store, settings, processe
     assert (found.optim.epochs, found.optim.updates) == (epochs, None)
     assert notes[0].startswith(f"optim.updates=100: {epochs} epochs of ")
     assert settled(found, store, range(10), processes) == (found, ())
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ((), ""),
+        (("prepare.size=16", "prepare.spacing=1,1,1", "prepare.modalities=t1,t2"), ""),
+        (("prepare.spacing=1.0004",), ""),
+        (
+            ("prepare.size=96", "prepare.center=mask"),
+            "the recipe's prepare.size=96, prepare.center=mask are not used: the store was "
+            "prepared with size 16,16,16, center image",
+        ),
+        (
+            ("prepare.modalities=t2",),
+            "the recipe's prepare.modalities=t2 is not used: the store was prepared with "
+            "modalities t1,t2",
+        ),
+    ],
+)
+def test_what_a_recipe_says_of_another_store_is_told(make_store, settings, told):
+    info = make_store(subjects=1).info
+    recipe = Recipe.load(settings=settings)
+    assert prepare_not_used(recipe, info) == told
+    assert prepare_not_used(recipe.changed(prepare=info.settings), info) == ""
 
 
 def test_the_length_that_is_asked_for_last_holds():

@@ -1,8 +1,8 @@
 """The command line: each verb calls one function of the library, and holds no logic.
 
-Exit status 0 is done; 1 is done, but some subjects failed; 2 is refused, with one line that says
-what is wrong and what would be right; 75 is a training that a signal stopped, all saved, which the
-same command with --resume goes on with.
+The exit status is 0 when all is done; 1 when all is done, but some subjects failed; 2 when the
+command is refused, with one line that says what is wrong and what would be right; 75 when a signal
+stopped a training. Everything is saved then, and the same command with --resume continues it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import traceback
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -42,12 +41,15 @@ RecipeName = Annotated[
 ]
 AnyStore = Annotated[
     bool,
-    typer.Option("--any-store", help="Take a store that was prepared unlike the training's."),
+    typer.Option(
+        "--any-store", help="Use a store that was prepared differently from that of the training."
+    ),
 ]
 IdColumn = Annotated[
     str | None,
     typer.Option(
-        help="The table's column of subjects; else subject, subject_id, participant_id or patient."
+        help="Column of subjects in the table of labels. Unset: subject, subject_id, "
+        "participant_id or patient."
     ),
 ]
 Labels = Annotated[
@@ -70,7 +72,7 @@ Hours = Annotated[
     float | None,
     typer.Option(
         metavar="H",
-        help="Measure this machine, and train what it can in H hours; a night on a CPU if unset.",
+        help="Measure this machine, and train what it can in H hours. Unset: a night on a CPU.",
     ),
 ]
 Settings = Annotated[
@@ -122,7 +124,7 @@ def options(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """What holds for every verb."""
+    """Options of the program itself."""
 
 
 @command()
@@ -185,7 +187,7 @@ def prepare(
         typer.Option(help="Work on a Dask cluster: its scheduler's address, tcp://host:8786."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be taken, and write nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be prepared, and write nothing.")
     ] = False,
     show_series: Annotated[
         bool,
@@ -201,7 +203,9 @@ def prepare(
     from vitaepp.ingest.prepare import prepare as run_prepare
 
     if out is None and not dry_run:
-        raise typer.BadParameter("Missing argument 'STORE', which only --dry-run goes without")
+        raise typer.BadParameter(
+            "Missing argument 'STORE', the last one, or --out; only --dry-run goes without"
+        )
     result = run_prepare(
         source,
         out,
@@ -244,12 +248,7 @@ def plan(
     from vitaepp.training.plan import plan as run_plan
 
     planned = run_plan(source, out, keep=keep.split(",") if keep else (), hours=hours)
-    if as_json:
-        _show(planned, [asdict(choice) for choice in planned.choices])
-        return
-    if planned.dry_run is not None:
-        _show(f"{planned.dry_run}\n")
-    _show(out if out is not None else planned.to_yaml())
+    _show(planned, planned.to_dict() if as_json else None)
 
 
 @command()
@@ -286,7 +285,7 @@ def pretrain(
     recipe: RecipeName = None,
     settings: Settings = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")
     ] = False,
     subject_list: Annotated[
         Path | None,
@@ -334,7 +333,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Say how fast a recipe trains here, how long it would take, and where the time goes."""
-    # Torch's profiler tells its own starts and stops, unless it is told so before torch is loaded.
+    # Torch's profiler logs each start and stop, unless this is set before torch is loaded.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     from vitaepp.training.bench import bench as run_bench
 
@@ -355,12 +354,12 @@ def embed(
     device: Device = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="32, bf16, 16 or auto; as the run was trained by default."),
+        typer.Option(help="32, bf16, 16 or auto; by default as in training."),
     ] = None,
     any_store: AnyStore = False,
     last: Annotated[
         bool,
-        typer.Option("--last", help="Take the last checkpoint of a training that has not ended."),
+        typer.Option("--last", help="Use the last checkpoint of a training that has not ended."),
     ] = False,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
@@ -390,10 +389,12 @@ def evaluate(
     protocol: ProtocolName = None,
     positive: Annotated[
         str | None,
-        typer.Option(help="Of two classes, the one that sensitivity is of; the last in order."),
+        typer.Option(
+            help="Of two classes, the one that sensitivity refers to; by default the last in order."
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
     labels: Labels = None,
     id_column: IdColumn = None,
     as_json: AsJson = False,
@@ -489,7 +490,8 @@ def compare(
         typer.Argument(metavar="METRICS...", help="metrics.json files, or their folders."),
     ],
     reference: Annotated[
-        str | None, typer.Option(help="The one to compare with, by name or path; the first.")
+        str | None,
+        typer.Option(help="The one to compare with, by name or path; by default the first."),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="auc, accuracy, sensitivity or specificity.")
@@ -502,7 +504,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put evaluations beside each other, with intervals and tests of the differences."""
+    """Compare evaluations, with intervals and tests of the differences."""
     from vitaepp.evaluation.comparison import compare as run_compare
 
     comparison = run_compare(metrics, reference=reference, metric=metric, controls=controls)
@@ -517,18 +519,19 @@ def reconstruct(
     store: StorePath,
     out: Annotated[Path, _out("OUT_DIR", "Folder for the results.")],
     subjects: Subjects = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the hidden patches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the hidden patches.")] = 0,
     device: Device = None,
     any_store: AnyStore = False,
+    as_json: AsJson = False,
 ) -> None:
     """Hide patches, let the model fill them in, and measure PSNR and SSIM."""
     from vitaepp.evaluation.reconstruction import reconstruct as run_reconstruct
-    from vitaepp.evaluation.reconstruction import reconstruction_summary
+    from vitaepp.evaluation.reconstruction import reconstruction_json, reconstruction_summary
 
     table = run_reconstruct(
         run, store, out, subjects=subjects, seed=seed, device=device, any_store=any_store
     )
-    print(reconstruction_summary(table))
+    _show(reconstruction_summary(table), reconstruction_json(table) if as_json else None)
 
 
 @command()
@@ -563,8 +566,9 @@ def experiment(
         float | None,
         typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Make a table or a figure of the paper on any store; run again, it goes on."""
+    """Make a table or a figure of the paper on any store. Repeat the command to continue."""
     from vitaepp.experiments.experiment import experiment as run_experiment
     from vitaepp.experiments.tables import to_text
 
@@ -582,7 +586,7 @@ def experiment(
         subjects=subjects,
         hours=hours,
     )
-    print(to_text(result))
+    _show(to_text(result), result.to_json() if as_json else None)
     if result.failed:
         raise typer.Exit(1)
 
@@ -593,14 +597,14 @@ def report(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+        typer.Option(metavar="DIR", help="An evaluation outside of the runs; may be repeated."),
     ] = None,
     reconstruction: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="One that lies outside of the runs; may be repeated."),
+        typer.Option(metavar="DIR", help="A reconstruction outside of the runs; may be repeated."),
     ] = None,
 ) -> None:
-    """Put runs on one page that opens in any browser, offline."""
+    """Show runs on one page that opens in any browser, offline."""
     from vitaepp.reporting.report import report as run_report
 
     page = run_report(runs, out, evaluations=evaluation or (), reconstructions=reconstruction or ())

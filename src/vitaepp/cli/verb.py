@@ -17,8 +17,8 @@ Changes = Annotated[Any, typer.Option(parser=str)]
 class Verb(TyperCommand):
     """A command.
 
-    Its argument `out` is the last one, or `--out` wherever that stands. Options that are given
-    twice are refused, rather than the first forgotten.
+    Its argument `out` is the last one, or is given as `--out` anywhere. An option that is given
+    twice is refused, because one of the two values would be ignored.
 
     Attributes:
         renamed: former spellings of options, which still work but are not shown.
@@ -34,12 +34,20 @@ class Verb(TyperCommand):
             self._out.help += " Also as --out."
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take the words of the command line apart."""
+        """Parse the words of the command line."""
         args = [self._as_now(word) for word in args]
         if self._out is not None and "--out" in (word.partition("=")[0] for word in args):
             args = self._out_last(ctx, args)
         self._refuse_repeated(ctx, args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Errors of usage are click's, which newer versions of Typer carry inside themselves.
+            out: Any = self._out
+            missing = type(error).__name__ == "MissingParameter"
+            if missing and out is not None and getattr(error, "param", None) is out:
+                ctx.fail(f"Missing argument '{out.metavar}', the last one, or --out")
+            raise
 
     def _as_now(self, word: str) -> str:
         name, equals, value = word.partition("=")
@@ -60,7 +68,7 @@ class Verb(TyperCommand):
     def _refuse_repeated(self, ctx: Any, args: list[str]) -> None:
         try:
             given = self.make_parser(ctx).parse_args(args=list(args))[2]
-        except Exception:  # it is told when the words are parsed for good
+        except Exception:  # the parsing that counts raises it again
             return
         for option in given:
             once = option.param_type_name == "option" and not option.multiple

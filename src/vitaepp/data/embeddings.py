@@ -7,8 +7,10 @@ that involve no training, lie beside it: `x.untrained.parquet` and `x.raw.parque
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -20,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
 from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.progress import counted
@@ -39,7 +42,8 @@ class Embeddings:
         table: `subject`, label columns and `split`, one row a subject.
         features: `(subject, feature)`, float32, row i of the subject in row i of the table.
         provenance: facts about the features; it may be empty. `embed` writes the names of `run` and
-            `store`, the `method` and its `name` in print, and how the store was `prepared`. Where
+            `store`, the id of the `encoder`'s weights and its `epochs`, a digest of the store's
+            `images`, the `method` and its `name` in print, and how the store was `prepared`. Where
             they apply, it adds what makes the store `unlike` that of the training, the subjects
             that the training was limited to (`pretrained_on`, null without a limit), and how far
             a training was that is `unfinished`.
@@ -68,6 +72,14 @@ class Embeddings:
     def label_columns(self) -> list[str]:
         """Names of the label columns."""
         return [str(c) for c in self.table.columns if c not in ("subject", "split")]
+
+    @property
+    def digest(self) -> str:
+        """A digest of the table and the features, whatever the order of the rows."""
+        frame = self.to_frame()
+        names = {name: frame[name].astype(str) for name in ("subject", "split")}
+        rows = pd.util.hash_pandas_object(frame.assign(**names), index=False)
+        return hashlib.sha256(np.sort(rows.to_numpy()).tobytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -104,6 +116,8 @@ class Embeddings:
     def load(cls, path: str | os.PathLike[str]) -> Embeddings:
         """Read a Parquet or CSV file with a `subject` column and features `f0 … fD-1`.
 
+        A warning says where it lies in a run that has another encoder now.
+
         Raises:
             EvaluationError: missing, damaged, or without those columns.
         """
@@ -139,6 +153,12 @@ class Embeddings:
                 f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
                 "the file that embed wrote"
             )
+        gap = [c for c in table.column_names if re.fullmatch(r"f\d+", c) and c not in names]
+        if gap:
+            raise EvaluationError(
+                f"{path}: has a column {gap[0]}, but no f{len(names)}; features are f0 … fD-1 "
+                "without a gap, so embed again"
+            )
         frame = table.to_pandas()
         frame["split"] = frame["split"].fillna("") if "split" in frame else ""
         try:
@@ -150,8 +170,10 @@ class Embeddings:
         if not np.isfinite(features).all():
             bad = frame["subject"][~np.isfinite(features).all(axis=1)].iloc[0]
             raise EvaluationError(f"{path}: features of subject {bad} are not finite; embed again")
-        metadata = (table.schema.metadata or {}).get(b"vitaepp", b"{}")
-        return cls(frame.drop(columns=names), features, json.loads(metadata))
+        facts = json.loads((table.schema.metadata or {}).get(b"vitaepp", b"{}"))
+        if facts.get("method") not in CONTROLS:  # which are held against their embeddings
+            warn_outdated(path, facts, "embed again for the run as it is")
+        return cls(frame.drop(columns=names), features, facts)
 
 
 def _is_csv(path: str | os.PathLike[str]) -> bool:

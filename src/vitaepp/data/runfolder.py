@@ -74,12 +74,16 @@ class RunFolder:
 
         An encoder of an older version does not tell its epochs, and is taken for one.
         """
+        epochs = self.encoder_epochs()
+        return self.encoder.is_dir() and (epochs is None or epochs == self.epochs())
+
+    def encoder_epochs(self) -> int | None:
+        """The epochs after which its encoder was kept; None where that is not known."""
         try:
             config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
-            epochs = config.get("epochs")
-        except (OSError, ValueError, AttributeError):
-            return self.encoder.is_dir()  # whatever is wrong with it, its reader says
-        return epochs is None or epochs == self.epochs()
+            return None if config.get("epochs") is None else int(config["epochs"])
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None  # whatever is wrong with it, its reader says
 
 
 def weights_id(path: str | os.PathLike[str]) -> str | None:

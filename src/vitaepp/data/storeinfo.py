@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.system.text import as_typed
+
 #: Channels of a colour picture.
 RGB = ("red", "green", "blue")
 
@@ -125,8 +127,8 @@ def unlike(store: StoreInfo, other: StoreInfo) -> list[str]:
     for name in store.facts | other.facts:
         if name not in ("modalities", "size", "dtype", "masks"):
             have, want = _compared(store, name, shared), _compared(other, name, shared)
-            if not _close(have, want):
-                differing.append(f"{name} {_as_typed(have)} instead of {_as_typed(want)}")
+            if not alike(have, want):
+                differing.append(f"{name} {as_typed(have, want)} instead of {as_typed(want, have)}")
     return differing
 
 
@@ -141,27 +143,27 @@ def _compared(info: StoreInfo, name: str, modalities: Sequence[str]) -> Any:
     return info.facts.get(name)
 
 
-def _close(one: Any, other: Any) -> bool:
-    """Equal but for the rounding of headers, a thousandth."""
+def alike(one: Any, other: Any) -> bool:
+    """Whether two settings or facts are equal but for the rounding of headers, a thousandth."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_close(one[k], other[k]) for k in one)
-    numbers = isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other)
-    return bool(np.allclose(one, other, rtol=1e-3)) if numbers else one == other
-
-
-def _as_typed(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{k}={_as_typed(v)}" for k, v in value.items()) or "none"
-    if isinstance(value, tuple):
-        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-    return "none" if value is None else str(value)
+        return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
+    numbers = all(
+        isinstance(values, tuple) and all(isinstance(v, int | float) for v in values)
+        for values in (one, other)
+    ) and len(one) == len(other)
+    return one == other or (numbers and bool(np.allclose(one, other, rtol=1e-3)))
 
 
 def difference(existing: StoreInfo, wanted: StoreInfo) -> str:
     """Every field in which a store differs from the one that is wanted, as text for an error."""
     have, want = existing.facts, wanted.facts
-    other = (k for k in have | want if have.get(k) != want.get(k))
-    return ", ".join(f"{k} {have.get(k)} there, {want.get(k)} asked" for k in other)
+    told = []
+    for name in (k for k in have | want if have.get(k) != want.get(k)):
+        one, other = have.get(name), want.get(name)
+        if name == "window":
+            one, other = (_compared(i, name, i.modalities) for i in (existing, wanted))
+        told.append(f"{name} {as_typed(one, other)} there, {as_typed(other, one)} asked")
+    return ", ".join(told)
 
 
 def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def embed(
     how |= {"precision": precision or encoder.config.precision, "any_store": any_store}
     trained = embed_store(encoder, opened, **how)
     # Names, no paths: the file is passed on.
-    origin = {"run": Path(run).resolve().name, "encoder": weights_id(run)}
+    origin: dict[str, Any] = {"run": Path(run).resolve().name, "encoder": weights_id(run)}
+    origin["epochs"] = encoder.config.epochs
     trained = replace(trained, provenance=origin | trained.provenance | facts)
     measured: dict[str, npt.NDArray[np.float32]] = {}
     if controls:
@@ -159,6 +160,7 @@ def embed_store(
     )
     provenance = {
         "store": store.name,
+        "images": store.fingerprint(),
         "precision": precision,
         "prepared": asdict(store.info),
         **({"unlike": differences} if differences else {}),

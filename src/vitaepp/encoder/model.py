@@ -35,7 +35,7 @@ from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, write_json, write_text
 from vitaepp.system.paths import instead_of
-from vitaepp.system.progress import track
+from vitaepp.system.progress import counted, track
 from vitaepp.system.text import dimensions
 from vitaepp.views.transforms import standardize
 
@@ -229,11 +229,10 @@ class Encoder(nn.Module):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():
-            epochs = encoder.config.epochs
+            told = counted(encoder.config.epochs or 0, "epoch")
             raise RunError(
-                f"{path}: its encoder is of {epochs} epochs, but training goes on to "
-                f"{run.epochs()} since, and has not ended; {GO_ON}, or that of "
-                f"{epochs} epochs from {folder}"
+                f"{path}: its encoder is of {told}, but training goes on to {run.epochs()} since, "
+                f"and has not ended; {GO_ON}, or that of {told} from {folder}"
             )
         try:
             encoder.backbone.load_state_dict(load_file(weights))

@@ -324,11 +324,9 @@ def _position(
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:
     """A name for each evaluation: of its folder, or of its method for one in memory."""
     paths = [e.path for e in evaluations if e.path is not None]
-    if len(paths) == len(evaluations):
-        return _names_of(paths)
-    names = [summary_rows(e)[0].name for e in evaluations]
-    twice = len(set(names)) < len(names)
-    return [f"{name} {i}" if twice else name for i, name in enumerate(names, start=1)]
+    folders = iter(_names_of(paths) if paths else ())
+    names = [next(folders) if e.path else summary_rows(e)[0].name for e in evaluations]
+    return [f"{n} {i}" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
 
 
 def _names_of(paths: Sequence[Path]) -> list[str]:
@@ -355,6 +353,24 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
     difference = row.difference
     if difference is None:
         raise ValueError("the reference is compared with nothing")
+    return _verdict(row, difference, reference, comparisons) + _remarks(difference)
+
+
+def _remarks(difference: Difference) -> str:
+    """What to think of an interval without width, and of a p of 0."""
+    told = ""
+    if difference.interval and difference.interval.low == difference.interval.high:
+        told += (
+            "; the interval has no width: the difference is the same whichever of these subjects "
+            "are drawn, so it says nothing about other subjects"
+        )
+    if difference.p == 0 and difference.folds > 1:
+        told += "; all folds differ by the same amount, so p has no spread to go by"
+    return told
+
+
+def _verdict(row: ComparisonRow, difference: Difference, reference: str, comparisons: int) -> str:
+    """Which is ahead, with its numbers."""
     facts = [f"{numbers.difference(difference.mean)} {metric_name(difference.metric)}"]
     if difference.interval:
         facts.append(f"{difference.interval.level:.0%} interval {_interval(difference)}")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.data.origin import run_around, warn_outdated
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, plan_folds
+from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.system.files import check_writable, file_stem
 from vitaepp.system.progress import say
@@ -82,7 +85,9 @@ def evaluate(
     embedded = every[0]
     for path, other in zip(paths, every, strict=True):
         _require_same_subjects(path, other, paths[0], embedded)
-        _require_like_store(path, other, paths[0], embedded, any_store)
+        if not any_store:
+            remedy = "embed both from one store, or set `any_store`"
+            _require_like_store(path, other, paths[0], embedded, remedy)
     if differences := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(differences)} in the encoder's training")
     if progress := embedded.provenance.get("unfinished"):
@@ -100,8 +105,10 @@ def evaluate(
             )
         for path, other, (_, tested) in zip(paths, every, parts, strict=True):
             _refuse_leak(path, other, set(tested))
-    controls = _load_controls(paths[0], embedded, any_store)
+    controls = _load_controls(paths[0], embedded)
     check_writable(Path(out) / "metrics.json")
+    if run_around(out) != run_around(paths[0]):
+        warn_outdated(out, _provenance(every), "give the folder of another evaluation")
     evaluation = evaluate_features(
         embedded.features if one else [e.features for e in every],
         embedded.table,
@@ -111,7 +118,7 @@ def evaluate(
         seed=seed,
         folds=folds,
         positive=positive,
-        provenance=_provenance(every),
+        provenance=_provenance(every) | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:
         evaluation.metrics["labels_from"] = Path(labels).name
@@ -126,14 +133,20 @@ def _by_subject(path: Path) -> Embeddings:
     return replace(embedded, table=table.reset_index(drop=True), features=features)
 
 
-def _load_controls(path: Path, embedded: Embeddings, any_store: bool) -> dict[str, Embeddings]:
+def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
     """The controls that lie beside a file of embeddings; missing ones are named."""
     files = {name: control_path(path, name) for name in CONTROLS}
     controls = {name: _by_subject(file) for name, file in files.items() if file.is_file()}
+    again = "embed again, which writes the controls anew"
     for name, control in controls.items():
         _require_same_subjects(files[name], control, path, embedded)
-        _require_like_store(files[name], control, path, embedded, any_store)
-    missing = [shown for name, shown in CONTROLS.items() if name not in controls]
+        _require_like_store(files[name], control, path, embedded, again)
+        encoders = [e.provenance.get("encoder") for e in (control, embedded)]
+        if name == "untrained" and None not in encoders and encoders[0] != encoders[1]:
+            raise EvaluationError(
+                f"{files[name]}: was made with another encoder than {path.name}; {again}"
+            )
+    missing = [what for name, what in CONTROLS.items() if name not in controls]
     if missing:
         say(
             f"no control beside {path}: {' and '.join(missing)}; a number without its controls "
@@ -196,21 +209,25 @@ def _require_same_subjects(
 
 
 def _require_like_store(
-    path: Path, embedded: Embeddings, first_path: Path, first: Embeddings, any_store: bool
+    path: Path,
+    embedded: Embeddings,
+    first_path: Path,
+    first: Embeddings,
+    remedy: str,
 ) -> None:
-    """Refuse features of images that were prepared in another way, as far as files tell."""
+    """Refuse features of other images, or of images prepared in another way, as far as is known."""
     facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]
-    if any_store or not all(facts):
-        return
-    try:
-        differing = unlike(*(StoreInfo.parse(f) for f in facts))
-    except TypeError:
-        return  # another version's
-    if differing:
-        raise EvaluationError(
-            f"{path}: embedded from a store with {', '.join(differing)} in that of "
-            f"{first_path.name}; embed both from one store, or set `any_store`"
-        )
+    told = ""
+    if all(facts):
+        with suppress(TypeError):  # another version's
+            told = ", ".join(unlike(*(StoreInfo.parse(f) for f in facts)))
+    if told:
+        told = f"a store with {told} in that of {first_path.name}"
+    images = [e.provenance.get("images") for e in (embedded, first)]
+    if not told and None not in images and images[0] != images[1]:
+        told = f"other images than {first_path.name}"
+    if told:
+        raise EvaluationError(f"{path}: was embedded from {told}; {remedy}")
 
 
 def _provenance(every: Sequence[Embeddings]) -> dict[str, Any]:

@@ -12,15 +12,16 @@ import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons, persons_of
+from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.classifier import Protocol, fit
 from vitaepp.evaluation.folds import Fold, by_subject, labelled_folds
-from vitaepp.evaluation.labels import Labels, told_order
+from vitaepp.evaluation.labels import Labels, doubts, told_order
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.scores import fold_scores, spread
-from vitaepp.system.progress import counted, say, track
+from vitaepp.system.progress import counted, say, track, warn
 
 Features = npt.NDArray[Any]
 
@@ -99,8 +100,10 @@ def evaluate_features(
         )
     each = [_checked(one, ordered, "features") for one in each]
     controls = _known_controls(controls or {}, ordered)
-    if order := told_order(labels):
-        say(order)
+    if told := told_order(labels):
+        say(told)
+    for doubt in (*doubts(labels), *_split_doubts(ordered, chosen, protocol)):
+        warn(doubt)
     if labels.missing:
         say(f"{labels.missing} of {len(table)} subjects have no {label}; they are left out")
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
@@ -110,6 +113,9 @@ def evaluate_features(
 
     labelled = ordered.iloc[labels.rows]
     persons = persons_of(labelled)
+    for values in each if for_all_folds else ():
+        if doubt := _repeated(values[labels.rows], persons):
+            warn(doubt)
     sets = {METHOD: each * (len(parts) // len(each))}
     sets |= {name: [values] * len(parts) for name, values in controls.items()}
     measured = {name: _Measured() for name in sets}
@@ -169,6 +175,35 @@ def _checked(features: Features, ordered: pd.DataFrame, title: str) -> Features:
         subject = ordered["subject"][int(np.flatnonzero(~finite)[0])]
         raise EvaluationError(f"{title} of subject {subject} are not finite; embed again")
     return features[ordered.index.to_numpy()]
+
+
+def _split_doubts(ordered: pd.DataFrame, chosen: Protocol, asked: str | None) -> list[str]:
+    """What to say where a table has splits, but not those that protocol linear needs."""
+    splits = sorted(set(canonical_splits(ordered["split"])) - {""})
+    if chosen != "svm" or asked is not None or len(splits) < 2:
+        return []
+    return [
+        f"splits {', '.join(splits)} are not used: without both train and test, protocol svm draws "
+        "its own folds over all subjects"
+    ]
+
+
+def _repeated(features: Features, persons: Persons) -> str:
+    """What to say of subjects that cannot be told apart by their features; empty if all can."""
+    rows = pd.util.hash_pandas_object(pd.DataFrame(features), index=False)
+    if rows.nunique() == 1:
+        return (
+            "all subjects have the same features, which can tell nothing: the encoder has "
+            "collapsed, or all images are the same"
+        )
+    twice = rows.map(pd.Series(persons).groupby(rows).nunique()) > 1
+    if not twice.any():
+        return ""
+    return (
+        f"{counted(int(twice.sum()), 'subject')} have exactly the same features as another, "
+        "probably because an image is there under two names; results are too good where one of "
+        "them is trained on and the other tested; a column participant keeps them together"
+    )
 
 
 def _known_controls(controls: Mapping[str, Features], ordered: pd.DataFrame) -> dict[str, Features]:

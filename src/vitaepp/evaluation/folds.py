@@ -76,7 +76,7 @@ def by_subject(table: pd.DataFrame, source: str = "the table: ") -> pd.DataFrame
     ordered = table.reset_index(drop=True)
     split = pd.Series(ordered.get("split", ""), index=ordered.index, dtype=object).fillna("")
     ordered = ordered.assign(subject=ordered["subject"].astype(str), split=split)
-    twice = ordered["subject"][ordered["subject"].duplicated()]
+    twice = ordered["subject"][ordered["subject"].str.strip().duplicated()]
     if len(twice):
         raise EvaluationError(f"{source}subject {twice.iloc[0]!r} is there twice; give each once")
     return ordered.sort_values("subject", kind="stable")

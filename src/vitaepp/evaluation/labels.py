@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.labels import DOUBTFUL
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.system.progress import counted
@@ -113,6 +115,40 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     code = {value: i for i, value in enumerate(classes)}
     codes = np.array([code[value] for value in given], dtype=np.intp)
     return Labels(name, rows, codes, classes, len(values) - len(given))
+
+
+def doubts(labels: Labels) -> list[str]:
+    """What to ask about classes that may not be meant as they are written, a line each.
+
+    These are words for a missing value, and classes that differ in case, accents or digits alone.
+    """
+    told = []
+    counts = np.bincount(labels.codes, minlength=len(labels.classes))
+    for name, count in zip(labels.classes, counts.tolist(), strict=True):
+        if isinstance(name, str) and name.lower() in DOUBTFUL:
+            told.append(
+                f"label {labels.name!r}: {name!r} ({counted(count, 'subject')}) counts as a class; "
+                "if it means missing, leave these cells empty"
+            )
+    alike: dict[str | float, list[Class]] = {}
+    for name in labels.classes:
+        alike.setdefault(_meant(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            shown = " and ".join(repr(str(name)) for name in names)
+            told.append(
+                f"label {labels.name!r}: {shown} are {len(names)} classes here; if they are one, "
+                "write them alike"
+            )
+    return told
+
+
+def _meant(name: Class) -> str | float:
+    """What classes have in common that are one, and written in several ways."""
+    try:
+        return float(name)
+    except ValueError:
+        return unicodedata.normalize("NFKC", " ".join(str(name).split())).casefold()
 
 
 def told_order(labels: Labels) -> str:

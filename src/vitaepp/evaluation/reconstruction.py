@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -251,3 +252,18 @@ def reconstruction_summary(table: pd.DataFrame) -> str:
     """
     psnr, ssim = mean_and_spread(table["psnr"], 2), mean_and_spread(table["ssim"], 3)
     return f"{counted(len(table), 'subject')}: PSNR {psnr} dB, SSIM {ssim}"
+
+
+def reconstruction_json(table: pd.DataFrame) -> dict[str, Any]:
+    """PSNR and SSIM of a reconstruction as plain values, over subjects and of each.
+
+    Args:
+        table: what `reconstruct` returned: `subject`, `psnr` in dB, `ssim`.
+    """
+    measured = table[["psnr", "ssim"]]
+    return {
+        "n": len(table),
+        "mean": measured.mean().to_dict(),
+        "std": measured.std().to_dict() if len(table) > 1 else dict.fromkeys(measured),
+        "subjects": table.to_dict("records"),
+    }

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
+from vitaepp.evaluation.origin import warn_of_other
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
 from vitaepp.presentation.tables import html
@@ -57,6 +58,8 @@ class Evaluation(Mapping[str, Any]):
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
         """Read a metrics.json, or the one in a folder, and the predictions beside it.
 
+        A warning says where the run has another encoder now, or other embeddings.
+
         Raises:
             EvaluationError: missing, damaged, not of `vitaepp evaluate`, or with predictions
                 that belong to another evaluation.
@@ -78,6 +81,9 @@ class Evaluation(Mapping[str, Any]):
         predictions = _read_predictions(file.with_name("predictions.parquet"))
         evaluation = cls(metrics, predictions, path=file)
         evaluation._require_own_predictions()
+        provenance = metrics.get("provenance")
+        if isinstance(provenance, Mapping):
+            warn_of_other(file, provenance)
         return evaluation
 
     def save(self, folder: str | os.PathLike[str]) -> Evaluation:
@@ -195,8 +201,8 @@ class Evaluation(Mapping[str, Any]):
         if same:
             fold, codes, scores = self.rows()["fold"].to_numpy(), self.codes(), self.scores(METHOD)
             for k, stated in enumerate(folds):
-                recomputed = fold_scores(codes[fold == k], scores[fold == k])
-                same = same and all(abs(recomputed[m] - stated[m]) < 1e-9 for m in METRICS)
+                found = fold_scores(codes[fold == k], scores[fold == k])
+                same = same and _equal(found, stated)
         if not same:
             raise EvaluationError(
                 f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "
@@ -233,12 +239,18 @@ def _problem(metrics: Any) -> str | None:
         count = count or len(folds)
         if len(folds) != count:
             return f"{name!r} has {len(folds)} folds, but the method {count}"
+        if not _equal({m: sum(fold[m] for fold in folds) / count for m in METRICS}, part["mean"]):
+            return f"the mean of {name!r} is not that of its folds"
     sizes = metrics["sizes"]
     if not isinstance(sizes, list) or len(sizes) != count or not all(map(_is_size, sizes)):
         return "its sizes do not fit its folds"
     if not isinstance(metrics["classes"], list) or not isinstance(metrics["n"], int):
         return "its classes or subjects are not whole"
     return None
+
+
+def _equal(found: Mapping[str, float], stated: Mapping[str, float]) -> bool:
+    return all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
 
 
 def _is_scores(value: Any) -> bool:

@@ -36,10 +36,10 @@ def read_secret(path: str | Path) -> bytes:
     try:
         secret = Path(path).read_bytes().strip()
     except OSError:
-        raise RecipeError(f"prepare.secret={path}: cannot be read; give a file") from None
+        raise RecipeError(f"`secret={path}`: cannot be read; give a file") from None
     if len(secret) < LEAST_BYTES:
         raise RecipeError(
-            f"prepare.secret={path}: holds {len(secret)} bytes; at least {LEAST_BYTES} random "
+            f"`secret={path}`: holds {len(secret)} bytes; at least {LEAST_BYTES} random "
             "bytes are needed, for example from `openssl rand -hex 32`"
         )
     return secret

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from vitaepp.errors import RecipeError, nearest
+from vitaepp.system.text import as_typed
 
 #: What an embedding may be pooled from.
 POOLS = ("mean", "std", "max", "cls", "grid", "gridmax")
@@ -160,15 +161,20 @@ Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(
 def per_axis(values: Sequence[Any], ndim: int, name: str) -> tuple[Any, ...]:
     """Spread one value over `ndim` axes, or check that there is one for each.
 
+    Args:
+        values: one, or one an axis.
+        ndim: number of axes.
+        name: of the setting or the argument, for the error.
+
     >>> per_axis((8,), 3, "model.patch_size")
     (8, 8, 8)
     """
     if len(values) == 1:
         return tuple(values) * ndim
     if len(values) != ndim:
-        found = ",".join(str(v) for v in values)
+        given = f"{name}={as_typed(values)}"
         raise RecipeError(
-            f"{name}={found} has {len(values)} values, but the images have {ndim} axes; "
-            f"give one value or {ndim}"
+            f"{given if '.' in name else f'`{given}`'} has {len(values)} values, but the images "
+            f"have {ndim} axes; give one value or {ndim}"
         )
     return tuple(values)

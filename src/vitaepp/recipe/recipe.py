@@ -43,6 +43,7 @@ from vitaepp.recipe.values import (
     split_setting,
 )
 from vitaepp.system.files import write_text
+from vitaepp.system.text import as_typed
 
 #: Where the names of settings are, which are too many for one line.
 _LISTED = "vitaepp settings lists all"
@@ -189,7 +190,7 @@ def resolve(
     recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | str | Sequence[str] = (),
     *,
-    where: str = "settings",
+    where: str = "",
 ) -> Recipe:
     """Every setting of a run: the defaults, changed by a recipe, changed by settings.
 
@@ -207,7 +208,8 @@ def resolve(
         recipe: a shipped recipe's name, a YAML file, values, or a recipe. Unset: the defaults.
         settings: as `"optim.epochs=3"`, one or several, or as values by their names, nested or
             dotted. A section that is given as an object is given whole.
-        where: what errors call the settings.
+        where: what errors say before a setting. The name of a group, `prepare`, stands for settings
+            that are arguments of a function, which errors then name.
 
     Raises:
         RecipeError: no such recipe, an unknown setting, or a value that does not fit.
@@ -289,7 +291,9 @@ def _validated(flat: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(_nested(flat))
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_first_problem(error)}") from None
+        argument = f"{where}." if where in Recipe.model_fields else ""
+        begin = f"{where}: " if where and not argument else ""
+        raise RecipeError(begin + _first_problem(error, argument)) from None
 
 
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -384,7 +388,8 @@ def _read(recipe: str | os.PathLike[str]) -> dict[str, Any]:
     raise RecipeError(f"no recipe {name!r}: no such file, and {nearest(name, shipped_recipes())}")
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, argument: str = "") -> str:
+    """What is wrong with a setting; one whose name begins with `argument` is an argument."""
     known = [name for name, _ in _fields(Recipe)]
     problem = error.errors()[0]
     # Union members and tuple positions follow the setting's own name in pydantic's location.
@@ -405,4 +410,6 @@ def _first_problem(error: ValidationError) -> str:
     plain = dict.fromkeys(plainly(text) for text in messages)
     told = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in plain)
     told = told.replace(", or give ", ", or ")
+    if argument and path.startswith(argument):
+        return f"`{path.removeprefix(argument)}={as_typed(problem['input'])}`: {told}"
     return f"{path}={problem['input']!r}: {told}"

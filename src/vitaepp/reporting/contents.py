@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from vitaepp.data.origin import other_encoder
 from vitaepp.presentation.names import PROTOCOLS
 
 
@@ -26,6 +27,11 @@ class Result:
     folder: Path
     weights: str | list[Any] | None
 
+    @property
+    def whose(self) -> str:
+        """Which encoder made it, if it is not that of the run."""
+        return other_encoder(self.weights, None)
+
 
 @dataclass(frozen=True)
 class Evaluation(Result):
@@ -34,6 +40,11 @@ class Evaluation(Result):
     metrics: dict[str, Any]
     predictions: pd.DataFrame | None
     points: pd.DataFrame | None
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What is known of the embeddings."""
+        return _section(self.metrics, "provenance")
 
     @property
     def title(self) -> str:
@@ -70,7 +81,7 @@ class RunContents:
         prepared: contact sheet of the store that it was trained on, or None.
         evaluations: in the order of their label, protocol and folder.
         reconstructions: in the order of their folders.
-        broken: a line for everything that is not shown.
+        broken: a line for everything that is not shown, or outdated.
         weights: the id of its weights; None before the first checkpoint.
     """
 
@@ -88,7 +99,7 @@ class RunContents:
 
     def owns(self, result: Result) -> bool:
         """Whether a result was made with the weights that this run has now."""
-        return self.weights is not None and result.weights == self.weights
+        return self.weights is not None and not other_encoder(result.weights, self.weights)
 
     def place(self, result: Result) -> str:
         """Where a result lies, from the run on if it is there."""
@@ -134,15 +145,6 @@ class RunContents:
         if wanted is not None and "seconds" in self.summary:  # written when training has ended
             return wanted, wanted
         return 0 if self.training is None else self.training["epoch"].nunique(), wanted
-
-
-def whose(result: Result) -> str:
-    """Which encoder made a result that is not a run's own, in words."""
-    if result.weights is None:
-        return "it does not say which encoder made it"
-    if isinstance(result.weights, list):
-        return f"it was made with {len(result.weights)} encoders, one a fold"
-    return "it was made with another encoder than this run has now"
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:

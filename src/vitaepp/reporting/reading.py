@@ -1,7 +1,7 @@
 """Reading a run folder for its report.
 
 Evaluations and reconstructions are found wherever they lie in the run. Each says which weights made
-it (`runfolder.weights_id`); those of other weights than the run's are named, but not shown.
+it (`data/origin.py`); those of other weights than the run's are named, but not shown.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,8 @@ from PIL import Image
 
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
-from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents, whose
+from vitaepp.evaluation.origin import rewritten
+from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import instead_of
 
@@ -64,7 +66,11 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
     contents.reconstructions.extend(filter(contents.owns, reconstructions))
     for result in (*evaluations.values(), *reconstructions):
         if not contents.owns(result):
-            files.name_broken(result.folder, f"is not shown: {whose(result)}; make it again")
+            files.name_broken(result.folder, f"is not shown: {result.whose}; make it again")
+        elif isinstance(result, Evaluation) and (
+            why := rewritten(result.folder, result.provenance)
+        ):
+            files.name_broken(result.folder, f"is shown, although {why}; evaluate again")
     return contents
 
 
@@ -177,9 +183,8 @@ def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
         return None
     predictions = files.attempt(folder / "predictions.parquet", pd.read_parquet)
     points = files.attempt(folder / "map.csv", _read_points)
-    provenance = metrics.get("provenance")
-    weights = provenance.get("encoder") if isinstance(provenance, dict) else None
-    return Evaluation(folder, weights, metrics, predictions, points)
+    found = Evaluation(folder, None, metrics, predictions, points)
+    return replace(found, weights=found.provenance.get("encoder"))
 
 
 def _order(evaluation: Evaluation) -> tuple[str, Path]:

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,9 @@ def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder for writing; the operating system releases it when the process dies.
 
+    Its file is removed at the end. Who waits for it meanwhile notices that (`filelock` does), and
+    begins with a new one.
+
     Raises:
         BlockingIOError: another process holds it.
         OSError: the folder does not exist, or cannot be written.
@@ -155,6 +158,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows removes it when it is released
+            path.unlink()
         lock.release()
 
 

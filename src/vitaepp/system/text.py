@@ -16,6 +16,29 @@ def dimensions(values: Iterable[Any]) -> str:
     return "×".join(str(v) if isinstance(v, Integral) else f"{v:.4g}" for v in values)
 
 
+def as_typed(value: Any, beside: Any = None) -> str:
+    """A value as people type it as a setting.
+
+    Args:
+        value: of a setting, or a fact of a store; None where it is unset.
+        beside: the value that it is held against: what is unset beside yes or no, is no.
+
+    >>> as_typed((96, 96, 64)), as_typed({"ct": (40.0, 400.0)}), as_typed(None)
+    ('96,96,64', 'ct=40,400', 'none')
+    >>> as_typed(True), as_typed(None, True)
+    ('yes', 'no')
+    """
+    if isinstance(value, dict):
+        return " ".join(f"{k}={as_typed(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple | list):
+        return ",".join(as_typed(v) for v in value) or "none"
+    if isinstance(value, bool) or (value is None and isinstance(beside, bool)):
+        return "yes" if value else "no"
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def fact_list(facts: Sequence[tuple[str, str]]) -> str:
     """Names and what is known of each, in two columns.
 

@@ -108,7 +108,11 @@ class History(Callback):
         self._of_epoch = (0.0, 0.0)
         if self.watch is not None:
             means |= self.watch.scores(
-                pl_module.method, trainer.current_epoch, seconds, trainer.is_global_zero
+                pl_module.method,
+                trainer.current_epoch,
+                seconds,
+                trainer.is_global_zero,
+                trainer.current_epoch + 1 >= pl_module.recipe.optim.epochs,
             )
         self._start_clocks()
         self.seconds, self.waited = self.seconds + seconds, self.waited + waited

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
@@ -18,7 +19,7 @@ from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import write_text
-from vitaepp.system.progress import counted
+from vitaepp.system.progress import counted, say
 from vitaepp.training.hours import Clock, chosen_in_time, measured_speed
 from vitaepp.training.propose import Images, in_order, names_of, proposed_recipe
 from vitaepp.training.threads import free_threads
@@ -51,6 +52,18 @@ class Plan:
     def to_yaml(self) -> str:
         """The chosen settings as a recipe file, with reasons as comments."""
         return as_yaml(self.choices, self.heading)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program wants to know of it, JSON throughout."""
+        return {
+            "made_for": " ".join(self.heading[:-1]),
+            "choices": [asdict(choice) for choice in self.choices],
+            "dry_run": None if self.dry_run is None else self.dry_run.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        found = "" if self.dry_run is None else f"{self.dry_run}\n\n"
+        return found + self.to_yaml().rstrip()
 
 
 def plan(
@@ -125,6 +138,7 @@ def plan(
     planned = Plan((*made, *choices), heading, dry_run)
     if out is not None:
         write_text(Path(out), planned.to_yaml())
+        say(f"recipe written to {out}")
     return planned
 
 

@@ -36,7 +36,7 @@ from vitaepp.training.launch import devices_per_node, find_cluster, train_in_pro
 from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.resume import check_folder, go_on, recipe_to_resume, subjects_to_resume
-from vitaepp.training.settle import settled
+from vitaepp.training.settle import prepare_not_used, settled
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.summary import announce, describe
 from vitaepp.training.threads import free_threads
@@ -115,12 +115,15 @@ def _pretrain(
     else:
         chosen, choices = recipe_in_hours(opened, recipe, settings, subjects, clock)
     # What the store was prepared with is a fact, whatever the recipe says.
+    not_used = prepare_not_used(chosen, opened.info)
     chosen = chosen.changed(prepare=opened.info.settings)
     with quiet_lightning():
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
     if cluster is None and devices > 1:
         _say(choices)
+        if not_used and not own:  # with the run's own recipe, the first process says it
+            say(not_used)
         named, changes = (None, settings) if own else (chosen, ())
         train_in_processes(devices, opened.path, folder.path, named, changes, resume, subjects)
         return folder.path
@@ -139,7 +142,7 @@ def _pretrain(
         watch = watch_of(opened, chosen, rows)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _say(choices)
-        for note in filter(None, (*notes, threads)):
+        for note in filter(None, (not_used, *notes, threads)):
             say(note)
         if not first:
             _train(opened, rows, module, folder, checkpoint, processes, watch)

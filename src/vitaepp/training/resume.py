@@ -12,7 +12,8 @@ from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.recipe.recipe import Recipe, flatten
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
+from vitaepp.system.text import as_typed
 from vitaepp.training.module import Training
 
 #: The one setting that may change when a training goes on.
@@ -104,8 +105,8 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
         how = "to change the length, leave out `recipe`: `resume=True` "
         how += f"`settings={EPOCHS}={after[name]}`"
     raise RunError(
-        f"{folder.path}: began with {name}={before.get(name)}, now asked to go on with "
-        f"{after.get(name)}; {how}"
+        f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
+        f"{as_typed(after.get(name))}; {how}"
     )
 
 
@@ -137,15 +138,15 @@ def go_on(
     length, before = recipe.optim.epochs, loaded["vitaepp"]["recipe"]["optim"]["epochs"]
     if epochs >= length and length != before:
         raise RunError(
-            f"{folder.path}: {epochs} epochs are done already, {EPOCHS}={length} must be more; to "
-            "use the training as it is, embed with `last=True`; for a shorter one, start another "
-            "run"
+            f"{folder.path}: {counted(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} done "
+            f"already, {EPOCHS}={length} must be more; to use the training as it is, embed with "
+            "`last=True`; for a shorter one, start another run"
         )
     if epochs >= length:
         if not _is_of(folder.encoder, epochs):
             return True
         other = "" if same else f", on other images than those of {store.path} today"
-        say(f"{folder.path}: training has ended already, after {epochs} epochs{other}")
+        say(f"{folder.path}: training has ended already, after {counted(epochs, 'epoch')}{other}")
         return False
     if not same:
         raise RunError(

@@ -9,13 +9,43 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo, alike
 from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
 from vitaepp.system.progress import counted
+from vitaepp.system.text import as_typed
 
 #: Images that are read at a time.
 BLOCK = 64
+
+
+def prepare_not_used(recipe: Recipe, info: StoreInfo) -> str:
+    """A line about what a recipe says of `prepare` and a store is not; empty if it is all of it.
+
+    Args:
+        recipe: to train with.
+        info: of the store, which is trained on as it is.
+    """
+    have, asked, there = info.settings, [], []
+    for name in marked(PrepareSettings, OF_IMAGES):
+        wanted, is_ = getattr(recipe.prepare, name), have.get(name)
+        if wanted in (None, PrepareSettings.model_fields[name].default):
+            continue
+        if name in ("size", "spacing") and len(wanted) == 1:
+            wanted *= info.ndim
+        if name == "modalities" and wanted == ("rgb",):
+            continue  # whose channels are the colours
+        if not alike(wanted, is_):
+            asked.append(f"prepare.{name}={as_typed(getattr(recipe.prepare, name))}")
+            there.append(f"{name} {as_typed(is_)}")
+    if not asked:
+        return ""
+    return (
+        f"the recipe's {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} not used: the store "
+        f"was prepared with {', '.join(there)}"
+    )
 
 
 def settled(

@@ -45,18 +45,18 @@ def watch_of(store: Store, recipe: Recipe, rows: Sequence[int]) -> Watch | None:
     if name is None:
         return None
     if recipe.trainer.strategy == "fsdp":
-        raise RecipeError(f"trainer.watch={name} does not go with trainer.strategy=fsdp; leave one")
+        raise RecipeError(f"`watch={name}` does not go with trainer.strategy=fsdp; leave out one")
     known = store.label_columns
     if name not in known:
         hint = nearest(name, known) if known else "the store has no labels"
-        raise RecipeError(f"trainer.watch={name}: no such label; {hint}")
+        raise RecipeError(f"`watch={name}`: no such label; {hint}")
     values = store.table[name].iloc[list(rows)]
     given = ~(values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
     labelled = np.asarray(rows)[given]
     classes, codes = np.unique(values[given].astype(str).to_numpy(str), return_inverse=True)
     if not 2 <= len(classes) <= min(MOST_CLASSES, max(2, len(labelled) // 2)):
         raise RecipeError(
-            f"trainer.watch={name}: {counted(len(classes), 'different value')} in "
+            f"`watch={name}`: {counted(len(classes), 'different value')} in "
             f"{counted(len(labelled), 'training subject')}; a column of classes is needed, of 2 to "
             f"{MOST_CLASSES}"
         )
@@ -89,7 +89,7 @@ class Watch:
             self.encoder = Encoder(EncoderConfig.of(recipe, info.modalities, info.size)).eval()
 
     def scores(
-        self, method: Method, epoch: int, seconds: float, first: bool = True
+        self, method: Method, epoch: int, seconds: float, first: bool = True, last: bool = False
     ) -> dict[str, float]:
         """The column's value after an epoch; NaN where none is due.
 
@@ -98,8 +98,9 @@ class Watch:
             epoch: number of the epoch that has ended.
             seconds: how long it took.
             first: whether this is the one process that writes.
+            last: whether training ends with it; its score is always due.
         """
-        if not first or (self.every and epoch % self.every):
+        if not first or (self.every and epoch % self.every and not last):
             return {self.column: math.nan}
         start = time.perf_counter()
         score = knn_score(self._features(method), self.codes, self.persons)

@@ -155,9 +155,9 @@ def test_nnunets_first_version_lists_cases_and_numbers_files(tmp_path):
     ("text", "message"),
     [
         ('{"training": [', r"dataset\.json: is not valid JSON: line 1, column 15"),
-        ("[" * 100_000, "cannot be read as JSON"),
-        ("\xff", "is not valid JSON|cannot be read as JSON"),
-        ("[]", "holds a list; an object is needed"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("\xff", "is not valid JSON|is not text in UTF-8"),
+        ("[]", "holds an array instead of an object"),
         ('{"training": 3}', "training must be a list"),
         ('{"training": [{"label": "x"}]}', "entry 0 of training names no image"),
         ('{"training": [{"image": 3}]}', "should name a file holds no path"),

@@ -291,7 +291,7 @@ def test_what_may_be_one_subject_or_two_is_not_guessed(tmp_path):
     with pytest.raises(SourceError, match=r"may be one subject or two; list modalities .*`layout"):
         recognise(tmp_path)
     assert len(recognise(tmp_path, layout="scans").subjects) == 6
-    with pytest.raises(RecipeError, match=r"prepare.layout=scan: did you mean scans"):
+    with pytest.raises(RecipeError, match=r"`layout=scan`: did you mean scans"):
         recognise(tmp_path, layout="scan")
 
 

@@ -115,10 +115,13 @@ def test_a_scan_that_egd_has_twice_is_refused(tmp_path):
         recognise(source)
 
 
-def test_broken_metadata_of_egd_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "told"), [("{", "is not valid JSON: line 1"), ("{}", "holds no Genetic")]
+)
+def test_broken_metadata_of_egd_is_one_line(tmp_path, text, told):
     source = official.egd(tmp_path, "downloader", subjects=1)
-    (source / "SUBJECTS" / "EGD-0001" / "metadata.json").write_text("{")
-    with pytest.raises(SourceError, match=r"EGD-0001/metadata\.json: holds no Genetic"):
+    (source / "SUBJECTS" / "EGD-0001" / "metadata.json").write_text(text)
+    with pytest.raises(SourceError, match=rf"EGD-0001/metadata\.json: {told}"):
         recognise(source)
 
 
@@ -185,7 +188,7 @@ def test_the_first_classes_are_the_sources_own_first(tmp_path):
     source = official.cifar100(tmp_path)
     prepare(source, tmp_path / "store", classes=3)
     assert set(Store(tmp_path / "store").table.label) == {"apple", "aquarium_fish", "baby"}
-    with pytest.raises(SourceError, match=r"prepare\.classes=101: CIFAR-100 has 100 classes"):
+    with pytest.raises(SourceError, match=r"`classes=101`: CIFAR-100 has 100 classes"):
         prepare(source, tmp_path / "store", classes=101)
     scan(tmp_path / "scans" / "a.nii.gz")
     with pytest.raises(SourceError, match="has no classes"):

@@ -149,7 +149,7 @@ def recognise(
         )
     known = [name for name, *_ in LAYOUTS]
     if layout is not None and layout not in known:
-        raise RecipeError(f"prepare.layout={layout}: {nearest(layout, known)}")
+        raise RecipeError(f"`layout={layout}`: {nearest(layout, known)}")
     described = Source(
         path,
         tuple(modalities) if modalities is not None else None,

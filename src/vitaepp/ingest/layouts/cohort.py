@@ -130,7 +130,7 @@ class Cohort:
         """
         if number > len(self.classes):
             raise SourceError(
-                f"prepare.classes={number}: {self.layout} has {len(self.classes) or 'no'} classes"
+                f"`classes={number}`: {self.layout} has {len(self.classes) or 'no'} classes"
             )
         first = self.classes[:number]
         subjects = tuple(s for s in self.subjects if s.labels.get("label") in first)

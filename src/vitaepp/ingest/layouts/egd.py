@@ -12,7 +12,6 @@ here, and in a table given with `labels`.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from vitaepp.data.cells import TABLE_SUFFIXES, read_plain_table
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles
+from vitaepp.ingest.layouts.documents import read_json
 from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.readers import SCAN_SUFFIXES
 
@@ -79,14 +79,13 @@ def _labels(source: Source) -> dict[str, dict[str, Any]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))["Genetic_and_Histological_labels"]
-        return dict(values)
-    except (ValueError, KeyError, TypeError, OSError):
+    name = f"{path.parent.name}/{path.name}"
+    values = read_json(path, name).get("Genetic_and_Histological_labels")
+    if not isinstance(values, dict):
         raise SourceError(
-            f"{path.parent.name}/{path.name}: holds no Genetic_and_Histological_labels; download "
-            "it again, or remove it"
-        ) from None
+            f"{name}: holds no Genetic_and_Histological_labels; download it again, or remove it"
+        )
+    return values
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def spec_of(
     center = settings.center
     if spacing is None and center not in (None, "image"):
         raise RecipeError(
-            f"prepare.center={center}: images without a spacing are scaled as a whole; "
+            f"`center={center}`: images without a spacing are scaled as a whole; "
             "give a spacing in pixels to crop them"
         )
     if center is None:
@@ -65,8 +65,8 @@ def spec_of(
     begun = stored_info(store)
     info = StoreInfo(
         modalities=channels,
-        size=per_axis(settings.size or own, ndim, "prepare.size"),
-        spacing=None if spacing is None else per_axis(spacing, ndim, "prepare.spacing"),
+        size=per_axis(settings.size or own, ndim, "size"),
+        spacing=None if spacing is None else per_axis(spacing, ndim, "spacing"),
         dtype=settings.dtype,
         center=center,
         clip=settings.clip,
@@ -111,7 +111,7 @@ def _windows(
     windows = settings.window or {}
     for name in windows:
         if name not in files:
-            raise RecipeError(f"prepare.window: no modality {name} here; {nearest(name, files)}")
+            raise RecipeError(f"`window`: no modality {name} here; {nearest(name, files)}")
     ends = [
         (name, windows[name][0] - windows[name][1] / 2, windows[name][0] + windows[name][1] / 2)
         for name in files

@@ -12,7 +12,7 @@ from vitaepp.evaluation.roc import mean_roc
 from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
 from vitaepp.presentation.drawing import Style
-from vitaepp.reporting.contents import Evaluation, whose
+from vitaepp.reporting.contents import Evaluation
 from vitaepp.reporting.sections.header import SERIES
 
 
@@ -21,7 +21,7 @@ def evaluation(found: Evaluation, place: str) -> dict[str, Any]:
     classes = [str(c) for c in found.metrics.get("classes") or []]
     return {
         "title": f"{found.title} · {place}",
-        "whose": whose(found),
+        "whose": found.whose,
         "roc": _roc(found, classes),
         "map": _map(found, classes),
         "chosen": ", ".join(f"{c:.3g}" for c in found.metrics.get("C") or []),

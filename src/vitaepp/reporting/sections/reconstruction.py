@@ -8,7 +8,7 @@ from typing import Any
 
 from vitaepp.presentation.drawing import data_uri
 from vitaepp.presentation.numbers import digits_of, mean_and_spread
-from vitaepp.reporting.contents import Reconstruction, whose
+from vitaepp.reporting.contents import Reconstruction
 from vitaepp.reporting.images import MOST_IMAGES, Sheet, sheets
 
 _UNITS = {"psnr": " dB", "ssim": ""}
@@ -52,7 +52,7 @@ def reconstruction(
     ]
     return {
         "place": place,
-        "whose": whose(found),
+        "whose": found.whose,
         "scores": scores,
         "n": len(found.metrics),
         "rows": rows,

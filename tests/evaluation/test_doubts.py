@@ -1,0 +1,99 @@
+"""Labels and files that may not mean what they say are asked about, or refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.folds import by_subject
+from vitaepp.evaluation.labels import doubts, read_labels
+from vitaepp.evaluation.result import Evaluation
+
+
+@pytest.fixture(autouse=True)
+def quick_map(monkeypatch):
+    """A map without t-SNE, which takes seconds."""
+    flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
+    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
+
+
+def table(labels, **columns):
+    return pd.DataFrame(
+        {"subject": [f"s{i:02d}" for i in range(len(labels))], "grade": labels, **columns}
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["high", "low "], []),
+        ([0, 1], []),
+        (["High", "high", "low"], ["'High' and 'high' are 2 classes here"]),
+        (["\u00e9", "e\u0301", "low"], ["are 2 classes here"]),
+        (["1", "1.0", "0"], ["'1' and '1.0' are 2 classes here"]),
+        (["unknown", "high", "low"], ["'unknown' (4 subjects) counts as a class; if it means"]),
+    ],
+)
+def test_classes_that_may_not_be_meant_are_asked_about(labels, told):
+    found = doubts(read_labels(table(labels * 4), "grade"))
+    assert len(found) == len(told)
+    for text, line in zip(told, found, strict=True):
+        assert text in line
+
+
+def evaluated(capsys, features, **columns):
+    rows = table([0, 1] * 12, **columns)
+    found = evaluate_features(features, rows, "grade", folds=3)
+    return found, capsys.readouterr().err
+
+
+def test_splits_that_are_not_used_are_told(capsys):
+    features = np.random.default_rng(0).normal(size=(24, 3))
+    told = "splits tests, train are not used"
+    split = ["train"] * 12 + ["tests"] * 12
+    assert told in evaluated(capsys, features, split=split)[1]
+    assert told not in evaluated(capsys, features, split="train")[1]
+    assert (
+        evaluated(capsys, features, split=[*split[:12], *["test"] * 12])[0]["protocol"] == "linear"
+    )
+
+
+def test_images_that_are_there_twice_are_told_unless_they_are_of_one_person(capsys):
+    features = np.random.default_rng(0).normal(size=(24, 3))
+    features[5] = features[2]
+    told = "2 subjects have exactly the same features as another"
+    assert told in evaluated(capsys, features)[1]
+    persons = [f"p{i}" for i in range(24)]
+    persons[5] = persons[2]
+    assert told not in evaluated(capsys, features, participant=persons)[1]
+    assert "all subjects have the same features" in evaluated(capsys, np.ones((24, 3)))[1]
+
+
+def test_features_with_a_gap_are_refused_rather_than_cut(tmp_path):
+    embedded = Embeddings(table([0, 1] * 6), np.eye(12, dtype=np.float32))
+    embedded.to_frame().drop(columns="f5").to_csv(tmp_path / "e.csv", index=False)
+    with pytest.raises(EvaluationError, match="has a column f6, but no f5"):
+        Embeddings.load(tmp_path / "e.csv")
+    whole = embedded.to_frame()
+    whole[whole.columns[::-1]].to_csv(tmp_path / "other.csv", index=False)
+    np.testing.assert_array_equal(Embeddings.load(tmp_path / "other.csv").features, np.eye(12))
+
+
+def test_a_subject_is_not_two_by_a_blank():
+    with pytest.raises(EvaluationError, match="subject 's00 ' is there twice"):
+        by_subject(table([0, 1]).assign(subject=["s00", "s00 "]))
+
+
+def test_a_mean_that_is_not_of_its_folds_is_refused(tmp_path, capsys):
+    found, _ = evaluated(capsys, np.random.default_rng(0).normal(size=(24, 3)))
+    file = found.save(tmp_path / "e").path
+    Evaluation.load(file)
+    metrics = json.loads(file.read_text())
+    metrics["mean"]["auc"] = 0.99
+    file.write_text(json.dumps(metrics))
+    with pytest.raises(EvaluationError, match="the mean of 'method' is not that of its folds"):
+        Evaluation.load(file)
