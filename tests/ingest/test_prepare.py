@@ -310,7 +310,7 @@ def test_settings_come_from_arguments_before_the_recipe_and_are_checked(tmp_path
     assert info.modalities == ("t2", "t1")
     assert (info.size, info.spacing, info.center) == ((6, 6, 6), (1.0, 1.0, 2.0), "image")
     for bad in ({"size": "a"}, {"size": 0}, {"size": "6,6"}, {"spacing": -1}, {"center": "top"}):
-        with pytest.raises(RecipeError, match=r"prepare\.") as caught:
+        with pytest.raises(RecipeError, match=rf"`{next(iter(bad))}") as caught:
             prepare(source, tmp_path / "t", **bad)
         assert "\n" not in str(caught.value)
     with pytest.raises(SourceError, match="did you mean t1ce"):

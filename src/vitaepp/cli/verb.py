@@ -29,7 +29,7 @@ class Verb(TyperCommand):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         arguments: list[Any] = [param for param in self.params if _is_argument(param)]
-        self._out = next((param for param in arguments if param.name == "out"), None)
+        self._out: Any = next((param for param in arguments if param.name == "out"), None)
         if self._out is not None:
             self._out.help += " Also as --out."
 
@@ -43,9 +43,9 @@ class Verb(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             # Errors of usage are click's, which newer versions of Typer carry inside themselves.
-            out: Any = self._out
+            out = self._out
             missing = type(error).__name__ == "MissingParameter"
-            if missing and out is not None and getattr(error, "param", None) is out:
+            if out is not None and missing and getattr(error, "param", None) is out:
                 ctx.fail(f"Missing argument '{out.metavar}', the last one, or --out")
             raise
 

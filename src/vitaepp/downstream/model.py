@@ -109,6 +109,7 @@ class Model:
 
         skops = skops_io("keeping a classifier needs")
         skops.dump(self.classifier.model, folder / "classifier.skops")
+        arrays: dict[str, npt.NDArray[Any]]
         arrays = {"features": self.cohort.features, "own": self.cohort.own}
         (folder / "cohort.safetensors").write_bytes(save(arrays))
         sample = self.classifier.decision(self.cohort.features[:SAMPLE])

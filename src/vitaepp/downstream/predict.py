@@ -83,8 +83,9 @@ def predict(
         RunError: a store was prepared unlike the images that the model was fitted on.
     """
     model = model if isinstance(model, Model) else Model.load(model)
-    several = isinstance(scans, Sequence) and not isinstance(scans, str | bytes)
-    each: list[Any] = list(scans) if several else [scans]
+    each: list[Any] = [scans]
+    if isinstance(scans, Sequence) and not isinstance(scans, str):
+        each = list(scans)
     if out is not None:
         check_writable(out)
     subjects: list[str] = []

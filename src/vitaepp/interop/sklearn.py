@@ -26,7 +26,7 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 
 
-class ViTAEFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class ViTAEFeatures(TransformerMixin, BaseEstimator):
     """Turns scans into features with a trained encoder; fitting it learns nothing.
 
     What it takes is one of:
