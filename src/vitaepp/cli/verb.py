@@ -43,10 +43,10 @@ class Verb(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             # Errors of usage are click's, which newer versions of Typer carry inside themselves.
-            out = self._out
-            missing = type(error).__name__ == "MissingParameter"
-            if out is not None and missing and getattr(error, "param", None) is out:
-                ctx.fail(f"Missing argument '{out.metavar}', the last one, or --out")
+            param: Any = getattr(error, "param", None)
+            missing = type(error).__name__ == "MissingParameter" and param is not None
+            if missing and param.name == "out":
+                ctx.fail(f"Missing argument '{param.metavar}', the last one, or --out")
             raise
 
     def _as_now(self, word: str) -> str:
