@@ -99,7 +99,9 @@ def test_the_way_through_a_notebook(make_store, recipe, tmp_path, monkeypatch):
     assert vitaepp.report("run").name == "report.html"
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     vitaepp.embed(run, store.path, "e.parquet")
-    plain = encoder.embed(store) * 1e-9 + np.random.default_rng(0).random((20, 96), np.float32)
+    plain = encoder.embed(store) * 1e-9 + np.random.default_rng(0).random(
+        (20, encoder.dim), np.float32
+    )
     vitaepp.Embeddings(vitaepp.Embeddings.load("e.parquet").table, plain, {}).save("n.parquet")
     trained = vitaepp.evaluate("e.parquet", "bright", "trained")
     noise = vitaepp.evaluate("n.parquet", "bright", "noise")

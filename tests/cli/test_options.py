@@ -97,9 +97,11 @@ def verbs_with_out():
 def test_every_verb_that_writes_takes_out_last_or_by_name(monkeypatch, name):
     """The same words, with the place to write at the end or as --out anywhere."""
     command = COMMANDS[name]
-    arguments = [p for p in command.params if p.param_type_name == "argument" and p.name != "out"]
+    others = [p for p in command.params if p.name != "out"]
+    arguments = [p for p in others if p.param_type_name == "argument"]
     words = [f"w{i}" for i in range(len(arguments))]
-    words += ["--label", "x"] if any(p.name == "label" for p in command.params) else []
+    options = [p for p in others if p.param_type_name == "option" and p.required]
+    words += [word for p in options for word in (p.opts[0], "x")]
     spellings = [["--out", "there", *words], [*words, "--out=there"]]
     if (arguments and arguments[-1].nargs == 1) or not arguments:
         spellings.append([*words, "there"])

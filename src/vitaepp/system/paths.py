@@ -20,7 +20,7 @@ _KINDS = {
     "model": (
         ("model.json", "classifier.skops"),
         b"{",
-        "vitaepp fit EMBEDDINGS --label LABEL --out {}",
+        "vitaepp fit EMBEDDINGS {} `label=COLUMN`",
     ),
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
