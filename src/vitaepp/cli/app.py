@@ -52,6 +52,8 @@ IdColumn = Annotated[
         "participant_id or patient."
     ),
 ]
+Folds = Annotated[int, typer.Option(min=2, help="Outer folds of svm.")]
+FoldSeed = Annotated[int, typer.Option(min=0, help="Seed of the folds.")]
 Labels = Annotated[
     str | None,
     typer.Option(help="CSV, TSV or XLSX with a column of subjects and columns of labels."),
@@ -393,8 +395,8 @@ def evaluate(
             help="Of two classes, the one that sensitivity refers to; by default the last in order."
         ),
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the folds.")] = 0,
+    folds: Folds = 5,
+    seed: FoldSeed = 0,
     labels: Labels = None,
     id_column: IdColumn = None,
     as_json: AsJson = False,
@@ -428,8 +430,8 @@ def fit(
         typer.Option(help="Run that made the embeddings; looked for beside them by default."),
     ] = None,
     protocol: ProtocolName = None,
-    folds: Annotated[int, typer.Option(min=2, help="Outer folds of svm.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the folds.")] = 0,
+    folds: Folds = 5,
+    seed: FoldSeed = 0,
     labels: Labels = None,
     id_column: IdColumn = None,
 ) -> None:
@@ -447,7 +449,7 @@ def fit(
         labels=labels,
         id_column=id_column,
     )
-    print(model)
+    _show(model)
 
 
 @command()
@@ -466,7 +468,7 @@ def predict(
     from vitaepp.downstream.predict import predict as run_predict
 
     predictions = run_predict(model, scans, out, device=device)
-    print(predictions)
+    _show(predictions)
     if predictions.failures:
         raise typer.Exit(1)
 
@@ -480,7 +482,7 @@ def export(
     """Write an encoder for programs that do not have vitaepp."""
     from vitaepp.interop.export import export as run_export
 
-    print(run_export(run, out, to))
+    _show(run_export(run, out, to))
 
 
 @command()

@@ -157,13 +157,13 @@ def alike(one: Any, other: Any) -> bool:
 def difference(existing: StoreInfo, wanted: StoreInfo) -> str:
     """Every field in which a store differs from the one that is wanted, as text for an error."""
     have, want = existing.facts, wanted.facts
-    told = []
+    differing = []
     for name in (k for k in have | want if have.get(k) != want.get(k)):
         one, other = have.get(name), want.get(name)
         if name == "window":
             one, other = (_compared(i, name, i.modalities) for i in (existing, wanted))
-        told.append(f"{name} {as_typed(one, other)} there, {as_typed(other, one)} asked")
-    return ", ".join(told)
+        differing.append(f"{name} {as_typed(one, other)} there, {as_typed(other, one)} asked")
+    return ", ".join(differing)
 
 
 def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

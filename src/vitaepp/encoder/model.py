@@ -229,10 +229,10 @@ class Encoder(nn.Module):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if run is not None and not run.has_ended():
-            told = counted(encoder.config.epochs or 0, "epoch")
+            epochs = counted(encoder.config.epochs or 0, "epoch")
             raise RunError(
-                f"{path}: its encoder is of {told}, but training goes on to {run.epochs()} since, "
-                f"and has not ended; {GO_ON}, or that of {told} from {folder}"
+                f"{path}: its encoder is of {epochs}, but training goes on to {run.epochs()} "
+                f"since, and has not ended; {GO_ON}, or that of {epochs} from {folder}"
             )
         try:
             encoder.backbone.load_state_dict(load_file(weights))
@@ -364,11 +364,11 @@ class Encoder(nn.Module):
         """
         check_fits(self.config, store)
         check_like(self.config, store, any_store)
-        place = chosen_device(device)
-        size = batch_size or _at_once(place, store.info.shape)
+        on = chosen_device(device)
+        size = batch_size or _at_once(on, store.info.shape)
         total = len(store) if rows is None else len(rows)
         batches = track(store.batches(size, rows), task, -(-total // size), unit="batches")
-        values = self._features(batches, store.info.modalities, place, precision)
+        values = self._features(batches, store.info.modalities, on, precision)
         if not np.isfinite(values).all():
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
@@ -453,12 +453,12 @@ class Encoder(nn.Module):
         Raises:
             RunError: images of another shape than it was trained on.
         """
-        place = chosen_device(device)
+        on = chosen_device(device)
         shape = (len(self.config.modalities), *self.config.shape["image_size"])
-        size, rest = batch_size or _at_once(place, shape), iter(images)
+        size, rest = batch_size or _at_once(on, shape), iter(images)
         batches = iter(lambda: list(islice(rest, size)), [])
         stacked = (np.stack(batch) for batch in batches)
-        return self._features(stacked, modalities, place, precision)
+        return self._features(stacked, modalities, on, precision)
 
     def image_info(self) -> StoreInfo:
         """What the images are that it takes, and how they are prepared.
@@ -482,14 +482,14 @@ class Encoder(nn.Module):
         self,
         batches: Iterable[npt.NDArray[Any]],
         modalities: Sequence[str] | None,
-        place: torch.device,
+        on: torch.device,
         precision: str | None,
     ) -> npt.NDArray[np.float32]:
         features = []
         precision = precision or self.config.precision
-        with torch.inference_mode(), autocast(place, precision), self._evaluating(place) as encoder:
+        with torch.inference_mode(), autocast(on, precision), self._evaluating(on) as encoder:
             for images in batches:
-                shown = torch.from_numpy(images).to(place)
+                shown = torch.from_numpy(images).to(on)
                 features.append(encoder(shown, modalities).float().cpu().numpy())
         return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
 
@@ -521,9 +521,9 @@ def _from_hub(name: str) -> str:
         ) from None
 
 
-def _at_once(place: torch.device, shape: Sequence[int]) -> int:
+def _at_once(on: torch.device, shape: Sequence[int]) -> int:
     """How many images of a shape are embedded at a time."""
-    return max(1, (CPU_VALUES if place.type == "cpu" else DEVICE_VALUES) // int(np.prod(shape)))
+    return max(1, (CPU_VALUES if on.type == "cpu" else DEVICE_VALUES) // int(np.prod(shape)))
 
 
 def check_like(

@@ -358,15 +358,15 @@ def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
 
 def _remarks(difference: Difference) -> str:
     """What to think of an interval without width, and of a p of 0."""
-    told = ""
+    remarks = ""
     if difference.interval and difference.interval.low == difference.interval.high:
-        told += (
+        remarks += (
             "; the interval has no width: the difference is the same whichever of these subjects "
             "are drawn, so it says nothing about other subjects"
         )
     if difference.p == 0 and difference.folds > 1:
-        told += "; all folds differ by the same amount, so p has no spread to go by"
-    return told
+        remarks += "; all folds differ by the same amount, so p has no spread to go by"
+    return remarks
 
 
 def _verdict(row: ComparisonRow, difference: Difference, reference: str, comparisons: int) -> str:

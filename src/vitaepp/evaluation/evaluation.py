@@ -217,17 +217,17 @@ def _require_like_store(
 ) -> None:
     """Refuse features of other images, or of images prepared in another way, as far as is known."""
     facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]
-    told = ""
+    source = ""
     if all(facts):
         with suppress(TypeError):  # another version's
-            told = ", ".join(unlike(*(StoreInfo.parse(f) for f in facts)))
-    if told:
-        told = f"a store with {told} in that of {first_path.name}"
+            source = ", ".join(unlike(*(StoreInfo.parse(f) for f in facts)))
+    if source:
+        source = f"a store with {source} in that of {first_path.name}"
     images = [e.provenance.get("images") for e in (embedded, first)]
-    if not told and None not in images and images[0] != images[1]:
-        told = f"other images than {first_path.name}"
-    if told:
-        raise EvaluationError(f"{path}: was embedded from {told}; {remedy}")
+    if not source and None not in images and images[0] != images[1]:
+        source = f"other images than {first_path.name}"
+    if source:
+        raise EvaluationError(f"{path}: was embedded from {source}; {remedy}")
 
 
 def _provenance(every: Sequence[Embeddings]) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def evaluate_features(
         )
     each = [_checked(one, ordered, "features") for one in each]
     controls = _known_controls(controls or {}, ordered)
-    if told := told_order(labels):
-        say(told)
+    if order := told_order(labels):
+        say(order)
     for doubt in (*doubts(labels), *_split_doubts(ordered, chosen, protocol)):
         warn(doubt)
     if labels.missing:
@@ -177,10 +177,10 @@ def _checked(features: Features, ordered: pd.DataFrame, title: str) -> Features:
     return features[ordered.index.to_numpy()]
 
 
-def _split_doubts(ordered: pd.DataFrame, chosen: Protocol, asked: str | None) -> list[str]:
+def _split_doubts(ordered: pd.DataFrame, chosen: Protocol, given: str | None) -> list[str]:
     """What to say where a table has splits, but not those that protocol linear needs."""
     splits = sorted(set(canonical_splits(ordered["split"])) - {""})
-    if chosen != "svm" or asked is not None or len(splits) < 2:
+    if chosen != "svm" or given is not None or len(splits) < 2:
         return []
     return [
         f"splits {', '.join(splits)} are not used: without both train and test, protocol svm draws "

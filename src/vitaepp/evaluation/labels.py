@@ -122,11 +122,11 @@ def doubts(labels: Labels) -> list[str]:
 
     These are words for a missing value, and classes that differ in case, accents or digits alone.
     """
-    told = []
+    lines = []
     counts = np.bincount(labels.codes, minlength=len(labels.classes))
     for name, count in zip(labels.classes, counts.tolist(), strict=True):
         if isinstance(name, str) and name.lower() in DOUBTFUL:
-            told.append(
+            lines.append(
                 f"label {labels.name!r}: {name!r} ({counted(count, 'subject')}) counts as a class; "
                 "if it means missing, leave these cells empty"
             )
@@ -136,11 +136,11 @@ def doubts(labels: Labels) -> list[str]:
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(repr(str(name)) for name in names)
-            told.append(
+            lines.append(
                 f"label {labels.name!r}: {shown} are {len(names)} classes here; if they are one, "
                 "write them alike"
             )
-    return told
+    return lines
 
 
 def _meant(name: Class) -> str | float:

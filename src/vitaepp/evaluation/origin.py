@@ -25,13 +25,13 @@ def digests(
         every: the embeddings in them.
     """
     inside, run = Path(folder).resolve(), run_around(folder)
-    found = {}
+    by_name = {}
     for path, embedded in zip(paths, every, strict=True):
         name, own = path.name, path.resolve()
         if inside.is_relative_to(own.parent) or (run is not None and own.is_relative_to(run)):
             name = Path(os.path.relpath(own, inside)).as_posix()
-        found[name] = embedded.digest
-    return found
+        by_name[name] = embedded.digest
+    return by_name
 
 
 def rewritten(folder: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:

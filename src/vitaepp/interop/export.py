@@ -27,12 +27,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.origin import outdated
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, nearest
+from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, check_writable
+from vitaepp.system.paths import kind_of
 
 #: ONNX's set of operators: the first with everything that an encoder needs.
 OPSET = 17
@@ -102,11 +104,17 @@ def _torch_export(encoder: Encoder, path: Path) -> None:
 def _to_hub_folder(encoder: Encoder, run: Path, out: Path) -> Path:
     if out.exists() and not (out / "config.json").is_file() and not _is_empty(out):
         raise RunError(f"{out}: holds something else; name a new folder")
-    folder = RunFolder(run) if (run / "recipe.yaml").is_file() else None
-    evaluated = None if folder is None else folder.path / "evaluation"
-    has_one = evaluated is not None and (evaluated / "metrics.json").is_file()
-    evaluation = Evaluation.load(evaluated) if has_one and evaluated is not None else None
-    return encoder.save_pretrained(out, evaluation)
+    return encoder.save_pretrained(out, _evaluation_of(run))
+
+
+def _evaluation_of(run: Path) -> Evaluation | None:
+    """The evaluation in a run, if it is of the encoder that the run has now."""
+    folder = run / "evaluation"
+    if kind_of(run) != "run" or kind_of(folder) != "evaluation":
+        return None
+    evaluation = Evaluation.load(folder)  # which warns where it is outdated
+    facts = evaluation.metrics.get("provenance") or {}
+    return None if outdated(folder, facts) or rewritten(folder, facts) else evaluation
 
 
 def _is_empty(folder: Path) -> bool:
