@@ -476,8 +476,16 @@ def predict(
 @command()
 def export(
     run: RunPath,
-    out: Annotated[Path, _out("OUT", "File to write; of hf, a folder.")],
-    to: Annotated[str, typer.Option(help="onnx, torchscript, torch-export or hf.")],
+    out: Annotated[
+        Path, _out("OUT", "File to write; of hf, transformers, transformers-mae, monai a folder.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="onnx, torchscript, torch-export, hf, transformers, transformers-mae, timm or "
+            "monai."
+        ),
+    ],
 ) -> None:
     """Write an encoder for programs that do not have vitaepp."""
     from vitaepp.interop.export import export as run_export
