@@ -237,3 +237,69 @@ def test_tokens_of_timm(pictures, tmp_path):
         ours = encoder.backbone(images)
         torch.testing.assert_close(theirs.forward_features(images), ours, atol=1e-4, rtol=0)
         torch.testing.assert_close(theirs(images), ours[:, 0], atol=1e-4, rtol=0)
+
+
+def parsed(folder, config="inference"):
+    """What a bundle's config says, as MONAI reads it."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(folder / "configs" / f"{config}.json")
+    parser.read_meta(folder / "configs" / "metadata.json")
+    parser["bundle_root"] = str(folder)
+    return parser
+
+
+@pytest.mark.parametrize("size", [(32, 24), (16, 24, 8)])
+def test_tokens_of_monai(make_store, tmp_path, size):
+    encoder = save_encoder(make_store(subjects=1, size=size), tmp_path / "encoder")
+    # A CLS token of small deviation, as one that was little trained: the norms' epsilon matters.
+    encoder.backbone.cls_token.data.mul_(0.01)
+    encoder.backbone.pos_embed[:, 0] = 0
+    encoder.save(tmp_path / "encoder")
+    vitaepp.export(tmp_path / "encoder", tmp_path / "bundle", "monai")
+    bundle = parsed(tmp_path / "bundle")
+    theirs = bundle.get_parsed_content("network")
+    images = torch.randn(2, 2, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = encoder.backbone(images)
+        cls, states = theirs(images)
+        torch.testing.assert_close(cls, ours[:, 0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(theirs.norm(states[-1]), ours, atol=1e-4, rtol=0)
+    told = bundle.get_parsed_content("_meta_")
+    assert told["network_data_format"]["inputs"]["image"]["spatial_shape"] == list(size)
+    assert told["vitaepp"]["prepared"]["center"] == "image"
+    assert not (tmp_path / "bundle" / "configs" / "unetr.json").exists()
+
+
+def test_monai_loads_the_bundle_by_its_own_function(make_store, tmp_path):
+    encoder = save_encoder(make_store(subjects=1), tmp_path / "encoder")
+    vitaepp.export(tmp_path / "encoder", tmp_path / "bundle", "monai")
+    import monai
+
+    arguments = parsed(tmp_path / "bundle").get("architecture")
+    model = monai.networks.nets.ViT(**{k: v for k, v in arguments.items() if k != "_target_"})
+    monai.bundle.load("bundle", model=model, bundle_dir=tmp_path)
+    assert torch.equal(
+        model.blocks[1].mlp.linear2.weight, encoder.backbone.blocks[1].mlp.fc2.weight
+    )
+
+
+def test_a_unetr_takes_an_encoder_of_its_shape(make_store, tmp_path):
+    store = make_store(subjects=1, size=(32, 16, 16))
+    recipe = Recipe.load(settings=[*TINY, "model.depth=12", "model.patch_size=16"])
+    encoder = Encoder.untrained(recipe, store.info)
+    drawn(encoder.backbone)
+    encoder.save(tmp_path / "encoder")
+    vitaepp.export(tmp_path / "encoder", tmp_path / "bundle", "monai")
+    unetr = parsed(tmp_path / "bundle", "unetr").get_parsed_content("network")
+    images = torch.randn(2, 2, 32, 16, 16, generator=torch.Generator().manual_seed(0))
+    vit = encoder.backbone
+    with torch.no_grad():
+        assert unetr(images).shape == (2, 2, 32, 16, 16)
+        # Its blocks, of the patches alone: it has no CLS token.
+        tokens = vit.patch_embed(patchify(images, (16, 16, 16))) + vit.pos_embed[:, 1:]
+        for block in vit.blocks:
+            tokens = block(tokens)
+        found, _ = unetr.vit(images)
+        torch.testing.assert_close(found, vit.norm(tokens), atol=1e-4, rtol=0)

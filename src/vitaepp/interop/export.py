@@ -33,7 +33,13 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, nearest
 from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.interop.vits import preprocessing, write_mae, write_timm, write_transformers
+from vitaepp.interop.vits import (
+    preprocessing,
+    write_mae,
+    write_monai,
+    write_timm,
+    write_transformers,
+)
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, check_writable
 from vitaepp.system.paths import kind_of
@@ -133,6 +139,7 @@ WRITERS: dict[str, Callable[[Any, Path], Any]] = {
     "transformers": write_transformers,
     "transformers-mae": write_mae,
     "timm": write_timm,
+    "monai": write_monai,
 }
 
 #: Formats that are folders: a file in it, and a key of it that only this format has.
@@ -140,6 +147,7 @@ FOLDERS = {
     "hf": ("config.json", "format"),
     "transformers": ("config.json", "vitaepp"),
     "transformers-mae": ("config.json", "vitaepp"),
+    "monai": ("configs/metadata.json", "vitaepp"),
 }
 
 

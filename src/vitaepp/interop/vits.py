@@ -32,6 +32,9 @@ from vitaepp.weights.names import hugging_face_names
 #: Of every norm in this library.
 EPS = 1e-6
 
+#: The only ViT that MONAI's UNETR takes.
+UNETR_BLOCKS, UNETR_PATCH = 12, 16
+
 
 def preprocessing(config: EncoderConfig) -> str:
     """What must be done to scans, and what the encoder is, as JSON."""
@@ -111,6 +114,123 @@ def write_timm(encoder: Encoder, file: Path) -> None:
     }
     metadata = {"timm": json.dumps(arguments), "vitaepp": preprocessing(encoder.config)}
     file.write_bytes(save(_whole(vit.state_dict()), metadata))  # timm's names are MAE's
+
+
+def write_monai(encoder: Encoder, folder: Path) -> None:
+    """A MONAI bundle whose `network` is MONAI's `ViT`, and that of a `UNETR` where the shape fits.
+
+    MONAI's ViT has a CLS token with a classifier only. The classifier here hands on the token.
+
+    Raises:
+        RunError: no vision transformer.
+    """
+    vit = _vit(encoder.backbone, "monai")
+    shape, dim, ndim = encoder.config.shape, vit.embed_dim, len(vit.patch_size)
+    arguments = {
+        "in_channels": shape["in_channels"],
+        "img_size": shape["image_size"],
+        "hidden_size": dim,
+        "mlp_dim": vit.blocks[0].mlp.fc1.out_features,
+        "num_heads": shape["num_heads"],
+        "proj_type": "conv",
+        "spatial_dims": ndim,
+        "qkv_bias": True,
+    }
+    network = arguments | {
+        "patch_size": vit.patch_size,
+        "num_layers": len(vit.blocks),
+        "pos_embed_type": "learnable",
+        "classification": True,
+        "num_classes": dim,
+        "post_activation": "none",
+    }
+    (folder / "models").mkdir(parents=True)
+    torch.save(_monai_state(vit, network), folder / "models" / "model.pt")
+    write_json(folder / "configs" / "metadata.json", _monai_metadata(encoder.config, dim))
+    load = "$@network_def.load_state_dict({})"
+    inference = _monai_config("ViT", network, load.format("@state"))
+    write_json(folder / "configs" / "inference.json", inference)
+    if len(vit.blocks) == UNETR_BLOCKS and set(vit.patch_size) == {UNETR_PATCH}:
+        # UNETR has no CLS token.
+        of_images = "{k: v for k, v in @state.items() if not k.startswith('cl')}"
+        load = load.replace("network_def", "network_def.vit").format(of_images)
+        unetr = _monai_config("UNETR", arguments | {"out_channels": 2}, load)
+        write_json(folder / "configs" / "unetr.json", unetr)
+
+
+def _monai_state(vit: VisionTransformer, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    from monai.networks.nets import ViT
+
+    own = _whole(vit.state_dict())
+    positions, cls = own.pop("pos_embed"), own.pop("cls_token")
+    named = {_monai_name(name): tensor for name, tensor in own.items()}
+    named |= {
+        "patch_embedding.position_embeddings": positions[:, 1:].contiguous(),
+        "cls_token": cls + positions[:, :1],
+        "classification_head.weight": torch.eye(vit.embed_dim),
+        "classification_head.bias": torch.zeros(vit.embed_dim),
+    }
+    # Its blocks have tensors for a cross-attention that they do not compute.
+    return _whole(ViT(**arguments).state_dict()) | named
+
+
+def _monai_name(name: str) -> str:
+    for own, theirs in (
+        ("patch_embed.proj", "patch_embedding.patch_embeddings"),
+        (".attn.proj.", ".attn.out_proj."),
+        (".mlp.fc", ".mlp.linear"),
+    ):
+        name = name.replace(own, theirs)
+    return name
+
+
+def _monai_config(name: str, arguments: Mapping[str, Any], load: str) -> dict[str, Any]:
+    """A bundle's config: `network_def` without weights, `network` with them."""
+    every = "for m in @architecture.modules() if isinstance(m, torch.nn.LayerNorm)"
+    return {
+        "imports": ["$import torch"],
+        "bundle_root": ".",
+        "device": "cpu",
+        "architecture": {"_target_": f"monai.networks.nets.{name}", **arguments},
+        # MONAI's own is 1e-5, and no argument changes it.
+        "network_def": f"$([setattr(m, 'eps', {EPS}) {every}], @architecture)[1]",
+        "state": "$torch.load(@bundle_root + '/models/model.pt', weights_only=True)",
+        "load": load,
+        "network": "$(@load, @network_def.to(@device).eval())[1]",
+    }
+
+
+def _monai_metadata(known: EncoderConfig, dim: int) -> dict[str, Any]:
+    import monai
+    import numpy as np
+
+    channels = {str(i): name for i, name in enumerate(known.modalities)}
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "num_channels": len(channels),
+        "spatial_shape": known.shape["image_size"],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": channels,
+    }
+    features = {"type": "feature", "num_channels": dim, "dtype": "float32", "value_range": []}
+    return {
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "written by vitaepp"},
+        "monai_version": monai.__version__,
+        "pytorch_version": torch.__version__.partition("+")[0],
+        "numpy_version": np.__version__,
+        "required_packages_version": {},
+        "task": "features of images",
+        "description": f"Encoder of {', '.join(known.modalities)} ({known.name or known.method}). "
+        "It takes z-scored images and gives the CLS token, and the tokens after each block.",
+        "authors": "",
+        "copyright": "",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": features}},
+        "vitaepp": asdict(known),
+    }
 
 
 def _vit(backbone: nn.Module, library: str, images: bool = False) -> VisionTransformer:
