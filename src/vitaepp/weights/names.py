@@ -32,6 +32,7 @@ RENAMED_IN_BLOCKS = (
     (r"attention\.(?:output\.dense|o_proj)\.", "attn.proj."),
     (r"(?:intermediate\.dense|mlp\.fc1)\.", "mlp.fc1."),
     (r"(?:output\.dense|mlp\.fc2)\.", "mlp.fc2."),
+    (r"layer_scale([12])\.lambda1", r"ls\1.gamma"),
 )
 
 #: MAE's names as Hugging Face's files have them; every version of transformers reads these.
