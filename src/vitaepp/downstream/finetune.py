@@ -1,0 +1,201 @@
+"""Fine-tune an encoder on labels or masks, beside the same network from scratch.
+
+    OUT/
+      finetune.yaml               every setting
+      finetune.json               what it is of
+      folds/fold0/pretrained/     a training: metrics.csv, summary.json, predictions.npy
+      folds/fold0/scratch/        the same from random weights
+      metrics.json                what was measured on subjects that were not trained on
+    of classes or a value, too:
+      embeddings.parquet          of the encoder as it is, with its controls
+      linear/                     the evaluation of these, in the same folds (classes)
+      predictions.parquet         a row a tested subject
+    of masks, too:
+      scores.csv                  a row a tested subject
+      masks/SUBJECT.nii.gz        predicted masks, in the space of the scan (3D)
+
+Every piece is skipped where it is finished, so that the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from vitaepp.data.runfolder import RunFolder, weights_id
+from vitaepp.data.store import Store
+from vitaepp.downstream import classify, regress, segment
+from vitaepp.downstream.fold import Task
+from vitaepp.downstream.outcome import Outcome
+from vitaepp.downstream.tuning import Base, Tuning
+from vitaepp.encoder.model import Encoder, check_fits, check_like
+from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.system.files import locked, make_folder, write_json, write_text
+from vitaepp.system.paths import swapped
+from vitaepp.training.launch import find_cluster
+from vitaepp.training.threads import free_threads
+
+#: What fine-tuning changes in the recipe of the pre-training.
+DEFAULTS: dict[str, Any] = {
+    "model.drop_path": 0.1,
+    "optim.epochs": 50,
+    "optim.batch_size": 16,
+    "optim.accumulate": 1,
+    "optim.updates": None,
+    "optim.lr": 5e-4,
+    "optim.warmup_epochs": 5.0,
+    "optim.warmup_updates": None,
+    "optim.clip_norm": 1.0,
+    "trainer.watch": None,
+}
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+def finetune(
+    run: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    label: str | None = None,
+    *,
+    task: str = "classification",
+    settings: str | Sequence[str] = (),
+    protocol: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    positive: str | None = None,
+    any_store: bool = False,
+) -> Evaluation | Outcome:
+    """Fine-tune an encoder, and measure it on subjects that it was not trained on.
+
+    In each fold a fifth of the training part is held out: the epoch with the lowest loss there is
+    the one that is tested. The same network from random weights, those that pre-training started
+    from, is trained in the same way.
+
+    Of classes the folds are those of `evaluate`. Linear classifiers of the encoder as it is, of an
+    untrained one and of raw intensities go through them, too; `compare([out / "linear", out])` sets
+    all beside each other. The head starts as a logistic regression on the encoder's features, of a
+    value as a ridge regression.
+
+    Of masks, `prepare` must have kept them with `keep_masks`. The decoder is UNETR's. A store may
+    have larger images than the encoder takes, which then sees windows of them.
+
+    Args:
+        run: run of the pre-training.
+        store: prepared store, like the one of the pre-training.
+        out: folder of the results; what is finished there is not made again.
+        label: column of classes or values; subjects where it is empty are left out. Not for masks.
+        task: `classification`, `regression` or `segmentation`.
+        settings: changes to the recipe, such as `"finetune.blocks=2"`; one, or several. It is the
+            recipe of the pre-training with `DEFAULTS`.
+        protocol: of classes, `svm` for cross-validation or `linear` for given splits, as in
+            `evaluate`. Others have given splits where there are any.
+        folds: of cross-validation.
+        seed: draws the folds and the held-out parts; weights and views are drawn by the recipe's.
+        positive: the class that sensitivity is of, as in `evaluate`.
+        any_store: also where the store was prepared in another way than that of the training.
+
+    Returns:
+        The `Evaluation` of classes, or the `Outcome` of values and masks; it is in `out`, too.
+
+    Raises:
+        RunError, StoreError: run and store are missing or do not fit each other.
+        EvaluationError: labels, masks or splits do not allow it.
+        RecipeError: settings do not fit.
+    """
+    if hint := swapped("finetune", {"run": run, "store": store}):
+        raise RunError(hint)
+    if task not in TASKS:
+        raise EvaluationError(f"no task {task!r}; {nearest(task, TASKS)}")
+    if (label is None) is (task != "segmentation"):
+        wanted = "masks; leave out" if label else f"{task}; name the column by"
+        raise EvaluationError(f"`task={task}` is of {wanted} `label`")
+    if find_cluster() is not None:
+        raise RecipeError(
+            "finetune starts its processes by itself: run it without torchrun or srun, with "
+            "trainer.devices"
+        )
+    folder, opened, out = RunFolder(run), Store(store), Path(out)
+    encoder = Encoder.from_pretrained(run)
+    if task == "segmentation":
+        segment.check_windows(encoder, opened)
+    else:
+        check_fits(encoder.config, opened)
+        check_like(encoder.config, opened, any_store)
+    if (want := encoder.config.modalities) != (have := opened.info.modalities):
+        raise RunError(
+            f"{store}: modalities {','.join(have)}, but the encoder was trained on "
+            f"{','.join(want)}; prepare the store with the run as `recipe`"
+        )
+    recipe = _recipe(folder.recipe(), opened, settings)
+    base = Base(folder, opened, out, recipe, folds, seed)
+    if label is None:
+        tuning = segment.planned(base)
+        with _claimed(tuning, None, protocol, positive):
+            return segment.measured(tuning)
+    if task == "regression":
+        tuning = regress.planned(base, label)
+        with _claimed(tuning, label, protocol, positive):
+            return regress.measured(tuning, label, any_store)
+    tuning, labels, chosen = classify.planned(base, label, protocol)
+    with _claimed(tuning, label, chosen, positive):
+        return classify.measured(tuning, labels, chosen, positive, any_store)
+
+
+def _recipe(before: Recipe, store: Store, settings: str | Sequence[str]) -> Recipe:
+    recipe = resolve(before, DEFAULTS).with_settings(settings)
+    if recipe.trainer.strategy == "fsdp":
+        raise RecipeError("trainer.strategy=fsdp: finetune takes ddp; leave it out")
+    for name, value in recipe.model:
+        if name not in ("drop_path", "pool", "pool_block") and value != getattr(before.model, name):
+            raise RecipeError(
+                f"model.{name}: the encoder is what it was trained as; leave the setting out"
+            )
+    return recipe.changed(prepare=store.info.settings)
+
+
+@contextmanager
+def _claimed(
+    tuning: Tuning, label: str | None, protocol: str | None, positive: str | None
+) -> Iterator[None]:
+    """Use the folder for this fine-tuning, and for no other, and only in this process.
+
+    Raises:
+        RunError: it holds another, or other files.
+    """
+    out = tuning.out
+    facts = {
+        "run": weights_id(tuning.run.path),
+        "store": tuning.store.fingerprint(),
+        "task": tuning.task,
+        "label": label,
+        "protocol": protocol,
+        "positive class": positive,
+        "folds": tuning.folds,
+        "seed": tuning.seed,
+        "recipe": tuning.recipe.model_dump(mode="json"),
+    }
+    file = out / "finetune.json"
+    if file.is_file():
+        try:
+            before = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        other = [name for name in facts if before.get(name) != facts[name]]
+        if other:
+            raise RunError(
+                f"{out}: holds a fine-tuning with another {other[0]}; choose another folder"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: holds something else; choose another folder")
+    make_folder(out)
+    with locked(out), free_threads():
+        write_text(out / "finetune.yaml", tuning.recipe.to_yaml())
+        write_json(file, facts)
+        yield

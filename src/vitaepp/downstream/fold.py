@@ -1,0 +1,243 @@
+"""One training of a fine-tuning: an encoder and what is on top of it learn the labels of a fold."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vitaepp.data.checkpoints import newest_checkpoint
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.encoder.model import Encoder
+from vitaepp.methods.supervised import FineTuned, Supervised, balanced_weights
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.progress import say
+from vitaepp.system.tensors import read_tensors
+from vitaepp.training.held_out import HeldOut, over_rows
+from vitaepp.training.launch import find_cluster
+from vitaepp.training.module import Training
+from vitaepp.training.run import train
+from vitaepp.training.trainer import Processes, quiet_lightning
+
+#: What a training in several processes calls in each of them.
+TRAIN_FOLD = f"{__name__}:train_fold"
+
+Task = Literal["classification", "regression", "segmentation"]
+
+#: Masks that are read at a time.
+BLOCK = 64
+
+#: Inverse strengths of regularisation that the head may start with.
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The subjects of one training.
+
+    Attributes:
+        task: what is learned.
+        fit: those that are trained on.
+        held: those whose loss chooses the epoch.
+        test: those that are predicted.
+        targets: the class, from 0, or the value of each that is trained on or held out.
+        classes: number of classes, or of labels with the background; 1 for a value.
+    """
+
+    task: Task
+    fit: list[str]
+    held: list[str]
+    test: list[str]
+    targets: Mapping[str, float | int]
+    classes: int
+
+    def save(self, folder: RunFolder) -> None:
+        """Write it into the folder of its training."""
+        write_json(folder.path / "job.json", asdict(self))
+
+    @classmethod
+    def load(cls, folder: RunFolder) -> Job:
+        """Read it from there."""
+        return cls(**json.loads((folder.path / "job.json").read_text(encoding="utf-8")))
+
+
+def predictions_file(folder: RunFolder) -> Path:
+    """What was predicted for the test subjects, in their order; it is written last."""
+    return folder.path / "predictions.npy"
+
+
+def train_fold(
+    folder: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    run: str | os.PathLike[str],
+    start: str,
+    recipe: Mapping[str, Any],
+) -> None:
+    """Train on one fold, from the last checkpoint where there is one, and predict its test part.
+
+    Args:
+        folder: of this training, with its job.
+        store: prepared store.
+        run: of the pre-training.
+        start: `pretrained`, or `scratch` for the weights that pre-training started from.
+        recipe: every setting.
+    """
+    place, opened = RunFolder(folder, must_exist=False), Store(store)
+    settings, job = Recipe.parse(recipe), Job.load(place)
+    row_of = {subject: row for row, subject in enumerate(opened.table["subject"].astype(str))}
+    fit, held, test = ([row_of[s] for s in part] for part in (job.fit, job.held, job.test))
+    encoder = Encoder.from_pretrained(run)
+    if start == "scratch":
+        info = encoder.image_info()
+        encoder = Encoder.untrained(RunFolder(run).recipe(), info)
+    targets = torch.zeros(len(opened), dtype=torch.float64)
+    for subject, value in job.targets.items():
+        targets[row_of[subject]] = value
+    method = _method(job, encoder, settings, opened, targets, fit)
+    best = place.path / "best.safetensors"
+    with quiet_lightning():
+        cluster = find_cluster()
+        checkpoint = newest_checkpoint(place)
+        if checkpoint is None and isinstance(method, Supervised):
+            _start_head(method, opened, fit, held)
+        monitor = HeldOut(opened, held, settings.finetune.patience, best)
+        resumed = checkpoint is not None
+        module = Training(settings, opened, resumed, rows=fit, method=method)
+        processes = Processes(cluster, 1 if cluster is None else cluster.world_size())
+        summary = train(opened, fit, module, place, checkpoint, processes, monitor)
+    if summary is None:
+        return  # the first process goes on
+    method.load_state_dict(read_tensors(best), strict=False)
+    predictions = _predictions(job, method, opened, test)
+    write_json(place.summary_file, summary | {"best_epoch": monitor.best})
+    with atomic_path(predictions_file(place)) as temporary, open(temporary, "wb") as file:
+        np.save(file, predictions)
+    # What could only be gone on with, or be predicted with once more.
+    for path in (place.checkpoint, place.checkpoint_before, best):
+        path.unlink(missing_ok=True)
+    say(f"the lowest loss on the held-out part is {monitor.lowest:.4g}, after epoch {monitor.best}")
+
+
+def _method(
+    job: Job,
+    encoder: Encoder,
+    settings: Recipe,
+    store: Store,
+    targets: Tensor,
+    fit: Sequence[int],
+) -> FineTuned:
+    """What is trained."""
+    if job.task == "segmentation":
+        from vitaepp.methods.segmenter import Segmenter
+
+        masks = np.concatenate([*_masks(store)])
+        shape = encoder.config.shape
+        window, channels = shape["image_size"], shape["in_channels"]
+        return Segmenter(
+            settings, encoder.backbone, torch.from_numpy(masks), job.classes, window, channels
+        )
+    if job.task == "regression":
+        # In units of their own deviation, so that one learning rate suits any unit.
+        return Supervised(settings, encoder.backbone, _standardised(targets, fit), None)
+    codes = targets.long()
+    weights = torch.ones(job.classes)
+    if settings.finetune.class_weights == "balanced":
+        weights = balanced_weights(codes[list(fit)], job.classes)
+    return Supervised(settings, encoder.backbone, codes, weights)
+
+
+def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:
+    """All masks of a store, with the labels 1, 2, … instead of their own values."""
+    places = np.zeros(256, np.uint8)
+    places[list(store.mask_labels)] = np.arange(1, len(store.mask_labels) + 1)
+    for start in range(0, len(store), BLOCK):
+        yield places[store.read_masks(range(start, min(start + BLOCK, len(store))))]
+
+
+def _predictions(job: Job, method: FineTuned, store: Store, rows: Sequence[int]) -> Any:
+    """Scores, `(subject, class)`; values, `(subject,)`; or masks, `(subject, *space)`."""
+
+    def predict(images: Tensor, _: list[int], present: Tensor) -> Tensor:
+        scores = method.predict(images, present).float()
+        return scores.argmax(dim=1).byte() if job.task == "segmentation" else scores
+
+    found = torch.cat([part.cpu() for part in over_rows(method, store, rows, predict)]).numpy()
+    if job.task != "regression":
+        return found
+    values = np.array([job.targets[subject] for subject in job.fit])
+    return found[:, 0].astype(np.float64) * _deviation(values) + values.mean()
+
+
+def _standardised(targets: Tensor, fit: Sequence[int]) -> Tensor:
+    own = targets[list(fit)]
+    return ((targets - own.mean()) / _deviation(own.numpy())).float()
+
+
+def _deviation(values: Any) -> float:
+    return float(values.std()) or 1.0
+
+
+def _start_head(method: Supervised, store: Store, fit: Sequence[int], held: Sequence[int]) -> None:
+    """Start the head as the linear model of the features that does best on the held-out part.
+
+    It is a logistic regression, or a ridge regression where a value is learned.
+    """
+
+    def features(rows: Sequence[int]) -> Tensor:
+        parts = over_rows(
+            method, store, rows, lambda images, _, there: method.features(images, there)
+        )
+        return torch.cat([part.float().cpu() for part in parts])
+
+    own, other = features(fit), features(held)
+    method.set_features(own)
+    # The head gets features of a smaller scale, so that its weights are larger.
+    scale = own.shape[1] ** 0.5
+    x, x_held = ((method.standardised(part) * scale).double().numpy() for part in (own, other))
+    y, y_held = (method.targets[list(rows)].numpy() for rows in (fit, held))
+    weights = None if method.classes == 1 else method.weights.numpy()
+    weight, bias = min(
+        _linear_models(x, y, weights), key=lambda m: _loss(m, x_held, y_held, weights)
+    )
+    with torch.no_grad():
+        method.head.weight.copy_(torch.from_numpy(weight * scale))
+        method.head.bias.copy_(torch.from_numpy(bias))
+
+
+def _linear_models(x: Any, y: Any, weights: Any) -> list[tuple[Any, Any]]:
+    """Weights `(class, feature)` and biases of linear models, one for each of `STRENGTHS`."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    models = []
+    for C in STRENGTHS:
+        if weights is None:
+            ridge = Ridge(alpha=1 / C).fit(x, y)
+            models.append((ridge.coef_[None], np.array([ridge.intercept_])))
+            continue
+        model = LogisticRegression(C=C, class_weight=dict(enumerate(weights)), max_iter=500)
+        model.fit(x, y)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # of two classes it has the difference
+            weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+        models.append((weight, bias))
+    return models
+
+
+def _loss(model: tuple[Any, Any], x: Any, y: Any, weights: Any) -> float:
+    """The loss that the network is trained by."""
+    scores = x @ model[0].T + model[1]
+    if weights is None:
+        return float(np.square(scores[:, 0] - y).mean())
+    tops = scores - scores.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(tops).sum(axis=1)) - tops[np.arange(len(y)), y]
+    return float(np.average(losses, weights=weights[y]))
