@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import vitaepp
 from tests.interop.test_vits import drawn
 from vitaepp.data.embeddings import Embeddings
-from vitaepp.errors import RunError
+from vitaepp.errors import EvaluationError, RunError
 from vitaepp.interop.public import load_public
 from vitaepp.nn.transformer import VisionTransformer
 
@@ -143,6 +143,8 @@ def test_evaluate_and_compare_name_it(clinic, tmp_path, capsys):
     assert evaluation["provenance"]["method"] == "public"
     vitaepp.evaluate(clinic / "e.parquet", "kind", tmp_path / "own")
     assert "public" in str(vitaepp.compare([tmp_path / "own", tmp_path / "public"]))
+    with pytest.raises(EvaluationError, match="was made by a public encoder, dino, which takes no"):
+        vitaepp.fit(tmp_path / "e.parquet", "kind", tmp_path / "model")
 
 
 def test_it_may_lie_in_a_run_whose_encoder_is_another(clinic, tmp_path, capsys):
