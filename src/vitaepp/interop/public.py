@@ -155,7 +155,7 @@ def embed_public(
     features = np.concatenate(found)
     if not np.isfinite(features).all():
         raise RunError(f"{encoder}: its features are not finite; embed with `precision=32`")
-    facts = {
+    facts: dict[str, Any] = {
         "run": public.name,
         "encoder": public.weights,
         "store": opened.name,
@@ -240,7 +240,7 @@ def _load(folder: Path, name: str) -> PublicEncoder:
     depth = depth_of(given, "blocks")
     heads = checkpoint.num_heads or (config.get("model_args") or {}).get("num_heads")
     size, mean, std = _expected(folder, config)
-    shape = {
+    shape: dict[str, Any] = {
         "in_channels": channels,
         "image_size": size,
         "patch_size": patch,

@@ -88,7 +88,7 @@ def write_mae(source: tuple[Method, EncoderConfig], folder: Path) -> None:
         "decoder_hidden_size": mae.mask_token.shape[-1],
         "decoder_num_hidden_layers": len(mae.decoder_blocks),
         "decoder_num_attention_heads": _heads(decoder),
-        "decoder_intermediate_size": decoder.mlp.fc1.out_features,
+        "decoder_intermediate_size": _hidden(decoder),
         "mask_ratio": method.recipe.model.mask_ratio,
         "norm_pix_loss": method.recipe.loss.reconstruction.normalize_targets,
     }
@@ -130,7 +130,7 @@ def write_monai(encoder: Encoder, folder: Path) -> None:
         "in_channels": shape["in_channels"],
         "img_size": shape["image_size"],
         "hidden_size": dim,
-        "mlp_dim": vit.blocks[0].mlp.fc1.out_features,
+        "mlp_dim": _hidden(vit.blocks[0]),
         "num_heads": shape["num_heads"],
         "proj_type": "conv",
         "spatial_dims": ndim,
@@ -159,7 +159,7 @@ def write_monai(encoder: Encoder, folder: Path) -> None:
 
 
 def _monai_state(vit: VisionTransformer, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    from monai.networks.nets import ViT
+    from monai.networks.nets.vit import ViT
 
     own = _whole(vit.state_dict())
     positions, cls = own.pop("pos_embed"), own.pop("cls_token")
@@ -253,7 +253,7 @@ def _transformers_config(vit: VisionTransformer, known: EncoderConfig) -> dict[s
         "hidden_size": vit.embed_dim,
         "num_hidden_layers": len(vit.blocks),
         "num_attention_heads": shape["num_heads"],
-        "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
+        "intermediate_size": _hidden(vit.blocks[0]),
         "hidden_act": "gelu",
         "layer_norm_eps": EPS,
         "image_size": _side(shape["image_size"]),
@@ -296,3 +296,7 @@ def _side(sizes: tuple[int, ...]) -> int | list[int]:
 
 def _heads(block: nn.Module) -> int:
     return next(part.num_heads for part in block.modules() if isinstance(part, Attention))
+
+
+def _hidden(block: nn.Module) -> int:
+    return len(block.get_parameter("mlp.fc1.weight"))
