@@ -13,8 +13,8 @@ _KINDS = {
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
     "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
     "reconstruction": (
-        ("metrics.csv", "reconstruction.json"),
-        b"",
+        ("metrics.csv",),
+        b"subject,psnr,ssim",
         "vitaepp reconstruct RUN STORE {}",
     ),
     "model": (
