@@ -71,11 +71,10 @@ def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> floa
         >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.9]))
         0.75
     """
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    rank = (last - (counts - 1) / 2)[inverse]
+    from scipy.stats import rankdata
+
     n = int(positive.sum())
-    wins = float(rank[positive].sum()) - n * (n + 1) / 2
+    wins = float(rankdata(score)[positive].sum()) - n * (n + 1) / 2
     return float(wins / (n * (len(score) - n)))
 
 

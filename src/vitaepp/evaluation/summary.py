@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any
 
 from vitaepp.data.embeddings import CONTROLS
@@ -106,13 +107,11 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         f" by {lead:.3f} {title} ({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
     )
     if len(first.folds) < 2:
-        chance = _binomial_deviation(metrics, second.mean["accuracy"])
-        if metric == "accuracy" and chance is not None and lead < 2 * chance:
+        if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, second.mean[metric]):
             return f"{sentence}, less than chance alone can make on a test set of this size."
         return f"{sentence}, on one test split."
     differences = [a[metric] - b[metric] for a, b in zip(first.folds, second.folds, strict=True)]
-    centre = sum(differences) / len(differences)
-    deviation = (sum((d - centre) ** 2 for d in differences) / (len(differences) - 1)) ** 0.5
+    deviation = stdev(differences)
     if lead < deviation:
         return (
             f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
@@ -145,10 +144,7 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([table, *notes, "", verdict(metrics)])
 
 
-def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:
-    """Standard deviation of an accuracy measured on the test subjects, by chance alone."""
-    sizes = metrics.get("sizes") or []
-    tested = sum(int(size["test"]) for size in sizes)
-    if not tested:
-        return None
-    return float((accuracy * (1 - accuracy) / tested) ** 0.5)
+def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float:
+    """Standard deviation of an accuracy by chance alone; 0 where the tested are not known."""
+    tested = sum(int(size["test"]) for size in metrics.get("sizes") or [])
+    return float((accuracy * (1 - accuracy) / tested) ** 0.5) if tested else 0.0

@@ -70,8 +70,8 @@ class Classification(Kind):
             reference = evaluations.get(variant.against)
             versus = {}
             if reference is not None:
-                found = difference_between(own, reference, metric=metrics[0])
-                versus[metrics[0]] = _versus(found, self.names[variant.against])
+                difference = difference_between(own, reference, metric=metrics[0])
+                versus[metrics[0]] = _versus(difference, self.names[variant.against])
             rows.append(
                 Row(
                     variant.key,
@@ -100,8 +100,8 @@ class Classification(Kind):
         for control, name in _CONTROLS.items():
             if not all(control in evaluation.metrics["controls"] for evaluation in own):
                 continue
-            found = difference_between(own, own, metric=metrics[0], reference_key=control)
-            differences[name] = _versus(found, name)
+            difference = difference_between(own, own, metric=metrics[0], reference_key=control)
+            differences[name] = _versus(difference, name)
             # Shipped variants of one backbone begin with the same weights.
             untrained = control == "untrained"
             key = f"untrained-{backbone}" if untrained else control
@@ -137,18 +137,9 @@ def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) 
     return {metric: Cell(mean[metric], std[metric]) for metric in metrics}
 
 
-def _versus(found: Difference, against: str) -> Versus:
-    interval = found.interval
-    return Versus(
-        found.metric,
-        against,
-        found.mean,
-        None if interval is None else interval.low,
-        None if interval is None else interval.high,
-        0.95 if interval is None else interval.level,
-        found.p,
-        found.test or found.reason or "",
-    )
+def _versus(difference: Difference, against: str) -> Versus:
+    d = difference
+    return Versus.of(d.metric, against, d.mean, d.interval, d.p, d.test or d.reason or "")
 
 
 def _sweep(rows: Sequence[Row], metrics: Sequence[str]) -> Drawing | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from vitaepp.evaluation.bootstrap import LEVEL, Interval
 from vitaepp.presentation import numbers
 
 
@@ -53,6 +54,20 @@ class Versus:
     level: float
     p: float | None
     test: str
+
+    @classmethod
+    def of(
+        cls,
+        metric: str,
+        against: str,
+        mean: float,
+        interval: Interval | None,
+        p: float | None,
+        test: str,
+    ) -> Versus:
+        """A difference with its interval, where there is one."""
+        low, high, level = (None, None, LEVEL) if interval is None else astuple(interval)
+        return cls(metric, against, mean, low, high, level, p, test)
 
     def text(self) -> str:
         """As `+0.021 [-0.034, 0.078]`."""

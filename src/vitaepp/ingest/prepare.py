@@ -15,23 +15,18 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.labels import count_other, say_missing
+from vitaepp.data.labels import count_other, join_labels, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
+from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, files_in_words, note_lines
 from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
-from vitaepp.ingest.pseudonyms import (
-    pseudonym,
-    pseudonymized,
-    pseudonymized_table,
-    read_secret,
-)
+from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, pseudonymized_table, read_secret
 from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.readers.items import files_of, own_files
 from vitaepp.ingest.recipes import prepare_settings
@@ -87,15 +82,15 @@ class PrepareResult:
     def __str__(self) -> str:
         if self.dry_run is not None:
             return str(self.dry_run)
-        told = (
+        text = (
             f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} "
             f"{'was' if self.skipped == 1 else 'were'} there already"
         )
         if self.failures:
             first = self.failures[0]
-            told += f", {len(self.failures)} failed: see {self.store}/failures.csv"
-            told += f"\nfirst failure: {first.subject}: {first.reason}"
-        return told
+            text += f", {len(self.failures)} failed: see {self.store}/failures.csv"
+            text += f"\nfirst failure: {first.subject}: {first.reason}"
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of it, JSON throughout."""
@@ -193,9 +188,9 @@ def prepare(
     if chosen.series is not None:
         series_rules(Path(chosen.series))  # refused if it cannot be read, whatever the source is
     with (
-        local_source(source) as (found, remote),
+        local_source(source) as (path, remote),
         local_file(labels) as label_file,
-        opened(found, chosen) as folder,
+        opened(path, chosen) as folder,
     ):
         target = location_of(store)
         if dask is not None:
@@ -203,7 +198,7 @@ def prepare(
             folder = Path(folder).absolute()
             target = target.absolute() if isinstance(target, Path) else target
         return _prepare(
-            Path(found).absolute().name,
+            path.absolute().name,
             Path(folder),
             remote,
             target,
@@ -268,9 +263,9 @@ def _prepare(
     if dry_run:
         if remote is not None:
             remote.fetch(_looked_at(cohort), remote.root)
-        found = fingerprint(spec, cohort, workers)
-        looked = DryRun(cohort, table, spec, choices, found, show_series)
-        return PrepareResult(store, 0, 0, found.unreadable, dry_run=looked)
+        headers = fingerprint(spec, cohort, workers)
+        looked = DryRun(cohort, table, spec, choices, headers, show_series)
+        return PrepareResult(store, 0, 0, headers.unreadable, dry_run=looked)
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
@@ -322,16 +317,16 @@ def _prepare(
         after = _table(store)
         notes = _notes(after, cohort)
     except OSError as error:
-        told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
+        reason = f"{store}: cannot be written: {error.strerror or one_line(error)}"
         if error.errno in FULL:
-            told += "; make room and run prepare again, it goes on from what is finished"
+            reason += "; make room and run prepare again, it goes on from what is finished"
         elif error.errno == errno.ENOENT and dask is not None:
-            told += "; every worker of the cluster must see it by this path, or give a URL"
-        raise StoreError(told) from error
+            reason += "; every worker of the cluster must see it by this path, or give a URL"
+        raise StoreError(reason) from error
     if labels is not None and before is not None and after is not None:
         say(_labels_in_words(before, after, labels.name))
-    told = fact_list([*account(cohort, table, spec), *note_lines(notes, len(cohort.subjects))])
-    return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
+    text = fact_list([*account(cohort, table, spec), *note_lines(notes, len(cohort.subjects))])
+    return PrepareResult(store, prepared, skipped, tuple(failures), text, notes)
 
 
 def _table(store: Path | str) -> pd.DataFrame | None:
@@ -351,19 +346,19 @@ def _labels_in_words(before: pd.DataFrame, after: pd.DataFrame, file: str) -> st
     """What a label table has added to the subjects that a store had, and which step is next."""
     old, new = before.set_index("subject"), after.set_index("subject")
     new = new.loc[old.index]
-    told, label = [], ""
+    changes, label = [], ""
     for name in (c for c in new.columns if c not in RESERVED_COLUMNS or c == "split"):
         if name in old:
-            count, what = count_other(old[name], new[name]), "changed"
+            count, verb = count_other(old[name], new[name]), "changed"
         else:
-            count, what = int(new[name].notna().sum()), "added"
+            count, verb = int(new[name].notna().sum()), "added"
         if count:
-            told.append(f"{name} {what} for {count} of {counted(len(old), 'subject')}")
+            changes.append(f"{name} {verb} for {count} of {counted(len(old), 'subject')}")
             label = label if name == "split" else name
-    if not told:
+    if not changes:
         return f"{file}: the store has these labels already"
     return (
-        f"{file}: {', '.join(told)}; embeddings made before do not have this: embed the store "
+        f"{file}: {', '.join(changes)}; embeddings made before do not have this: embed the store "
         f"again, or evaluate them with `labels={file}` `label={label or 'COLUMN'}`"
     )
 

@@ -62,7 +62,8 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         broken=files.broken,
         weights=weights,
     )
-    contents.evaluations.extend(sorted(filter(contents.owns, evaluations.values()), key=_order))
+    owned = filter(contents.owns, evaluations.values())
+    contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
     contents.reconstructions.extend(filter(contents.owns, reconstructions))
     for result in (*evaluations.values(), *reconstructions):
         if not contents.owns(result):
@@ -90,24 +91,6 @@ def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
         RunError: there is none, or a part of it cannot be read.
     """
     return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruction")
-
-
-def unique_names(paths: list[Path]) -> list[str]:
-    """A short name for each folder: its own, with as many parents as it takes to tell them apart.
-
-    >>> unique_names([Path("a/run"), Path("b/run"), Path("c")])
-    ['a/run', 'b/run', 'c']
-    """
-    parts = [path.resolve().parts if not path.name else path.parts for path in paths]
-    names = [p[-1] for p in parts]
-    depth = 1
-    while len(set(names)) < len(names) and depth < max(len(p) for p in parts):
-        depth += 1
-        names = [
-            "/".join(p[-depth:]) if names.count(n) > 1 else n
-            for p, n in zip(parts, names, strict=True)
-        ]
-    return names
 
 
 class _Files:
@@ -187,10 +170,6 @@ def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
     return replace(found, weights=found.provenance.get("encoder"))
 
 
-def _order(evaluation: Evaluation) -> tuple[str, Path]:
-    return evaluation.title, evaluation.folder
-
-
 def _complete(metrics: dict[str, Any]) -> bool:
     needed = ("label", "folds", "mean", "std")
     controls = metrics.get("controls") or {}
@@ -211,11 +190,7 @@ def _read_picture(file: Path) -> Image.Image:
     try:
         with Image.open(file, formats=["PNG"]) as picture:
             return picture.convert("RGB")
-    except (
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:
-        # Pillow raises these for damaged files.
+    except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
         raise ValueError(one_line(error)) from None
 
 

@@ -18,13 +18,14 @@ from vitaepp.errors import RunError
 from vitaepp.presentation.drawing import PAPER, SERIES, css, data_uri
 from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
 from vitaepp.reporting.images import BUDGET, webp
-from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run, unique_names
+from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run
 from vitaepp.reporting.sections import header, training
 from vitaepp.reporting.sections.evaluation import evaluation
 from vitaepp.reporting.sections.reconstruction import reconstruction
 from vitaepp.reporting.sections.results import comparisons
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_text
+from vitaepp.system.paths import unique_names
 
 Found = TypeVar("Found", Evaluation, Reconstruction)
 

@@ -308,7 +308,6 @@ def _why_not(root: str, path: str) -> str:
     return ""
 
 
-
 def _legible(path: str | PurePosixPath) -> str:
     """A path as text that can be written anywhere; valid UTF-8 stays unchanged."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -68,7 +68,7 @@ class DryRun:
         }
 
     def __str__(self) -> str:
-        return fact_list(list(self._facts()))
+        return fact_list(self._facts())
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         cohort, spec = self.cohort, self.spec
@@ -90,7 +90,8 @@ class DryRun:
             yield "left out", str(len(cohort.left_out))
             yield from _first(cohort.left_out)
         if failed := self.fingerprint.unreadable:
-            yield "unreadable", f"would fail: {counted(len({f.subject for f in failed}), 'subject')}"
+            subjects = counted(len({f.subject for f in failed}), "subject")
+            yield "unreadable", f"would fail: {subjects}"
             yield from _first([(f.subject, f.reason) for f in failed])
         if self.show_series:
             yield from self._series()

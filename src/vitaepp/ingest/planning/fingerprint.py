@@ -21,6 +21,7 @@ from vitaepp.ingest.subject import failure_of, grid_of, image_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
+from vitaepp.system.text import evenly
 
 #: Subjects, evenly spread, whose voxels are read for the ranges of intensities.
 INTENSITY_SAMPLE = 8
@@ -129,7 +130,7 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
 
 def voxel_sample(total: int) -> set[int]:
     """Which of so many subjects are looked at beyond their headers, evenly spread."""
-    return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
+    return set(evenly(total, INTENSITY_SAMPLE))
 
 
 def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:

@@ -21,7 +21,7 @@ from vitaepp.ingest.readers.items import ArrayItem, Item
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, evenly
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)
@@ -160,8 +160,7 @@ def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:
 def sampled(cohort: Cohort, modality: str) -> list[Item]:
     """Some pictures, evenly spread, that are looked at before all are read."""
     items = cohort.items(modality)
-    at = np.linspace(0, len(items) - 1, min(COLOUR_SAMPLE, len(items))).astype(int)
-    return [items[i] for i in at]
+    return [items[i] for i in evenly(len(items), COLOUR_SAMPLE)]
 
 
 def arrays_of(items: Iterable[Item]) -> Iterator[npt.NDArray[Any]]:
