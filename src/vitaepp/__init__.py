@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vitaepp.data.store import Store
     from vitaepp.datasets.download import download
     from vitaepp.datasets.phantom import write_phantoms
+    from vitaepp.downstream.finetune import finetune
     from vitaepp.downstream.fit import fit
     from vitaepp.downstream.model import Model
     from vitaepp.downstream.predict import predict
@@ -61,6 +62,7 @@ _HOMES = {
     "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
     "export": "vitaepp.interop.export",
+    "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
     "plan": "vitaepp.training.plan",
@@ -96,6 +98,7 @@ __all__ = [
     "evaluate_features",
     "experiment",
     "export",
+    "finetune",
     "fit",
     "inspect",
     "plan",

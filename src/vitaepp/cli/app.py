@@ -69,6 +69,12 @@ ProtocolName = Annotated[
     str | None,
     typer.Option(help="svm (nested cross-validation) or linear (given train and test split)."),
 ]
+Positive = Annotated[
+    str | None,
+    typer.Option(
+        help="Of two classes, the one that sensitivity refers to; by default the last in order."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Hours = Annotated[
     float | None,
@@ -389,12 +395,7 @@ def evaluate(
     out: Annotated[Path, _out("DIR", "Folder for metrics.json.")],
     label: Label,
     protocol: ProtocolName = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            help="Of two classes, the one that sensitivity refers to; by default the last in order."
-        ),
-    ] = None,
+    positive: Positive = None,
     folds: Folds = 5,
     seed: FoldSeed = 0,
     labels: Labels = None,
@@ -471,6 +472,38 @@ def predict(
     _show(predictions)
     if predictions.failures:
         raise typer.Exit(1)
+
+
+@command()
+def finetune(
+    run: RunPath,
+    store: StorePath,
+    out: Annotated[Path, _out("OUT", "Folder of the results.")],
+    label: Label,
+    settings: Settings = None,
+    protocol: ProtocolName = None,
+    positive: Positive = None,
+    folds: Folds = 5,
+    seed: FoldSeed = 0,
+    any_store: AnyStore = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune an encoder on a label, beside the same network from scratch. Repeat to continue."""
+    from vitaepp.downstream.finetune import finetune as run_finetune
+
+    evaluation = run_finetune(
+        run,
+        store,
+        out,
+        label,
+        settings=settings or (),
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        positive=positive,
+        any_store=any_store,
+    )
+    _show(evaluation, evaluation.metrics if as_json else None)
 
 
 @command()

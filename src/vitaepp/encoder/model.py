@@ -365,7 +365,7 @@ class Encoder(nn.Module):
         check_fits(self.config, store)
         check_like(self.config, store, any_store)
         on = chosen_device(device)
-        size = batch_size or _at_once(on, store.info.shape)
+        size = batch_size or at_once(on, store.info.shape)
         total = len(store) if rows is None else len(rows)
         batches = track(store.batches(size, rows), task, -(-total // size), unit="batches")
         values = self._features(batches, store.info.modalities, on, precision)
@@ -455,7 +455,7 @@ class Encoder(nn.Module):
         """
         on = chosen_device(device)
         shape = (len(self.config.modalities), *self.config.shape["image_size"])
-        size, rest = batch_size or _at_once(on, shape), iter(images)
+        size, rest = batch_size or at_once(on, shape), iter(images)
         batches = iter(lambda: list(islice(rest, size)), [])
         stacked = (np.stack(batch) for batch in batches)
         return self._features(stacked, modalities, on, precision)
@@ -521,7 +521,7 @@ def _from_hub(name: str) -> str:
         ) from None
 
 
-def _at_once(on: torch.device, shape: Sequence[int]) -> int:
+def at_once(on: torch.device, shape: Sequence[int]) -> int:
     """How many images of a shape are embedded at a time."""
     return max(1, (CPU_VALUES if on.type == "cpu" else DEVICE_VALUES) // int(np.prod(shape)))
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
-from vitaepp.data.embeddings import CONTROLS
 from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.presentation.names import CONTROLS as CONTROL_NAMES
-from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
+from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
@@ -59,7 +57,7 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """The embedding and its controls, from the content of a metrics.json."""
     parts = [("method", display_name(metrics.get("provenance") or {}), metrics)]
     controls = metrics.get("controls") or {}
-    parts += [(k, CONTROL_NAMES[k], controls[k]) for k in CONTROLS if k in controls]
+    parts += [(k, name, controls[k]) for k, name in CONTROLS.items() if k in controls]
     return [
         Row(key, name, part["mean"], part["std"], tuple(part["folds"])) for key, name, part in parts
     ]

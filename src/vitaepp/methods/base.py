@@ -89,6 +89,10 @@ class Method(nn.Module, ABC):
                 other channels are ignored.
         """
 
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What is trained, in groups, each with its factor of the learning rate."""
+        return [([p for p in self.parameters() if p.requires_grad], 1.0)]
+
     def compile_parts(self, mode: str) -> None:
         """Let torch compile the slow parts in place; parameters keep their names.
 

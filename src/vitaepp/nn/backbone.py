@@ -22,12 +22,26 @@ class Backbone(nn.Module):
         return self.embed_dim
 
     @abstractmethod
+    def parts(self, block: int | None = None) -> list[nn.ModuleList]:
+        """What images pass one after another: what comes first, then block by block.
+
+        Args:
+            block: the last block; all without it.
+        """
+
+    @abstractmethod
     def features(
-        self, images: Float[Tensor, "batch channel *space"], pool: str, block: int | None = None
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        pool: str,
+        block: int | None = None,
+        kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector per image.
 
         Args:
             images: standardised images.
-            pool: `mean` or `cls`, for a backbone with tokens.
+            pool: see `pool_tokens`, for a backbone with tokens.
+            block: how many blocks they pass, for such a backbone; all without it.
+            kept: factors of its residual branches, see `kept_branches`; 1 without it.
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from monai.networks.nets import resnet as monai_resnet
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitaepp.nn.backbone import Backbone
 
@@ -67,11 +67,18 @@ class ResNet(monai_resnet.ResNet, Backbone):
         with torch.autocast("cpu", enabled=False):
             return super().forward(x.to(self.conv1.weight.dtype))
 
+    def parts(self, block: int | None = None) -> list[nn.ModuleList]:
+        """The first layer, then the four stages, whatever the argument."""
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        first = nn.ModuleList([self.conv1, self.bn1])
+        return [first, *(nn.ModuleList([stage]) for stage in stages)]
+
     def features(
         self,
         images: Float[Tensor, "batch channel *space"],
         pool: str = "mean",
         block: int | None = None,
+        kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch embed_dim"]:
         """The last stage's features, averaged over space, whatever the arguments."""
         return self(images)

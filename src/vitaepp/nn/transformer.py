@@ -200,10 +200,21 @@ class VisionTransformer(Backbone):
         return self.norm(x)
 
     def forward(
-        self, images: Float[Tensor, "batch channel *space"], block: int | None = None
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        block: int | None = None,
+        kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch token embed_dim"]:
         """Features of whole images, after `block` blocks: the CLS token, then every patch."""
-        return self.encode(patchify(images, self.patch_size), blocks=block)
+        return self.encode(patchify(images, self.patch_size), kept=kept, blocks=block)
+
+    def parts(self, block: int | None = None) -> list[nn.ModuleList]:
+        """The embedding of patches with the CLS token, then each block, the last with the norm."""
+        blocks = [nn.ModuleList([each]) for each in self.blocks[:block]]
+        blocks[-1].append(self.norm)
+        first = nn.ModuleList([self.patch_embed])
+        first.register_parameter("cls_token", self.cls_token)
+        return [first, *blocks]
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
@@ -216,9 +227,10 @@ class VisionTransformer(Backbone):
         images: Float[Tensor, "batch channel *space"],
         pool: str = "mean",
         block: int | None = None,
+        kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
-        return pool_tokens(self(images, block), pool, self.grid)
+        return pool_tokens(self(images, block, kept), pool, self.grid)
 
 
 def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:

@@ -17,16 +17,21 @@ _METRICS = {
 _UNITS = {"psnr": "dB"}
 
 #: Controls, as rows of a table name them.
-CONTROLS = {"untrained": "untrained encoder", "raw": "raw intensities (PCA)"}
+CONTROLS = {
+    "scratch": "trained from scratch",
+    "untrained": "untrained encoder",
+    "raw": "raw intensities (PCA)",
+}
 
 #: Controls in a sentence, with their verb.
 CONTROLS_IN_SENTENCES = {
+    "scratch": ("the same network from scratch", "leads"),
     "untrained": ("the untrained encoder", "leads"),
     "raw": ("raw intensities", "lead"),
 }
 
-#: Classifiers, by the protocol of `evaluate`.
-PROTOCOLS = {"svm": "linear SVM", "linear": "linear probe"}
+#: Classifiers, by the protocol of `evaluate`, and fine-tuning.
+PROTOCOLS = {"svm": "linear SVM", "linear": "linear probe", "finetune": "fine-tuning"}
 
 #: Terms of the training loss, in the order of the paper.
 LOSSES = {

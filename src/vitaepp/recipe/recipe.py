@@ -20,6 +20,7 @@ from vitaepp.errors import RecipeError, nearest, one_line, plainly
 from vitaepp.recipe.methods import CONTRASTIVE, METHODS, MethodKey
 from vitaepp.recipe.sections import (
     DataSettings,
+    FinetuneSettings,
     LossSettings,
     MoCoV3Settings,
     ModelSettings,
@@ -93,6 +94,7 @@ class Recipe(Section):
     mocov3: MoCoV3Settings = Field(default_factory=MoCoV3Settings)
     views: ViewSettings = Field(default_factory=ViewSettings)
     optim: OptimSettings = Field(default_factory=OptimSettings)
+    finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
     data: DataSettings = Field(default_factory=DataSettings)
     trainer: TrainerSettings = Field(default_factory=TrainerSettings)
 

@@ -444,6 +444,37 @@ class OptimSettings(Section):
     )
 
 
+class FinetuneSettings(Section):
+    """What `vitaepp finetune` trains on labels; its schedule is that of optim.*."""
+
+    blocks: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        "all",
+        description="The encoder's last blocks (of a ResNet its stages) that are trained with the "
+        "head. 0: the head alone; all: with what comes before the blocks.",
+    )
+    layer_decay: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate from a block to the one before it; the head has "
+        "optim.lr itself.",
+    )
+    class_weights: Literal["balanced", "none"] = Field(
+        "balanced", description="balanced: each class counts alike, however many subjects it has."
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="Images and labels of a batch are mixed in pairs, with shares from "
+        "Beta(this, this); 0 switches it off.",
+    )
+    patience: int = Field(
+        10,
+        ge=1,
+        description="Training ends after so many epochs without a lower loss on the held-out part.",
+    )
+
+
 class DataSettings(Section):
     """How a store is read during training."""
 

@@ -49,7 +49,7 @@ class Evaluation(Result):
     @property
     def title(self) -> str:
         """The label and the protocol, in words."""
-        protocol = str(self.metrics["protocol"])
+        protocol = str(self.metrics.get("classifier") or self.metrics["protocol"])
         return f"{self.metrics['label']}, {PROTOCOLS.get(protocol, protocol)}"
 
 

@@ -23,7 +23,7 @@ from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import SECONDS_BETWEEN_LINES, Bar, open_bar, say
 from vitaepp.system.signals import STOPPING, signal_name
 from vitaepp.training.module import Training
-from vitaepp.training.watch import Watch
+from vitaepp.training.monitor import Monitor
 
 #: Processes ask each other whether one was signalled to stop, at most once in so many seconds.
 SECONDS_BETWEEN_QUESTIONS = 2.0
@@ -40,16 +40,16 @@ class History(Callback):
 
     Args:
         folder: the run.
-        watch: scores the encoder every few epochs, in a column of the table.
+        monitor: looks at what is trained, has columns of the table, and may end the training.
 
     Attributes:
         seconds: time of all epochs so far.
         waited: seconds of these in which training waited for data.
     """
 
-    def __init__(self, folder: RunFolder, watch: Watch | None = None) -> None:
+    def __init__(self, folder: RunFolder, monitor: Monitor | None = None) -> None:
         self.folder = folder
-        self.watch = watch
+        self.monitor = monitor
         self.rows: list[dict[str, float]] = []
         self.written = 0.0
         self.seconds = self.waited = 0.0
@@ -64,15 +64,15 @@ class History(Callback):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in the middle of an epoch keeps of its clocks."""
         clocks = {"of_epoch": list(self._clocks()), "seconds": self.seconds, "waited": self.waited}
-        return clocks | ({} if self.watch is None else {"watch_every": self.watch.every})
+        return clocks | ({} if self.monitor is None else {"monitor": self.monitor.state_dict()})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Set the clocks to what the checkpoint kept."""
         seconds, waited = state_dict["of_epoch"]
         self._of_epoch = (seconds, waited)
         self.seconds, self.waited = state_dict["seconds"], state_dict["waited"]
-        if self.watch is not None:
-            self.watch.every = state_dict.get("watch_every", 0)
+        if self.monitor is not None and "monitor" in state_dict:
+            self.monitor.load_state_dict(state_dict["monitor"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows that a resumed run had written before its checkpoint."""
@@ -88,6 +88,16 @@ class History(Callback):
                 for row in rows
                 if row["step"] <= trainer.global_step
             ]
+        if self.monitor is not None:
+            if trainer.global_step == 0 and trainer.is_global_zero:
+                assert isinstance(pl_module, Training)
+                self.monitor.begin(pl_module.method)
+            self._end_if_asked(trainer)
+
+    def _end_if_asked(self, trainer: L.Trainer) -> None:
+        """End the training of all processes after this epoch if the first one's monitor says so."""
+        if self.monitor is not None and trainer.strategy.broadcast(self.monitor.ended):
+            trainer.should_stop = True
 
     def _start_clocks(self) -> None:
         self._started, self._waited_before = time.monotonic(), self._loader.waited
@@ -106,14 +116,15 @@ class History(Callback):
         means = pl_module.epoch_means()
         seconds, waited = self._clocks()
         self._of_epoch = (0.0, 0.0)
-        if self.watch is not None:
-            means |= self.watch.scores(
+        if self.monitor is not None:
+            means |= self.monitor.scores(
                 pl_module.method,
                 trainer.current_epoch,
                 seconds,
                 trainer.is_global_zero,
                 trainer.current_epoch + 1 >= pl_module.recipe.optim.epochs,
             )
+            self._end_if_asked(trainer)
         self._start_clocks()
         self.seconds, self.waited = self.seconds + seconds, self.waited + waited
         row = {
@@ -212,7 +223,7 @@ class Checkpoints(Callback):
         """Save if it is time, or the last epoch."""
         assert isinstance(pl_module, Training)
         last = trainer.current_epoch + 1 >= pl_module.recipe.optim.epochs
-        self._save_if_due(trainer, pl_module, last=last)
+        self._save_if_due(trainer, pl_module, last=last or trainer.should_stop)
 
     def _save_if_due(self, trainer: L.Trainer, pl_module: L.LightningModule, last: bool) -> None:
         assert isinstance(pl_module, Training)

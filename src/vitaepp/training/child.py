@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
-from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import write_json
 from vitaepp.system.signals import INTERRUPTED, STOPPED, stoppable
 from vitaepp.training.launch import report_file
 
 
 def main(request: Path) -> int:
-    """Run `pretrain` with the arguments in a file; report an error beside it.
+    """Call the function that a file names, with the arguments there; report an error beside it.
 
     Args:
         request: JSON, as `train_in_processes` writes it.
@@ -27,13 +27,11 @@ def main(request: Path) -> int:
         The exit status of the process.
     """
     _end_with_parent()
-    arguments: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
+    asked: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
     try:
         with stoppable():
-            from vitaepp.training.pretrain import pretrain
-
-            recipe = None if arguments["recipe"] is None else Recipe.parse(arguments["recipe"])
-            pretrain(**arguments | {"recipe": recipe})
+            module, _, name = asked["call"].partition(":")
+            getattr(importlib.import_module(module), name)(**asked["arguments"])
     except KeyboardInterrupt:
         return INTERRUPTED
     except (VitaeppError, OSError) as error:

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -24,7 +25,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from vitaepp import errors
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError
-from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.recipe.sections import TrainerSettings
 from vitaepp.system.files import write_json
 from vitaepp.system.host import usable_cores
@@ -104,37 +104,28 @@ def devices_per_node(settings: TrainerSettings, cluster: ClusterEnvironment | No
 
 
 def train_in_processes(
-    count: int,
-    store: str | os.PathLike[str],
-    run: str | os.PathLike[str],
-    recipe: Recipe | None,
-    settings: str | Sequence[str],
-    resume: bool,
-    subjects: Sequence[str] | None,
+    count: int, call: str, arguments: Mapping[str, Any], folder: RunFolder, resume: bool
 ) -> None:
-    """Run `pretrain` in so many new processes on this machine, as torchrun would.
+    """Call a function that trains in so many new processes on this machine, as torchrun would.
 
     They are new interpreters that run this module's sibling `child.py`. The caller, for example a
     notebook or an experiment of many runs, waits and goes on alone when they have ended.
+
+    Args:
+        count: of processes.
+        call: the function, as `module:name`.
+        arguments: of the function, as JSON has them.
+        folder: of the run.
+        resume: go on with it.
 
     Raises:
         VitaeppError: what the first process to fail raised.
     """
     with tempfile.TemporaryDirectory(prefix="vitaepp-") as scratch:
         request = Path(scratch) / "request.json"
-        write_json(
-            request,
-            {
-                "store": os.fspath(store),
-                "run": os.fspath(run),
-                "recipe": None if recipe is None else recipe.model_dump(mode="json"),
-                "settings": as_settings(settings),
-                "resume": resume,
-                "subjects": None if subjects is None else list(subjects),
-            },
-        )
+        write_json(request, {"call": call, "arguments": arguments})
         port = _free_port()
-        threads = threads_to_take(RunFolder(run, must_exist=False), resume, count)
+        threads = threads_to_take(folder, resume, count)
         children = [_start(request, rank, count, port, threads) for rank in range(count)]
 
         def pass_on(number: int, _: FrameType | None) -> None:

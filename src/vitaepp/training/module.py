@@ -46,6 +46,7 @@ class Training(L.LightningModule):
         store: what is trained on.
         resumed: a checkpoint will replace the initial weights.
         rows: rows of the store to train on; all by default.
+        method: what is trained; by default the recipe's, from what `model.init` says.
 
     Attributes:
         images: fingerprint of the images to train on.
@@ -59,6 +60,7 @@ class Training(L.LightningModule):
         store: Store,
         resumed: bool = False,
         rows: Sequence[int] | None = None,
+        method: Method | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -67,7 +69,7 @@ class Training(L.LightningModule):
         self.prepared = store.info
         self.images = store.fingerprint(rows)
         self.present = torch.from_numpy(store.present)
-        self.method: Method = build_method(
+        self.method = method or build_method(
             recipe, len(self.modalities), self.image_size, rgb=self.modalities == RGB
         )
         self.seconds_before = 0.0
@@ -76,7 +78,7 @@ class Training(L.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
         self._unchecked: list[dict[str, Tensor]] = []
-        if recipe.model.init and not resumed:
+        if method is None and recipe.model.init and not resumed:
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()
 

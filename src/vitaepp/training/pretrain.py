@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from vitaepp.data.checkpoints import newest_checkpoint
 from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
-from vitaepp.data.loading import EpochOrder, training_loader, training_rows
+from vitaepp.data.loading import training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.files import (
@@ -26,29 +26,29 @@ from vitaepp.system.files import (
     write_json,
     write_text,
 )
-from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
-from vitaepp.training.batchnorm import join_batch_norms
-from vitaepp.training.callbacks import History
 from vitaepp.training.hours import Clock, recipe_in_hours
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
-from vitaepp.training.resume import check_folder, go_on, recipe_to_resume, subjects_to_resume
+from vitaepp.training.resume import check_folder, recipe_to_resume, subjects_to_resume
+from vitaepp.training.run import train
 from vitaepp.training.settle import prepare_not_used, settled
-from vitaepp.training.step import prepare_for_training
-from vitaepp.training.summary import announce, describe
+from vitaepp.training.summary import announce
 from vitaepp.training.threads import free_threads
-from vitaepp.training.trainer import Processes, build_trainer, fit, quiet_lightning
+from vitaepp.training.trainer import Processes, quiet_lightning
 from vitaepp.training.watch import Watch, watch_of
+
+#: What a training in several processes calls in each of them.
+PRETRAIN = f"{__name__}:pretrain"
 
 
 def pretrain(
     store: str | os.PathLike[str],
     run: str | os.PathLike[str],
     *,
-    recipe: Recipe | str | os.PathLike[str] | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     settings: str | Sequence[str] = (),
     resume: bool = False,
     subjects: Sequence[str] | None = None,
@@ -60,9 +60,9 @@ def pretrain(
     Args:
         store: prepared store.
         run: folder for everything that the training leaves; see `RunFolder`.
-        recipe: a recipe, its name, or its file. Without it, what suits the store and the machine:
-            the paper's settings where they fit. Each choice is printed with its reason, and kept
-            in the run's recipe.
+        recipe: a recipe, its values, its name, or its file. Without it, what suits the store and
+            the machine: the paper's settings where they fit. Each choice is printed with its
+            reason, and kept in the run's recipe.
         settings: changes to it, such as `"optim.epochs=100"`; one, or several.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
             Only `optim.epochs` may change, to more than are done: the schedules then go on as
@@ -87,6 +87,8 @@ def pretrain(
         raise RunError(message)
     folder = RunFolder(run, must_exist=False)
     clock = None if hours is None else Clock(hours)
+    if isinstance(recipe, Mapping):
+        recipe = Recipe.parse(recipe)
     if watch is not None:
         settings = (*as_settings(settings), f"trainer.watch={watch}")
     with free_threads(folder, resume) as threads:
@@ -125,7 +127,15 @@ def _pretrain(
         if not_used and not own:  # with the run's own recipe, the first process says it
             say(not_used)
         named, changes = (None, settings) if own else (chosen, ())
-        train_in_processes(devices, opened.path, folder.path, named, changes, resume, subjects)
+        arguments = {
+            "store": os.fspath(opened.path),
+            "run": os.fspath(folder.path),
+            "recipe": None if named is None else named.model_dump(mode="json"),
+            "settings": as_settings(changes),
+            "resume": resume,
+            "subjects": None if subjects is None else list(subjects),
+        }
+        train_in_processes(devices, PRETRAIN, arguments, folder, resume)
         return folder.path
     first = cluster is None or cluster.global_rank() == 0
     with quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
@@ -171,60 +181,22 @@ def _train(
     watch: Watch | None,
 ) -> None:
     recipe = module.recipe
-    history = History(folder, watch)
-    trainer = build_trainer(
-        recipe, folder, history, processes, damaged=checkpoint != folder.checkpoint
-    )
-    method, count = module.method, trainer.world_size
-    order = EpochOrder(
-        rows,
-        recipe.optim.batch_size,
-        recipe.seed,
-        trainer.global_rank,
-        count,
-        smallest=method.smallest_batch,
-        accumulate=recipe.optim.accumulate,
-    )
-    if len(order) == 0:
-        raise TrainingError(
-            f"{len(rows)} subjects to train on in batches of {recipe.optim.batch_size} on "
-            f"{count} devices, but {recipe.method} needs batches of at least {order.smallest}, "
-            "those of all devices together"
-        )
-    if checkpoint is not None and not go_on(checkpoint, folder, module, store, order):
-        kept, file = recipe.to_yaml(), folder.recipe_file
-        if trainer.is_global_zero and not (file.is_file() and file.read_text("utf-8") == kept):
-            recipe.save(file)  # a change of the length may have been taken back
-        return
-    device = trainer.strategy.root_device
-    loader = training_loader(store, recipe.data, order, device, processes.devices)
-    described = describe(store, recipe, method, len(rows), trainer)
-    if trainer.is_global_zero:
-        recipe.save(folder.recipe_file)
-        write_json(folder.summary_file, described)
+
+    def begin(described: Mapping[str, Any]) -> None:
         sheet = ContactSheet(store, store.spread(OF_RUN), PAGE_OF_RUN)
         save_page(next(iter(sheet)), folder.pictures)
         announce(recipe, store, described)
-    keep_freed_memory()
-    prepare_for_training(method)
-    if count > 1:
-        join_batch_norms(method, device)
-    started = time.monotonic()
-    fit(trainer, module, loader, checkpoint)
-    if trainer.is_global_zero:
-        # The last checkpoint has all of it, whatever the weights were spread over.
-        Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
-        described |= {
-            "steps": trainer.global_step,
-            "seconds": round(time.monotonic() - started + module.seconds_before, 1),
-            "waiting": round(history.waiting, 4),
-            **({"lengths": module.lengths} if module.lengths else {}),
-        }
-        write_json(folder.summary_file, described)
-        say(
-            f"trained {counted(recipe.optim.epochs, 'epoch')} in {described['seconds']:.0f} s, "
-            f"{described['waiting']:.1%} of it waiting for data: {folder.path}"
-        )
+
+    summary = train(store, rows, module, folder, checkpoint, processes, watch, begin)
+    if summary is None:
+        return
+    # The last checkpoint has all of it, whatever the weights were spread over.
+    Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
+    write_json(folder.summary_file, summary)
+    say(
+        f"trained {counted(recipe.optim.epochs, 'epoch')} in {summary['seconds']:.0f} s, "
+        f"{summary['waiting']:.1%} of it waiting for data: {folder.path}"
+    )
 
 
 def _say(choices: Sequence[Choice]) -> None:

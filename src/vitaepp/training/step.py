@@ -6,6 +6,8 @@ processes. `bench` and the benchmarks make them alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -38,16 +40,15 @@ def build_optimizer(method: Method, images_per_update: int) -> torch.optim.Optim
             proportion to it.
     """
     settings = method.recipe.optim
-    trained = [p for p in method.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=settings.lr or settings.base_lr * images_per_update / 256,
-        betas=settings.betas,
-        fused=True,
-    )
+    lr = settings.lr or settings.base_lr * images_per_update / 256
+    groups: list[dict[str, Any]] = []
+    for trained, factor in method.parameter_groups():
+        matrices, vectors = ([p for p in trained if (p.ndim > 1) is many] for many in (True, False))
+        groups += [
+            {"params": matrices, "weight_decay": settings.weight_decay, "lr": lr * factor},
+            {"params": vectors, "weight_decay": 0.0, "lr": lr * factor},
+        ]
+    return torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
 
 
 def forward_batch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,14 @@ from jaxtyping import Float, Int
 
 from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
-from vitaepp.encoder.model import CPU_VALUES, DEVICE_VALUES, Encoder, EncoderConfig
+from vitaepp.encoder.model import Encoder, EncoderConfig, at_once
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.methods import Method
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import counted
+from vitaepp.training.monitor import Monitor
 
 #: Share of the training's time that it may take.
 SHARE = 0.02
@@ -64,7 +66,7 @@ def watch_of(store: Store, recipe: Recipe, rows: Sequence[int]) -> Watch | None:
     return Watch(store, recipe, labelled[some], codes[some])
 
 
-class Watch:
+class Watch(Monitor):
     """Scores the encoder of a training on some labelled training subjects.
 
     Args:
@@ -91,15 +93,7 @@ class Watch:
     def scores(
         self, method: Method, epoch: int, seconds: float, first: bool = True, last: bool = False
     ) -> dict[str, float]:
-        """The column's value after an epoch; NaN where none is due.
-
-        Args:
-            method: what is trained; it is left as it is.
-            epoch: number of the epoch that has ended.
-            seconds: how long it took.
-            first: whether this is the one process that writes.
-            last: whether training ends with it; its score is always due.
-        """
+        """The column's value after an epoch; NaN where none is due. The last one always is."""
         if not first or (self.every and epoch % self.every and not last):
             return {self.column: math.nan}
         start = time.perf_counter()
@@ -109,6 +103,14 @@ class Watch:
             self.every = max(1, math.ceil(took / (SHARE * max(seconds, 1e-6))))
         return {self.column: score}
 
+    def state_dict(self) -> dict[str, Any]:
+        """How often it looks."""
+        return {"every": self.every}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Look as often as before."""
+        self.every = state["every"]
+
     def _features(self, method: Method) -> npt.NDArray[np.float32]:
         # A copy, because the method's own may be compiled for hidden patches, and is in training.
         state, device = method.backbone.state_dict(), next(method.parameters()).device
@@ -117,8 +119,7 @@ class Watch:
             {k: state[k] for k in self.encoder.backbone.state_dict()}
         )
         info = self.store.info
-        at_once = CPU_VALUES if device.type == "cpu" else DEVICE_VALUES
-        size = max(1, at_once // math.prod(info.shape))
+        size = at_once(device, info.shape)
         with torch.inference_mode(), autocast(device, self.encoder.config.precision):
             features = [
                 self.encoder(torch.from_numpy(images).to(device)).float().cpu().numpy()

@@ -23,6 +23,9 @@ class Draws:
         epoch: passes over the data so far.
         samples: which samples the batch holds, by their row in the store.
         device: where numbers are wanted. Uniform ones are the same on every device.
+
+    Attributes:
+        samples: the rows, as they were given.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Draws:
         samples: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
+        self.samples = list(samples)
         self.device = torch.device(device)
         self._seeds = [sample_seed(seed, epoch, sample) for sample in samples]
         self._generators = [torch.Generator().manual_seed(s) for s in self._seeds]

@@ -1,0 +1,214 @@
+"""Fine-tuning: folds, early stopping, what is trained, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import vitaepp
+from tests.conftest import TINY, write_store
+from vitaepp.data.store import Store
+from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.errors import EvaluationError, RecipeError, RunError
+from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.methods.supervised import Supervised, balanced_weights
+from vitaepp.nn.backbones import build_backbone
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.training.step import build_optimizer
+from vitaepp.views.draws import Draws
+
+#: An encoder that sees how bright images are.
+RUN = ("method=vitae", "optim.epochs=1", "views.normalize=cohort")
+
+SHORT = ("optim.epochs=3", "optim.batch_size=8", "optim.warmup_epochs=1", "trainer.precision=32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A store of pictures with a label, and a run on it."""
+    root = tmp_path_factory.mktemp("finetune")
+    store = write_store(root / "store", 24, (16, 16), ("t1",))
+    vitaepp.pretrain(store.path, root / "run", settings=[*TINY, *RUN])
+    return root
+
+
+@pytest.fixture(scope="module")
+def tuned(trained) -> Path:
+    """A finished fine-tuning of all blocks in two folds; no test may change it."""
+    out = trained / "tuned"
+    vitaepp.finetune(trained / "run", trained / "store", out, "bright", settings=SHORT, folds=2)
+    return out
+
+
+def test_it_is_measured_in_the_folds_of_evaluate(trained, tuned):
+    found = Evaluation.load(tuned)
+    assert list(found["controls"]) == ["scratch", "untrained", "raw"]
+    linear = Evaluation.load(tuned / "linear")
+    assert linear["folds"] != found["folds"]
+    assert found["controls"]["raw"] == linear["controls"]["raw"]
+    pd.testing.assert_frame_equal(found.rows(), linear.rows())
+    for k, (_, tested) in enumerate(plan_folds(Store(trained / "store").table, "bright", folds=2)):
+        job = json.loads((tuned / f"folds/fold{k}/pretrained/job.json").read_text())
+        assert sorted(job["test"]) == sorted(tested)
+        assert len({*job["fit"], *job["held"], *job["test"]}) == 24
+        assert len(job["held"]) == 2
+        assert not set(job["targets"]) & set(tested)
+    # An independent reading of the scores.
+    table = pd.read_parquet(tuned / "predictions.parquet")
+    for k, fold in enumerate(found["folds"]):
+        rows = table[table.fold == k]
+        assert roc_auc_score(rows.label == "1", rows.method) == pytest.approx(fold["auc"])
+    comparison = vitaepp.compare(linear, found, controls=True)
+    assert [row.name for row in comparison.rows][-1] == f"{tuned.name}: trained from scratch"
+    assert "fine-tuned" in repr(found)
+
+
+def test_the_epoch_of_the_lowest_held_out_loss_is_tested(tuned):
+    found = Evaluation.load(tuned)
+    for k in range(2):
+        folder = tuned / f"folds/fold{k}/pretrained"
+        losses = pd.read_csv(folder / "metrics.csv")["held_out"]
+        best = json.loads((folder / "summary.json").read_text())["best_epoch"]
+        assert best == found["epochs"][k]
+        assert best == 0 or losses[best - 1] == losses.min()
+        assert not list(folder.glob("*.ckpt"))  # nothing is left that nobody needs
+
+
+def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path):
+    settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
+    found = vitaepp.finetune(
+        trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
+    )
+    assert found["mean"]["auc"] > 0.9  # brightness is in the features
+    assert found["finetune"]["blocks"] == 0
+
+
+def test_it_goes_on_where_it_was_killed(trained, tuned, tmp_path):
+    slow = "import vitaepp, time; from vitaepp.training.module import Training as T\n"
+    slow += "step = T.training_step\n"
+    slow += "T.training_step = lambda *a: (time.sleep(0.2), step(*a))[1]\n"
+    slow += f"vitaepp.finetune({str(trained / 'run')!r}, {str(trained / 'store')!r}, "
+    slow += f"{str(tmp_path / 'out')!r}, 'bright', "
+    slow += f"settings={[*SHORT, 'trainer.checkpoint_every=0']!r}, folds=2)"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", slow], env=environment)
+    checkpoint = tmp_path / "out/folds/fold1/pretrained/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    settings = [*SHORT, "trainer.checkpoint_every=0"]
+    found = vitaepp.finetune(
+        trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
+    )
+    whole = Evaluation.load(tuned)
+    for key in ("method", "scratch"):
+        np.testing.assert_allclose(found.scores(key), whole.scores(key), rtol=1e-4, atol=1e-5)
+
+
+def test_another_fine_tuning_in_its_folder_is_refused(trained, tuned, tmp_path):
+    run, store = trained / "run", trained / "store"
+    with pytest.raises(RunError, match="fine-tuning with another recipe; choose another folder"):
+        vitaepp.finetune(run, store, tuned, "bright", settings=[*SHORT, "seed=1"], folds=2)
+    with pytest.raises(RunError, match="holds something else"):
+        vitaepp.finetune(run, store, run, "bright", settings=SHORT)
+    with pytest.raises(RecipeError, match=r"model\.depth: the encoder is what it was trained as"):
+        vitaepp.finetune(run, store, tmp_path / "o", "bright", settings="model.depth=1")
+    with pytest.raises(RecipeError, match=r"finetune\.blocks=9: the features pass 2 blocks"):
+        vitaepp.finetune(
+            run, store, tmp_path / "o", "bright", settings=[*SHORT, "finetune.blocks=9"], folds=2
+        )
+    with pytest.raises(EvaluationError, match="no label column 'brihgt'; did you mean bright"):
+        vitaepp.finetune(run, store, tmp_path / "p", "brihgt")
+    with pytest.raises(RunError, match="did you mean vitaepp finetune"):
+        vitaepp.finetune(store, run, tmp_path / "p", "bright")
+
+
+def method_of(settings=(), classes=2) -> Supervised:
+    recipe = Recipe.load(settings=[*TINY, "model.pool=grid+gridmax", *settings])
+    recipe = recipe.changed(views={"first": {"crop": 1.0, "flip": "none", "rotation": 0.0}})
+    shape = {"in_channels": 1, "image_size": (16, 16), "patch_size": (8, 8)}
+    torch.manual_seed(0)
+    if recipe.model.backbone == "vit":
+        shape |= {"embed_dim": 48, "depth": 2, "num_heads": 4}
+    else:
+        shape.pop("patch_size")
+    backbone = build_backbone(recipe.model.backbone, shape)
+    targets = torch.tensor([0, 1, 0, 1])
+    return Supervised(recipe, backbone, targets, None if classes == 1 else torch.ones(classes))
+
+
+RESNET = ("model.backbone=resnet18", "model.pool=mean", "method=simsiam")
+
+
+@pytest.mark.parametrize("settings", [(), RESNET])
+def test_only_the_last_blocks_are_trained_and_the_earlier_the_slower(settings):
+    images = torch.randint(0, 256, (4, 1, 16, 16))
+    method = method_of([*settings, "finetune.blocks=1", "optim.lr=0.01"]).train()
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    optimizer = build_optimizer(method, images_per_update=4)
+    rates = [group["lr"] for group in optimizer.param_groups[::2]]
+    assert rates == pytest.approx([0.01, 0.0075])
+    for _ in range(2):  # in the first, a head of zeros gives the encoder no gradient
+        method(images, Draws(0, 0, range(4)), 0.0).loss.backward()
+        optimizer.step()
+    changed = {k for k, v in method.state_dict().items() if not torch.equal(v, before[k])}
+    last = "backbone.layer4." if settings else "backbone.blocks.1."
+    own = {k for k in changed if not k.startswith(("head.", "backbone.norm."))}
+    assert own and all(k.startswith(last) for k in own)  # no running mean of a frozen stage, either
+
+
+def test_every_layer_is_trained_in_its_own_group():
+    method = method_of(["finetune.layer_decay=0.5", "optim.lr=1"])
+    groups = method.parameter_groups()
+    assert [factor for _, factor in groups] == [1.0, 0.5, 0.25, 0.125]
+    trained = [id(p) for parameters, _ in groups for p in parameters]
+    assert sorted(trained) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+def test_classes_count_alike_and_mixed_labels_count_by_their_share():
+    method = method_of()
+    method.weights.copy_(balanced_weights(torch.tensor([0, 0, 0, 1]), 2))
+    torch.nn.init.normal_(method.head.weight)
+    images = torch.randint(0, 256, (4, 1, 16, 16))
+    loss, weight = method.evaluate(images, [0, 1, 2, 3])
+    scores = method.predict(images)
+    own = torch.nn.functional.cross_entropy(scores, method.targets, method.weights)
+    assert torch.allclose(loss / weight, own)
+    plain, mixed = (
+        method_of([f"finetune.mixup={alpha}"])(images, Draws(0, 0, range(4)), 0.0).loss
+        for alpha in (0, 1)
+    )
+    assert torch.isclose(plain, mixed)  # a head of zeros gives log 2, whatever is mixed
+    assert torch.isclose(plain, torch.tensor(2.0).log())
+
+
+def test_the_defaults_are_settings():
+    assert Recipe.load(None, DEFAULTS).optim.lr == DEFAULTS["optim.lr"]
+
+
+def test_a_value_is_learned_by_its_squared_error():
+    method = method_of(classes=1)
+    loss, weight = method.evaluate(torch.zeros(4, 1, 16, 16), [0, 1, 2, 3])
+    assert float(loss / weight) == pytest.approx(0.5)
+
+
+def test_the_command_says_what_it_found(trained, tuned, command):
+    words = ["finetune", trained / "run", trained / "store", tuned, "--label", "bright"]
+    for setting in SHORT:
+        words += ["--set", setting]
+    done = command(*words, "--folds", 2)
+    assert done.exit_code == 0, done.output
+    assert "trained from scratch" in done.stdout
