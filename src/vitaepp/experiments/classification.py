@@ -18,7 +18,7 @@ from vitaepp.evaluation.scores import METRICS, spread
 from vitaepp.evaluation.summary import leading_metric
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
-from vitaepp.experiments.results import Cell, Row, Versus
+from vitaepp.experiments.results import Cell, Row, Versus, ends
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Drawing, Style
@@ -139,7 +139,7 @@ def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) 
 
 def _versus(difference: Difference, against: str) -> Versus:
     d = difference
-    return Versus.of(d.metric, against, d.mean, d.interval, d.p, d.test or d.reason or "")
+    return Versus(d.metric, against, d.mean, *ends(d.interval), d.p, d.test or d.reason or "")
 
 
 def _sweep(rows: Sequence[Row], metrics: Sequence[str]) -> Drawing | None:

@@ -12,7 +12,7 @@ import pandas as pd
 from vitaepp.evaluation.statistics import paired_difference
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
-from vitaepp.experiments.results import Cell, Row, Versus
+from vitaepp.experiments.results import Cell, Row, Versus, ends
 from vitaepp.presentation.charts import picture_rows
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.planes import Plane, are_colours, planes, tile
@@ -62,7 +62,7 @@ class Reconstructions(Kind):
         versus = {}
         for metric in self.experiment.metrics:
             d = paired_difference(own[metric].to_numpy(), reference[metric].to_numpy())
-            versus[metric] = Versus.of(metric, against, d.mean, d.interval, d.t.p, test)
+            versus[metric] = Versus(metric, against, d.mean, *ends(d.interval), d.t.p, test)
         return versus
 
     def _figure(self, folders: Folders) -> Drawing | None:

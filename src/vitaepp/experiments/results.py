@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,20 +55,6 @@ class Versus:
     p: float | None
     test: str
 
-    @classmethod
-    def of(
-        cls,
-        metric: str,
-        against: str,
-        mean: float,
-        interval: Interval | None,
-        p: float | None,
-        test: str,
-    ) -> Versus:
-        """A difference with its interval, where there is one."""
-        low, high, level = (None, None, LEVEL) if interval is None else astuple(interval)
-        return cls(metric, against, mean, low, high, level, p, test)
-
     def text(self) -> str:
         """As `+0.021 [-0.034, 0.078]`."""
         digits = numbers.digits_of(self.metric)
@@ -80,6 +66,13 @@ class Versus:
     def p_text(self) -> str:
         """As `0.043`, or `< 0.001`; empty where there is no test."""
         return "" if self.p is None else numbers.p_value(self.p)
+
+
+def ends(interval: Interval | None) -> tuple[float | None, float | None, float]:
+    """Low, high and level of an interval as `Versus` has them, also where there is none."""
+    if interval is None:
+        return None, None, LEVEL
+    return interval.low, interval.high, interval.level
 
 
 @dataclass(frozen=True)
