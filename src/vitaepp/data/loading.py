@@ -205,11 +205,7 @@ def training_rows(
 
 
 def training_loader(
-    store: Store,
-    settings: DataSettings,
-    order: EpochOrder,
-    device: torch.device,
-    sharing: int = 1,
+    store: Store, settings: DataSettings, order: EpochOrder, device: torch.device, sharing: int = 1
 ) -> TrainingLoader:
     """Load batches in the given order, from memory if the store fits into it.
 

@@ -167,9 +167,7 @@ def _weighted_auc(
 
 
 def _share(
-    weights: npt.NDArray[np.float64],
-    right: npt.NDArray[np.bool_],
-    among: npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """The weight of those `among` the subjects who are right, as a share of all `among`."""
     return _ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))

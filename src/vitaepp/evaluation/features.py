@@ -232,12 +232,7 @@ def _measure(
     """Fit on the classes of `labels`, and score by those of `shown`."""
     train = part.train
     fitted = fit(
-        protocol,
-        features[train],
-        labels.codes[train],
-        seed=seed,
-        pca=pca,
-        persons=persons[train],
+        protocol, features[train], labels.codes[train], seed=seed, pca=pca, persons=persons[train]
     )
     decision = fitted.decision(features[part.test])
     if shown.classes != labels.classes:
@@ -253,10 +248,7 @@ def _members(labels: Labels, used: npt.NDArray[np.intp]) -> dict[str, int]:
 
 
 def _predictions(
-    subjects: npt.NDArray[Any],
-    labels: Labels,
-    parts: list[Fold],
-    measured: Mapping[str, _Measured],
+    subjects: npt.NDArray[Any], labels: Labels, parts: list[Fold], measured: Mapping[str, _Measured]
 ) -> pd.DataFrame:
     tested = np.concatenate([p.test for p in parts])
     columns: dict[str, Any] = {

@@ -30,11 +30,7 @@ class Fold:
 
 
 def plan_folds(
-    table: pd.DataFrame,
-    label: str,
-    protocol: str | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    table: pd.DataFrame, label: str, protocol: str | None = None, folds: int = 5, seed: int = 0
 ) -> list[tuple[list[str], list[str]]]:
     """The subjects that `evaluate` fits on and tests, fold by fold, without evaluating.
 

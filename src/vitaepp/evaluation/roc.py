@@ -43,9 +43,7 @@ def mean_roc(
 
 
 def _roc_on(
-    grid: npt.NDArray[np.float64],
-    positive: npt.NDArray[np.bool_],
-    score: npt.NDArray[np.float64],
+    grid: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     order = np.argsort(-score, kind="stable")
     # Subjects of equal score pass the threshold together.

@@ -162,11 +162,7 @@ def crossed_t_test(differences: _Values, *, train: _Number, test: _Number) -> TT
 
 
 def paired_difference(
-    first: _Values,
-    second: _Values,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    first: _Values, second: _Values, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
     """Compare a measure of each subject, such as PSNR, between two methods.
 

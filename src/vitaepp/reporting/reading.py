@@ -131,10 +131,7 @@ class _Files:
 
 
 def _read_named(
-    path: str | os.PathLike[str],
-    read: Callable[[_Files, Path], Value | None],
-    name: str,
-    kind: str,
+    path: str | os.PathLike[str], read: Callable[[_Files, Path], Value | None], name: str, kind: str
 ) -> Value:
     folder = Path(path).parent if Path(path).name == name else Path(path)
     files = _Files(folder)

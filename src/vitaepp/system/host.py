@@ -39,11 +39,7 @@ ONE_OF_MANY = {
 }
 
 #: Where control groups of each kind are mounted, most usual first; "" is version 2.
-_MOUNTS = {
-    "": ("", "unified"),
-    "cpu": ("cpu", "cpu,cpuacct"),
-    "memory": ("memory",),
-}
+_MOUNTS = {"": ("", "unified"), "cpu": ("cpu", "cpu,cpuacct"), "memory": ("memory",)}
 
 #: Options of glibc's mallopt, from its malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

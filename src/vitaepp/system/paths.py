@@ -12,16 +12,8 @@ _KINDS = {
     "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
     "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
-    "reconstruction": (
-        ("metrics.csv",),
-        b"subject,psnr,ssim",
-        "vitaepp reconstruct RUN STORE {}",
-    ),
-    "model": (
-        ("model.json", "classifier.skops"),
-        b"{",
-        "vitaepp fit EMBEDDINGS {} `label=COLUMN`",
-    ),
+    "reconstruction": (("metrics.csv",), b"subject,psnr,ssim", "vitaepp reconstruct RUN STORE {}"),
+    "model": (("model.json", "classifier.skops"), b"{", "vitaepp fit EMBEDDINGS {} `label=COLUMN`"),
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
 

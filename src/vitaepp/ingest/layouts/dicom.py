@@ -33,19 +33,9 @@ from vitaepp.ingest.layouts.dicom_series import (
     volumes_of,
     with_damaged,
 )
-from vitaepp.ingest.layouts.dicom_studies import (
-    Headers,
-    persons_of,
-    study_keys,
-    subject_folders,
-)
+from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
-from vitaepp.ingest.readers import (
-    PICTURE_SUFFIXES,
-    SCAN_SUFFIXES,
-    DicomHeader,
-    suffix_of,
-)
+from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, DicomHeader, suffix_of
 from vitaepp.ingest.readers.items import SeriesItem
 
 

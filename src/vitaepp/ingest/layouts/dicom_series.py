@@ -240,10 +240,7 @@ def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
 
 
 def with_damaged(
-    source: Source,
-    series: list[Series],
-    damaged: Iterable[PurePosixPath],
-    left_out: list[LeftOut],
+    source: Source, series: list[Series], damaged: Iterable[PurePosixPath], left_out: list[LeftOut]
 ) -> list[Series]:
     """Add damaged files to their series, so that the volume is refused and not cut short.
 

@@ -9,13 +9,7 @@ from typing import Any
 from vitaepp.errors import SourceError
 
 #: What JSON calls what is no object.
-_KINDS = {
-    list: "an array",
-    str: "a text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-}
+_KINDS = {list: "an array", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def read_json(path: Path, name: str = "") -> dict[str, Any]:
