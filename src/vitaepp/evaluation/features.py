@@ -83,8 +83,8 @@ def evaluate_features(
         >>> grade = np.arange(40) % 2
         >>> table = pd.DataFrame({"subject": range(40), "grade": grade})
         >>> noise = np.random.default_rng(0).normal(size=(40, 3))
-        >>> found = evaluate_features(noise + 9 * grade[:, None], table, "grade")
-        >>> found["mean"]["auc"], found["n"], len(found.to_frame())
+        >>> result = evaluate_features(noise + 9 * grade[:, None], table, "grade")
+        >>> result["mean"]["auc"], result["n"], len(result.to_frame())
         (1.0, 40, 5)
     """
     ordered = by_subject(table)

@@ -113,10 +113,10 @@ def timed_recipe(
         trainings, trained = trainings * folds, trained * (folds - 1) // folds
     if choose:
         runs = trainings * len(experiment.variants)
-        recipe, found = chosen_in_time(
+        recipe, proposed = chosen_in_time(
             images, machine, recipe, given, lambda: left() * (1 - RESERVE) / runs, speed
         )
-        choices += [c for c in found if c.name not in ("optim.epochs", "optim.lr")]
+        choices += [c for c in proposed if c.name not in ("optim.epochs", "optim.lr")]
     rates = [speed(variant.recipe(recipe)) for variant in experiment.variants]
     seconds = left() * (1 - RESERVE)
     embedding = sum(trainings * EMBEDDING * len(setup.store) / rate for rate in rates)
@@ -129,10 +129,10 @@ def timed_recipe(
         rate = [c for c in more if c.name == "optim.lr"]
         recipe = resolve(recipe, {c.name: c.value for c in rate})
         choices += rate
-    told = [f"{choice}: {choice.reason}" for choice in choices]
+    reasons = [f"{choice}: {choice.reason}" for choice in choices]
     runs = trainings * len(rates)
-    told.append(
+    reasons.append(
         f"optim.epochs={epochs}: what the time allows for {counted(runs, 'training')}, at "
         f"{min(rates):.3g} to {max(rates):.3g} images per second, measured here"
     )
-    return recipe, told
+    return recipe, reasons

@@ -44,9 +44,9 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
             # An evaluation that was copied within the run is shown once.
             evaluations.setdefault(json.dumps(evaluation.metrics, sort_keys=True), evaluation)
     reconstructions = [
-        found
+        reconstruction
         for folder in files.folders("reconstruction.json", "metrics.csv")
-        if folder != run.path and (found := _read_reconstruction(files, folder))
+        if folder != run.path and (reconstruction := _read_reconstruction(files, folder))
     ]
     weights = weights_id(run.path)
     contents = RunContents(
@@ -135,12 +135,12 @@ def _read_named(
 ) -> Value:
     folder = Path(path).parent if Path(path).name == name else Path(path)
     files = _Files(folder)
-    found = read(files, folder) if folder.is_dir() else None
+    result = read(files, folder) if folder.is_dir() else None
     if files.broken:
         raise RunError(f"{folder}: {files.broken[0]}")
-    if found is None:
+    if result is None:
         raise RunError(f"{path}: {instead_of(kind, path)}")
-    return found
+    return result
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -163,8 +163,8 @@ def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
         return None
     predictions = files.attempt(folder / "predictions.parquet", pd.read_parquet)
     points = files.attempt(folder / "map.csv", _read_points)
-    found = Evaluation(folder, None, metrics, predictions, points)
-    return replace(found, weights=found.provenance.get("encoder"))
+    evaluation = Evaluation(folder, None, metrics, predictions, points)
+    return replace(evaluation, weights=evaluation.provenance.get("encoder"))
 
 
 def _complete(metrics: dict[str, Any]) -> bool:

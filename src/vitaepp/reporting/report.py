@@ -122,11 +122,11 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         )
         for r in run.reconstructions
     ]
-    picture, found = run.prepared, header.standing_of(run)
+    picture, standing = run.prepared, header.standing_of(run)
     return {
         "name": run.name,
-        "standing": "" if found is None else str(found),
-        "advice": header.advice(run, found),
+        "standing": "" if standing is None else str(standing),
+        "advice": header.advice(run, standing),
         "sentence": header.sentence(run),
         "tiles": header.tiles(run),
         "facts": training.facts(run),

@@ -137,8 +137,8 @@ def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Se
     total = len(cohort.subjects)
     with_voxels = voxel_sample(total)
     looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
-    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
-    return track(found, "reading headers", total)
+    seen = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
+    return track(seen, "reading headers", total)
 
 
 def _died(look: _Look) -> _Seen:
@@ -209,11 +209,11 @@ def _range(values: npt.NDArray[Any]) -> tuple[float, float, float, float]:
 
 
 def _intensities(spec: ImageSpec, seen: list[_Seen]) -> dict[str, Intensities]:
-    found = {}
+    intensities = {}
     for modality in spec.files:
         ranges = np.array([one.ranges[modality] for one in seen if modality in one.ranges])
         if len(ranges):
             low, high = float(ranges[:, 0].min()), float(ranges[:, 3].max())
             robust = (float(ranges[:, 1].mean()), float(ranges[:, 2].mean()))
-            found[modality] = Intensities(low, high, robust, len(ranges))
-    return found
+            intensities[modality] = Intensities(low, high, robust, len(ranges))
+    return intensities
