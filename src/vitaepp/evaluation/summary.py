@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
 
-from vitaepp.evaluation.participants import told_persons
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.scores import METRICS
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
@@ -140,6 +140,25 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
+
+
+def told_persons(metrics: Mapping[str, Any]) -> str:
+    """How many persons stand behind how many subjects, in words.
+
+    Args:
+        metrics: content of a metrics.json.
+
+    >>> told_persons({"n": 120, "persons": 60, "persons_by": "participant"})
+    '120 subjects of 60 persons'
+    >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
+    '120 subjects; no column participant says whose they are'
+    """
+    subjects = counted(metrics["n"], "subject")
+    if "persons" not in metrics:  # of an earlier version
+        return subjects
+    if metrics["persons_by"] != PARTICIPANT:
+        return f"{subjects}; no column {PARTICIPANT} says whose they are"
+    return f"{subjects} of {metrics['persons']:,} persons"
 
 
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float:
