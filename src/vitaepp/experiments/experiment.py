@@ -113,12 +113,12 @@ def experiment(
     setup.claim()
     if clock is not None:
         given = {*names_of(settings), *flatten(wanted.base or {})}
-        asked = {
+        request = {
             "hours": hours,
             "recipe": None if recipe is None else os.fspath(recipe),
             "settings": list(settings),
         }
-        setup = in_hours(chosen, setup, clock, given, asked, choose=recipe is None)
+        setup = in_hours(chosen, setup, clock, given, request, choose=recipe is None)
         _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
 

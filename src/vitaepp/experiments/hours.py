@@ -39,7 +39,7 @@ def in_hours(
     setup: Setup,
     clock: Clock,
     given: Collection[str],
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     choose: bool,
 ) -> Setup:
     """A setup whose recipe is done in time; once found, the folder keeps it.
@@ -49,7 +49,7 @@ def in_hours(
         setup: with the recipe before its length is set; its folder is claimed.
         clock: the time.
         given: names of the settings that the user gave.
-        asked: what the user gave, which must be the same when the experiment goes on.
+        request: what the user gave, which must be the same when the experiment goes on.
         choose: choose model and batch, too, as no recipe was named.
 
     Raises:
@@ -59,7 +59,7 @@ def in_hours(
     file = setup.out / "hours.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["asked"] != asked:
+        if kept["asked"] != request:
             raise RunError(
                 f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
                 "or choose another folder"
@@ -78,7 +78,7 @@ def in_hours(
         )
     for reason in reasons:
         say(reason)
-    write_json(file, {"asked": dict(asked), "recipe": recipe.model_dump(mode="json")})
+    write_json(file, {"asked": dict(request), "recipe": recipe.model_dump(mode="json")})
     return replace(setup, recipe=recipe)
 
 
