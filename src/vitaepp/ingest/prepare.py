@@ -17,6 +17,7 @@ import pandas as pd
 
 from vitaepp.data.labels import count_other, join_labels, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
+from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
@@ -27,7 +28,6 @@ from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
 from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, pseudonymized_table, read_secret
-from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.readers.items import files_of, own_files
 from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.sources.archives import opened

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
@@ -29,7 +30,6 @@ from vitaepp.ingest.layouts.pairing import pair
 from vitaepp.ingest.layouts.persons import with_persons
 from vitaepp.ingest.layouts.subject_folders import named_files_cohort, subject_folders_cohort
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.system.paths import kind_of
 

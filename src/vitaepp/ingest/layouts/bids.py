@@ -25,13 +25,13 @@ from typing import Any
 
 from vitaepp.data.labels import as_known, as_labels
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.suffixes import SCAN_SUFFIXES
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.pairing import OF_ORGAN, best_mask
-from vitaepp.ingest.readers import SCAN_SUFFIXES
 from vitaepp.system.progress import say
 
 DESCRIPTION = "dataset_description.json"

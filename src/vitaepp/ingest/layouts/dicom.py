@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
     SINGLE,
@@ -35,7 +36,7 @@ from vitaepp.ingest.layouts.dicom_series import (
 )
 from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, DicomHeader, suffix_of
+from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem
 
 

@@ -16,7 +16,7 @@ from vitaepp.data.store import Failure
 from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
-from vitaepp.ingest.readers import to_grey
+from vitaepp.ingest.readers.image import to_grey
 from vitaepp.ingest.subject import failure_of, grid_of, image_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each

@@ -16,8 +16,10 @@ from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
-from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
+from vitaepp.ingest.readers.arrays import open_array, read_array, space_of
+from vitaepp.ingest.readers.image import Image, is_grey
 from vitaepp.ingest.readers.items import ArrayItem, Item
+from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked

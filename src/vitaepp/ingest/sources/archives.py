@@ -20,9 +20,9 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, VitaeppError
 from vitaepp.ingest.layouts.cifar import holds_cifar
-from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.readers.tar import BLOCK, BROKEN_TAR, tar_entries
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.files import locked
