@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ from sklearn.metrics import roc_auc_score
 
 import vitaepp
 from tests.conftest import TINY, write_store
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
+from vitaepp.downstream.classify import planned
 from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.downstream.tuning import Base
 from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.result import Evaluation
@@ -54,7 +58,7 @@ def test_it_is_measured_in_the_folds_of_evaluate(trained, tuned):
     found = Evaluation.load(tuned)
     assert list(found["controls"]) == ["scratch", "untrained", "raw"]
     linear = Evaluation.load(tuned / "linear")
-    assert linear["folds"] != found["folds"]
+    assert not np.allclose(linear.scores("method"), found.scores("method"))
     assert found["controls"]["raw"] == linear["controls"]["raw"]
     pd.testing.assert_frame_equal(found.rows(), linear.rows())
     for k, (_, tested) in enumerate(plan_folds(Store(trained / "store").table, "bright", folds=2)):
@@ -167,7 +171,8 @@ def test_only_the_last_blocks_are_trained_and_the_earlier_the_slower(settings):
     changed = {k for k, v in method.state_dict().items() if not torch.equal(v, before[k])}
     last = "backbone.layer4." if settings else "backbone.blocks.1."
     own = {k for k in changed if not k.startswith(("head.", "backbone.norm."))}
-    assert own and all(k.startswith(last) for k in own)  # no running mean of a frozen stage, either
+    assert own
+    assert all(k.startswith(last) for k in own)  # no running mean of a frozen stage, either
 
 
 def test_every_layer_is_trained_in_its_own_group():
@@ -202,13 +207,65 @@ def test_the_defaults_are_settings():
 def test_a_value_is_learned_by_its_squared_error():
     method = method_of(classes=1)
     loss, weight = method.evaluate(torch.zeros(4, 1, 16, 16), [0, 1, 2, 3])
-    assert float(loss / weight) == pytest.approx(0.5)
+    assert (loss / weight).item() == pytest.approx(0.5)
 
 
 def test_the_command_says_what_it_found(trained, tuned, command):
     words = ["finetune", trained / "run", trained / "store", tuned, "--label", "bright"]
     for setting in SHORT:
         words += ["--set", setting]
-    done = command(*words, "--folds", 2)
-    assert done.exit_code == 0, done.output
-    assert "trained from scratch" in done.stdout
+    status, out, err = command(*words, "--folds", 2)
+    assert status == 0, err
+    assert "trained from scratch" in out
+
+
+def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
+    """Brightness, with a little of the subject's number in it, is told by the features."""
+    run, store = trained / "run", trained / "valued"
+    if not store.exists():
+        shutil.copytree(trained / "store", store)
+    table = pd.read_parquet(store / "table.parquet")
+    number = table.subject.str[1:].astype(int)
+    table["years"] = (40 + 20 * table.bright + 0.1 * number).where(number > 1)
+    table.to_parquet(store / "table.parquet", index=False)
+    settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
+    how = {"task": "regression", "settings": settings, "folds": 2}
+    found = vitaepp.finetune(run, store, tmp_path / "out", "years", **how)
+    assert list(found["controls"]) == ["scratch", "linear", "untrained", "raw", "mean"]
+    assert found["n"] == 22
+    assert found["mean"]["mae"] < 5 < found["controls"]["mean"]["mean"]["mae"]
+    rows = found.table
+    for k, fold in enumerate(found["folds"]):
+        own = rows[rows.fold == k]
+        assert np.abs(own.method - own.label).mean() == pytest.approx(fold["mae"])
+        assert np.corrcoef(own.method, own.label)[0, 1] == pytest.approx(fold["pearson"])
+    assert "mae: fine-tuned minus from scratch" in str(found)
+    with pytest.raises(EvaluationError, match="2 different values; regression takes three or more"):
+        vitaepp.finetune(run, store, tmp_path / "p", "bright", task="regression")
+    with pytest.raises(EvaluationError, match="is of masks; leave out `label`"):
+        vitaepp.finetune(run, store, tmp_path / "p", "bright", task="segmentation")
+    with pytest.raises(EvaluationError, match=r"`task=regression` is of regression; name the"):
+        vitaepp.finetune(run, store, tmp_path / "p", task="regression")
+    with pytest.raises(EvaluationError, match="did you mean regression"):
+        vitaepp.finetune(run, store, tmp_path / "p", "years", task="regresion")
+
+
+def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):
+    recipe = Recipe.load(trained / "run" / "recipe.yaml")
+    table = Store(trained / "store").table
+    drawn = []
+    for count in (6, 10):
+        base = Base(
+            RunFolder(trained / "run"),
+            Store(trained / "store"),
+            trained / "none",
+            recipe.with_settings(f"finetune.subjects={count}"),
+            folds=2,
+            seed=0,
+        )
+        job = planned(base, "bright", None)[0].job(0)
+        drawn.append({*job.fit, *job.held})
+        classes = table.set_index("subject").loc[sorted(drawn[-1])].bright
+        assert classes.sum() == count / 2
+    assert len(drawn[0]) == 6
+    assert drawn[0] < drawn[1]

@@ -479,7 +479,12 @@ def finetune(
     run: RunPath,
     store: StorePath,
     out: Annotated[Path, _out("OUT", "Folder of the results.")],
-    label: Label,
+    label: Annotated[
+        str | None, typer.Option(help="Column to predict; not for segmentation.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification, regression or segmentation.")
+    ] = "classification",
     settings: Settings = None,
     protocol: ProtocolName = None,
     positive: Positive = None,
@@ -496,6 +501,7 @@ def finetune(
         store,
         out,
         label,
+        task=task,
         settings=settings or (),
         protocol=protocol,
         folds=folds,

@@ -1,24 +1,24 @@
-"""One training of a fine-tuning: a head and an encoder learn the labels of one fold."""
+"""One training of a fine-tuning: an encoder and what is on top of it learn the labels of a fold."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
+from torch import Tensor
 
 from vitaepp.data.checkpoints import newest_checkpoint
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
-from vitaepp.methods.supervised import Supervised, balanced_weights
+from vitaepp.methods.supervised import FineTuned, Supervised, balanced_weights
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.progress import say
@@ -32,6 +32,11 @@ from vitaepp.training.trainer import Processes, quiet_lightning
 #: What a training in several processes calls in each of them.
 TRAIN_FOLD = f"{__name__}:train_fold"
 
+Task = Literal["classification", "regression", "segmentation"]
+
+#: Masks that are read at a time.
+BLOCK = 64
+
 #: Inverse strengths of regularisation that the head may start with.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -41,23 +46,20 @@ class Job:
     """The subjects of one training.
 
     Attributes:
+        task: what is learned.
         fit: those that are trained on.
         held: those whose loss chooses the epoch.
         test: those that are predicted.
-        targets: the class, from 0, of each that is trained on or held out.
-        classes: number of classes.
+        targets: the class, from 0, or the value of each that is trained on or held out.
+        classes: number of classes, or of labels with the background; 1 for a value.
     """
 
+    task: Task
     fit: list[str]
     held: list[str]
     test: list[str]
-    targets: Mapping[str, int]
+    targets: Mapping[str, float | int]
     classes: int
-
-    @staticmethod
-    def predictions(folder: RunFolder) -> Path:
-        """Where the scores of the test subjects are, which is written last."""
-        return folder.path / "predictions.parquet"
 
     def save(self, folder: RunFolder) -> None:
         """Write it into the folder of its training."""
@@ -67,6 +69,11 @@ class Job:
     def load(cls, folder: RunFolder) -> Job:
         """Read it from there."""
         return cls(**json.loads((folder.path / "job.json").read_text(encoding="utf-8")))
+
+
+def predictions_file(folder: RunFolder) -> Path:
+    """What was predicted for the test subjects, in their order; it is written last."""
+    return folder.path / "predictions.npy"
 
 
 def train_fold(
@@ -85,84 +92,152 @@ def train_fold(
         start: `pretrained`, or `scratch` for the weights that pre-training started from.
         recipe: every setting.
     """
-    place, opened, settings = (
-        RunFolder(folder, must_exist=False),
-        Store(store),
-        Recipe.parse(recipe),
-    )
-    job = Job.load(place)
+    place, opened = RunFolder(folder, must_exist=False), Store(store)
+    settings, job = Recipe.parse(recipe), Job.load(place)
     row_of = {subject: row for row, subject in enumerate(opened.table["subject"].astype(str))}
     fit, held, test = ([row_of[s] for s in part] for part in (job.fit, job.held, job.test))
-    targets = torch.zeros(len(opened), dtype=torch.long)
-    for subject, code in job.targets.items():
-        targets[row_of[subject]] = code
-    weights = torch.ones(job.classes)
-    if settings.finetune.class_weights == "balanced":
-        weights = balanced_weights(targets[fit], job.classes)
     encoder = Encoder.from_pretrained(run)
     if start == "scratch":
-        encoder = Encoder.untrained(RunFolder(run).recipe(), opened.info)
-    method = Supervised(settings, encoder.backbone, targets, weights)
+        info = encoder.image_info()
+        encoder = Encoder.untrained(RunFolder(run).recipe(), info)
+    targets = torch.zeros(len(opened), dtype=torch.float64)
+    for subject, value in job.targets.items():
+        targets[row_of[subject]] = value
+    method = _method(job, encoder, settings, opened, targets, fit)
     best = place.path / "best.safetensors"
     with quiet_lightning():
         cluster = find_cluster()
         checkpoint = newest_checkpoint(place)
-        if checkpoint is None:
+        if checkpoint is None and isinstance(method, Supervised):
             _start_head(method, opened, fit, held)
         monitor = HeldOut(opened, held, settings.finetune.patience, best)
-        module = Training(settings, opened, resumed=checkpoint is not None, rows=fit, method=method)
+        resumed = checkpoint is not None
+        module = Training(settings, opened, resumed, rows=fit, method=method)
         processes = Processes(cluster, 1 if cluster is None else cluster.world_size())
         summary = train(opened, fit, module, place, checkpoint, processes, monitor)
     if summary is None:
-        return  # another process tells
+        return  # the first process goes on
     method.load_state_dict(read_tensors(best), strict=False)
-    scores = torch.cat(
-        list(
-            over_rows(method, opened, test, lambda images, _, there: method.predict(images, there))
-        )
-    )
+    predictions = _predictions(job, method, opened, test)
     write_json(place.summary_file, summary | {"best_epoch": monitor.best})
-    table = pd.DataFrame(scores.float().cpu().numpy(), columns=[f"{c}" for c in range(job.classes)])
-    table.insert(0, "subject", job.test)
-    with atomic_path(Job.predictions(place)) as temporary:
-        table.to_parquet(temporary, index=False)
+    with atomic_path(predictions_file(place)) as temporary, open(temporary, "wb") as file:
+        np.save(file, predictions)
     # What could only be gone on with, or be predicted with once more.
-    for file in (place.checkpoint, place.checkpoint_before, best):
-        file.unlink(missing_ok=True)
+    for path in (place.checkpoint, place.checkpoint_before, best):
+        path.unlink(missing_ok=True)
     say(f"the lowest loss on the held-out part is {monitor.lowest:.4g}, after epoch {monitor.best}")
 
 
-def _start_head(method: Supervised, store: Store, fit: Sequence[int], held: Sequence[int]) -> None:
-    """Start the head as the logistic regression that does best on the held-out part."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
+def _method(
+    job: Job,
+    encoder: Encoder,
+    settings: Recipe,
+    store: Store,
+    targets: Tensor,
+    fit: Sequence[int],
+) -> FineTuned:
+    """What is trained."""
+    if job.task == "segmentation":
+        from vitaepp.methods.segmenter import Segmenter
 
-    def features(rows: Sequence[int]) -> torch.Tensor:
-        pooled = over_rows(
+        masks = np.concatenate([*_masks(store)])
+        shape = encoder.config.shape
+        window, channels = shape["image_size"], shape["in_channels"]
+        return Segmenter(
+            settings, encoder.backbone, torch.from_numpy(masks), job.classes, window, channels
+        )
+    if job.task == "regression":
+        # In units of their own deviation, so that one learning rate suits any unit.
+        return Supervised(settings, encoder.backbone, _standardised(targets, fit), None)
+    codes = targets.long()
+    weights = torch.ones(job.classes)
+    if settings.finetune.class_weights == "balanced":
+        weights = balanced_weights(codes[list(fit)], job.classes)
+    return Supervised(settings, encoder.backbone, codes, weights)
+
+
+def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:
+    """All masks of a store, with the labels 1, 2, … instead of their own values."""
+    places = np.zeros(256, np.uint8)
+    places[list(store.mask_labels)] = np.arange(1, len(store.mask_labels) + 1)
+    for start in range(0, len(store), BLOCK):
+        yield places[store.read_masks(range(start, min(start + BLOCK, len(store))))]
+
+
+def _predictions(job: Job, method: FineTuned, store: Store, rows: Sequence[int]) -> Any:
+    """Scores, `(subject, class)`; values, `(subject,)`; or masks, `(subject, *space)`."""
+
+    def predict(images: Tensor, _: list[int], present: Tensor) -> Tensor:
+        scores = method.predict(images, present).float()
+        return scores.argmax(dim=1).byte() if job.task == "segmentation" else scores
+
+    found = torch.cat([part.cpu() for part in over_rows(method, store, rows, predict)]).numpy()
+    if job.task != "regression":
+        return found
+    values = np.array([job.targets[subject] for subject in job.fit])
+    return found[:, 0].astype(np.float64) * _deviation(values) + values.mean()
+
+
+def _standardised(targets: Tensor, fit: Sequence[int]) -> Tensor:
+    own = targets[list(fit)]
+    return ((targets - own.mean()) / _deviation(own.numpy())).float()
+
+
+def _deviation(values: Any) -> float:
+    return float(values.std()) or 1.0
+
+
+def _start_head(method: Supervised, store: Store, fit: Sequence[int], held: Sequence[int]) -> None:
+    """Start the head as the linear model of the features that does best on the held-out part.
+
+    It is a logistic regression, or a ridge regression where a value is learned.
+    """
+
+    def features(rows: Sequence[int]) -> Tensor:
+        parts = over_rows(
             method, store, rows, lambda images, _, there: method.features(images, there)
         )
-        return torch.cat([part.float().cpu() for part in pooled])
+        return torch.cat([part.float().cpu() for part in parts])
 
     own, other = features(fit), features(held)
     method.set_features(own)
     # The head gets features of a smaller scale, so that its weights are larger.
     scale = own.shape[1] ** 0.5
-    x, y = ((method.standardised(part) * scale).double().numpy() for part in (own, other))
-    codes, held_codes = method.targets[list(fit)].numpy(), method.targets[list(held)].numpy()
-    counts = dict(enumerate(method.weights.tolist()))
-    sample = method.weights[held_codes].numpy()
-
-    def loss(model: LogisticRegression) -> float:
-        return float(log_loss(held_codes, model.predict_proba(y), sample_weight=sample))
-
-    models = [
-        LogisticRegression(C=C, class_weight=counts, max_iter=500).fit(x, codes) for C in STRENGTHS
-    ]
-    model = min(models, key=loss)
-    weight: npt.NDArray[Any] = model.coef_ * scale
-    bias: npt.NDArray[Any] = model.intercept_
-    if len(weight) == 1:  # two classes, of which it has the difference
-        weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+    x, x_held = ((method.standardised(part) * scale).double().numpy() for part in (own, other))
+    y, y_held = (method.targets[list(rows)].numpy() for rows in (fit, held))
+    weights = None if method.classes == 1 else method.weights.numpy()
+    weight, bias = min(
+        _linear_models(x, y, weights), key=lambda m: _loss(m, x_held, y_held, weights)
+    )
     with torch.no_grad():
-        method.head.weight.copy_(torch.from_numpy(weight))
+        method.head.weight.copy_(torch.from_numpy(weight * scale))
         method.head.bias.copy_(torch.from_numpy(bias))
+
+
+def _linear_models(x: Any, y: Any, weights: Any) -> list[tuple[Any, Any]]:
+    """Weights `(class, feature)` and biases of linear models, one for each of `STRENGTHS`."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    models = []
+    for C in STRENGTHS:
+        if weights is None:
+            ridge = Ridge(alpha=1 / C).fit(x, y)
+            models.append((ridge.coef_[None], np.array([ridge.intercept_])))
+            continue
+        model = LogisticRegression(C=C, class_weight=dict(enumerate(weights)), max_iter=500)
+        model.fit(x, y)
+        weight, bias = model.coef_, model.intercept_
+        if len(weight) == 1:  # of two classes it has the difference
+            weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.array([-bias[0], bias[0]]) / 2
+        models.append((weight, bias))
+    return models
+
+
+def _loss(model: tuple[Any, Any], x: Any, y: Any, weights: Any) -> float:
+    """The loss that the network is trained by."""
+    scores = x @ model[0].T + model[1]
+    if weights is None:
+        return float(np.square(scores[:, 0] - y).mean())
+    tops = scores - scores.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(tops).sum(axis=1)) - tops[np.arange(len(y)), y]
+    return float(np.average(losses, weights=weights[y]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,86 @@ from vitaepp.views.transforms import standardize, zero_missing
 LEAST_DEVIATION = 1e-6
 
 
-class Supervised(Method):
+class FineTuned(Method):
+    """A backbone whose last blocks are trained with something new on top of it.
+
+    Args:
+        recipe: every setting.
+        backbone: where fine-tuning starts from; it is trained in place.
+        last: the last of its blocks that is used; None for all.
+    """
+
+    backbone: Backbone
+
+    def __init__(self, recipe: Recipe, backbone: Backbone, last: int | None) -> None:
+        super().__init__(recipe, {})
+        self.backbone = backbone
+        self._trained = _trained_parts(backbone.parts(last), recipe.finetune.blocks)
+        backbone.requires_grad_(False)
+        for part in self._trained:
+            part.requires_grad_(True)
+
+    @property
+    def smallest_batch(self) -> int:
+        """Images that a step needs at least."""
+        return 1
+
+    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """What is new, then block by block from the last one, each learning more slowly."""
+        inside = {id(p) for p in self.backbone.parameters()}
+        groups = [([p for p in self.parameters() if id(p) not in inside], 1.0)]
+        factor = 1.0
+        for part in reversed(self._trained):
+            factor *= self.recipe.finetune.layer_decay
+            groups.append(([*part.parameters()], factor))
+        return groups
+
+    def train(self, mode: bool = True) -> FineTuned:
+        """Training mode, in which what is frozen stays as it is: a batch norm, too."""
+        super().train(mode)
+        self.backbone.eval()
+        for part in self._trained:
+            part.train(mode)
+        return self
+
+    @abstractmethod
+    def predict(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        present: Bool[Tensor, "batch channel"] | None = None,
+    ) -> Float[Tensor, "batch class *space"]:
+        """Scores of whole images.
+
+        Args:
+            images: intensities in [0, 255].
+            present: channels that each image has; all without it.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        rows: Sequence[int],
+        present: Bool[Tensor, "batch channel"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The summed loss of whole images, and the sum of their weights.
+
+        Args:
+            images: intensities in [0, 255].
+            rows: of the images in the store.
+            present: channels that each image has; all without it.
+        """
+
+    def _kept_branches(self, draws: Draws) -> Float[Tensor, "batch block branch"] | None:
+        """Factors of a transformer's residual branches; None where none is dropped."""
+        rate = self.recipe.model.drop_path
+        if not rate or not self.training or not isinstance(self.backbone, VisionTransformer):
+            return None
+        depth = len(self.backbone.blocks)
+        return kept_branches(draws.uniform(depth * 2).unflatten(1, (depth, 2)), rate)
+
+
+class Supervised(FineTuned):
     """A backbone and a head that learn the labels of images.
 
     The loss is the cross-entropy of classes, or the squared error of a value. What the head gets
@@ -40,8 +120,6 @@ class Supervised(Method):
         classes: number of classes; 1 for a value.
     """
 
-    backbone: Backbone
-
     def __init__(
         self,
         recipe: Recipe,
@@ -49,8 +127,7 @@ class Supervised(Method):
         targets: Shaped[Tensor, " row"],
         weights: Float[Tensor, " class"] | None = None,
     ) -> None:
-        super().__init__(recipe, {})
-        self.backbone = backbone
+        super().__init__(recipe, backbone, recipe.model.pool_block)
         self.classes = 1 if weights is None else len(weights)
         width = backbone.width(recipe.model.pool)
         self.head = nn.Linear(width, self.classes)
@@ -64,32 +141,6 @@ class Supervised(Method):
         self.register_buffer("weights", torch.ones(1) if weights is None else weights)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
-        self._trained = _trained_parts(backbone, recipe)
-        backbone.requires_grad_(False)
-        for part in self._trained:
-            part.requires_grad_(True)
-
-    @property
-    def smallest_batch(self) -> int:
-        """Images that a step needs at least."""
-        return 1
-
-    def parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The head, then block by block from the last one, each learning more slowly."""
-        groups: list[tuple[list[nn.Parameter], float]] = [([*self.head.parameters()], 1.0)]
-        factor = 1.0
-        for part in reversed(self._trained):
-            factor *= self.recipe.finetune.layer_decay
-            groups.append(([*part.parameters()], factor))
-        return groups
-
-    def train(self, mode: bool = True) -> Supervised:
-        """Training mode, in which what is frozen stays as it is: a batch norm, too."""
-        super().train(mode)
-        self.backbone.eval()
-        for part in self._trained:
-            part.train(mode)
-        return self
 
     def set_features(self, features: Float[Tensor, "image feature"]) -> None:
         """Take the mean and the deviation that features are standardised by.
@@ -130,13 +181,7 @@ class Supervised(Method):
         rows: Sequence[int],
         present: Bool[Tensor, "batch channel"] | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The summed loss of whole images, and the sum of their weights.
-
-        Args:
-            images: intensities in [0, 255].
-            rows: of the images in the store.
-            present: channels that each image has; all without it.
-        """
+        """The summed loss of whole images, and the sum of their weights."""
         targets = self.targets[list(rows)]
         losses = self._losses(self.predict(images, present), targets)
         return losses.sum(), self._counted(targets).sum()
@@ -184,13 +229,6 @@ class Supervised(Method):
         model = self.recipe.model
         return self.backbone.features(view, model.pool, model.pool_block, kept)
 
-    def _kept_branches(self, draws: Draws) -> Float[Tensor, "batch block branch"] | None:
-        rate = self.recipe.model.drop_path
-        if not rate or not self.training or not isinstance(self.backbone, VisionTransformer):
-            return None
-        depth = len(self.backbone.blocks)
-        return kept_branches(draws.uniform(depth * 2).unflatten(1, (depth, 2)), rate)
-
     def _mixed_share(self, draws: Draws) -> Float[Tensor, " batch"]:
         """How much of each image stays where it is mixed with the one before it in the batch."""
         alpha = self.recipe.finetune.mixup
@@ -202,11 +240,9 @@ class Supervised(Method):
         return torch.from_numpy(betaincinv(alpha, alpha, drawn.cpu().numpy())).to(drawn)
 
 
-def _trained_parts(backbone: Backbone, recipe: Recipe) -> list[nn.ModuleList]:
-    """The parts of a backbone that are trained, in the order that images pass them."""
-    parts = backbone.parts(recipe.model.pool_block)
-    blocks = recipe.finetune.blocks
-    if blocks == "all":
+def _trained_parts(parts: list[nn.ModuleList], blocks: int | str) -> list[nn.ModuleList]:
+    """The last parts of a backbone, as many as are trained."""
+    if isinstance(blocks, str):
         return parts
     if blocks >= len(parts):
         raise RecipeError(

@@ -208,6 +208,32 @@ class VisionTransformer(Backbone):
         """Features of whole images, after `block` blocks: the CLS token, then every patch."""
         return self.encode(patchify(images, self.patch_size), kept=kept, blocks=block)
 
+    def feature_maps(
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        after: Sequence[int],
+        kept: Float[Tensor, "batch block branch"] | None = None,
+    ) -> list[Float[Tensor, "batch embed_dim *grid"]]:
+        """Features of all patches after some blocks, as images with a voxel a patch.
+
+        Those after the last block are normalised, as in `encode`.
+
+        Args:
+            images: standardised images.
+            after: numbers of blocks, rising.
+            kept: factors of the residual branches, see `kept_branches`; 1 without it.
+        """
+        x = self.patch_embed(patchify(images, self.patch_size)) + self.pos_embed[:, 1:]
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        x = torch.cat([cls.to(x.dtype), x], dim=1)
+        maps = []
+        for i, block in enumerate(self.blocks[: max(after)]):
+            x = block(x) if kept is None else block(x, kept[:, i])
+            if i + 1 in after:
+                tokens = self.norm(x) if i + 1 == len(self.blocks) else x
+                maps.append(tokens[:, 1:].transpose(1, 2).unflatten(2, self.grid))
+        return maps
+
     def parts(self, block: int | None = None) -> list[nn.ModuleList]:
         """The embedding of patches with the CLS token, then each block, the last with the norm."""
         blocks = [nn.ModuleList([each]) for each in self.blocks[:block]]

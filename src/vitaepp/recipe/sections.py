@@ -468,6 +468,18 @@ class FinetuneSettings(Section):
         description="Images and labels of a batch are mixed in pairs, with shares from "
         "Beta(this, this); 0 switches it off.",
     )
+    width: int = Field(
+        16,
+        ge=1,
+        description="Channels of the segmentation decoder at the image's own size; twice as many "
+        "at each size below.",
+    )
+    subjects: int | None = Field(
+        None,
+        ge=4,
+        description="Train on so many of each training part, drawn by the seed; the held-out fifth "
+        "is among them. Unset: all.",
+    )
     patience: int = Field(
         10,
         ge=1,

@@ -59,7 +59,7 @@ class HeldOut(Monitor):
         total = counted = 0.0
         evaluate: Any = method.evaluate  # of a method that learns labels
         for loss, weight in over_rows(method, self.store, self.rows, evaluate):
-            total, counted = total + float(loss), counted + float(weight)
+            total, counted = total + loss.item(), counted + weight.item()
         loss = total / counted
         if loss < self.lowest:
             self.lowest, self.best = loss, done

@@ -99,6 +99,25 @@ def random_view(
     Source:
         Prabhakar et al. 2023, section 4, with TorchIO's ranges; crops as He et al. 2021.
     """
+    return random_view_of(images, images[:, :0], draws, settings, keep_sides)[0]
+
+
+def random_view_of(
+    images: Float[Tensor, "batch channel *space"],
+    masks: Float[Tensor, "batch label *space"],
+    draws: Draws,
+    settings: vitaepp.recipe.sections.AugmentationSettings,
+    keep_sides: bool = False,
+) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch label *space"]]:
+    """`random_view`, and masks that move with the images; their values stay but for resampling.
+
+    Args:
+        images: intensities in [0, 1], background at 0.
+        masks: a channel for each label, 1 where it is.
+        draws: source of random numbers.
+        settings: of the view.
+        keep_sides: left and right are not mirrored.
+    """
     ndim = images.ndim - 2
     turns = 1 if ndim == 2 else 3
     parts = [1, 1, 1, turns, *[ndim] * 4]
@@ -107,6 +126,9 @@ def random_view(
     )
     if settings.log_gamma:
         images = adjust_gamma(images, settings.log_gamma * (2 * gamma[:, 0] - 1))
+    channels = images.shape[1]
+    if masks.shape[1]:
+        images = torch.cat([images, masks.to(images.dtype)], dim=1)
     flips = set(flipped_axes(settings.flip, ndim))
     if keep_sides:
         flips -= {*flipped_axes("sides", ndim)}
@@ -125,11 +147,12 @@ def random_view(
         centres = (places - 0.5) * (1 - crop)
         radians = math.radians(settings.rotation) * (2 * angles - 1)
         images = resample(images, steps, centres, radians if settings.rotation else None)
+    images, masks = images[:, :channels], images[:, channels:]
     if settings.noise:
         deviation = settings.noise * noise[:, 0]
         noise_values = draws.normal_like(images).mul_(_per_sample(deviation, images))
         images = noise_values.add_(images)
-    return images
+    return images, masks
 
 
 def flipped_axes(flip: str | tuple[int, ...], ndim: int) -> tuple[int, ...]:

@@ -1,0 +1,120 @@
+"""Outcome: what was measured of values or masks, fold by fold, beside controls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.evaluation.statistics import corrected_resampled_t_test
+from vitaepp.system.files import write_json
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Mapping[str, Any]):
+    """A mapping of what metrics.json holds: `outcome["mean"]["dice"]`.
+
+    Attributes:
+        metrics: the content of metrics.json.
+        table: a row a tested subject.
+    """
+
+    metrics: dict[str, Any]
+    table: pd.DataFrame
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metrics[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __repr__(self) -> str:
+        return f"Outcome({self._line(self.metrics['metric'])})"
+
+    def __str__(self) -> str:
+        lines = [self._line(metric) for metric in self.metrics["mean"]]
+        lead = self.metrics["difference"]
+        difference = f"{lead['metric']}: fine-tuned minus from scratch {lead['mean']:+.3f}"
+        how = "not tested" if lead["p"] is None else f"p = {lead['p']:.2g}"
+        return "\n".join([*lines, f"{difference}, {how} ({lead['test']})"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The scores of each fold, one row a set of predictions and fold."""
+        return pd.DataFrame(
+            [
+                {"predictions": name, "fold": k, **fold}
+                for name, one in self._sets().items()
+                for k, fold in enumerate(one["folds"])
+            ]
+        )
+
+    def save(self, out: str | os.PathLike[str]) -> Outcome:
+        """Write metrics.json."""
+        write_json(Path(out) / "metrics.json", self.metrics)
+        return self
+
+    def _sets(self) -> dict[str, Any]:
+        return {"fine-tuned": self.metrics} | self.metrics["controls"]
+
+    def _line(self, metric: str) -> str:
+        return f"{metric}: " + ", ".join(
+            f"{name} {_with_spread(one['mean'][metric], one['std'][metric])}"
+            for name, one in self._sets().items()
+        )
+
+
+def _with_spread(mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "undefined"
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Folds with their mean and sample deviation, metric by metric; None where it is undefined."""
+    mean: dict[str, float | None] = {}
+    std: dict[str, float | None] = {}
+    for metric in folds[0]:
+        values = np.array([fold[metric] for fold in folds], float)
+        values = values[np.isfinite(values)]
+        mean[metric] = float(values.mean()) if len(values) else None
+        std[metric] = float(values.std(ddof=1)) if len(values) > 1 else None
+    kept = [{k: float(v) if np.isfinite(v) else None for k, v in fold.items()} for fold in folds]
+    return {"folds": kept, "mean": mean, "std": std}
+
+
+def difference(
+    metric: str,
+    by_fold: npt.NDArray[np.float64],
+    by_subject: npt.NDArray[np.float64],
+    sizes: Sequence[Mapping[str, int]],
+) -> dict[str, Any]:
+    """How much higher a metric is of fine-tuned networks than from scratch, and its test.
+
+    Over several folds it is the corrected resampled t-test. On one split it is Wilcoxon's
+    signed-rank test over subjects, which takes the trained networks as they are.
+
+    Args:
+        metric: that is compared.
+        by_fold: the difference in each fold.
+        by_subject: the difference of each test subject; NaN where it has none.
+        sizes: `train` and `test` subjects of each fold.
+    """
+    from scipy.stats import wilcoxon
+
+    found: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
+    if len(by_fold) > 1:
+        train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
+        p = corrected_resampled_t_test(by_fold, train=train, test=test).p
+        return found | {"p": p, "test": "corrected resampled t-test over folds"}
+    values = by_subject[np.isfinite(by_subject)]
+    p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
+    return found | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}

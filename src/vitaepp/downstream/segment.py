@@ -1,0 +1,189 @@
+"""Fine-tuning on masks: Dice and Hausdorff distances, and masks in the space of the scans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.nifti import write_scan
+from vitaepp.data.store import Store
+from vitaepp.downstream.outcome import Outcome, difference, summarised
+from vitaepp.downstream.tuning import SCRATCH, STARTS, Base, Tuning, person_folds
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import RunError, StoreError
+from vitaepp.evaluation.folds import by_subject
+from vitaepp.system.files import atomic_path, file_stem
+from vitaepp.system.progress import say
+from vitaepp.system.text import dimensions
+
+#: What is compared first.
+METRIC = "dice"
+
+Masks = npt.NDArray[np.uint8]
+
+
+def check_windows(encoder: Encoder, store: Store) -> None:
+    """Refuse images that are smaller than what the encoder takes, or have another voxel size.
+
+    Raises:
+        RunError: naming what differs.
+    """
+    config, info = encoder.config, store.info
+    if config.backbone != "vit":
+        raise RunError(f"segmentation takes a transformer, but the encoder is a {config.backbone}")
+    window = tuple(config.shape["image_size"])
+    if len(window) != info.ndim or any(n < w for n, w in zip(info.size, window, strict=True)):
+        raise RunError(
+            f"{store.path}: images of {dimensions(info.size)}, but the encoder takes windows of "
+            f"{dimensions(window)}; prepare the store with that size or more"
+        )
+    trained = config.prepared
+    if trained is not None and trained.spacing != info.spacing:
+        raise RunError(
+            f"{store.path}: voxels of {_millimetres(info.spacing)}, but the encoder was trained on "
+            f"{_millimetres(trained.spacing)}; prepare the store with that spacing"
+        )
+
+
+def _millimetres(spacing: Sequence[float] | None) -> str:
+    return "no known size" if spacing is None else f"{dimensions(spacing)} mm"
+
+
+def planned(base: Base) -> Tuning:
+    """The subjects with a mask, and their folds.
+
+    Raises:
+        StoreError: there are no masks, or nothing in them.
+        EvaluationError: too few subjects.
+    """
+    store = base.store
+    if not store.has_masks:
+        raise StoreError(
+            f"{store.path}: has no masks; prepare a store with `keep_masks` from scans with masks"
+        )
+    table = by_subject(store.table)
+    masked = store.masked[table.index.to_numpy()]
+    if missing := int((~masked).sum()):
+        say(f"{missing} of {len(table)} subjects have no mask; they are left out")
+    table = table[masked]
+    labels = store.mask_labels
+    if not labels:
+        raise StoreError(f"{store.path}: its masks are empty; check the masks of the scans")
+    return Tuning.of(
+        base,
+        task="segmentation",
+        table=table,
+        targets=np.zeros(len(table)),
+        classes=len(labels) + 1,
+        parts=person_folds(table, base.folds, base.seed),
+    )
+
+
+def measured(tuning: Tuning) -> Outcome:
+    """Dice and distances of the fine-tuned networks and of those from scratch."""
+    store = tuning.store
+    names = {value: name or str(value) for value, name in store.mask_labels.items()}
+    rows = tuning.table.index.to_numpy()
+    tables = {}
+    for start in STARTS:
+        parts = []
+        for k, part in enumerate(tuning.parts):
+            predicted = tuning.predictions(k, start)
+            if start == "pretrained" and store.info.ndim == 3:
+                _write_masks(tuning, rows[part.test], predicted, list(names))
+            masks = store.read_masks(rows[part.test].tolist())
+            truth = np.select([masks == value for value in names], range(1, len(names) + 1))
+            scores = mask_scores(
+                truth.astype(np.uint8), predicted, list(names.values()), store.info.spacing
+            )
+            scores.insert(0, "subject", tuning.subjects[part.test])
+            scores.insert(1, "fold", k)
+            parts.append(scores)
+        tables[start] = pd.concat(parts, ignore_index=True)
+    own, other = tables["pretrained"], tables["scratch"]
+    table = own.merge(other, on=["subject", "fold"], suffixes=("", " from scratch"))
+    with atomic_path(tuning.out / "scores.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    folds = [_by_fold(own), _by_fold(other)]
+    by_fold = np.array([a[METRIC] - b[METRIC] for a, b in zip(*folds, strict=True)])
+    by_subject_ = (own[METRIC] - other[METRIC]).to_numpy(float)
+    metrics: dict[str, Any] = {
+        **tuning.facts,
+        "labels": {name: int(value) for value, name in names.items()},
+        "metric": METRIC,
+        **summarised(folds[0]),
+        "controls": {"scratch": {"what": SCRATCH, **summarised(folds[1])}},
+        "difference": difference(METRIC, by_fold, by_subject_, tuning.sizes),
+        "unit of hd95": "voxels" if store.info.spacing is None else "mm",
+    }
+    return Outcome(metrics, table).save(tuning.out)
+
+
+def mask_scores(
+    truth: Masks, predicted: Masks, names: Sequence[str], spacing: Sequence[float] | None
+) -> pd.DataFrame:
+    """Dice and the 95 % Hausdorff distance of each label, and their means over labels.
+
+    Dice is NaN where a label is in neither mask, and 0 where it is in one of them only. The
+    distance is NaN where it is not in both.
+
+    Args:
+        truth: `(subject, *space)`, labels 1, 2, …
+        predicted: likewise.
+        names: of the labels.
+        spacing: voxels in mm; unset, distances are in voxels.
+
+    Returns:
+        A row a subject: `dice`, `hd95`, then `dice/NAME` and `hd95/NAME`.
+    """
+    import torch
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.meandice import compute_dice
+
+    values: dict[str, Any] = {}
+    for label, name in enumerate(names, start=1):
+        # The background's channel is not looked at.
+        pair = [
+            torch.from_numpy(np.stack([masks != label, masks == label], axis=1))
+            for masks in (predicted, truth)
+        ]
+        both = pair[0][:, 1].flatten(1).any(1) & pair[1][:, 1].flatten(1).any(1)
+        dice = compute_dice(*pair, include_background=False, ignore_empty=False)[:, 0].numpy()
+        empty = ~(pair[0][:, 1].flatten(1).any(1) | pair[1][:, 1].flatten(1).any(1)).numpy()
+        values[f"dice/{name}"] = np.where(empty, np.nan, dice)
+        distance = np.full(len(truth), np.nan)
+        if both.any():
+            distance[both.numpy()] = compute_hausdorff_distance(
+                *(masks[both] for masks in pair),
+                include_background=False,
+                percentile=95,
+                spacing=list(spacing) if spacing else None,
+            )[:, 0].numpy()
+        values[f"hd95/{name}"] = distance
+    table = pd.DataFrame(values)
+    for at, metric in enumerate(("dice", "hd95")):
+        columns = [c for c in table if str(c).startswith(f"{metric}/")]
+        table.insert(at, metric, table[columns].mean(axis=1))
+    return table
+
+
+def _by_fold(table: pd.DataFrame) -> list[dict[str, float]]:
+    means = table.drop(columns="subject").groupby("fold").mean()
+    return [{str(k): float(v) for k, v in row.items()} for row in means.to_dict("records")]
+
+
+def _write_masks(
+    tuning: Tuning, rows: npt.NDArray[np.intp], predicted: Masks, values: Sequence[int]
+) -> None:
+    own = np.array([0, *values], np.uint8)
+    table = tuning.store.table
+    for row, mask in zip(rows, predicted, strict=True):
+        subject = str(table["subject"].iloc[row])
+        path = tuning.out / "masks" / f"{file_stem(subject)}.nii.gz"
+        if not path.is_file():
+            path.parent.mkdir(exist_ok=True)
+            write_scan(path, own[mask], table["affine"].iloc[row])

@@ -1,0 +1,217 @@
+"""What is fine-tuned in which folds, and its trainings; what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import persons_of
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.splits import canonical_splits
+from vitaepp.data.store import Store
+from vitaepp.downstream.fold import TRAIN_FOLD, Job, Task, predictions_file, train_fold
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.classifier import HELD_OUT, hold_out
+from vitaepp.evaluation.folds import Fold
+from vitaepp.evaluation.participants import require_apart
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import make_folder
+from vitaepp.system.progress import counted, say
+from vitaepp.training.launch import devices_per_node, train_in_processes
+
+#: Where a training starts from, and how messages say it.
+STARTS = {"pretrained": "fine-tuned", "scratch": "from scratch"}
+
+#: What the control from random weights is.
+SCRATCH = "the same network, trained from scratch"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every fine-tuning has.
+
+    Attributes:
+        run: of the pre-training.
+        store: prepared store.
+        out: folder of the results.
+        recipe: every setting.
+        folds: of cross-validation.
+        seed: draws the folds and the held-out parts.
+    """
+
+    run: RunFolder
+    store: Store
+    out: Path
+    recipe: Recipe
+    folds: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Tuning(Base):
+    """What is fine-tuned, on what, in which folds.
+
+    Attributes:
+        task: what is learned.
+        table: rows of the store that have a label or a mask.
+        targets: `(row,)`, the class from 0 or the value of each; zeros for masks.
+        classes: number of classes, or of labels with the background; 1 for a value.
+        parts: the folds, as positions in the table.
+    """
+
+    task: Task
+    table: pd.DataFrame
+    targets: npt.NDArray[Any]
+    classes: int
+    parts: Sequence[Fold]
+
+    @classmethod
+    def of(cls, base: Base, **facts: Any) -> Tuning:
+        """What every fine-tuning has, with what this one has."""
+        return cls(**{f.name: getattr(base, f.name) for f in fields(base)}, **facts)
+
+    @property
+    def subjects(self) -> npt.NDArray[Any]:
+        """Their names, in the order of the table."""
+        return self.table["subject"].to_numpy()
+
+    def folder(self, k: int, start: str) -> RunFolder:
+        """Where a training is."""
+        return RunFolder(self.out / "folds" / f"fold{k}" / start, must_exist=False)
+
+    def predictions(self, k: int, start: str) -> npt.NDArray[Any]:
+        """What a fold's test subjects are predicted to be; it is trained where it was not yet."""
+        folder, job = self.folder(k, start), self.job(k)
+        if not predictions_file(folder).is_file():
+            fold = "" if len(self.parts) == 1 else f"fold {k + 1} of {len(self.parts)}, "
+            subjects = f"{counted(len(job.fit), 'subject')}, and {len(job.held)} held out"
+            say(f"{fold}{STARTS[start]}: {subjects}")
+            make_folder(folder.path)
+            job.save(folder)
+            devices = devices_per_node(self.recipe.trainer, None)
+            arguments = {
+                "folder": os.fspath(folder.path),
+                "store": os.fspath(self.store.path),
+                "run": os.fspath(self.run.path),
+                "start": start,
+                "recipe": self.recipe.model_dump(mode="json"),
+            }
+            if devices > 1:
+                train_in_processes(devices, TRAIN_FOLD, arguments, folder, resume=True)
+            else:
+                train_fold(**arguments)
+        return np.load(predictions_file(folder), allow_pickle=False)
+
+    def epochs(self, start: str) -> list[int]:
+        """The epoch of each fold whose weights were tested."""
+        folders = [self.folder(k, start) for k in range(len(self.parts))]
+        return [
+            json.loads(f.summary_file.read_text(encoding="utf-8"))["best_epoch"] for f in folders
+        ]
+
+    @property
+    def depth(self) -> str:
+        """How much of the encoder is fine-tuned, in print."""
+        blocks = self.recipe.finetune.blocks
+        if isinstance(blocks, str):
+            return "fine-tuned"
+        return f"{counted(blocks, 'block')} fine-tuned" if blocks else "head fine-tuned"
+
+    @property
+    def sizes(self) -> list[dict[str, int]]:
+        """Subjects that each fold trains on, those held out among them, and tests."""
+        most = self.recipe.finetune.subjects
+        return [
+            {"train": min(len(p.train), most or len(p.train)), "test": len(p.test)}
+            for p in self.parts
+        ]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a metrics.json says of it."""
+        return {
+            "task": self.task,
+            "n": sum(len(part.test) for part in self.parts),
+            "name": f"{self.run.recipe().name}, {self.depth}",
+            "epochs": self.epochs("pretrained"),
+            "sizes": self.sizes,
+            "seed": self.seed,
+            "finetune": self.recipe.finetune.model_dump(mode="json"),
+        }
+
+    def job(self, k: int) -> Job:
+        """The subjects of a fold and their targets."""
+        train, test = self.parts[k].train, self.parts[k].test
+        if self.recipe.finetune.subjects is not None:
+            train = train[self._drawn(self.targets[train], self.recipe.finetune.subjects, k)]
+        persons = persons_of(self.table)[train]
+        if self.task == "classification":
+            inner, held = hold_out(self.targets[train], seed=[self.seed + k, 0], persons=persons)
+        else:
+            inner, held = _hold_out_persons(persons, [self.seed + k, 0])
+        targets = dict(zip(self.subjects[train], self.targets[train].tolist(), strict=True))
+        return Job(
+            task=self.task,
+            fit=self.subjects[train[inner]].tolist(),
+            held=self.subjects[train[held]].tolist(),
+            test=self.subjects[test].tolist(),
+            targets={} if self.task == "segmentation" else targets,
+            classes=self.classes,
+        )
+
+    def _drawn(self, targets: npt.NDArray[Any], count: int, k: int) -> npt.NDArray[np.intp]:
+        """So many of a training part, sorted; fewer are among more. Classes keep their shares."""
+        order = np.random.default_rng([self.seed + k, 1]).permutation(len(targets))
+        if self.task == "classification":
+            # Each class by itself is drawn in order, and classes take turns by their shares.
+            rank = np.empty(len(order))
+            for c in np.unique(targets):
+                members = order[targets[order] == c]
+                rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+            order = np.argsort(rank, kind="stable")
+        return np.sort(order[:count])
+
+
+def _hold_out_persons(
+    persons: npt.NDArray[np.intp], seed: Sequence[int]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split rows into four fifths and a fifth of the persons."""
+    unique = np.random.default_rng(seed).permutation(np.unique(persons))
+    if len(unique) < 2:
+        raise EvaluationError("one person to train on; some must be held out: label more")
+    held = np.isin(persons, unique[: max(1, round(HELD_OUT * len(unique)))])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def person_folds(table: pd.DataFrame, folds: int, seed: int) -> list[Fold]:
+    """Folds of subjects without classes: given train and test parts, or else drawn by persons.
+
+    Args:
+        table: `by_subject`.
+        folds: of cross-validation; at least 2.
+        seed: draws them.
+
+    Raises:
+        EvaluationError: fewer persons than folds.
+    """
+    splits = canonical_splits(table["split"]).to_numpy()
+    if {"train", "test"} <= set(splits):
+        sides = {side: np.flatnonzero(splits == side) for side in ("train", "test")}
+        require_apart(table, sides)
+        return [Fold(**sides)]
+    persons = persons_of(table)
+    unique = np.random.default_rng(seed).permutation(np.unique(persons))
+    if not 2 <= folds <= len(unique):
+        raise EvaluationError(
+            f"folds={folds}: {counted(len(unique), 'person')} can be in 2 to {len(unique)} folds"
+        )
+    tested = [np.isin(persons, part) for part in np.array_split(unique, folds)]
+    return [Fold(np.flatnonzero(~test), np.flatnonzero(test)) for test in tested]

@@ -1,0 +1,154 @@
+"""Segmentation: an encoder and UNETR's decoder learn the masks of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Shaped, UInt8
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitaepp.methods.base import StepOutput
+from vitaepp.methods.supervised import FineTuned
+from vitaepp.nn.transformer import VisionTransformer
+from vitaepp.nn.unetr import UnetrDecoder
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import random_view_of, standardize, zero_missing
+
+#: Windows overlap by this share of their side.
+OVERLAP = 0.5
+
+
+class Segmenter(FineTuned):
+    """A transformer and a decoder that learn which label each voxel has.
+
+    The loss is Dice and cross-entropy. Images may be larger than what the transformer takes: a
+    step then sees a random window of each, every other one around a voxel with a label; a whole
+    image is predicted by windows that overlap.
+
+    Args:
+        recipe: every setting.
+        backbone: where fine-tuning starts from; it is trained in place.
+        masks: of the store's images, 0 the background and then 1, 2, …
+        labels: number of labels, the background among them.
+        window: voxels per axis that the transformer takes.
+        in_channels: of the images.
+    """
+
+    backbone: VisionTransformer
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        backbone: VisionTransformer,
+        masks: UInt8[Tensor, "row ..."],
+        labels: int,
+        window: Sequence[int],
+        in_channels: int,
+    ) -> None:
+        super().__init__(recipe, backbone, None)
+        self.masks, self.labels, self.window = masks, labels, tuple(window)
+        self.decoder = UnetrDecoder(
+            in_channels,
+            backbone.embed_dim,
+            len(backbone.blocks),
+            backbone.patch_size,
+            labels,
+            recipe.finetune.width,
+        )
+        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+
+    def predict(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        present: Bool[Tensor, "batch channel"] | None = None,
+    ) -> Float[Tensor, "batch label *space"]:
+        """Scores of each label in each voxel of whole images, with intensities in [0, 255]."""
+        unit = zero_missing(images.float() / 255, present)
+        if tuple(unit.shape[2:]) == self.window:
+            return self._scores(unit)
+        scores = sliding_window_inference(
+            unit, self.window, 1, self._scores, overlap=OVERLAP, mode="gaussian"
+        )
+        assert isinstance(scores, Tensor)
+        return scores
+
+    def evaluate(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        rows: Sequence[int],
+        present: Bool[Tensor, "batch channel"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The summed loss of whole images, and their number."""
+        masks = self._masks(rows, images.device)
+        scores = self.predict(images, present).float()
+        losses = [self._loss(s[None], m[None, None]) for s, m in zip(scores, masks, strict=True)]
+        return torch.stack(losses).sum(), torch.tensor(float(len(rows)))
+
+    def forward(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        draws: Draws,
+        progress: float,
+        present: Bool[Tensor, "batch channel"] | None = None,
+    ) -> StepOutput:
+        """The loss of one random view of each image."""
+        unit = zero_missing(images.float() / 255, present)
+        masks = self._masks(draws.samples, images.device)
+        unit, masks = self._windows(unit, masks, draws)
+        shown = F.one_hot(masks.long(), self.labels).movedim(-1, 1)[:, 1:]
+        views = self.recipe.views
+        view, moved = random_view_of(
+            unit, shown.to(unit.dtype), draws, views.of("first"), "side" in views.keep
+        )
+        # What comes from outside of the image is background.
+        background = (1 - moved.sum(dim=1, keepdim=True)).clamp(min=0)
+        target = torch.cat([background, moved], dim=1).argmax(dim=1, keepdim=True)
+        scores = self._scores(zero_missing(view, present), self._kept_branches(draws))
+        return StepOutput({"mask": self._loss(scores.float(), target)}, {"mask": 1.0})
+
+    def _masks(self, rows: Sequence[int], device: torch.device) -> UInt8[Tensor, "batch ..."]:
+        return self.masks[list(rows)].to(device)
+
+    def _scores(
+        self,
+        unit: Float[Tensor, "batch channel *space"],
+        kept: Float[Tensor, "batch block branch"] | None = None,
+    ) -> Float[Tensor, "batch label *space"]:
+        views = self.recipe.views
+        view = standardize(unit, views.normalize, views.cohort)
+        maps = self.backbone.feature_maps(view, self.decoder.after, kept)
+        return self.decoder(view, maps)
+
+    def _windows(
+        self,
+        unit: Float[Tensor, "batch channel *space"],
+        masks: UInt8[Tensor, "batch ..."],
+        draws: Draws,
+    ) -> tuple[Tensor, Tensor]:
+        """A random window of each image and of its mask; all of it where it is no larger."""
+        space = tuple(unit.shape[2:])
+        if space == self.window:
+            return unit, masks
+        drawn = draws.uniform(2 + len(space)).cpu()
+        images, labels = [], []
+        for image, mask, (where, which, *places) in zip(unit, masks, drawn.tolist(), strict=True):
+            starts = [
+                int(place * (n - w + 1))
+                for place, n, w in zip(places, space, self.window, strict=True)
+            ]
+            inside = mask.nonzero()
+            if where < 0.5 and len(inside):
+                centre = inside[int(which * len(inside))].tolist()
+                starts = [
+                    min(max(c - w // 2, 0), n - w)
+                    for c, n, w in zip(centre, space, self.window, strict=True)
+                ]
+            cut = tuple(slice(s, s + w) for s, w in zip(starts, self.window, strict=True))
+            images.append(image[(slice(None), *cut)])
+            labels.append(mask[cut])
+        return torch.stack(images), torch.stack(labels)

@@ -1,0 +1,210 @@
+"""Segmentation: the decoder, masks that move with images, windows, Dice and distances."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.ndimage import binary_erosion
+from scipy.spatial import cKDTree
+
+import vitaepp
+from tests.conftest import TINY, write_store
+from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.downstream.segment import mask_scores
+from vitaepp.errors import RecipeError, RunError, StoreError
+from vitaepp.methods.segmenter import Segmenter
+from vitaepp.nn.transformer import VisionTransformer
+from vitaepp.nn.unetr import UnetrDecoder
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import AugmentationSettings
+from vitaepp.views.draws import Draws
+from vitaepp.views.transforms import random_view, random_view_of
+
+
+def write_masked_store(path: Path, size: tuple[int, ...], subjects: int = 10) -> Store:
+    """Images of a bright and a dark box, which are labels 2 and 5 of their masks."""
+    rng = np.random.default_rng(0)
+    spacing = (1.0, 1.0, 2.0)[: len(size)]
+    info = StoreInfo(
+        ("t1",), size, spacing, "float16", "image", masks=True, mask_names=((2, "bright"),)
+    )
+    labels = pd.DataFrame({"subject": [f"s{i}" for i in range(subjects)], "split": ""})
+    with StoreWriter(path, info) as writer:
+        for i, subject in enumerate(labels.subject):
+            mask = np.zeros(size, np.uint8)
+            corner = rng.integers(1, 5, len(size))
+            for value, shift in ((2, 0), (5, 5)):
+                box = tuple(slice(c + shift, c + shift + 5) for c in corner)
+                mask[box] = value
+            image = 100 + 80.0 * (mask == 2) - 80.0 * (mask == 5) + rng.normal(0, 5, size)
+            affine = tuple(np.diag([*spacing, 1.0]).ravel())
+            record = Record(subject, affine, (0.0,), (255.0,), ("t1",), "x")
+            if i == 0:  # one has no mask
+                stage(writer.path, info, image[None].clip(0, 255), record)
+            else:
+                stage(writer.path, info, image[None].clip(0, 255), record, mask)
+        writer.commit(labels, [])
+    return Store(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A store with masks, one with larger images, and a run on the first."""
+    root = tmp_path_factory.mktemp("segment")
+    write_masked_store(root / "store", (16, 16, 16))
+    write_masked_store(root / "large", (20, 16, 24))
+    write_store(root / "unmasked", 6, (16, 16, 16), ("t1",))
+    settings = [*TINY, "method=vitae", "optim.epochs=1"]
+    vitaepp.pretrain(root / "store", root / "run", settings=settings)
+    return root
+
+
+SHORT = (
+    *("optim.epochs=12", "optim.batch_size=4", "optim.lr=0.01", "optim.warmup_epochs=1"),
+    *("finetune.width=4", "views.first.crop=1", "views.first.rotation=0", "views.first.flip=none"),
+)
+
+
+@pytest.mark.parametrize("name", ["store", "large"])
+def test_boxes_are_found_and_written_in_the_scans_space(trained, tmp_path, name):
+    how = {"task": "segmentation", "settings": SHORT, "folds": 2}
+    found = vitaepp.finetune(trained / "run", trained / name, tmp_path / "out", **how)
+    assert found["labels"] == {"bright": 2, "5": 5}
+    assert found["n"] == 9
+    assert found["mean"]["dice"] > 0.3
+    table = pd.read_csv(tmp_path / "out/scores.csv")
+    store = Store(trained / name)
+    for row in table.itertuples():
+        scan = nib.load(tmp_path / f"out/masks/{row.subject}.nii.gz")
+        at = list(store.table.subject).index(row.subject)
+        assert np.allclose(scan.affine.ravel(), store.table.affine[at])
+        predicted, truth = np.asarray(scan.dataobj), store.read_masks([at])[0]
+        assert set(np.unique(predicted)) <= {0, 2, 5}
+        for value, column in ((2, "dice/bright"), (5, "dice/5")):
+            a, b = predicted == value, truth == value
+            dice = 2 * (a & b).sum() / (a.sum() + b.sum())
+            assert table.loc[row.Index, column] == pytest.approx(dice, abs=1e-6)
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["mean"]["dice"] == pytest.approx(table.groupby("fold").dice.mean().mean())
+    assert metrics["controls"]["scratch"]["folds"] != metrics["folds"]
+    assert "dice: fine-tuned minus from scratch" in str(found)
+
+
+def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
+    run, out = trained / "run", tmp_path / "out"
+    with pytest.raises(StoreError, match="has no masks; prepare a store with `keep_masks`"):
+        vitaepp.finetune(run, trained / "unmasked", out, task="segmentation")
+    write_masked_store(tmp_path / "small", (16, 16, 8))
+    with pytest.raises(RunError, match="images of 16×16×8, but the encoder takes windows of"):
+        vitaepp.finetune(run, tmp_path / "small", out, task="segmentation")
+    with pytest.raises(RecipeError, match="patch_size=6,6: segmentation takes patches with one"):
+        UnetrDecoder(1, 48, 4, (6, 6), 2, 4)
+    with pytest.raises(RecipeError, match="with patches of 16 takes 4 blocks or more"):
+        UnetrDecoder(1, 48, 3, (16, 16), 2, 4)
+
+
+@pytest.mark.parametrize(("patch", "ndim"), [(2, 3), (4, 2), (8, 3), (16, 2)])
+def test_any_patch_that_is_a_power_of_two_gives_a_score_a_voxel(patch, ndim):
+    encoder = VisionTransformer(2, (16,) * ndim, (patch,) * ndim, 24, 4, 2)
+    decoder = UnetrDecoder(2, 24, 4, (patch,) * ndim, labels=3, width=4)
+    images = torch.randn(2, 2, *(16,) * ndim)
+    scores = decoder(images, encoder.feature_maps(images, decoder.after))
+    assert scores.shape == (2, 3, *(16,) * ndim)
+
+
+def test_unetr_of_monai_is_this_decoder_at_patches_of_16():
+    """The same weights give the same scores, whoever built the blocks."""
+    from monai.networks.nets.unetr import UNETR
+
+    torch.manual_seed(0)
+    monai = UNETR(1, 3, (32, 32), 4, 48, 96, 4, "conv", "instance", True, True, spatial_dims=2)
+    decoder = UnetrDecoder(1, 48, 12, (16, 16), labels=3, width=4)
+    assert decoder.after == [3, 6, 9, 12]
+    decoder.of_image.load_state_dict(monai.encoder1.state_dict())
+    for own, name in zip(decoder.of_blocks, ("encoder2", "encoder3", "encoder4"), strict=True):
+        own.load_state_dict(getattr(monai, name).state_dict())
+    for own, name in zip(decoder.up, ("decoder5", "decoder4", "decoder3", "decoder2"), strict=True):
+        own.load_state_dict(getattr(monai, name).state_dict())
+    decoder.out.load_state_dict(monai.out.state_dict())
+    images = torch.randn(2, 1, 32, 32)
+    last, hidden = monai.vit(images)
+    maps = [monai.proj_feat(tokens) for tokens in (hidden[3], hidden[6], hidden[9], last)]
+    torch.testing.assert_close(decoder(images, maps), monai(images))
+
+
+def test_feature_maps_are_the_tokens_of_the_blocks():
+    encoder = VisionTransformer(1, (16, 24), (8, 8), 24, 4, 2).eval()
+    images = torch.randn(2, 1, 16, 24)
+    early, last = encoder.feature_maps(images, [2, 4])
+    torch.testing.assert_close(last.flatten(2).mT, encoder(images)[:, 1:])
+    torch.testing.assert_close(encoder.norm(early.flatten(2).mT), encoder(images, 2)[:, 1:])
+
+
+def test_masks_move_with_their_images():
+    settings = AugmentationSettings(log_gamma=0.0, noise=0.0, flip="all")
+    images = torch.rand(3, 1, 12, 16, 8)
+    view, moved = random_view_of(images, images, Draws(0, 0, range(3)), settings)
+    assert torch.equal(view, moved)
+    assert not torch.equal(view, images)
+    assert torch.equal(view, random_view(images, Draws(0, 0, range(3)), settings))
+
+
+def segmenter(size: tuple[int, ...], masks: torch.Tensor, settings=()) -> Segmenter:
+    plain = [f"views.first.{k}" for k in ("crop=1", "flip=none", "rotation=0", "log_gamma=0")]
+    recipe = Recipe.load(settings=["finetune.width=4", "model.patch_size=4", *plain, *settings])
+    torch.manual_seed(0)
+    encoder = VisionTransformer(1, size, (4,) * len(size), 24, 2, 2)
+    return Segmenter(recipe, encoder, masks, 3, size, 1)
+
+
+def test_windows_show_labels_and_their_masks():
+    masks = torch.zeros(40, 20, 24, dtype=torch.uint8)
+    masks[:, 15:18, 2:4] = 2
+    method = segmenter((8, 8), masks)
+    images = masks[:, None].float() * 100
+    windows, cut = method._windows(images, masks, Draws(0, 0, range(40)))
+    assert windows.shape == (40, 1, 8, 8)
+    assert torch.equal(windows[:, 0], cut * 100.0)
+    shown = cut.flatten(1).any(1).float().mean()
+    assert 0.4 < shown < 0.9  # about every other one, and some by chance
+
+
+def test_the_loss_of_a_training_step_is_that_of_evaluation_without_augmentation():
+    masks = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    masks[:, 2:9, 4:12] = 1
+    masks[:, 9:14, 4:8] = 2
+    method = segmenter((16, 16), masks).eval()
+    images = torch.randint(0, 256, (3, 1, 16, 16))
+    step = method(images, Draws(0, 0, range(3)), 0.0).loss
+    total, count = method.evaluate(images, [0, 1, 2])
+    assert torch.isclose(step, total / count, atol=1e-5)
+    assert method.predict(images).shape == (3, 3, 16, 16)
+
+
+def test_dice_and_distance_are_those_of_their_definitions():
+    rng = np.random.default_rng(0)
+    truth = np.zeros((3, 12, 10, 8), np.uint8)
+    predicted = np.zeros_like(truth)
+    truth[:2, 2:8, 2:7, 1:6] = 1
+    predicted[0, 3:9, 2:7, 2:6] = 1
+    truth[1, 9:11, 1:4, 1:4] = 2  # missed
+    predicted[1] = np.where(rng.random(truth[1].shape) < 0.9, truth[1] == 1, 0)
+    table = mask_scores(truth, predicted, ["one", "two"], (1.0, 2.0, 0.5))
+    scale = np.array([1.0, 2.0, 0.5])
+    for i in (0, 1):
+        a, b = truth[i] == 1, predicted[i] == 1
+        assert table["dice/one"][i] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+        edges = [np.argwhere(m & ~binary_erosion(m)) * scale for m in (a, b)]
+        ways = [cKDTree(p).query(q)[0] for p, q in (edges, edges[::-1])]
+        expected = max(np.percentile(way, 95) for way in ways)
+        assert table["hd95/one"][i] == pytest.approx(expected, rel=1e-4)
+    assert table["dice/two"].isna().tolist() == [True, False, True]
+    assert table["dice/two"][1] == 0
+    assert np.isnan(table["hd95/two"][1])
+    assert np.isnan(table["dice"][2])
+    assert table["dice"][1] == pytest.approx(table["dice/one"][1] / 2)
