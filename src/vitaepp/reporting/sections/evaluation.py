@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.evaluation.result import score_columns
-from vitaepp.evaluation.roc import mean_roc
+from vitaepp.evaluation.scores import mean_roc
 from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
 from vitaepp.presentation.drawing import Style
