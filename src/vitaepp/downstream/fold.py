@@ -19,6 +19,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.methods.supervised import FineTuned, Supervised, balanced_weights
+from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.progress import say
@@ -141,6 +142,7 @@ def _method(
         from vitaepp.methods.segmenter import Segmenter
 
         masks = np.concatenate([*_masks(store)])
+        assert isinstance(encoder.backbone, VisionTransformer)
         shape = encoder.config.shape
         window, channels = shape["image_size"], shape["in_channels"]
         return Segmenter(

@@ -146,23 +146,25 @@ def mask_scores(
 
     values: dict[str, Any] = {}
     for label, name in enumerate(names, start=1):
-        # The background's channel is not looked at.
-        pair = [
+        # Two channels: the background's is not looked at.
+        own, other = (
             torch.from_numpy(np.stack([masks != label, masks == label], axis=1))
             for masks in (predicted, truth)
-        ]
-        both = pair[0][:, 1].flatten(1).any(1) & pair[1][:, 1].flatten(1).any(1)
-        dice = compute_dice(*pair, include_background=False, ignore_empty=False)[:, 0].numpy()
-        empty = ~(pair[0][:, 1].flatten(1).any(1) | pair[1][:, 1].flatten(1).any(1)).numpy()
-        values[f"dice/{name}"] = np.where(empty, np.nan, dice)
+        )
+        there = [one_hot[:, 1].flatten(1).any(dim=1).numpy() for one_hot in (own, other)]
+        dice = compute_dice(own, other, include_background=False, ignore_empty=False)
+        values[f"dice/{name}"] = np.where(there[0] | there[1], dice[:, 0].numpy(), np.nan)
+        both = there[0] & there[1]
         distance = np.full(len(truth), np.nan)
         if both.any():
-            distance[both.numpy()] = compute_hausdorff_distance(
-                *(masks[both] for masks in pair),
+            found = compute_hausdorff_distance(
+                own[both],
+                other[both],
                 include_background=False,
                 percentile=95,
-                spacing=list(spacing) if spacing else None,
-            )[:, 0].numpy()
+                spacing=None if spacing is None else list(spacing),
+            )
+            distance[both] = found[:, 0].numpy()
         values[f"hd95/{name}"] = distance
     table = pd.DataFrame(values)
     for at, metric in enumerate(("dice", "hd95")):

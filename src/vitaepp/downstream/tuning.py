@@ -97,7 +97,7 @@ class Tuning(Base):
             make_folder(folder.path)
             job.save(folder)
             devices = devices_per_node(self.recipe.trainer, None)
-            arguments = {
+            arguments: dict[str, Any] = {
                 "folder": os.fspath(folder.path),
                 "store": os.fspath(self.store.path),
                 "run": os.fspath(self.run.path),

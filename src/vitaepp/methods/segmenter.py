@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
-from monai.inferers import sliding_window_inference
-from monai.losses import DiceCELoss
+from monai.inferers.utils import sliding_window_inference
+from monai.losses.dice import DiceCELoss
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float
 from monai.networks.blocks.dynunet_block import UnetOutBlock
@@ -61,7 +62,7 @@ class UnetrDecoder(nn.Module):
             )
         ndim = len(patch_size)
         self.after = [round(depth * (i + 1) / doublings) for i in range(doublings)]
-        block: dict[str, object] = {"norm_name": "instance", "res_block": True}
+        block: dict[str, Any] = {"norm_name": "instance", "res_block": True}
         self.of_image = UnetrBasicBlock(ndim, in_channels, width, 3, 1, **block)
         self.of_blocks = nn.ModuleList(
             UnetrPrUpBlock(
