@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.participants import Persons, persons_of
+from vitaepp.data.participants import persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, outer_folds
@@ -97,7 +97,7 @@ def labelled_folds(
     if protocol == "linear" or (protocol is None and given):
         require_in_both(labels, list(splits))
         sides = {side: np.flatnonzero(splits == side) for side in ("train", "test")}
-        _require_apart(labelled, persons, sides)
+        require_apart(labelled, sides)
         return labels, "linear", [Fold(**sides)]
     # With two folds, a training part is half a class, and must itself be split once more.
     require_members(labels, folds if folds > 2 else 4, persons)
@@ -109,19 +109,17 @@ def labelled_folds(
     )
 
 
-def _require_apart(
-    table: pd.DataFrame, persons: Persons, rows: dict[str, npt.NDArray[np.intp]]
-) -> None:
+def require_apart(table: pd.DataFrame, rows: dict[str, npt.NDArray[np.intp]]) -> None:
     """Refuse a split that has one person on both sides.
 
     Args:
         table: one row a subject.
-        persons: `(subject,)`, the person of each.
         rows: of `train` and of `test`.
 
     Raises:
         EvaluationError: naming a subject of either side.
     """
+    persons = persons_of(table)
     both = np.intersect1d(persons[rows["train"]], persons[rows["test"]])
     if len(both):
         subjects = table["subject"].to_numpy()
