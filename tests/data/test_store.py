@@ -52,7 +52,7 @@ def test_later_subjects_follow_and_changed_ones_replace_their_image(tmp_path):
         stage(path, INFO, image(2), record("b"))
         writer.commit(labels("b"), [])
     with StoreWriter(path, INFO) as writer:
-        assert writer.checksums() == {"b": "x"}
+        assert writer.checksums() == {"b": ("x", "")}
         stage(path, INFO, image(1), record("a"))
         stage(path, INFO, image(7), record("b", "y"))
         writer.commit(labels("a", "b"), [])

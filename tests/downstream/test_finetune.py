@@ -269,3 +269,16 @@ def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):
         assert classes.sum() == count / 2
     assert len(drawn[0]) == 6
     assert drawn[0] < drawn[1]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(trained, tuned, tmp_path):
+    """Each sees half of a batch; the mean over both is the batch's."""
+    settings = [s for s in SHORT if "batch_size" not in s]
+    settings += ["optim.batch_size=4", "trainer.devices=2"]
+    found = vitaepp.finetune(
+        trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
+    )
+    alone = Evaluation.load(tuned)
+    for key in ("method", "scratch"):
+        np.testing.assert_allclose(found.scores(key), alone.scores(key), rtol=0.02, atol=0.02)

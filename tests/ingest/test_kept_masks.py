@@ -1,21 +1,37 @@
 """Masks that are kept: on the voxels of their images, with their labels, whole or not at all."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Pillow
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
+from tests.data.test_geometry import grids
+from tests.ingest.layouts.test_decathlon import decathlon, nnunet
 from tests.ingest.sources.test_remote import memory, remote_files  # noqa: F401
 from tests.ingest.test_lesions import RAMP, as_mask
+from tests.ingest.test_real_data import unpack
 from tests.ingest.trees import mask, picture, scan
 from tests.ingest.workers.test_killed import files_of
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import Store
+from vitaepp.data.store import OF_MASKS, Failure, Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
+from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import SOFT, kept_labels
+from vitaepp.ingest.new_scans import one_image
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.readers.items import GivenItem
+from vitaepp.ingest.subject import CUT_MASK, made
+from vitaepp.ingest.task import ImageSpec, Task
 
 #: Where the lesion is, in mm.
 LESION = np.array([6.0, -9.0, 4.0])
@@ -89,6 +105,27 @@ def test_a_mask_lands_where_its_image_does(tmp_path, image, own, center):
     assert np.linalg.norm(distance) < 0.5
 
 
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(grids(), st.integers(1, 255), st.floats(0.6, 1.5), st.data())
+def test_an_image_of_labels_ends_as_its_mask_does(grid, label, factor, data):
+    values = np.zeros(grid.size, np.uint8)
+    corner = [data.draw(st.integers(0, n - 2)) for n in grid.size]
+    values[tuple(slice(c, c + max(2, n // 3)) for c, n in zip(corner, grid.size, strict=True))] = (
+        label
+    )
+    given = GivenItem(values, grid.affine, "image")
+    spacing = (factor * float(grid.spacing.min()),) * 3
+    info = StoreInfo(("image",), (24, 24, 24), spacing, "float16", "mask", masks=True)
+    spec = ImageSpec(info, "", Path(), "scans", ("image",))
+    found = made(spec, Task(SubjectFiles("a", {"image": given}, given), None, None))
+    assert not isinstance(found, Failure)
+    image, kept = found[0][0], found[2]
+    # Where the image is not between two labels, it is the mask's.
+    clear = (image < 1) | (image > 254)
+    assert clear.any()
+    np.testing.assert_array_equal(np.rint(image[clear] / 255) * label, kept[clear])
+
+
 @pytest.mark.parametrize(
     ("values", "kept", "notes"),
     [
@@ -141,22 +178,38 @@ def test_a_subject_without_a_mask_has_zeros_and_it_is_said(tmp_path, capsys):
     assert [int(m.sum()) for m in np.asarray(store.masks)] == [1, 1, 0]
     assert store.masks.shape == (3, 8, 8, 8)
     assert "masks: 1 of 3 subjects have none; zero in the store" in capsys.readouterr().err
-    assert "kept, on the images' grid" in inspect(store.path)
+    assert "masks       2 of 3 subjects; labels 1" in inspect(store.path)
+    assert store.masked.tolist() == [True, True, False]
+    assert store.mask_labels == {1: "1"}
+    masks = store.read_masks([2, 0])
+    assert (masks.dtype, masks.shape) == (np.uint8, (2, 8, 8, 8))
+    np.testing.assert_array_equal(masks, np.asarray(store.masks)[[2, 0]])
+    assert store.read_masks([]).shape == (0, 8, 8, 8)
+    (store.path / "masks.zarr/c/1/0/0/0").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"a part of masks\.zarr is damaged"):
+        store.read_masks([1])
 
 
 def test_none_are_kept_unless_asked_for(tmp_path):
     prepare(cohort(tmp_path / "x"), tmp_path / "s", **ASKED)
-    assert Store(tmp_path / "s").masks is None
+    store = Store(tmp_path / "s")
+    assert (store.has_masks, store.masks, store.mask_labels) == (False, None, {})
+    assert not store.masked.any()
     assert not (tmp_path / "s" / "masks.zarr").exists()
+    assert not {*OF_MASKS} & {*store.table.columns}
+    with pytest.raises(StoreError, match="s: keeps no masks; prepare its source with `keep_masks`"):
+        store.read_masks([0])
 
 
-def test_what_is_added_to_a_store_is_kept_in_the_same_way(tmp_path):
+def test_what_is_added_to_a_store_is_kept_in_the_same_way(tmp_path, capsys):
     store = tmp_path / "s"
     prepare(cohort(tmp_path / "x"), store, keep_masks=True, **ASKED)
     # Without the option: the store goes on as it was begun.
     mask(tmp_path / "x" / "b_seg.nii.gz", at=(6, 7, 5))  # changed, its image is not
     made = prepare(cohort(tmp_path / "x", with_mask="d", last="d"), store, **ASKED)
     assert (made.prepared, made.skipped) == (2, 2)
+    assert "another image" not in capsys.readouterr().err
+    assert Store(store).masked.tolist() == [True, True, False, True]
     assert list(Store(store).table.subject) == ["a", "b", "c", "d"]
     found = [np.argwhere(m).tolist() for m in np.asarray(Store(store).masks)]
     corner = np.linalg.inv(Store(store).table.affine[0].reshape(4, 4))
@@ -209,5 +262,86 @@ def test_whether_masks_are_kept_makes_stores_no_less_alike(tmp_path):
     prepare(tmp_path / "x", tmp_path / "t", **ASKED)
     one, other = Store(tmp_path / "s"), Store(tmp_path / "t")
     assert unlike(one.info, other.info) == []
+    assert one.fingerprint() == other.fingerprint()
     np.testing.assert_array_equal(one.read(range(3)), other.read(range(3)))
     assert isinstance(one.table, pd.DataFrame)
+
+
+def test_names_of_labels_are_those_of_the_source(tmp_path):
+    store = tmp_path / "s"
+    edema = decathlon(tmp_path / "decathlon", modality={"0": "T1"})
+    prepare(edema, store, keep_masks=True, **ASKED)
+    assert Store(store).mask_labels == {1: "edema"}
+    assert json.loads((store / "store.json").read_text())["mask_names"] == [[1, "edema"]]
+    assert "labels 1 edema" in inspect(store)
+    assert Store(store).to_dict()["mask_labels"] == {1: "edema"}
+    # A source without names adds to the store; one with another name for the label does not.
+    scan(tmp_path / "z.nii.gz")
+    seven = np.zeros((10, 12, 9), np.uint8)
+    seven[5, 6, 4] = 7
+    scan(tmp_path / "z_seg.nii.gz", values=seven)
+    (tmp_path / "m.csv").write_text("subject,t1,mask\nz,z.nii.gz,z_seg.nii.gz\n")
+    prepare(tmp_path / "m.csv", store, **ASKED)
+    assert Store(store).mask_labels == {1: "edema", 7: "7"}
+    other = nnunet(tmp_path / "nnunet", labels={"background": 0, "x": 1, "whole": [1, 2]})
+    with pytest.raises(StoreError, match="label 1 of its masks is edema, and x in this source"):
+        prepare(other, store, modalities="t1", **ASKED)
+    prepare(other, tmp_path / "t", modalities="t1", keep_masks=True, **ASKED)
+    assert Store(tmp_path / "t").mask_labels == {1: "x"}
+
+
+def test_a_palette_gives_labels_and_colours_are_refused(tmp_path):
+    values = np.zeros((24, 24), np.uint8)
+    values[4:10, 6:20], values[12:20, 3:9], values[0, :] = 1, 2, 255
+    for name in ("a", "b"):
+        picture(tmp_path / "x" / "images" / f"{name}.png", shape=(24, 24))
+    (labels := tmp_path / "x" / "labels").mkdir()
+    coloured = Pillow.fromarray(values)
+    coloured.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *(252 * [0]), 224, 224, 192])
+    coloured.save(labels / "a.png")
+    coloured.convert("RGB").save(labels / "b.png")
+    made = prepare(tmp_path / "x", tmp_path / "s", size=24, keep_masks=True, workers=1)
+    assert [f.reason.partition(";")[0] for f in made.failures] == [
+        "labels/b.png: the mask has colours"
+    ]
+    store = Store(tmp_path / "s")
+    np.testing.assert_array_equal(store.read_masks([0])[0], values)
+    assert store.mask_labels == {1: "1", 2: "2", 255: "255"}
+
+
+def test_a_mask_that_is_cut_off_is_told(tmp_path):
+    scan(tmp_path / "x" / "a.nii.gz")
+    mask(tmp_path / "x" / "a_seg.nii.gz", at=(slice(2), slice(2), slice(2)))
+    made = prepare(tmp_path / "x", tmp_path / "s", keep_masks=True, **{**ASKED, "size": 6})
+    assert made.notes[CUT_MASK] == 1
+    assert Store(tmp_path / "s").masked.all()
+    assert Store(tmp_path / "s").mask_labels == {}
+
+
+def test_new_scans_need_no_mask_that_could_be_kept(tmp_path):
+    prepare(cohort(tmp_path / "x", with_mask="abc"), tmp_path / "s", keep_masks=True, **ASKED)
+    info = Store(tmp_path / "s").info
+    scan(tmp_path / "bad.nii.gz", values=np.indices((10, 12, 9)).sum(axis=0).astype(np.int16) * 99)
+    given = {"image": tmp_path / "x" / "a.nii.gz", "mask": tmp_path / "bad.nii.gz"}
+    assert one_image(replace(info, center="mask"), given).image.shape == (1, 8, 8, 8)
+    np.testing.assert_array_equal(one_image(info, given).image, Store(tmp_path / "s").read([0])[0])
+
+
+def test_real_masks_keep_their_volumes(data, tmp_path):
+    source = unpack(data / "hippocampus.zip", tmp_path, lambda n: "_00" in n) / "hippocampus"
+    # At their own spacing voxels are copied; at another one volumes are about the same.
+    for spacing, off in ((1.0, 0.0), (0.9, 0.03)):
+        made = prepare(
+            source, tmp_path / f"{spacing}", size=(48, 64, 48), spacing=spacing, keep_masks=True
+        )
+        assert (made.failures, made.notes.get(CUT_MASK)) == ((), None)
+        store = Store(tmp_path / f"{spacing}")
+        assert store.masked.all()
+        assert [*store.mask_labels] == [1, 2]
+        for label in (1, 2):
+            there = [
+                np.count_nonzero(np.asarray(nib.load(file).dataobj) == label)
+                for file in (source / "labels" / f"{s}.nii.gz" for s in store.table.subject)
+            ]
+            kept = np.count_nonzero(store.read_masks(range(len(store))) == label) * spacing**3
+            assert kept == pytest.approx(sum(there), rel=off)

@@ -196,7 +196,7 @@ def test_new_scans_are_prepared_as_a_runs_were(tmp_path, how, which):
     prepare(brats(tmp_path / "x"), tmp_path / "s", **how)
     first = Store(tmp_path / "s")
     # What tells where a source has what is the first source's own.
-    own = {"layout": "brats", "mask_pattern": "*_seg.nii.gz", "classes": 3}
+    own = {"layout": "brats", "mask_pattern": "*_seg.nii.gz", "classes": 3, "keep_masks": True}
     run = run_of(first, tmp_path / "run", encoder=which != "unfinished", **own)
     new = tmp_path / "new"
     for name in first.info.modalities:

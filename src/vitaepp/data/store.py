@@ -3,7 +3,7 @@
     STORE/
       store.json      what the images are: modalities, size, spacing, dtype, centring
       images.zarr     (subject, channel, *space), one chunk a subject, intensities in [0, 255]
-      masks.zarr      (subject, *space), uint8, on the images' grid (only where masks are kept)
+      masks.zarr      (subject, *space), uint8 labels on the images' grid (only where they are kept)
       table.parquet   row i describes image i: subject, split, labels, geometry, intensity, source
       failures.csv    subjects that could not be prepared, each with its reason (only if any)
 
@@ -58,7 +58,12 @@ RESERVED_COLUMNS = (
     "modality_present",
     "crop_center",
     "prepare_notes",
+    "mask_checksum",
+    "mask_labels",
 )
+
+#: Those of them that only a store with masks has.
+OF_MASKS = ("mask_checksum", "mask_labels")
 
 #: A label column that says whose images a subject's are, where one person has several; evaluation
 #: keeps those of one person on one side of every split.
@@ -77,6 +82,8 @@ class Record:
         intensity_max: per modality, the original intensity that became 255.
         source: per modality, where it came from, relative to the source.
         checksum: digest of the source files and everything that shaped the image.
+        mask_checksum: digest of the file of its mask; empty where it has no mask, or none is kept.
+        mask_labels: values of its mask as it is kept, without 0.
         modality_present: per modality, whether the subject has it; empty where it has all. One
             that it lacks is zero in the image, and has no intensities (0) and no source.
         crop_center: what this crop is centred on: `mask`, `foreground` or `image`; empty where
@@ -94,6 +101,13 @@ class Record:
     modality_present: tuple[bool, ...] = ()
     crop_center: str = ""
     prepare_notes: tuple[str, ...] = ()
+    mask_checksum: str = ""
+    mask_labels: tuple[int, ...] = ()
+
+    @property
+    def checksums(self) -> tuple[str, str]:
+        """Digests of what shaped its image and its mask."""
+        return self.checksum, self.mask_checksum
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ class Store:
         """The image of one subject, `(channel, *space)`, float32, intensities in [0, 255].
 
         It is a copy that may be written to. What else is known of the subject is in its row of
-        `table`; its mask, where masks are kept, in `masks`.
+        `table`; its mask, where masks are kept, is given by `read_masks`.
 
         Args:
             subject: its row (from the end where negative), or its name.
@@ -185,9 +199,41 @@ class Store:
         """The Zarr array `(subject, *space)` of masks on the images' grid; None without masks.
 
         Nonzero is inside; values are the mask's own labels. It is zero throughout for subjects
-        without a mask.
+        without a mask: `masked` tells them from those whose mask is empty.
         """
-        return self._open(_masks(self.info)) if self.info.masks else None
+        return self._open(_masks(self.info)) if self.has_masks else None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the store keeps masks; not every subject needs to have one."""
+        return bool(self.info.masks)
+
+    @cached_property
+    def masked(self) -> npt.NDArray[np.bool_]:
+        """Which subjects have a mask that is kept, `(subject,)`."""
+        if not self.has_masks:
+            return np.zeros(len(self), bool)
+        return (self._of_masks("mask_checksum") != "").to_numpy(bool)
+
+    @cached_property
+    def mask_labels(self) -> dict[int, str]:
+        """Values that occur in the masks, without 0, which is background, and their names.
+
+        A value that no source has named is called by its number.
+        """
+        if not self.has_masks:
+            return {}
+        names = dict(self.info.mask_names)
+        found = {int(v) for values in self._of_masks("mask_labels") for v in values}
+        return {value: names.get(value, str(value)) for value in sorted(found)}
+
+    def _of_masks(self, column: str) -> pd.Series[Any]:
+        if column not in self.table:
+            raise StoreError(
+                f"{self.path}: an older version kept its masks and did not note their labels; "
+                "prepare the store again, which adds them"
+            )
+        return self.table[column]
 
     def _open(self, kind: _Array) -> zarr.Array[Any]:
         try:
@@ -218,7 +264,7 @@ class Store:
             rows: which, and where they stand; all by default.
         """
         # What is unset counts as not there, so that new fields change no store's digest.
-        info = self.info.facts
+        info = {name: fact for name, fact in self.info.facts.items() if name != "masks"}
         table = self.table[["subject", "checksum"]].astype(str)
         table = table if rows is None else table.iloc[list(rows)]
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
@@ -275,8 +321,12 @@ class Store:
             if lacking := n - int(self.present[:, i].sum()):
                 facts.append(f"missing in {lacking} of {n}")
             yield f"  {modality}", "; ".join(facts)
-        if info.masks:
-            yield "masks", "kept, on the images' grid"
+        if self.has_masks:
+            whose = f"{self.masked.sum()} of {counted(n, 'subject')}"
+            named = (
+                f"{v} {name}" if name != str(v) else name for v, name in self.mask_labels.items()
+            )
+            yield "masks", f"{whose}; labels {', '.join(named) or 'none'}"
         if self.table["split"].any():
             yield "split", column_counts(self.table["split"].replace("", None))
         for name in self.label_columns:
@@ -310,6 +360,8 @@ class Store:
                 if count
             },
             **self.info.facts,
+            **({"masked": int(self.masked.sum())} if self.has_masks else {}),
+            **({"mask_labels": self.mask_labels} if self.has_masks else {}),
         }
 
     def spread(self, most: int | None = None) -> list[int]:
@@ -318,16 +370,34 @@ class Store:
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type; a copy."""
+        return self._read(self.images, "images.zarr", rows)
+
+    def read_masks(
+        self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[np.uint8]:
+        """Masks of some rows, `(len(rows), *space)`, with the labels of `mask_labels`; a copy.
+
+        Raises:
+            StoreError: the store keeps no masks, or they are damaged.
+        """
+        if self.masks is None:
+            raise StoreError(
+                f"{self.path}: keeps no masks; prepare its source with `keep_masks` into another "
+                "folder"
+            )
+        return self._read(self.masks, "masks.zarr", rows)
+
+    def _read(
+        self, array: zarr.Array[Any], name: str, rows: Sequence[int] | npt.NDArray[np.integer[Any]]
+    ) -> npt.NDArray[Any]:
         if len(rows) == 0:
-            return np.empty((0, *self.info.shape), self.info.dtype)
+            return np.empty((0, *array.shape[1:]), array.dtype)
         try:
-            return np.asarray(self.images.oindex[np.asarray(rows)])
-        except StoreError:  # which is a ValueError, too
-            raise
+            return np.asarray(array.oindex[np.asarray(rows)])
         except (ValueError, RuntimeError) as error:  # each codec has its own
             raise StoreError(
-                f"{self.path}: an image in images.zarr is damaged ({one_line(error)}); prepare the "
-                "store again"
+                f"{self.path}: a part of {name} is damaged ({one_line(error)}); prepare the store "
+                "again"
             ) from None
 
     def batches(
@@ -391,13 +461,15 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def checksums(self) -> dict[str, str]:
-        """Digest of every subject that is finished, committed or staged, by its key."""
+    def checksums(self) -> dict[str, tuple[str, str]]:
+        """Digests of every subject that is finished, committed or staged, by its key."""
         committed = {}
         if self._folder.exists("table.parquet"):
-            table = _read_table(self._folder, columns=["subject", "checksum"])
-            committed = dict(zip(table["subject"], table["checksum"], strict=True))
-        return committed | {record.subject: record.checksum for record in self._staged()}
+            table = _read_table(self._folder)
+            of_masks = table.get("mask_checksum", [""] * len(table))
+            checksums = zip(table["checksum"], of_masks, strict=True)
+            committed = dict(zip(table["subject"], checksums, strict=True))
+        return committed | {record.subject: record.checksums for record in self._staged()}
 
     def commit(self, labels: pd.DataFrame, failures: Sequence[Failure]) -> None:
         """Make every staged subject part of the store.
@@ -506,6 +578,8 @@ class StoreWriter:
             row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
             row["crop_center"] = row.get("crop_center", "")
             row["prepare_notes"] = list(row.get("prepare_notes", ()))
+            row["mask_checksum"] = row.get("mask_checksum", "")
+            row["mask_labels"] = list(row.get("mask_labels", ()))
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
@@ -514,7 +588,8 @@ class StoreWriter:
                 f"{self.path}: labels of an earlier run that this one does not give are removed: "
                 f"{', '.join(sorted(gone))}; to keep them, prepare with a table that has them"
             )
-        return table[[*names, *(c for c in RESERVED_COLUMNS if c not in ("subject", "split"))]]
+        without = ("subject", "split", *(() if self.info.masks else OF_MASKS))
+        return table[[*names, *(c for c in RESERVED_COLUMNS if c not in without)]]
 
 
 class _Array(NamedTuple):
@@ -634,18 +709,18 @@ def _json(value: Any) -> bytes:
     return to_json(value).encode()
 
 
-def _read_table(folder: Folder, columns: list[str] | None = None) -> pd.DataFrame:
-    """A store's table, or some of its columns.
+def _read_table(folder: Folder) -> pd.DataFrame:
+    """A store's table.
 
     Raises:
         StoreError: it is damaged, or not a store's.
     """
     try:
-        table = pd.read_parquet(io.BytesIO(folder.read("table.parquet")), columns=columns)
+        table = pd.read_parquet(io.BytesIO(folder.read("table.parquet")))
         present = {*table.columns}
     except (pa.ArrowException, ValueError):
         present = set()
-    needed = columns or [c for c in RESERVED_COLUMNS if c != "modality_present"]
+    needed = [c for c in RESERVED_COLUMNS if c not in ("modality_present", *OF_MASKS)]
     if not present.issuperset(needed):
         raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
     return table

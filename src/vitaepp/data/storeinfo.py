@@ -6,7 +6,7 @@ An encoder keeps these facts of its training's store, so this module needs neith
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class StoreInfo:
         unit: of the spacing where it is not mm: `pixels` of pictures and arrays, which have no
             physical space.
         masks: True where each subject's mask is kept beside its images; None where not.
+        mask_names: what values of these masks are called, where a source says it. Names are no
+            fact of the images, so stores are not compared by them.
         more: other settings of `prepare` that shape images, where they are not the defaults: name
             and value.
     """
@@ -51,6 +53,7 @@ class StoreInfo:
     mask_values: tuple[int, ...] | None = None
     unit: str | None = None
     masks: bool | None = None
+    mask_names: tuple[tuple[int, str], ...] = field(default=(), compare=False)
     more: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
@@ -90,9 +93,10 @@ class StoreInfo:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Everything that is known, by its name; what is unset is left out."""
+        """All but the names in masks, by what it is called; what is unset is left out."""
         values = asdict(self)
         more = dict(values.pop("more"))
+        del values["mask_names"]
         return {k: v for k, v in (values | more).items() if v is not None}
 
     @property

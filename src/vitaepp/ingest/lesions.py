@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.image import NO_FORM, Image, to_grey
+from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.system.text import dimensions
 
 #: A mask of whole numbers with more different values than this is soft.
@@ -61,8 +61,10 @@ def kept_labels(mask: Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     as 65535, becomes 1 in the lesion.
 
     Raises:
-        ValueError: the mask has several labels, and some are not from 0 to 255.
+        ValueError: the mask has several labels, and some are not from 0 to 255, or it has colours.
     """
+    if not is_grey(mask):
+        raise ValueError("colours")
     inside, notes = lesion(mask)
     values = to_grey(mask)
     present = np.unique(values)

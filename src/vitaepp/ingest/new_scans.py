@@ -155,6 +155,7 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
     arrays: Iterator[Any] = iter([None] * len(subjects))
     if cohort.kind == "arrays":
         arrays = arrays_of(item for subject in subjects for item in subject.files.values())
+    info = replace(info, masks=None)  # masks of new scans are of use for centring alone
     for subject, array in zip(subjects, arrays, strict=True):
         files = info.modalities if info.modalities not in OF_ONE_FILE else (*subject.files,)
         spec = ImageSpec(
@@ -164,7 +165,7 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
         if isinstance(found, Failure):
             yield found
             continue
-        image, record = found
+        image, record, _ = found
         there = zip(info.modalities, record.modality_present, strict=True)
         missing = tuple(modality for modality, present in there if not present)
         notes = (*cohort.notes, *map(_plain, record.prepare_notes))

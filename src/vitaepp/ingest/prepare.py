@@ -387,7 +387,7 @@ def _may_crash(cohort: Cohort) -> bool:
     )
 
 
-def _tasks(cohort: Cohort, spec: ImageSpec, known: Mapping[str, str]) -> Iterator[Task]:
+def _tasks(cohort: Cohort, spec: ImageSpec, known: Mapping[str, tuple[str, str]]) -> Iterator[Task]:
     arrays: Iterator[npt.NDArray[Any] | None] = repeat(None)
     if cohort.kind == "arrays":
         arrays = arrays_of(s.files[spec.files[0]] for s in cohort.subjects)

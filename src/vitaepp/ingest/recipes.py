@@ -66,7 +66,7 @@ def _begun(recipe: str | os.PathLike[str] | None) -> tuple[Recipe, bool]:
         raise RecipeError(
             f"{config}: does not tell how its store was prepared; give its run folder"
         )
-    plain = dict.fromkeys(marked(PrepareSettings, OF_SOURCE))
+    plain = {n: PrepareSettings.model_fields[n].default for n in marked(PrepareSettings, OF_SOURCE)}
     of_store = {} if prepared is None else prepared.settings
     return resolve(own if own.is_file() else None, {"prepare": plain | of_store}), True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -61,6 +61,7 @@ CUT_OFF = (
 NO_MASK = (
     "no mask, on which the run's crops are centred; the crop is centred on the foreground instead"
 )
+CUT_MASK = "the crop cuts off more than 5 % of the mask; a larger `size` would keep it"
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
@@ -100,23 +101,25 @@ class Channel(NamedTuple):
 def prepare_subject(spec: ImageSpec, task: Task) -> bool | Failure:
     """Stage one subject; True if it was prepared, False if it already was, or the failure."""
     try:
-        checksum = _checksum(spec, task)
-        if checksum == task.known:
+        checksums = _checksums(spec, task)
+        if checksums == task.known:
             return False
-        image, record, mask = _make(spec, task, checksum)
+        image, record, mask = _make(spec, task, checksums)
     except Exception as error:  # any error of one subject must not stop the others
         return _failed(spec, task, error)
     stage(spec.store, spec.info, image, record, mask)
     return True
 
 
-def made(spec: ImageSpec, task: Task) -> tuple[npt.NDArray[Any], Record] | Failure:
-    """A subject's image as a store would hold it, and its record; nothing is written."""
+def made(
+    spec: ImageSpec, task: Task
+) -> tuple[npt.NDArray[Any], Record, npt.NDArray[np.uint8] | None] | Failure:
+    """A subject's image and mask as a store would hold them, and its record, in memory."""
     try:
-        image, record, _ = _make(spec, task, "")
+        image, record, mask = _make(spec, task, ("", ""))
     except Exception as error:  # any error of one subject must not stop the others
         return _failed(spec, task, error)
-    return spec.info.stored(image), record
+    return spec.info.stored(image), record, mask
 
 
 def _failed(spec: ImageSpec, task: Task, error: Exception) -> Failure:
@@ -135,24 +138,38 @@ def failure_of(spec: ImageSpec, subject: SubjectFiles, reason: str) -> Failure:
     return Failure(subject.subject, reason)
 
 
-def _checksum(spec: ImageSpec, task: Task) -> str:
-    digest = hashlib.sha256(spec.digest)
+def _checksums(spec: ImageSpec, task: Task) -> tuple[str, str]:
+    """Digests of what shapes the image, and of the mask; empty where none is kept.
+
+    A mask that no crop is centred on does not shape the image.
+    """
+    digest, of_mask = hashlib.sha256(spec.digest), ""
     if task.array is not None:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
-        return digest.hexdigest()
+        return digest.hexdigest(), of_mask
     present = _present(spec, task.files)
     if len(present) < len(spec.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
     if (mask := _mask(spec, task.files)) is not None:
-        files.append(mask)
-    for path in chain.from_iterable(map(files_of, files)):
+        if spec.info.center == "mask":
+            files.append(mask)
+        if spec.info.masks:
+            of_mask = hashlib.sha256(_contents(spec, [mask])).hexdigest()
+    digest.update(_contents(spec, files))
+    return digest.hexdigest(), of_mask
+
+
+def _contents(spec: ImageSpec, items: Iterable[Item]) -> bytes:
+    """The digests of the files of some images, one after the other."""
+    digests = []
+    for path in chain.from_iterable(map(files_of, items)):
         if not path.is_file():
             raise SubjectError(f"{_named(spec, path)}: no such file")
         with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return b"".join(digests)
 
 
 def _present(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
@@ -183,8 +200,8 @@ def _named(spec: ImageSpec, item: Item) -> str:
     return name if spec.secret is None else pseudonym(spec.secret, name)
 
 
-def image_of(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
-    """Read an image of a cohort that is a file.
+def image_of(spec: ImageSpec, item: Item, *, constant: bool = False, mask: bool = False) -> Image:
+    """Read an image, or a mask, of a cohort that is a file.
 
     Raises:
         SubjectError: it cannot be read, or its voxels are all equal without `constant`.
@@ -195,7 +212,7 @@ def image_of(spec: ImageSpec, item: Item, *, constant: bool = False) -> Image:
     if spec.kind == "scans" and not isinstance(item, ArrayItem):
         return read_scan(item, name, constant=constant)
     if isinstance(item, Path):
-        return read_picture(item, name, constant=constant)
+        return read_picture(item, name, constant=constant, mask=mask)
     raise TypeError(f"{item} among {spec.kind}")
 
 
@@ -231,7 +248,7 @@ def _images(
 
 
 def _make(
-    spec: ImageSpec, task: Task, checksum: str
+    spec: ImageSpec, task: Task, checksums: tuple[str, str]
 ) -> tuple[npt.NDArray[np.float32], Record, npt.NDArray[np.uint8] | None]:
     """Read a subject and resample it; returns intensities in [0, 255], record, and kept mask."""
     made: dict[str, list[Channel]] = {}
@@ -290,10 +307,12 @@ def _make(
         intensity_min=tuple(c.low for c in channels),
         intensity_max=tuple(c.high for c in channels),
         source=tuple(c.source for c in channels),
-        checksum=checksum,
+        checksum=checksums[0],
         modality_present=tuple(bool(c.source) for c in channels),
         crop_center=center,
         prepare_notes=tuple(notes),
+        mask_checksum=checksums[1],
+        mask_labels=() if kept is None else tuple(np.unique(kept[kept > 0]).tolist()),
     )
     return np.stack([c.values for c in channels]), record, kept
 
@@ -347,7 +366,7 @@ def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Ima
     if path is None:
         return None
     mask_name = _named(spec, path)
-    image = image_of(spec, path, constant=True)
+    image = image_of(spec, path, constant=True, mask=True)
     grid, grid_notes = grid_of_mask(image, reference, mask_name, name)
     notes = tuple(f"mask: {note}" for note in image.notes) + grid_notes
     return Mask(image, grid, mask_name, notes)
@@ -362,6 +381,8 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
             f"{mask.name}: the mask has {one_line(error)}; kept masks need labels from 0 to 255: "
             "change the labels, or prepare without `keep_masks`"
         ) from None
+    if labels.any() and share_inside(labels != 0, mask.grid, target) < LEAST_KEPT:
+        notes = (*notes, CUT_MASK)
     return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 
 

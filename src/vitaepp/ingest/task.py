@@ -50,6 +50,8 @@ class ImageSpec:
         # there were are still known. Spacing has always been there.
         unset = (None, ())
         info = {k: v for k, v in asdict(self.info).items() if v not in unset or k == "spacing"}
+        for of_masks in ("masks", "mask_names"):
+            info.pop(of_masks, None)
         shaping = [METHOD_VERSION, info, self.kind, self.files]
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
 
@@ -61,9 +63,9 @@ class Task:
     Attributes:
         files: where its images are.
         array: its image where that is an item of an array: those are read front to back.
-        known: checksum of what the store already holds of it.
+        known: checksums of the image and the mask that the store already holds of it.
     """
 
     files: SubjectFiles
     array: npt.NDArray[Any] | None
-    known: str | None
+    known: tuple[str, str] | None

@@ -27,7 +27,7 @@ from vitaepp.recipe.fields import (
 #: stores are compared by it.
 OF_IMAGES: JsonDict = {"shapes_images": True}
 
-#: Mark of one that says what to find in a source: a new source has its own.
+#: Mark of one that says what to find and keep of a source: a new source has its own.
 OF_SOURCE: JsonDict = {"of_source": True}
 
 
@@ -128,6 +128,7 @@ class PrepareSettings(Section):
     )
     keep_masks: bool = Field(
         False,
+        json_schema_extra=OF_SOURCE,
         description="Keep each subject's mask beside its images, on their grid, with its labels.",
     )
     classes: int | None = Field(
@@ -142,7 +143,7 @@ def marked(settings: type[BaseModel], mark: JsonDict) -> list[str]:
     """Names of the settings of a section that have a mark.
 
     >>> marked(PrepareSettings, OF_SOURCE)
-    ['layout', 'mask_pattern', 'classes']
+    ['layout', 'mask_pattern', 'keep_masks', 'classes']
     """
     fields = settings.model_fields.items()
     return [name for name, field in fields if field.json_schema_extra == mark]

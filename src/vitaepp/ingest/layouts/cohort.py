@@ -79,6 +79,7 @@ class Cohort:
         classes: values of `label` in the source's own order, if it has one.
         unlabelled: values by which the data set's own tables mark a missing label.
         left_out: images that are not used, each with the reason; paths relative to the source.
+        mask_names: what the values of masks are called, if the source says so.
         notes: decisions that a user should check, one line each. They name no subjects, because
             names may be confidential.
         unknown_series: descriptions of the DICOM series that match no pattern. They are free text
@@ -93,6 +94,7 @@ class Cohort:
     classes: tuple[str, ...] = ()
     unlabelled: tuple[Any, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    mask_names: tuple[tuple[int, str], ...] = ()
     notes: tuple[str, ...] = ()
     unknown_series: tuple[str, ...] = field(default=(), repr=False)
 

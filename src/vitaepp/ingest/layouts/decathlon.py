@@ -70,7 +70,14 @@ def decathlon_cohort(source: Source) -> Cohort | None:
     if not subjects:
         raise SourceError(f"{source.path}: {DESCRIPTION}, but no image in {root / 'imagesTr'}")
     left_out = _left_out(source, root, cases)
-    return source.cohort(layout, subjects, kind=kind, modalities=modalities, left_out=left_out)
+    return source.cohort(
+        layout,
+        subjects,
+        kind=kind,
+        modalities=modalities,
+        left_out=left_out,
+        mask_names=tuple(_mask_names(description)),
+    )
 
 
 def _root(source: Source) -> PurePosixPath | None:
@@ -98,6 +105,18 @@ def _modalities(description: Mapping[str, Any], key: str) -> tuple[str, ...]:
     names = [without_synonym(str(given[str(i)]).strip()) for i in range(len(given))]
     counts = Counter(names)
     return tuple(f"{n}_{i}" if counts[n] > 1 else n for i, n in enumerate(names))
+
+
+def _mask_names(description: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Names of the masks' values: `{"1": "edema"}`, or in nnU-Net's second version `{"edema": 1}`.
+
+    Regions, which are lists of values, name none of them.
+    """
+    given = description.get("labels")
+    for key, entry in given.items() if isinstance(given, dict) else ():
+        value, name = (entry, key) if "channel_names" in description else (key, entry)
+        if str(value).isdecimal() and int(value) > 0 and isinstance(name, str):
+            yield int(value), " ".join(name.split())
 
 
 def _ending(description: Mapping[str, Any]) -> str:

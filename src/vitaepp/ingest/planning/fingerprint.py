@@ -150,7 +150,7 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
     headers, ranges, failures = [], {}, []
     subject = look.files
     images = {m: subject.files[m] for m in spec.files if m in subject.files}
-    if spec.info.center == "mask" and subject.mask is not None:
+    if subject.mask is not None and (spec.info.center == "mask" or spec.info.masks):
         images["mask"] = subject.mask
     for modality, item in images.items():
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vitaepp.data.store import stored_info
 from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
-from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
+from vitaepp.errors import RecipeError, SourceError, StoreError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
 from vitaepp.ingest.readers.arrays import open_array, read_array, space_of
@@ -46,7 +46,7 @@ def spec_of(
     Raises:
         RecipeError: settings that do not fit each other.
         SourceError: settings that do not fit this source.
-        StoreError: the store was begun, and is damaged.
+        StoreError: the store was begun, and is damaged, or names labels of masks otherwise.
     """
     files, channels = _channels(cohort, settings.modalities)
     own = _array_size(cohort) if cohort.kind == "arrays" else DEFAULT_SIZE[cohort.kind]
@@ -79,6 +79,8 @@ def spec_of(
         masks=settings.keep_masks or (begun is not None and begun.masks) or None,
         more=_more(settings),
     )
+    if info.masks:
+        info = replace(info, mask_names=_mask_names(cohort, begun, store))
     secret = None if settings.secret is None else read_secret(settings.secret)
     return ImageSpec(info, store, cohort.root, cohort.kind, files, secret, without_masks, settings)
 
@@ -96,6 +98,20 @@ def spec_in_words(spec: ImageSpec) -> str:
     spacing = dimensions(sorted(set(info.spacing)))
     unit = info.unit or "mm"
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
+
+
+def _mask_names(
+    cohort: Cohort, begun: StoreInfo | None, store: Path | str
+) -> tuple[tuple[int, str], ...]:
+    """What the source and the store that was begun call the values of masks."""
+    there, here = dict(begun.mask_names if begun else ()), dict(cohort.mask_names)
+    for value in there.keys() & here.keys():
+        if there[value] != here[value]:
+            raise StoreError(
+                f"{store}: label {value} of its masks is {there[value]}, and {here[value]} in this "
+                "source; prepare into another folder"
+            )
+    return tuple(sorted((there | here).items()))
 
 
 def _more(settings: PrepareSettings) -> tuple[tuple[str, Any], ...]:

@@ -53,10 +53,11 @@ FEWER_BITS = "16-bit grey with transparency; read in 8 bits"
 MOST_PAGES = 100_000
 
 
-def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
+def read_picture(path: Path, name: str, *, constant: bool = False, mask: bool = False) -> Image:
     """Read a 2D image in grey or colour, and turn it upright by its orientation tag.
 
-    A transparent picture is placed on black; transparency that is equal everywhere is dropped.
+    A transparent picture is placed on black; transparency that is equal everywhere is dropped. In a
+    mask with a palette of colours, values are the colours' numbers, as in those of Pascal VOC.
 
     Raises:
         SubjectError: the file is missing, truncated, corrupt, not 2D, not finite, or constant.
@@ -67,9 +68,25 @@ def read_picture(path: Path, name: str, *, constant: bool = False) -> Image:
     kind = _format(path)
     if kind is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
-    values, notes = READERS[kind](path, name)
+    numbers = _palette_numbers(path) if mask and kind != "DICOM" else None
+    values, notes = READERS[kind](path, name) if numbers is None else (numbers, [])
     values = checked(values, name, constant)
     return Image(values, Grid.of_indices(values.shape[:2]), False, tuple(notes))
+
+
+def _palette_numbers(path: Path) -> Pixels | None:
+    """The colours' numbers in an upright picture; None if it has no palette, or one of greys."""
+    try:
+        with quiet(), _pillow(path) as picture:
+            refuse_absurd_size(picture.size, path.name)
+            if picture.mode != "P" or getattr(picture, "n_frames", 1) > 1:
+                return None
+            colours = np.reshape(picture.getpalette() or (), (-1, 3))
+            if not np.ptp(colours, axis=1).any():
+                return None
+            return np.asarray(PIL.ImageOps.exif_transpose(picture))
+    except Exception:  # reading the whole picture will report the fault
+        return None
 
 
 def picture_grid(path: Path) -> Grid | None:
