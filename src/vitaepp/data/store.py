@@ -21,7 +21,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
@@ -83,7 +83,8 @@ class Record:
         source: per modality, where it came from, relative to the source.
         checksum: digest of the source files and everything that shaped the image.
         mask_checksum: digest of the file of its mask; empty where it has no mask, or none is kept.
-        mask_labels: values of its mask as it is kept, without 0.
+        mask_labels: values of its mask as it is kept, without 0; None without a mask. `stage`
+            finds them.
         modality_present: per modality, whether the subject has it; empty where it has all. One
             that it lacks is zero in the image, and has no intensities (0) and no source.
         crop_center: what this crop is centred on: `mask`, `foreground` or `image`; empty where
@@ -102,7 +103,7 @@ class Record:
     crop_center: str = ""
     prepare_notes: tuple[str, ...] = ()
     mask_checksum: str = ""
-    mask_labels: tuple[int, ...] = ()
+    mask_labels: tuple[int, ...] | None = None
 
     @property
     def checksums(self) -> tuple[str, str]:
@@ -213,7 +214,7 @@ class Store:
         """Which subjects have a mask that is kept, `(subject,)`."""
         if not self.has_masks:
             return np.zeros(len(self), bool)
-        return (self._of_masks("mask_checksum") != "").to_numpy(bool)
+        return self._mask_labels.notna().to_numpy(bool)
 
     @cached_property
     def mask_labels(self) -> dict[int, str]:
@@ -224,16 +225,17 @@ class Store:
         if not self.has_masks:
             return {}
         names = dict(self.info.mask_names)
-        found = {int(v) for values in self._of_masks("mask_labels") for v in values}
+        found = {int(v) for values in self._mask_labels.dropna() for v in values}
         return {value: names.get(value, str(value)) for value in sorted(found)}
 
-    def _of_masks(self, column: str) -> pd.Series[Any]:
-        if column not in self.table:
+    @property
+    def _mask_labels(self) -> pd.Series[Any]:
+        if "mask_labels" not in self.table:
             raise StoreError(
                 f"{self.path}: an older version kept its masks and did not note their labels; "
                 "prepare the store again, which adds them"
             )
-        return self.table[column]
+        return self.table["mask_labels"]
 
     def _open(self, kind: _Array) -> zarr.Array[Any]:
         try:
@@ -579,7 +581,8 @@ class StoreWriter:
             row["crop_center"] = row.get("crop_center", "")
             row["prepare_notes"] = list(row.get("prepare_notes", ()))
             row["mask_checksum"] = row.get("mask_checksum", "")
-            row["mask_labels"] = list(row.get("mask_labels", ()))
+            of_mask = row.get("mask_labels")
+            row["mask_labels"] = None if of_mask is None else list(of_mask)
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
@@ -648,6 +651,8 @@ def stage(
         "masks.zarr": np.zeros(info.size) if mask is None else mask,
     }
     chunks = {k.staged: _encoded(k, values[k.name]) for k in _arrays(info)}
+    if mask is not None:
+        record = replace(record, mask_labels=tuple(np.unique(mask[mask > 0]).tolist()))
     # The record comes last: a subject is staged when it is there, and it is of these chunks.
     folder.remove(_staged_file(record.subject, ".json"))
     # The folder is the writer's: a process that outlived its run must not make it again.

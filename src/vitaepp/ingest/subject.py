@@ -312,7 +312,6 @@ def _make(
         crop_center=center,
         prepare_notes=tuple(notes),
         mask_checksum=checksums[1],
-        mask_labels=() if kept is None else tuple(np.unique(kept[kept > 0]).tolist()),
     )
     return np.stack([c.values for c in channels]), record, kept
 
