@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vitaepp.experiments.experiment import experiment
     from vitaepp.ingest.prepare import prepare
     from vitaepp.interop.export import export
+    from vitaepp.interop.public import embed_public
     from vitaepp.recipe.recipe import Recipe
     from vitaepp.reporting.report import report
     from vitaepp.training.bench import bench
@@ -57,6 +58,7 @@ _HOMES = {
     "demo": "vitaepp.cli.demo",
     "download": "vitaepp.datasets.download",
     "embed": "vitaepp.encoder.embed",
+    "embed_public": "vitaepp.interop.public",
     "embed_store": "vitaepp.encoder.embed",
     "evaluate": "vitaepp.evaluation.evaluation",
     "evaluate_features": "vitaepp.evaluation.features",
@@ -93,6 +95,7 @@ __all__ = [
     "demo",
     "download",
     "embed",
+    "embed_public",
     "embed_store",
     "evaluate",
     "evaluate_features",

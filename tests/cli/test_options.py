@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
+from unittest.mock import ANY
 
 import pytest
 import typer
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 import vitaepp as library
 from tests.ingest.trees import scan
+from tests.interop.test_public import published
 from vitaepp.cli.app import app
 from vitaepp.cli.verb import Verb, as_options
 from vitaepp.data.inspection import inspect
@@ -207,3 +209,14 @@ except SystemExit:
 
 def test_every_command_is_of_the_projects_kind():
     assert all(isinstance(command, Verb) for command in COMMANDS.values())
+
+
+def test_a_public_encoder_stands_for_the_run(vitaepp, clinic, tmp_path):
+    published(tmp_path / "vit")
+    given = ("embed", "--encoder", tmp_path / "vit", clinic / "store")
+    assert vitaepp(*given, tmp_path / "e.parquet") == (0, f"{tmp_path / 'e.parquet'}\n", ANY)
+    assert vitaepp(*given, "--out", tmp_path / "e.parquet", "--batch-size", 2)[0] == 0
+    assert "Missing argument 'OUT.parquet'" in vitaepp(*given)[2]
+    assert "unexpected extra argument" in vitaepp(*given, "run", "x")[2]
+    assert "--last are of a RUN" in vitaepp(*given, "x.parquet", "--last")[2]
+    assert "--slices is of --encoder" in vitaepp("embed", "r", "s", "x.parquet", "--slices", 2)[2]

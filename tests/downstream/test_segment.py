@@ -59,7 +59,7 @@ def trained(tmp_path_factory) -> Path:
     write_masked_store(root / "store", (16, 16, 16))
     write_masked_store(root / "large", (20, 16, 24))
     write_store(root / "unmasked", 6, (16, 16, 16), ("t1",))
-    settings = [*TINY, "method=vitae", "optim.epochs=1"]
+    settings = [*TINY, "method=vitae", "optim.epochs=1", "model.patch_size=4"]
     vitaepp.pretrain(root / "store", root / "run", settings=settings)
     return root
 

@@ -351,7 +351,21 @@ def bench(
     _show(speed, speed.to_dict() if as_json else None)
 
 
-@command()
+class _EmbedVerb(Verb):
+    """`--encoder` stands for the first argument."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        for i, word in enumerate(args):
+            name, equals, value = word.partition("=")
+            if name == "--encoder":
+                return super().parse_args(
+                    ctx, [value if equals else "".join(args[i + 1 : i + 2]), *args]
+                )
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=_EmbedVerb)
 def embed(
     run: RunPath,
     store: StorePath,
@@ -369,8 +383,30 @@ def embed(
         bool,
         typer.Option("--last", help="Use the last checkpoint of a training that has not ended."),
     ] = False,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Instead of RUN: a published 2D vision transformer of transformers or timm, or "
+            "hf-hub:user/name.",
+        ),
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option(min=1, help="With --encoder: slices of a volume, 16 if unset.")
+    ] = None,
 ) -> None:
     """Embed every subject of a store, with the controls beside."""
+    if encoder is not None:
+        from vitaepp.interop.public import embed_public
+
+        if any_store or last:
+            raise typer.BadParameter("--any-store and --last are of a RUN, not of --encoder")
+        given: dict[str, Any] = {"slices": slices, "precision": precision}
+        given = {name: value for name, value in given.items() if value is not None}
+        print(embed_public(encoder, store, out, batch_size=batch_size, device=device, **given))
+        return
+    if slices is not None:
+        raise typer.BadParameter("--slices is of --encoder")
     from vitaepp.encoder.embed import embed as run_embed
 
     print(
@@ -515,8 +551,16 @@ def finetune(
 @command()
 def export(
     run: RunPath,
-    out: Annotated[Path, _out("OUT", "File to write; of hf, a folder.")],
-    to: Annotated[str, typer.Option(help="onnx, torchscript, torch-export or hf.")],
+    out: Annotated[
+        Path, _out("OUT", "File to write; of hf, transformers, transformers-mae, monai a folder.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="onnx, torchscript, torch-export, hf, transformers, transformers-mae, timm or "
+            "monai."
+        ),
+    ],
 ) -> None:
     """Write an encoder for programs that do not have vitaepp."""
     from vitaepp.interop.export import export as run_export

@@ -43,7 +43,8 @@ class Embeddings:
             `images`, the `method` and its `name` in print, and how the store was `prepared`. Where
             they apply, it adds what makes the store `unlike` that of the training, the subjects
             that the training was limited to (`pretrained_on`, null without a limit), and how far
-            a training was that is `unfinished`.
+            a training was that is `unfinished`. Of a public encoder, `run` is its name, `method`
+            is `public`, and `slices` is how many of a volume it saw.
 
     Example:
         >>> table = pd.DataFrame({"subject": ["a", "b"], "grade": [0, 1], "split": ""})

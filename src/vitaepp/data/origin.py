@@ -16,6 +16,9 @@ from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import counted, warn
 
+#: The method of embeddings by an encoder that others trained and published.
+PUBLIC = "public"
+
 
 def run_around(path: str | os.PathLike[str]) -> Path | None:
     """The run that a file or folder lies in, the nearest one; None where there is none."""
@@ -41,7 +44,8 @@ def other_encoder(made_with: Any, weights: str | None) -> str:
 def outdated(path: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
     """Why embeddings or an evaluation are not of the encoder of the run around; empty if they are.
 
-    It is empty, too, where no run is around, or none that has been trained.
+    It is empty, too, where no run is around, or none that has been trained, and of a public
+    encoder, which is no run's.
 
     Args:
         path: of the file.
@@ -49,7 +53,7 @@ def outdated(path: str | os.PathLike[str], facts: Mapping[str, Any]) -> str:
     """
     run = run_around(path)
     weights = None if run is None else weights_id(run)
-    if run is None or weights is None:
+    if run is None or weights is None or facts.get("method") == PUBLIC:
         return ""
     reason = other_encoder(facts.get("encoder"), weights)
     before, now = facts.get("epochs"), RunFolder(run).encoder_epochs()

@@ -12,6 +12,7 @@ import numpy as np
 
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.labels import join_labels
+from vitaepp.data.origin import PUBLIC
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import weights_id
 from vitaepp.data.storeinfo import StoreInfo
@@ -164,6 +165,11 @@ def _encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
         raise EvaluationError(
             f"{path}: does not tell which encoder made it, as a .parquet of vitaepp embed does; "
             "embed again"
+        )
+    if facts.get("method") == PUBLIC:
+        raise EvaluationError(
+            f"{path}: was made by a public encoder, {facts['run']}, which takes no scans of new "
+            "patients; fit on the embeddings of a run"
         )
     if run is not None:
         if weights_id(run) != facts["encoder"]:

@@ -27,11 +27,16 @@ Masks = npt.NDArray[np.uint8]
 
 
 def check_windows(encoder: Encoder, store: Store) -> None:
-    """Refuse images that are smaller than what the encoder takes, or have another voxel size.
+    """Refuse images without masks, smaller than what the encoder takes, or of another voxel size.
 
     Raises:
+        StoreError: there are no masks.
         RunError: naming what differs.
     """
+    if not store.has_masks:
+        raise StoreError(
+            f"{store.path}: has no masks; prepare a store with `keep_masks` from scans with masks"
+        )
     config, info = encoder.config, store.info
     if config.backbone != "vit":
         raise RunError(f"segmentation takes a transformer, but the encoder is a {config.backbone}")
@@ -57,14 +62,10 @@ def planned(base: Base) -> Tuning:
     """The subjects with a mask, and their folds.
 
     Raises:
-        StoreError: there are no masks, or nothing in them.
+        StoreError: there is nothing in the masks.
         EvaluationError: too few subjects.
     """
     store = base.store
-    if not store.has_masks:
-        raise StoreError(
-            f"{store.path}: has no masks; prepare a store with `keep_masks` from scans with masks"
-        )
     table = by_subject(store.table)
     masked = store.masked[table.index.to_numpy()]
     if missing := int((~masked).sum()):

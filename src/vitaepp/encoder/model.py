@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         from safetensors.torch import load_file
 
         if os.fspath(path).startswith(HUB):
-            path = _from_hub(os.fspath(path))
+            path = from_hub(os.fspath(path))
         folder, run = Path(path), None
         if (folder / "recipe.yaml").is_file():
             run = RunFolder(folder)
@@ -507,12 +507,17 @@ class Encoder(nn.Module):
                 module.training = training
 
 
-def _from_hub(name: str) -> str:
-    """The folder with a model of the Hugging Face Hub, which is downloaded once."""
+def from_hub(name: str) -> str:
+    """The folder with a model of the Hugging Face Hub, which is downloaded once.
+
+    Raises:
+        RunError: the Hub has none, or cannot be reached.
+        MissingPackageError: huggingface_hub is not installed.
+    """
     hub = require("huggingface_hub", "hub", "the Hugging Face Hub needs")
     repository = name.removeprefix(HUB)
     try:
-        wanted = ["config.json", "model.safetensors"]
+        wanted = ["config.json", "preprocessor_config.json", "model.safetensors"]
         return str(hub.snapshot_download(repository, allow_patterns=wanted))
     except Exception as error:  # the Hub's own, of its client, or of the network
         raise RunError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
-from vitaepp.data.origin import run_around, warn_outdated
+from vitaepp.data.origin import PUBLIC, run_around, warn_outdated
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
@@ -143,7 +143,9 @@ def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
             raise EvaluationError(
                 f"{files[name]}: was made with another encoder than {path.name}; {again}"
             )
-    missing = [title for name, title in CONTROLS.items() if name not in controls]
+    # Nobody trained a public encoder from an untrained one here.
+    wanted = ["raw"] if embedded.provenance.get("method") == PUBLIC else list(CONTROLS)
+    missing = [CONTROLS[name] for name in wanted if name not in controls]
     if missing:
         say(
             f"no control beside {path}: {' and '.join(missing)}; a number without its controls "

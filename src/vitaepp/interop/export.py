@@ -5,9 +5,11 @@ What each format is for:
 - `onnx`: ONNX Runtime and whatever else reads ONNX;
 - `torchscript`: PyTorch in C++ and older Pythons, one file with code and weights;
 - `torch-export`: PyTorch's own format (`torch.export`);
-- `hf`: a folder for the Hugging Face Hub, with a model card.
+- `hf`: a folder for the Hugging Face Hub, with a model card;
+- `transformers`, `transformers-mae`, `timm`, `monai`: the vision transformer of another library, to
+  train on with it (`vits.py`).
 
-All but `hf` take images as a store holds them, `(batch, channel, *space)` with intensities in
+The first three take images as a store holds them, `(batch, channel, *space)` with intensities in
 [0, 255], of any batch, and give features. How scans become such images is in the metadata, as JSON
 under `vitaepp`.
 """
@@ -20,7 +22,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,17 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, nearest
 from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.interop.vits import (
+    preprocessing,
+    write_mae,
+    write_monai,
+    write_timm,
+    write_transformers,
+)
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, check_writable
 from vitaepp.system.paths import kind_of
+from vitaepp.weights.runs import load_method
 
 #: ONNX's set of operators: the first with everything that an encoder needs.
 OPSET = 17
@@ -45,31 +54,30 @@ def export(run: str | os.PathLike[str], out: str | os.PathLike[str], to: str) ->
 
     Args:
         run: run or encoder folder.
-        out: file to write; of `hf`, a folder.
-        to: `onnx`, `torchscript`, `torch-export` or `hf`.
+        out: file to write; of `hf`, `transformers`, `transformers-mae` and `monai`, a folder.
+        to: `hf` or one of `WRITERS`.
 
     Returns:
         The path of `out`.
 
     Raises:
         RecipeError: no such format.
-        RunError: the encoder cannot be read, or `out` holds something else.
+        RunError: the encoder cannot be read, has no such form, or `out` holds something else.
         MissingPackageError: the format's package is not installed.
     """
-    if to not in (known := [*WRITERS, "hf"]):
+    if to not in (known := ["hf", *WRITERS]):
         raise RecipeError(f"no format {to!r} to export to; {nearest(to, known)}")
-    encoder = Encoder.from_pretrained(run)
+    encoder = Encoder.from_pretrained(run).cpu().eval()
+    if to in FOLDERS:
+        _check_folder(Path(out), *FOLDERS[to])
+    else:
+        check_writable(out)
     if to == "hf":
-        return _to_hub_folder(encoder, Path(run), Path(out))
-    check_writable(out)
+        return encoder.save_pretrained(out, _evaluation_of(Path(run)))
+    source = load_method(run) if to == "transformers-mae" else encoder
     with atomic_path(out) as temporary, torch.no_grad(), _quiet():
-        WRITERS[to](encoder.cpu().eval(), temporary)
+        WRITERS[to](source, temporary)
     return Path(out)
-
-
-def preprocessing(encoder: Encoder) -> str:
-    """What must be done to scans, and what the encoder is, as JSON."""
-    return json.dumps(asdict(encoder.config))
 
 
 def _onnx(encoder: Encoder, path: Path) -> None:
@@ -85,26 +93,32 @@ def _onnx(encoder: Encoder, path: Path) -> None:
         **names,
     )
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {"vitaepp": preprocessing(encoder)})
+    onnx.helper.set_model_props(model, {"vitaepp": preprocessing(encoder.config)})
     onnx.save(model, str(path))
 
 
 def _torchscript(encoder: Encoder, path: Path) -> None:
     traced = torch.jit.trace(encoder, (_example(encoder),), check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={"vitaepp": preprocessing(encoder)})
+    torch.jit.save(traced, str(path), _extra_files={"vitaepp": preprocessing(encoder.config)})
 
 
 def _torch_export(encoder: Encoder, path: Path) -> None:
     batch = torch.export.Dim("batch")
     program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: batch},))
     with open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={"vitaepp": preprocessing(encoder)})
+        torch.export.save(program, file, extra_files={"vitaepp": preprocessing(encoder.config)})
 
 
-def _to_hub_folder(encoder: Encoder, run: Path, out: Path) -> Path:
-    if out.exists() and not (out / "config.json").is_file() and not _is_empty(out):
+def _check_folder(out: Path, file: str, key: str) -> None:
+    """Refuse to replace a folder that holds something else than an export of this format."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        ours = key in json.loads((out / file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
         raise RunError(f"{out}: holds something else; name a new folder")
-    return encoder.save_pretrained(out, _evaluation_of(run))
 
 
 def _evaluation_of(run: Path) -> Evaluation | None:
@@ -117,15 +131,23 @@ def _evaluation_of(run: Path) -> Evaluation | None:
     return None if outdated(folder, facts) or rewritten(folder, facts) else evaluation
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-#: The formats that are files, by their names.
-WRITERS: dict[str, Callable[[Encoder, Path], Any]] = {
+#: What writes each format; `hf` writes itself.
+WRITERS: dict[str, Callable[[Any, Path], Any]] = {
     "onnx": _onnx,
     "torchscript": _torchscript,
     "torch-export": _torch_export,
+    "transformers": write_transformers,
+    "transformers-mae": write_mae,
+    "timm": write_timm,
+    "monai": write_monai,
+}
+
+#: Formats that are folders: a file in it, and a key of it that only this format has.
+FOLDERS = {
+    "hf": ("config.json", "format"),
+    "transformers": ("config.json", "vitaepp"),
+    "transformers-mae": ("config.json", "vitaepp"),
+    "monai": ("configs/metadata.json", "vitaepp"),
 }
 
 

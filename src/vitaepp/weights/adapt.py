@@ -47,14 +47,15 @@ def initialize_from(module: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         RunError: there are no such weights, or they cannot be made to fit.
     """
-    checkpoint = read_checkpoint(path)
     try:
+        checkpoint = read_checkpoint(path)
         if isinstance(module, VisionTransformer):
             state, notes = adapt(checkpoint, module)
         else:
             state, notes = match(checkpoint.models, module.state_dict())
     except RunError as error:
-        raise RunError(f"model.init={path}: {error}") from None
+        text = str(error).removeprefix(f"{path}: ")
+        raise RunError(f"model.init={path}: {text}") from None
     module.load_state_dict(module.state_dict() | state)
     say(f"model.init={path}: " + "; ".join(notes))
 

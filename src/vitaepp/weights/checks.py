@@ -52,7 +52,7 @@ def _check_names(given: Mapping[str, Tensor], model: VisionTransformer) -> None:
         if name.startswith(parts) and _first_block(name) not in known:
             raise RunError(
                 f"{name} {dimensions(tensor.shape)} belongs to an architecture that differs from "
-                "this one; start from a plain vision transformer (ViT, DeiT, MAE)"
+                "this one; take a plain vision transformer (ViT, DeiT, DINO, DINOv2, MAE)"
             )
 
 

@@ -32,6 +32,27 @@ RENAMED_IN_BLOCKS = (
     (r"attention\.(?:output\.dense|o_proj)\.", "attn.proj."),
     (r"(?:intermediate\.dense|mlp\.fc1)\.", "mlp.fc1."),
     (r"(?:output\.dense|mlp\.fc2)\.", "mlp.fc2."),
+    (r"layer_scale([12])\.lambda1", r"ls\1.gamma"),
+)
+
+#: MAE's names as Hugging Face's files have them; every version of transformers reads these.
+PUBLISHED = (
+    (r"(cls_token)", r"embeddings.\1"),
+    (r"pos_embed", "embeddings.position_embeddings"),
+    (r"patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"blocks\.", "encoder.layer."),
+    (r"norm\.", "layernorm."),
+    (r"decoder_blocks\.", "decoder.decoder_layers."),
+    (r"(decoder_|mask_token)", r"decoder.\1"),
+)
+
+PUBLISHED_IN_BLOCKS = (
+    (r"norm1", "layernorm_before"),
+    (r"norm2", "layernorm_after"),
+    (r"attn\.(query|key|value)", r"attention.attention.\1"),
+    (r"attn\.proj", "attention.output.dense"),
+    (r"mlp\.fc1", "intermediate.dense"),
+    (r"mlp\.fc2", "output.dense"),
 )
 
 
@@ -101,6 +122,36 @@ def mae_names(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         bias = name.removesuffix("weight") + "bias"
         named.setdefault(bias, named[name].new_zeros(len(named[name])))
     return named
+
+
+def hugging_face_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `mae_names`: MAE's tensors as Hugging Face publishes them.
+
+    Of a masked autoencoder the encoder's names begin with `vit.`, beside the decoder's.
+
+    Args:
+        tensors: of an encoder, or of a masked autoencoder.
+    """
+    prefix = "vit." if "mask_token" in tensors else ""
+    named: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        parts = {name: tensor}
+        if ".attn.qkv." in name:
+            names = (name.replace("qkv", part) for part in ("query", "key", "value"))
+            parts = dict(zip(names, tensor.chunk(3), strict=True))
+        for part, values in parts.items():
+            published = _published_name(part)
+            of_decoder = published.startswith("decoder.")
+            named[published if of_decoder else prefix + published] = values
+    return named
+
+
+def _published_name(name: str) -> str:
+    outer = next((p for p in PUBLISHED if re.match(p[0], name)), ("", ""))
+    name = re.sub(f"^{outer[0]}", outer[1], name)
+    for pattern, renamed in PUBLISHED_IN_BLOCKS:
+        name = re.sub(rf"(?<=\d\.){pattern}(?=\.)", renamed, name)
+    return name
 
 
 def _mae_name(name: str) -> str:

@@ -75,8 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         has_config = source.is_dir() or file.name in ("model.safetensors", "pytorch_model.bin")
         facts = _facts(values, _config(file.parent) if has_config else {})
     except (RunError, WeightsError) as error:
-        text = str(error).removeprefix(f"{path}: ")
-        raise RunError(f"model.init={path}: {text}") from None
+        raise RunError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     return Checkpoint(_models(values), **facts)
 
 
