@@ -146,8 +146,8 @@ def plainly(text: str) -> str:
     >>> plainly("Input should be a valid integer, unable to parse string as an integer")
     'give a whole number'
     """
-    for told, plain in _PLAIN:
-        text = re.sub(told, plain, text, flags=re.IGNORECASE)
+    for pattern, plain in _PLAIN:
+        text = re.sub(pattern, plain, text, flags=re.IGNORECASE)
     return text
 
 

@@ -24,7 +24,7 @@ from vitaepp.data.geometry import (
     rescale,
 )
 from vitaepp.data.nifti import write_scan
-from vitaepp.ingest.readers import read_scan
+from vitaepp.ingest.readers.scans import read_scan
 
 properties = settings(max_examples=40, deadline=None, derandomize=True)
 

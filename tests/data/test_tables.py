@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ingest.trees import mask, scan
-from vitaepp.data.labels import as_known
+from vitaepp.data.labels import as_known, join_labels
 from vitaepp.data.store import Store
 from vitaepp.data.tables import read_table
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts import join_labels, recognise
+from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
 
 TABLE = pd.DataFrame({"subject": ["a", "b"], "split": ["", ""]})

@@ -16,8 +16,8 @@ from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.summary import summary_table
 from vitaepp.experiments import runs
 from vitaepp.experiments.catalogue import EXPERIMENTS, find
-from vitaepp.experiments.divergence import course
 from vitaepp.experiments.experiment import experiment
+from vitaepp.experiments.losses import course
 from vitaepp.experiments.results import Cell, Result, Row, Versus
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown, to_text
 from vitaepp.methods import build_method

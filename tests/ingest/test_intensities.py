@@ -15,12 +15,7 @@ from vitaepp.data.inspection import inspect
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.evaluation.reconstruction import reconstruct
-from vitaepp.ingest.intensities import (
-    body,
-    check_window,
-    foreground_percentiles,
-    zero_surrounds,
-)
+from vitaepp.ingest.intensities import body, check_window, foreground_percentiles, zero_surrounds
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.fields import WINDOWS
 from vitaepp.recipe.recipe import Recipe

@@ -9,7 +9,7 @@ from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Store
 from vitaepp.ingest.lesions import APART, IGNORED, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import NO_FORM, Image
+from vitaepp.ingest.readers.image import NO_FORM, Image
 from vitaepp.ingest.subject import EMPTY_MASK
 
 

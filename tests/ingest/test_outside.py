@@ -75,7 +75,7 @@ def test_a_layout_cannot_name_a_file_outside(tmp_path, monkeypatch):
         files = {SINGLE: source.path / named[0]}
         return Cohort("a table", "scans", source.path, (SubjectFiles("s", files),))
 
-    monkeypatch.setattr("vitaepp.ingest.layouts.LAYOUTS", (("table", "a table", layout, False),))
+    monkeypatch.setattr("vitaepp.ingest.layouts.LAYOUTS", (("table", "a table", layout),))
     named: list[Path | str] = []
     for path in (outside, Path("..", "elsewhere", "secret.nii.gz"), "link/secret.nii.gz"):
         named[:] = [path]

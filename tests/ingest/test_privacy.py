@@ -20,7 +20,7 @@ from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from tests.conftest import TINY
 from tests.ingest import dicom_files
-from vitaepp.ingest.readers import SCAN_SUFFIXES
+from vitaepp.data.suffixes import SCAN_SUFFIXES
 
 SHAPE = (16, 16, 12)
 

@@ -17,12 +17,12 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.runfolder import weights_id
 from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
-from vitaepp.evaluation.roc import mean_roc
+from vitaepp.evaluation.scores import mean_roc
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
 from vitaepp.reporting.images import KINDS, sheets
-from vitaepp.reporting.reading import unique_names
 from vitaepp.system.files import file_stem
+from vitaepp.system.paths import unique_names
 
 EVIL = "<script>alert(1)</script>"
 

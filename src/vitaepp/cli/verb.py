@@ -99,8 +99,8 @@ class PrepareVerb(Verb):
     def invoke(self, ctx: Any) -> Any:
         """Run it; its parameter `changes` has the settings that were given."""
         own = {param.name for param in self.params}
-        found = {name: ctx.params.pop(name) for name in [*ctx.params] if name not in own}
-        ctx.params["changes"] = {k: v for k, v in found.items() if v not in (None, (), [])}
+        given = {name: ctx.params.pop(name) for name in [*ctx.params] if name not in own}
+        ctx.params["changes"] = {k: v for k, v in given.items() if v not in (None, (), [])}
         return super().invoke(ctx)
 
 
@@ -153,11 +153,11 @@ def as_options(text: str, commands: Mapping[str, Any]) -> str:
         commands: of the command line, by their names.
     """
 
-    def option(found: re.Match[str]) -> str:
-        name, value = found["name"], found["value"]
+    def option(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
         spelled = _spelled(name, commands)
         if spelled is None:
-            return found[0]
+            return match[0]
         return spelled if value in (None, "True") else f"{spelled} {value}"
 
     return re.sub(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]*))?`", option, text)

@@ -195,11 +195,10 @@ def _days(column: pd.Series[Any]) -> pd.Series[Any]:
     """Turn dates of a spreadsheet into text such as 2021-03-05; keep other values."""
     if column.dtype.kind not in "MO" or isinstance(column.dtype, pd.StringDtype):
         return column
-    return column.astype(object).map(_day, na_action="ignore")
-
-
-def _day(value: Any) -> Any:
-    return value.strftime("%Y-%m-%d") if isinstance(value, date) else value
+    return column.astype(object).map(
+        lambda value: value.strftime("%Y-%m-%d") if isinstance(value, date) else value,
+        na_action="ignore",
+    )
 
 
 def _cleaned(column: pd.Series[Any], text: Literal["all"] | tuple[str, ...]) -> pd.Series[Any]:

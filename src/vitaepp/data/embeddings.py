@@ -28,10 +28,7 @@ from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.progress import counted
 
 #: Controls, by their name in metrics.json, and what they are.
-CONTROLS = {
-    "untrained": "an untrained encoder of the same shape",
-    "raw": "raw intensities (PCA)",
-}
+CONTROLS = {"untrained": "an untrained encoder of the same shape", "raw": "raw intensities (PCA)"}
 
 
 @dataclass(frozen=True)

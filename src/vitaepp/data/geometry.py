@@ -261,12 +261,7 @@ def holds(grid: Grid, points: Floats) -> npt.NDArray[np.bool_]:
 
 
 def resample(
-    image: npt.NDArray[Any],
-    source: Grid,
-    target: Grid,
-    background: float,
-    *,
-    nearest: bool = False,
+    image: npt.NDArray[Any], source: Grid, target: Grid, background: float, *, nearest: bool = False
 ) -> Floats:
     """Values of an image at the voxels of another grid, by linear interpolation in space.
 

@@ -48,10 +48,7 @@ _MARGIN = 14
 
 
 def inspect(
-    store: Location,
-    *,
-    pictures: str | os.PathLike[str] | None = None,
-    subjects: int | None = None,
+    store: Location, *, pictures: str | os.PathLike[str] | None = None, subjects: int | None = None
 ) -> str:
     """Describe a store as text and, on request, draw contact sheets of its subjects.
 

@@ -19,6 +19,7 @@ from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.data.tables import read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.system.progress import say
+from vitaepp.system.text import first_few
 
 #: Words that may be meant as a missing value, in lower case. They count as values, with a message.
 DOUBTFUL = frozenset(
@@ -221,10 +222,9 @@ def as_labels(table: pd.DataFrame, names: Sequence[str], path: Path) -> pd.DataF
                 lambda v: composed(v) if isinstance(v, str) else v, na_action="ignore"
             )
     if doubtful:
-        shown = ", ".join(doubtful[:3]) + (", …" if len(doubtful) > 3 else "")
         say(
-            f"{path.name}: {shown}: counted as a label; if it means missing, leave these cells "
-            "empty"
+            f"{path.name}: {first_few(doubtful)}: counted as a label; if it means missing, leave "
+            "these cells empty"
         )
     return labels
 
@@ -238,8 +238,7 @@ def say_missing(name: str, without: Sequence[str], total: int) -> None:
         total: number of subjects.
     """
     if without:
-        shown = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
         say(
-            f"{name}: no row for {len(without)} of {total} subjects ({shown}); their labels are "
-            "empty"
+            f"{name}: no row for {len(without)} of {total} subjects ({first_few(without)}); their "
+            "labels are empty"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class Part(NamedTuple):
     weight: float
 
 
+@dataclass(eq=False)
 class EpochOrder(Sampler[Part]):
     """The steps of one epoch: a permutation that depends only on seed and epoch.
 
@@ -49,7 +51,7 @@ class EpochOrder(Sampler[Part]):
     one process with N times the batch, and K accumulated steps the same as one step with K times
     the batch.
 
-    Args:
+    Attributes:
         rows: rows of the store to train on.
         batch_size: images per process and step.
         seed: seed of the run.
@@ -61,25 +63,19 @@ class EpochOrder(Sampler[Part]):
         accumulate: number of steps whose gradients make one update.
     """
 
-    def __init__(
-        self,
-        rows: Sequence[int],
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        processes: int = 1,
-        smallest: int = 1,
-        accumulate: int = 1,
-    ) -> None:
-        self.rows = np.asarray(rows)
-        self.joint = batch_size * processes
-        self.seed = seed
-        self.rank = rank
-        self.processes = processes
-        self.smallest = max(smallest, processes) if smallest > 1 else 1
-        self.accumulate = accumulate
-        self.epoch = 0
-        self.begin = (0, 0)
+    rows: Sequence[int]
+    batch_size: int
+    seed: int
+    rank: int = 0
+    processes: int = 1
+    smallest: int = 1
+    accumulate: int = 1
+    epoch: int = field(default=0, init=False)
+    begin: tuple[int, int] = field(default=(0, 0), init=False)
+
+    def __post_init__(self) -> None:
+        self.joint = self.batch_size * self.processes
+        self.smallest = max(self.smallest, self.processes) if self.smallest > 1 else 1
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch; Lightning calls this before each epoch."""
@@ -209,11 +205,7 @@ def training_rows(
 
 
 def training_loader(
-    store: Store,
-    settings: DataSettings,
-    order: EpochOrder,
-    device: torch.device,
-    sharing: int = 1,
+    store: Store, settings: DataSettings, order: EpochOrder, device: torch.device, sharing: int = 1
 ) -> TrainingLoader:
     """Load batches in the given order, from memory if the store fits into it.
 

@@ -24,7 +24,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -42,7 +41,7 @@ from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
 from vitaepp.system.storage import Folder, folder_at
-from vitaepp.system.text import dimensions, fact_list
+from vitaepp.system.text import dimensions, evenly, fact_list, first_few
 from vitaepp.system.urls import Location
 
 FORMAT = 1
@@ -168,10 +167,10 @@ class Store:
             StoreError: no such subject.
         """
         if isinstance(subject, str):
-            found = np.flatnonzero(self.table["subject"] == subject)
-            if not len(found):
+            rows = np.flatnonzero(self.table["subject"] == subject)
+            if not len(rows):
                 raise StoreError(f"{self.path}: no subject {subject!r}; table.subject names all")
-            row = int(found[0])
+            row = int(rows[0])
         else:
             row = subject.__index__()
             if not -len(self) <= row < len(self):
@@ -296,55 +295,57 @@ class Store:
         Args:
             sample: subjects, evenly spread, whose images are read for the mean intensities.
         """
+        return f"store {self.path}\n{fact_list(self._facts(sample))}"
+
+    def _facts(self, sample: int) -> Iterator[tuple[str, str]]:
         info, n = self.info, len(self)
-        size = dimensions(info.size)
-        if info.spacing is None:
-            space = f"{size}, whole images scaled to fit"
-        else:
-            spacing = dimensions(info.spacing)
+        space = f"{dimensions(info.size)}, whole images scaled to fit"
+        if info.spacing is not None:
             unit = f" {info.unit}" if info.unit else ""
-            space = f"{size}, spacing {spacing}{unit}, around the {info.center}"
-        lines = [
-            ("subjects", str(n)),
-            ("image", f"{space}, {info.dtype}"),
-            ("modalities", ", ".join(info.modalities)),
-        ]
+            spacing = f"{dimensions(info.spacing)}{unit}"
+            space = f"{dimensions(info.size)}, spacing {spacing}, around the {info.center}"
+        yield "subjects", str(n)
+        yield "image", f"{space}, {info.dtype}"
+        yield "modalities", ", ".join(info.modalities)
         if others := self.centred_otherwise():
-            told = ", ".join(f"{count} around the {on}" for on, count in others.items())
-            lines.append(("  of these", told))
+            counts = (f"{count} around the {center}" for center, count in others.items())
+            yield "  of these", ", ".join(counts)
         if info.intensities:
-            lines.append(("intensities", f"{info.intensities} became 0 to 255"))
+            yield "intensities", f"{info.intensities} became 0 to 255"
         rows = self.spread(sample)
         images = self.read(rows).astype(np.float32)
         for i, modality in enumerate(info.modalities):
-            shown = images[self.present[rows, i], i]
-            whole = "all subjects" if n > 1 else "the one subject"
-            over = f"over {counted(len(shown), 'subject') if len(shown) < n else whole}"
-            told = f"intensity {shown.mean():.1f} ± {shown.std():.1f} {over}" if len(shown) else ""
-            lacking = n - int(self.present[:, i].sum())
-            absent = f"missing in {lacking} of {n}" if lacking else ""
-            lines.append((f"  {modality}", "; ".join(t for t in (told, absent) if t)))
+            shown, facts = images[self.present[rows, i], i], []
+            if len(shown):
+                whole = "all subjects" if n > 1 else "the one subject"
+                over = counted(len(shown), "subject") if len(shown) < n else whole
+                facts.append(f"intensity {shown.mean():.1f} ± {shown.std():.1f} over {over}")
+            if lacking := n - int(self.present[:, i].sum()):
+                facts.append(f"missing in {lacking} of {n}")
+            yield f"  {modality}", "; ".join(facts)
         if self.has_masks:
             whose = f"{self.masked.sum()} of {counted(n, 'subject')}"
             named = (
                 f"{v} {name}" if name != str(v) else name for v, name in self.mask_labels.items()
             )
-            lines.append(("masks", f"{whose}; labels {', '.join(named) or 'none'}"))
+            yield "masks", f"{whose}; labels {', '.join(named) or 'none'}"
         if self.table["split"].any():
-            lines.append(("split", column_counts(self.table["split"].replace("", None))))
+            yield "split", column_counts(self.table["split"].replace("", None))
         for name in self.label_columns:
-            lines.append((f"label {name}", column_counts(self.table[name])))
+            yield f"label {name}", column_counts(self.table[name])
         if self._folder.exists("failures.csv"):
-            try:
-                failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
-                shown = failed[["subject", "reason"]].head(3)
-            except (ValueError, KeyError):
-                lines.append(("failed", "failures.csv cannot be read"))
-            else:
-                told = counted(len(failed), "subject")
-                lines.append(("failed", f"{told}, named in failures.csv"))
-                lines += [(f"  {s}", str(reason)) for s, reason in shown.itertuples(index=False)]
-        return f"store {self.path}\n{fact_list(lines)}"
+            yield from self._failures()
+
+    def _failures(self) -> Iterator[tuple[str, str]]:
+        try:
+            failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
+            first = failed[["subject", "reason"]].head(3)
+        except (ValueError, KeyError):
+            yield "failed", "failures.csv cannot be read"
+            return
+        yield "failed", f"{counted(len(failed), 'subject')}, named in failures.csv"
+        for subject, reason in first.itertuples(index=False):
+            yield f"  {subject}", str(reason)
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of the store without reading it, JSON throughout."""
@@ -367,8 +368,7 @@ class Store:
 
     def spread(self, most: int | None = None) -> list[int]:
         """At most so many rows, spread evenly from the first to the last; all by default."""
-        count = len(self) if most is None else min(most, len(self))
-        return np.linspace(0, len(self) - 1, count).round().astype(int).tolist()
+        return evenly(len(self), most)
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type; a copy."""
@@ -460,23 +460,18 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held.close()
 
     def checksums(self) -> dict[str, tuple[str, str]]:
         """Digests of every subject that is finished, committed or staged, by its key."""
-        found = {}
+        committed = {}
         if self._folder.exists("table.parquet"):
             table = _read_table(self._folder)
             of_masks = table.get("mask_checksum", [""] * len(table))
             checksums = zip(table["checksum"], of_masks, strict=True)
-            found = dict(zip(table["subject"], checksums, strict=True))
-        return found | {record.subject: record.checksums for record in self._staged()}
+            committed = dict(zip(table["subject"], checksums, strict=True))
+        return committed | {record.subject: record.checksums for record in self._staged()}
 
     def commit(self, labels: pd.DataFrame, failures: Sequence[Failure]) -> None:
         """Make every staged subject part of the store.
@@ -524,13 +519,13 @@ class StoreWriter:
         if other:
             say(
                 f"{self.path}: {counted(len(other), 'subject')} of the same name had another image "
-                f"({_few(other)}); image and labels are this source's now. If these are other "
+                f"({first_few(other)}); image and labels are this source's now. If these are other "
                 "people, prepare this source into another store, and the first one again"
             )
         if stayed := [s for s in checksums if s in failed]:
             say(
                 f"{self.path}: {counted(len(stayed), 'subject')} that failed now "
-                f"({_few(stayed)}) keep image and labels of an earlier run"
+                f"({first_few(stayed)}) keep image and labels of an earlier run"
             )
 
     def _staged(self) -> list[Record]:
@@ -568,11 +563,8 @@ class StoreWriter:
         labels: pd.DataFrame,
     ) -> pd.DataFrame:
         facts = old.set_index("subject", drop=False).to_dict("index")
-        fresh = (
-            labels.assign(subject=labels["subject"].astype(str))
-            .set_index("subject")
-            .to_dict("index")
-        )
+        labels = labels.assign(subject=labels["subject"].astype(str))
+        fresh = labels.set_index("subject").to_dict("index")
         rows, channels = [], len(self.info.modalities)
         gone = {c for c in old.columns if c not in RESERVED_COLUMNS and c not in labels.columns}
         for subject in order:
@@ -690,9 +682,9 @@ def _encoder(kind: _Array, _thread: int) -> tuple[zarr.Array[Any], dict[str, Any
     return _create_array(MemoryStore(chunks), 1, kind), chunks
 
 
-def _create_array(place: MemoryStore, length: int, kind: _Array) -> zarr.Array[Any]:
+def _create_array(memory: MemoryStore, length: int, kind: _Array) -> zarr.Array[Any]:
     return zarr.create_array(
-        place,
+        memory,
         shape=(length, *kind.shape),
         chunks=(1, *kind.shape),
         dtype=kind.dtype,
@@ -714,10 +706,6 @@ def _staged_file(subject: str, suffix: str) -> str:
     return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
 def _inside(path: Path | str, name: str) -> Path | str:
     return path / name if isinstance(path, Path) else f"{path}/{name}"
 
@@ -734,11 +722,11 @@ def _read_table(folder: Folder) -> pd.DataFrame:
     """
     try:
         table = pd.read_parquet(io.BytesIO(folder.read("table.parquet")))
-        found = {*table.columns}
+        present = {*table.columns}
     except (pa.ArrowException, ValueError):
-        found = set()
+        present = set()
     needed = [c for c in RESERVED_COLUMNS if c not in ("modality_present", *OF_MASKS)]
-    if not found.issuperset(needed):
+    if not present.issuperset(needed):
         raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
     return table
 

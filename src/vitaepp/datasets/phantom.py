@@ -195,10 +195,7 @@ def _write_subject(
 
 
 def phantom(
-    rng: np.random.Generator,
-    grade: str,
-    site: str = "A",
-    settings: PhantomSettings | None = None,
+    rng: np.random.Generator, grade: str, site: str = "A", settings: PhantomSettings | None = None
 ) -> tuple[Grid, npt.NDArray[np.int16], npt.NDArray[np.uint8]]:
     """Generate one subject.
 

@@ -20,8 +20,7 @@ from vitaepp.data.store import Store
 from vitaepp.downstream.fold import TRAIN_FOLD, Job, Task, predictions_file, train_fold
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import HELD_OUT, hold_out
-from vitaepp.evaluation.folds import Fold
-from vitaepp.evaluation.participants import require_apart
+from vitaepp.evaluation.folds import Fold, require_apart
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import make_folder
 from vitaepp.system.progress import counted, say

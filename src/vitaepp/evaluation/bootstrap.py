@@ -18,6 +18,9 @@ from vitaepp.evaluation.scores import METRICS, predicted_codes
 #: Resamples of a bootstrap; the ends of a 95 % interval then vary by a few hundredths of its width.
 RESAMPLES = 2000
 
+#: Of every interval.
+LEVEL = 0.95
+
 #: Counts (resamples × subjects) that are held at once, so that memory does not grow with either.
 CHUNK = 1_000_000
 
@@ -55,7 +58,6 @@ def bootstrap_difference(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """A confidence interval of the difference of a metric, had other subjects been tested.
 
@@ -73,7 +75,6 @@ def bootstrap_difference(
         metric: `auc`, `sensitivity`, `specificity` or `accuracy`, as in `scores.fold_scores`.
         resamples: how many.
         seed: of the resamples.
-        level: of the interval.
 
     Raises:
         EvaluationError: an unknown metric, or predictions that do not belong together.
@@ -100,7 +101,7 @@ def bootstrap_difference(
     differences = differences[np.isfinite(differences)]
     if not len(differences):
         raise EvaluationError(f"no fold has subjects enough to resample its {metric}")
-    return percentiles(differences, level)
+    return percentiles(differences)
 
 
 def weighted_score(
@@ -166,9 +167,7 @@ def _weighted_auc(
 
 
 def _share(
-    weights: npt.NDArray[np.float64],
-    right: npt.NDArray[np.bool_],
-    among: npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """The weight of those `among` the subjects who are right, as a share of all `among`."""
     return _ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
@@ -250,7 +249,7 @@ def _codes_of_subjects(
     return codes
 
 
-def percentiles(values: npt.NDArray[np.float64], level: float) -> Interval:
-    """The interval that holds a share `level` of values, with as many below as above it."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+def percentiles(values: npt.NDArray[np.float64]) -> Interval:
+    """The interval that holds a share `LEVEL` of values, with as many below as above it."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), LEVEL)

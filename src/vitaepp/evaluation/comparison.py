@@ -27,6 +27,7 @@ from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
 from vitaepp.system.files import write_json, write_text
+from vitaepp.system.paths import unique_names
 from vitaepp.system.progress import counted
 
 #: A difference is called one where chance alone makes it less often than this.
@@ -87,7 +88,11 @@ class Comparison:
     def sentences(self) -> list[str]:
         """What each comparison shows, in plain words, and never more than its test does."""
         compared = sum(row.p_holm is not None for row in self.rows)
-        return [_sentence(row, self.reference.name, compared) for row in self.rows[1:]]
+        return [
+            _verdict(row, row.difference, self.reference.name, compared) + _remarks(row.difference)
+            for row in self.rows
+            if row.difference is not None
+        ]
 
     def to_markdown(self) -> str:
         """The table and its sentences for a Markdown page."""
@@ -104,25 +109,17 @@ class Comparison:
         """
         rows = []
         for row, sentence in zip(self.rows, ["", *self.sentences], strict=True):
-            difference = row.difference
-            interval = None if difference is None else difference.interval
-            row_of_table: dict[str, Any] = {"name": row.name}
+            values: dict[str, Any] = {"name": row.name}
             for metric in METRICS:
-                row_of_table[f"{metric}_mean"] = row.scores.mean[metric]
-                row_of_table[f"{metric}_std"] = row.scores.std[metric]
-            row_of_table |= {
-                "metric": self.metric,
-                "difference": None if difference is None else difference.mean,
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-                "level": None if interval is None else interval.level,
-                "p": None if difference is None else difference.p,
-                "p_holm": row.p_holm,
-                "test": None if difference is None else difference.test,
-                "folds": len(row.scores.folds),
-                "sentence": sentence,
-            }
-            rows.append(row_of_table)
+                values[f"{metric}_mean"] = row.scores.mean[metric]
+                values[f"{metric}_std"] = row.scores.std[metric]
+            difference = {} if row.difference is None else row.difference.to_json()
+            interval = difference.get("interval") or {}
+            values |= {"metric": self.metric, "difference": difference.get("mean")}
+            values |= {end: interval.get(end) for end in ("low", "high", "level")}
+            values |= {"p": difference.get("p"), "p_holm": row.p_holm}
+            values |= {"test": difference.get("test"), "folds": len(row.scores.folds)}
+            rows.append(values | {"sentence": sentence})
         return pd.DataFrame(rows)
 
     def to_csv(self) -> str:
@@ -335,25 +332,14 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
     >>> _names_of([Path(p) for p in ("a/run/evaluation/metrics.json", "b/run/evaluation/m.json")])
     ['a', 'b']
     """
-    parts = [list(path.resolve().parent.parts[1:]) or ["/"] for path in paths]
+    parts = [path.resolve().parent.parts[1:] or ("/",) for path in paths]
     while len(parts) > 1 and len({p[-1] for p in parts}) == 1 and min(map(len, parts)) > 1:
         parts = [p[:-1] for p in parts]
-    depth = 1
-    while len({tuple(p[-depth:]) for p in parts}) < len({tuple(p) for p in parts}):
-        depth += 1
-    names = ["/".join(p[-depth:]) for p in parts]
+    names = unique_names([Path(*p) for p in parts])
     # Two files of one folder: only their own names tell them apart.
     if len(set(names)) < len(names):
         names = [f"{name}/{path.name}" for name, path in zip(names, paths, strict=True)]
     return names
-
-
-def _sentence(row: ComparisonRow, reference: str, comparisons: int) -> str:
-    """What the test of one row shows, in plain words."""
-    difference = row.difference
-    if difference is None:
-        raise ValueError("the reference is compared with nothing")
-    return _verdict(row, difference, reference, comparisons) + _remarks(difference)
 
 
 def _remarks(difference: Difference) -> str:

@@ -83,11 +83,9 @@ def evaluate(
     paths = [Path(embeddings)] if one else [Path(e) for e in embeddings]  # type: ignore[arg-type,union-attr]
     every = [_by_subject(path) for path in paths]
     embedded = every[0]
+    remedy = None if any_store else "embed both from one store, or set `any_store`"
     for path, other in zip(paths, every, strict=True):
-        _require_same_subjects(path, other, paths[0], embedded)
-        if not any_store:
-            remedy = "embed both from one store, or set `any_store`"
-            _require_like_store(path, other, paths[0], embedded, remedy)
+        _require_alike(path, other, paths[0], embedded, remedy)
     if differences := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(differences)} in the encoder's training")
     if progress := embedded.provenance.get("unfinished"):
@@ -139,8 +137,7 @@ def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
     controls = {name: _by_subject(file) for name, file in files.items() if file.is_file()}
     again = "embed again, which writes the controls anew"
     for name, control in controls.items():
-        _require_same_subjects(files[name], control, path, embedded)
-        _require_like_store(files[name], control, path, embedded, again)
+        _require_alike(files[name], control, path, embedded, again)
         encoders = [e.provenance.get("encoder") for e in (control, embedded)]
         if name == "untrained" and None not in encoders and encoders[0] != encoders[1]:
             raise EvaluationError(
@@ -201,23 +198,16 @@ def _refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
         )
 
 
-def _require_same_subjects(
-    path: Path, embedded: Embeddings, first_path: Path, first: Embeddings
+def _require_alike(
+    path: Path, embedded: Embeddings, first_path: Path, first: Embeddings, remedy: str | None
 ) -> None:
+    """Refuse features of other subjects and, with a remedy, of other images, as far as is known."""
     if list(embedded.table["subject"]) != list(first.table["subject"]):
         raise EvaluationError(
             f"{path}: holds other subjects than {first_path.name}; run vitaepp embed again"
         )
-
-
-def _require_like_store(
-    path: Path,
-    embedded: Embeddings,
-    first_path: Path,
-    first: Embeddings,
-    remedy: str,
-) -> None:
-    """Refuse features of other images, or of images prepared in another way, as far as is known."""
+    if remedy is None:
+        return
     facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]
     source = ""
     if all(facts):

@@ -83,8 +83,8 @@ def evaluate_features(
         >>> grade = np.arange(40) % 2
         >>> table = pd.DataFrame({"subject": range(40), "grade": grade})
         >>> noise = np.random.default_rng(0).normal(size=(40, 3))
-        >>> found = evaluate_features(noise + 9 * grade[:, None], table, "grade")
-        >>> found["mean"]["auc"], found["n"], len(found.to_frame())
+        >>> result = evaluate_features(noise + 9 * grade[:, None], table, "grade")
+        >>> result["mean"]["auc"], result["n"], len(result.to_frame())
         (1.0, 40, 5)
     """
     ordered = by_subject(table)
@@ -232,12 +232,7 @@ def _measure(
     """Fit on the classes of `labels`, and score by those of `shown`."""
     train = part.train
     fitted = fit(
-        protocol,
-        features[train],
-        labels.codes[train],
-        seed=seed,
-        pca=pca,
-        persons=persons[train],
+        protocol, features[train], labels.codes[train], seed=seed, pca=pca, persons=persons[train]
     )
     decision = fitted.decision(features[part.test])
     if shown.classes != labels.classes:
@@ -253,10 +248,7 @@ def _members(labels: Labels, used: npt.NDArray[np.intp]) -> dict[str, int]:
 
 
 def _predictions(
-    subjects: npt.NDArray[Any],
-    labels: Labels,
-    parts: list[Fold],
-    measured: Mapping[str, _Measured],
+    subjects: npt.NDArray[Any], labels: Labels, parts: list[Fold], measured: Mapping[str, _Measured]
 ) -> pd.DataFrame:
     tested = np.concatenate([p.test for p in parts])
     columns: dict[str, Any] = {

@@ -13,7 +13,6 @@ from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.classifier import Protocol, outer_folds
 from vitaepp.evaluation.labels import Labels, read_labels, require_in_both, require_members
-from vitaepp.evaluation.participants import require_apart
 
 
 @dataclass(frozen=True)
@@ -30,11 +29,7 @@ class Fold:
 
 
 def plan_folds(
-    table: pd.DataFrame,
-    label: str,
-    protocol: str | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    table: pd.DataFrame, label: str, protocol: str | None = None, folds: int = 5, seed: int = 0
 ) -> list[tuple[list[str], list[str]]]:
     """The subjects that `evaluate` fits on and tests, fold by fold, without evaluating.
 
@@ -112,3 +107,26 @@ def labelled_folds(
         "svm",
         [Fold(np.flatnonzero(fold_of != k), np.flatnonzero(fold_of == k)) for k in range(folds)],
     )
+
+
+def require_apart(table: pd.DataFrame, rows: dict[str, npt.NDArray[np.intp]]) -> None:
+    """Refuse a split that has one person on both sides.
+
+    Args:
+        table: one row a subject.
+        rows: of `train` and of `test`.
+
+    Raises:
+        EvaluationError: naming a subject of either side.
+    """
+    persons = persons_of(table)
+    both = np.intersect1d(persons[rows["train"]], persons[rows["test"]])
+    if len(both):
+        subjects = table["subject"].to_numpy()
+        first, second = (
+            subjects[side[persons[side] == both[0]][0]] for side in (rows["train"], rows["test"])
+        )
+        raise EvaluationError(
+            f"{first} in train and {second} in test are of one participant ({len(both)} such); "
+            "give all images of a participant one split"
+        )

@@ -31,6 +31,7 @@ from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, track
+from vitaepp.system.text import evenly
 from vitaepp.views.draws import Draws
 from vitaepp.weights.runs import load_method
 
@@ -155,9 +156,7 @@ def choose_rows(store: Store, subjects: int | None) -> list[int]:
     count = len(store) if subjects is None else min(subjects, len(store))
     rows: list[int] = []
     for group in groups:
-        wanted = min(count - len(rows), len(group))
-        if wanted:
-            rows += group[np.linspace(0, len(group) - 1, wanted).round().astype(int)].tolist()
+        rows += group[evenly(len(group), count - len(rows))].tolist()
     return rows
 
 

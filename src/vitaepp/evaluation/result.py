@@ -201,8 +201,8 @@ class Evaluation(Mapping[str, Any]):
         if same:
             fold, codes, scores = self.rows()["fold"].to_numpy(), self.codes(), self.scores(METHOD)
             for k, stated in enumerate(folds):
-                found = fold_scores(codes[fold == k], scores[fold == k])
-                same = same and _equal(found, stated)
+                measured = fold_scores(codes[fold == k], scores[fold == k])
+                same = same and _equal(measured, stated)
         if not same:
             raise EvaluationError(
                 f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "
@@ -249,8 +249,8 @@ def _problem(metrics: Any) -> str | None:
     return None
 
 
-def _equal(found: Mapping[str, float], stated: Mapping[str, float]) -> bool:
-    return all(abs(found[m] - stated[m]) < 1e-9 for m in METRICS)
+def _equal(measured: Mapping[str, float], stated: Mapping[str, float]) -> bool:
+    return all(abs(measured[m] - stated[m]) < 1e-9 for m in METRICS)
 
 
 def _is_scores(value: Any) -> bool:

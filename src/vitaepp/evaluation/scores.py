@@ -1,4 +1,4 @@
-"""Scores of a classifier on one fold, and their mean and spread over folds."""
+"""Scores of a classifier on one fold, their mean and spread over folds, and ROC curves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 #: What is measured in every fold, in the order of metrics.json.
 METRICS = ("auc", "sensitivity", "specificity", "accuracy")
@@ -71,11 +72,10 @@ def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> floa
         >>> auc(np.array([False, True, True]), np.array([0.1, 0.1, 0.9]))
         0.75
     """
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    rank = (last - (counts - 1) / 2)[inverse]
+    from scipy.stats import rankdata
+
     n = int(positive.sum())
-    wins = float(rank[positive].sum()) - n * (n + 1) / 2
+    wins = float(rankdata(score)[positive].sum()) - n * (n + 1) / 2
     return float(wins / (n * (len(score) - n)))
 
 
@@ -94,3 +94,50 @@ def spread(
         mean[name] = float(np.mean(values))
         std[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return mean, std
+
+
+def mean_roc(
+    predictions: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]
+) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float64]]]:
+    """Sensitivity over 1 − specificity, per fold, on a common grid.
+
+    With more than two classes, each is held against the rest and the curves are averaged.
+
+    Args:
+        predictions: `fold`, `label` and score columns.
+        columns: the score columns of one set of features, one, or one per class.
+        classes: labels as text, in sort order.
+
+    Returns:
+        The grid in [0, 1], and a curve for every fold; their mean is the mean ROC.
+
+    Source:
+        Fawcett 2006, "An introduction to ROC analysis", vertical averaging.
+    """
+    grid = np.linspace(0, 1, 101)
+    positives = classes[1:] if len(columns) == 1 else classes
+    curves = []
+    for _, part in predictions.groupby("fold", sort=True):
+        label = part["label"].astype(str).to_numpy()
+        tprs = [
+            _roc_on(grid, label == positive, part[column].to_numpy(np.float64))
+            for column, positive in zip(columns, positives, strict=True)
+            if 0 < (label == positive).sum() < len(label)
+        ]
+        if tprs:
+            curves.append(np.mean(tprs, axis=0))
+    return grid, curves
+
+
+def _roc_on(
+    grid: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    order = np.argsort(-score, kind="stable")
+    # Subjects of equal score pass the threshold together.
+    last = np.r_[np.diff(score[order]) != 0, True]
+    hits = np.r_[0, np.cumsum(positive[order])[last]] / positive.sum()
+    false = np.r_[0, np.cumsum(~positive[order])[last]] / (~positive).sum()
+    # A curve rises at one position; of equal positions the highest counts, and 0 stays at 0.
+    curve = np.interp(grid, false, hits)
+    curve[0] = 0.0
+    return curve

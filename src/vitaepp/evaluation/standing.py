@@ -109,11 +109,7 @@ def standing(evaluation: Evaluation) -> Standing | None:
         difference = None
         with suppress(EvaluationError, KeyError):  # an older version's may lack what a test needs
             difference = difference_between(
-                [evaluation],
-                [evaluation],
-                metric=metric,
-                variant_key=METHOD,
-                reference_key=row.key,
+                [evaluation], [evaluation], metric=metric, variant_key=METHOD, reference_key=row.key
             )
         rivals.append(Rival(row.key, row.mean[metric], difference))
     return Standing(str(evaluation.metrics["label"]), metric, own.mean[metric], tuple(rivals))

@@ -112,7 +112,7 @@ def corrected_resampled_t_test(differences: _Values, *, train: _Number, test: _N
     """
     _require(differences)
     factor = 1 / len(differences) + test / train
-    return _t_test(_mean(differences), factor * _variance(differences), len(differences) - 1)
+    return _t_test(differences, factor * _variance(differences), len(differences) - 1)
 
 
 def crossed_t_test(differences: _Values, *, train: _Number, test: _Number) -> TTest:
@@ -156,18 +156,13 @@ def crossed_t_test(differences: _Values, *, train: _Number, test: _Number) -> TT
     seed_part = _variance(by_seed) / r
     total = fold_part + seed_part
     if total == 0:
-        return _t_test(single.mean, 0.0, k + r - 2)
+        return _t_test(by_fold, 0.0, k + r - 2)
     df = 1 / ((fold_part / total) ** 2 / (k - 1) + (seed_part / total) ** 2 / (r - 1))
-    return _t_test(single.mean, total, df)
+    return _t_test(by_fold, total, df)
 
 
 def paired_difference(
-    first: _Values,
-    second: _Values,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = 0.95,
+    first: _Values, second: _Values, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
     """Compare a measure of each subject, such as PSNR, between two methods.
 
@@ -176,7 +171,6 @@ def paired_difference(
         second: `(subject,)`, the same subjects in the same order.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        level: of the interval.
 
     Raises:
         EvaluationError: of unequal length, fewer than two subjects, or a value that is not finite.
@@ -185,8 +179,8 @@ def paired_difference(
         Wilcoxon 1945; Efron and Tibshirani 1993, chapter 13, for the percentile interval.
 
     Example:
-        >>> found = paired_difference(np.array([3.0, 4, 5, 6]), np.array([2.0, 3.5, 4, 6.5]))
-        >>> found.mean, round(found.t.p, 3), found.wilcoxon_p
+        >>> result = paired_difference(np.array([3.0, 4, 5, 6]), np.array([2.0, 3.5, 4, 6.5]))
+        >>> result.mean, round(result.t.p, 3), result.wilcoxon_p
         (0.5, 0.252, 0.375)
     """
     from scipy.stats import wilcoxon
@@ -207,8 +201,8 @@ def paired_difference(
     )
     # Identical values leave nothing to rank.
     rank_p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
-    t = _t_test(_mean(differences), _variance(differences) / n, n - 1)
-    return PairedDifference(n, t.mean, t, rank_p, percentiles(means, level))
+    t = _t_test(differences, _variance(differences) / n, n - 1)
+    return PairedDifference(n, t.mean, t, rank_p, percentiles(means))
 
 
 def mcnemar(first_correct: npt.NDArray[np.bool_], second_correct: npt.NDArray[np.bool_]) -> McNemar:
@@ -289,19 +283,15 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _mean(values: _Values) -> float:
-    return float(values.mean())
-
-
 def _variance(values: _Values) -> float:
     """Sample variance; exactly zero where all values are the same, which rounding would hide."""
     return 0.0 if np.ptp(values) <= 1e-12 else float(values.var(ddof=1))
 
 
-def _t_test(mean: float, variance_of_mean: float, freedom: _Number) -> TTest:
+def _t_test(differences: _Values, variance_of_mean: float, freedom: _Number) -> TTest:
     from scipy.stats import t as student
 
-    df = float(freedom)
+    mean, df = float(differences.mean()), float(freedom)
     if variance_of_mean > 0:
         t = mean / math.sqrt(variance_of_mean)
         return TTest(mean, t, df, float(2 * student.sf(abs(t), df)))

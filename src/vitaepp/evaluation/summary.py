@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Any
 
-from vitaepp.evaluation.participants import told_persons
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.scores import METRICS
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
@@ -104,13 +105,11 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         f" by {lead:.3f} {title} ({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
     )
     if len(first.folds) < 2:
-        chance = _binomial_deviation(metrics, second.mean["accuracy"])
-        if metric == "accuracy" and chance is not None and lead < 2 * chance:
+        if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, second.mean[metric]):
             return f"{sentence}, less than chance alone can make on a test set of this size."
         return f"{sentence}, on one test split."
     differences = [a[metric] - b[metric] for a, b in zip(first.folds, second.folds, strict=True)]
-    centre = sum(differences) / len(differences)
-    deviation = (sum((d - centre) ** 2 for d in differences) / (len(differences) - 1)) ** 0.5
+    deviation = stdev(differences)
     if lead < deviation:
         return (
             f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
@@ -143,10 +142,26 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([table, *notes, "", verdict(metrics)])
 
 
-def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float | None:
-    """Standard deviation of an accuracy measured on the test subjects, by chance alone."""
-    sizes = metrics.get("sizes") or []
-    tested = sum(int(size["test"]) for size in sizes)
-    if not tested:
-        return None
-    return float((accuracy * (1 - accuracy) / tested) ** 0.5)
+def told_persons(metrics: Mapping[str, Any]) -> str:
+    """How many persons stand behind how many subjects, in words.
+
+    Args:
+        metrics: content of a metrics.json.
+
+    >>> told_persons({"n": 120, "persons": 60, "persons_by": "participant"})
+    '120 subjects of 60 persons'
+    >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
+    '120 subjects; no column participant says whose they are'
+    """
+    subjects = counted(metrics["n"], "subject")
+    if "persons" not in metrics:  # of an earlier version
+        return subjects
+    if metrics["persons_by"] != PARTICIPANT:
+        return f"{subjects}; no column {PARTICIPANT} says whose they are"
+    return f"{subjects} of {metrics['persons']:,} persons"
+
+
+def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float:
+    """Standard deviation of an accuracy by chance alone; 0 where the tested are not known."""
+    tested = sum(int(size["test"]) for size in metrics.get("sizes") or [])
+    return float((accuracy * (1 - accuracy) / tested) ** 0.5) if tested else 0.0

@@ -189,10 +189,7 @@ _ALL = (
         "loss",
         (
             _vit(
-                "vitae++-nodecay",
-                "loss.edge.decay=none",
-                against="vitae++",
-                name="without decay",
+                "vitae++-nodecay", "loss.edge.decay=none", against="vitae++", name="without decay"
             ),
             _vit("vitae++", "loss.edge.decay=linear", name="with decay"),
         ),
@@ -201,11 +198,7 @@ _ALL = (
         "reconstruction",
         "Table 5 and Figure 3: reconstruction under different losses",
         "reconstruction",
-        (
-            _vit("vitae", *_PLAIN),
-            _vit(*_EDGE, against="vitae"),
-            _vit(*_BOTH, against="vitae"),
-        ),
+        (_vit("vitae", *_PLAIN), _vit(*_EDGE, against="vitae"), _vit(*_BOTH, against="vitae")),
         ("psnr", "ssim"),
     ),
 )

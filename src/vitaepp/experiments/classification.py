@@ -12,13 +12,12 @@ import numpy as np
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.folds import plan_folds
-from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import METRICS, spread
-from vitaepp.evaluation.summary import leading_metric
+from vitaepp.evaluation.summary import leading_metric, told_persons
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
-from vitaepp.experiments.results import Cell, Row, Versus
+from vitaepp.experiments.results import Cell, Row, Versus, ends
 from vitaepp.nn.backbones import BACKBONES
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Drawing, Style
@@ -70,8 +69,8 @@ class Classification(Kind):
             reference = evaluations.get(variant.against)
             versus = {}
             if reference is not None:
-                found = difference_between(own, reference, metric=metrics[0])
-                versus[metrics[0]] = _versus(found, self.names[variant.against])
+                difference = difference_between(own, reference, metric=metrics[0])
+                versus[metrics[0]] = _versus(difference, self.names[variant.against])
             rows.append(
                 Row(
                     variant.key,
@@ -100,8 +99,8 @@ class Classification(Kind):
         for control, name in _CONTROLS.items():
             if not all(control in evaluation.metrics["controls"] for evaluation in own):
                 continue
-            found = difference_between(own, own, metric=metrics[0], reference_key=control)
-            differences[name] = _versus(found, name)
+            difference = difference_between(own, own, metric=metrics[0], reference_key=control)
+            differences[name] = _versus(difference, name)
             # Shipped variants of one backbone begin with the same weights.
             untrained = control == "untrained"
             key = f"untrained-{backbone}" if untrained else control
@@ -137,18 +136,9 @@ def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) 
     return {metric: Cell(mean[metric], std[metric]) for metric in metrics}
 
 
-def _versus(found: Difference, against: str) -> Versus:
-    interval = found.interval
-    return Versus(
-        found.metric,
-        against,
-        found.mean,
-        None if interval is None else interval.low,
-        None if interval is None else interval.high,
-        0.95 if interval is None else interval.level,
-        found.p,
-        found.test or found.reason or "",
-    )
+def _versus(difference: Difference, against: str) -> Versus:
+    d = difference
+    return Versus(d.metric, against, d.mean, *ends(d.interval), d.p, d.test or d.reason or "")
 
 
 def _sweep(rows: Sequence[Row], metrics: Sequence[str]) -> Drawing | None:

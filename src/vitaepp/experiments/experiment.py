@@ -113,12 +113,12 @@ def experiment(
     setup.claim()
     if clock is not None:
         given = {*names_of(settings), *flatten(wanted.base or {})}
-        asked = {
+        request = {
             "hours": hours,
             "recipe": None if recipe is None else os.fspath(recipe),
             "settings": list(settings),
         }
-        setup = in_hours(chosen, setup, clock, given, asked, choose=recipe is None)
+        setup = in_hours(chosen, setup, clock, given, request, choose=recipe is None)
         _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
 
@@ -170,18 +170,18 @@ def _run(kind: Kind) -> tuple[dict[str, list[Path]], dict[str, str]]:
     failures: dict[str, str] = {}
     folders: dict[str, list[Path]] = {}
     for number, variant in enumerate(chosen.variants, start=1):
-        found: list[Path | None] = []
+        results: list[Path | None] = []
         for seed in seeds:
             title = kind.names[variant.key]
             with_seed = f", seed {seed}" if len(seeds) > 1 else ""
             say(f"\n{chosen.key}, {number} of {len(chosen.variants)}: {title}{with_seed}")
             try:
-                found.append(kind.run(variant, seed))
+                results.append(kind.run(variant, seed))
             except TrainingError as error:
                 failures[variant.key] = f"seed {seed}: {one_line(error)}"
                 say(f"{title}: {one_line(error)}; the other variants go on")
-                found.append(kind.after_failure(variant, seed))
-        finished = [path for path in found if path is not None]
+                results.append(kind.after_failure(variant, seed))
+        finished = [path for path in results if path is not None]
         # A mean over other seeds than the rest would compare unlike with unlike.
         if len(finished) == len(seeds):
             folders[variant.key] = finished
@@ -215,9 +215,9 @@ def _result(
 ) -> Result:
     """The table: every variant of the experiment, then the controls, and how it was made."""
     chosen, setup = kind.experiment, kind.setup
-    found = {row.key: row for row in measured.rows}
+    rows = {row.key: row for row in measured.rows}
     variants = [
-        replace(found.get(v.key, Row(v.key, kind.names[v.key], {})), note=failures.get(v.key, ""))
+        replace(rows.get(v.key, Row(v.key, kind.names[v.key], {})), note=failures.get(v.key, ""))
         for v in chosen.variants
     ]
     summaries = [

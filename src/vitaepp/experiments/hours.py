@@ -39,7 +39,7 @@ def in_hours(
     setup: Setup,
     clock: Clock,
     given: Collection[str],
-    asked: Mapping[str, Any],
+    request: Mapping[str, Any],
     choose: bool,
 ) -> Setup:
     """A setup whose recipe is done in time; once found, the folder keeps it.
@@ -49,7 +49,7 @@ def in_hours(
         setup: with the recipe before its length is set; its folder is claimed.
         clock: the time.
         given: names of the settings that the user gave.
-        asked: what the user gave, which must be the same when the experiment goes on.
+        request: what the user gave, which must be the same when the experiment goes on.
         choose: choose model and batch, too, as no recipe was named.
 
     Raises:
@@ -59,7 +59,7 @@ def in_hours(
     file = setup.out / "hours.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["asked"] != asked:
+        if kept["asked"] != request:
             raise RunError(
                 f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
                 "or choose another folder"
@@ -78,7 +78,7 @@ def in_hours(
         )
     for reason in reasons:
         say(reason)
-    write_json(file, {"asked": dict(asked), "recipe": recipe.model_dump(mode="json")})
+    write_json(file, {"asked": dict(request), "recipe": recipe.model_dump(mode="json")})
     return replace(setup, recipe=recipe)
 
 
@@ -113,10 +113,10 @@ def timed_recipe(
         trainings, trained = trainings * folds, trained * (folds - 1) // folds
     if choose:
         runs = trainings * len(experiment.variants)
-        recipe, found = chosen_in_time(
+        recipe, proposed = chosen_in_time(
             images, machine, recipe, given, lambda: left() * (1 - RESERVE) / runs, speed
         )
-        choices += [c for c in found if c.name not in ("optim.epochs", "optim.lr")]
+        choices += [c for c in proposed if c.name not in ("optim.epochs", "optim.lr")]
     rates = [speed(variant.recipe(recipe)) for variant in experiment.variants]
     seconds = left() * (1 - RESERVE)
     embedding = sum(trainings * EMBEDDING * len(setup.store) / rate for rate in rates)
@@ -129,10 +129,10 @@ def timed_recipe(
         rate = [c for c in more if c.name == "optim.lr"]
         recipe = resolve(recipe, {c.name: c.value for c in rate})
         choices += rate
-    told = [f"{choice}: {choice.reason}" for choice in choices]
+    reasons = [f"{choice}: {choice.reason}" for choice in choices]
     runs = trainings * len(rates)
-    told.append(
+    reasons.append(
         f"optim.epochs={epochs}: what the time allows for {counted(runs, 'training')}, at "
         f"{min(rates):.3g} to {max(rates):.3g} images per second, measured here"
     )
-    return recipe, told
+    return recipe, reasons

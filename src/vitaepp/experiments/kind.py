@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitaepp.errors import RecipeError
 from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.experiments.results import Row
 from vitaepp.experiments.runs import Setup
@@ -53,13 +54,19 @@ class Kind(ABC):
         self.setup = setup
         self.names = {v.key: v.title(setup.recipe) for v in experiment.variants}
 
-    @abstractmethod
     def check(self) -> None:
         """Refuse, before anything is trained, a setup that cannot be measured.
+
+        Of a kind without a classifier, that is the strict protocol.
 
         Raises:
             VitaeppError: saying why.
         """
+        if self.setup.per_fold:
+            raise RecipeError(
+                f"experiment {self.experiment.key} evaluates no classifier, so that there are no "
+                "folds; leave out `pretrain_per_fold`"
+            )
 
     @abstractmethod
     def run(self, variant: Variant, seed: int) -> Path:

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.evaluation.statistics import PairedDifference, paired_difference
+from vitaepp.evaluation.statistics import paired_difference
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
-from vitaepp.experiments.results import Cell, Row, Versus
+from vitaepp.experiments.results import Cell, Row, Versus, ends
 from vitaepp.presentation.charts import picture_rows
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.planes import Plane, are_colours, planes, tile
@@ -29,10 +29,6 @@ Pictures = Mapping[str, npt.NDArray[np.uint8]]
 
 class Reconstructions(Kind):
     """Each variant against its reference, paired over subjects."""
-
-    def check(self) -> None:
-        """Refuse the strict protocol, which needs a classifier."""
-        self.setup.refuse_folds(self.experiment)
 
     def run(self, variant: Variant, seed: int) -> Path:
         """Train a variant and reconstruct with it."""
@@ -62,12 +58,12 @@ class Reconstructions(Kind):
         own, reference = tables[variant.key], tables.get(variant.against)
         if reference is None or len(own) < 2:
             return {}
-        differences = {
-            metric: paired_difference(own[metric].to_numpy(), reference[metric].to_numpy())
-            for metric in self.experiment.metrics
-        }
-        against = self.names[variant.against]
-        return {metric: _paired(found, metric, against) for metric, found in differences.items()}
+        against, test = self.names[variant.against], "paired t-test over subjects"
+        versus = {}
+        for metric in self.experiment.metrics:
+            d = paired_difference(own[metric].to_numpy(), reference[metric].to_numpy())
+            versus[metric] = Versus(metric, against, d.mean, *ends(d.interval), d.t.p, test)
+        return versus
 
     def _figure(self, folders: Folders) -> Drawing | None:
         """Middle slices of the first subjects under every variant (Figure 3)."""
@@ -132,10 +128,3 @@ def _over_seeds(folders: Sequence[Path]) -> pd.DataFrame:
     """PSNR and SSIM by subject, averaged over seeds."""
     parts = [pd.read_csv(f / "metrics.csv", dtype={"subject": str}) for f in folders]
     return pd.concat(parts).groupby("subject", sort=False)[["psnr", "ssim"]].mean()
-
-
-def _paired(found: PairedDifference, metric: str, against: str) -> Versus:
-    interval, test = found.interval, "paired t-test over subjects"
-    return Versus(
-        metric, against, found.mean, interval.low, interval.high, interval.level, found.t.p, test
-    )

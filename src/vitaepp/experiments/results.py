@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vitaepp.evaluation.bootstrap import LEVEL, Interval
 from vitaepp.presentation import numbers
 
 
@@ -65,6 +66,13 @@ class Versus:
     def p_text(self) -> str:
         """As `0.043`, or `< 0.001`; empty where there is no test."""
         return "" if self.p is None else numbers.p_value(self.p)
+
+
+def ends(interval: Interval | None) -> tuple[float | None, float | None, float]:
+    """Low, high and level of an interval as `Versus` has them, also where there is none."""
+    if interval is None:
+        return None, None, LEVEL
+    return interval.low, interval.high, interval.level
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from vitaepp.data.embeddings import control_path
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
-from vitaepp.errors import RecipeError, RunError
+from vitaepp.errors import RunError
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
-from vitaepp.experiments.catalogue import Experiment, Variant
+from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, write_json
 from vitaepp.system.progress import say
@@ -73,24 +73,13 @@ class Setup:
                     f"{self.out}: holds runs on another store, or its subjects, splits or labels "
                     "have changed since; choose another folder"
                 )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            reason = "is a file"
-            if self.out.is_dir():
-                reason = "holds other files, and no experiment"
-            raise RunError(f"{self.out}: {reason}; choose another folder")
-        write_json(file, claim)
-
-    def refuse_folds(self, experiment: Experiment) -> None:
-        """Refuse the strict protocol for an experiment without a classifier.
-
-        Raises:
-            RecipeError: it is asked for.
-        """
-        if self.per_fold:
-            raise RecipeError(
-                f"experiment {experiment.key} evaluates no classifier, so that there are no folds; "
-                "leave out `pretrain_per_fold`"
+        elif self.out.exists() and not self.out.is_dir():
+            raise RunError(f"{self.out}: is a file; choose another folder")
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise RunError(
+                f"{self.out}: holds other files, and no experiment; choose another folder"
             )
+        write_json(file, claim)
 
     def recipe_of(self, variant: Variant, seed: int) -> Recipe:
         """The recipe of one run."""

@@ -74,7 +74,7 @@ def _variants(path: Path, values: Any, base: Mapping[str, Any]) -> tuple[Variant
             f"{path}: variants: write one or more as NAME: {{SETTING: VALUE}}, for example "
             "fast: {optim.lr: 1e-3}"
         )
-    recipe, found = resolve(None, base, where=f"{path}: base"), []
+    recipe, variants = resolve(None, base, where=f"{path}: base"), []
     first = str(next(iter(values)))
     for key, settings in values.items():
         name = str(key)
@@ -86,8 +86,8 @@ def _variants(path: Path, values: Any, base: Mapping[str, Any]) -> tuple[Variant
         where = f"{path}: variant {name}"
         changes = _settings(settings, where)
         resolve(recipe, changes, where=where)
-        found.append(Variant(name, name, changes, "" if name == first else first))
-    return tuple(found)
+        variants.append(Variant(name, name, changes, "" if name == first else first))
+    return tuple(variants)
 
 
 def _settings(values: Any, where: str) -> dict[str, Any]:

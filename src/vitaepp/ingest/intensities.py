@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import simpleitk
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers import Image, to_grey
+from vitaepp.ingest.readers.image import Image, to_grey
 
 #: 0 counts as the background if at least this share of the voxels on the outer faces is 0.
 ZERO_FACES = 0.5

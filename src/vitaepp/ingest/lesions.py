@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers import NO_FORM, Image, is_grey, to_grey
+from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.system.text import dimensions
 
 #: A mask of whole numbers with more different values than this is soft.

@@ -19,13 +19,14 @@ import numpy.typing as npt
 
 from vitaepp.data.store import Failure
 from vitaepp.data.storeinfo import RGB, StoreInfo
+from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort, Kind, SubjectFiles, recognise
 from vitaepp.ingest.layouts.cohort import SINGLE
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.planning.spec import arrays_of
-from vitaepp.ingest.readers import space_of, suffix_of
+from vitaepp.ingest.readers.arrays import space_of
 from vitaepp.ingest.readers.items import GivenItem, Item
 from vitaepp.ingest.sources.archives import opened
 from vitaepp.ingest.subject import CUT_OFF, made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, repeat
@@ -15,24 +15,19 @@ from typing import Any
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.labels import count_other, say_missing
+from vitaepp.data.labels import count_other, join_labels, say_missing
 from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
+from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
-from vitaepp.ingest.layouts import Cohort, join_labels, left_out_in_words, recognise
+from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import account, files_in_words, note_lines
 from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
-from vitaepp.ingest.pseudonyms import (
-    pseudonym,
-    pseudonymized,
-    pseudonymized_table,
-    read_secret,
-)
-from vitaepp.ingest.readers import suffix_of
+from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, pseudonymized_table, read_secret
 from vitaepp.ingest.readers.items import files_of, own_files
 from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.sources.archives import opened
@@ -41,6 +36,7 @@ from vitaepp.ingest.subject import prepare_subject
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.ingest.workers.cluster import run_on_cluster
 from vitaepp.ingest.workers.pool import run_each
+from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
@@ -87,15 +83,15 @@ class PrepareResult:
     def __str__(self) -> str:
         if self.dry_run is not None:
             return str(self.dry_run)
-        told = (
+        text = (
             f"{self.store}: {counted(self.prepared, 'subject')} prepared, {self.skipped} "
             f"{'was' if self.skipped == 1 else 'were'} there already"
         )
         if self.failures:
             first = self.failures[0]
-            told += f", {len(self.failures)} failed: see {self.store}/failures.csv"
-            told += f"\nfirst failure: {first.subject}: {first.reason}"
-        return told
+            text += f", {len(self.failures)} failed: see {self.store}/failures.csv"
+            text += f"\nfirst failure: {first.subject}: {first.reason}"
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         """What a program wants to know of it, JSON throughout."""
@@ -188,55 +184,74 @@ def prepare(
         )
     if dask is not None and workers is not None:
         raise RecipeError("give `workers` (processes here) or `dask` (a cluster), not both")
-    store = STORE_TO_BE if store is None else store
+    target = STORE_TO_BE if store is None else location_of(store)
     chosen, of_run = prepare_settings(recipe, settings, changes)
     if chosen.series is not None:
         series_rules(Path(chosen.series))  # refused if it cannot be read, whatever the source is
     with (
-        local_source(source) as (found, remote),
+        local_source(source) as (path, remote),
         local_file(labels) as label_file,
-        opened(found, chosen) as folder,
+        opened(path, chosen) as opened_path,
     ):
-        target = location_of(store)
+        folder, name = Path(opened_path), path.absolute().name
         if dask is not None:
             # The workers run in folders of their own.
-            folder = Path(folder).absolute()
+            folder = folder.absolute()
             target = target.absolute() if isinstance(target, Path) else target
-        return _prepare(
-            Path(found).absolute().name,
-            Path(folder),
-            remote,
-            target,
-            chosen,
-            label_file,
-            id_column,
-            of_run,
-            workers,
-            dask,
-            dry_run,
-            show_series,
+        if in_one_process(target) or (remote is not None and in_one_process(remote.url)):
+            if dask is not None:
+                raise RecipeError(
+                    "memory:// is seen by one process alone, and not by Dask's workers"
+                )
+            workers = 1
+        cohort = _cohort(folder, remote, chosen, label_file, id_column, show_series)
+        table = _labelled(cohort, chosen, label_file, id_column)
+        spec = spec_of(cohort, chosen, target, without_masks=of_run)
+        if spec.secret is not None:
+            cohort = pseudonymized(cohort, spec.secret)
+            table = pseudonymized_table(table, spec.secret)
+        spec, choices = choose_grid(spec, cohort, chosen)
+        if dry_run:
+            if remote is not None:
+                remote.fetch(_looked_at(cohort), remote.root)
+            headers = fingerprint(spec, cohort, workers)
+            looked = DryRun(cohort, table, spec, choices, headers, show_series)
+            return PrepareResult(target, 0, 0, headers.unreadable, dry_run=looked)
+        _say_plan(name, cohort, spec, choices, of_run)
+        before = _table(target)
+        total = len(cohort.subjects)
+        run = (
+            partial(run_each, total=total, workers=workers, apart=_may_crash(cohort))
+            if dask is None
+            else partial(run_on_cluster, address=dask)
         )
+        try:
+            prepared, failures = _prepared(cohort, table, spec, remote, run)
+            after = _table(target)
+            notes = _notes(after, cohort)
+        except OSError as error:
+            reason = f"{target}: cannot be written: {error.strerror or one_line(error)}"
+            if error.errno in FULL:
+                reason += "; make room and run prepare again, it goes on from what is finished"
+            elif error.errno == errno.ENOENT and dask is not None:
+                reason += "; every worker of the cluster must see it by this path, or give a URL"
+            raise StoreError(reason) from error
+        if label_file is not None and before is not None and after is not None:
+            say(_labels_in_words(before, after, label_file.name))
+        text = fact_list([*account(cohort, table, spec), *note_lines(notes, total)])
+        skipped = total - prepared - len(failures)
+        return PrepareResult(target, prepared, skipped, failures, text, notes)
 
 
-def _prepare(
-    name: str,
+def _cohort(
     folder: Path,
     remote: Remote | None,
-    store: Path | str,
     settings: PrepareSettings,
     labels: Path | None,
     id_column: str | None,
-    of_run: bool,
-    workers: int | None,
-    dask: str | None,
-    dry_run: bool,
     show_series: bool,
-) -> PrepareResult:
-    """Prepare a source that for the time being is, or whose stand-ins are, in `folder`."""
-    if in_one_process(store) or (remote is not None and in_one_process(remote.url)):
-        if dask is not None:
-            raise RecipeError("memory:// is seen by one process alone, and not by Dask's workers")
-        workers = 1
+) -> Cohort:
+    """The subjects of a source that for the time being is, or whose stand-ins are, in `folder`."""
     cohort = recognise(
         folder,
         settings.modalities,
@@ -252,25 +267,26 @@ def _prepare(
         for modality in {*cohort.modalities, *(settings.modalities or ())}:
             files = map(files_of, sampled(cohort, modality))
             remote.fetch(chain.from_iterable(files), remote.root)
-    if settings.classes is not None:
-        cohort = cohort.of_first_classes(settings.classes)
-    table = cohort.table()
-    if labels is not None:
-        table, without = join_labels(table, labels, cohort.unlabelled, id_column=id_column)
-        if settings.secret is not None:
-            without = [pseudonym(read_secret(settings.secret), subject) for subject in without]
-        say_missing(labels.name, without, len(table))
-    spec = spec_of(cohort, settings, store, without_masks=of_run)
-    if spec.secret is not None:
-        cohort = pseudonymized(cohort, spec.secret)
-        table = pseudonymized_table(table, spec.secret)
-    spec, choices = choose_grid(spec, cohort, settings)
-    if dry_run:
-        if remote is not None:
-            remote.fetch(_looked_at(cohort), remote.root)
-        found = fingerprint(spec, cohort, workers)
-        looked = DryRun(cohort, table, spec, choices, found, show_series)
-        return PrepareResult(store, 0, 0, found.unreadable, dry_run=looked)
+    return cohort if settings.classes is None else cohort.of_first_classes(settings.classes)
+
+
+def _labelled(
+    cohort: Cohort, settings: PrepareSettings, labels: Path | None, id_column: str | None
+) -> pd.DataFrame:
+    """The table of a cohort, with the columns of a table of labels."""
+    if labels is None:
+        return cohort.table()
+    table, without = join_labels(cohort.table(), labels, cohort.unlabelled, id_column=id_column)
+    if settings.secret is not None:
+        without = [pseudonym(read_secret(settings.secret), subject) for subject in without]
+    say_missing(labels.name, without, len(table))
+    return table
+
+
+def _say_plan(
+    name: str, cohort: Cohort, spec: ImageSpec, choices: Iterable[Choice], of_run: bool
+) -> None:
+    """Say what will be made of a source, and what a user should check."""
     for choice in choices:
         say(f"{choice}: {choice.reason}")
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
@@ -289,49 +305,33 @@ def _prepare(
             "the run's crops are centred on masks; without one, and centred on the foreground: "
             f"{no_mask} of {counted(len(cohort.subjects), 'subject')}"
         )
-    before = _table(store)
-    run = (
-        partial(run_each, total=len(cohort.subjects), workers=workers, apart=_may_crash(cohort))
-        if dask is None
-        else partial(run_on_cluster, address=dask)
-    )
-    prepared = skipped = 0
+
+
+def _prepared(
+    cohort: Cohort,
+    table: pd.DataFrame,
+    spec: ImageSpec,
+    remote: Remote | None,
+    run: Callable[..., Iterator[bool | Failure]],
+) -> tuple[int, tuple[Failure, ...]]:
+    """Make a store of a cohort, or add to it; how many were made anew, and which failed."""
+    one = prepare_subject if remote is None else partial(prepare_remote_subject, remote)
     failures: list[Failure] = []
-    try:
-        with StoreWriter(store, spec.info) as writer:
-            outcomes = run(
-                partial(prepare_subject, spec)
-                if remote is None
-                else partial(prepare_remote_subject, remote, spec),
-                _tasks(cohort, spec, writer.checksums()),
-                died=_died,
-                batch=BATCH[cohort.kind],
-            )
-            for outcome in track(outcomes, "preparing", len(cohort.subjects)):
-                if isinstance(outcome, Failure):
-                    failures.append(outcome)
-                else:
-                    prepared += outcome
-                    skipped += not outcome
-            others = writer.checksums().keys() - {s.subject for s in cohort.subjects}
-            if others:
-                say(f"{len(others)} subjects of the store are not in this source; they stay")
-            rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
-            failures.sort(key=lambda f: rank[f.subject])
-            writer.commit(table, failures)
-        after = _table(store)
-        notes = _notes(after, cohort)
-    except OSError as error:
-        told = f"{store}: cannot be written: {error.strerror or one_line(error)}"
-        if error.errno in FULL:
-            told += "; make room and run prepare again, it goes on from what is finished"
-        elif error.errno == errno.ENOENT and dask is not None:
-            told += "; every worker of the cluster must see it by this path, or give a URL"
-        raise StoreError(told) from error
-    if labels is not None and before is not None and after is not None:
-        say(_labels_in_words(before, after, labels.name))
-    told = fact_list([*account(cohort, table, spec), *note_lines(notes, len(cohort.subjects))])
-    return PrepareResult(store, prepared, skipped, tuple(failures), told, notes)
+    prepared = 0
+    with StoreWriter(spec.store, spec.info) as writer:
+        tasks = _tasks(cohort, spec, writer.checksums())
+        outcomes = run(partial(one, spec), tasks, died=_died, batch=BATCH[cohort.kind])
+        for outcome in track(outcomes, "preparing", len(cohort.subjects)):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                prepared += outcome
+        rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
+        if others := writer.checksums().keys() - rank.keys():
+            say(f"{len(others)} subjects of the store are not in this source; they stay")
+        failures.sort(key=lambda f: rank[f.subject])
+        writer.commit(table, failures)
+    return prepared, tuple(failures)
 
 
 def _table(store: Path | str) -> pd.DataFrame | None:
@@ -351,19 +351,19 @@ def _labels_in_words(before: pd.DataFrame, after: pd.DataFrame, file: str) -> st
     """What a label table has added to the subjects that a store had, and which step is next."""
     old, new = before.set_index("subject"), after.set_index("subject")
     new = new.loc[old.index]
-    told, label = [], ""
+    changes, label = [], ""
     for name in (c for c in new.columns if c not in RESERVED_COLUMNS or c == "split"):
         if name in old:
-            count, what = count_other(old[name], new[name]), "changed"
+            count, verb = count_other(old[name], new[name]), "changed"
         else:
-            count, what = int(new[name].notna().sum()), "added"
+            count, verb = int(new[name].notna().sum()), "added"
         if count:
-            told.append(f"{name} {what} for {count} of {counted(len(old), 'subject')}")
+            changes.append(f"{name} {verb} for {count} of {counted(len(old), 'subject')}")
             label = label if name == "split" else name
-    if not told:
+    if not changes:
         return f"{file}: the store has these labels already"
     return (
-        f"{file}: {', '.join(told)}; embeddings made before do not have this: embed the store "
+        f"{file}: {', '.join(changes)}; embeddings made before do not have this: embed the store "
         f"again, or evaluate them with `labels={file}` `label={label or 'COLUMN'}`"
     )
 

@@ -34,15 +34,9 @@ from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
-from vitaepp.ingest.readers import (
-    Image,
-    read_array,
-    read_given,
-    read_grid,
-    read_picture,
-    read_scan,
-    to_grey,
-)
+from vitaepp.ingest.readers.arrays import read_array, read_given
+from vitaepp.ingest.readers.header import read_grid
+from vitaepp.ingest.readers.image import Image, to_grey
 from vitaepp.ingest.readers.items import (
     ArrayItem,
     GivenItem,
@@ -53,6 +47,8 @@ from vitaepp.ingest.readers.items import (
     own_files,
     place_of,
 )
+from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.scans import read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -146,17 +146,18 @@ class Style:
         return self.kind if self.series is None else f"{self.kind} s{self.series % len(SERIES)}"
 
     @property
-    def _own(self) -> Series:
+    def of_series(self) -> Series:
+        """How its series differs from the others; the first where it belongs to none."""
         return SERIES[(self.series or 0) % len(SERIES)]
 
     def on_paper(self) -> dict[str, Any]:
         """Its looks as matplotlib's arguments."""
         look = (_LINES | _DOTS)[self.kind]
-        dash = look.dash or (self._own.dash if self.kind in _DASHED else ())
+        dash = look.dash or (self.of_series.dash if self.kind in _DASHED else ())
         width = look.width * _POINTS_A_PIXEL
         # matplotlib counts dashes in widths of the line.
         pattern = (0, tuple(d / look.width for d in dash)) if dash else "solid"
-        colour = PAPER[look.colour] if look.colour else self._own.light
+        colour = PAPER[look.colour] if look.colour else self.of_series.light
         return {"color": colour, "alpha": look.opacity, "lw": width, "linestyle": pattern}
 
 
@@ -176,10 +177,6 @@ class Stroke:
         """Onto matplotlib's axes."""
         axes.plot(*zip(*self.points, strict=True), **self.style.on_paper(), clip_on=False)
 
-    def moved(self, x: Number, y: Number) -> Stroke:
-        """The same elsewhere."""
-        return replace(self, points=tuple((a + x, b + y) for a, b in self.points))
-
 
 @dataclass(frozen=True)
 class Dot:
@@ -196,7 +193,7 @@ class Dot:
     says: str = ""
 
     def _corners(self) -> list[Point]:
-        marker = SERIES[(self.style.series or 0) % len(SERIES)].marker
+        marker = self.style.of_series.marker
         return [(self.x + self.radius * a, self.y + self.radius * b) for a, b in marker]
 
     def svg(self) -> str:
@@ -218,10 +215,6 @@ class Dot:
         corners = self._corners()
         circle = Circle((self.x, self.y), self.radius, **shown)
         axes.add_patch(Polygon(corners, **shown) if corners else circle)
-
-    def moved(self, x: Number, y: Number) -> Dot:
-        """The same elsewhere."""
-        return replace(self, x=self.x + x, y=self.y + y)
 
 
 @dataclass(frozen=True)
@@ -265,10 +258,6 @@ class Label:
             color=PAPER["ink" if self.head else "soft"],
         )
 
-    def moved(self, x: Number, y: Number) -> Label:
-        """The same elsewhere."""
-        return replace(self, x=self.x + x, y=self.y + y)
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -293,10 +282,6 @@ class Picture:
         extent = (self.x, self.x + self.width, self.y + self.height, self.y)
         axes.imshow(self.image, extent=extent, aspect="auto", interpolation="nearest")
 
-    def moved(self, x: Number, y: Number) -> Picture:
-        """The same elsewhere."""
-        return replace(self, x=self.x + x, y=self.y + y)
-
 
 Shape = Stroke | Dot | Label | Picture
 
@@ -320,10 +305,10 @@ class Drawing:
 
     def svg(self) -> str:
         """The drawing as SVG for a page that holds `css()`."""
-        said = f'role="img" aria-label="{escape(self.says)}"' if self.says else 'aria-hidden="true"'
+        role = f'role="img" aria-label="{escape(self.says)}"' if self.says else 'aria-hidden="true"'
         shapes = "".join(shape.svg() for shape in self.shapes)
         box = f"0 0 {px(self.width)} {px(self.height)}"
-        return f'<svg class="{self.kind}" viewBox="{box}" {said}>{shapes}</svg>'
+        return f'<svg class="{self.kind}" viewBox="{box}" {role}>{shapes}</svg>'
 
     #: Templates take it for markup.
     __html__ = svg
@@ -344,7 +329,7 @@ class Drawing:
         axes.set(xlim=(0, self.width), ylim=(self.height, 0), aspect="auto")
         axes.axis("off")
         # Without a date, so that the same results give the same bytes.
-        undated: Mapping[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        undated: dict[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {}
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DOTS_AN_INCH, metadata={"Title": self.says, **undated})
 
@@ -356,7 +341,12 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def moved(shapes: Iterable[Shape], x: Number, y: Number) -> tuple[Shape, ...]:
     """Shapes elsewhere."""
-    return tuple(shape.moved(x, y) for shape in shapes)
+    return tuple(
+        replace(shape, points=tuple((a + x, b + y) for a, b in shape.points))
+        if isinstance(shape, Stroke)
+        else replace(shape, x=shape.x + x, y=shape.y + y)
+        for shape in shapes
+    )
 
 
 def px(value: Number) -> Number:

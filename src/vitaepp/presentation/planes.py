@@ -167,13 +167,13 @@ def tile(
     if marks is not None:
         letters = ImageDraw.Draw(drawn)
         style = font(finer * min(16, max(11, min(width, height) // (8 * finer))))
-        for text, place, anchor in (
+        for text, at, anchor in (
             (marks.left, (3, height / 2), "lm"),
             (marks.right, (width - 3, height / 2), "rm"),
             (marks.top, (width / 2, 3), "mt"),
             (marks.bottom, (width / 2, height - 3), "mb"),
         ):
-            letters.text(place, text, MARK, style, anchor, stroke_width=finer, stroke_fill=BLACK)
+            letters.text(at, text, MARK, style, anchor, stroke_width=finer, stroke_fill=BLACK)
     return drawn
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from vitaepp.system.text import as_typed
+
 WIDTH = 100
 
 
@@ -27,12 +29,7 @@ class Choice:
     reason: str
 
     def __str__(self) -> str:
-        values = self.value if isinstance(self.value, list) else [self.value]
-        return f"{self.name}={','.join(f'{v:g}' if _real(v) else str(v) for v in values)}"
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, float)
+        return f"{self.name}={as_typed(self.value)}"
 
 
 def _flow(value: Any) -> str:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-)
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.system.text import as_typed
@@ -18,13 +14,14 @@ from vitaepp.system.text import as_typed
 POOLS = ("mean", "std", "max", "cls", "grid", "gridmax")
 
 
+def _listed(value: Any) -> Any:
+    """Accept `"a,b"` for `["a", "b"]`."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 def _one_or_per_axis(value: Any) -> Any:
     """Accept `96`, `"96,96,64"`, `[96]` or `(96, 96, 64)`; one value stands for every axis."""
-    if isinstance(value, str):
-        value = value.split(",")
-    if isinstance(value, int | float):
-        value = (value,)
-    return value
+    return (value,) if isinstance(value, int | float) else _listed(value)
 
 
 PerAxisInt = Annotated[
@@ -41,10 +38,7 @@ PerAxisFloat = Annotated[
 ]
 
 
-Names = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v),
-]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 Integers = Annotated[
@@ -67,9 +61,7 @@ WINDOWS = {
 
 def _share(value: Any) -> Any:
     """Accept `0.4` for `(0.4, 1)`, `"0.4,1"` or `(0.4, 1)`."""
-    if isinstance(value, str):
-        value = value.split(",")
-    return (value, 1.0) if isinstance(value, int | float) else value
+    return (value, 1.0) if isinstance(value, int | float) else _listed(value)
 
 
 def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
@@ -80,13 +72,8 @@ def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
 
 def _flips(value: Any) -> Any:
     """Accept `"0,2"`, `0` or `(0, 2)` beside the names."""
-    if isinstance(value, str) and value[:1].isdigit():
-        value = value.split(",")
-    return (value,) if isinstance(value, int) else value
-
-
-def _percentiles(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else value
+    named = isinstance(value, str) and not value[:1].isdigit()
+    return value if named else _one_or_per_axis(value)
 
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
@@ -97,10 +84,8 @@ def _rising(value: tuple[float, float]) -> tuple[float, float]:
 
 def _window(value: Any) -> Any:
     """Accept the name of a window, `"40,400"` or `(40, 400)`."""
-    if not isinstance(value, str):
-        return value
-    if "," in value:
-        return value.split(",")
+    if not isinstance(value, str) or "," in value:
+        return _listed(value)
     if value not in WINDOWS:
         raise ValueError(f"no window {value}, nor CENTRE,WIDTH; {nearest(value, WINDOWS)}")
     return WINDOWS[value]
@@ -127,21 +112,18 @@ def _windows(value: Any) -> Any:
     return {name.strip(): text.strip() for name, _, text in pairs}
 
 
-Percentiles = Annotated[tuple[float, float], BeforeValidator(_percentiles), AfterValidator(_rising)]
+Percentiles = Annotated[tuple[float, float], BeforeValidator(_listed), AfterValidator(_rising)]
 
 
 Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
 
 
-Values = Annotated[
-    tuple[float, ...],
-    BeforeValidator(lambda v: v.split(",") if isinstance(v, str) else _one_or_per_axis(v)),
-]
+Values = Annotated[tuple[float, ...], BeforeValidator(_one_or_per_axis)]
 
 
 Kept = Annotated[
     tuple[Literal["size", "side"], ...],
-    BeforeValidator(lambda v: [n.strip() for n in v.split(",")] if isinstance(v, str) else v or ()),
+    BeforeValidator(lambda value: _listed(value) or ()),
     AfterValidator(lambda v: tuple(sorted(set(v)))),
 ]
 

@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from vitaepp.errors import RecipeError, nearest, one_line, plainly
@@ -37,12 +32,7 @@ from vitaepp.recipe.sections import (
     TrainerSettings,
     ViewSettings,
 )
-from vitaepp.recipe.values import (
-    read_mapping,
-    read_text_file,
-    read_value,
-    split_setting,
-)
+from vitaepp.recipe.values import read_mapping, read_text_file, read_value, split_setting
 from vitaepp.system.files import write_text
 from vitaepp.system.text import as_typed
 
@@ -410,8 +400,8 @@ def _first_problem(error: ValidationError, argument: str = "") -> str:
     same = [p for p in error.errors() if p["loc"][: len(parts)] == problem["loc"][: len(parts)]]
     messages = [one_line(Exception(p["msg"])).removeprefix("Value error, ") for p in same]
     plain = dict.fromkeys(plainly(text) for text in messages)
-    told = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in plain)
-    told = told.replace(", or give ", ", or ")
+    remedy = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in plain)
+    remedy = remedy.replace(", or give ", ", or ")
     if argument and path.startswith(argument):
-        return f"`{path.removeprefix(argument)}={as_typed(problem['input'])}`: {told}"
-    return f"{path}={problem['input']!r}: {told}"
+        return f"`{path.removeprefix(argument)}={as_typed(problem['input'])}`: {remedy}"
+    return f"{path}={problem['input']!r}: {remedy}"

@@ -123,8 +123,8 @@ class RunContents:
     @property
     def modalities(self) -> list[str]:
         """Names of the channels."""
-        found = self.store.get("modalities")
-        return [str(name) for name in found] if isinstance(found, list) else []
+        names = self.store.get("modalities")
+        return [str(name) for name in names] if isinstance(names, list) else []
 
     @property
     def unit(self) -> str:
@@ -148,5 +148,5 @@ class RunContents:
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = values.get(name)
-    return found if isinstance(found, dict) else {}
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}

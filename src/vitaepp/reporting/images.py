@@ -78,13 +78,13 @@ def sheets(
     spent = shown = 0
     for subject, file in volumes.items():
         try:
-            found, size, flat = _subject_sheets(subject, file, spacing, directed)
+            own, size, flat = _subject_sheets(subject, file, spacing, directed)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             broken.append(f"{file.name} cannot be read: {error}")
             continue
         if made and (spent + size > budget or shown >= (MOST_IMAGES if flat else MOST_VOLUMES)):
             break
-        made += found
+        made += own
         spent += size
         shown += 1
     return made, broken
@@ -109,13 +109,13 @@ def _subject_sheets(
         pictures = {name: [image[c] for image in images] for c, name in enumerate(names)}
     known = spacing if spacing and len(spacing) == len(space) else None
     width, height = plane.extent(space, known)
-    found, size = [], 0
+    made, size = [], 0
     for channel, three in pictures.items():
         content, slices, step = _encoded(three, plane)
         size += len(content)
         uri, aspect = data_uri(content, "webp"), round(3 * width / height, 4)
-        found.append(Sheet(subject, channel, uri, slices, step, aspect, plane))
-    return found, size, plane.across is None
+        made.append(Sheet(subject, channel, uri, slices, step, aspect, plane))
+    return made, size, plane.across is None
 
 
 def _encoded(three: Sequence[npt.NDArray[np.uint8]], plane: Plane) -> tuple[bytes, int, int]:

@@ -44,9 +44,9 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
             # An evaluation that was copied within the run is shown once.
             evaluations.setdefault(json.dumps(evaluation.metrics, sort_keys=True), evaluation)
     reconstructions = [
-        found
+        reconstruction
         for folder in files.folders("reconstruction.json", "metrics.csv")
-        if folder != run.path and (found := _read_reconstruction(files, folder))
+        if folder != run.path and (reconstruction := _read_reconstruction(files, folder))
     ]
     weights = weights_id(run.path)
     contents = RunContents(
@@ -62,7 +62,8 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         broken=files.broken,
         weights=weights,
     )
-    contents.evaluations.extend(sorted(filter(contents.owns, evaluations.values()), key=_order))
+    owned = filter(contents.owns, evaluations.values())
+    contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
     contents.reconstructions.extend(filter(contents.owns, reconstructions))
     for result in (*evaluations.values(), *reconstructions):
         if not contents.owns(result):
@@ -90,24 +91,6 @@ def read_reconstruction(path: str | os.PathLike[str]) -> Reconstruction:
         RunError: there is none, or a part of it cannot be read.
     """
     return _read_named(path, _read_reconstruction, "metrics.csv", "reconstruction")
-
-
-def unique_names(paths: list[Path]) -> list[str]:
-    """A short name for each folder: its own, with as many parents as it takes to tell them apart.
-
-    >>> unique_names([Path("a/run"), Path("b/run"), Path("c")])
-    ['a/run', 'b/run', 'c']
-    """
-    parts = [path.resolve().parts if not path.name else path.parts for path in paths]
-    names = [p[-1] for p in parts]
-    depth = 1
-    while len(set(names)) < len(names) and depth < max(len(p) for p in parts):
-        depth += 1
-        names = [
-            "/".join(p[-depth:]) if names.count(n) > 1 else n
-            for p, n in zip(parts, names, strict=True)
-        ]
-    return names
 
 
 class _Files:
@@ -148,19 +131,16 @@ class _Files:
 
 
 def _read_named(
-    path: str | os.PathLike[str],
-    read: Callable[[_Files, Path], Value | None],
-    name: str,
-    kind: str,
+    path: str | os.PathLike[str], read: Callable[[_Files, Path], Value | None], name: str, kind: str
 ) -> Value:
     folder = Path(path).parent if Path(path).name == name else Path(path)
     files = _Files(folder)
-    found = read(files, folder) if folder.is_dir() else None
+    result = read(files, folder) if folder.is_dir() else None
     if files.broken:
         raise RunError(f"{folder}: {files.broken[0]}")
-    if found is None:
+    if result is None:
         raise RunError(f"{path}: {instead_of(kind, path)}")
-    return found
+    return result
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -183,12 +163,8 @@ def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
         return None
     predictions = files.attempt(folder / "predictions.parquet", pd.read_parquet)
     points = files.attempt(folder / "map.csv", _read_points)
-    found = Evaluation(folder, None, metrics, predictions, points)
-    return replace(found, weights=found.provenance.get("encoder"))
-
-
-def _order(evaluation: Evaluation) -> tuple[str, Path]:
-    return evaluation.title, evaluation.folder
+    evaluation = Evaluation(folder, None, metrics, predictions, points)
+    return replace(evaluation, weights=evaluation.provenance.get("encoder"))
 
 
 def _complete(metrics: dict[str, Any]) -> bool:
@@ -211,11 +187,7 @@ def _read_picture(file: Path) -> Image.Image:
     try:
         with Image.open(file, formats=["PNG"]) as picture:
             return picture.convert("RGB")
-    except (
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:
-        # Pillow raises these for damaged files.
+    except (SyntaxError, Image.DecompressionBombError) as error:  # Pillow's for damaged files
         raise ValueError(one_line(error)) from None
 
 

@@ -18,13 +18,14 @@ from vitaepp.errors import RunError
 from vitaepp.presentation.drawing import PAPER, SERIES, css, data_uri
 from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
 from vitaepp.reporting.images import BUDGET, webp
-from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run, unique_names
+from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run
 from vitaepp.reporting.sections import header, training
 from vitaepp.reporting.sections.evaluation import evaluation
 from vitaepp.reporting.sections.reconstruction import reconstruction
 from vitaepp.reporting.sections.results import comparisons
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_text
+from vitaepp.system.paths import unique_names
 
 Found = TypeVar("Found", Evaluation, Reconstruction)
 
@@ -121,11 +122,11 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         )
         for r in run.reconstructions
     ]
-    picture, found = run.prepared, header.standing_of(run)
+    picture, standing = run.prepared, header.standing_of(run)
     return {
         "name": run.name,
-        "standing": "" if found is None else str(found),
-        "advice": header.advice(run, found),
+        "standing": "" if standing is None else str(standing),
+        "advice": header.advice(run, standing),
         "sentence": header.sentence(run),
         "tiles": header.tiles(run),
         "facts": training.facts(run),

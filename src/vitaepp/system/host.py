@@ -39,11 +39,7 @@ ONE_OF_MANY = {
 }
 
 #: Where control groups of each kind are mounted, most usual first; "" is version 2.
-_MOUNTS = {
-    "": ("", "unified"),
-    "cpu": ("cpu", "cpu,cpuacct"),
-    "memory": ("memory",),
-}
+_MOUNTS = {"": ("", "unified"), "cpu": ("cpu", "cpu,cpuacct"), "memory": ("memory",)}
 
 #: Options of glibc's mallopt, from its malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -79,11 +75,8 @@ def free_memory(root: Path = Path("/")) -> int:
     Args:
         root: where `/proc` and `/sys` are.
     """
-    free = installed_memory() // 2
-    with suppress(OSError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+    available = _after(root / "proc/meminfo", "MemAvailable:")  # as "1234 kB"
+    free = int(available.split()[0]) * 1024 if available else installed_memory() // 2
     return min([free, *_job_memory(), *(limit - used for limit, used in _memory_limits(root))])
 
 
@@ -109,13 +102,8 @@ def processor_name(root: Path = Path("/")) -> str:
     Args:
         root: where `/proc` and `/sys` are.
     """
-    name = platform.machine()
-    with suppress(OSError):
-        for line in (root / "proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {usable_cores()} cores"
+    name = _after(root / "proc/cpuinfo", "model name").removeprefix(":").strip()
+    return f"{name or platform.machine()}, {usable_cores()} cores"
 
 
 def keep_freed_memory() -> bool:
@@ -185,9 +173,7 @@ def used_of_quotas(root: Path = Path("/")) -> dict[Path, tuple[float, float]]:
     for group in _groups(root, ""):
         with suppress(OSError, ValueError):
             quota, period = map(int, (group / "cpu.max").read_text().split())
-            for line in (group / "cpu.stat").read_text().splitlines():
-                if line.startswith("usage_usec "):
-                    limits[group] = (quota / period, int(line.split()[1]) / 1e6)
+            limits[group] = (quota / period, int(_after(group / "cpu.stat", "usage_usec ")) / 1e6)
     return limits
 
 
@@ -206,13 +192,19 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
 
 def _used(group: Path, current: str, inactive: str) -> int:
     """Bytes that a group holds and cannot give up; it can give up files that are only cached."""
+    cached = int(_after(group / "memory.stat", f"{inactive} ") or 0)
     with suppress(OSError):
-        cached = 0
-        for line in (group / "memory.stat").read_text().splitlines():
-            if line.startswith(f"{inactive} "):
-                cached = int(line.split()[1])
         return int((group / current).read_text()) - cached
     return 0
+
+
+def _after(file: Path, start: str) -> str:
+    """What follows `start` in the first line that begins so; empty where there is none."""
+    with suppress(OSError):
+        for line in file.read_text().splitlines():
+            if line.startswith(start):
+                return line.removeprefix(start).strip()
+    return ""
 
 
 def _job_memory() -> Iterator[int]:

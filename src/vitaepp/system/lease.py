@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 import threading
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from vitaepp.errors import StorageError
+
+if TYPE_CHECKING:
+    import vitaepp.system.storage
 
 #: A holder writes its lock anew after this time ...
 SECONDS_BETWEEN_BEATS = 5.0
@@ -25,30 +28,13 @@ class Lock:
         """
 
 
-@runtime_checkable
-class Files(Protocol):
-    """What a lease needs of the folder that it locks; see `storage.RemoteFolder`."""
-
-    def create(self, name: str, data: bytes) -> None:
-        """Write a file that must not be there yet."""
-
-    def read(self, name: str) -> bytes:
-        """A file's content."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
-
-    def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-
-
 class Lease(Lock):
     """A lock that is a file, and lasts as long as its holder writes it again and again.
 
     Machines need not agree on the time: a process that finds the file watches whether it changes.
     """
 
-    def __init__(self, folder: Files) -> None:
+    def __init__(self, folder: vitaepp.system.storage.RemoteFolder) -> None:
         self.folder = folder
         self._token = secrets.token_hex(8)
         self._ended = threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,16 +12,8 @@ _KINDS = {
     "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
     "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
-    "reconstruction": (
-        ("metrics.csv", "reconstruction.json"),
-        b"",
-        "vitaepp reconstruct RUN STORE {}",
-    ),
-    "model": (
-        ("model.json", "classifier.skops"),
-        b"{",
-        "vitaepp fit EMBEDDINGS {} `label=COLUMN`",
-    ),
+    "reconstruction": (("metrics.csv",), b"subject,psnr,ssim", "vitaepp reconstruct RUN STORE {}"),
+    "model": (("model.json", "classifier.skops"), b"{", "vitaepp fit EMBEDDINGS {} `label=COLUMN`"),
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
 
@@ -100,6 +92,24 @@ def swapped(verb: str, arguments: Mapping[str, AnyPath]) -> str | None:
             order = " ".join(os.fspath(right[n]) for n in arguments)
             return f"{path}: is {_a(kind)}, not the {name}; did you mean vitaepp {verb} {order}?"
     return None
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """A short name for each folder: its own, with as many parents as it takes to tell them apart.
+
+    >>> unique_names([Path("a/run"), Path("b/run"), Path("c")])
+    ['a/run', 'b/run', 'c']
+    """
+    parts = [path.resolve().parts if not path.name else path.parts for path in paths]
+    names = [p[-1] for p in parts]
+    depth = 1
+    while len(set(names)) < len(names) and depth < max(len(p) for p in parts):
+        depth += 1
+        names = [
+            "/".join(p[-depth:]) if names.count(n) > 1 else n
+            for p, n in zip(parts, names, strict=True)
+        ]
+    return names
 
 
 def _near(path: Path, kind: str) -> Iterator[Path]:

@@ -31,14 +31,9 @@ class LocalFolder:
         return str(self.path)
 
     @property
-    def absolute(self) -> str:
-        """Its path, whatever the current folder is."""
-        return str(self.path.resolve())
-
-    @property
     def name(self) -> str:
-        """The last part of its path."""
-        return self.absolute.rstrip("/").rpartition("/")[2]
+        """The last part of its path, whatever the current folder is."""
+        return self.path.resolve().name
 
     @property
     def is_file(self) -> bool:
@@ -129,14 +124,9 @@ class RemoteFolder:
         return self.path
 
     @property
-    def absolute(self) -> str:
-        """Its path, whatever the current folder is."""
-        return self.path
-
-    @property
     def name(self) -> str:
         """The last part of its path."""
-        return self.absolute.rstrip("/").rpartition("/")[2]
+        return self.path.rpartition("/")[2]
 
     @property
     def is_file(self) -> bool:

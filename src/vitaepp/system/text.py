@@ -1,4 +1,4 @@
-"""How messages write sizes and lists of facts; one place, so that they read the same everywhere."""
+"""How messages write sizes and lists of names and facts, so that they read the same everywhere."""
 
 from __future__ import annotations
 
@@ -39,12 +39,32 @@ def as_typed(value: Any, beside: Any = None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def fact_list(facts: Sequence[tuple[str, str]]) -> str:
+def first_few(names: Sequence[Any]) -> str:
+    """The first three of a list, and whether there are more.
+
+    >>> first_few(["a", "b"]), first_few("abcd")
+    ('a, b', 'a, b, c, …')
+    """
+    return ", ".join(map(str, names[:3])) + (", …" if len(names) > 3 else "")
+
+
+def evenly(total: int, most: int | None = None) -> list[int]:
+    """At most so many of `total` rows, spread evenly from the first to the last; all by default.
+
+    >>> evenly(10, 4), evenly(3, 4), evenly(2)
+    ([0, 3, 6, 9], [0, 1, 2], [0, 1])
+    """
+    count = total if most is None else min(most, total)
+    return [round(i * (total - 1) / max(count - 1, 1)) for i in range(count)]
+
+
+def fact_list(facts: Iterable[tuple[str, str]]) -> str:
     """Names and what is known of each, in two columns.
 
     >>> print(fact_list([("size", "96×96"), ("spacing", "1×1 mm")]))
     size     96×96
     spacing  1×1 mm
     """
+    facts = list(facts)
     width = max((len(name) for name, _ in facts), default=0)
     return "\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in facts)

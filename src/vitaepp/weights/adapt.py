@@ -147,11 +147,11 @@ def _decoder(
     own = {n: t for n, t in model.state_dict().items() if n.startswith(DECODER)}
     if "decoder_embed.weight" not in given:
         return {}, "decoder"
-    found = (len(given["decoder_embed.weight"]), depth_of(given, "decoder_blocks"))
-    if found != (len(own["decoder_embed.weight"]), len(model.decoder_blocks)):
+    size = (len(given["decoder_embed.weight"]), depth_of(given, "decoder_blocks"))
+    if size != (len(own["decoder_embed.weight"]), len(model.decoder_blocks)):
         return {}, (
-            f"decoder (the file's is {found[0]} wide and {found[1]} deep; it loads with "
-            f"model.decoder_embed_dim={found[0]} model.decoder_depth={found[1]})"
+            f"decoder (the file's is {size[0]} wide and {size[1]} deep; it loads with "
+            f"model.decoder_embed_dim={size[0]} model.decoder_depth={size[1]})"
         )
     check_decoder_heads(model, checkpoint)
     # Its last layer predicts patches. As many values may be other channels and another patch.

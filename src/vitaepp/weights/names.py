@@ -66,7 +66,7 @@ def find(models: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> tu
     Raises:
         RunError: there is none, or there are several that are equally likely.
     """
-    found = [
+    matches = [
         (container, name.removesuffix(end))
         for container, tensors in models.items()
         for name in tensors
@@ -75,7 +75,9 @@ def find(models: Mapping[str, Mapping[str, Tensor]], names: Sequence[str]) -> tu
     ]
     # A running average of a model that is trained beside it is not the model itself.
     averages = ("momentum", "ema", "target")
-    plain = [f for f in found if not any(word in f"{f[0]}.{f[1]}" for word in averages)] or found
+    plain = [
+        f for f in matches if not any(word in f"{f[0]}.{f[1]}" for word in averages)
+    ] or matches
     if not plain:
         raise RunError(f"none of its tensors is called {' or '.join(names)}, as this encoder's are")
     likeliest = [f for f in plain if f[0] == plain[0][0] and f[0] in CONTAINERS] or plain
@@ -154,11 +156,11 @@ def _published_name(name: str) -> str:
 
 def _mae_name(name: str) -> str:
     for pattern, renamed in RENAMED:
-        found = re.match(pattern, name)
-        if found:
-            rest = name[found.end() :]
+        match = re.match(pattern, name)
+        if match:
+            rest = name[match.end() :]
             if "blocks" in renamed:
                 for inner, short in RENAMED_IN_BLOCKS:
                     rest = re.sub(f"^{inner}", short, rest)
-            return found.expand(renamed) + rest
+            return match.expand(renamed) + rest
     return name

@@ -18,6 +18,7 @@ from vitaepp.nn.autoencoder import DECODERS
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.tensors import SUFFIXES, read_tensors
+from vitaepp.system.text import first_few
 
 #: Names of one tensor that every vision transformer has: MAE's and timm's, and Hugging Face's.
 MARKERS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
@@ -66,7 +67,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 "no such file or folder; give a checkpoint file, a Hugging Face folder, or a run"
             )
         if source.is_dir() and ((source / "recipe.yaml").is_file() or "shape" in _config(source)):
-            return _of_encoder(Encoder.from_pretrained(source))
+            encoder = Encoder.from_pretrained(source)
+            facts = _own_facts(encoder.config.shape)
+            return Checkpoint({"": encoder.backbone.state_dict()}, **facts)
         file = _weights_in(source) if source.is_dir() else source
         values = _tensors_of(file)
         has_config = source.is_dir() or file.name in ("model.safetensors", "pytorch_model.bin")
@@ -74,11 +77,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except (RunError, WeightsError) as error:
         raise RunError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     return Checkpoint(_models(values), **facts)
-
-
-def _of_encoder(encoder: Encoder) -> Checkpoint:
-    shape = encoder.config.shape
-    return Checkpoint({"": encoder.backbone.state_dict()}, **_own_facts(shape))
 
 
 def _weights_in(folder: Path) -> Path:
@@ -92,8 +90,8 @@ def _weights_in(folder: Path) -> Path:
         raise RunError(
             f"no weights in this folder; looked for model.safetensors, *{', *'.join(SUFFIXES)}"
         )
-    shown = ", ".join(f.name for f in files[:3]) + (", …" if len(files) > 3 else "")
-    raise RunError(f"{len(files)} weight files in this folder ({shown}); name one of them")
+    names = first_few([file.name for file in files])
+    raise RunError(f"{len(files)} weight files in this folder ({names}); name one of them")
 
 
 def _tensors_of(file: Path) -> dict[Any, Any]:

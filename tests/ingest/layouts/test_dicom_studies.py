@@ -28,7 +28,9 @@ from vitaepp.data.store import PARTICIPANT, Store
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import is_dicom, read_dicom_header, read_series
+from vitaepp.ingest.readers.dicom import read_series
+from vitaepp.ingest.readers.dicom_elements import is_dicom
+from vitaepp.ingest.readers.dicom_header import read_dicom_header
 
 
 def tree(root, folders):

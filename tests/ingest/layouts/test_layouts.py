@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from tests.ingest.trees import brats, mask, picture, scan
+from vitaepp.data.labels import join_labels
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts import join_labels, recognise
+from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.readers.items import ArrayItem
 
 

@@ -8,9 +8,9 @@ import pytest
 from tests.ingest import official, trees
 from tests.ingest.layouts.test_bids import bids
 from tests.ingest.layouts.test_decathlon import decathlon, nnunet
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.layouts import left_out_in_words, recognise
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import files_of
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from tests.ingest import official
 from tests.ingest.trees import picture, scan
+from vitaepp.data.labels import join_labels
 from vitaepp.data.store import Store
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts import join_labels, recognise
+from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.cifar import cifar_images
 

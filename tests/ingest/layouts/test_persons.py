@@ -95,7 +95,7 @@ def test_what_this_package_wrote_is_no_source(tmp_path):
     cohort = recognise(tmp_path / "x")
     assert [s.subject for s in cohort.subjects] == ["a", "b", "more/c"]
     assert dict(cohort.left_out) == {
-        "panels": "is a folder of reconstructions of vitaepp",
+        "panels": "is a reconstruction of vitaepp",
         "run": "is a run of vitaepp",
         "store": "is a store of vitaepp",
     }

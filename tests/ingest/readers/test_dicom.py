@@ -21,7 +21,7 @@ from vitaepp.errors import RecipeError, SourceError, SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import read_series, series_grid
+from vitaepp.ingest.readers.dicom import read_series, series_grid
 from vitaepp.ingest.readers.image import quiet
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)

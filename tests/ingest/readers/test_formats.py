@@ -15,8 +15,9 @@ from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers import read_picture, read_scan
 from vitaepp.ingest.readers.items import files_of
+from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.scans import read_scan
 
 LPS = np.diag([-1, -1, 1])
 

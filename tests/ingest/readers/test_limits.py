@@ -13,7 +13,10 @@ import pytest
 
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.readers import NpzArray, limits, read_picture, read_scan
+from vitaepp.ingest.readers import limits
+from vitaepp.ingest.readers.arrays import NpzArray
+from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.scans import read_scan
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,10 @@ from PIL import Image
 
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.readers import (
-    NpzArray,
-    is_grey,
-    npz_keys,
-    read_array,
-    read_picture,
-    read_scan,
-    to_grey,
-)
+from vitaepp.ingest.readers.arrays import NpzArray, npz_keys, read_array
+from vitaepp.ingest.readers.image import is_grey, to_grey
+from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.scans import read_scan
 
 
 def break_off(path, share=0.6):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vitaepp.data.labels import join_labels
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
@@ -28,16 +28,12 @@ from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
 from vitaepp.ingest.layouts.pairing import pair
 from vitaepp.ingest.layouts.persons import with_persons
-from vitaepp.ingest.layouts.subject_folders import (
-    named_files_cohort,
-    subject_folders_cohort,
-)
+from vitaepp.ingest.layouts.subject_folders import named_files_cohort, subject_folders_cohort
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.system.paths import kind_of
 
-__all__ = ["Cohort", "Kind", "SubjectFiles", "join_labels", "left_out_in_words", "recognise"]
+__all__ = ["Cohort", "Kind", "SubjectFiles", "left_out_in_words", "recognise"]
 
 #: File types of Python and PyTorch that run code when they are opened.
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
@@ -45,64 +41,54 @@ PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 #: The layouts that a single file can have.
 PLAIN = ("scans", "pictures")
 
-#: Layouts in the order in which they are tried. Each has its name for `layout`, a description,
-#: its function, and whether masks are found by file names; other layouts find masks themselves.
-LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None], bool], ...] = (
+#: Layouts in the order in which they are tried: the name for `layout`, a description, the function.
+LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None]], ...] = (
     (
         "manifest",
         "a manifest (CSV, TSV or XLSX: a subject column, and a column of paths for each modality)",
         manifest_cohort,
-        False,
     ),
-    ("medmnist", "a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort, False),
-    (
-        "cifar",
-        "CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)",
-        cifar_cohort,
-        False,
-    ),
-    ("tiny-imagenet", "Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort, False),
-    ("bids", "BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort, False),
+    ("medmnist", "a .npz with MedMNIST's keys (train_images, …)", medmnist_cohort),
+    ("cifar", "CIFAR-10 or CIFAR-100 (cifar-10-python.tar.gz, …, or extracted)", cifar_cohort),
+    ("tiny-imagenet", "Tiny ImageNet (wnids.txt, train/, val/)", tiny_imagenet_cohort),
+    ("bids", "BIDS (sub-01/anat/sub-01_T1w.nii.gz, …)", bids_cohort),
     (
         "decathlon",
         "the Medical Segmentation Decathlon or nnU-Net (dataset.json, imagesTr/, labelsTr/)",
         decathlon_cohort,
-        False,
     ),
-    ("egd", "the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort, False),
-    ("nnunet", "nnU-Net's imagesTr/CASE_0000.nii.gz without dataset.json", numbered_cohort, True),
+    ("egd", "the Erasmus Glioma Database (EGD-0001/…/T1.nii.gz, …)", egd_cohort),
+    ("nnunet", "nnU-Net's imagesTr/CASE_0000.nii.gz without dataset.json", numbered_cohort),
     (
         "brats",
         "one folder per subject in BraTS naming (<subject>/<subject>_t1.nii.gz, …)",
         brats_cohort,
-        True,
     ),
     (
         "subject-folders",
         "one folder per subject (p01/T1.nii.gz, p01/FLAIR.nii.gz, …)",
         subject_folders_cohort,
-        True,
     ),
     (
         "named-files",
         "files named after subject and modality (p01_T1.nii.gz, p01_FLAIR.nii.gz, …)",
         named_files_cohort,
-        True,
     ),
     (
         "dicom",
         "DICOM (one folder per subject, or one study; its subfolders may be arranged in any way)",
         dicom_cohort,
-        False,
     ),
-    ("scans", f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort, True),
+    ("scans", f"scans ({', '.join(SCAN_SUFFIXES)})", scans_cohort),
     (
         "pictures",
         f"pictures, as train/CLASS/*.jpeg ({', '.join(PICTURE_SUFFIXES)})",
         pictures_cohort,
-        True,
     ),
 )
+
+#: Layouts whose masks are found by file names; the others find masks themselves.
+MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "pictures")
 
 
 def recognise(
@@ -162,9 +148,9 @@ def recognise(
     if path.is_file() and suffix_of(path.name, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)):
         described = replace(described, path=path.parent, only=path.name)
         tried = [row for row in tried if row[0] in PLAIN]
-    for _, _, take, by_names in tried:
+    for name, _, take in tried:
         cohort = take(described)
-        if cohort is not None and by_names:
+        if cohort is not None and name in MASKS_BY_NAME:
             cohort = _with_masks(cohort, described)
         if cohort is not None and described.only is not None:
             return _of_one_file(cohort, described)
@@ -184,7 +170,7 @@ def recognise(
             f"{path}: is a pickle, which may run code, and is not opened; save the images as "
             ".nii.gz or .npz"
         )
-    wanted = "; ".join(description for _, description, *_ in tried)
+    wanted = "; ".join(description for _, description, _ in tried)
     left_out = _reasons(described.left_out)
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 

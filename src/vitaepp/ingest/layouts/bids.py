@@ -18,20 +18,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from vitaepp.data.labels import as_known, as_labels
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.suffixes import SCAN_SUFFIXES
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.modalities import without_synonym
 from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem
 from vitaepp.ingest.layouts.pairing import OF_ORGAN, best_mask
-from vitaepp.ingest.readers import SCAN_SUFFIXES
 from vitaepp.system.progress import say
 
 DESCRIPTION = "dataset_description.json"
@@ -182,7 +182,7 @@ def _masks(
     for scan in scans:
         if not is_mask_name(scan.suffix):
             continue
-        key = next(iter(_owners(scan, images)), None)
+        key = _owner(scan, images)
         if key is None:
             left_out[scan.file] = "a mask without an image"
         elif scan.entities.get("space", "").lower() not in OWN_SPACES:
@@ -198,13 +198,12 @@ def _masks(
     return {key: mask for key, mask in best.items() if mask is not None}
 
 
-def _owners(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> Iterator[tuple[str, str]]:
+def _owner(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> tuple[str, str] | None:
     """The subject of a mask; a mask without a session belongs to the participant's only session."""
     if scan.key in images:
-        yield scan.key
-    elif not scan.key[1]:
-        sessions = [key for key in images if key[0] == scan.key[0]]
-        yield from sessions if len(sessions) == 1 else ()
+        return scan.key
+    sessions = [key for key in images if key[0] == scan.key[0]]
+    return sessions[0] if len(sessions) == 1 and not scan.key[1] else None
 
 
 def _rank(scan: _Scan) -> int:

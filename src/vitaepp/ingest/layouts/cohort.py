@@ -13,20 +13,16 @@ from typing import Any, Literal
 import pandas as pd
 
 from vitaepp.data.splits import split_word
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 from vitaepp.ingest.readers.items import Item
+from vitaepp.ingest.readers.npy import npy_axes
+from vitaepp.system.paths import kind_of
 
 #: The name of a subject's only image, if its layout has no modalities.
 SINGLE = "image"
 
-#: How to recognise folders that this package wrote: a file, how it begins, and what the folder is.
-OWN_OUTPUTS = (
-    ("store.json", b"{", "a store"),
-    ("recipe.yaml", b"method:", "a run"),
-    ("metrics.csv", b"subject,psnr,ssim", "a folder of reconstructions"),
-)
 
 #: Why an image is left out in favour of another. File names may be confidential, so it has none.
 PLAINER = "the one with the plainer name, or the first, is used"
@@ -248,7 +244,7 @@ class Source:
         *,
         kind: Kind = "scans",
         modalities: tuple[str, ...] | None = None,
-        left_out: Mapping[PurePosixPath, str] | None = None,
+        left_out: Mapping[PurePosixPath, str] | Iterable[tuple[str, str]] = (),
         **more: tuple[Any, ...],
     ) -> Cohort:
         """The cohort of these subjects, whose modalities are those that most of them have.
@@ -261,13 +257,15 @@ class Source:
             left_out: files that are not used, each with the reason.
             more: other fields of `Cohort`.
         """
+        if isinstance(left_out, Mapping):
+            left_out = ((file.as_posix(), why) for file, why in left_out.items())
         return Cohort(
             layout,
             kind,
             self.path.absolute(),
             tuple(subjects),
             modalities or usual_modalities(subjects),
-            left_out=tuple((f.as_posix(), why) for f, why in (left_out or {}).items()),
+            left_out=tuple(left_out),
             **more,
         )
 
@@ -302,8 +300,8 @@ def _why_not(root: str, path: str) -> str:
     """The reason to leave out an entry of a folder; empty if it is used."""
     if _legible(name := os.path.basename(path)) != name:
         return ILLEGIBLE
-    if (reason := _own_output(path)) is not None:
-        return reason
+    if os.path.isdir(path) and (kind := kind_of(path)) in ("store", "run", "reconstruction"):
+        return f"is a {kind} of vitaepp"
     if os.path.islink(path):
         real = os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
@@ -311,17 +309,6 @@ def _why_not(root: str, path: str) -> str:
     elif not os.path.isfile(path) and not os.path.isdir(path):
         return "is not a file but a device, a pipe or a socket"
     return ""
-
-
-def _own_output(path: str) -> str | None:
-    """The reason to leave out a folder that this package wrote; None for any other folder."""
-    for name, head, kind in OWN_OUTPUTS:
-        file = os.path.join(path, name)
-        if os.path.isfile(file):
-            with open(file, "rb") as opened:
-                if opened.read(len(head)) == head:
-                    return f"is {kind} of vitaepp"
-    return None
 
 
 def _legible(path: str | PurePosixPath) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import (
     SINGLE,
@@ -23,7 +24,6 @@ from vitaepp.ingest.layouts.cohort import (
     SubjectFiles,
     common_folder,
     split_of,
-    usual_modalities,
 )
 from vitaepp.ingest.layouts.dicom_series import (
     DICOM_SUFFIXES,
@@ -34,19 +34,9 @@ from vitaepp.ingest.layouts.dicom_series import (
     volumes_of,
     with_damaged,
 )
-from vitaepp.ingest.layouts.dicom_studies import (
-    Headers,
-    persons_of,
-    study_keys,
-    subject_folders,
-)
+from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
-from vitaepp.ingest.readers import (
-    PICTURE_SUFFIXES,
-    SCAN_SUFFIXES,
-    DicomHeader,
-    suffix_of,
-)
+from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem
 
 
@@ -109,13 +99,10 @@ def dicom_cohort(source: Source) -> Cohort | None:
             f"participant: {len(unsure)} folders hold several studies; if they are of one person, "
             "say so in a participant column (`labels`)"
         )
-    return Cohort(
+    return source.cohort(
         "DICOM series",
-        "scans",
-        source.path.absolute(),
-        tuple(subjects),
-        usual_modalities(subjects),
-        left_out=tuple(left_out),
+        subjects,
+        left_out=left_out,
         notes=tuple(notes),
         unknown_series=tuple(modalities.unknown),
     )
@@ -242,8 +229,7 @@ def _pictures_cohort(
         subject = str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES))
         split = split_of(file)
         subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
-    root = source.path.absolute()
-    return Cohort("2D DICOM images", "pictures", root, tuple(subjects), left_out=tuple(left_out))
+    return source.cohort("2D DICOM images", subjects, kind="pictures", left_out=left_out)
 
 
 def _path_of(one: Series, group: Sequence[Series]) -> str:

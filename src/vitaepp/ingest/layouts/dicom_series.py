@@ -11,22 +11,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vitaepp.data.cells import TABLE_SUFFIXES
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.cohort import Source, common_folder
 from vitaepp.ingest.layouts.dicom_studies import Headers
-from vitaepp.ingest.readers import (
-    PICTURE_SUFFIXES,
-    SCAN_SUFFIXES,
-    DicomHeader,
-    OtherObject,
-    Slice,
-    is_dicom,
-    pixels_of,
-    read_dicom_header,
-    series_uid,
-    stack,
-    suffix_of,
-)
+from vitaepp.ingest.readers.dicom import stack
+from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
+from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
 from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.system.progress import track
 
@@ -240,10 +231,7 @@ def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
 
 
 def with_damaged(
-    source: Source,
-    series: list[Series],
-    damaged: Iterable[PurePosixPath],
-    left_out: list[LeftOut],
+    source: Source, series: list[Series], damaged: Iterable[PurePosixPath], left_out: list[LeftOut]
 ) -> list[Series]:
     """Add damaged files to their series, so that the volume is refused and not cut short.
 

@@ -12,7 +12,7 @@ from itertools import combinations, product
 from pathlib import PurePosixPath
 
 from vitaepp.ingest.layouts.cohort import common_folder
-from vitaepp.ingest.readers import DicomHeader
+from vitaepp.ingest.readers.dicom_header import DicomHeader
 
 Headers = Mapping[PurePosixPath, DicomHeader]
 

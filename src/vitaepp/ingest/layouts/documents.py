@@ -9,13 +9,7 @@ from typing import Any
 from vitaepp.errors import SourceError
 
 #: What JSON calls what is no object.
-_KINDS = {
-    list: "an array",
-    str: "a text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-}
+_KINDS = {list: "an array", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def read_json(path: Path, name: str = "") -> dict[str, Any]:
@@ -39,8 +33,8 @@ def read_json(path: Path, name: str = "") -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         why = {UnicodeDecodeError: "is not text in UTF-8", RecursionError: "is nested too deeply"}
-        told = why.get(type(error), f"cannot be read ({getattr(error, 'strerror', None)})")
-        raise SourceError(f"{name}: {told}; download it again") from None
+        problem = why.get(type(error), f"cannot be read ({getattr(error, 'strerror', None)})")
+        raise SourceError(f"{name}: {problem}; download it again") from None
     if not isinstance(value, dict):
         kind = _KINDS.get(type(value), "null")
         raise SourceError(f"{name}: holds {kind} instead of an object; download it again")

@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vitaepp.data.cells import TABLE_SUFFIXES, read_plain_table
+from vitaepp.data.suffixes import SCAN_SUFFIXES
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Source, SubjectFiles
 from vitaepp.ingest.layouts.documents import read_json
 from vitaepp.ingest.layouts.names import stem
-from vitaepp.ingest.readers import SCAN_SUFFIXES
 
 FILES = ("flair", "t1", "t1gd", "t2", "mask")
 LABELS = ("IDH", "1p19q", "Grade")

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.ingest.layouts.cohort import Cohort, Source
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.ingest.readers.items import SeriesItem, own_files, place_of
 
 #: Suffixes of image formats that cannot be read.

@@ -12,13 +12,14 @@ import pandas as pd
 
 from vitaepp.data.cells import SUBJECT_COLUMNS, TABLE_SUFFIXES, composed, first_line
 from vitaepp.data.labels import as_labels
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, SCAN_SUFFIXES, npy_axes, suffix_of
 from vitaepp.ingest.readers.items import own_files, place_of
+from vitaepp.ingest.readers.npy import npy_axes
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 

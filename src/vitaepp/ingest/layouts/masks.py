@@ -20,17 +20,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vitaepp.data.splits import split_word
+from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
 from vitaepp.ingest.layouts.names import LONE_MASK_WORDS, is_mask_name, stem, words
-from vitaepp.ingest.readers import (
-    SCAN_SUFFIXES,
-    Image,
-    read_picture,
-    read_scan,
-    suffix_of,
-    to_grey,
-)
+from vitaepp.ingest.readers.image import Image, to_grey
+from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.scans import read_scan
 
 #: A mask holds at most this many different values; an image holds more.
 FEW_VALUES = 32

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
-from vitaepp.ingest.readers import NpzArray, npz_keys
+from vitaepp.ingest.readers.arrays import NpzArray, npz_keys
 from vitaepp.ingest.readers.items import ArrayItem
 
 

@@ -53,10 +53,7 @@ def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
 
 
 def modality_of(
-    description: str,
-    kind: str,
-    rules: tuple[SeriesRule, ...],
-    image_type: tuple[str, ...] = (),
+    description: str, kind: str, rules: tuple[SeriesRule, ...], image_type: tuple[str, ...] = ()
 ) -> str:
     """The modality of a series, `ignore`, or an empty string if no rule fits.
 
@@ -102,10 +99,7 @@ AGENT = (
 
 #: Replacements that the shipped patterns rely on: contrast agent as `pre` or `post`, names of T1.
 READINGS = (
-    (
-        r"\b(post|pre) ?(op\w*|surg\w*|rt|radi\w*|tx|treat\w*|chem\w*|bx|biops\w*|proc\w*)\b",
-        " ",
-    ),
+    (r"\b(post|pre) ?(op\w*|surg\w*|rt|radi\w*|tx|treat\w*|chem\w*|bx|biops\w*|proc\w*)\b", " "),
     (
         r"\b(non?|without|w ?o|sans|ohne|senza|sin|vor|avant|prima|antes|before|pre) ?"
         rf"((de|del|di|l|iv) )*({AGENT}|c|cm|con|cont|civ|iv)\b"

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
+from vitaepp.data.suffixes import PICTURE_SUFFIXES
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.layouts.names import stem
-from vitaepp.ingest.readers import PICTURE_SUFFIXES
 
 
 def tiny_imagenet_cohort(source: Source) -> Cohort | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files,
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.system.progress import counted
 
-Lines = list[tuple[str, str]]
+Lines = Iterator[tuple[str, str]]
 
 
 def account(cohort: Cohort, table: pd.DataFrame, spec: ImageSpec) -> Lines:
@@ -26,29 +26,27 @@ def account(cohort: Cohort, table: pd.DataFrame, spec: ImageSpec) -> Lines:
     """
     subjects = cohort.subjects
     total = len(subjects)
-    lines = [
-        ("layout", cohort.layout),
-        ("subjects", f"{total}: {files_in_words(cohort)}, {len(cohort.left_out)} left out"),
-    ]
+    yield "layout", cohort.layout
+    yield "subjects", f"{total}: {files_in_words(cohort)}, {len(cohort.left_out)} left out"
     for modality in spec.files:
-        having = [s.files[modality] for s in subjects if modality in s.files]
-        lines.append((f"channel {modality}", _like(spec, having, total)))
+        yield f"channel {modality}", _like(spec, cohort.items(modality), total)
     masks = [s.mask for s in subjects if s.mask is not None]
     if masks:
-        lines.append(("masks", _like(spec, masks, total)))
+        yield "masks", _like(spec, masks, total)
     split = table["split"].replace("", None)
     if split.notna().any():
-        lines.append(("split", column_counts(split)))
+        yield "split", column_counts(split)
     if PARTICIPANT in table:
         persons = table[PARTICIPANT].nunique() + int(table[PARTICIPANT].isna().sum())
-        lines.append((PARTICIPANT, f"{counted(persons, 'person')} for {counted(total, 'subject')}"))
-    return lines + [("note", note) for note in cohort.notes]
+        yield PARTICIPANT, f"{counted(persons, 'person')} for {counted(total, 'subject')}"
+    for note in cohort.notes:
+        yield "note", note
 
 
 def note_lines(notes: Mapping[str, int], subjects: int) -> Lines:
     """What had to be decided about files, each with how often."""
-    of = counted(subjects, "subject")
-    return [("note", f"{count} of {of}: {note}") for note, count in notes.items()]
+    for note, count in notes.items():
+        yield "note", f"{count} of {counted(subjects, 'subject')}: {note}"
 
 
 def files_in_words(cohort: Cohort) -> str:
@@ -65,8 +63,8 @@ def files_in_words(cohort: Cohort) -> str:
 
 def _like(spec: ImageSpec, items: Sequence[Item], total: int) -> str:
     """How many subjects have an image, and where that of the first is."""
-    told = f"{len(items)} of {total}"
+    share = f"{len(items)} of {total}"
     if not items or spec.secret is not None:  # names are not for everybody's eyes
-        return told
+        return share
     index = f"[{items[0].index}]" if isinstance(items[0], VolumeItem | ArrayItem) else ""
-    return f"{told}, such as {place_of(items[0], spec.root)}{index}"
+    return f"{share}, such as {place_of(items[0], spec.root)}{index}"

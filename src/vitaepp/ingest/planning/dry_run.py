@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -68,93 +68,67 @@ class DryRun:
         }
 
     def __str__(self) -> str:
-        lines = [*self._found(), *self._sizes(), *self._labels(), *self._made()]
-        lines += self._not_taken()
-        lines += self._series() if self.show_series else []
-        return fact_list(lines)
+        return fact_list(self._facts())
 
-    def _found(self) -> list[tuple[str, str]]:
-        cohort, found = self.cohort, self.fingerprint
-        lines = account(cohort, self.table, self.spec)
-        for modality, lacking in found.missing.items():
-            lines.append((f"{modality} missing in", _few(lacking)))
-        has = Counter(m for s in cohort.subjects for m in s.files if m not in self.spec.files)
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        cohort, spec = self.cohort, self.spec
+        yield from account(cohort, self.table, spec)
+        for modality, lacking in self.fingerprint.missing.items():
+            yield f"{modality} missing in", _few(lacking)
+        has = Counter(m for s in cohort.subjects for m in s.files if m not in spec.files)
         if has:
-            lines.append(("not used", ", ".join(f"{m} (in {n})" for m, n in has.items())))
-        return lines
+            yield "not used", ", ".join(f"{m} (in {n})" for m, n in has.items())
+        for modality in spec.files:
+            yield from self._sizes(modality, f" {modality}" if len(spec.files) > 1 else "")
+        for name in (c for c in self.table.columns if c not in RESERVED_COLUMNS):
+            yield f"label {name}", column_counts(self.table[name].infer_objects())
+        size = _bytes(self.store_bytes)
+        yield "store", f"{spec_in_words(spec)}, {spec.info.dtype}; at most {size} on disk"
+        for choice in self.choices:
+            yield f"  {choice.name.removeprefix('prepare.')}", choice.reason
+        if cohort.left_out:
+            yield "left out", str(len(cohort.left_out))
+            yield from _first(cohort.left_out)
+        if failed := self.fingerprint.unreadable:
+            subjects = counted(len({f.subject for f in failed}), "subject")
+            yield "unreadable", f"would fail: {subjects}"
+            yield from _first([(f.subject, f.reason) for f in failed])
+        if self.show_series:
+            yield from self._series()
 
-    def _sizes(self) -> list[tuple[str, str]]:
-        lines = []
-        modalities, total = self.spec.files, len(self.cohort.subjects)
-        for modality in modalities:
-            seen = [h for h in self.fingerprint.headers if h.modality == modality]
-            if not seen:
-                continue
-            of = f" {modality}" if len(modalities) > 1 else ""
-            lines.append((f"size{of}", f"{_ranges([h.size for h in seen])} voxels"))
-            if seen[0].spacing:
-                lines.append((f"spacing{of}", f"{_ranges([h.spacing for h in seen])} mm"))
-                axes = Counter(h.orientation for h in seen)
-                told = ", ".join(f"{name}: {n}" for name, n in axes.most_common())
-                lines.append((f"orientation{of}", told))
-            if (values := self.fingerprint.intensities.get(modality)) is not None:
-                low, high = values.robust
-                lines.append(
-                    (
-                        f"intensity{of}",
-                        f"{values.low:g} to {values.high:g}, 99 % within {low:.4g} to {high:.4g} "
-                        f"(in {values.subjects} of {counted(total, 'subject')})",
-                    )
-                )
-        return lines
-
-    def _labels(self) -> list[tuple[str, str]]:
-        table = self.table
-        lines = []
-        for name in (c for c in table.columns if c not in RESERVED_COLUMNS):
-            lines.append((f"label {name}", column_counts(table[name].infer_objects())))
-        return lines
-
-    def _made(self) -> list[tuple[str, str]]:
-        info = self.spec.info
-        what = (
-            f"{spec_in_words(self.spec)}, {info.dtype}; at most {_bytes(self.store_bytes)} on disk"
-        )
-        lines = [("store", what)]
-        lines += [(f"  {c.name.removeprefix('prepare.')}", c.reason) for c in self.choices]
-        return lines
-
-    def _not_taken(self) -> list[tuple[str, str]]:
-        left_out = self.cohort.left_out
-        lines = [(f"  {path}", reason) for path, reason in left_out[:SHOWN]]
-        if lines:
-            lines = [("left out", str(len(left_out))), *lines, *_more(left_out)]
-        failed = self.fingerprint.unreadable
-        if failed:
-            lines.append(
-                (
-                    "unreadable",
-                    f"would fail: {counted(len({f.subject for f in failed}), 'subject')}",
-                )
+    def _sizes(self, modality: str, of: str) -> Iterator[tuple[str, str]]:
+        """Size, spacing, orientation and intensities of a modality, named `of` in the lines."""
+        seen = [h for h in self.fingerprint.headers if h.modality == modality]
+        if not seen:
+            return
+        yield f"size{of}", f"{_ranges([h.size for h in seen])} voxels"
+        if seen[0].spacing:
+            yield f"spacing{of}", f"{_ranges([h.spacing for h in seen])} mm"
+            axes = Counter(h.orientation for h in seen)
+            yield f"orientation{of}", ", ".join(f"{name}: {n}" for name, n in axes.most_common())
+        if (values := self.fingerprint.intensities.get(modality)) is not None:
+            low, high = values.robust
+            yield (
+                f"intensity{of}",
+                f"{values.low:g} to {values.high:g}, 99 % within {low:.4g} to {high:.4g} "
+                f"(in {values.subjects} of {counted(len(self.cohort.subjects), 'subject')})",
             )
-            lines += [(f"  {f.subject}", f.reason) for f in failed[:SHOWN]]
-            lines += _more(failed)
-        return lines
 
-    def _series(self) -> list[tuple[str, str]]:
+    def _series(self) -> Iterator[tuple[str, str]]:
         """Every description, as the table of patterns needs it, with its number of series."""
         counts = Counter(self.cohort.unknown_series)
-        if not counts:
-            return [("unknown series", "none; `series=TABLE` is not needed")]
-        lines = [("unknown series", "descriptions for the column pattern of `series=TABLE`")]
-        return [
-            *lines,
-            *((f"  {text or '(none)'}", f"{n} series") for text, n in counts.most_common()),
-        ]
+        use = "descriptions for the column pattern of `series=TABLE`"
+        yield "unknown series", use if counts else "none; `series=TABLE` is not needed"
+        for text, number in counts.most_common():
+            yield f"  {text or '(none)'}", f"{number} series"
 
 
-def _more(items: Sequence[object]) -> list[tuple[str, str]]:
-    return [("  …", f"and {len(items) - SHOWN} more")] if len(items) > SHOWN else []
+def _first(lines: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The first lines of a list, indented, and how many more there are."""
+    for name, text in lines[:SHOWN]:
+        yield f"  {name}", text
+    if len(lines) > SHOWN:
+        yield "  …", f"and {len(lines) - SHOWN} more"
 
 
 def _few(names: Sequence[str]) -> str:
@@ -177,9 +151,9 @@ def _ranges(vectors: Sequence[tuple[Any, ...]]) -> str:
 
 
 def _bytes(count: int) -> str:
-    told = count / 1000
+    amount = count / 1000
     for unit in ("kB", "MB", "GB"):
-        if told < 1000:
-            return f"{told:.3g} {unit}"
-        told /= 1000
-    return f"{told:.3g} TB"
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"

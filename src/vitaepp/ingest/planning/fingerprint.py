@@ -16,11 +16,12 @@ from vitaepp.data.store import Failure
 from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
-from vitaepp.ingest.readers import to_grey
+from vitaepp.ingest.readers.image import to_grey
 from vitaepp.ingest.subject import failure_of, grid_of, image_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
+from vitaepp.system.text import evenly
 
 #: Subjects, evenly spread, whose voxels are read for the ranges of intensities.
 INTENSITY_SAMPLE = 8
@@ -129,15 +130,15 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
 
 def voxel_sample(total: int) -> set[int]:
     """Which of so many subjects are looked at beyond their headers, evenly spread."""
-    return set(np.linspace(0, total - 1, min(INTENSITY_SAMPLE, total)).astype(int).tolist())
+    return set(evenly(total, INTENSITY_SAMPLE))
 
 
 def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
     total = len(cohort.subjects)
     with_voxels = voxel_sample(total)
     looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
-    found = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
-    return track(found, "reading headers", total)
+    seen = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
+    return track(seen, "reading headers", total)
 
 
 def _died(look: _Look) -> _Seen:
@@ -208,11 +209,11 @@ def _range(values: npt.NDArray[Any]) -> tuple[float, float, float, float]:
 
 
 def _intensities(spec: ImageSpec, seen: list[_Seen]) -> dict[str, Intensities]:
-    found = {}
+    intensities = {}
     for modality in spec.files:
         ranges = np.array([one.ranges[modality] for one in seen if modality in one.ranges])
         if len(ranges):
             low, high = float(ranges[:, 0].min()), float(ranges[:, 3].max())
             robust = (float(ranges[:, 1].mean()), float(ranges[:, 2].mean()))
-            found[modality] = Intensities(low, high, robust, len(ranges))
-    return found
+            intensities[modality] = Intensities(low, high, robust, len(ranges))
+    return intensities

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from math import ceil, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from vitaepp.ingest.subject import grid_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, evenly
 
 #: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
 SAMPLE = 100
@@ -97,18 +99,17 @@ def _whole(
     size = _sides(extents / np.array(spacing))
     if not settings.spacing:
         step = 0
-        while np.prod(size) > budget:
+        while prod(size) > budget:
             step += 1
             spacing = tuple(float(f"{s * (1 + step / 20):.3g}") for s in usual)
             size = _sides(extents / np.array(spacing))
         if step:
             why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
-    told = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
-    choices = [Choice("prepare.size", [int(side) for side in size], told)]
+    reason = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
+    choices = [Choice("prepare.size", list(size), reason)]
     if not settings.spacing:
         choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
-    made = replace(spec.info, size=tuple(int(side) for side in size), spacing=spacing)
-    return replace(spec, info=made), tuple(choices)
+    return replace(spec, info=replace(spec.info, size=size, spacing=spacing)), tuple(choices)
 
 
 def reference_grids(spec: ImageSpec, cohort: Cohort) -> list[Grid]:
@@ -116,19 +117,13 @@ def reference_grids(spec: ImageSpec, cohort: Cohort) -> list[Grid]:
 
     Images that cannot be read are left out: they are named when their turn comes.
     """
-    subjects = cohort.subjects
-    rows = np.unique(np.linspace(0, len(subjects) - 1, min(SAMPLE, len(subjects))).astype(int))
     grids = []
-    for row in rows:
-        files = subjects[row].files
-        item = next((files[m] for m in spec.files if m in files), None)
-        if item is None:
-            continue
-        try:
-            grid = grid_of(spec, item)
-        except SubjectError:
-            continue
-        grids.append(closest_ras(grid) if spec.kind == "scans" else grid)
+    for row in evenly(len(cohort.subjects), SAMPLE):
+        files = cohort.subjects[row].files
+        for item in [files[m] for m in spec.files if m in files][:1]:
+            with suppress(SubjectError):
+                grid = grid_of(spec, item)
+                grids.append(closest_ras(grid) if spec.kind == "scans" else grid)
     return grids
 
 
@@ -137,12 +132,12 @@ def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[f
     spacings = np.array([grid.spacing for grid in grids])
     sizes = np.array([grid.size for grid in grids])
     median = np.median(spacings, axis=0)
-    told = f"the scans' median spacing is {dimensions(median)} mm"
+    fact = f"the scans' median spacing is {dimensions(median)} mm"
     low, high = FINEST
     if low <= median.min() / min(default) <= high:
-        return default, f"the default, as in the paper: {told}"
+        return default, f"the default, as in the paper: {fact}"
     target = tuple(float(f"{v:.3g}") for v in target_spacing(spacings, sizes))
-    return target, f"nnU-Net's rule, because 1 mm would be too far off: {told}"
+    return target, f"nnU-Net's rule, because 1 mm would be too far off: {fact}"
 
 
 def target_spacing(spacings: Floats, sizes: npt.NDArray[np.integer]) -> Floats:
@@ -180,16 +175,14 @@ def _size(
     voxels = extents / np.array(spacing or 1.0)
     # Higher, so that the value is one that an image has; less a hair for what headers round.
     most = np.quantile(voxels, SHARE, axis=0, method="higher")
-    size = tuple(int(side) for side in np.clip(_sides(most), min(SMALLEST, default), default))
-    what = "scans" if spacing else "pictures"
-    told = f"{SHARE:.0%} of the {what} have at most {dimensions(np.ceil(most - 1e-3))} voxels"
-    told += " at this spacing" if spacing else ""
+    size = tuple(max(min(side, default), min(SMALLEST, default)) for side in _sides(most))
+    kind, at = ("scans", " at this spacing") if spacing else ("pictures", "")
+    fact = f"{SHARE:.0%} of the {kind} have at most {dimensions(np.ceil(most - 1e-3))} voxels{at}"
     if set(size) == {default}:
-        return size, f"the default; {told}"
-    return size, f"{told}, rounded up to multiples of {MULTIPLE}; {default} would be padding"
+        return size, f"the default; {fact}"
+    return size, f"{fact}, rounded up to multiples of {MULTIPLE}; {default} would be padding"
 
 
-def _sides(voxels: Floats) -> npt.NDArray[np.integer]:
+def _sides(voxels: Floats) -> tuple[int, ...]:
     """Voxels rounded up to sides that patches divide; less a hair for what headers round."""
-    sides = np.ceil((voxels - 1e-3) / MULTIPLE).astype(int) * MULTIPLE
-    return np.asarray(np.maximum(sides, SMALLEST))
+    return tuple(max(ceil((v - 1e-3) / MULTIPLE) * MULTIPLE, SMALLEST) for v in voxels.tolist())

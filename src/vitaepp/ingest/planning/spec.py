@@ -16,12 +16,14 @@ from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, StoreError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.pseudonyms import read_secret
-from vitaepp.ingest.readers import Image, is_grey, open_array, read_array, read_picture, space_of
+from vitaepp.ingest.readers.arrays import open_array, read_array, space_of
+from vitaepp.ingest.readers.image import Image, is_grey
 from vitaepp.ingest.readers.items import ArrayItem, Item
+from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings, marked
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, evenly
 
 DEFAULT_SIZE = {"scans": (96,), "pictures": (224,)}
 DEFAULT_SPACING = (1.0,)
@@ -176,8 +178,7 @@ def _sample(cohort: Cohort, modality: str) -> Iterator[Image]:
 def sampled(cohort: Cohort, modality: str) -> list[Item]:
     """Some pictures, evenly spread, that are looked at before all are read."""
     items = cohort.items(modality)
-    at = np.linspace(0, len(items) - 1, min(COLOUR_SAMPLE, len(items))).astype(int)
-    return [items[i] for i in at]
+    return [items[i] for i in evenly(len(items), COLOUR_SAMPLE)]
 
 
 def arrays_of(items: Iterable[Item]) -> Iterator[npt.NDArray[Any]]:

@@ -130,16 +130,25 @@ class NpzArray:
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as member:
+        with _npz(self.path) as archive:
+            if f"{self.key}.npy" not in archive.namelist():
+                raise SourceError(f"{self.path.name}: has no array {self.key}")
+            with archive.open(f"{self.key}.npy") as member:
                 yield member
-        except KeyError:
-            raise SourceError(f"{self.path.name}: has no array {self.key}") from None
-        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError, RuntimeError):
-            # RuntimeErrors come from encrypted members and from unknown compression methods.
-            raise SourceError(
-                f"{self.path.name}: truncated, corrupt or not an .npz file; copy it again"
-            ) from None
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except SourceError:  # which is a ValueError, too
+        raise
+    except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError, RuntimeError):
+        # RuntimeErrors come from encrypted members and from unknown compression methods.
+        raise SourceError(
+            f"{path.name}: truncated, corrupt or not an .npz file; copy it again"
+        ) from None
 
 
 def npz_keys(path: Path) -> list[str]:
@@ -148,13 +157,8 @@ def npz_keys(path: Path) -> list[str]:
     Raises:
         SourceError: the file is not an .npz, or damaged.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError):
-        raise SourceError(
-            f"{path.name}: truncated, corrupt or not an .npz file; copy it again"
-        ) from None
+    with _npz(path) as archive:
+        return [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
 
 
 def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -16,13 +16,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Floats, Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_header import DicomHeader, Slice, read_dicom_header
-from vitaepp.ingest.readers.image import (
-    DICOM_READER,
-    Image,
-    check_present,
-    checked,
-    read_image,
-)
+from vitaepp.ingest.readers.image import DICOM_READER, Image, check_present, checked, read_image
 
 #: Tolerance for directions to be perpendicular unit vectors; headers have few digits.
 DIRECTION_TOLERANCE = 1e-2

@@ -69,9 +69,9 @@ def place_of(item: Item, root: Path) -> str:
     It is the name alone if that is elsewhere, so that no absolute path is shown.
     """
     files = [os.path.abspath(file) for file in own_files(item)]
-    place = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
+    path = Path(files[0] if len(files) == 1 else os.path.commonpath(files))
     root = Path(os.path.abspath(root))
-    return place.relative_to(root).as_posix() if place.is_relative_to(root) else place.name
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def files_of(item: Item) -> tuple[Path, ...]:

@@ -44,11 +44,7 @@ LARGE = 1 << 22
 #: nibabel's header classes by suffix; the first that fits the file is used.
 HEADERS = {
     ".nii": ("nifti1.Nifti1Header", "nifti2.Nifti2Header"),
-    ".hdr": (
-        "nifti1.Nifti1PairHeader",
-        "nifti2.Nifti2PairHeader",
-        "spm2analyze.Spm2AnalyzeHeader",
-    ),
+    ".hdr": ("nifti1.Nifti1PairHeader", "nifti2.Nifti2PairHeader", "spm2analyze.Spm2AnalyzeHeader"),
     ".mgh": ("freesurfer.mghformat.MGHHeader",),
 }
 HEADERS |= {".nii.gz": HEADERS[".nii"], ".mgz": HEADERS[".mgh"]}

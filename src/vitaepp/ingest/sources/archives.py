@@ -20,14 +20,15 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, VitaeppError
 from vitaepp.ingest.layouts.cifar import holds_cifar
-from vitaepp.ingest.readers import suffix_of
 from vitaepp.ingest.readers.tar import BLOCK, BROKEN_TAR, tar_entries
 from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.files import locked
 from vitaepp.system.host import GIB
 from vitaepp.system.progress import track, warn
+from vitaepp.system.text import first_few
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -162,8 +163,8 @@ def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
                     raise
                 raise _not_written(archive, member, error) from None
     if left_out:
-        shown = ", ".join(map(str, left_out[:3])) + (", …" if len(left_out) > 3 else "")
-        warn(f"{archive.name}: {len(left_out)} links or devices are left out ({shown})")
+        names = first_few(left_out)
+        warn(f"{archive.name}: {len(left_out)} links or devices are left out ({names})")
     if not any(folder.iterdir()):
         raise SourceError(f"{archive.name}: holds no files")
 

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vitaepp.data.cells import TABLE_SUFFIXES
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, VitaeppError, one_line
-from vitaepp.ingest.readers import PICTURE_SUFFIXES, suffix_of
 from vitaepp.system.urls import Location, filesystem, is_url, local_path, storage_errors
 
 #: Scans with a header in their first bytes, which is all that a layout reads of them.

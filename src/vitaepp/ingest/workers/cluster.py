@@ -63,10 +63,7 @@ def run_on_cluster(
 
 
 def _under_way(
-    client: Any,
-    function: Callable[[Task], Result],
-    groups: Iterator[list[Task]],
-    lost: list[Task],
+    client: Any, function: Callable[[Task], Result], groups: Iterator[list[Task]], lost: list[Task]
 ) -> Iterator[Result]:
     """Run groups until all are done; append to `lost` the tasks of groups that killed workers."""
     distributed = require("distributed", "dask", "a Dask cluster needs")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.evaluation.result import score_columns
-from vitaepp.evaluation.roc import mean_roc
+from vitaepp.evaluation.scores import mean_roc
 from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
 from vitaepp.presentation.drawing import Style
@@ -16,26 +16,26 @@ from vitaepp.reporting.contents import Evaluation
 from vitaepp.reporting.sections.header import SERIES
 
 
-def evaluation(found: Evaluation, place: str) -> dict[str, Any]:
-    """What the page shows of an evaluation that lies at `place`."""
-    classes = [str(c) for c in found.metrics.get("classes") or []]
+def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
+    """What the page shows of an evaluation that lies at `folder`."""
+    classes = [str(c) for c in result.metrics.get("classes") or []]
     return {
-        "title": f"{found.title} · {place}",
-        "whose": found.whose,
-        "roc": _roc(found, classes),
-        "map": _map(found, classes),
-        "chosen": ", ".join(f"{c:.3g}" for c in found.metrics.get("C") or []),
+        "title": f"{result.title} · {folder}",
+        "whose": result.whose,
+        "roc": _roc(result, classes),
+        "map": _map(result, classes),
+        "chosen": ", ".join(f"{c:.3g}" for c in result.metrics.get("C") or []),
     }
 
 
-def _roc(found: Evaluation, classes: Sequence[str]) -> Figure | None:
-    predictions = found.predictions
+def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
+    predictions = result.predictions
     if predictions is None or len(classes) < 2 or not {"fold", "label"} <= set(predictions):
         return None
     folds: list[Line] = []
     means: list[Line] = []
     legend = []
-    for row in summary_rows(found.metrics):
+    for row in summary_rows(result.metrics):
         columns = score_columns(row.key, list(classes))
         if not set(columns) <= set(predictions):
             continue
@@ -49,15 +49,15 @@ def _roc(found: Evaluation, classes: Sequence[str]) -> Figure | None:
         legend.append((style, f"{row.name}, AUC {row.text('auc')}"))
     if not means:
         return None
-    drawing = roc_chart([*folds, *reversed(means)], says=f"ROC of {found.title}")
+    drawing = roc_chart([*folds, *reversed(means)], says=f"ROC of {result.title}")
     note = "mean of the folds; thin lines are the folds" if folds else "on the test split"
     if len(classes) > 2:
         note += "; one class against the rest, averaged"
     return Figure("ROC", note, drawing, legend)
 
 
-def _map(found: Evaluation, classes: Sequence[str]) -> Figure | None:
-    points = found.points
+def _map(result: Evaluation, classes: Sequence[str]) -> Figure | None:
+    points = result.points
     if points is None or points.empty:
         return None
     labels = points["label"].astype(str)
@@ -68,10 +68,10 @@ def _map(found: Evaluation, classes: Sequence[str]) -> Figure | None:
         points["y"].to_numpy(),
         [number.get(label, len(names)) for label in labels],
         [f"{subject} · {label}" for subject, label in zip(points["subject"], labels, strict=True)],
-        says=f"Map of the embedding by {found.title}",
+        says=f"Map of the embedding by {result.title}",
     )
     if drawing is None:
         return None
-    note = str(found.metrics.get("map") or "two dimensions")
+    note = str(result.metrics.get("map") or "two dimensions")
     legend = [(Style("dot", i), name) for name, i in number.items()]
     return Figure("Map of the embedding", note, drawing, legend)

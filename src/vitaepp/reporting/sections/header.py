@@ -59,10 +59,10 @@ def sentence(run: RunContents) -> str:
 
 
 def _on_subjects(run: RunContents) -> str:
-    found = run.summary.get("trained_on") or run.store.get("subjects")
-    if not isinstance(found, int | float) or not found:
+    count = run.summary.get("trained_on") or run.store.get("subjects")
+    if not isinstance(count, int | float) or not count:
         return ""
-    return f" on {counted(int(found), 'subject')}"
+    return f" on {counted(int(count), 'subject')}"
 
 
 def _encoder(run: RunContents) -> str:
@@ -100,12 +100,12 @@ def standing_of(run: RunContents) -> Standing | None:
     return standing(Measured(first.metrics, first.predictions))
 
 
-def advice(run: RunContents, found: Standing | None) -> str:
+def advice(run: RunContents, standing: Standing | None) -> str:
     """What to try where it is not shown that the encoder beats its controls; else empty."""
-    if found is None or found.beats_all:
+    if standing is None or standing.beats_all:
         return ""
     tries = list(_tries(run))
-    if any(rival.key == "raw" for rival in found.beaten_by):
+    if any(rival.key == "raw" for rival in standing.beaten_by):
         tries.append(
             "or take raw intensities for this label: a linear classifier on them needs no encoder"
         )

@@ -18,26 +18,30 @@ _MOST_ROWS = 200
 
 
 def reconstruction(
-    found: Reconstruction, place: str, spacing: Sequence[float] | None, directed: bool, budget: int
+    result: Reconstruction,
+    folder: str,
+    spacing: Sequence[float] | None,
+    directed: bool,
+    budget: int,
 ) -> dict[str, Any]:
     """What the page shows of a reconstruction.
 
     Args:
-        found: its files.
-        place: where it lies, in words.
+        result: its files.
+        folder: where it lies, in words.
         spacing: of the voxels, for true proportions; None takes voxels as cubes.
         directed: whether the axes of volumes run to the patient's right, front and head.
         budget: bytes of images that it may take.
     """
-    made, broken = sheets(found.volumes, spacing, directed, budget)
-    panels = [] if made else _panels(found.panels, budget)
+    made, broken = sheets(result.volumes, spacing, directed, budget)
+    panels = [] if made else _panels(result.panels, budget)
     by_subject: dict[str, list[Sheet]] = {}
     for sheet in made:
         by_subject.setdefault(sheet.subject, []).append(sheet)
     scores = {
         metric.upper(): text + unit
         for metric, unit in _UNITS.items()
-        if (text := mean_and_spread(found.metrics[metric], digits_of(metric)))
+        if (text := mean_and_spread(result.metrics[metric], digits_of(metric)))
     }
     rows = [
         (
@@ -45,23 +49,23 @@ def reconstruction(
             *(mean_and_spread([value], digits_of(str(m))) or "–" for m, value in values.items()),
         )
         for subject, values in zip(
-            found.metrics["subject"].astype(str).head(_MOST_ROWS),
-            found.metrics[list(_UNITS)].to_dict("records"),
+            result.metrics["subject"].astype(str).head(_MOST_ROWS),
+            result.metrics[list(_UNITS)].to_dict("records"),
             strict=False,
         )
     ]
     return {
-        "place": place,
-        "whose": found.whose,
+        "place": folder,
+        "whose": result.whose,
         "scores": scores,
-        "n": len(found.metrics),
+        "n": len(result.metrics),
         "rows": rows,
         "volumes": {s: x for s, x in by_subject.items() if x[0].slices > 1},
         "images": {s: x for s, x in by_subject.items() if x[0].slices == 1},
         "panels": panels,
         "shown": len(by_subject) or len(panels),
-        "available": len(found.volumes) + len(found.panels),
-        "broken": [f"{place}/{line}" for line in broken],
+        "available": len(result.volumes) + len(result.panels),
+        "broken": [f"{folder}/{line}" for line in broken],
     }
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitaepp.evaluation.participants import told_persons
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.evaluation.summary import Row, leading_metric, summary_rows, verdict
+from vitaepp.evaluation.summary import Row, leading_metric, summary_rows, told_persons, verdict
 from vitaepp.presentation.charts import strip
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.names import metric_name, metric_title

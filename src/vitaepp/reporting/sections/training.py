@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vitaepp.presentation.charts import Figure, Line, Scale, choose_scale, line_chart
 from vitaepp.presentation.drawing import Style
@@ -51,64 +53,48 @@ def _facts(run: RunContents) -> Iterator[tuple[str, Any]]:
 
 def losses(run: RunContents) -> list[Figure]:
     """The total, the weighted terms together, and every term by itself."""
-    only = Style("only")
+    if run.training is None:
+        return []
+    figure, only = partial(_figure, run.training), Style("only")
     terms = {term: Style("line", i) for i, term in enumerate(LOSSES)}
+    weighted = {f"weighted/{term}": style for term, style in terms.items()}
     figures = [
-        _figure(run, "Total loss", {"loss": only}),
-        _figure(
-            run,
-            "Weighted terms",
-            {f"weighted/{term}": style for term, style in terms.items()},
-            "they add up to the total",
-        ),
-        *(_figure(run, f"{LOSSES[t]}, raw", {f"loss/{t}": style}) for t, style in terms.items()),
-        _figure(
-            run,
-            "Spread of features",
-            {"feature_spread": only},
-            "near 0 the features have collapsed",
-            "linear",
-        ),
-        *(
-            _figure(
-                run,
-                f"Neighbours that share {column.removeprefix('knn/')}",
-                {column: only},
-                "balanced accuracy on training subjects; not for choosing between models",
-                "linear",
-            )
-            for column in map(str, [] if run.training is None else run.training.columns)
-            if column.startswith("knn/")
-        ),
-        _figure(run, "Learning rate", {"lr": only}, scale="linear"),
+        figure("Total loss", {"loss": only}),
+        figure("Weighted terms", weighted, "they add up to the total"),
+        *(figure(f"{LOSSES[t]}, raw", {f"loss/{t}": style}) for t, style in terms.items()),
     ]
-    return [figure for figure in figures if figure is not None]
+    collapsed = "near 0 the features have collapsed"
+    figures.append(figure("Spread of features", {"feature_spread": only}, collapsed, "linear"))
+    for column in map(str, run.training.columns):
+        if column.startswith("knn/"):
+            title = f"Neighbours that share {column.removeprefix('knn/')}"
+            note = "balanced accuracy on training subjects; not for choosing between models"
+            figures.append(figure(title, {column: only}, note, "linear"))
+    figures.append(figure("Learning rate", {"lr": only}, scale="linear"))
+    return [drawn for drawn in figures if drawn is not None]
 
 
 def _figure(
-    run: RunContents,
+    table: pd.DataFrame,
     title: str,
     columns: Mapping[str, Style],
     note: str = "",
     scale: Scale | None = None,
 ) -> Figure | None:
     """The columns that metrics.csv has, over epochs; None where it has none of them."""
-    table = run.training
-    if table is None:
+    present = {c: s for c, s in columns.items() if c in table and table[c].notna().any()}
+    if not present:
         return None
-    found = {c: s for c, s in columns.items() if c in table and table[c].notna().any()}
-    if not found:
-        return None
-    table = table.dropna(subset=list(found), how="all")  # a watched label has a value now and then
-    values = {column: table[column].to_numpy(np.float64) for column in found}
+    table = table.dropna(subset=list(present), how="all")  # a watched label has values now and then
+    values = {column: table[column].to_numpy(np.float64) for column in present}
     scale = scale or choose_scale(np.concatenate(list(values.values())))
-    if scale == "symlog" and len(found) == 1:
+    if scale == "symlog" and len(present) == 1:
         scale = "linear"  # signs are kept on a log scale only where terms are compared
     epochs = table["epoch"].to_numpy(np.float64)
-    lines = [Line(epochs, values[column], style) for column, style in found.items()]
+    lines = [Line(epochs, values[column], style) for column, style in present.items()]
     drawing = line_chart(lines, says=f"{title} over epochs", scale=scale)
     if drawing is None:
         return None
-    names = [(style, column.partition("/")[2]) for column, style in found.items()]
+    names = [(style, column.partition("/")[2]) for column, style in present.items()]
     notes = "; ".join(text for text in (note, _SCALES[scale]) if text)
     return Figure(title, notes, drawing, names if len(names) > 1 else [])
