@@ -27,7 +27,7 @@ from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.methods.supervised import Supervised, balanced_weights
 from vitaepp.nn.backbones import build_backbone
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.training.step import build_optimizer
 from vitaepp.views.draws import Draws
 
@@ -282,3 +282,14 @@ def test_two_processes_learn_what_one_learns(trained, tuned, tmp_path):
     alone = Evaluation.load(tuned)
     for key in ("method", "scratch"):
         np.testing.assert_allclose(found.scores(key), alone.scores(key), rtol=0.02, atol=0.02)
+
+
+def test_few_subjects_are_seen_more_often(trained):
+    """By default it has 30 epochs and 500 updates at least; epochs alone are taken as given."""
+    run, store = RunFolder(trained / "run"), Store(trained / "store")
+    lengths = []
+    for settings in ((), "optim.epochs=7"):
+        recipe = resolve(run.recipe(), DEFAULTS).with_settings(settings)
+        tuning, _, _ = planned(Base(run, store, trained, recipe, folds=2, seed=0), "bright", None)
+        lengths.append([tuning._recipe(count, 1).optim.epochs for count in (10, 40, 4000)])
+    assert lengths == [[500, 167, 30], [7, 7, 7]]

@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
     write_masked_store(tmp_path / "small", (16, 16, 8))
     with pytest.raises(RunError, match="images of 16×16×8, but the encoder takes windows of"):
         vitaepp.finetune(run, tmp_path / "small", out, task="segmentation")
-    with pytest.raises(RecipeError, match="patch_size=6,6: segmentation takes patches with one"):
+    with pytest.raises(RecipeError, match=r"^patch_size=6,6: segmentation takes patches with one"):
         UnetrDecoder(1, 48, 4, (6, 6), 2, 4)
     with pytest.raises(RecipeError, match="with patches of 16 takes 4 blocks or more"):
         UnetrDecoder(1, 48, 3, (16, 16), 2, 4)

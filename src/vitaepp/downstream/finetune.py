@@ -41,15 +41,16 @@ from vitaepp.system.paths import swapped
 from vitaepp.training.launch import find_cluster
 from vitaepp.training.threads import free_threads
 
-#: What fine-tuning changes in the recipe of the pre-training.
+#: What fine-tuning changes in the recipe of the pre-training. It lasts for so many epochs at least,
+#: and for so many updates: a few subjects are seen more often.
 DEFAULTS: dict[str, Any] = {
     "model.drop_path": 0.1,
-    "optim.epochs": 50,
+    "optim.epochs": 30,
+    "optim.updates": 500,
     "optim.batch_size": 16,
     "optim.accumulate": 1,
-    "optim.updates": None,
     "optim.lr": 5e-4,
-    "optim.warmup_epochs": 5.0,
+    "optim.warmup_epochs": None,
     "optim.warmup_updates": None,
     "optim.clip_norm": 1.0,
     "trainer.watch": None,

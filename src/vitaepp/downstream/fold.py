@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -111,7 +112,8 @@ def train_fold(
         checkpoint = newest_checkpoint(place)
         if checkpoint is None and isinstance(method, Supervised):
             _start_head(method, opened, fit, held)
-        monitor = HeldOut(opened, held, settings.finetune.patience, best)
+        patience = math.ceil(settings.finetune.patience * settings.optim.epochs)
+        monitor = HeldOut(opened, held, patience, best)
         resumed = checkpoint is not None
         module = Training(settings, opened, resumed, rows=fit, method=method)
         processes = Processes(cluster, 1 if cluster is None else cluster.world_size())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -158,13 +159,15 @@ def mask_scores(
         both = there[0] & there[1]
         distance = np.full(len(truth), np.nan)
         if both.any():
-            found = compute_hausdorff_distance(
-                own[both],
-                other[both],
-                include_background=False,
-                percentile=95,
-                spacing=None if spacing is None else list(spacing),
-            )
+            with warnings.catch_warnings():  # it calls itself by a name that it will drop
+                warnings.simplefilter("ignore", FutureWarning)
+                found = compute_hausdorff_distance(
+                    own[both],
+                    other[both],
+                    include_background=False,
+                    percentile=95,
+                    spacing=None if spacing is None else list(spacing),
+                )
             distance[both] = found[:, 0].numpy()
         values[f"hd95/{name}"] = distance
     table = pd.DataFrame(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import make_folder
 from vitaepp.system.progress import counted, say
 from vitaepp.training.launch import devices_per_node, train_in_processes
+from vitaepp.training.settle import updates_per_epoch
 
 #: Where a training starts from, and how messages say it.
 STARTS = {"pretrained": "fine-tuned", "scratch": "from scratch"}
@@ -101,13 +103,21 @@ class Tuning(Base):
                 "store": os.fspath(self.store.path),
                 "run": os.fspath(self.run.path),
                 "start": start,
-                "recipe": self.recipe.model_dump(mode="json"),
+                "recipe": self._recipe(len(job.fit), devices).model_dump(mode="json"),
             }
             if devices > 1:
                 train_in_processes(devices, TRAIN_FOLD, arguments, folder, resume=True)
             else:
                 train_fold(**arguments)
         return np.load(predictions_file(folder), allow_pickle=False)
+
+    def _recipe(self, count: int, devices: int) -> Recipe:
+        """The recipe of a training on so many subjects, with its length in epochs."""
+        optim = self.recipe.optim
+        if optim.updates is None:
+            return self.recipe
+        epochs = math.ceil(optim.updates / updates_per_epoch(self.recipe, count, devices))
+        return self.recipe.with_settings({"optim": {"epochs": max(optim.epochs, epochs)}})
 
     def epochs(self, start: str) -> list[int]:
         """The epoch of each fold whose weights were tested."""

@@ -52,12 +52,12 @@ class UnetrDecoder(nn.Module):
         doublings = side.bit_length() - 1
         if len(set(patch_size)) > 1 or side < 2 or side != 2**doublings:
             raise RecipeError(
-                f"model.patch_size={','.join(map(str, patch_size))}: segmentation takes patches "
+                f"patch_size={','.join(map(str, patch_size))}: segmentation takes patches "
                 "with one side along all axes, a power of two"
             )
         if depth < doublings:
             raise RecipeError(
-                f"model.depth={depth}: segmentation with patches of {side} takes {doublings} "
+                f"depth={depth}: segmentation with patches of {side} takes {doublings} "
                 "blocks or more"
             )
         ndim = len(patch_size)

@@ -481,10 +481,12 @@ class FinetuneSettings(Section):
         description="Train on so many of each training part, drawn by the seed; the held-out fifth "
         "is among them. Unset: all.",
     )
-    patience: int = Field(
-        10,
-        ge=1,
-        description="Training ends after so many epochs without a lower loss on the held-out part.",
+    patience: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="Training ends after this share of its epochs without a lower loss on the "
+        "held-out part.",
     )
 
 
