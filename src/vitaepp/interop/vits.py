@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +202,6 @@ def _monai_config(name: str, arguments: Mapping[str, Any], load: str) -> dict[st
 
 
 def _monai_metadata(known: EncoderConfig, dim: int) -> dict[str, Any]:
-    import monai
-    import numpy as np
-
     channels = {str(i): name for i, name in enumerate(known.modalities)}
     image = {
         "type": "image",
@@ -219,9 +217,9 @@ def _monai_metadata(known: EncoderConfig, dim: int) -> dict[str, Any]:
     return {
         "version": "0.1.0",
         "changelog": {"0.1.0": "written by vitaepp"},
-        "monai_version": monai.__version__,
-        "pytorch_version": torch.__version__.partition("+")[0],
-        "numpy_version": np.__version__,
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch").partition("+")[0],
+        "numpy_version": version("numpy"),
         "required_packages_version": {},
         "task": "features of images",
         "description": f"Encoder of {', '.join(known.modalities)} ({known.name or known.method}). "
