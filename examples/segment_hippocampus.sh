@@ -23,7 +23,7 @@ vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours" \
   --set model.decoder_embed_dim=64 --set model.decoder_depth=1 --set model.decoder_num_heads=2
 for subjects in 10 30 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/masks-$subjects" --task segmentation \
-    --set finetune.width=8 --set optim.epochs=8 --set optim.updates=250 --set optim.lr=2e-3 \
+    --set finetune.width=8 --set optim.epochs=5 --set optim.updates=150 --set optim.lr=2e-3 \
     --set optim.batch_size=2 \
     $([ "$subjects" = all ] || echo "--set finetune.subjects=$subjects")
 done
