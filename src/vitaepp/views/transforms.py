@@ -147,7 +147,8 @@ def random_view_of(
         centres = (places - 0.5) * (1 - crop)
         radians = math.radians(settings.rotation) * (2 * angles - 1)
         images = resample(images, steps, centres, radians if settings.rotation else None)
-    images, masks = images[:, :channels], images[:, channels:]
+    if masks.shape[1]:
+        images, masks = images[:, :channels], images[:, channels:]
     if settings.noise:
         deviation = settings.noise * noise[:, 0]
         noise_values = draws.normal_like(images).mul_(_per_sample(deviation, images))
