@@ -293,3 +293,27 @@ def test_few_subjects_are_seen_more_often(trained):
         tuning, _, _ = planned(Base(run, store, trained, recipe, folds=2, seed=0), "bright", None)
         lengths.append([tuning._recipe(count, 1).optim.epochs for count in (10, 40, 4000)])
     assert lengths == [[500, 167, 30], [7, 7, 7]]
+
+
+def test_what_has_changed_since_is_refused_and_slips_claim_no_folder(trained, tuned, tmp_path):
+    """Scores of the old labels must not stand beside new ones."""
+    run, out = trained / "run", tmp_path / "tuned"
+    shutil.copytree(tuned, out)
+    shutil.copytree(trained / "store", tmp_path / "store")
+    table = pd.read_parquet(tmp_path / "store" / "table.parquet")
+    table.assign(bright=1 - table.bright).to_parquet(tmp_path / "store" / "table.parquet")
+    with pytest.raises(RunError, match="with another label's values, masks, folds or persons"):
+        vitaepp.finetune(run, tmp_path / "store", out, "bright", settings=SHORT, folds=2)
+    how = {"settings": SHORT, "folds": 2}
+    new = tmp_path / "new"
+    with pytest.raises(EvaluationError, match="has no class 'nope'"):
+        vitaepp.finetune(run, trained / "store", new, "bright", positive="nope", **how)
+    with pytest.raises(RecipeError, match=r"finetune\.blocks=9"):
+        vitaepp.finetune(
+            run, trained / "store", new, "bright", settings=["finetune.blocks=9"], folds=2
+        )
+    with pytest.raises(EvaluationError, match=r"`protocol=linear` is of classes; leave it out"):
+        vitaepp.finetune(
+            run, trained / "store", new, "bright", task="regression", protocol="linear", **how
+        )
+    assert not new.exists()

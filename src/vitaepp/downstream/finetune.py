@@ -35,6 +35,7 @@ from vitaepp.downstream.tuning import Base, Tuning
 from vitaepp.encoder.model import Encoder, check_fits, check_like
 from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.methods.supervised import trained_parts
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
 from vitaepp.system.paths import swapped
@@ -117,6 +118,9 @@ def finetune(
     if (label is None) is (task != "segmentation"):
         wanted = "masks; leave out" if label else f"{task}; name the column by"
         raise EvaluationError(f"`task={task}` is of {wanted} `label`")
+    for name, value in (("protocol", protocol), ("positive", positive)):
+        if value is not None and task != "classification":
+            raise EvaluationError(f"`{name}={value}` is of classes; leave it out for {task}")
     if find_cluster() is not None:
         raise RecipeError(
             "finetune starts its processes by itself: run it without torchrun or srun, with "
@@ -128,13 +132,14 @@ def finetune(
         segment.check_windows(encoder, opened)
     else:
         check_fits(encoder.config, opened)
-        check_like(encoder.config, opened, any_store)
+    check_like(encoder.config, opened, any_store)
     if (want := encoder.config.modalities) != (have := opened.info.modalities):
         raise RunError(
             f"{store}: modalities {','.join(have)}, but the encoder was trained on "
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
     recipe = _recipe(folder.recipe(), opened, settings)
+    trained_parts(encoder.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
     base = Base(folder, opened, out, recipe, folds, seed)
     if label is None:
         tuning = segment.planned(base)
@@ -145,6 +150,7 @@ def finetune(
         with _claimed(tuning, label, protocol, positive):
             return regress.measured(tuning, label, any_store)
     tuning, labels, chosen = classify.planned(base, label, protocol)
+    labels.with_positive(positive)  # refused before anything is written
     with _claimed(tuning, label, chosen, positive):
         return classify.measured(tuning, labels, chosen, positive, any_store)
 
@@ -174,6 +180,7 @@ def _claimed(
     facts = {
         "run": weights_id(tuning.run.path),
         "store": tuning.store.fingerprint(),
+        "label's values, masks, folds or persons": tuning.digest(),
         "task": tuning.task,
         "label": label,
         "protocol": protocol,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -126,6 +127,15 @@ class Tuning(Base):
             json.loads(f.summary_file.read_text(encoding="utf-8"))["best_epoch"] for f in folders
         ]
 
+    def digest(self) -> str:
+        """A digest of who is in which fold with which target, and of the masks."""
+        persons = persons_of(self.table)
+        parts = [[self.subjects[rows].tolist() for rows in (p.train, p.test)] for p in self.parts]
+        masks = self.table.get("mask_checksum") if self.task == "segmentation" else None
+        facts = [self.subjects.tolist(), self.targets.tolist(), persons.tolist(), parts]
+        facts.append([] if masks is None else masks.tolist())
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
     @property
     def depth(self) -> str:
         """How much of the encoder is fine-tuned, in print."""
@@ -215,6 +225,8 @@ def person_folds(table: pd.DataFrame, folds: int, seed: int) -> list[Fold]:
     if {"train", "test"} <= set(splits):
         sides = {side: np.flatnonzero(splits == side) for side in ("train", "test")}
         require_apart(table, sides)
+        if others := len(table) - sum(map(len, sides.values())):
+            say(f"{counted(others, 'subject')} in neither train nor test are left out")
         return [Fold(**sides)]
     persons = persons_of(table)
     unique = np.random.default_rng(seed).permutation(np.unique(persons))

@@ -36,7 +36,7 @@ class FineTuned(Method):
     def __init__(self, recipe: Recipe, backbone: Backbone, last: int | None) -> None:
         super().__init__(recipe, {})
         self.backbone = backbone
-        self._trained = _trained_parts(backbone.parts(last), recipe.finetune.blocks)
+        self._trained = trained_parts(backbone.parts(last), recipe.finetune.blocks)
         backbone.requires_grad_(False)
         for part in self._trained:
             part.requires_grad_(True)
@@ -240,8 +240,12 @@ class Supervised(FineTuned):
         return torch.from_numpy(betaincinv(alpha, alpha, drawn.cpu().numpy())).to(drawn)
 
 
-def _trained_parts(parts: list[nn.ModuleList], blocks: int | str) -> list[nn.ModuleList]:
-    """The last parts of a backbone, as many as are trained."""
+def trained_parts(parts: list[nn.ModuleList], blocks: int | str) -> list[nn.ModuleList]:
+    """The last parts of a backbone, as many as are trained.
+
+    Raises:
+        RecipeError: there are not so many.
+    """
     if isinstance(blocks, str):
         return parts
     if blocks >= len(parts):
