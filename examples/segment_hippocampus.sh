@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Segmentation: the front and the back part of the hippocampus in T1 MRI (Medical Segmentation
 # Decathlon, task 4). How much do 10, 30 and all training subjects teach a network that was
-# pre-trained, and the same network from scratch? A small model, for two cores.
+# pre-trained, and the same network from scratch? A small model; about a night on one core.
 #
 #   examples/segment_hippocampus.sh FOLDER [OUT] [HOURS]
 #
@@ -23,7 +23,7 @@ vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours" \
   --set model.decoder_embed_dim=64 --set model.decoder_depth=1 --set model.decoder_num_heads=2
 for subjects in 10 30 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/masks-$subjects" --task segmentation \
-    --set finetune.width=8 --set optim.epochs=5 --set optim.updates=150 --set optim.lr=2e-3 \
+    --set finetune.width=8 --set optim.epochs=20 --set optim.updates=1000 --set optim.lr=1e-3 \
     --set optim.batch_size=2 \
     $([ "$subjects" = all ] || echo "--set finetune.subjects=$subjects")
 done
