@@ -1,6 +1,7 @@
 """Segmentation: the decoder, masks that move with images, windows, Dice and distances."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,9 +14,11 @@ from scipy.spatial import cKDTree
 
 import vitaepp
 from tests.conftest import TINY, write_store
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.downstream.segment import mask_scores
+from vitaepp.downstream.segment import mask_scores, planned
+from vitaepp.downstream.tuning import Base, person_folds
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.methods.segmenter import Segmenter
 from vitaepp.nn.transformer import VisionTransformer
@@ -26,12 +29,14 @@ from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import random_view, random_view_of
 
 
-def write_masked_store(path: Path, size: tuple[int, ...], subjects: int = 10) -> Store:
+def write_masked_store(
+    path: Path, size: tuple[int, ...], subjects: int = 10, seed: int = 0, **facts: object
+) -> Store:
     """Images of a bright and a dark box, which are labels 2 and 5 of their masks."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     spacing = (1.0, 1.0, 2.0)[: len(size)]
     info = StoreInfo(
-        ("t1",), size, spacing, "float16", "image", masks=True, mask_names=((2, "bright"),)
+        ("t1",), size, spacing, "float16", "image", masks=True, mask_names=((2, "bright"),), **facts
     )
     labels = pd.DataFrame({"subject": [f"s{i}" for i in range(subjects)], "split": ""})
     with StoreWriter(path, info) as writer:
@@ -47,6 +52,7 @@ def write_masked_store(path: Path, size: tuple[int, ...], subjects: int = 10) ->
             if i == 0:  # one has no mask
                 stage(writer.path, info, image[None].clip(0, 255), record)
             else:
+                record = replace(record, mask_checksum=f"mask {seed}")
                 stage(writer.path, info, image[None].clip(0, 255), record, mask)
         writer.commit(labels, [])
     return Store(path)
@@ -208,3 +214,31 @@ def test_dice_and_distance_are_those_of_their_definitions():
     assert np.isnan(table["hd95/two"][1])
     assert np.isnan(table["dice"][2])
     assert table["dice"][1] == pytest.approx(table["dice/one"][1] / 2)
+
+
+def test_other_masks_and_other_intensities_are_seen(trained, tmp_path):
+    run = RunFolder(trained / "run")
+    stores = [Store(trained / "store"), write_masked_store(tmp_path / "other", (16,) * 3, seed=1)]
+    first, other, again = (
+        planned(Base(run, store, tmp_path, run.recipe(), 2, 0)).digest()
+        for store in (*stores, stores[0])
+    )
+    assert first == again != other
+    clipped = write_masked_store(tmp_path / "clipped", (16,) * 3, clip=(20.0, 80.0))
+    with pytest.raises(RunError, match="clip 20,80"):
+        vitaepp.finetune(run.path, clipped.path, tmp_path / "out", task="segmentation")
+
+
+def test_subjects_outside_of_given_splits_are_told_and_sizes_are_what_is_trained_on(
+    trained, tmp_path, capsys
+):
+    splits = ["train"] * 6 + ["test"] * 2 + ["val", ""]
+    table = pd.DataFrame({"subject": [f"s{i}" for i in range(10)], "split": splits})
+    (fold,) = person_folds(table, 5, 0)
+    assert (len(fold.train), len(fold.test)) == (6, 2)
+    assert "2 subjects in neither train nor test are left out" in capsys.readouterr().err
+    run = RunFolder(trained / "run")
+    recipe = run.recipe().with_settings("finetune.subjects=4")
+    tuning = planned(Base(run, Store(trained / "large"), tmp_path, recipe, 2, 0))
+    assert tuning.sizes == [{"train": 4, "test": 5}, {"train": 4, "test": 4}]
+    assert all(len(job.fit) + len(job.held) == 4 for job in (tuning.job(0), tuning.job(1)))

@@ -15,7 +15,6 @@ from vitaepp.evaluation.folds import by_subject, labelled_folds
 from vitaepp.evaluation.labels import Labels
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.scores import fold_scores, spread
-from vitaepp.system.progress import say
 
 
 def planned(base: Base, label: str, protocol: str | None) -> tuple[Tuning, Labels, Protocol]:
@@ -47,11 +46,6 @@ def measured(
     if not (linear / "metrics.json").is_file():
         how: dict[str, Any] = {"protocol": protocol, "folds": tuning.folds, "seed": tuning.seed}
         evaluate(file, labels.name, linear, positive=positive, **how)
-    if (most := tuning.recipe.finetune.subjects) is not None:
-        say(
-            f"finetune.subjects={most}: untrained, raw and {linear} are fitted on all labelled "
-            "subjects of the training parts; hold finetune.blocks=0 against this instead"
-        )
     beside = Evaluation.load(linear)
     assert beside.predictions is not None
     shown = labels.with_positive(positive)

@@ -39,6 +39,7 @@ from vitaepp.methods.supervised import trained_parts
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
 from vitaepp.system.paths import swapped
+from vitaepp.system.progress import say
 from vitaepp.training.launch import find_cluster
 from vitaepp.training.threads import free_threads
 
@@ -140,6 +141,11 @@ def finetune(
         )
     recipe = _recipe(folder.recipe(), opened, settings)
     trained_parts(encoder.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
+    if label is not None and (most := recipe.finetune.subjects) is not None:
+        say(
+            f"finetune.subjects={most}: the linear models beside it are fitted on all labelled "
+            "subjects of the training parts; finetune.blocks=0 is one on as few"
+        )
     base = Base(folder, opened, out, recipe, folds, seed)
     if label is None:
         tuning = segment.planned(base)

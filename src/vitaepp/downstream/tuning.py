@@ -20,7 +20,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store
 from vitaepp.downstream.fold import TRAIN_FOLD, Job, Task, predictions_file, train_fold
-from vitaepp.errors import EvaluationError
+from vitaepp.errors import EvaluationError, Stopped
 from vitaepp.evaluation.classifier import HELD_OUT, hold_out
 from vitaepp.evaluation.folds import Fold, require_apart
 from vitaepp.recipe.recipe import Recipe
@@ -106,10 +106,15 @@ class Tuning(Base):
                 "start": start,
                 "recipe": self._recipe(len(job.fit), devices).model_dump(mode="json"),
             }
-            if devices > 1:
-                train_in_processes(devices, TRAIN_FOLD, arguments, folder, resume=True)
-            else:
-                train_fold(**arguments)
+            try:
+                if devices > 1:
+                    train_in_processes(devices, TRAIN_FOLD, arguments, folder, resume=True)
+                else:
+                    train_fold(**arguments)
+            except Stopped:
+                raise Stopped(
+                    f"{self.out}: stopped by a signal; all is saved, repeat the command to go on"
+                ) from None
         return np.load(predictions_file(folder), allow_pickle=False)
 
     def _recipe(self, count: int, devices: int) -> Recipe:
