@@ -40,6 +40,7 @@ VERBS = (
     "reconstruct",
     "experiment",
     "report",
+    "dossier",
     "settings",
 )
 

@@ -347,7 +347,6 @@ class Drawing:
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DOTS_AN_INCH, metadata={"Title": self.says, **undated})
 
-
     def _on_paper(self) -> str:
         """As SVG that needs no page around it."""
         shapes = "".join(shape.svg() for shape in self.shapes)

@@ -59,7 +59,9 @@ def flow_chart(stages: Sequence[Stage], last: Sequence[Box] = (), *, says: str) 
             start, y = y, y + _GAP
             if stage.lost is not None:
                 height = _height(stage.lost, _ASIDE)
-                shapes += _arrow((middle, y + height / 2 - 8), (_MAIN + _BETWEEN, y + height / 2 - 8))
+                shapes += _arrow(
+                    (middle, y + height / 2 - 8), (_MAIN + _BETWEEN, y + height / 2 - 8)
+                )
                 shapes += _box(stage.lost, _MAIN + _BETWEEN, y - 8, _ASIDE)
                 y += height + _GAP / 2
             shapes += _arrow((middle, start), (middle, y))
