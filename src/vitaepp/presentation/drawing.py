@@ -330,7 +330,7 @@ class Drawing:
         Its title is what the drawing says.
         """
         if path.suffix == ".svg":
-            write_text(path, self._on_paper())
+            write_text(path, self.on_paper())
             return
         require("matplotlib", "report", "a figure in a file needs")
         from matplotlib.figure import Figure
@@ -347,7 +347,7 @@ class Drawing:
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DOTS_AN_INCH, metadata={"Title": self.says, **undated})
 
-    def _on_paper(self) -> str:
+    def on_paper(self) -> str:
         """As SVG that needs no page around it."""
         shapes = "".join(shape.svg() for shape in self.shapes)
         width, height = px(self.width), px(self.height)

@@ -56,7 +56,9 @@ def flow(
     note = (
         "" if account or stages[0].box.title == "Embedded" else "what prepare left out is not kept"
     )
-    return Figure("Flow of subjects", note, drawing)
+    boxes = [box for stage in stages for box in (stage.lost, stage.box) if box] + last
+    table = [("box", "text"), *((box.title, "; ".join(box.lines)) for box in boxes)]
+    return Figure("Flow of subjects", note, drawing, (), table)
 
 
 def _until_stored(run: RunContents, account: Account | None, stored: int) -> Iterator[Stage]:

@@ -187,7 +187,8 @@ def checklist(stem: str, facts: Facts) -> str:
         [
             f"# {chosen.title}",
             "",
-            f"Items by number and in short, in our words; the wording that counts is in {chosen.source}.",
+            "Items by number and in short, in our words; the wording that counts is in "
+            f"{chosen.source}.",
             f"The runs answer {done} of {len(rows)}. Left to you, whole or in part: "
             f"{', '.join(open_items)}.",
             "",

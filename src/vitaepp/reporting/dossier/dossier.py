@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from vitaepp.data.account import Account
@@ -248,7 +247,7 @@ def _readme(
         "| --- | --- |",
         "| `methods.md`, `.tex` | how everything was done |",
         "| `checklists/` | TRIPOD+AI and CLAIM: what the runs answer, and what is left to you |",
-        "| `tables/` | results, comparisons and subjects per fold; `.tex` needs the package booktabs |",
+        "| `tables/` | results, comparisons, subjects per fold; `.tex` needs booktabs |",
         f"| `figures/` | {', '.join(figures)} |",
         "| `recipes/` | every setting of each run |",
         "| `data/` | predictions of every tested subject; numbers stand for subjects' names |",

@@ -56,9 +56,9 @@ def facts_of(
         questions: what was asked of them.
         accounts: what `prepare` left out, by run.
     """
-    facts = {name: _by_run(runs, name, of) for name, of in _OF_RUN.items()}
+    facts = {name: _by_run(runs, of) for name, of in _OF_RUN.items()}
     facts["excluded"] = " ".join(
-        dict.fromkeys(_excluded(run, accounts.get(run.name)) for run in runs)
+        dict.fromkeys(_excluded(accounts.get(run.name)) for run in runs)
     ).strip()
     for name, about in _OF_QUESTION.items():
         facts[name] = _by_question(questions, about)
@@ -81,7 +81,7 @@ def paragraphs(facts: Facts) -> list[tuple[str, str]]:
     return [(title, text) for title, text in texts if text]
 
 
-def _by_run(runs: Sequence[RunContents], name: str, of: Any) -> str:
+def _by_run(runs: Sequence[RunContents], of: Any) -> str:
     texts = {run.name: " ".join(of(run)) for run in runs}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -113,7 +113,7 @@ def _cohort(run: RunContents) -> Iterator[str]:
         yield f"{which} {_be(trained)} used for pre-training, without any label."
 
 
-def _excluded(run: RunContents, account: Account | None) -> str:
+def _excluded(account: Account | None) -> str:
     if account is None:
         return ""
     failed, images = sum(account.failed.values()), sum(account.left_out.values())
@@ -131,7 +131,7 @@ def _images(run: RunContents) -> Iterator[str]:
     recipe = _recipe(run)
     if not isinstance(size, list) or recipe is None:
         return
-    if run.modalities:
+    if run.modalities not in ([], ["image"]):
         several = len(run.modalities) > 1
         yield f"Images had the channel{'s' * several} {', '.join(run.modalities)}."
     unit = "voxels" if len(size) == 3 else "pixels"
@@ -349,7 +349,8 @@ def _persons(question: Question) -> Iterator[str]:
     classes = ""
     if isinstance(members, Mapping) and members:
         classes = f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
-    yield f"{n} with the label {metrics['label']} {_be(metrics['n'])} evaluated{classes}."
+    column = f"a label in the column {metrics['label']}"
+    yield f"{n} with {column} {_be(metrics['n'])} evaluated{classes}."
     left_out = metrics.get("left_out") or {}
     if left_out.get("unlabelled"):
         count = left_out["unlabelled"]
@@ -442,9 +443,10 @@ def _tests(question: Question) -> Iterator[str]:
     if question.comparison is None:
         return
     rows = question.comparison.rows
-    tests = sorted({r.difference.test for r in rows if r.difference and r.difference.test})
+    names = {r.difference.test for r in rows if r.difference and r.difference.test}
+    tests = [name if name.startswith("McNemar") else f"the {name}" for name in sorted(names)]
     if tests:
-        yield f"Differences from {rows[0].name} were tested by the {_listed(tests)}, two-sided."
+        yield f"Differences from {rows[0].name} were tested by {_listed(tests)}, two-sided."
     if sum(row.p_holm is not None for row in rows) > 1:
         yield "P-values were corrected for the number of comparisons (Holm)."
 
