@@ -53,7 +53,8 @@ def flow_chart(stages: Sequence[Stage], last: Sequence[Box] = (), *, says: str) 
         says: what the diagram shows, for screen readers.
     """
     shapes: list[Shape] = []
-    middle, y = _MAIN / 2, 1.0
+    middle: Number = _MAIN / 2
+    y: Number = 1
     for number, stage in enumerate(stages):
         if number:
             start, y = y, y + _GAP
@@ -89,7 +90,7 @@ def flow_chart(stages: Sequence[Stage], last: Sequence[Box] = (), *, says: str) 
     return Drawing(_WIDTH + 2, y + 1, says, tuple(shapes), "chart flow")
 
 
-def _height(box: Box, width: Number) -> float:
+def _height(box: Box, width: Number) -> Number:
     return 2 * _PADDING + _LINE * len(box.rows(width)) - 3
 
 

@@ -104,7 +104,7 @@ def _without_label(metrics: Mapping[str, Any]) -> dict[str, int]:
 def _of_classes(members: Any) -> str:
     if not isinstance(members, Mapping) or not 0 < len(members) <= MOST_CLASSES:
         return ""
-    return ": " + ", ".join(f"{count:,} {name}" for name, count in members.items())
+    return ": " + ", ".join(f"{count:,} of class {name}" for name, count in members.items())
 
 
 def _folds(evaluation: Evaluation) -> Iterator[Box]:
@@ -117,7 +117,8 @@ def _folds(evaluation: Evaluation) -> Iterator[Box]:
     for k, size in enumerate(sizes):
         lines = [f"{size['train']:,} to train", f"{size['test']:,} to test"]
         if k in counts.index and len(classes) <= MOST_CLASSES:
-            lines += [f"{counts.loc[k].get(name, 0):,} {name}" for name in classes]
+            lines[-1] += ":"
+            lines += [f"{counts.loc[k].get(name, 0):,} of class {name}" for name in classes]
         yield Box(f"Fold {k + 1}" if len(sizes) > 1 else "Given splits", lines)
 
 
