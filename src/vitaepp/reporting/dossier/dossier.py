@@ -35,7 +35,7 @@ from vitaepp.reporting.reading import read_run
 from vitaepp.reporting.sections import header, training
 from vitaepp.reporting.sections.evaluation import evaluation as drawn
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, file_stem, write_json, write_text
+from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json, write_text
 from vitaepp.system.paths import unique_names
 from vitaepp.system.progress import counted, warn
 from vitaepp.system.urls import Location
@@ -95,9 +95,12 @@ def dossier(
 
 
 def _refuse_others(out: Path) -> None:
-    if out.is_file():
+    if not out.exists():
+        check_writable(out)
+        return
+    if not out.is_dir():
         raise RunError(f"{out}: is a file; give a folder")
-    if out.is_dir() and any(out.iterdir()):
+    if any(out.iterdir()):
         what = (
             "a dossier, in which somebody may have written" if (out / _SIGN).is_file() else "files"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.reporting.contents import Evaluation as Shown
 from vitaepp.reporting.contents import RunContents
-from vitaepp.system.progress import warn
+from vitaepp.system.progress import counted, warn
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,16 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
             evaluation = _measured(shown, where)
             if evaluation is not None:
                 grouped.setdefault(_asked(shown, evaluation), []).append((run, shown, evaluation))
-    seeds = Counter(key[0] for key in grouped)
+    titles = [key[0] for key in grouped]
+    first = [members[0][2] for members in grouped.values()]
+    for facts in (
+        [f", seed {evaluation['seed']}" for evaluation in first],
+        [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
+        [f", {number}" for number in range(1, len(first) + 1)],
+    ):
+        titles = _told_apart(titles, facts)
     questions = []
-    for number, (key, members) in enumerate(grouped.items(), start=1):
-        title = key[0] if seeds[key[0]] == 1 else f"{key[0]}, seed {members[0][2]['seed']}"
+    for number, (title, members) in enumerate(zip(titles, grouped.values(), strict=True), start=1):
         names = _names(members, several=len(runs) > 1)
         entries = tuple(
             Entry(name, *member, f"predictions-{number}-{i}.parquet")
@@ -147,6 +152,14 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
         )
         questions.append(Question(number, title, entries, _compared(entries)))
     return questions
+
+
+def _told_apart(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
+    """Titles with a fact where there are several of a name, and the facts differ."""
+    of_title: dict[str, set[str]] = {}
+    for title, fact in zip(titles, facts, strict=True):
+        of_title.setdefault(title, set()).add(fact)
+    return [t + f * (len(of_title[t]) > 1) for t, f in zip(titles, facts, strict=True)]
 
 
 def write_table(

@@ -15,6 +15,8 @@ percentile bootstrap over subjects, drawn within their class.
 import json
 import re
 import sys
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +179,30 @@ class Checks:
         if not same:
             self.wrong.append(f"{where}: {found} stands there, {right} is right")
 
-    def text(self, where: str, found: str, right: str) -> None:
-        """A rounded number as it is written."""
+    def text(self, where: str, found: str, right: list[str]) -> None:
+        """A rounded number as it is written; of several right ones the first is the usual one."""
         self.count += 1
-        if found != right:
-            self.wrong.append(f"{where}: {found!r} stands there, {right!r} is right")
+        if found not in right:
+            self.wrong.append(f"{where}: {found!r} stands there, {right[0]!r} is right")
+
+
+def either(form: Callable[..., str], *values: Any) -> list[str]:
+    """Values as they are rounded; a tie may go either way."""
+    nudges = product((0.0, LARGEST_DIFFERENCE, -LARGEST_DIFFERENCE), repeat=len(values))
+    moved = (
+        [None if v is None else v + n for v, n in zip(values, by, strict=True)] for by in nudges
+    )
+    return list(dict.fromkeys(form(*one) for one in moved))
+
+
+def signed(value: float) -> str:
+    """As the tables round a difference."""
+    return f"{value:+.3f}"
+
+
+def ends(low: float, high: float) -> str:
+    """As the tables round an interval."""
+    return f"[{low:.3f}, {high:.3f}]"
 
 
 def rounded(mean: float, std: Any) -> str:
@@ -208,7 +229,7 @@ def lines_of(path: Path) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
 
 
-def check_texts(checks: Checks, folder: Path, name: str, right: list[list[str]]) -> None:
+def check_texts(checks: Checks, folder: Path, name: str, right: list[list[list[str]]]) -> None:
     """The cells after the first of the Markdown and the LaTeX table."""
     for suffix in (".md", ".tex"):
         path = folder / "tables" / f"{name}{suffix}"
@@ -238,19 +259,19 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
 
     stem = f"results-{number}"
     table = pd.read_csv(folder / "tables" / f"{stem}.csv")
-    checks.text(f"{stem}.csv, rows", str(len(table)), str(len(every)))
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(every))])
     for row, one, name in zip(table.to_dict("records"), every, names, strict=True):
         for metric in METRICS:
             where = f"{stem}.csv, {name}, {metric}"
             checks.number(f"{where} mean", row[f"{metric}_mean"], one.mean(metric))
             checks.number(f"{where} std", row[f"{metric}_std"], one.std(metric))
-    cells = [[rounded(one.mean(m), one.std(m)) for m in METRICS] for one in every]
+    cells = [[either(rounded, one.mean(m), one.std(m)) for m in METRICS] for one in every]
     check_texts(checks, folder, stem, cells)
 
     stem, first = f"subjects-{number}", every[0]
     table = pd.read_csv(folder / "tables" / f"{stem}.csv")
     folds = sorted(set(first.fold))
-    checks.text(f"{stem}.csv, rows", str(len(table)), str(len(folds)))
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(folds))])
     texts = []
     for row, k in zip(table.to_dict("records"), folds, strict=True):
         tested = [int(((first.fold == k) & (first.true == c)).sum()) for c in range(len(classes))]
@@ -261,7 +282,7 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
         if len(folds) > 1:
             trained = len(first.true) - sum(tested)
             checks.number(f"{stem}.csv, fold {row['fold']}, train", row["train"], trained)
-        texts.append([f"{n:,}" for n in (trained, sum(tested), *tested)])
+        texts.append([[f"{n:,}"] for n in (trained, sum(tested), *tested)])
     check_texts(checks, folder, stem, texts)
 
     if question["compared"]:
@@ -282,7 +303,7 @@ def check_comparison(
     corrected = [known.pop(0) if p is not None else None for p in ps]
 
     table = pd.read_csv(folder / "tables" / f"{stem}.csv")
-    checks.text(f"{stem}.csv, rows", str(len(table)), str(len(every)))
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(every))])
     rights: list[dict[str, Any]] = [dict.fromkeys(("difference", "low", "high", "p", "p_holm"))]
     for i, d in enumerate(differences):
         low, high = intervals[i]
@@ -296,26 +317,24 @@ def check_comparison(
             checks.number(f"{stem}.csv, {name}, {m} std", row[f"{m}_std"], one.std(m))
         for column, value in right.items():
             checks.number(f"{stem}.csv, {name}, {column}", row[column], value)
-        cells = [rounded(one.mean(m), one.std(m)) for m in METRICS]
+        cells = [either(rounded, one.mean(m), one.std(m)) for m in METRICS]
         if right["difference"] is None:
-            cells += ["reference", "", "", *([""] if several else [])]
+            cells += [["reference"], [""], [""], *([[""]] if several else [])]
         else:
-            written = {
-                f"{right['difference']:+.3f}",
-                f"[{right['low']:.3f}, {right['high']:.3f}]",
-                *(rounded_p(p) for p in (right["p"], right["p_holm"]) if p is not None),
-            }
-            cells += [f"{right['difference']:+.3f}", f"[{right['low']:.3f}, {right['high']:.3f}]"]
-            cells += ["" if right["p"] is None else rounded_p(right["p"])]
-            if several:
-                cells += ["" if right["p_holm"] is None else rounded_p(right["p_holm"])]
+            cells += [
+                either(signed, right["difference"]),
+                either(ends, right["low"], right["high"]),
+            ]
+            for p in (right["p"], *([right["p_holm"]] if several else [])):
+                cells.append([""] if p is None else either(rounded_p, p))
+            written = {text for cell in cells[len(METRICS) :] for text in cell}
             check_sentence(checks, f"{stem}.csv, {name}", str(row["sentence"]), written, names)
         texts.append(cells)
     check_texts(checks, folder, stem, texts)
     sentences = [s for s in table["sentence"].fillna("") if s]
     page = (folder / "tables" / f"{stem}.md").read_text(encoding="utf-8")
     stand = [line[2:] for line in page.splitlines() if line.startswith("- ")]
-    checks.text(f"{stem}.md, sentences", "\n".join(stand), "\n".join(sentences))
+    checks.text(f"{stem}.md, sentences", "\n".join(stand), ["\n".join(sentences)])
 
 
 def check_sentence(
