@@ -14,7 +14,7 @@ test part (`clinical_report`). What cannot be taken is None, and `reasons` says 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ from vitaepp.evaluation.bootstrap import (
     weighted_auc,
 )
 from vitaepp.evaluation.calibration import Calibration
-from vitaepp.evaluation.classifier import outer_folds
+from vitaepp.evaluation.classifier import Fitted, outer_folds
+from vitaepp.evaluation.knn import Neighbours
 from vitaepp.evaluation.scores import predicted_codes
 
 Floats = npt.NDArray[np.float64]
@@ -101,8 +102,10 @@ def held_out_decisions(
     """Decisions of training rows by classifiers that did not see them.
 
     Args:
-        decide: of training rows to fit on and of rows left out, the decisions of the latter. It
-            must not look at the test part of the outer fold.
+        decide: of training rows to fit on and of rows left out, the decisions of the latter, as
+            `refits` makes it. It must not look at the test part of the outer fold, and it must fit
+            with the strength that was chosen for this fold: scores of another have another scale,
+            on which a threshold of theirs means something else.
         codes: `(subject,)`, classes of the training rows.
         seed: draws the folds.
         persons: `(subject,)`, whose rows stay together; unset, every subject is another person.
@@ -127,6 +130,28 @@ def held_out_decisions(
     return decisions
 
 
+def refits(
+    fitted: Fitted | Neighbours, features: npt.NDArray[np.floating[Any]], codes: Rows
+) -> Callable[[Rows, Rows], Floats]:
+    """Fit a classifier anew on some of its training rows, with the strength that was chosen.
+
+    Args:
+        fitted: on all training rows of a fold.
+        features: `(subject, feature)`, of these rows.
+        codes: `(subject,)`, their classes.
+
+    Returns:
+        Of rows to fit on and of rows left out, the decisions of the latter: what `learn` takes.
+    """
+    from sklearn.base import clone
+
+    def decide(inner: Rows, held: Rows) -> Floats:
+        model = clone(fitted.model).fit(features[inner].astype(np.float64), codes[inner])
+        return replace(fitted, model=model).decision(features[held])
+
+    return decide
+
+
 def learn(
     decide: Callable[[Rows, Rows], Floats],
     codes: Rows,
@@ -137,8 +162,7 @@ def learn(
     """Choose thresholds and fit probabilities, in the training part alone.
 
     Args:
-        decide: as for `held_out_decisions`; it fits the classifier of the outer fold anew, with the
-            strength that was chosen for it or with one that it chooses itself.
+        decide: as for `held_out_decisions`.
         codes: `(subject,)`, classes of the training rows.
         seed: draws the folds.
         persons: `(subject,)`, whose rows stay together.

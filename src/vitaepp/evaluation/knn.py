@@ -41,7 +41,7 @@ class Neighbours:
     @property
     def strength(self) -> float:
         """The number of neighbours."""
-        return self.k
+        return float(self.k)
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
         """The share of the neighbours' weight that each class has, `(subject, class)`.
