@@ -28,8 +28,7 @@ pytest.importorskip("sksurv")
 #: Weeks until relapse of 23 patients with acute myelogenous leukaemia, `aml` of R's survival.
 AML = Survival(
     np.array(
-        [9.0, 13, 13, 18, 23, 28, 31, 34, 45, 48, 161]
-        + [5, 5, 8, 8, 12, 16, 23, 27, 30, 33, 43, 45]
+        [9.0, 13, 13, 18, 23, 28, 31, 34, 45, 48, 161, 5, 5, 8, 8, 12, 16, 23, 27, 30, 33, 43, 45]
     ),
     np.array(list("11011011010111110111111")) == "1",
 )
