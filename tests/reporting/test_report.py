@@ -568,3 +568,16 @@ def test_sections_of_other_verbs_are_there_only_with_their_files(run, page, tmp_
     (run / "audit" / "audit.json").write_text(json.dumps([{"what": "size"}]))
     words = Tags(report_text(run, tmp_path)).words
     assert "audit/audit.json cannot be read" in words
+
+
+def test_every_picture_has_words_and_every_control_a_name(page):
+    for tag, attributes in Tags(page).tags:
+        if tag == "img":
+            assert attributes["alt"].strip()
+        if tag == "svg":
+            assert attributes.get("aria-hidden") == "true" or attributes["aria-label"].strip()
+        if attributes.get("class", "").startswith("scroll"):
+            assert attributes["tabindex"] == "0"
+            assert attributes["aria-label"].strip()
+    assert "aria-valuetext" in page
+    assert "@media screen and (prefers-color-scheme: dark)" in page  # paper stays white
