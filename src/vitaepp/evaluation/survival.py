@@ -333,6 +333,16 @@ def integrated_brier(
     return float(value)
 
 
+def concordance(test: Survival, risk: Floats) -> float:
+    """Harrell's concordance; NaN where the order of no pair is known.
+
+    Args:
+        test: all tested subjects.
+        risk: `(subject,)`, higher for an earlier event.
+    """
+    return _concordance(test, risk)[0]
+
+
 def concordance_interval(
     test: Survival, risk: Floats, fold: Rows, *, persons: Persons | None = None
 ) -> dict[str, Any]:
