@@ -469,9 +469,9 @@ def clinical_report(
         "ece": float(np.mean([one["ece"] for one in each])),
         "classes": dict(zip(shown, each, strict=True)),
     }
-    for name, one in zip(shown, each, strict=True):
-        if "reason" in one:
-            reasons[f"calibration of {name}"] = one.pop("reason")
+    for name, found in zip(shown, each, strict=True):
+        if "reason" in found:
+            reasons[f"calibration of {name}"] = found.pop("reason")
     report["decision_curve"] = {
         "threshold": ACTED_AT.tolist(),
         "classes": {n: net_benefit(*c) for n, c in zip(shown, columns, strict=True)},
