@@ -225,7 +225,9 @@ def fit_survival(
             values.append(-gained / max(1, int(times.event[held].sum())))
         return values
 
-    strata = times.event.astype(np.intp)
+    # Of a single censored person none could be held out and another fitted on.
+    both = len(np.unique(who[~times.event])) > 1
+    strata = times.event.astype(np.intp) if both else np.zeros(len(times), np.intp)
     best = choose(GRID, losses, strata, seed=seed, persons=persons)
     model = _fit_grid(x, times, (best,), pca)[0]
     return FittedSurvival(model, float(model[-1].alpha), float(np.median(model.predict(x))))
