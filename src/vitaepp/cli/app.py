@@ -39,6 +39,7 @@ VERBS = (
     "compare",
     "reconstruct",
     "experiment",
+    "ladder",
     "report",
     "settings",
 )
