@@ -26,6 +26,7 @@ from vitaepp.auditing.shortcuts import (
 from vitaepp.auditing.subgroups import Decisions, Errors, errors_by
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.scores import auc
 from vitaepp.evaluation.statistics import holm
 from vitaepp.presentation.numbers import interval, p_value
 from vitaepp.system.progress import counted, track
@@ -143,7 +144,8 @@ def items(measured: Measured, facts: Facts, pairs: Sequence[Pair]) -> Iterator[I
         yield _fact(measured, asked, corrected)
     for asked in measured.asked:
         if asked.label is not None:
-            yield _label(measured, asked.fact.name, asked.label, corrected)
+            number = _one_number(measured.cohort, asked.fact)
+            yield _label(measured, asked.fact.name, asked.label, corrected, number)
     yield duplicates(measured, pairs)
     for asked in measured.asked:
         if asked.errors is not None:
@@ -187,7 +189,7 @@ def _participants(measured: Measured) -> Item:
     tests = f"{SHUFFLES:,} permutations of participants a test, seed {cohort.seed}"
     return Item(
         "participants",
-        persons,
+        float(persons),
         "green" if known else "yellow",
         f"{counted(n, 'subject')} of {counted(persons, 'participant')}, who are kept together."
         if known
@@ -232,7 +234,11 @@ def _together(
 
 
 def _label(
-    measured: Measured, name: str, told: Told, corrected: Callable[[float], float]
+    measured: Measured,
+    name: str,
+    told: Told,
+    corrected: Callable[[float], float],
+    one_number: tuple[str, float] | None = None,
 ) -> Item:
     p = corrected(told.p)
     assert told.evaluation is not None
@@ -251,6 +257,9 @@ def _label(
         if told.score > 0.99:
             sentence += " Is it the label under another name?"
     more = _numbers(told, p) | {"interval": [ends.low, ends.high]}
+    if one_number is not None:
+        more["one_number"] = {"name": one_number[0], "auc": one_number[1]}
+        sentence += f" As one number, {one_number[0]}, it has an AUC of {one_number[1]:.2f}."
     return Item(f"label from {name}", told.score, verdict, sentence, more)
 
 
@@ -292,7 +301,7 @@ def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
         "by": {by: sum(p.by == by for p in pairs) for by in ("hash", "embedding", "both")},
     }
     if not pairs:
-        return Item("near-duplicates", 0, "green", "No image is there twice.", more)
+        return Item("near-duplicates", 0.0, "green", "No image is there twice.", more)
     verdict: Verdict = "red" if across else "yellow" if len(own) < len(pairs) else "green"
     sentence = f"{counted(len(pairs), 'pair')} of subjects look the same (duplicates.csv)"
     if PARTICIPANT in cohort.table:
@@ -302,17 +311,17 @@ def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
     if across:
         twins = {cohort.table["subject"][row] for p in across for row in (p.first, p.second)}
         rest = ~np.isin(measured.decisions.subjects, list(twins))
-        auc = float(measured.decisions.auc(rest[None].astype(float))[0])
+        left = float(measured.decisions.auc(rest[None].astype(float))[0])
         whole = float(measured.decisions.auc(np.ones((1, len(rest))))[0])
         sentence += f"; {len(across)} lie on both sides of a split"
-        if np.isfinite(auc):
-            more |= {"auc": whole, "auc_without": auc}
-            sentence += f". Without them the AUC is {auc:.3f} instead of {whole:.3f}"
+        if np.isfinite(left):
+            more |= {"auc": whole, "auc_without": left}
+            sentence += f". Without them the AUC is {left:.3f} instead of {whole:.3f}"
     else:
         sentence += "; none lie on both sides of a split"
     if differ:
         sentence += f"; {differ} with different labels"
-    return Item("near-duplicates", len(across), verdict, f"{sentence}.", more)
+    return Item("near-duplicates", float(len(across)), verdict, f"{sentence}.", more)
 
 
 def sides_of(cohort: Cohort) -> npt.NDArray[np.object_]:
@@ -369,11 +378,28 @@ def _silent(facts: Facts, measured: Measured) -> Item:
     no_errors = [a.fact.name for a in measured.asked if a.label is not None and a.errors is None]
     silent = list(facts.silent) + [f"errors by {name} (subgroups too small)" for name in no_errors]
     more = {"metric": "questions", "tests": tests, "not_asked": silent, "unused": facts.unused}
+    more["constant"] = facts.constant
+    sentence = "" if measured.together else "No metadata varies that could tell the label alone. "
+    if facts.constant:
+        sentence += f"The same for all, and so no shortcut: {joined(facts.constant)}. "
     if not silent:
-        return Item("not asked", 0, "green", "Every question could be asked.", more)
-    nothing = "" if measured.together else "No metadata varies, so that it is no control. "
-    sentence = f"{nothing}Not asked: {', '.join(silent)}. What is not known is not excluded."
-    return Item("not asked", len(silent), "yellow", sentence, more)
+        return Item("not asked", 0.0, "green", f"{sentence}All else could be asked.", more)
+    sentence += f"Not asked: {', '.join(silent)}. What is not known is not excluded."
+    return Item("not asked", float(len(silent)), "yellow", sentence, more)
+
+
+def _one_number(cohort: Cohort, fact: Fact) -> tuple[str, float] | None:
+    """The one number of several columns, and its AUC of two classes, either way round."""
+    rows, classes = cohort.classes()
+    if fact.size is None or classes.shape[1] != 2:
+        return None
+    size = fact.size.to_numpy(np.float64)[rows]
+    known = np.isfinite(size)
+    positive = classes[known, 1] > 0
+    if not 0 < positive.sum() < len(positive):
+        return None
+    value = auc(positive, size[known])
+    return str(fact.size.name), max(value, 1 - value)
 
 
 def _capital(text: str) -> str:

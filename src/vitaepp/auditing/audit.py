@@ -85,7 +85,7 @@ def audit(
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
     opened = Store(store)
-    table, features, rows = _joined(Path(embeddings), opened, labels, id_column)
+    table, features, rows = joined(Path(embeddings), opened, labels, id_column)
     read_labels(table, label).with_positive(positive)
     check_writable(Path(out) / "audit.json")
     persons = persons_of(table)
@@ -104,7 +104,7 @@ def audit(
     return Audit(tuple(items(measured, facts, pairs))).save(out)
 
 
-def _joined(
+def joined(
     path: Path,
     store: Store,
     labels: str | os.PathLike[str] | None,
@@ -112,8 +112,18 @@ def _joined(
 ) -> tuple[pd.DataFrame, npt.NDArray[np.float32], npt.NDArray[np.intp]]:
     """The embedded subjects in order, with all that is known of them, and their rows in the store.
 
+    Args:
+        path: file of the embeddings.
+        store: that they were embedded from.
+        labels: a table whose columns are joined.
+        id_column: its column of subjects.
+
+    Returns:
+        The table, `(subject, feature)`, and `(subject,)`.
+
     Raises:
         EvaluationError: the embeddings are of other subjects or other images than the store's.
+        SourceError: the table of labels cannot be joined.
     """
     embedded = Embeddings.load(path)
     ordered = by_subject(embedded.table, f"{path}: ")
@@ -138,15 +148,15 @@ def _joined(
     table = table.join(of_store.drop(columns=[c for c in of_store if c in table]))
     if labels is not None:
         own = [c for c in table if c in RESERVED_COLUMNS and c not in ("subject", "split")]
-        joined, without = join_labels(
+        with_labels, without = join_labels(
             table.drop(columns=own),
             labels,
             id_column=id_column,
             origin="the embeddings",
             replacing=True,
         )
-        say_missing(Path(labels).name, without, len(joined))
-        table = joined.join(table[own])
+        say_missing(Path(labels).name, without, len(with_labels))
+        table = with_labels.join(table[own])
     elif id_column is not None:
         raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
     return table, features, rows

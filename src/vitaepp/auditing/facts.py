@@ -44,6 +44,9 @@ CODES = ("site", "sex")
 #: Kinds whose numbers keep their order, however few they are.
 ORDERED = ("year", "age")
 
+#: Share of subjects with one number above which the others cannot be ranked well.
+MOST_ALIKE = 0.9
+
 #: Persons that a class needs, as many as there are folds.
 FEWEST = 5
 
@@ -58,8 +61,8 @@ class Fact:
         name: in a sentence: `site`, `original size`.
         columns: a row a subject, in the order of the cohort's table. A column of numbers (float) or
             of classes (text); missing where it is not known.
-        size: one number a subject that stands for several columns, such as the volume; None where
-            there is one column only.
+        size: one number a subject that stands for several columns, its name in a sentence; None
+            where there is one column only.
     """
 
     name: str
@@ -84,11 +87,13 @@ class Facts:
     Attributes:
         asked: the facts.
         silent: what cannot be asked, and why, in words.
+        constant: what is the same for all, and so no shortcut.
         unused: columns whose names do not say that they tell how a scan was made, or of whom.
     """
 
     asked: list[Fact]
     silent: list[str]
+    constant: list[str]
     unused: list[str]
 
 
@@ -126,19 +131,21 @@ def facts_of(
         if kind or name in metadata
     ]
     found += _of_store(table, store, border)
-    asked, silent = [], []
+    asked, silent, constant = [], [], []
     for fact in found:
-        usable, why = _usable(fact, persons)
-        if usable is None:
+        left, why = usable(fact, persons)
+        if left is not None:
+            asked.append(left)
+        elif why:
             silent.append(f"{fact.name} ({why})")
         else:
-            asked.append(usable)
+            constant.append(fact.name)
     missing = [kind for kind in EXPECTED if kind not in kinds.values()]
     silent += [f"{kind} (no column)" for kind in missing]
-    if not any(table.get("source_size", pd.Series(dtype=object)).map(len)):
-        silent.append("original size and spacing (prepared by an earlier version)")
+    if "source_size" not in table:
+        silent.append("original size and spacing (the store is of an earlier version)")
     unused = [name for name, kind in kinds.items() if not kind and name not in metadata]
-    return Facts(asked, silent, unused)
+    return Facts(asked, silent, constant, unused)
 
 
 def kind_of(name: str) -> str:
@@ -162,8 +169,8 @@ def cut(fact: Fact) -> pd.Series[Any]:
     thirds = np.unique(np.nanquantile(values, [0, 1 / 3, 2 / 3, 1]))
     if len(thirds) < 3:  # most have one value
         thirds = np.unique([values.min(), values.median(), values.max()])
-    names = [f"{low:.4g} to {high:.4g}" for low, high in zip(thirds, thirds[1:], strict=False)]
-    groups = pd.cut(values, thirds, labels=names, include_lowest=True)
+    names = [f"{low:.6g} to {high:.6g}" for low, high in zip(thirds, thirds[1:], strict=False)]
+    groups = pd.cut(values, thirds, labels=names, include_lowest=True, ordered=False)
     return groups.astype(object).where(groups.notna(), None)
 
 
@@ -194,40 +201,43 @@ def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
     """What a store says of the files and of how it prepared them."""
     info, index = store.info, table.index
     axes = ("x", "y", "z") if info.ndim == 3 else ("row", "column")
-    facts = [_measured("empty border", border, axes, index, border.sum(axis=1))]
-    for name, column in (("original size", "source_size"), ("original spacing", "source_spacing")):
+    planes = border.sum(axis=1), "empty planes in all"
+    facts = [_measured("empty border", border, axes, index, *planes)]
+    for name, column, product in (
+        ("original size", "source_size", "the number of voxels"),
+        ("original spacing", "source_spacing", "the volume of a voxel"),
+    ):
         if column in table:
-            rows = [v if len(v) else [np.nan] * info.ndim for v in table[column]]
-            values = np.array([list(v) for v in rows], float).reshape(len(table), -1)
-            facts.append(_measured(name, values, axes, index, np.prod(values, axis=1)))
+            rows = [list(v) if len(v) else [np.nan] * info.ndim for v in table[column]]
+            values = np.array(rows, float)
+            facts.append(_measured(name, values, axes, index, values.prod(axis=1), product))
     low, high = (np.array(table[f"intensity_{end}"].tolist(), float) for end in ("min", "max"))
     width = np.where(high > low, high - low, np.nan)
-    rows = [store_row for store_row in table["modality_present"]] if _knows_present(table) else []
-    present = np.array(rows, bool) if rows else np.ones(width.shape, bool)
-    width = np.where(present, width, np.nan)
+    present = np.ones(width.shape, bool)
+    if "modality_present" in table:  # an earlier version had only whole subjects
+        present = np.array(table["modality_present"].tolist(), bool)
     # Its logarithm, as ranges differ by factors. Of modalities that all have, so that it is known.
     whole = present.all(axis=0)
-    names = [f"{m}" for m, all_have in zip(info.modalities, whole, strict=True) if all_have]
+    names = [m for m, all_have in zip(info.modalities, whole, strict=True) if all_have]
     if names:
         values = np.log10(width[:, whole])
-        facts.append(_measured("intensity range", values, names, index, values.mean(axis=1)))
+        mean = values.mean(axis=1), "the mean of the modalities"
+        facts.append(_measured("intensity range", values, names, index, *mean))
     for modality, has in zip(info.modalities, present.T, strict=True):
         if not has.all():
             facts.append(_classes(f"missing {modality}", np.where(has, "no", "yes"), index))
     centre = table["crop_center"] if "crop_center" in table else pd.Series("", index=index)
     facts.append(_classes("centre of the crop", centre.to_numpy(object), index))
-    for note in sorted({n for notes in table["prepare_notes"] for n in notes}):
-        has = ["yes" if note in notes else "no" for notes in table["prepare_notes"]]
+    notes_of = table["prepare_notes"] if "prepare_notes" in table else []
+    for note in sorted({n for notes in notes_of for n in notes}):
+        has = ["yes" if note in notes else "no" for notes in notes_of]
         facts.append(_classes(f"note {note!r}", np.array(has, object), index))
     suffixes = [_suffix(next((s for s in source if s), "")) for source in table["source"]]
     facts.append(_classes("file format", np.array(suffixes, object), index))
-    splits = canonical_splits(table["split"]).to_numpy(object)
-    facts.append(_classes("split", np.where(splits == "", None, splits), index))
+    splits = canonical_splits(table["split"])
+    if splits.nunique() > 1:
+        facts.append(_classes("split", splits.where(splits != "", None).to_numpy(object), index))
     return facts
-
-
-def _knows_present(table: pd.DataFrame) -> bool:
-    return "modality_present" in table
 
 
 def _suffix(source: str) -> str:
@@ -235,27 +245,38 @@ def _suffix(source: str) -> str:
 
 
 def _measured(
-    name: str, values: npt.NDArray[Any], axes: Sequence[str], index: Any, size: npt.NDArray[Any]
+    name: str,
+    values: npt.NDArray[Any],
+    axes: Sequence[str],
+    index: Any,
+    size: npt.NDArray[Any],
+    size_name: str,
 ) -> Fact:
     columns = pd.DataFrame(values.astype(float), columns=list(axes), index=index)
-    several = None if columns.shape[1] == 1 else pd.Series(size.astype(float), index=index)
-    return Fact(name, columns, several)
+    several = pd.Series(size.astype(float), index=index, name=size_name)
+    return Fact(name, columns, several if columns.shape[1] > 1 else None)
 
 
 def _classes(name: str, values: npt.NDArray[Any], index: Any) -> Fact:
     return Fact(name, pd.DataFrame({name: pd.Series(values, index=index, dtype=object)}))
 
 
-def _usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
-    """A fact without rare classes and constant columns, or why nothing is left of it."""
+def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
+    """A fact without rare classes and constant columns, or why nothing can be asked of it.
+
+    No reason is given where it is the same for all. A number that nearly all have is asked as two
+    classes, it and any other.
+
+    Args:
+        fact: a row a subject.
+        persons: `(subject,)`, the person of each.
+    """
     columns = fact.columns
     if fact.is_classes:
         values = columns.iloc[:, 0]
         counts = pd.Series(persons, index=values.index).groupby(values).nunique()
-        if counts.empty:
-            return None, "empty"
-        if len(counts) == 1:
-            return None, f"the same for all: {counts.index[0]}"
+        if len(counts) < 2:
+            return None, "" if values.notna().all() else "known of too few"
         common = counts[counts >= FEWEST].index
         if len(common) < 2:
             return None, f"no two classes have {FEWEST} participants each"
@@ -266,5 +287,12 @@ def _usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
     # To a thousandth, the rounding of headers.
     varied = [c for c in columns if np.ptp(known[c]) > 1e-3 * max(1e-6, known[c].abs().max())]
     if not varied:
-        return None, "the same for all"
+        return None, ""
+    shares = {c: float(known[c].value_counts(normalize=True).iloc[0]) for c in varied}
+    if min(shares.values()) > MOST_ALIKE:
+        usual = columns[varied].mode().iloc[0]
+        alike = np.where((columns[varied] == usual).all(axis=1), "usual", "other")
+        classes = pd.Series(alike, index=columns.index, dtype=object).where(fact.known, None)
+        return usable(Fact(fact.name, classes.to_frame(fact.name)), persons)
+    varied = [c for c in varied if shares[c] <= MOST_ALIKE]
     return Fact(fact.name, columns[varied], fact.size if len(varied) > 1 else None), ""

@@ -113,7 +113,7 @@ class Told:
 
 def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told:
     """Ask the embedding about a fact."""
-    known = _some(np.flatnonzero(fact.known), cohort.persons, cohort.seed)
+    known = _some(fact, cohort.persons, cohort.seed)
     columns, persons = fact.columns.iloc[known], cohort.persons[known]
     features = cohort.features[known]
     names = ["subject", *([PARTICIPANT] if PARTICIPANT in cohort.table else [])]
@@ -218,11 +218,18 @@ def _targets(columns: pd.DataFrame) -> npt.NDArray[np.float64]:
     return columns.rank().to_numpy(np.float64)
 
 
-def _some(rows: Rows, persons: Persons, seed: int) -> Rows:
-    """At most `MOST` rows, of persons that are drawn with all of theirs."""
+def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
+    """At most about `MOST` rows where a fact is known, of persons that are drawn with all of theirs.
+
+    Of each class, a hundred persons are drawn first, so that a rare one stays.
+    """
+    rows = np.flatnonzero(fact.known)
     if len(rows) <= MOST:
         return rows
-    who, counts = np.unique(persons[rows], return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(who))
+    who, first, counts = np.unique(persons[rows], return_index=True, return_counts=True)
+    random = np.random.default_rng(seed).permutation(len(who))
+    value = fact.columns.iloc[rows[first[random]], 0].to_numpy(object)
+    place = pd.Series(value).groupby(value).cumcount() if fact.is_classes else np.zeros(len(who))
+    order = random[np.argsort(np.asarray(place) >= 100, kind="stable")]
     taken = who[order[: max(1, int((np.cumsum(counts[order]) <= MOST).sum()))]]
     return rows[np.isin(persons[rows], taken)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.auditing.permutation import p_of, shuffles
+from vitaepp.auditing.permutation import AT_ONCE, SHUFFLES, p_of, shuffles
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.bootstrap import (
     RESAMPLES,
@@ -130,18 +130,16 @@ class Errors:
     p: float
 
 
-def errors_by(decisions: Decisions, groups: pd.Series[Any], *, seed: int) -> Errors | None:
-    """Compare the AUC of subgroups.
-
-    The test shuffles subgroups between participants who were tested in one fold and are of one
-    class, and asks how often they differ as much as they do: the mean square of the distance of
-    each AUC from that of all, where a subgroup counts by its size. It supposes nothing of the
-    distribution, and is one test, however many subgroups there are.
+def errors_by(
+    decisions: Decisions, groups: pd.Series[Any], *, seed: int, count: int = SHUFFLES
+) -> Errors | None:
+    """Compare the AUC of subgroups, by `spread_test`.
 
     Args:
         decisions: of the classifier.
         groups: the subgroup of each subject, by its key; missing where unknown.
         seed: of the shuffles.
+        count: of shuffles.
 
     Returns:
         None where there are not two subgroups of some size.
@@ -173,17 +171,50 @@ def errors_by(decisions: Decisions, groups: pd.Series[Any], *, seed: int) -> Err
     worst = int(np.nanargmin(np.where(large, aucs, np.nan)))
     others = tested.sum(axis=0) * ~inside[worst]
     gap = float(decisions.auc(others[None])[0] - aucs[worst])
+    p = spread_test(decisions, tested, seed=seed, count=count)
+    return Errors(found, found[worst], gap, p)
+
+
+def spread_test(
+    decisions: Decisions, inside: Weights, *, seed: int, count: int = SHUFFLES
+) -> float:
+    """Are all subgroups told equally well? A p.
+
+    Subgroups are shuffled between participants who were tested in one fold and are of one class.
+    What is compared is how far each AUC is from that of all, the mean square, where a subgroup
+    counts by its size. It is one test, however many subgroups there are.
+
+    Args:
+        decisions: of the classifier.
+        inside: `(subgroup, row)`, 1 where a row is of a subgroup.
+        seed: of the shuffles.
+        count: of shuffles.
+    """
     strata = decisions.folds * (decisions.codes.max() + 1) + decisions.codes
-    observed = _spread(decisions, tested)
-    values = [
-        _spread(decisions, tested[:, rows])
-        for rows in shuffles(decisions.persons, seed=seed, strata=strata)
-    ]
-    return Errors(found, found[worst], gap, p_of(observed, np.array(values)))
+    observed = _spread(decisions, inside[None])
+    values, held = [], []
+    step = max(1, AT_ONCE // inside.size)
+    moves = shuffles(decisions.persons, seed=seed, strata=strata, count=count)
+    for i, rows in enumerate(moves, start=1):
+        held.append(rows)
+        if len(held) == step or i == count:
+            values.append(_spread(decisions, np.moveaxis(inside[:, np.stack(held)], 1, 0)))
+            held = []
+    return p_of(float(observed[0]), np.concatenate(values))
 
 
-def _spread(decisions: Decisions, inside: Weights) -> float:
-    """How far subgroups are from the AUC of all, the mean square by size."""
-    aucs = decisions.auc(inside)
-    middle = decisions.auc(inside.sum(axis=0)[None])[0]
-    return float(np.nansum(inside.sum(axis=1) * (aucs - middle) ** 2) / inside.sum())
+def _spread(decisions: Decisions, inside: Weights) -> Weights:
+    """How far subgroups are from the AUC of all, the mean square by size.
+
+    Args:
+        decisions: of the classifier.
+        inside: `(shuffle, subgroup, row)`, 1 where a row is of a subgroup.
+
+    Returns:
+        `(shuffle,)`.
+    """
+    shuffled, groups, rows = inside.shape
+    aucs = decisions.auc(inside.reshape(-1, rows)).reshape(shuffled, groups)
+    middle = decisions.auc(inside.sum(axis=1))[:, None]
+    sizes = inside.sum(axis=2)
+    return np.asarray(np.nansum(sizes * (aucs - middle) ** 2, axis=1) / sizes.sum(axis=1))
