@@ -196,7 +196,7 @@ def test_what_is_refused(tmp_path, label, site):
         audit(path, store, "sick", out, metadata=["sick"])
     with pytest.raises(EvaluationError, match="no class 'ill'"):
         audit(path, store, "sick", out, positive="ill")
-    with pytest.raises(EvaluationError, match="give that of the table|`labels`"):
+    with pytest.raises(EvaluationError, match="give that, too"):
         audit(path, store, "sick", out, id_column="id")
     with pytest.raises(SourceError, match="no such file"):
         audit(path, store, "sick", out, labels=tmp_path / "none.csv")

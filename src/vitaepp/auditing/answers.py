@@ -249,7 +249,9 @@ def _label(
     sentence = f"{_capital(name)} alone does not tell {name_of_label} ({_shown(told, p)})."
     if _is_told(told, p):
         verdict = "red" if share >= HALF else "yellow"
-        much = "as much as the embedding" if share >= 1 else f"{share:.0%} of what the embedding does"
+        much = (
+            "as much as the embedding" if share >= 1 else f"{share:.0%} of what the embedding does"
+        )
         sentence = (
             f"{_capital(name)} alone tells {name_of_label} ({_shown(told, p)}): beyond chance, "
             f"{much}."
@@ -272,7 +274,9 @@ def _fact(measured: Measured, asked: Asked, corrected: Callable[[float], float])
         verdict = "yellow"
         sentence = f"The embedding tells {name} ({_shown(told, p)})"
         if asked.label is None:
-            sentence += ": the parts look different, so that results of one need not hold for the other."
+            sentence += (
+                ": the parts look different, so that results of one need not hold for the other."
+            )
         elif _is_told(asked.label, corrected(asked.label.p)):
             verdict = "red"
             sentence += f", and {name} tells {measured.cohort.label}: a possible shortcut."

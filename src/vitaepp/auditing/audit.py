@@ -95,8 +95,8 @@ def audit(
     facts = facts_of(table, opened, looks.border, persons, label, metadata)
     if facts.unused:
         say(
-            f"not taken for metadata by their names: {first_few(facts.unused)}; add those that tell "
-            "how a scan was made, or of whom it is, with `metadata`"
+            f"not taken for metadata by their names: {first_few(facts.unused)}; add those that "
+            "tell how a scan was made, or of whom it is, with `metadata`"
         )
     measured = measure(cohort, facts.asked)
     pairs = near_duplicates(looks.hashes, features)

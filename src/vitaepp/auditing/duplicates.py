@@ -86,9 +86,7 @@ def _distances(
     squares = (scaled**2).sum(axis=1)
     for start in range(0, len(scaled), AT_ONCE):
         rows = scaled[start : start + AT_ONCE]
-        squared = (
-            squares[start : start + AT_ONCE, None] + squares - 2 * rows @ scaled.T
-        )
+        squared = squares[start : start + AT_ONCE, None] + squares - 2 * rows @ scaled.T
         distances = np.sqrt(np.maximum(squared, 0))
         distances[np.arange(len(rows)), np.arange(start, start + len(rows))] = np.inf
         yield start, distances

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -169,7 +170,7 @@ def cut(fact: Fact) -> pd.Series[Any]:
     thirds = np.unique(np.nanquantile(values, [0, 1 / 3, 2 / 3, 1]))
     if len(thirds) < 3:  # most have one value
         thirds = np.unique([values.min(), values.median(), values.max()])
-    names = [f"{low:.6g} to {high:.6g}" for low, high in zip(thirds, thirds[1:], strict=False)]
+    names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(thirds)]
     groups = pd.cut(values, thirds, labels=names, include_lowest=True, ordered=False)
     return groups.astype(object).where(groups.notna(), None)
 
@@ -228,7 +229,7 @@ def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
             facts.append(_classes(f"missing {modality}", np.where(has, "no", "yes"), index))
     centre = table["crop_center"] if "crop_center" in table else pd.Series("", index=index)
     facts.append(_classes("centre of the crop", centre.to_numpy(object), index))
-    notes_of = table["prepare_notes"] if "prepare_notes" in table else []
+    notes_of = table.get("prepare_notes", pd.Series(dtype=object))
     for note in sorted({n for notes in notes_of for n in notes}):
         has = ["yes" if note in notes else "no" for notes in notes_of]
         facts.append(_classes(f"note {note!r}", np.array(has, object), index))

@@ -130,16 +130,16 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told:
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
     best = max(scores, key=lambda name: scores[name])
-    p = association_test(features, _targets(columns), persons, seed=cohort.seed)
+    p = association_test(features, targets(columns), persons, seed=cohort.seed)
     return Told(scores[best], metric, p, len(known), best if len(scores) > 1 else "")
 
 
 def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Told:
     """Ask facts alone about the label, in the folds of the embedding's own evaluation."""
     evaluation = cohort.evaluate([matrix for matrix, _ in _designs(cohort, facts)])
-    rows, targets = cohort.classes()
-    design = _design(facts, np.arange(len(cohort.table)))[rows]
-    p = association_test(design, targets, cohort.persons[rows], seed=cohort.seed)
+    rows, classes = cohort.classes()
+    matrix = design(facts, np.arange(len(cohort.table)))[rows]
+    p = association_test(matrix, classes, cohort.persons[rows], seed=cohort.seed)
     return Told(evaluation["mean"]["auc"], "auc", p, evaluation["n"], evaluation=evaluation)
 
 
@@ -174,18 +174,19 @@ def label_without_facts(cohort: Cohort, facts: Sequence[Fact]) -> Evaluation:
     return cohort.evaluate(left)
 
 
-def _designs(
-    cohort: Cohort, facts: Sequence[Fact]
-) -> list[tuple[Features, Rows]]:
+def _designs(cohort: Cohort, facts: Sequence[Fact]) -> list[tuple[Features, Rows]]:
     """Facts as features for each fold, with the rows of its training part."""
-    return [(_design(facts, train), train) for train, _ in cohort.parts()]
+    return [(design(facts, train), train) for train, _ in cohort.parts()]
 
 
-def _design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
+def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     """Facts as columns of numbers, `(subject, column)`: classes one-hot, numbers standardised.
 
-    What is not known is a class of its own, or the median with a column that says so. All of it is
-    fitted to the rows `train`.
+    What is not known is a class of its own, or the median with a column that says so.
+
+    Args:
+        facts: at least one.
+        train: the rows that all of it is fitted to.
     """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
@@ -211,15 +212,15 @@ def _design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(make.fit(whole.iloc[train]).transform(whole), np.float64)
 
 
-def _targets(columns: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """What is tested: a column for each class, or the ranks of numbers."""
+def targets(columns: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """What `association_test` is asked of a fact: a column for each class, or ranks of numbers."""
     if columns.iloc[:, 0].dtype == object:
         return pd.get_dummies(columns.iloc[:, 0]).to_numpy(np.float64)
     return columns.rank().to_numpy(np.float64)
 
 
 def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
-    """At most about `MOST` rows where a fact is known, of persons that are drawn with all of theirs.
+    """Rows where a fact is known, at most about `MOST`, of persons who are drawn with all of theirs.
 
     Of each class, a hundred persons are drawn first, so that a rare one stays.
     """
