@@ -38,7 +38,7 @@ def alarm(seed):
     given = decisions(random, 0.8, N)
     persons, label = np.arange(N), np.eye(2)[given.codes]
     options = {"seed": seed, "count": SHUFFLES}
-    p = [association_test(features, targets(f.columns), persons, **options) for f in facts]
+    p = [association_test(features, targets(f), persons, **options) for f in facts]
     sets = [*([f] for f in facts), facts]
     p += [association_test(design(s, persons), label, persons, **options) for s in sets]
     groups = [pd.factorize(site)[0], random.permutation(N) % 3, random.permutation(N) % 3]

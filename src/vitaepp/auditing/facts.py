@@ -73,7 +73,7 @@ class Fact:
     @property
     def is_classes(self) -> bool:
         """Whether it is told by a classifier, not by a regression."""
-        return self.columns.iloc[:, 0].dtype == object
+        return not pd.api.types.is_numeric_dtype(self.columns.iloc[:, 0])
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
@@ -165,7 +165,7 @@ def kind_of(name: str) -> str:
 def cut(fact: Fact) -> pd.Series[Any]:
     """A fact as subgroups: its classes, or the thirds of its numbers; missing where unknown."""
     values = fact.columns.iloc[:, 0] if fact.size is None else fact.size
-    if values.dtype == object:
+    if fact.is_classes:
         return values
     thirds = np.unique(np.nanquantile(values, [0, 1 / 3, 2 / 3, 1]))
     if len(thirds) < 3:  # most have one value

@@ -130,7 +130,7 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told:
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
     best = max(scores, key=lambda name: scores[name])
-    p = association_test(features, targets(columns), persons, seed=cohort.seed)
+    p = association_test(features, targets(fact)[known], persons, seed=cohort.seed)
     return Told(scores[best], metric, p, len(known), best if len(scores) > 1 else "")
 
 
@@ -196,7 +196,7 @@ def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     whole = pd.concat(
         [f.columns.add_prefix(f"{i} ") for i, f in enumerate(facts)], axis=1
     ).reset_index(drop=True)
-    classes = [c for c in whole if whole[c].dtype == object]
+    classes = [c for c in whole if not pd.api.types.is_numeric_dtype(whole[c])]
     numbers = [c for c in whole if c not in classes]
     whole[classes] = whole[classes].where(whole[classes].notna(), "not known")
     make = make_column_transformer(
@@ -212,15 +212,15 @@ def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(make.fit(whole.iloc[train]).transform(whole), np.float64)
 
 
-def targets(columns: pd.DataFrame) -> npt.NDArray[np.float64]:
+def targets(fact: Fact) -> npt.NDArray[np.float64]:
     """What `association_test` is asked of a fact: a column for each class, or ranks of numbers."""
-    if columns.iloc[:, 0].dtype == object:
-        return pd.get_dummies(columns.iloc[:, 0]).to_numpy(np.float64)
-    return columns.rank().to_numpy(np.float64)
+    if fact.is_classes:
+        return pd.get_dummies(fact.columns.iloc[:, 0]).to_numpy(np.float64)
+    return fact.columns.rank().to_numpy(np.float64)
 
 
 def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
-    """Rows where a fact is known, at most about `MOST`, of persons who are drawn with all of theirs.
+    """Rows where a fact is known, about `MOST` at most, of persons drawn with all their subjects.
 
     Of each class, a hundred persons are drawn first, so that a rare one stays.
     """
