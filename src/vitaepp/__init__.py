@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitaepp.auditing.audit import audit
+    from vitaepp.auditing.items import Audit
     from vitaepp.cli.demo import demo
     from vitaepp.data.embeddings import Embeddings
     from vitaepp.data.inspection import inspect
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from vitaepp.training.pretrain import pretrain
 
 _HOMES = {
+    "Audit": "vitaepp.auditing.items",
     "Comparison": "vitaepp.evaluation.comparison",
     "Embeddings": "vitaepp.data.embeddings",
     "Encoder": "vitaepp.encoder.model",
@@ -53,6 +56,7 @@ _HOMES = {
     "Recipe": "vitaepp.recipe.recipe",
     "Store": "vitaepp.data.store",
     "VitaeppError": "vitaepp.errors",
+    "audit": "vitaepp.auditing.audit",
     "bench": "vitaepp.training.bench",
     "compare": "vitaepp.evaluation.comparison",
     "compare_evaluations": "vitaepp.evaluation.comparison",
@@ -82,6 +86,7 @@ _HOMES = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Comparison",
     "Embeddings",
     "Encoder",
@@ -91,6 +96,7 @@ __all__ = [
     "Store",
     "VitaeppError",
     "__version__",
+    "audit",
     "bench",
     "compare",
     "compare_evaluations",

@@ -36,6 +36,7 @@ VERBS = (
     "predict",
     "finetune",
     "export",
+    "audit",
     "compare",
     "reconstruct",
     "experiment",
