@@ -111,8 +111,8 @@ class Ladder:
         taken, metric = self.taken, metric_name(self.metric)
         best = self._best()
         advice = {
-            "prior": "Nothing here tells this label better than guessing does. Check the label, or "
-            "collect more subjects, before training anything.",
+            "prior": "No rung is shown to tell this label better than guessing does. Check the label, "
+            "or collect more subjects, before you train anything.",
             "metadata": "Metadata alone is as good as any image. Run vitaepp audit before you "
             "believe an image model.",
             "raw": "Do not pre-train for this label: use raw intensities.",
@@ -126,12 +126,13 @@ class Ladder:
             "finetuned": "Pre-train, and fine-tune the encoder.",
         }[taken.key]
         n = int(taken.evaluation["n"])
-        why = f" {taken.name} reaches {metric} {self._text(taken)}"
+        name = taken.name[0].upper() + taken.name[1:]
+        why = f" {name} reaches {metric} {self._text(taken)}"
         if best is taken:
             why += ", the best of all rungs."
         else:
             why += (
-                f". {best.name} has {self._text(best)}, but no higher rung is shown to be better "
+                f", and {best.name} {self._text(best)}, but no higher rung is shown to be better "
                 f"with {counted(n, 'subject')} (p < {LEVEL}, corrected)."
             )
         return advice + why
