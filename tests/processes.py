@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["tests.training.processes", "vitaepp.cli.app", "vitaepp.ingest.prepare", "SimpleITK"]
+    ["vitaepp.training.pretrain", "vitaepp.cli.app", "vitaepp.ingest.prepare", "SimpleITK"]
 )
 
 
