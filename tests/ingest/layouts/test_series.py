@@ -1,6 +1,5 @@
 """Names that scanners, sites and data sets give series, each with what it is."""
 
-
 from vitaepp.ingest.layouts.series import modality_of, series_rules
 
 #: MR: by modality, descriptions in the spelling in which they occur.
