@@ -111,8 +111,8 @@ class Ladder:
         taken, metric = self.taken, metric_name(self.metric)
         best = self._best()
         advice = {
-            "prior": "No rung is shown to tell this label better than guessing does. Check the label, "
-            "or collect more subjects, before you train anything.",
+            "prior": "No rung is shown to tell this label better than guessing does. Check the "
+            "label, or collect more subjects, before you train anything.",
             "metadata": "Metadata alone is as good as any image. Run vitaepp audit before you "
             "believe an image model.",
             "raw": "Do not pre-train for this label: use raw intensities.",
@@ -209,17 +209,16 @@ class Ladder:
         rungs = [r for r in self.rungs if r.part["mean"][metric] is not None]
         places = np.arange(len(rungs), dtype=float)
         means = np.array([r.part["mean"][metric] for r in rungs], float)
-        drawn = [
-            line_chart(
-                [Line(places, means, Style("line", 0))],
-                says=f"{title} of each rung",
-                x_name="rung, from the simplest",
-                x_ticks=places.tolist(),
-            )
-        ]
-        figures = [
-            Figure(f"{title} of each rung", "", drawn[0], []) for _ in drawn if drawn[0] is not None
-        ]
+        deviations = np.array([r.part["std"][metric] or 0.0 for r in rungs], float)
+        drawn = line_chart(
+            [Line(places, means, Style("line", 0), deviations)],
+            says=f"{title} of each rung: " + ", ".join(f"{r.name} {self._text(r)}" for r in rungs),
+            x_name="rung, from the simplest",
+            x_ticks=places.tolist(),
+        )
+        assert drawn is not None
+        names = [(Style("line", 0), f"{i}  {r.name}") for i, r in enumerate(rungs)]
+        figures = [Figure(f"{title} of each rung", "", drawn, names)]
         shown = [r for r in rungs if len(r.budget) > 1 and r.key != "prior"]
         curves = [
             Line(
