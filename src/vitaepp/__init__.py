@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vitaepp.evaluation.reconstruction import reconstruct
     from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
+    from vitaepp.experiments.ladder import ladder
     from vitaepp.ingest.prepare import prepare
     from vitaepp.interop.export import export
     from vitaepp.interop.public import embed_public
@@ -71,6 +72,7 @@ _HOMES = {
     "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
+    "ladder": "vitaepp.experiments.ladder",
     "plan": "vitaepp.training.plan",
     "predict": "vitaepp.downstream.predict",
     "prepare": "vitaepp.ingest.prepare",
@@ -110,6 +112,7 @@ __all__ = [
     "finetune",
     "fit",
     "inspect",
+    "ladder",
     "plan",
     "predict",
     "prepare",

@@ -40,6 +40,7 @@ VERBS = (
     "compare",
     "reconstruct",
     "experiment",
+    "ladder",
     "report",
     "settings",
 )
