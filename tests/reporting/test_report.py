@@ -258,7 +258,7 @@ def test_an_evaluation_without_controls_or_tables_says_so(tmp_path):
     words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
     assert "No control stands beside this result" in words
     assert "whether training helped cannot be said" in words
-    assert "The ROC curve needs predictions.parquet" in words
+    assert "The curves need predictions.parquet" in words
     assert "The map needs map.csv" in words
 
 

@@ -48,6 +48,14 @@ PROTOCOLS = {
     "finetune": "fine-tuning",
 }
 
+#: Models of other tasks than classes, by task and protocol.
+_MODELS = {
+    ("regression", "linear"): "ridge regression",
+    ("regression", "svm"): "linear support vector regression",
+    ("ordinal", "linear"): "threshold model of ordered classes",
+    ("survival", "linear"): "Cox regression",
+}
+
 #: Terms of the training loss, in the order of the paper.
 LOSSES = {
     "reconstruction": "Reconstruction",
@@ -55,6 +63,15 @@ LOSSES = {
     "edge": "Edge (Sobel)",
     "contrastive": "Contrastive",
 }
+
+
+def model_name(task: str, protocol: str) -> str:
+    """What was fitted to features.
+
+    >>> model_name("classification", "svm"), model_name("survival", "linear")
+    ('linear SVM', 'Cox regression')
+    """
+    return _MODELS.get((task, protocol)) or PROTOCOLS.get(protocol, protocol)
 
 
 def metric_name(metric: str) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from vitaepp.data.origin import other_encoder
-from vitaepp.presentation.names import PROTOCOLS
+from vitaepp.evaluation.measures import task_of
+from vitaepp.presentation.names import model_name
 from vitaepp.reporting.extras import Section
 
 
@@ -51,7 +52,12 @@ class Evaluation(Result):
     def title(self) -> str:
         """The label and the protocol, in words."""
         protocol = str(self.metrics.get("classifier") or self.metrics["protocol"])
-        return f"{self.metrics['label']}, {PROTOCOLS.get(protocol, protocol)}"
+        return f"{self.metrics['label']}, {model_name(self.task, protocol)}"
+
+    @property
+    def task(self) -> str:
+        """What kind of label it is."""
+        return task_of(self.metrics)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ _VALUES = {
 def clinical(result: Evaluation) -> dict[str, Any] | None:
     """Values with intervals, calibration and decision curve; None where there are none."""
     report = result.metrics.get("clinical")
-    if not isinstance(report, Mapping):
+    if not isinstance(report, Mapping) or result.task != "classification":
         return None
     figures = [figure for figure in (_calibration(report), _benefit(report)) if figure]
     values = list(_values(report))

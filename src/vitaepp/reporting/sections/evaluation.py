@@ -15,6 +15,7 @@ from vitaepp.presentation.drawing import Style
 from vitaepp.reporting.contents import Evaluation
 from vitaepp.reporting.sections.clinical import clinical
 from vitaepp.reporting.sections.header import SERIES
+from vitaepp.reporting.sections.outcome import few_labels, outcome, outside
 
 
 def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
@@ -26,12 +27,24 @@ def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
         "roc": _roc(result, classes),
         "map": _map(result, classes),
         "clinical": clinical(result),
-        "chosen": ", ".join(f"{c:.3g}" for c in result.metrics.get("C") or []),
+        "outcome": outcome(result),
+        "outside": outside(result),
+        "few_labels": few_labels(result),
+        "chosen": _chosen(result),
+        "predictions": result.predictions is not None,
     }
+
+
+def _chosen(result: Evaluation) -> str:
+    """What each fold chose on its held-out parts; empty for several labels."""
+    chosen = result.metrics.get("C") or []
+    return ", ".join(f"{c:.3g}" for c in chosen if isinstance(c, int | float))
 
 
 def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
     predictions = result.predictions
+    if result.task != "classification":
+        return None
     if predictions is None or len(classes) < 2 or not {"fold", "label"} <= set(predictions):
         return None
     folds: list[Line] = []

@@ -1,0 +1,131 @@
+"""What an evaluation says beyond its table: intervals, survival, another cohort, few labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vitaepp.evaluation.measures import leading_metric, measures_of
+from vitaepp.evaluation.summary import summary_rows
+from vitaepp.presentation import numbers
+from vitaepp.presentation.charts import Figure, Line, line_chart
+from vitaepp.presentation.drawing import Style
+from vitaepp.presentation.names import metric_name, metric_title
+from vitaepp.reporting.contents import Evaluation
+from vitaepp.reporting.sections.header import SERIES
+
+_Values = list[tuple[str, str]]
+
+
+def outcome(result: Evaluation) -> dict[str, Any] | None:
+    """Intervals of a value's metrics, or of survival with its curves; None of classes."""
+    report = result.metrics.get("clinical")
+    if not isinstance(report, Mapping):
+        return None
+    if result.task == "regression":
+        mean = result.metrics["mean"]
+        values = [
+            (metric_title(m), f"{mean[m]:.4g} {numbers.interval(found['low'], found['high'])}")
+            for m, found in report.items()
+            if found and mean.get(m) is not None
+        ]
+        return {"values": values, "figures": []}
+    if result.task == "survival":
+        figure = _survival(report["halves"])
+        return {"values": list(_of_survival(report)), "figures": [figure] if figure else []}
+    return None
+
+
+def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    found, halves = report["concordance"], report["halves"]
+    if found.get("low") is not None:
+        interval = numbers.interval(found["low"], found["high"])
+        yield "Harrell's concordance", f"{found['value']:.3f} {interval}"
+    if halves.get("logrank"):
+        p = numbers.p_value(halves["logrank"]["p"], "p")
+        yield "Log-rank test of the halves", f"{p}; over folds a guide, and no test"
+
+
+def _survival(halves: Mapping[str, Any]) -> Figure | None:
+    lines, legend = [], []
+    table: list[list[object]] = []
+    for i, name in enumerate(("low", "high")):
+        curve = halves.get(name)
+        if not curve:
+            continue
+        # A curve of steps: each value holds until the next time.
+        time = np.repeat(np.asarray(curve["time"], float), 2)[1:]
+        survival = np.repeat(np.asarray(curve["survival"], float), 2)[:-1]
+        lines.append(Line(time, survival, Style("line", i)))
+        legend.append((Style("line", i), f"{name} risk, {curve['n']} subjects"))
+        table += [[f"time, {name} risk", *curve["time"]], [f"survival, {name}", *curve["survival"]]]
+    drawing = (
+        line_chart(
+            lines, says="Kaplan-Meier curves of subjects at low and at high risk", x_name="time"
+        )
+        if lines
+        else None
+    )
+    if drawing is None:
+        return None
+    note = "of test subjects, above and below the median risk of their training part"
+    return Figure("Survival", note, drawing, legend, table)
+
+
+def outside(result: Evaluation) -> _Values | None:
+    """Each metric inside and in another cohort; None where none was tested."""
+    found = result.metrics.get("external")
+    if not isinstance(found, Mapping):
+        return None
+    names = {row.key: row.name for row in summary_rows(result.metrics)}
+    parts = {"method": found["mean"]} | {k: c["mean"] for k, c in found["controls"].items()}
+    metric = leading_metric(result.metrics)
+    inside = {row.key: row.text(metric) for row in summary_rows(result.metrics)}
+    title = metric_name(metric)
+    values = [
+        (
+            names.get(key, key),
+            f"{title} {inside[key]} inside, {numbers.with_spread(mean[metric], None)} outside",
+        )
+        for key, mean in parts.items()
+    ]
+    return [("Cohort", f"{found['name']}, {found['n']:,} subjects"), *values]
+
+
+def few_labels(result: Evaluation) -> Figure | None:
+    """The leading metric over the number of labels; None where that was not measured."""
+    rows = result.metrics.get("budget")
+    if not rows:
+        return None
+    metric = leading_metric(result.metrics)
+    measures = measures_of(result.metrics)
+    lines, legend = [], []
+    table: list[list[object]] = [["features", "labels", "mean", "low", "high"]]
+    for row in summary_rows(result.metrics):
+        own = [r for r in rows if r["features"] == row.key and r["mean"][metric] is not None]
+        if not own:
+            continue
+        style = Style("line", SERIES[row.key])
+        labels = np.array([r["labels"] for r in own], float)
+        lines.append(Line(labels, np.array([r["mean"][metric] for r in own], float), style))
+        legend.append((style, row.name))
+        table += [
+            [row.name, r["labels"], r["mean"][metric], r["low"][metric], r["high"][metric]]
+            for r in own
+        ]
+    drawing = (
+        line_chart(
+            lines,
+            says=f"{metric_title(metric)} over the number of labelled subjects",
+            x_name="labelled subjects",
+        )
+        if lines
+        else None
+    )
+    if drawing is None:
+        return None
+    note = f"mean {metric_name(metric)} over draws and folds; their range is in the table"
+    note += ", lower is better" if metric in measures.lower_is_better else ""
+    return Figure("Few labels", note, drawing, legend, table)
