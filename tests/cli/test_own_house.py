@@ -128,6 +128,7 @@ def snapshot(root):
             ("new.parquet", "new.raw.parquet", "new.untrained.parquet"),
         ),
         ("evaluate run/embeddings.parquet --label bright --out new", ("new",)),
+        ("audit run/embeddings.parquet store --label bright --out new", ("new",)),
         ("fit run/embeddings.parquet --label bright --out new", ("new",)),
         ("predict model store --out new.csv", ("new.csv",)),
         ("export run new.pt --to torchscript", ("new.pt",)),
@@ -171,6 +172,9 @@ def test_a_verb_writes_only_what_its_arguments_name(
 SLIPS = """
 inspect nowhere|empty|empty.txt|run|scans|foo://bar|s3://
 inspect run/embeddings.parquet
+audit nowhere|empty.txt|run store --label bright new
+audit run/embeddings.parquet nowhere|empty|run new --label bright
+audit run/embeddings.parquet store new --label nothing
 embed run nowhere new
 embed store store new
 embed nowhere|empty|empty.txt|run/embeddings.parquet store new

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.auditing.facts import Fact
+from vitaepp.auditing.facts import FEWEST, Fact
 from vitaepp.auditing.permutation import association_test
 from vitaepp.data.participants import Persons
 from vitaepp.data.store import PARTICIPANT
@@ -119,13 +119,15 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told:
     names = ["subject", *([PARTICIPANT] if PARTICIPANT in cohort.table else [])]
     table = cohort.table[names].iloc[known].reset_index(drop=True)
     kind, metric = ("classification", "auc") if fact.is_classes else ("regression", "spearman")
+    # Classes with enough participants for so many folds were kept.
+    folds = min(cohort.folds, FEWEST)
     scores = {}
     for name in columns:
         # A name of its own: `split` has a meaning for the evaluation.
         asked = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
         values = table.assign(**{asked: columns[name].to_numpy()})
         result = evaluate_features(
-            features, values, asked, task=kind, seed=cohort.seed, folds=cohort.folds
+            features, values, asked, task=kind, seed=cohort.seed, folds=folds
         )
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
