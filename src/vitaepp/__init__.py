@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from vitaepp.downstream.finetune import finetune
     from vitaepp.downstream.fit import fit
     from vitaepp.downstream.model import Model
+    from vitaepp.downstream.neighbours import neighbours
     from vitaepp.downstream.predict import predict
+    from vitaepp.downstream.quality import qc
     from vitaepp.encoder.embed import embed, embed_store, raw_features
     from vitaepp.encoder.model import Encoder
     from vitaepp.errors import VitaeppError
@@ -67,10 +69,12 @@ _HOMES = {
     "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
+    "neighbours": "vitaepp.downstream.neighbours",
     "plan": "vitaepp.training.plan",
     "predict": "vitaepp.downstream.predict",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
+    "qc": "vitaepp.downstream.quality",
     "raw_features": "vitaepp.encoder.embed",
     "reconstruct": "vitaepp.evaluation.reconstruction",
     "report": "vitaepp.reporting.report",
@@ -104,10 +108,12 @@ __all__ = [
     "finetune",
     "fit",
     "inspect",
+    "neighbours",
     "plan",
     "predict",
     "prepare",
     "pretrain",
+    "qc",
     "raw_features",
     "reconstruct",
     "report",

@@ -1,8 +1,8 @@
 """How far a scan is from the subjects of a cohort.
 
 The features of a cohort vary in few directions. A scan of another kind (another contrast, upside
-down, blurred, with noise) leaves them: what its features have outside the cohort's leading principal
-components is large. That is its distance.
+down, blurred, with noise) leaves them: what its features have outside the cohort's leading
+principal components is large. That is its distance.
 """
 
 from __future__ import annotations
