@@ -1,10 +1,11 @@
-"""How well odd scans are found: AUC of each kind of corruption against the held-out scans as they are.
+"""How well odd scans are found: AUC of each kind of corruption against held-out scans as they are.
 
-    python benchmarks/quality.py RUN STORE OTHER_STORE OUT.json [--held 200] [--cohort 1000]
+    python benchmarks/quality.py RUN STORE OTHER_STORE OUT.json [--held 200] [--masks 4]
 
-Held-out scans are corrupted, embedded and reconstructed, and held against a cohort of other scans of
-the store: with the measures of `vitaepp qc`, and, for comparison, with the mean distance to the five
-nearest scans. Where the store is split, the cohort is of train, and the held-out scans of test.
+Held-out scans are corrupted, embedded and reconstructed, and held against a cohort of other scans
+of the store, at most 1000, with the embeddings that lie in the run: by the measures of `vitaepp qc`
+and, for comparison, by the mean distance to the five nearest scans. Where the store is split, the
+cohort is of train, and the held-out scans of test.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 from scipy.ndimage import gaussian_filter, zoom
 from sklearn.metrics import roc_auc_score
 
-from vitaepp import Encoder, Store
+from vitaepp import Embeddings, Encoder, Store
 from vitaepp.data.participants import persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.downstream.distance import Cohort
@@ -34,7 +35,7 @@ def ghosted(image):
 
 
 def corruptions(images, other, rng):
-    """Each kind of corruption by its name, `(subject, channel, *space)`, intensities in [0, 255]."""
+    """Each kind by its name, `(subject, channel, *space)`, intensities in [0, 255]."""
     last = images.ndim - 1
     up, side = (2, 3) if images.ndim == 4 else (last, 2)
     sigma = (0, 0, *[1.5] * (images.ndim - 2))
@@ -65,14 +66,14 @@ def main():
     for name in ("run", "store", "other", "out"):
         parser.add_argument(name)
     parser.add_argument("--held", type=int, default=200)
-    parser.add_argument("--cohort", type=int, default=1000)
+    parser.add_argument("--masks", type=int, default=MASKS)
     given, start = parser.parse_args(), time.monotonic()
     rng, store, other = np.random.default_rng(0), Store(given.store), Store(given.other)
     splits = canonical_splits(store.table["split"]).to_numpy()
     rows = rng.permutation(len(store))
     test = rows[splits[rows] == "test"] if {"train", "test"} <= set(splits) else rows
     held = test[: min(given.held, len(store) // 3)]
-    rest = rows[(splits[rows] != "test") & ~np.isin(rows, held)][: given.cohort]
+    rest = rows[(splits[rows] != "test") & ~np.isin(rows, held)][:1000]
 
     encoder, (method, _) = Encoder.from_pretrained(given.run), load_method(given.run)
     images = store.read(np.sort(held)).astype(np.float32)
@@ -88,12 +89,14 @@ def main():
             part = values[first : first + 16]
             there = torch.ones(part.shape[:2], dtype=torch.bool)
             numbers = range(first, first + len(part))
-            found.append(reconstruction_errors(method, part, there, MASKS, 0, numbers))
+            found.append(reconstruction_errors(method, part, there, given.masks, 0, numbers))
         return np.concatenate(found)
 
-    features = encoder.embed(store, rest)
+    embedded = Embeddings.load(f"{given.run}/embeddings.parquet")
+    assert embedded.provenance["images"] == store.fingerprint(), "embed the store into the run"
+    features = embedded.features[rest]
     cohort = Cohort.of(features, persons_of(store.table.iloc[rest]))
-    own_errors = errors(store.read(rest[:200]))
+    own_errors = errors(store.read(rest[: 2 * len(held)]))
     values = features.astype(np.float64)
     near = np.quantile(nearest(values, values, own=True), 0.99)
     scores = {}
@@ -126,6 +129,7 @@ def main():
         "store": store.name,
         "cohort": len(rest),
         "held out": len(held),
+        "masks": given.masks,
         "encoder": "trained on all scans of the store, as they are; the held-out ones among them",
         "as they are": shares(clean),
         "corruptions": {

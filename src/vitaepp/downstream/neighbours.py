@@ -55,7 +55,7 @@ SAME = 2e-3
 ROWS = 512
 
 #: Queries and their neighbours on the page, and the pairs on the page of near-duplicates.
-SHOWN, SHOWN_NEIGHBOURS, SHOWN_PAIRS = 12, 5, 30
+SHOWN, SHOWN_NEW, SHOWN_NEIGHBOURS, SHOWN_PAIRS = 12, 100, 5, 30
 
 Unit = npt.NDArray[np.float32]
 
@@ -193,7 +193,7 @@ def neighbours(
                 for a, b in zip(duplicates["subject"], duplicates["other"], strict=True)
             ]
             save_page(pictures.pairs(duplicates), target / "near_duplicates.png")
-        shown = names[evenly(len(names), subjects if new is None else None)]
+        shown = names[evenly(len(names), subjects if new is None else SHOWN_NEW)]
         save_page(pictures.page(table, shown, cohort), target / "neighbours.png")
     write_text(target / "near_duplicates.csv", duplicates.to_csv(index=False))
     write_text(target / "neighbours.csv", table.to_csv(index=False))
@@ -559,8 +559,8 @@ def _store_of(embedded: Embeddings, path: Path, given: Location | None) -> Store
                 if store.fingerprint() == images:
                     return store
         say(
-            f"{path}: its store {name} is not beside it, so that there are no pictures; name it "
-            "with `store`"
+            f"{path}: its store{f' {name}' if name else ''} is not beside it, so that there are no "
+            "pictures; name it with `store`"
         )
         return None
     store = Store(given)
