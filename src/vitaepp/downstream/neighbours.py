@@ -28,7 +28,7 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.fit import encoder_of, near
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, SourceError, VitaeppError
-from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_counts
+from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_persons
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import Labels, read_labels
 from vitaepp.ingest.new_scans import NewImage, Scan, new_images, say_decisions
@@ -363,11 +363,21 @@ def _precision(cohort: _Cohort, path: Path, seed: int) -> dict[str, Any]:
     def of(unit: Unit) -> dict[str, Any]:
         found = _nearest(unit[rows], unit[rows], at[-1], persons)
         right = codes[found.rows] == codes[:, None]
-        return {
-            str(k): _with_interval(right[:, :k].mean(axis=1), persons, seed)
-            | {"chance": float(chance.mean())}
-            for k in at
-        }
+        shares = np.stack([right[:, :k].mean(axis=1) for k in at], axis=1)
+        drawn = [
+            weights @ shares / weights.sum(axis=1, keepdims=True)
+            for weights in resampled_persons(np.zeros(len(rows), np.intp), persons, RESAMPLES, seed)
+        ]
+        result = {}
+        for k, values, resampled in zip(at, shares.T, np.concatenate(drawn).T, strict=True):
+            ends = percentiles(resampled)
+            result[str(k)] = {
+                "value": float(values.mean()),
+                "low": ends.low,
+                "high": ends.high,
+                "chance": float(chance.mean()),
+            }
+        return result
 
     controls = {}
     for name, what in CONTROLS.items():
@@ -403,20 +413,6 @@ def _control(file: Path, cohort: _Cohort, centred_only: bool) -> Unit | None:
         values = features.astype(np.float64)
         return _unit(values - values.mean(axis=0))
     return _standardised(features)[2]
-
-
-def _with_interval(
-    shares: npt.NDArray[np.float64], persons: Persons, seed: int
-) -> dict[str, float]:
-    """The mean over queries, and its interval had other participants been asked about."""
-    _, who = np.unique(persons, return_inverse=True)
-    sums, counts = np.bincount(who, shares), np.bincount(who).astype(float)
-    drawn = [
-        (weights @ sums) / (weights @ counts)
-        for weights in resampled_counts(np.zeros(len(sums), np.intp), RESAMPLES, seed)
-    ]
-    interval = percentiles(np.concatenate(drawn))
-    return {"value": float(shares.mean()), "low": interval.low, "high": interval.high}
 
 
 def _duplicates(
