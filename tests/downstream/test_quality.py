@@ -28,7 +28,7 @@ def odd(clinic, tmp_path_factory):
     noise = np.random.default_rng(0).integers(0, 2, (16, 16)) * 255
     Image.fromarray(noise.astype(np.uint8)).save(root / "scans" / "noise.png")
     prepare(root / "scans", root / "store", size=16, workers=1)
-    settings = [s.replace("epochs=3", "epochs=60") for s in TINY]
+    settings = [s.replace("epochs=3", "epochs=10") for s in TINY]
     settings += ["model.patch_size=4", "model.mask_ratio=0.5", "loss.contrastive.weight=0"]
     vitaepp.pretrain(root / "store", root / "run", settings=settings)
     return root

@@ -193,7 +193,7 @@ def neighbours(
                 for a, b in zip(duplicates["subject"], duplicates["other"], strict=True)
             ]
             save_page(pictures.pairs(duplicates), target / "near_duplicates.png")
-        shown = names[evenly(len(names), subjects if new is None else SHOWN_NEW)]
+        shown = names[evenly(len(names), subjects if new is None else SHOWN_NEW)].tolist()
         save_page(pictures.page(table, shown, cohort), target / "neighbours.png")
     write_text(target / "near_duplicates.csv", duplicates.to_csv(index=False))
     write_text(target / "neighbours.csv", table.to_csv(index=False))

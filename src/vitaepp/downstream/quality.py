@@ -145,7 +145,8 @@ def qc(
     oddity = table.pop("oddity").to_numpy()
     if table["flagged"].any():
         order = np.argsort(-np.where(table["flagged"], oddity, -np.inf), kind="stable")
-        _draw(opened, table, order[: min(SHOWN, facts["flagged"])], target / "flagged.png")
+        shown = order[: min(SHOWN, facts["flagged"])].tolist()
+        _draw(opened, table, shown, target / "flagged.png")
     write_text(target / "qc.csv", table.to_csv(index=False))
     write_json(target / "qc.json", facts)
     return Quality(table, facts)
@@ -283,10 +284,10 @@ def _draw(store: Store, table: pd.DataFrame, rows: Sequence[int], path: Path) ->
     across = max(1, PAGE_WIDTH // (cells.size[0] + GAP))
     drawn = []
     for row in rows:
-        record = table.iloc[int(row)]
+        record = table.iloc[row]
         error = "" if np.isnan(record["error"]) else f", error {record['error']:.2f}"
         told = f"distance {record['distance']:.0f}{error}"
-        image, present = store.read([int(row)])[0], store.present[int(row)]
+        image, present = store.read([row])[0], store.present[row]
         drawn.append(cells.draw(image, present, [record["subject"], told]))
     lines = [("", drawn[start : start + across]) for start in range(0, len(drawn), across)]
     save_page(stacked(lines), path)
