@@ -38,9 +38,11 @@ VERBS = (
     "qc",
     "finetune",
     "export",
+    "audit",
     "compare",
     "reconstruct",
     "experiment",
+    "ladder",
     "report",
     "settings",
 )
