@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from vitaepp.downstream.finetune import finetune
     from vitaepp.downstream.fit import fit
     from vitaepp.downstream.model import Model
+    from vitaepp.downstream.neighbours import neighbours
     from vitaepp.downstream.predict import predict
+    from vitaepp.downstream.quality import qc
     from vitaepp.encoder.embed import embed, embed_store, raw_features
     from vitaepp.encoder.model import Encoder
     from vitaepp.errors import VitaeppError
@@ -75,10 +77,12 @@ _HOMES = {
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
     "ladder": "vitaepp.experiments.ladder",
+    "neighbours": "vitaepp.downstream.neighbours",
     "plan": "vitaepp.training.plan",
     "predict": "vitaepp.downstream.predict",
     "prepare": "vitaepp.ingest.prepare",
     "pretrain": "vitaepp.training.pretrain",
+    "qc": "vitaepp.downstream.quality",
     "raw_features": "vitaepp.encoder.embed",
     "reconstruct": "vitaepp.evaluation.reconstruction",
     "report": "vitaepp.reporting.report",
@@ -116,10 +120,12 @@ __all__ = [
     "fit",
     "inspect",
     "ladder",
+    "neighbours",
     "plan",
     "predict",
     "prepare",
     "pretrain",
+    "qc",
     "raw_features",
     "reconstruct",
     "report",

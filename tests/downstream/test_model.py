@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 import skops.io
 from PIL import Image
+from safetensors.numpy import save_file
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vitaepp
 from vitaepp.data.embeddings import Embeddings
-from vitaepp.downstream.distance import NEIGHBOURS, Cohort
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError, SourceError
@@ -57,7 +57,7 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     assert table.percentile[:24].mean() < 50
     assert str(found).splitlines()[1].startswith("p01: kind loud (0.")
     # The same scan is far from a cohort elsewhere, which is said.
-    elsewhere = replace(loaded.cohort, features=loaded.cohort.features + 9)
+    elsewhere = replace(loaded.cohort, means=loaded.cohort.means + 9)
     capsys.readouterr()
     far = vitaepp.predict(replace(loaded, cohort=elsewhere), [stripes])
     assert "1 of 1 scan: farther from the training cohort than 99 %" in capsys.readouterr().err
@@ -96,6 +96,18 @@ def with_its_digest(model, file):
     (model / "model.json").write_text(json.dumps(facts))
 
 
+def test_a_model_of_the_first_format_measures_its_distances_anew(clinic, model):
+    whole = Model.load(model)
+    kept = {"features": whole.cohort.features, "own": np.zeros(24)}
+    save_file(kept, model / "cohort.safetensors")
+    with_its_digest(model, "cohort.safetensors")
+    facts = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps(facts | {"format": 1}))
+    # No person has two images here, so that the cohort is the same.
+    features = whole.cohort.features[::-1] * 1.1
+    assert np.array_equal(Model.load(model).percentiles(features), whole.percentiles(features))
+
+
 def test_a_damaged_or_foreign_classifier_is_one_line(model):
     file = model / "classifier.skops"
     whole = file.read_bytes()
@@ -126,7 +138,7 @@ class Harmful:
 
 def test_a_model_of_another_version_or_without_a_file_is_one_line(model, tmp_path):
     facts = json.loads((model / "model.json").read_text())
-    (model / "model.json").write_text(json.dumps(facts | {"format": 2}))
+    (model / "model.json").write_text(json.dumps(facts | {"format": 3}))
     with pytest.raises(ModelError, match="made by another version of vitaepp"):
         Model.load(model)
     for text in ("{", "[]", "{}", json.dumps(facts | {"files": 1})):
@@ -199,31 +211,6 @@ def test_three_classes_and_a_missing_label(clinic, tmp_path):
     predicted = vitaepp.predict(tmp_path / "m", clinic / "store").table
     assert list(predicted) == ["subject", "0", "1", "2", "percentile"]
     assert np.allclose(predicted[["0", "1", "2"]].sum(axis=1), 1)
-
-
-def test_percentiles_are_those_of_leaving_each_subject_out():
-    rng = np.random.default_rng(0)
-    features = (rng.normal(size=(40, 6)) * [1, 10, 100, 1, 1, 0]).astype(np.float32)
-    persons = np.repeat(np.arange(20), 2)
-    cohort = Cohort.of(features, persons)
-    naive = []
-    for i in range(40):
-        rest = np.delete(features.astype(float), i, axis=0)
-        others = features[persons != persons[i]].astype(float)
-        scale = rest.std(axis=0)
-        scale[5] = 1  # it does not vary
-        distances = np.linalg.norm((others - features[i]) / scale, axis=1)
-        naive.append(np.sort(distances)[:NEIGHBOURS].mean())
-    assert np.allclose(cohort.own, np.sort(naive), rtol=1e-5)
-
-
-def test_new_subjects_of_the_cohort_have_any_percentile_alike():
-    rng = np.random.default_rng(1)
-    cohort = Cohort.of(rng.normal(size=(400, 8)).astype(np.float32), np.arange(400))
-    alike = cohort.percentiles(rng.normal(size=(400, 8)))
-    assert 45 < alike.mean() < 55
-    assert 0.15 < np.mean(alike > 80) < 0.25
-    assert cohort.percentiles(rng.normal(size=(50, 8)) + 3).min() > 99
 
 
 def test_calibrated_probabilities_are_as_frequent_as_they_say():

@@ -34,6 +34,8 @@ VERBS = (
     "evaluate",
     "fit",
     "predict",
+    "neighbours",
+    "qc",
     "finetune",
     "export",
     "audit",

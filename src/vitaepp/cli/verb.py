@@ -166,8 +166,10 @@ def as_options(text: str, commands: Mapping[str, Any]) -> str:
 def _spelled(name: str, commands: Mapping[str, Any]) -> str | None:
     for command in commands.values():
         for param in command.params:
-            if param.name == name:
-                return "--out" if name == "out" else None if _is_argument(param) else param.opts[0]
+            if param.name == name == "out":
+                return "--out"
+            if param.name == name and not _is_argument(param):
+                return str(param.opts[0])
     from vitaepp.recipe.sections import PrepareSettings
 
     known = name in PrepareSettings.model_fields

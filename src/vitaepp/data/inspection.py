@@ -11,11 +11,14 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
 from vitaepp.presentation.planes import (
     GAP,
@@ -104,16 +107,8 @@ class ContactSheet:
         """
         self.rows = list(rows)
         self._store = store
-        info = store.info
-        self._planes = planes(info.ndim, info.directed)
-        extents = [plane.extent(info.size, info.spacing) for plane in self._planes]
-        scale = SIDE / max(max(extent) for extent in extents)
-        self._sizes = [(max(1, round(w * scale)), max(1, round(h * scale))) for w, h in extents]
-        self._frames = [framed(size) for size in self._sizes]
-        self._colour = are_colours(info.modalities, info.ndim)
-        lines = 1 if self._colour else len(info.modalities)
-        self._width = sum(w + GAP for w, _ in self._frames) - GAP
-        self._height = lines * (LINE + max(h for _, h in self._frames) + GAP) - GAP
+        self._cells = Cells(store.info)
+        self._width, self._height = self._cells.size
         across = max(1, (page[0] - _MARGIN) // (self._width + _MARGIN))
         down = max(1, (page[1] - 3 * LINE) // (self._height + _MARGIN))
         if len(self.rows) <= across * down:  # one page, as close to a square as possible
@@ -131,7 +126,7 @@ class ContactSheet:
             yield self._page(self.rows[start : start + self._per_page], number + 1)
 
     def _page(self, rows: Sequence[int], number: int) -> Image.Image:
-        top = 2 * LINE + (LINE if len(self._planes) > 1 else 0)
+        top = 2 * LINE + (LINE if len(self._cells.planes) > 1 else 0)
         width = _MARGIN + self._across * (self._width + _MARGIN)
         height = top + math.ceil(len(rows) / self._across) * (self._height + _MARGIN)
         page = Image.new("RGB", (width, height), GROUND)
@@ -143,7 +138,7 @@ class ContactSheet:
             x = _MARGIN + across * (self._width + _MARGIN)
             if down == 0:
                 left = x
-                for plane, (wide, _) in zip(self._planes, self._frames, strict=True):
+                for plane, (wide, _) in zip(self._cells.planes, self._cells.frames, strict=True):
                     text.text((left + wide / 2, top - LINE), plane.name, TEXT, font(), "mt")
                     left += wide + GAP
             page.paste(self._cell(row), (x, top + down * (self._height + _MARGIN)))
@@ -152,28 +147,75 @@ class ContactSheet:
     def _title(self, number: int) -> str:
         shown, total = len(self.rows), len(self._store)
         title = counted(total, "subject") if shown == total else f"{shown:,} of {total:,} subjects"
-        if self._planes[0].marks is not None:
+        if self._cells.planes[0].marks is not None:
             title += "; R: the patient's right"
         return title + (f"; page {number} of {len(self)}" if len(self) > 1 else "")
 
     def _cell(self, row: int) -> Image.Image:
-        """The cell of one subject: a line per modality, with a picture per plane."""
-        image = self._store.read([row])[0]
+        """The cell of one subject, with the outline of its mask."""
         masks = self._store.masks
-        mask = None if masks is None else np.asarray(masks[row]) != 0
-        subject = str(self._store.table["subject"].iloc[row])
+        return self._cells.draw(
+            self._store.read([row])[0],
+            self._store.present[row],
+            [str(self._store.table["subject"].iloc[row])],
+            None if masks is None else np.asarray(masks[row]) != 0,
+        )
+
+
+class Cells:
+    """Small pictures of subjects, all of one size: a line a modality, with a picture a plane.
+
+    Attributes:
+        planes: that each shows.
+        frames: width and height of a picture in each plane, in pixels.
+        size: width and height of a cell.
+    """
+
+    def __init__(self, info: StoreInfo, side: int = SIDE) -> None:
+        """Lay out a cell.
+
+        Args:
+            info: what the images are.
+            side: longest side of a volume or picture, in pixels.
+        """
+        self._info = info
+        self.planes = planes(info.ndim, info.directed)
+        extents = [plane.extent(info.size, info.spacing) for plane in self.planes]
+        scale = side / max(max(extent) for extent in extents)
+        self._sizes = [(max(1, round(w * scale)), max(1, round(h * scale))) for w, h in extents]
+        self.frames = [framed(size) for size in self._sizes]
+        self._colour = are_colours(info.modalities, info.ndim)
+        lines = 1 if self._colour else len(info.modalities)
+        width = sum(w + GAP for w, _ in self.frames) - GAP
+        self.size = width, lines * (LINE + max(h for _, h in self.frames) + GAP) - GAP
+
+    def draw(
+        self,
+        image: npt.NDArray[Any],
+        present: Sequence[bool] | npt.NDArray[np.bool_],
+        captions: Sequence[str],
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> Image.Image:
+        """The cell of one subject.
+
+        Args:
+            image: `(channel, *space)`, intensities in [0, 255].
+            present: which channels the subject has.
+            captions: lines of text above it; each but one makes the cell higher.
+            mask: `(*space)`, whose largest cross-section is shown and outlined.
+        """
         if self._colour:
             shown = [("", np.moveaxis(image, 0, -1), True)]
         else:
-            names, present = self._store.info.modalities, self._store.present[row]
-            shown = list(zip(names, image, present, strict=True))
-        lines = []
+            shown = list(zip(self._info.modalities, image, map(bool, present), strict=True))
+        lines: list[tuple[str, list[Image.Image]]]
+        lines = [(text, [Image.new("RGB", (self.size[0], 0))]) for text in captions[:-1]]
         for index, (name, channel, has_modality) in enumerate(shown):
             label = name if len(shown) > 1 else ""
             if index == 0:
-                label = f"{subject}, {label}" if label else subject
+                label = ", ".join(text for text in (captions[-1], label) if text)
             pictures = []
-            for plane, size in zip(self._planes, self._sizes, strict=True):
+            for plane, size in zip(self.planes, self._sizes, strict=True):
                 if not has_modality:
                     pictures.append(missing_tile(framed(size)))
                     continue

@@ -76,7 +76,7 @@ def fit(
     if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(f"{out}: holds something else; name a new folder")
     embedded = Embeddings.load(path)
-    folder = _encoder_of(embedded, path, None if run is None else Path(run))
+    folder = encoder_of(embedded, path, None if run is None else Path(run))
     encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
     if encoder.dim != embedded.features.shape[1]:
         raise RunError(
@@ -153,7 +153,7 @@ def _fitted(
     )
 
 
-def _encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
+def encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
     """The run or encoder folder whose weights made the embeddings.
 
     Raises:
@@ -169,13 +169,13 @@ def _encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
     if facts.get("method") == PUBLIC:
         raise EvaluationError(
             f"{path}: was made by a public encoder, {facts['run']}, which takes no scans of new "
-            "patients; fit on the embeddings of a run"
+            "patients; use the embeddings of a run"
         )
     if run is not None:
         if weights_id(run) != facts["encoder"]:
             raise RunError(f"{run}: {path.name} was made by other weights; embed again with it")
         return run
-    for folder in _near(path.absolute().parent, str(facts.get("run"))):
+    for folder in near(path.absolute().parent, str(facts.get("run"))):
         if kind_of(folder) in ("run", "encoder") and weights_id(folder) == facts["encoder"]:
             return folder
     raise RunError(
@@ -184,8 +184,8 @@ def _encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
     )
 
 
-def _near(folder: Path, name: str) -> Iterator[Path]:
-    """Where a run may be: a folder above, one of its name beside or below that, or here."""
+def near(folder: Path, name: str) -> Iterator[Path]:
+    """Where what made a file may be: a folder above, one of its name beside or below, or here."""
     for base in (folder, folder.parent, Path.cwd()):
         yield base
         yield base / name

@@ -4,7 +4,8 @@ MODEL/
   model.json          what it is: label, classes, C, calibration, how scans are prepared; and the
                       SHA-256 of every other file
   classifier.skops    the scikit-learn pipeline; opening it runs no code
-  cohort.safetensors  features of the subjects that it was fitted on, without their names
+  cohort.safetensors  features of the subjects that it was fitted on, without their names, and what
+                      distances to them need
   metrics.json        its cross-validated scores, and those of the controls
   encoder/            config.json and model.safetensors
 
@@ -34,7 +35,8 @@ from vitaepp.system.extras import require
 from vitaepp.system.files import write_json
 from vitaepp.system.paths import instead_of
 
-FORMAT = 1
+#: Of the folders that are written; and those that are read.
+FORMAT, FORMATS = 2, (1, 2)
 
 #: Files of a model, besides model.json.
 FILES = (
@@ -109,9 +111,7 @@ class Model:
 
         skops = skops_io("keeping a classifier needs")
         skops.dump(self.classifier.model, folder / "classifier.skops")
-        arrays: dict[str, npt.NDArray[Any]]
-        arrays = {"features": self.cohort.features, "own": self.cohort.own}
-        (folder / "cohort.safetensors").write_bytes(save(arrays))
+        (folder / "cohort.safetensors").write_bytes(save(vars(self.cohort)))
         sample = self.classifier.decision(self.cohort.features[:SAMPLE])
         facts = {
             "format": FORMAT,
@@ -141,7 +141,7 @@ class Model:
         try:
             facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             version, digests = facts["format"], facts["files"]
-            if version == FORMAT:
+            if version in FORMATS:
                 _check_files(folder, digests)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, ModelError):
@@ -149,7 +149,7 @@ class Model:
             raise ModelError(
                 f"{folder / 'model.json'}: damaged ({one_line(error)}); fit the model again"
             ) from None
-        if version != FORMAT:
+        if version not in FORMATS:
             raise ModelError(f"{folder}: made by another version of vitaepp; fit the model again")
         try:
             return cls._read(folder, facts)
@@ -163,6 +163,10 @@ class Model:
         from safetensors.numpy import load_file
 
         arrays = load_file(folder / "cohort.safetensors")
+        if facts["format"] == 1:  # it kept neither this distance nor which images are of one person
+            cohort = Cohort.of(arrays["features"], np.arange(len(arrays["features"])))
+        else:
+            cohort = Cohort(**arrays)
         curves = {name: tuple(values) for name, values in facts["calibration"].items()}
         model = cls(
             label=facts["label"],
@@ -172,7 +176,7 @@ class Model:
             precision=facts["precision"],
             classifier=Fitted(_read_classifier(folder / "classifier.skops"), facts["C"]),
             calibration=Calibration(**curves),
-            cohort=Cohort(arrays["features"], arrays["own"]),
+            cohort=cohort,
             metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
         )
         found = model.classifier.decision(model.cohort.features[:SAMPLE])

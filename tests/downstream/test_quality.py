@@ -1,0 +1,109 @@
+"""Quality control: what is unlike the others is flagged, and why is said."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import vitaepp
+from tests.conftest import TINY
+from vitaepp.downstream.quality import LIMIT, deviations, judged, reconstruction_errors
+from vitaepp.errors import RunError
+from vitaepp.ingest.prepare import prepare
+from vitaepp.methods.vitaepp import reconstruct_images
+from vitaepp.views.draws import Draws
+from vitaepp.weights.runs import load_method
+
+
+@pytest.fixture(scope="module")
+def odd(clinic, tmp_path_factory):
+    """The pictures of the clinic and one of noise, their store and a run."""
+    root = tmp_path_factory.mktemp("odd")
+    (root / "scans").mkdir()
+    for picture in (clinic / "scans").iterdir():
+        (root / "scans" / picture.name).write_bytes(picture.read_bytes())
+    noise = np.random.default_rng(0).integers(0, 2, (16, 16)) * 255
+    Image.fromarray(noise.astype(np.uint8)).save(root / "scans" / "noise.png")
+    prepare(root / "scans", root / "store", size=16, workers=1)
+    settings = [s.replace("epochs=3", "epochs=10") for s in TINY]
+    settings += ["model.patch_size=4", "model.mask_ratio=0.5", "loss.contrastive.weight=0"]
+    vitaepp.pretrain(root / "store", root / "run", settings=settings)
+    return root
+
+
+def test_an_odd_scan_is_flagged(odd, command, tmp_path):
+    status, out, err = command("qc", odd / "run", odd / "store", "--out", tmp_path / "qc")
+    assert status == 0, err
+    table = pd.read_csv(tmp_path / "qc" / "qc.csv", keep_default_na=False).set_index("subject")
+    assert list(table) == [
+        *("error", "error_percentile", "distance", "distance_percentile", "flagged", "reason")
+    ]
+    assert table.flagged["noise"]
+    assert f"noise: {table.reason['noise']}" in out
+    assert " times the median" in table.reason["noise"]
+    assert table.distance_percentile["noise"] == table.distance_percentile.max() == 96
+    assert table.flagged.sum() <= 3
+    facts = json.loads((tmp_path / "qc" / "qc.json").read_text())
+    assert (facts["n"], facts["flagged"]) == (25, table.flagged.sum())
+    assert (tmp_path / "qc" / "flagged.png").is_file()
+    # The encoder alone judges by distance, and the same.
+    status, out, err = command("qc", odd / "run" / "encoder", odd / "store", tmp_path / "e")
+    assert (status, "an encoder alone reconstructs nothing" in err) == (0, True)
+    alone = pd.read_csv(tmp_path / "e" / "qc.csv").set_index("subject")
+    assert np.allclose(alone.distance, table.distance)
+    assert alone.error.isna().all()
+
+
+def test_errors_are_of_hidden_voxels_in_units_of_the_deviation(odd):
+    method, _ = load_method(odd / "run")
+    store = vitaepp.Store(odd / "store")
+    images = torch.from_numpy(store.read([0, 1])).float()
+    there = torch.ones(2, 1, dtype=torch.bool)
+    found = reconstruction_errors(method, images, there, 2, 0, [0, 1])
+    squares = []
+    for mask in range(2):
+        restored, visible = reconstruct_images(method, images, Draws(0, mask, [0, 1]), there)
+        wrong = (restored - images).numpy()[1][~visible.numpy()[1]]
+        squares.append(np.mean(wrong**2))
+    assert found[1] == pytest.approx(np.sqrt(np.mean(squares)) / images[1].numpy().std(), rel=1e-5)
+    # Each image by itself, whatever is beside it; and none without contrast.
+    alone = reconstruction_errors(method, images[1:], there[1:], 2, 0, [1])
+    assert alone == pytest.approx(found[1:], rel=1e-4)
+    flat = reconstruction_errors(method, torch.full_like(images, 7), there, 2, 0, [0, 1])
+    assert np.isnan(flat).all()
+
+
+def test_deviations_are_those_of_a_normal_distribution_whatever_is_odd():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=2000)
+    values = np.exp(3 + 0.2 * np.r_[normal, np.full(100, 40)])
+    assert np.allclose(deviations(values)[:2000], normal, atol=0.3)
+    assert np.allclose(deviations(values, values[:2000])[:2000], normal, atol=0.1)
+    assert (deviations(values)[2000:] > LIMIT).all()
+    assert not deviations(np.ones(5)).any()
+    assert np.isnan(deviations(np.full(3, np.nan))).all()
+    assert np.isnan(deviations(np.array([1, 2, 3, np.nan]))).tolist() == [False] * 3 + [True]
+
+
+def test_reasons_name_what_is_odd():
+    rng = np.random.default_rng(1)
+    errors, distances = np.exp(rng.normal(0, 0.1, (2, 50)))
+    errors[:3], distances[0] = [3, 0.3, 1], 5
+    table = judged([f"s{i}" for i in range(50)], errors, distances)
+    assert table.flagged.tolist() == [True, True] + [False] * 48
+    assert table.reason[0].startswith("distance 5.")
+    assert "; reconstruction error 3." in table.reason[0]
+    assert table.reason[1].endswith("times the median, as of blurred or nearly empty images")
+    assert table.error_percentile[:2].tolist() == [98, 0]
+    assert table.oddity[0] > table.oddity[1] > LIMIT
+
+
+def test_what_cannot_be_done_is_said(odd, tmp_path):
+    with pytest.raises(RunError, match="is a store, not the run; did you mean vitaepp qc"):
+        vitaepp.qc(odd / "store", odd / "run", tmp_path / "out")
+    with pytest.raises(RunError, match="`masks=0`"):
+        vitaepp.qc(odd / "run", odd / "store", tmp_path / "out", masks=0)
+    assert not (tmp_path / "out").exists()
