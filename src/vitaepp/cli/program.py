@@ -1,0 +1,55 @@
+"""The program that the verbs belong to, and how they print a result."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from vitaepp.cli.verb import Verb, as_options
+
+app = typer.Typer(
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="ViT-AE++: self-supervised representations of 2D and 3D medical images.",
+    epilog="Try it: vitaepp demo. Any command: --debug shows the traceback of an error.",
+)
+command = partial(app.command, cls=Verb)
+
+
+def show(result: object, as_json: object = None) -> None:
+    """Print a result on standard output: as text, or as JSON where that is given."""
+    if as_json is None:
+        print(spelled(str(result)))
+    else:
+        from vitaepp.system.files import to_json
+
+        print(to_json(as_json), end="")
+
+
+def spelled(text: str) -> str:
+    """A text of the library, with arguments spelled as options."""
+    if "`" not in text:
+        return text
+    group = typer.main.get_group(app)
+    return as_options(text, group.commands)
+
+
+def _version(show: bool) -> bool:
+    if show:
+        from vitaepp import __version__
+
+        print(f"vitaepp {__version__}")
+        raise typer.Exit
+    return show
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Options of the program itself."""

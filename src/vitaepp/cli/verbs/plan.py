@@ -1,0 +1,35 @@
+"""`vitaepp plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitaepp.cli.options import AsJson, Hours, out_argument
+from vitaepp.cli.program import command, show
+
+
+@command()
+def plan(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Raw scans as for prepare, or a store.")
+    ],
+    out: Annotated[Path | None, out_argument("[FILE]", "Recipe file to write.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="size,side",
+            help="What a label may be: the proposed views then change no sizes, or do not mirror "
+            "left and right.",
+        ),
+    ] = None,
+    hours: Hours = None,
+    as_json: AsJson = False,
+) -> None:
+    """Propose a recipe for scans or a store on this machine, with reasons."""
+    from vitaepp.training.plan import plan as run_plan
+
+    planned = run_plan(source, out, keep=keep.split(",") if keep else (), hours=hours)
+    show(planned, planned.to_dict() if as_json else None)
