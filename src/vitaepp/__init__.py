@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitaepp.cli.demo import demo
+    from vitaepp.cli.doctor import doctor
     from vitaepp.data.embeddings import Embeddings
     from vitaepp.data.inspection import inspect
     from vitaepp.data.store import Store
@@ -56,6 +57,7 @@ _HOMES = {
     "compare": "vitaepp.evaluation.comparison",
     "compare_evaluations": "vitaepp.evaluation.comparison",
     "demo": "vitaepp.cli.demo",
+    "doctor": "vitaepp.cli.doctor",
     "download": "vitaepp.datasets.download",
     "embed": "vitaepp.encoder.embed",
     "embed_public": "vitaepp.interop.public",
@@ -93,6 +95,7 @@ __all__ = [
     "compare",
     "compare_evaluations",
     "demo",
+    "doctor",
     "download",
     "embed",
     "embed_public",

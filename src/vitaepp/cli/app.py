@@ -41,6 +41,7 @@ VERBS = (
     "experiment",
     "report",
     "settings",
+    "doctor",
 )
 
 for _verb in VERBS:
@@ -79,7 +80,7 @@ def main() -> None:
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()
-        _complain(one_line(error))
+        _complain(one_line(error) + _page(error))
         status = 2
     except Exception as error:
         if debug:
@@ -100,6 +101,12 @@ def main() -> None:
     finally:
         messages.removeFilter(spelling)
     sys.exit(status)
+
+
+def _page(error: Exception) -> str:
+    """Where the documentation helps; a message that asks has its answer."""
+    page, line = getattr(error, "page", ""), one_line(error)
+    return f"; see {page}" if page and not line.endswith("?") and "docs/" not in line else ""
 
 
 def _complain(line: str) -> None:
