@@ -113,6 +113,7 @@ def snapshot(root):
     ("arguments", "written"),
     [
         ("demo", None),
+        ("doctor", ()),
         ("download egd new", ()),
         ("prepare scans new/store --size 16", ("new",)),
         ("prepare scans --dry-run", ()),
@@ -251,6 +252,7 @@ download x|CIFAR10 new
 download cifar10 empty.txt|empty.txt/x|/proc/x
 demo --out empty.txt|empty.txt/x|/proc/x
 settings x
+doctor x
 prepare
 nope
 """

@@ -26,7 +26,7 @@ from vitaepp.training.pretrain import pretrain
 SUBJECTS = 48
 
 #: The quick demo: fewer phantoms, and a smaller model that is trained for a shorter time.
-QUICK_SUBJECTS = 20
+QUICK_SUBJECTS = 16
 QUICK = ("model.depth=2", "model.decoder_depth=1", "optim.epochs=8")
 QUICK_NOTE = (
     f"This is the quick demo: {QUICK_SUBJECTS} phantoms and some seconds of training. It shows how "
@@ -115,13 +115,16 @@ def demo(
 
 
 def _slices(reconstruction: Path) -> dict[str, Any]:
-    """The middle axial slices of a subject's first modality: original, masked, reconstruction."""
+    """The middle axial slices of a subject's first modality: original, masked, reconstruction.
+
+    They are as bright as the original allows, because terminals show few greys.
+    """
     for file in sorted(reconstruction.glob("*.npz")):
         with np.load(file, allow_pickle=False) as arrays:
             axial = planes(3, directed=True)[0]
-            modality = str(arrays["channels"][0])
+            modality, brightest = str(arrays["channels"][0]), arrays["original"][0].max()
             return {
-                f"{modality}, {name}": axial.cut(arrays[name][0])
+                f"{modality}, {name}": axial.cut(arrays[name][0]) * (255 / max(brightest, 1))
                 for name in ("original", "masked", "reconstruction")
             }
     return {}
