@@ -7,7 +7,7 @@ CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest slow bench lint format clean
+.PHONY: demo test test-latest slow package-test bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -23,6 +23,10 @@ test-latest:
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# sdist and wheel, built, installed and used without the source tree; downloads nothing.
+package-test: $(VENV)/.installed-dev
+	$(BIN)/python packaging/check.py
 
 # Minutes; what stands in the README is from a machine on which nothing else ran.
 bench: $(VENV)/.installed-dev
