@@ -15,7 +15,7 @@ JOBS = Path(__file__).parents[2] / "examples" / "slurm"
 
 #: Each writes its call into a file. sbatch gives out numbers, as `--parsable` prints them.
 STUBS = {
-    "sbatch": 'echo "sbatch $*" >> "$CALLS"; n=$(grep -c ^sbatch "$CALLS"); echo "$((100 + n));here"',
+    "sbatch": 'echo "sbatch $*" >> "$CALLS"; echo "$((100 + $(grep -c ^sbatch "$CALLS")));here"',
     "srun": 'while [[ $1 == -* ]]; do shift; done; exec "$@"',
     "vitaepp": 'echo "vitaepp $*" >> "$CALLS"; exit "${VITAEPP_STATUS:-0}"',
     "scontrol": 'echo "scontrol $*" >> "$CALLS"',
