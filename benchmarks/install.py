@@ -43,7 +43,8 @@ def main() -> None:
         whole = size(folder / "environment") - before
         (torch,) = (folder / "environment").rglob("torch/__init__.py")
         told: dict[str, Any] = {
-            "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
             "cores": os.cpu_count(),
             "base": {"seconds": seconds, "bytes": whole, "torch_bytes": size(torch.parent)},
             "extras": {},

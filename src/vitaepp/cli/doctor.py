@@ -52,7 +52,7 @@ MODULES = {
 SLOW_TO_IMPORT = ("lightning", "monai")
 
 #: The most seconds that all imports and the first steps on a device may take.
-PATIENCE = 120
+PATIENCE = 300
 
 #: With less, work may end for lack of memory or room.
 LITTLE_MEMORY, LITTLE_DISK, LITTLE_SHARED = 2 * GIB, 2 * GIB, GIB // 4
@@ -162,33 +162,26 @@ def doctor() -> Health:
         },
         "devices": torch.get("devices", []),
         "torch": {name: torch.get(name) for name in ("built_for", "threads")},
-        "processor": processor_name().rpartition(",")[0],
+        "processor": anonymous(processor_name().rpartition(",")[0]),
         "cores": cores,
         "memory": memory,
         "disks": disks,
         "weights": _weights(torch.get("weights")),
         "extras": extras,
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "variables": {n: anonymous(os.environ[n]) for n in VARIABLES if n in os.environ},
     }
     problems.sort(key=lambda problem: not problem.essential)
-    clean = anonymous([problem.__dict__ for problem in problems])
-    return Health(tuple(Problem(**problem) for problem in clean), anonymous(facts))
+    return Health(tuple(problems), facts)
 
 
-def anonymous(value: Any) -> Any:
-    """Plain values whose texts name no path, no user and no machine.
+def anonymous(text: str) -> str:
+    """A text of another program, without paths and without the names of user and machine.
 
-    >>> anonymous({"why": "/home/ada/lib/libc.so.6: version not found", "cores": 2})
-    {'why': '<path>: version not found', 'cores': 2}
+    >>> anonymous("/home/ada/lib/libc.so.6: version not found")
+    '<path>: version not found'
     """
-    if isinstance(value, dict):
-        return {name: anonymous(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [anonymous(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    # A path begins with a slash, a tilde or a drive; URLs, fractions and pip's lines do not.
-    text = re.sub(r"(?<![\w/:.])(~|[A-Za-z]:)?[/\\][^\s'\"`,;:()<>]+", "<path>", value)
+    # A path begins with a slash, a tilde or a drive; URLs and fractions do not.
+    text = re.sub(r"(?<![\w/:.])(~|[A-Za-z]:)?[/\\][^\s'\"`,;:()<>]+", "<path>", text)
     for name in _private_names():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "<name>", text, flags=re.IGNORECASE)
     return text
@@ -200,7 +193,7 @@ def _private_names() -> Iterator[str]:
         with suppress(Exception):  # each fails on some systems
             name = find()
             for part in {name, name.partition(".")[0]}:
-                if len(part) > 2 and part.lower() not in ("root", "user", "localhost", "home"):
+                if len(part) > 2 and part.lower() not in ("root", "user", "localhost", "vitaepp"):
                     yield part
 
 
@@ -308,12 +301,17 @@ def _probe(modules: Sequence[str]) -> list[dict[str, Any]]:
         told = (late.stdout or b"").decode(errors="replace")
         ending = f"no answer within {PATIENCE} s"
     except OSError as error:
-        ending = f"no new Python can be started: {error}"
+        ending = anonymous(f"no new Python can be started: {error}")
     lines = [
         json.loads(line.removeprefix(MARK))
         for line in told.splitlines()
         if line.startswith(f"{MARK} ")
     ]
+    for line in lines:
+        if line.get("error"):
+            line["error"] = anonymous(" ".join(line["error"].split()))
+        for device in line.get("devices", []):
+            device["name"] = anonymous(device["name"])
     return [*lines, {"ending": ending}]
 
 
@@ -330,7 +328,7 @@ def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> 
         if error:
             package = packages.get(module, module)
             yield Problem(
-                f"{package} cannot be imported: {' '.join(error.split())}",
+                f"{package} cannot be imported: {error}",
                 f"install it anew: pip install --force-reinstall {package}",
                 essential=True,
             )
@@ -338,7 +336,7 @@ def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> 
     if of_device or (ending and "device" in at_work and "devices" not in at_work):
         why = of_device["error"] if of_device else ending
         yield Problem(
-            f"torch computes nothing on this machine's device: {' '.join(why.split())}",
+            f"torch computes nothing on this machine's device: {why}",
             "install the torch that fits the driver (pytorch.org/get-started), or hide the device "
             "by CUDA_VISIBLE_DEVICES=''",
             essential=True,
@@ -424,7 +422,7 @@ def _system() -> str:
     name, libc = platform.system(), "".join(platform.libc_ver())
     release = platform.mac_ver()[0] or platform.release()
     inside = " in a container" if _in_container() else ""
-    return " ".join(filter(None, (name, release, platform.machine(), libc))) + inside
+    return anonymous(" ".join(filter(None, (name, release, platform.machine(), libc)))) + inside
 
 
 def _in_container() -> bool:
