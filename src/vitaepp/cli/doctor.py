@@ -319,7 +319,8 @@ def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> 
     """The modules that cannot be imported: with an error, or with the end of the interpreter."""
     packages = {module: package for package, module in MODULES.items()}
     ending = told[-1]["ending"]
-    at_work = next((line for line in reversed(told) if "module" in line or "device" in line), {})
+    steps = [line for line in told if "module" in line or "device" in line]
+    at_work: dict[str, Any] = steps[-1] if steps else {}
     for module in modules:
         said = [line for line in told if line.get("module") == module]
         error = next((line["error"] for line in said if line.get("error")), None)
