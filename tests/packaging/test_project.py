@@ -137,6 +137,14 @@ def test_links_to_files_lead_somewhere(page):
         assert (ROOT / page).parent.joinpath(link).exists(), link
 
 
+def test_the_page_on_installing_has_a_row_for_each_extra():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert rows == [
+        name for name in PROJECT["optional-dependencies"] if name not in ("bench", "dev")
+    ]
+
+
 @pytest.mark.slow
 def test_the_built_packages_work_without_the_source_tree(capsys):
     if importlib.util.find_spec("hatchling") is None:
