@@ -73,6 +73,8 @@ def evaluate_features(
     harmonize: bool = False,
     external: Cohort | None = None,
     budget: Sequence[Budget] = (),
+    reduce: bool = False,
+    draw_map: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Measure with a simple model how much features tell about a label.
@@ -102,6 +104,8 @@ def evaluate_features(
         harmonize: centre and scale the features of each group, as the training part has it.
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
+        reduce: reduce the features by PCA in each fold, as those of `raw` always are.
+        draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …
 
     Raises:
@@ -148,13 +152,14 @@ def evaluate_features(
 
     labelled = ordered.iloc[target.rows]
     people = persons_of(labelled)
-    for values in each if for_all_folds else ():
+    for values in each if for_all_folds and draw_map else ():
         if doubt := _repeated(values[target.rows], people):
             warn(doubt)
     if harmonize and group is None:
         raise EvaluationError("`harmonize` needs a column of sites or scanners, as `group=site`")
     sites = groups_of(labelled, group) if harmonize and group is not None else None
-    question = Question(target, shared.protocol, shared.persons, sites)
+    reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
+    question = Question(target, shared.protocol, shared.persons, sites, reduced)
     sets = {METHOD: [one[target.rows] for one in each] * (len(parts) // len(each))}
     sets |= {name: [values[target.rows]] * len(parts) for name, values in given.items()}
     if task == "regression":
@@ -169,8 +174,11 @@ def evaluate_features(
         measured[name].chosen.append(model.strength)
         measured[name].learned.append(question.learn(model, rows, part.train, seed + k))
 
-    mapped = map_rows(len(target.rows), seed=seed)
-    places, how = embedding_map(each[0][target.rows[mapped]], seed=seed)
+    truth = target.truth()
+    subjects = labelled["subject"].to_numpy()
+    points, how = None, None
+    if draw_map:
+        points, how = _map(each[0][target.rows], subjects, truth, seed)
     metrics = {
         "task": task,
         "protocol": shared.protocol,
@@ -191,7 +199,7 @@ def evaluate_features(
         "features": int(each[0].shape[1]),
         "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
-        "map": how if len(mapped) == len(target.rows) else f"{how}, {len(mapped)} random subjects",
+        "map": how,
         "seed": seed,
         "labels_from": None,
         "provenance": dict(provenance or {}),
@@ -214,13 +222,20 @@ def evaluate_features(
 
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
         metrics["budget"] = summarised(learning, task)
-    subjects = labelled["subject"].to_numpy()
-    truth = target.truth()
-    points = pd.DataFrame(places, columns=["x", "y"])
-    points.insert(0, "subject", subjects[mapped])
-    points.insert(1, "label", truth["label"].to_numpy()[mapped])
     predictions = _predictions(subjects, target, parts, measured)
     return Evaluation(metrics, predictions, points, external=outside, budget=learning)
+
+
+def _map(
+    features: Features, subjects: npt.NDArray[Any], truth: pd.DataFrame, seed: int
+) -> tuple[pd.DataFrame, str]:
+    """The features in two dimensions, and how they were drawn."""
+    rows = map_rows(len(features), seed=seed)
+    places, how = embedding_map(features[rows], seed=seed)
+    points = pd.DataFrame(places, columns=["x", "y"])
+    points.insert(0, "subject", subjects[rows])
+    points.insert(1, "label", truth["label"].to_numpy()[rows])
+    return points, how if len(rows) == len(features) else f"{how}, {len(rows)} random subjects"
 
 
 def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> None:

@@ -32,12 +32,14 @@ class Question:
         protocol: the model.
         persons: `(labelled,)`, whose subjects stay together where a part is held out.
         sites: `(labelled,)`, whose features are harmonised; None if they are not.
+        reduced: sets of features that PCA reduces first, inside each fold.
     """
 
     target: Target
     protocol: str
     persons: Persons
     sites: Sites | None = None
+    reduced: frozenset[str] = frozenset({"raw"})
 
     def fit(self, name: str, features: Features, train: Rows, seed: int) -> Model:
         """A model of training rows of one set of features.
@@ -61,7 +63,7 @@ class Question:
             rows,
             train,
             seed=seed,
-            pca=name == "raw",
+            pca=name in self.reduced,
             persons=self.persons[train],
         )
         return Model(fitted, harmonizer)
