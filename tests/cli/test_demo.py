@@ -41,7 +41,7 @@ def rehearsed(monkeypatch, tmp_path, capsys):
                     folder = Path(arguments[2])
                     folder.mkdir(parents=True)
                     image = np.zeros((1, 8, 8, 8), np.uint8)
-                    image[0, :4] = 100  # of the brightest
+                    image[0, 4:] = 100  # the patient's right, as axes run there
                     names = ("original", "masked", "reconstruction")
                     np.savez(folder / "a.npz", channels=["flair"], **dict.fromkeys(names, image))
                 return Path("page.html")
