@@ -7,7 +7,7 @@ CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest slow axe bench lint format clean
+.PHONY: demo test test-latest slow axe package-test docs bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -28,6 +28,10 @@ slow: $(VENV)/.installed-dev
 axe: $(VENV)/.installed-dev
 	npm install --no-save --silent --prefix build/axe axe-core@4
 	VITAEPP_AXE=build/axe/node_modules/axe-core/axe.min.js $(BIN)/pytest tests/reporting/test_axe.py
+
+# sdist and wheel, built, installed and used without the source tree; downloads nothing.
+package-test: $(VENV)/.installed-dev
+	$(BIN)/python packaging/check.py
 
 # Minutes; what stands in the README is from a machine on which nothing else ran.
 bench: $(VENV)/.installed-dev

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vitaepp.auditing.audit import audit
     from vitaepp.auditing.items import Audit
     from vitaepp.cli.demo import demo
+    from vitaepp.cli.doctor import doctor
     from vitaepp.data.embeddings import Embeddings
     from vitaepp.data.inspection import inspect
     from vitaepp.data.store import Store
@@ -64,6 +65,7 @@ _HOMES = {
     "compare": "vitaepp.evaluation.comparison",
     "compare_evaluations": "vitaepp.evaluation.comparison",
     "demo": "vitaepp.cli.demo",
+    "doctor": "vitaepp.cli.doctor",
     "dossier": "vitaepp.reporting.dossier.dossier",
     "download": "vitaepp.datasets.download",
     "embed": "vitaepp.encoder.embed",
@@ -107,6 +109,7 @@ __all__ = [
     "compare",
     "compare_evaluations",
     "demo",
+    "doctor",
     "dossier",
     "download",
     "embed",

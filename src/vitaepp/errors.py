@@ -11,6 +11,7 @@ import difflib
 import errno
 import re
 from collections.abc import Iterable
+from typing import ClassVar
 
 _ROOM = "make room, then run the same command again (pretrain: with `resume=True`)"
 
@@ -45,15 +46,25 @@ _PLAIN = (
 
 
 class VitaeppError(Exception):
-    """Base of every error that the user can act on; its message is one line."""
+    """Base of every error that the user can act on; its message is one line.
+
+    Attributes:
+        page: of the documentation that helps, or empty; the command line names it.
+    """
+
+    page: ClassVar[str] = ""
 
 
 class RecipeError(VitaeppError, ValueError):
     """A setting is unknown, of the wrong type, or does not fit the others."""
 
+    page = "docs/settings.md"
+
 
 class SourceError(VitaeppError, ValueError):
     """The raw data as a whole cannot be taken in: no known layout, a broken manifest."""
+
+    page = "docs/layouts.md"
 
 
 class SubjectError(VitaeppError):
@@ -62,6 +73,8 @@ class SubjectError(VitaeppError):
     Attributes:
         kind: the reason in words that name neither file nor value, where they are to be counted.
     """
+
+    page = "docs/formats.md"
 
     def __init__(self, message: str, *, kind: str = "damaged") -> None:
         super().__init__(message)
@@ -79,6 +92,8 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 class StorageError(VitaeppError):
     """A URL cannot be opened: unknown protocol, a package or access that is missing."""
 
+    page = "docs/scale.md"
+
 
 class RunError(VitaeppError, ValueError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
@@ -91,17 +106,25 @@ class RunNotFoundError(RunError, FileNotFoundError):
 class ModelError(VitaeppError, ValueError):
     """A fitted model is damaged, of another version, or does not fit what it is asked for."""
 
+    page = "docs/use.md"
+
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
     """There is no fitted model at a path."""
+
+    page = ""
 
 
 class WeightsError(VitaeppError, ValueError):
     """A file of weights cannot be had, cannot be read, or does not fit the network."""
 
+    page = "docs/checkpoints.md"
+
 
 class TrainingError(VitaeppError, RuntimeError):
     """Training cannot go on, for example because a loss term is not finite."""
+
+    page = "docs/plan.md"
 
 
 class Stopped(VitaeppError):
@@ -111,17 +134,25 @@ class Stopped(VitaeppError):
 class MissingPackageError(VitaeppError, ImportError):
     """A task needs a package that is not installed; the message names the extra that has it."""
 
+    page = "docs/install.md"
+
 
 class ClusterError(VitaeppError, RuntimeError):
     """A Dask cluster cannot be used: it does not answer, or lacks this library."""
+
+    page = "docs/scale.md"
 
 
 class EvaluationError(VitaeppError, ValueError):
     """Embeddings or labels do not allow the evaluation that is asked for."""
 
+    page = "docs/statistics.md"
+
 
 class EvaluationNotFoundError(EvaluationError, FileNotFoundError):
     """There are no embeddings, or there is no evaluation, at a path."""
+
+    page = ""
 
 
 def one_line(error: BaseException) -> str:

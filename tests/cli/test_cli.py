@@ -1,6 +1,7 @@
 """The command line as its users meet it: verbs, files, exit statuses, one line on what is wrong."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
@@ -193,10 +195,19 @@ def test_what_was_likely_meant_is_said(vitaepp, desk, command, message):
     assert sorted(Path().rglob("*")) == before
 
 
-def test_the_bare_command_shows_help_and_the_version_is_told(vitaepp):
+def test_the_bare_command_shows_help_and_the_version_is_told(vitaepp, monkeypatch):
     status, out, err = vitaepp()
     assert (status, "Usage: vitaepp" in out, err) == (0, True, "")
-    assert vitaepp("--version") == (0, f"vitaepp {__version__}\n", "")
+    status, out, err = vitaepp("--version")
+    first, second, third = out.splitlines()
+    assert (status, first, err) == (0, f"vitaepp {__version__}", "")
+    assert second.startswith(f"torch {torch.__version__} on ")
+    assert third.startswith(f"Python {platform.python_version()} on ")
+    # Where torch cannot be imported, the version is told all the same.
+    monkeypatch.setitem(sys.modules, "vitaepp.system.devices", None)
+    status, out, err = vitaepp("--version")
+    second = "torch cannot be imported: see vitaepp doctor"
+    assert (status, out.splitlines()[:2], err) == (0, [first, second], "")
 
 
 @pytest.mark.parametrize(

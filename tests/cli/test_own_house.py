@@ -115,6 +115,7 @@ def snapshot(root):
     ("arguments", "written"),
     [
         ("demo", None),
+        ("doctor", ()),
         ("download egd new", ()),
         ("prepare scans new/store --size 16", ("new",)),
         ("prepare scans --dry-run", ()),
@@ -261,6 +262,7 @@ download x|CIFAR10 new
 download cifar10 empty.txt|empty.txt/x|/proc/x
 demo --out empty.txt|empty.txt/x|/proc/x
 settings x
+doctor x
 prepare
 nope
 """

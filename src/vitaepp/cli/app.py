@@ -46,6 +46,7 @@ VERBS = (
     "report",
     "dossier",
     "settings",
+    "doctor",
 )
 
 for _verb in VERBS:
@@ -84,7 +85,7 @@ def main() -> None:
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()
-        _complain(one_line(error))
+        _complain(one_line(error) + _page(error))
         status = 2
     except Exception as error:
         if debug:
@@ -105,6 +106,12 @@ def main() -> None:
     finally:
         messages.removeFilter(spelling)
     sys.exit(status)
+
+
+def _page(error: Exception) -> str:
+    """Where the documentation helps; a message that asks has its answer."""
+    page, line = getattr(error, "page", ""), one_line(error)
+    return f"; see {page}" if page and not line.endswith("?") and "docs/" not in line else ""
 
 
 def _complain(line: str) -> None:

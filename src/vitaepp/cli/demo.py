@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vitaepp.datasets.phantom import write_phantoms
 from vitaepp.encoder.embed import embed
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.evaluation.summary import summary_table
 from vitaepp.ingest.prepare import prepare
+from vitaepp.presentation.blocks import draw
+from vitaepp.presentation.planes import planes
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.report import report
 from vitaepp.system.progress import say
@@ -21,11 +25,28 @@ from vitaepp.training.pretrain import pretrain
 
 SUBJECTS = 48
 
+#: The quick demo: fewer phantoms, and a smaller model that is trained for a shorter time.
+QUICK_SUBJECTS = 16
+QUICK = ("model.depth=2", "model.decoder_depth=1", "optim.epochs=8")
+QUICK_NOTE = (
+    f"This is the quick demo: {QUICK_SUBJECTS} phantoms and some seconds of training. It shows how "
+    "everything works; its numbers mean nothing. vitaepp demo is the longer one."
+)
+
+#: What to type next.
+NEXT = """
+For your own scans:
+  vitaepp prepare my_scans --dry-run                         what it takes your files for
+  vitaepp prepare my_scans store --labels labels.csv
+  vitaepp pretrain store run --hours 8                       then embed, evaluate, report as above
+"""
+
 
 def demo(
     out: str | os.PathLike[str] = "demo",
     *,
-    subjects: int = SUBJECTS,
+    subjects: int | None = None,
+    quick: bool = False,
     show: Callable[[str], None] = print,
 ) -> Path:
     """Make a phantom cohort, take it from raw files to a report, and print the table.
@@ -33,14 +54,19 @@ def demo(
     Each step is the function of a command, and is named by that command, so that it can be
     repeated or changed by hand. A demo that was interrupted goes on where it stopped.
 
+    At the end stand the table, on a terminal a reconstruction, and what to type for own scans.
+
     Args:
         out: folder for everything.
-        subjects: size of the cohort.
-        show: prints the table.
+        subjects: size of the cohort; 48, or 20 of the quick demo.
+        quick: train a smaller model for some seconds; the report says so.
+        show: prints what stands at the end.
 
     Returns:
         The report's path.
     """
+    subjects = subjects or (QUICK_SUBJECTS if quick else SUBJECTS)
+    changes = QUICK if quick else ()
     folder = Path(out)
     scans, store, run = folder / "scans", folder / "store", folder / "run"
     embeddings, evaluation = run / "embeddings.parquet", run / "evaluation"
@@ -59,8 +85,10 @@ def demo(
         lambda: prepare(scans, store, settings=settings, labels=scans / "labels.csv"),
     )
     step(
-        f"pretrain {store} {run} --recipe demo --resume",
-        lambda: pretrain(store, run, recipe="demo", resume=True),
+        " ".join(
+            [f"pretrain {store} {run} --recipe demo --resume", *(f"--set {c}" for c in changes)]
+        ),
+        lambda: pretrain(store, run, recipe="demo", settings=changes, resume=True),
     )
     step(f"embed {run} {store} {embeddings}", lambda: embed(run, store, embeddings))
     metrics = step(
@@ -73,9 +101,30 @@ def demo(
     )
     page: Path = step(
         f"report {run} --out {folder / 'report.html'}",
-        lambda: report([run], folder / "report.html"),
+        lambda: report([run], folder / "report.html", note=QUICK_NOTE if quick else ""),
     )
     show(f"\nLow against high grade, {subjects} phantoms, by a linear SVM on frozen features:\n")
     show(summary_table(metrics))
-    show(f"\n{time.monotonic() - started:.0f} s. Open {page} in a browser.")
+    show("")
+    draw(_slices(run / "reconstruction"))
+    if quick:
+        show(QUICK_NOTE)
+    show(f"{time.monotonic() - started:.0f} s. Open {page} in a browser.")
+    show(NEXT)
     return page
+
+
+def _slices(reconstruction: Path) -> dict[str, Any]:
+    """The middle axial slices of a subject's first modality: original, masked, reconstruction.
+
+    They are as bright as the original allows, because terminals show few greys.
+    """
+    for file in sorted(reconstruction.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as arrays:
+            axial = planes(3, directed=True)[0]
+            modality, brightest = str(arrays["channels"][0]), arrays["original"][0].max()
+            return {
+                f"{modality}, {name}": axial.cut(arrays[name][0]) * (255 / max(brightest, 1))
+                for name in ("original", "masked", "reconstruction")
+            }
+    return {}

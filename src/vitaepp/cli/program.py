@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import partial
 from typing import Annotated
 
@@ -40,16 +41,29 @@ def _version(show: bool) -> bool:
     if show:
         from vitaepp import __version__
 
-        print(f"vitaepp {__version__}")
+        print(f"vitaepp {__version__}\n{_torch()}")
         raise typer.Exit
     return show
+
+
+def _torch() -> str:
+    """The versions of torch and Python, and the device."""
+    try:
+        import torch
+
+        from vitaepp.system.devices import chosen_device, device_name
+
+        found = f"torch {torch.__version__} on {device_name(chosen_device())}"
+    except Exception:  # an installation can fail in every way
+        found = "torch cannot be imported: see vitaepp doctor"
+    return f"{found}\nPython {platform.python_version()} on {platform.system()}"
 
 
 @app.callback()
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the versions."),
     ] = False,
 ) -> None:
     """Options of the program itself."""

@@ -143,10 +143,11 @@ class Embeddings:
                 f"{path}: not a Parquet file of embeddings; name the file that embed "
                 f"wrote ({one_line(error)})"
             ) from None
+        columns = set(table.column_names)  # which pyarrow makes anew each time it is asked
         names: list[str] = []
-        while f"f{len(names)}" in table.column_names:
+        while f"f{len(names)}" in columns:
             names.append(f"f{len(names)}")
-        if not names or "subject" not in table.column_names:
+        if not names or "subject" not in columns:
             raise EvaluationError(
                 f"{path}: has no columns subject and f0 … fD-1, so it holds no embeddings; name "
                 "the file that embed wrote"

@@ -130,6 +130,11 @@ def known_weights(weights: str) -> str:
     return "imagenet" if file.is_file() else "none"
 
 
+def imagenet_file() -> Path:
+    """Where the weights `imagenet` are kept once they are downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / IMAGENET_URL.rpartition("/")[2]
+
+
 def _download() -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(

@@ -38,6 +38,7 @@ def report(
     *,
     evaluations: Sequence[str | os.PathLike[str]] = (),
     reconstructions: Sequence[str | os.PathLike[str]] = (),
+    note: str = "",
 ) -> Path:
     """Write a report on one run, or on several side by side.
 
@@ -51,6 +52,7 @@ def report(
         evaluations: folders of others; those of one of these runs are shown with it, and the rest
             by themselves.
         reconstructions: likewise.
+        note: a sentence below the title, such as what the runs are for.
 
     Returns:
         The path of the report.
@@ -79,6 +81,7 @@ def report(
     budget = BUDGET // max(shown, 1)
     page = _render(
         title=header.title(contents),
+        note=note,
         runs=[_run(run, budget) for run in contents],
         comparisons=comparisons(contents, evaluated),
         others={
