@@ -7,7 +7,7 @@ CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest slow bench lint format clean
+.PHONY: demo test test-latest slow bench lint format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -29,11 +29,20 @@ bench: $(VENV)/.installed-dev
 	$(PIP) -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py
 
+# The site, in site/: pictures, tutorials that are run, then the pages, where a link that leads nowhere
+# ends the build. What has not changed is not made again.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/make/gallery.py build/docs/gallery
+	$(BIN)/python docs/make/tutorials.py docs/tutorials build/docs/tutorials
+	$(BIN)/python docs/make/pages.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -49,5 +58,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-latest demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-latest demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Draws the gallery from phantoms: views, losses, masks, reconstructions over a training, maps.
 
-    python docs/make/gallery.py build/docs/gallery
+python docs/make/gallery.py build/docs/gallery
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vitaepp.recipe.sections import AugmentationSettings, FirstViewSettings
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import random_view, standardize
 
-SUBJECTS, SIDE, PATCH = 12, 64, (8, 8)
-STEPS = (0, 100, 400, 1600)
+SUBJECTS, SIDE, PATCH = 8, 64, (8, 8)
+STEPS = (0, 50, 200, 600)
 NOTHING: dict[str, Any] = {
     "crop": (1.0, 1.0), "flip": "none", "rotation": 0, "scale": 0, "log_gamma": 0, "noise": 0,
 }  # fmt: skip
@@ -94,7 +94,9 @@ def losses(image: Tensor, model: MaskedAutoencoder) -> Figure:
         return perceptual(x, target, torch.zeros(1, perceptual.draws_needed(x.shape[1:])))
 
     terms: dict[str, Callable[[Tensor], Tensor]] = {
-        "reconstruction": lambda x: reconstruction_loss(patchify(x, PATCH), patchify(target, PATCH)),
+        "reconstruction": lambda x: reconstruction_loss(
+            patchify(x, PATCH), patchify(target, PATCH)
+        ),
         "edge": lambda x: edge_loss(x, target),
         "perceptual": per,
         "contrastive": contrast,
@@ -120,7 +122,9 @@ def training(images: Tensor, shown: Tensor) -> tuple[Figure, MaskedAutoencoder]:
     for step in range(max(STEPS) + 1):
         if step in STEPS:
             with torch.no_grad():
-                made = model.decode(model.encode(patchify(target, PATCH), mask.visible), mask.visible)
+                made = model.decode(
+                    model.encode(patchify(target, PATCH), mask.visible), mask.visible
+                )
             hidden = mask.hidden[..., None].expand(-1, -1, made.shape[-1])
             whole = patchify(target, PATCH).scatter(1, hidden, made.gather(1, hidden))
             columns[f"{step:,} updates"] = list(unpatchify(whole, model.grid, PATCH))
@@ -153,13 +157,15 @@ def _hidden(images: Tensor, hidden: Tensor) -> Tensor:
     patches = patches.scatter(
         1, hidden[..., None].expand(-1, -1, patches.shape[-1]), grey.mean().item()
     )
-    return unpatchify(patches, tuple(side // p for side, p in zip((SIDE, SIDE), PATCH)), PATCH)
+    return unpatchify(patches, (SIDE // PATCH[0], SIDE // PATCH[1]), PATCH)
 
 
 def _picture(columns: dict[str, list[Tensor]], signed: tuple[str, ...] = ()) -> Figure:
     """Columns of images, `(channel, x, y)` each, as a radiologist sees them, with their names."""
     rows = max(map(len, columns.values()))
-    figure = Figure(figsize=(1.25 * len(columns), 1.25 * rows + 0.25), dpi=130, layout="constrained")
+    figure = Figure(
+        figsize=(1.25 * len(columns), 1.25 * rows + 0.25), dpi=130, layout="constrained"
+    )
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for column, (name, images) in zip(axes.T, columns.items(), strict=True):
         column[0].set_title(name, fontsize=8)

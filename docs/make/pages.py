@@ -33,7 +33,9 @@ SHOWN = (
     "src/vitaepp/ingest/layouts/series.tsv",
 )
 
-LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]+)(?P<anchor>[^)]*)\)")
+LINK = re.compile(
+    r"\[(?P<text>[^\]]*)\]\((?!https?:|mailto:|#)(?P<path>[^)\s#]+)(?P<anchor>[^)]*)\)"
+)
 INSERT = re.compile(r"<!-- insert (?P<name>\w+) -->")
 
 
@@ -76,7 +78,7 @@ def _sources(built: Path) -> dict[str, Path]:
 
 
 def _with_links(text: str, name: str, sources: dict[str, Path]) -> str:
-    """A page with links to the site; of one to a file that is not there, such as a test, the text."""
+    """A page with links of the site; of a link to a file that is not there, the text."""
     home = name if (ROOT / name).is_file() else f"docs/{name}"
 
     def link(match: re.Match[str]) -> str:

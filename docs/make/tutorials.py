@@ -33,6 +33,10 @@ BLOCK = re.compile(
 LOCAL_LINK = re.compile(r"(?<=\]\()(?!https?:|#|[^)\s]*\.md)(?=[^)\s]+\))")
 
 
+#: Progress, which a terminal shows as a bar.
+PROGRESS = re.compile(r"^.* [\d,]+ of [\d,]+ \w+, \d+ s\n", re.M)
+
+
 class TutorialError(Exception):
     """A block of a tutorial failed."""
 
@@ -70,7 +74,7 @@ def _commands(code: str, page: Path) -> str:
         status, printed = _vitaepp(words) if words[0] == "vitaepp" else _shell(command)
         if status:
             raise TutorialError(f"{page}: `{command.strip()}` ended with {status}:\n{printed}")
-        lines.append(printed.rstrip())
+        lines.append(PROGRESS.sub("", printed).rstrip())
     return "\n".join(line for line in lines if line) + "\n"
 
 
@@ -108,7 +112,7 @@ def _python(code: str, names: dict[str, Any], page: Path) -> str:
                     print(value)
         except Exception as error:
             raise TutorialError(f"{page}: {type(error).__name__}: {error}\n{code}") from error
-    text = printed.getvalue()
+    text = PROGRESS.sub("", printed.getvalue())
     return text if not text or text.endswith("\n") else text + "\n"
 
 
