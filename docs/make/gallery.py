@@ -37,17 +37,18 @@ NOTHING: dict[str, Any] = {
 
 
 def slices_of_phantoms(subjects: int = SUBJECTS) -> Tensor:
-    """Axial slices through the middle of phantoms on T1c, `(slice, 1, x, y)`, in [0, 1]."""
+    """Axial slices through the tumours of phantoms on T1c, `(slice, 1, row, column)`, in [0, 1]."""
     with TemporaryDirectory() as folder:
         scans, store = Path(folder, "scans"), Path(folder, "store")
         vitaepp.write_phantoms(scans, subjects=subjects)
         vitaepp.prepare(
-            scans, store, size=SIDE, spacing=1.5, modalities=["t1ce"], center="image",
+            scans, store, size=SIDE, spacing=1.5, modalities=["t1ce"], center="mask",
             clip=(0.5, 99.5), workers=1,
         )  # fmt: skip
         volumes = vitaepp.Store(store).read(range(subjects))
     depths = range(SIDE // 2 - 12, SIDE // 2 + 12, 3)
-    return torch.cat([torch.tensor(volumes[..., z]) for z in depths]).float() / 255
+    slices = torch.cat([torch.tensor(volumes[..., z]) for z in depths]).float() / 255
+    return slices.flip(2, 3).transpose(2, 3)  # the front is up, and the patient's right is left
 
 
 def views(image: Tensor) -> Figure:
@@ -161,7 +162,7 @@ def _hidden(images: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _picture(columns: dict[str, list[Tensor]], signed: tuple[str, ...] = ()) -> Figure:
-    """Columns of images, `(channel, x, y)` each, as a radiologist sees them, with their names."""
+    """Columns of images, `(channel, row, column)` each, with their names."""
     rows = max(map(len, columns.values()))
     figure = Figure(
         figsize=(1.25 * len(columns), 1.25 * rows + 0.25), dpi=130, layout="constrained"
@@ -170,7 +171,7 @@ def _picture(columns: dict[str, list[Tensor]], signed: tuple[str, ...] = ()) -> 
     for column, (name, images) in zip(axes.T, columns.items(), strict=True):
         column[0].set_title(name, fontsize=8)
         for axis, image in zip(column, images, strict=True):
-            pixels = np.flip(image.detach().numpy(), (1, 2)).transpose(2, 1, 0)
+            pixels = image.detach().permute(1, 2, 0).numpy()
             look: dict[str, Any] = {"cmap": "gray"}
             if name in signed:
                 limit = np.quantile(np.abs(pixels), 0.995)
