@@ -77,22 +77,19 @@ def glossary() -> str:
 
 def times() -> str:
     """What trainings took, from the `summary.json` of every run in results/."""
-    head = ["data", "images", "size", "network", "updates", "device", "threads", "time"]
+    head = ["data", "images", "size", "parameters", "updates", "threads", "time"]
     rows = []
     for file in sorted((ROOT / "results").glob("*/summary.json")):
         run = json.loads(file.read_text(encoding="utf-8"))
         store = run["store"]
-        size = "×".join(map(str, (len(store["modalities"]), *store["size"])))
-        parameters = sum(run["parameters"].values()) / 1e6
         rows.append(
             [
                 f"[{file.parent.name}](../results/README.md)",
                 f"{run['trained_on']:,}",
-                size,
-                f"{run['name']}, {parameters:.1f} M parameters",
+                "×".join(map(str, (len(store["modalities"]), *store["size"]))),
+                f"{sum(run['parameters'].values()) / 1e6:.1f} M",
                 f"{run['steps']:,}",
-                f"{run['device']}, {run['precision']}",
-                str(run.get("threads", "")),
+                f"{run.get('threads', '')} on {run['device']}",
                 _duration(run["seconds"]),
             ]
         )
