@@ -28,7 +28,8 @@ total
 
 ```console
 $ echo one; echo two >&2
-$ vitaepp settings --json > /dev/null
+$ vitaepp settings \\
+    --json
 ```
 
 ```python
@@ -61,10 +62,10 @@ def run(tmp_path: Path, text: str) -> str:
 
 
 def test_a_tutorial_shows_what_its_code_printed(tmp_path: Path) -> None:
-    text = run(tmp_path, PAGE.replace(" > /dev/null", ""))
+    text = run(tmp_path, PAGE)
     assert "total\n```\n\n```text\n2\n```" in text
     assert "    ```\n\n    ```text\n    2 again\n    ```" in text
-    assert "$ echo one; echo two >&2\none\ntwo\n$ vitaepp settings --json\n[" in text
+    assert "$ echo one; echo two >&2\none\ntwo\n$ vitaepp settings \\\n    --json\n[" in text
     assert "](page/out/picture.png) [a page](../method.md) [a site](https://example.org)" in text
     assert "```\nvitaepp not run\n```" in text
     assert (tmp_path / "work/out/picture.png").is_file()

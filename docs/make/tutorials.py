@@ -70,7 +70,7 @@ def _commands(code: str, page: Path) -> str:
     lines = []
     for command in re.split(r"^\$ ", code, flags=re.M)[1:]:
         lines.append(f"$ {command.rstrip()}")
-        words = shlex.split(command)
+        words = shlex.split(command.replace("\\\n", ""))
         status, printed = _vitaepp(words) if words[0] == "vitaepp" else _shell(command)
         if status:
             raise TutorialError(f"{page}: `{command.strip()}` ended with {status}:\n{printed}")
