@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 
 # One thread a worker: tests are many and small.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 # With the newest releases of all dependencies, in an environment of its own; no part of CI.
 test-latest:
@@ -48,14 +48,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: EXTRAS := report,xlsx
+$(VENV)/.installed-dev: EXTRAS := dev
+$(VENV)/.installed $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one with make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[report,xlsx]"
-	touch $@
-
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[$(EXTRAS)]"
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -27,6 +27,8 @@ from vitaepp.system.files import atomic_path, check_writable, write_text
 from vitaepp.training.callbacks import History
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_draw")
+
 QUICK = [part for s in (*TINY, "optim.epochs=1") for part in ("--set", s)]
 
 

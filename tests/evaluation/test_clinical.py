@@ -327,6 +327,11 @@ def test_a_training_part_that_is_too_small_says_so():
     learned = learn(lambda _, held: np.zeros(len(held)), codes, seed=0)
     assert learned == Learned(reason=learned.reason)
     assert "one participant only" in learned.reason
+    x = np.random.default_rng(13).normal(size=(12, 3))
+    crowded = fit_knn(x, np.arange(12) % 2, seed=0)
+    crowded.model[-1].set_params(n_neighbors=11)
+    told = learn(refits(crowded, x, np.arange(12) % 2), np.arange(12) % 2, seed=0)
+    assert "nothing could be held out" in told.reason
     report = clinical_report(codes, np.arange(4.0), np.zeros(4, int), [learned], resamples=10)
     assert report["operating"] is None
     assert "one participant only" in report["reasons"]["operating"]

@@ -282,6 +282,13 @@ def test_events_of_one_kind_are_asked_about():
     assert "all 2 subjects have an event, none is censored" in line
 
 
+@pytest.mark.parametrize("censored", [0, 1])
+def test_hardly_anybody_need_be_censored(censored):
+    x, times = _drawn(np.random.default_rng(9), 30)
+    fitted = fit_survival(x, times.time, np.arange(30) >= censored, seed=0)
+    assert np.isfinite(fitted.decision(x)).all()
+
+
 def test_too_few_events_are_refused():
     x, times = _drawn(np.random.default_rng(9), 30)
     rare = times.event & (np.cumsum(times.event) <= 4)

@@ -36,9 +36,11 @@ VERBS = (
     "predict",
     "finetune",
     "export",
+    "audit",
     "compare",
     "reconstruct",
     "experiment",
+    "ladder",
     "report",
     "settings",
 )

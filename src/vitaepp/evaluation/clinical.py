@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.participants import Persons
-from vitaepp.errors import EvaluationError
+from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -173,8 +173,8 @@ def learn(
     """
     try:
         decisions = held_out_decisions(decide, codes, seed=seed, persons=persons)
-    except EvaluationError as error:
-        return Learned(reason=f"nothing could be held out in the training part: {error}")
+    except ValueError as error:  # also scikit-learn's, where an inner fold leaves too few rows
+        return Learned(reason=f"nothing could be held out in the training part: {one_line(error)}")
     return learn_from(codes, decisions)
 
 
@@ -469,9 +469,9 @@ def clinical_report(
         "ece": float(np.mean([one["ece"] for one in each])),
         "classes": dict(zip(shown, each, strict=True)),
     }
-    for name, one in zip(shown, each, strict=True):
-        if "reason" in one:
-            reasons[f"calibration of {name}"] = one.pop("reason")
+    for name, found in zip(shown, each, strict=True):
+        if "reason" in found:
+            reasons[f"calibration of {name}"] = found.pop("reason")
     report["decision_curve"] = {
         "threshold": ACTED_AT.tolist(),
         "classes": {n: net_benefit(*c) for n, c in zip(shown, columns, strict=True)},

@@ -78,28 +78,26 @@ def fit_knn(
         Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination",
         section 3.4, for the weights; Caron et al. 2021 (DINO) for the temperature.
     """
-    features = features.astype(np.float64, copy=False)
+    x: Floats = features.astype(np.float64, copy=False)
     grid = [k for k in GRID if k < len(codes) // 2] or [1]
 
     def losses(inner: Rows, held: Rows) -> list[float]:
-        front = _front(features[inner], pca)
-        front.fit(features[inner])
-        shares = _shares(
-            front.transform(features[inner]), codes[inner], front.transform(features[held]), grid
-        )
+        front = _front(x[inner], pca)
+        front.fit(x[inner])
+        shares = _shares(front.transform(x[inner]), codes[inner], front.transform(x[held]), grid)
         return [-_macro_auc(codes[held], one) for one in shares]
 
     k = choose(grid, losses, codes, seed=seed, persons=persons)
     from sklearn.neighbors import KNeighborsClassifier
 
-    model = _front(features, pca)
+    model = _front(x, pca)
     model.steps.append(
         (
             "classifier",
             KNeighborsClassifier(k, weights=_weights, metric="cosine", algorithm="brute"),
         )
     )
-    return Neighbours(model.fit(features, codes), k)
+    return Neighbours(model.fit(x, codes), k)
 
 
 def _front(features: Floats, pca: bool) -> Pipeline:

@@ -85,11 +85,11 @@ def fit_ordinal(
         Rennie and Srebro 2005, "Loss functions for preference levels"; Li and Lin 2006, "Ordinal
         regression by extended binary classification", for the reduction to one classifier.
     """
-    features = features.astype(np.float64, copy=False)
+    x: Floats = features.astype(np.float64, copy=False)
 
     def losses(inner: Rows, held: Rows) -> list[float]:
-        steps = front(features[inner], pca=pca)
-        train, test = steps.fit_transform(features[inner]), steps.transform(features[held])
+        steps = front(x[inner], pca=pca)
+        train, test = steps.fit_transform(x[inner]), steps.transform(x[held])
         above = _above(codes[held], int(codes.max()) + 1)
         values = []
         for C in GRID:
@@ -99,8 +99,8 @@ def fit_ordinal(
         return values
 
     C = choose(GRID, losses, codes, seed=seed, persons=persons)
-    steps = front(features, pca=pca)
-    return FittedOrdinal(steps, *_fit(steps.fit_transform(features), codes, C), C)
+    steps = front(x, pca=pca)
+    return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C)
 
 
 def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:

@@ -87,20 +87,20 @@ def fit_regression(
         raise EvaluationError("a value to fit on is not finite; leave its subject out")
     if not np.ptp(values) > 0:
         raise EvaluationError(f"all {len(values)} values to fit on are the same; nothing to learn")
-    features = features.astype(np.float64, copy=False)
+    x: Floats = features.astype(np.float64, copy=False)
 
     def losses(inner: Rows, held: Rows) -> list[float]:
         if not np.ptp(values[inner]) > 0:
             return [float("nan")] * len(GRID[kind])
-        models = _fit_grid(kind, features[inner], values[inner], GRID[kind], pca)
-        errors = [np.abs(one.decision(features[held]) - values[held]) for one in models]
+        models = _fit_grid(kind, x[inner], values[inner], GRID[kind], pca)
+        errors = [np.abs(one.decision(x[held]) - values[held]) for one in models]
         return [
             float(np.mean(e**2 if kind == "ridge" else e)) / float(np.var(values)) for e in errors
         ]
 
     strata = np.zeros(len(values), np.intp)
     best = choose(GRID[kind], losses, strata, seed=seed, persons=persons)
-    return _fit_grid(kind, features, values, (best,), pca)[0]
+    return _fit_grid(kind, x, values, (best,), pca)[0]
 
 
 def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
@@ -173,7 +173,7 @@ def _weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) ->
         return 1 - ratio(_mean((predicted - truth) ** 2, weights), variance)
     if metric == "pearson":
         return _correlation(truth, predicted, weights)
-    ranks = [_weighted_ranks(v, weights) for v in (truth, predicted)]
+    ranks = (_weighted_ranks(truth, weights), _weighted_ranks(predicted, weights))
     return _correlation(*ranks, weights)
 
 

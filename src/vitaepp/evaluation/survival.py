@@ -208,7 +208,7 @@ def fit_survival(
         criterion, and 1994, "Penalized likelihood in Cox regression".
     """
     require("sksurv", "survival", "survival needs")
-    features = features.astype(np.float64, copy=False)
+    x: Floats = features.astype(np.float64, copy=False)
     times = Survival(time.astype(np.float64, copy=False), event.astype(np.bool_, copy=False))
     who = np.arange(len(time)) if persons is None else persons
     if (few := len(np.unique(who[times.event]))) < EVENTS:
@@ -219,16 +219,18 @@ def fit_survival(
 
     def losses(inner: Rows, held: Rows) -> list[float]:
         values = []
-        for model in _fit_grid(features[inner], times[inner], GRID, pca):
-            risk = np.asarray(model.predict(features), np.float64)
+        for model in _fit_grid(x[inner], times[inner], GRID, pca):
+            risk = np.asarray(model.predict(x), np.float64)
             gained = _log_likelihood(times, risk) - _log_likelihood(times[inner], risk[inner])
             values.append(-gained / max(1, int(times.event[held].sum())))
         return values
 
-    strata = times.event.astype(np.intp)
+    # Of a single censored person none could be held out and another fitted on.
+    both = len(np.unique(who[~times.event])) > 1
+    strata = times.event.astype(np.intp) if both else np.zeros(len(times), np.intp)
     best = choose(GRID, losses, strata, seed=seed, persons=persons)
-    model = _fit_grid(features, times, (best,), pca)[0]
-    return FittedSurvival(model, float(model[-1].alpha), float(np.median(model.predict(features))))
+    model = _fit_grid(x, times, (best,), pca)[0]
+    return FittedSurvival(model, float(model[-1].alpha), float(np.median(model.predict(x))))
 
 
 def survival_scores(train: Survival, test: Survival, risk: Floats) -> dict[str, float]:
@@ -331,6 +333,16 @@ def integrated_brier(
     curves = fitted.survival(features, times)
     value = metrics.integrated_brier_score(train.structured(), seen.structured(), curves, times)
     return float(value)
+
+
+def concordance(test: Survival, risk: Floats) -> float:
+    """Harrell's concordance; NaN where the order of no pair is known.
+
+    Args:
+        test: all tested subjects.
+        risk: `(subject,)`, higher for an earlier event.
+    """
+    return _concordance(test, risk)[0]
 
 
 def concordance_interval(
