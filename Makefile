@@ -7,7 +7,7 @@ CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest slow bench lint format docs clean
+.PHONY: demo test test-latest slow axe bench lint format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
@@ -23,6 +23,11 @@ test-latest:
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# The report by the rules of axe, in Chromium; needs both Chromium and npm.
+axe: $(VENV)/.installed-dev
+	npm install --no-save --silent --prefix build/axe axe-core@4
+	VITAEPP_AXE=build/axe/node_modules/axe-core/axe.min.js $(BIN)/pytest tests/reporting/test_axe.py
 
 # Minutes; what stands in the README is from a machine on which nothing else ran.
 bench: $(VENV)/.installed-dev

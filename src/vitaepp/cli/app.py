@@ -42,6 +42,7 @@ VERBS = (
     "experiment",
     "ladder",
     "report",
+    "dossier",
     "settings",
 )
 

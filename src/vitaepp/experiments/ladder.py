@@ -141,6 +141,8 @@ def ladder(
     else:
         sizes = parse_budget(budget) if isinstance(budget, str) else list(budget)
     wanted = [key for key in RUNGS if rungs is None or key in rungs]
+    if len(wanted) < 2:
+        raise EvaluationError(f"a ladder needs two rungs, but there is {len(wanted)}; name more")
     changes = as_settings(settings)
     tuned = [s for s in changes if s.startswith("finetune.")]
     pretrained = [s for s in changes if s not in tuned]

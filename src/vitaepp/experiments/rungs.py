@@ -113,12 +113,11 @@ class Ladder:
         advice = {
             "prior": "No rung is shown to tell this label better than guessing does. Check the "
             "label, or collect more subjects, before you train anything.",
-            "metadata": "Metadata alone is as good as any image. Run vitaepp audit before you "
-            "believe an image model.",
+            "metadata": "No image model is shown to beat metadata alone. Run vitaepp audit before "
+            "you believe one.",
             "raw": "Do not pre-train for this label: use raw intensities.",
             "simple": "Do not pre-train for this label: use simple intensity and shape features.",
-            "untrained": "Training is not shown to help for this label: an untrained encoder is as "
-            "good.",
+            "untrained": "Training is not shown to help for this label: use the untrained encoder.",
             "public": "Do not pre-train for this label: use the public encoder as it is.",
             "vitae": "Pre-training pays; plain ViT-AE is enough.",
             "vitae++": "Pre-training pays: use ViT-AE++, and a simple model on its features.",
@@ -241,11 +240,8 @@ class Ladder:
         return figures
 
     def _best(self) -> Rung:
-        measures = measures_of(self.rungs[0].evaluation.metrics)
         defined = [r for r in self.rungs if r.part["mean"][self.metric] is not None]
-        return max(
-            defined, key=lambda r: measures.gain(self.metric, r.part["mean"][self.metric], 0)
-        )
+        return max(defined, key=lambda rung: self._gain(rung.part["mean"][self.metric]))
 
     def _gain(self, difference: float) -> float:
         return measures_of(self.rungs[0].evaluation.metrics).gain(self.metric, difference, 0.0)
