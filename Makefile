@@ -38,11 +38,20 @@ bench: $(VENV)/.installed-dev
 	$(PIP) -e ".[bench]"
 	$(BIN)/python benchmarks/bench.py
 
+# The site, in site/: pictures, tutorials that are run, then the pages, where a link that leads nowhere
+# ends the build. What has not changed is not made again.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python docs/make/gallery.py build/docs/gallery
+	$(BIN)/python docs/make/tutorials.py docs/tutorials build/docs/tutorials
+	$(BIN)/python docs/make/pages.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -56,5 +65,9 @@ $(VENV)/.installed $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	$(PIP) -e ".[$(EXTRAS)]"
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-latest demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-latest demo build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
