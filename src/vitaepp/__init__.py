@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vitaepp.evaluation.reconstruction import reconstruct
     from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
+    from vitaepp.explain.explain import explain
     from vitaepp.ingest.prepare import prepare
     from vitaepp.interop.export import export
     from vitaepp.interop.public import embed_public
@@ -63,6 +64,7 @@ _HOMES = {
     "evaluate": "vitaepp.evaluation.evaluation",
     "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
+    "explain": "vitaepp.explain.explain",
     "export": "vitaepp.interop.export",
     "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",
@@ -100,6 +102,7 @@ __all__ = [
     "evaluate",
     "evaluate_features",
     "experiment",
+    "explain",
     "export",
     "finetune",
     "fit",

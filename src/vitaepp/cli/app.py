@@ -38,6 +38,7 @@ VERBS = (
     "export",
     "compare",
     "reconstruct",
+    "explain",
     "experiment",
     "report",
     "settings",
