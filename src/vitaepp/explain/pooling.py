@@ -11,6 +11,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 
 import torch
@@ -36,21 +37,22 @@ def pool_visible(
         grid: patches per axis.
         absent: the features that stand in for what is not known.
     """
-    patches, whole = tokens[:, 1:], torch.ones(1, prod(grid), dtype=torch.bool)
-    pooled, shares = [], []
+    patches, pooled, shares = tokens[:, 1:], [], []
     for part in how.split("+"):
-        members = (cell_members(grid) if part.startswith("grid") else whole).to(visible.device)
-        of_cell, of_share = [], []
-        for member in members:
-            inside = member[visible]
-            count = inside.sum(dim=1, keepdim=True)
-            of_cell.append(tokens[:, 0] if part == "cls" else _pooled(patches, inside, part))
-            of_share.append((count / member.sum()).expand(-1, tokens.shape[2]))
+        members = _members(tuple(grid), part.startswith("grid")).to(visible.device)
+        inside = members[:, visible]
+        of_cell = [tokens[:, 0] if part == "cls" else _pooled(patches, i, part) for i in inside]
+        share = (inside.sum(dim=2) / members.sum(dim=1, keepdim=True)).T
         # The cell runs fastest, as in `pool_tokens`.
         pooled.append(torch.stack(of_cell, dim=2).flatten(1))
-        shares.append(torch.stack(of_share, dim=2).flatten(1))
+        shares.append(share.repeat(1, tokens.shape[2]))
     share = torch.cat(shares, dim=1)
     return share * torch.cat(pooled, dim=1) + (1 - share) * absent
+
+
+@cache
+def _members(grid: tuple[int, ...], cells: bool) -> Bool[Tensor, "cell patch"]:
+    return cell_members(grid) if cells else torch.ones(1, prod(grid), dtype=torch.bool)
 
 
 def cell_members(grid: Sequence[int]) -> Bool[Tensor, "cell patch"]:
