@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitaepp.auditing.audit import audit
+    from vitaepp.auditing.items import Audit
     from vitaepp.cli.demo import demo
     from vitaepp.data.embeddings import Embeddings
     from vitaepp.data.inspection import inspect
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from vitaepp.evaluation.reconstruction import reconstruct
     from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
+    from vitaepp.experiments.ladder import ladder
     from vitaepp.explain.explain import explain
     from vitaepp.ingest.prepare import prepare
     from vitaepp.interop.export import export
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from vitaepp.training.pretrain import pretrain
 
 _HOMES = {
+    "Audit": "vitaepp.auditing.items",
     "Comparison": "vitaepp.evaluation.comparison",
     "Embeddings": "vitaepp.data.embeddings",
     "Encoder": "vitaepp.encoder.model",
@@ -53,6 +57,7 @@ _HOMES = {
     "Recipe": "vitaepp.recipe.recipe",
     "Store": "vitaepp.data.store",
     "VitaeppError": "vitaepp.errors",
+    "audit": "vitaepp.auditing.audit",
     "bench": "vitaepp.training.bench",
     "compare": "vitaepp.evaluation.comparison",
     "compare_evaluations": "vitaepp.evaluation.comparison",
@@ -69,6 +74,7 @@ _HOMES = {
     "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",
     "inspect": "vitaepp.data.inspection",
+    "ladder": "vitaepp.experiments.ladder",
     "plan": "vitaepp.training.plan",
     "predict": "vitaepp.downstream.predict",
     "prepare": "vitaepp.ingest.prepare",
@@ -82,6 +88,7 @@ _HOMES = {
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Comparison",
     "Embeddings",
     "Encoder",
@@ -91,6 +98,7 @@ __all__ = [
     "Store",
     "VitaeppError",
     "__version__",
+    "audit",
     "bench",
     "compare",
     "compare_evaluations",
@@ -107,6 +115,7 @@ __all__ = [
     "finetune",
     "fit",
     "inspect",
+    "ladder",
     "plan",
     "predict",
     "prepare",

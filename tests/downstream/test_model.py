@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 
 import vitaepp
 from vitaepp.data.embeddings import Embeddings
-from vitaepp.downstream.calibration import Calibration
 from vitaepp.downstream.distance import NEIGHBOURS, Cohort
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError, SourceError
+from vitaepp.evaluation.calibration import Calibration
 from vitaepp.ingest.prepare import prepare
 
 

@@ -14,10 +14,12 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.classifier import outer_folds
+from vitaepp.evaluation.clinical import delong_test
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.difference import difference_between
+from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Evaluation, score_columns
-from vitaepp.evaluation.scores import fold_scores, spread
+from vitaepp.evaluation.scores import fold_scores
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 
 
@@ -109,19 +111,22 @@ def test_one_test_split_is_compared_by_who_is_right(evaluated):
     )
     right = [(o.scores("method") > 0) == (o.codes() == 1) for o in (a, b)]
     disagreed = [int((x & ~y).sum()) for x, y in (right, right[::-1])]
-    found = difference_between([a], [b])
+    found = difference_between([a], [b], metric="accuracy")
     assert found.p == pytest.approx(stats.binomtest(disagreed[0], sum(disagreed)).pvalue)
     assert (found.metric, found.test, found.folds) == ("accuracy", "McNemar's exact test", 1)
     positive = a.codes() == 1
     only = [int((x & ~y & positive).sum()) for x, y in (right, right[::-1])]
     sensitivity = difference_between([a], [b], metric="sensitivity")
     assert sensitivity.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
-    auc = difference_between([a], [b], metric="auc")
-    assert (auc.p, auc.test) == (None, None)
-    assert "AUC of one test split" in auc.reason
+    auc = difference_between([a], [b])
+    assert (auc.metric, auc.test) == ("auc", "DeLong's test")
+    assert auc.p == delong_test(a.codes(), a.scores("method"), b.scores("method"))["p"]
     assert auc.interval.low <= auc.mean <= auc.interval.high
     seeds = [Evaluation.load(evaluated(f"c{i}", 3.0, n=90, split=TEST, encoder=i)) for i in (1, 2)]
-    several = difference_between([a, seeds[0]], [b, seeds[1]])
+    several = difference_between([a, seeds[0]], [b, seeds[1]], metric="accuracy")
+    untested = difference_between([a, seeds[0]], [b, seeds[1]])
+    assert untested.p is None
+    assert "AUC of one test split" in untested.reason
     assert (several.seeds, several.test) == (2, "exact sign-flip test over subjects")
 
 
@@ -273,8 +278,6 @@ def test_controls_are_rows_and_one_that_is_shared_is_shown_once(evaluated):
 
 def test_no_sentence_claims_more_than_its_test(evaluated):
     a, b = evaluated("a", 3.0, n=90, split=TEST), evaluated("b", 0.8, n=90, split=TEST)
-    (sentence,) = compare([b, a], metric="auc").sentences
-    assert sentence.startswith("a against b: not tested, no test of the AUC of one test split")
     # Three differences, each of which alone would be called one, and together would not.
     (a / "predictions.parquet").unlink()
     (sentence,) = compare([b, a]).sentences

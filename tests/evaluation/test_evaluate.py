@@ -17,11 +17,13 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.classifier import DRAWS, fit, hold_out, outer_folds
+from vitaepp.evaluation.clinical import INNER_FOLDS
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
+from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.evaluation.scores import fold_scores, spread
+from vitaepp.evaluation.scores import fold_scores
 
 
 @pytest.fixture(autouse=True)
@@ -154,8 +156,10 @@ def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, protocol,
     tested = [
         {row_of[s] for s in part["subject"]} for _, part in predictions.groupby("fold", sort=True)
     ]
-    assert len(seen) == (DRAWS + 1) * len(tested) * (2 if pca else 1)
-    per_fold = np.tile(np.repeat(np.arange(len(tested)), DRAWS + 1), 2 if pca else 1)
+    # Draws to choose C, the classifier itself, and folds of the training part for thresholds.
+    fits = DRAWS + 1 + INNER_FOLDS
+    assert len(seen) == fits * len(tested) * (2 if pca else 1)
+    per_fold = np.tile(np.repeat(np.arange(len(tested)), fits), 2 if pca else 1)
     for rows, fold in zip(seen, per_fold, strict=True):
         assert not rows & tested[fold]
     *inner, whole = [len(rows) for rows in seen[: DRAWS + 1]]
@@ -316,7 +320,7 @@ def changed(**columns):
             {},
             "class 'b' has 0 subjects in split 'train'",
         ),
-        (cohort(), {"protocol": "tree"}, "no protocol 'tree'; known are linear, svm"),
+        (cohort(), {"protocol": "tree"}, "no protocol 'tree'; known are svm, linear, knn"),
         (cohort(), {"folds": 1}, "at least 2"),
     ],
 )
@@ -452,7 +456,8 @@ def test_the_verdict_tells_who_is_ahead_and_when_nobody_is():
     assert "no clear winner" in verdict(unclear)
     assert "has no control" in verdict(made_up([0.9, 0.8], {}))
     assert "level" in verdict(made_up([0.9, 0.8], {"raw": [0.9, 0.8]}))
-    probe = made_up([0.80], {"raw": [0.77]}, protocol="linear")
+    several = {"classes": ["a", "b", "c"]}
+    probe = made_up([0.80], {"raw": [0.77]}, protocol="linear") | several
     assert "less than chance alone" in verdict(probe)
     assert "on one test split" in verdict(made_up([0.9], {"raw": [0.5]}, protocol="linear"))
 

@@ -36,10 +36,12 @@ VERBS = (
     "predict",
     "finetune",
     "export",
+    "audit",
     "compare",
     "reconstruct",
     "explain",
     "experiment",
+    "ladder",
     "report",
     "settings",
 )

@@ -58,12 +58,17 @@ RESERVED_COLUMNS = (
     "modality_present",
     "crop_center",
     "prepare_notes",
+    "source_size",
+    "source_spacing",
     "mask_checksum",
     "mask_labels",
 )
 
 #: Those of them that only a store with masks has.
 OF_MASKS = ("mask_checksum", "mask_labels")
+
+#: Those of them that stores of earlier versions lack.
+ADDED_LATER = ("modality_present", "source_size", "source_spacing", *OF_MASKS)
 
 #: A label column that says whose images a subject's are, where one person has several; evaluation
 #: keeps those of one person on one side of every split.
@@ -82,6 +87,9 @@ class Record:
         intensity_max: per modality, the original intensity that became 255.
         source: per modality, where it came from, relative to the source.
         checksum: digest of the source files and everything that shaped the image.
+        source_size: voxels per axis of its first image, before it was resampled and cropped, in the
+            order of the crop's axes; empty where an earlier version prepared it.
+        source_spacing: spacing of that image along these axes in mm; 1 in pictures.
         mask_checksum: digest of the file of its mask; empty where it has no mask, or none is kept.
         mask_labels: values of its mask as it is kept, without 0; None without a mask. `stage`
             finds them.
@@ -102,6 +110,8 @@ class Record:
     modality_present: tuple[bool, ...] = ()
     crop_center: str = ""
     prepare_notes: tuple[str, ...] = ()
+    source_size: tuple[int, ...] = ()
+    source_spacing: tuple[float, ...] = ()
     mask_checksum: str = ""
     mask_labels: tuple[int, ...] | None = None
 
@@ -579,7 +589,8 @@ class StoreWriter:
             # Records that do not say, and rows from before there was such a thing, have all.
             row["modality_present"] = list(row.get("modality_present", ())) or [True] * channels
             row["crop_center"] = row.get("crop_center", "")
-            row["prepare_notes"] = list(row.get("prepare_notes", ()))
+            for name in ("prepare_notes", "source_size", "source_spacing"):
+                row[name] = list(row.get(name, ()))
             row["mask_checksum"] = row.get("mask_checksum", "")
             of_mask = row.get("mask_labels")
             row["mask_labels"] = None if of_mask is None else list(of_mask)
@@ -725,7 +736,7 @@ def _read_table(folder: Folder) -> pd.DataFrame:
         present = {*table.columns}
     except (pa.ArrowException, ValueError):
         present = set()
-    needed = [c for c in RESERVED_COLUMNS if c not in ("modality_present", *OF_MASKS)]
+    needed = [c for c in RESERVED_COLUMNS if c not in ADDED_LATER]
     if not present.issuperset(needed):
         raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
     return table

@@ -9,15 +9,15 @@ import pandas as pd
 
 from vitaepp.downstream.tuning import SCRATCH, Base, Tuning
 from vitaepp.encoder.embed import embed
-from vitaepp.evaluation.classifier import Protocol
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import by_subject, labelled_folds
 from vitaepp.evaluation.labels import Labels
+from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
-from vitaepp.evaluation.scores import fold_scores, spread
+from vitaepp.evaluation.scores import fold_scores
 
 
-def planned(base: Base, label: str, protocol: str | None) -> tuple[Tuning, Labels, Protocol]:
+def planned(base: Base, label: str, protocol: str | None) -> tuple[Tuning, Labels, str]:
     """The folds of `evaluate`, with the labels and the protocol.
 
     Raises:
@@ -37,7 +37,7 @@ def planned(base: Base, label: str, protocol: str | None) -> tuple[Tuning, Label
 
 
 def measured(
-    tuning: Tuning, labels: Labels, protocol: Protocol, positive: str | None, any_store: bool
+    tuning: Tuning, labels: Labels, protocol: str, positive: str | None, any_store: bool
 ) -> Evaluation:
     """The evaluation of the fine-tuned networks, with the controls of the linear classifiers."""
     file, linear = tuning.out / "embeddings.parquet", tuning.out / "linear"

@@ -16,11 +16,11 @@ from vitaepp.data.origin import PUBLIC
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import weights_id
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.downstream.calibration import Calibration
 from vitaepp.downstream.distance import Cohort
 from vitaepp.downstream.model import Model, skops_io
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError
+from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import fit_with
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import by_subject, labelled_folds

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.downstream.calibration import Calibration
 from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import ModelError, ModelNotFoundError, one_line
+from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_json

@@ -9,19 +9,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.participants import persons_of
 from vitaepp.downstream.outcome import Outcome, difference, summarised
 from vitaepp.downstream.tuning import SCRATCH, Base, Tuning, person_folds
 from vitaepp.encoder.embed import embed
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.folds import by_subject
+from vitaepp.evaluation.regression import fit_regression, regression_scores
 from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import say
 
 #: What is compared first; less is better.
 METRIC = "mae"
-
-#: Strengths of the ridge regression that are tried, of features in units of their deviation.
-ALPHAS = tuple(10.0**i for i in range(-2, 7))
 
 Values = npt.NDArray[np.float64]
 
@@ -69,6 +68,7 @@ def measured(tuning: Tuning, label: str, any_store: bool) -> Outcome:
     if not file.is_file():
         embed(tuning.run.path, tuning.store.path, file, any_store=any_store)
     truth, parts = tuning.targets, tuning.parts
+    persons = persons_of(tuning.table)
     what = {"scratch": SCRATCH}
     predicted: dict[str, list[Values]] = {
         "method": [tuning.predictions(k, "pretrained") for k in range(len(parts))],
@@ -85,13 +85,20 @@ def measured(tuning: Tuning, label: str, any_store: bool) -> Outcome:
         features = embedded.features[[row_of[s] for s in tuning.subjects]].astype(np.float64)
         what[name] = f"ridge regression on {of}"
         predicted[name] = [
-            _ridge(features[p.train], truth[p.train], features[p.test]) for p in parts
+            fit_regression(
+                features[p.train],
+                truth[p.train],
+                seed=tuning.seed + k,
+                pca=name == "raw",
+                persons=persons[p.train],
+            ).decision(features[p.test])
+            for k, p in enumerate(parts)
         ]
     what["mean"] = "the mean of the training part"
     predicted["mean"] = [np.full(len(p.test), truth[p.train].mean()) for p in parts]
 
     folds = {
-        name: [value_scores(truth[p.test], v) for p, v in zip(parts, values, strict=True)]
+        name: [regression_scores(truth[p.test], v) for p, v in zip(parts, values, strict=True)]
         for name, values in predicted.items()
     }
     tested = np.concatenate([p.test for p in parts])
@@ -119,34 +126,3 @@ def measured(tuning: Tuning, label: str, any_store: bool) -> Outcome:
         "difference": difference(METRIC, np.array(by_fold), own - other, sizes),
     }
     return Outcome(metrics, table).save(tuning.out)
-
-
-def value_scores(truth: Values, predicted: Values) -> dict[str, float]:
-    """Errors in the label's own unit, and how much of its variation is explained.
-
-    R² is against the mean of these subjects; correlations with what is constant are NaN.
-
-    >>> round(value_scores(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))["mae"], 3)
-    0.333
-    """
-    from scipy.stats import pearsonr, spearmanr
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    varied = len(truth) > 2 and np.ptp(predicted) > 1e-12 and np.ptp(truth) > 0
-    return {
-        "mae": float(mean_absolute_error(truth, predicted)),
-        "rmse": float(root_mean_squared_error(truth, predicted)),
-        "r2": float(r2_score(truth, predicted)) if len(truth) > 1 else np.nan,
-        "pearson": float(pearsonr(truth, predicted).statistic) if varied else np.nan,
-        "spearman": float(spearmanr(truth, predicted).statistic) if varied else np.nan,
-    }
-
-
-def _ridge(train: Values, targets: Values, test: Values) -> Values:
-    """Predictions of a ridge regression, its strength chosen by leaving each subject out once."""
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), RidgeCV(alphas=ALPHAS))
-    return np.asarray(model.fit(train, targets).predict(test), np.float64)

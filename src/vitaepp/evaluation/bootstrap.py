@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.scores import METRICS, predicted_codes
 
@@ -104,6 +105,33 @@ def bootstrap_difference(
     return percentiles(differences)
 
 
+def bootstrap_mean_of_folds(
+    values: npt.NDArray[np.float64],
+    folds: npt.NDArray[np.intp],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """A confidence interval of a mean within folds, averaged over them, had others been tested.
+
+    Args:
+        values: `(row,)`, one a subject, such as the difference of two absolute errors.
+        folds: `(row,)`, the fold in which each was tested.
+        resamples: how many.
+        seed: of the resamples.
+
+    Example:
+        >>> bootstrap_mean_of_folds(np.ones(6), np.arange(6) // 3)
+        Interval(low=1.0, high=1.0, level=0.95)
+    """
+    means = []
+    for fold in np.unique(folds):
+        of_fold = values[folds == fold]
+        draw = np.random.default_rng([seed, int(fold)])
+        means.append(of_fold[draw.integers(len(of_fold), size=(resamples, len(of_fold)))].mean(1))
+    return percentiles(np.mean(means, axis=0))
+
+
 def weighted_score(
     codes: npt.NDArray[np.intp],
     decision: npt.NDArray[np.float64],
@@ -130,22 +158,22 @@ def weighted_score(
     """
     predicted = predicted_codes(decision)
     if metric == "accuracy":
-        return _share(weights, predicted == codes, np.ones(len(codes), np.bool_))
+        return share(weights, predicted == codes, np.ones(len(codes), np.bool_))
     columns = decision[:, None] if decision.ndim == 1 else decision
 
     def of_class(c: int, column: int) -> npt.NDArray[np.float64]:
         if metric == "auc":
-            return _weighted_auc(codes == c, columns[:, column], weights)
+            return weighted_auc(codes == c, columns[:, column], weights)
         if metric == "sensitivity":
-            return _share(weights, predicted == c, codes == c)
-        return _share(weights, predicted != c, codes != c)
+            return share(weights, predicted == c, codes == c)
+        return share(weights, predicted != c, codes != c)
 
     if decision.ndim == 1:
         return of_class(1, 0)
-    return _mean_of_defined(np.stack([of_class(c, c) for c in range(columns.shape[1])], axis=-1))
+    return mean_of_defined(np.stack([of_class(c, c) for c in range(columns.shape[1])], axis=-1))
 
 
-def _weighted_auc(
+def weighted_auc(
     positive: npt.NDArray[np.bool_],
     score: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
@@ -154,6 +182,14 @@ def _weighted_auc(
 
     From sorted scores, in memory of the size of the weights: a positive beats the weight of the
     negatives below it, and half of those at its own score.
+
+    Args:
+        positive: `(subject,)`.
+        score: `(subject,)`.
+        weights: `(resample, subject)`, counts.
+
+    Returns:
+        `(resample,)`; NaN where a resample has one class only.
     """
     _, rank, sizes = np.unique(score, return_inverse=True, return_counts=True)
     order = np.argsort(rank, kind="stable")
@@ -163,26 +199,36 @@ def _weighted_auc(
     rank = rank[positive]
     beaten = (below[:, (ends - sizes)[rank]] + below[:, ends[rank]]) / 2
     weight = weights[:, positive]
-    return _ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
+    return ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
 
 
-def _share(
+def share(
     weights: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """The weight of those `among` the subjects who are right, as a share of all `among`."""
-    return _ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
+    """The weight of those `among` the subjects who are right, as a share of all `among`.
+
+    Args:
+        weights: `(resample, subject)`, counts.
+        right: `(subject,)`.
+        among: `(subject,)`.
+
+    Returns:
+        `(resample,)`; NaN where there is none among them.
+    """
+    return ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
 
 
-def _ratio(
+def ratio(
     above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
+    """The quotient of each resample, `(resample,)`; NaN where the divisor is not above zero."""
     return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
-def _mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Mean over the last axis of what is no NaN, and NaN where nothing is left."""
     defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(float))
+    return ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(float))
 
 
 def _mean_difference(
@@ -201,7 +247,7 @@ def _mean_difference(
                 weighted_score(p.codes[rows], p.scores[rows], count, metric) for p in (one, other)
             )
             folds.append(a - b)
-    return _mean_of_defined(np.stack(folds, axis=-1))
+    return mean_of_defined(np.stack(folds, axis=-1))
 
 
 def resampled_counts(
@@ -223,6 +269,31 @@ def resampled_counts(
             drawn += np.arange(n)[:, None] * len(rows)
             counts[:, rows] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(n, -1)
         yield counts
+
+
+def resampled_persons(
+    strata: npt.NDArray[np.intp], persons: Persons | None, resamples: int, seed: int
+) -> Iterator[npt.NDArray[np.float64]]:
+    """How often each subject is in each resample of persons, `(resample, subject)`.
+
+    A person is drawn with all its subjects, within the persons whose subjects are of the same
+    strata. With one subject a person these are `resampled_counts`.
+
+    Args:
+        strata: `(subject,)`, classes; zeros where there are none.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
+        resamples: how many.
+        seed: of the resamples.
+    """
+    if persons is None or len(np.unique(persons)) == len(persons):
+        yield from resampled_counts(strata, resamples, seed)
+        return
+    _, who = np.unique(persons, return_inverse=True)
+    has = np.zeros((who.max() + 1, strata.max() + 1), np.bool_)
+    has[who, strata] = True
+    _, kinds = np.unique(has, axis=0, return_inverse=True)
+    for counts in resampled_counts(kinds.ravel(), resamples, seed):
+        yield counts[:, who]
 
 
 def _codes_of_subjects(

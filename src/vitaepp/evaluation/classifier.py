@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ from vitaepp.evaluation.scores import fold_scores
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Protocol = Literal["svm", "linear"]
+#: What `evaluate` fits: besides the linear models, nearest neighbours.
+PROTOCOLS = ("svm", "linear", "knn")
 
 #: Share of the training part that is held out to choose C, and for nothing else.
 HELD_OUT = 0.2
@@ -34,7 +35,7 @@ DRAWS, ENOUGH = 5, 1000
 #: length of a standardised subject: below 1 every subject is a support vector, and a smaller C
 #: would leave the direction as it is and let the threshold drift; at 300 a small cohort is
 #: separated perfectly, and a larger C changes little.
-GRID: dict[Protocol, tuple[float, ...]] = {
+GRID: dict[str, tuple[float, ...]] = {
     "svm": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
     "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
 }
@@ -58,6 +59,11 @@ class Fitted:
     model: Pipeline
     C: float
 
+    @property
+    def strength(self) -> float:
+        """C."""
+        return self.C
+
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         """Decision scores, `(subject,)` for two classes and `(subject, class)` for more."""
         scores = self.model.decision_function(features.astype(np.float64, copy=False))
@@ -65,7 +71,7 @@ class Fitted:
 
 
 def fit(
-    protocol: Protocol,
+    protocol: str,
     features: npt.NDArray[np.floating[Any]],
     codes: npt.NDArray[np.intp],
     *,
@@ -100,7 +106,7 @@ def fit(
 
 
 def fit_with(
-    protocol: Protocol,
+    protocol: str,
     features: npt.NDArray[np.floating[Any]],
     codes: npt.NDArray[np.intp],
     C: float,
@@ -154,7 +160,12 @@ def hold_out(
 
 
 def outer_folds(
-    codes: npt.NDArray[np.intp], *, folds: int, seed: int, persons: Persons | None = None
+    codes: npt.NDArray[np.intp],
+    *,
+    folds: int,
+    seed: int,
+    persons: Persons | None = None,
+    every: bool = True,
 ) -> npt.NDArray[np.intp]:
     """The outer fold in which each subject is tested, stratified by class.
 
@@ -165,6 +176,7 @@ def outer_folds(
         seed: shuffles the subjects.
         persons: `(subject,)`, the person of each; one person's are in one fold. Unset, every
             subject is another person.
+        every: whether each fold must have every class.
 
     Raises:
         EvaluationError: persons cannot be shared out so that each fold has every class.
@@ -176,9 +188,11 @@ def outer_folds(
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
     splitter = kind(folds, shuffle=True, random_state=seed)
     groups = persons if grouped else None
-    for fold, (_, test) in enumerate(splitter.split(np.zeros(len(codes)), codes, groups)):
-        fold_of[test] = fold
-    if any(set(codes[fold_of == k]) != set(codes) for k in range(folds)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes smaller than the folds are many
+        for fold, (_, test) in enumerate(splitter.split(np.zeros(len(codes)), codes, groups)):
+            fold_of[test] = fold
+    if every and any(set(codes[fold_of == k]) != set(codes) for k in range(folds)):
         raise EvaluationError(
             f"the participants' images cannot be split into {folds} folds that have every class "
             "each; join classes, label more participants, or choose another `seed` or fewer `folds`"
@@ -187,7 +201,7 @@ def outer_folds(
 
 
 def _criterion(
-    protocol: Protocol,
+    protocol: str,
     codes: npt.NDArray[np.intp],
     fitted: Fitted,
     features: npt.NDArray[np.floating[Any]],
@@ -202,7 +216,7 @@ def _criterion(
 
 
 def _fit_grid(
-    protocol: Protocol,
+    protocol: str,
     features: npt.NDArray[np.floating[Any]],
     codes: npt.NDArray[np.intp],
     grid: tuple[float, ...],
@@ -236,7 +250,7 @@ def _fit_grid(
     return fitted
 
 
-def _classifier(protocol: Protocol, C: float, n_classes: int) -> Any:
+def _classifier(protocol: str, C: float, n_classes: int) -> Any:
     if protocol == "linear":
         from sklearn.linear_model import LogisticRegression
 

@@ -18,8 +18,8 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.difference import Difference, difference_between, known_metric
+from vitaepp.evaluation.measures import Measures, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.statistics import holm
 from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.evaluation.summary import summary_rows
@@ -43,7 +43,7 @@ class ComparisonRow:
 
     Attributes:
         name: what it is called, different in every row.
-        scores: its four metrics.
+        scores: its metrics.
         difference: to the reference; None in the reference's own row.
         p_holm: the p of `difference`, corrected for the number of comparisons (Holm).
     """
@@ -63,12 +63,14 @@ class Comparison:
         metric: in which the differences are.
         label: what was predicted.
         n: subjects.
+        measures: the metrics of the rows, and which of them are errors.
     """
 
     rows: tuple[ComparisonRow, ...]
     metric: str
     label: str
     n: int
+    measures: Measures
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
@@ -89,7 +91,8 @@ class Comparison:
         """What each comparison shows, in plain words, and never more than its test does."""
         compared = sum(row.p_holm is not None for row in self.rows)
         return [
-            _verdict(row, row.difference, self.reference.name, compared) + _remarks(row.difference)
+            _verdict(row, row.difference, self.reference.name, compared, self.measures)
+            + _remarks(row.difference)
             for row in self.rows
             if row.difference is not None
         ]
@@ -110,7 +113,7 @@ class Comparison:
         rows = []
         for row, sentence in zip(self.rows, ["", *self.sentences], strict=True):
             values: dict[str, Any] = {"name": row.name}
-            for metric in METRICS:
+            for metric in self.measures.names:
                 values[f"{metric}_mean"] = row.scores.mean[metric]
                 values[f"{metric}_std"] = row.scores.std[metric]
             difference = {} if row.difference is None else row.difference.to_json()
@@ -174,11 +177,11 @@ class Comparison:
         """The table as text; intervals and Holm's correction only where there are any."""
         several = sum(row.p_holm is not None for row in self.rows) > 1
         level = next((i.level for d in self._differences() if (i := d.interval)), None)
-        header = ["", *map(metric_name, METRICS), f"Δ {metric_name(self.metric)}"]
+        header = ["", *map(metric_name, self.measures.names), f"Δ {metric_name(self.metric)}"]
         header += [] if level is None else [f"{level:.0%} interval"]
         lines = [[*header, "p", *(["p (Holm)"] if several else [])]]
         for row in self.rows:
-            cells = [row.name, *(row.scores.text(m) for m in METRICS)]
+            cells = [row.name, *(row.scores.text(m) for m in self.measures.names)]
             difference = row.difference
             cells += [numbers.difference(difference.mean) if difference else "reference"]
             if level is not None:
@@ -215,7 +218,7 @@ def compare(
         evaluations: what `evaluate` returned, metrics.json files, or their folders, one by one or
             as a list; all of the same label, measured over the same folds.
         reference: one of them, or its name in the table; the first by default.
-        metric: of the differences; by default AUC in cross-validation, accuracy on a test split.
+        metric: of the differences; by default the one that is reported first.
         controls: show the controls of each evaluation as rows, too. A control that several
             evaluations share, as raw intensities, is shown once.
 
@@ -248,7 +251,7 @@ def compare_evaluations(
             names in the table; else they are taken from where the evaluations lie, or from their
             methods.
         reference: one of them, its name in the table, or its path; the first by default.
-        metric: of the differences; by default AUC in cross-validation, accuracy on a test split.
+        metric: of the differences; by default the one that is reported first.
         controls: show the controls of each evaluation as rows, too. A control that several
             evaluations share, as raw intensities, is shown once.
 
@@ -284,7 +287,8 @@ def compare_evaluations(
     corrected = holm([d.p for i in tested if (d := rows[i].difference) and d.p is not None])
     for i, p in zip(tested, corrected, strict=True):
         rows[i] = replace(rows[i], p_holm=p)
-    return Comparison(tuple(rows), metric, str(base["label"]), int(base["n"]))
+    measures = measures_of(base.metrics)
+    return Comparison(tuple(rows), metric, str(base["label"]), int(base["n"]), measures)
 
 
 def _loaded(evaluation: Evaluated) -> Evaluation:
@@ -355,7 +359,13 @@ def _remarks(difference: Difference) -> str:
     return remarks
 
 
-def _verdict(row: ComparisonRow, difference: Difference, reference: str, comparisons: int) -> str:
+def _verdict(
+    row: ComparisonRow,
+    difference: Difference,
+    reference: str,
+    comparisons: int,
+    measures: Measures,
+) -> str:
     """Which is ahead, with its numbers."""
     facts = [f"{numbers.difference(difference.mean)} {metric_name(difference.metric)}"]
     if difference.interval:
@@ -377,7 +387,8 @@ def _verdict(row: ComparisonRow, difference: Difference, reference: str, compari
         sentence = f"{row.name} and {reference} do not differ significantly{after}"
         but = "; the interval excludes 0, but takes the trained models as they are"
         return f"{sentence}: {', '.join(facts)}{but if excludes_zero else ''}"
-    verb = "ahead of" if difference.mean > 0 else "behind"
+    better = measures.gain(difference.metric, difference.mean, 0.0) > 0
+    verb = "ahead of" if better else "behind"
     sentence = f"{row.name} is {verb} {reference}: {', '.join(facts)}"
     if difference.interval and not excludes_zero:
         return f"{sentence}; the interval holds zero, so this is weak evidence"

@@ -10,9 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.bootstrap import Interval, Predictions, bootstrap_difference
+from vitaepp.evaluation.bootstrap import (
+    Interval,
+    Predictions,
+    bootstrap_difference,
+    bootstrap_mean_of_folds,
+)
+from vitaepp.evaluation.clinical import delong_test
+from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.scores import METRICS, predicted_codes
+from vitaepp.evaluation.scores import predicted_codes
 from vitaepp.evaluation.statistics import (
     TTest,
     corrected_resampled_t_test,
@@ -20,11 +27,11 @@ from vitaepp.evaluation.statistics import (
     mcnemar,
     sign_flip_test,
 )
-from vitaepp.evaluation.summary import leading_metric
 from vitaepp.presentation.names import metric_name
 
 #: What two evaluations must share, and what it is called where they do not.
 _SHARED = {
+    "task": "task",
     "label": "label",
     "protocol": "protocol",
     "positive": "positive class",
@@ -41,7 +48,7 @@ class Difference:
     """How much better one method is than another in a metric, and how sure that is.
 
     Attributes:
-        metric: a name of `scores.METRICS`.
+        metric: a name of the task's measures.
         mean: variant minus reference, the mean over folds and seeds.
         p: two-sided; None where no test is possible.
         test: its name; None where no test is possible.
@@ -79,13 +86,14 @@ def difference_between(
     crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
-    for sensitivity and specificity. The AUC of one split, and whatever lacks the predictions that
-    it needs, has `p` or `interval` None and a `reason`.
+    for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
+    seed. Whatever has no test, or lacks the predictions that it needs, has `p` or `interval` None
+    and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
         reference: the same seeds of the other method, in the same order.
-        metric: by default AUC in cross-validation and accuracy on one test split.
+        metric: by default the one that is reported first.
         variant_key: `method`, or the control of `variant` that is meant.
         reference_key: likewise, of `reference`; a method is compared with its own control by
             giving the same evaluations twice.
@@ -108,7 +116,7 @@ def difference_between(
     differences = np.array(
         [
             [
-                a[metric] - b[metric]
+                np.nan if None in (a[metric], b[metric]) else a[metric] - b[metric]
                 for a, b in zip(one.folds(variant_key), other.folds(reference_key), strict=True)
             ]
             for one, other in pairs
@@ -116,6 +124,8 @@ def difference_between(
     )
     seeds, folds = differences.shape
     difference = Difference(metric, float(differences.mean()), None, None, None, folds, seeds)
+    if not np.isfinite(differences).all():
+        return replace(difference, reason=f"the {metric_name(metric)} of a fold is not defined")
     if folds > 1:
         test = _test_over_folds(variant, differences)
         difference = replace(difference, p=test.p, test="corrected resampled t-test")
@@ -123,12 +133,17 @@ def difference_between(
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
         return replace(difference, reason=f"no predictions.parquet{where}")
+    if variant[0].task != "classification":
+        return _of_values(difference, variant, reference, variant_key, reference_key)
     first = _repetitions(variant, variant_key)
     second = _repetitions(reference, reference_key)
     difference = replace(difference, interval=bootstrap_difference(first, second, metric))
     if folds > 1:
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
+    if relevant is None and metric == "auc" and len(first) == 1:
+        found = delong_test(first[0].codes, first[0].scores, second[0].scores)
+        return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
     if relevant is None:
         title = metric_name(metric)
         return replace(
@@ -138,6 +153,32 @@ def difference_between(
     return replace(difference, p=p, test=name)
 
 
+def _of_values(
+    difference: Difference,
+    variant: Sequence[Evaluation],
+    reference: Sequence[Evaluation],
+    variant_key: str,
+    reference_key: str,
+) -> Difference:
+    """Interval and test of what is no class, where there are any: of the MAE of values."""
+    from scipy.stats import wilcoxon
+
+    if difference.metric != "mae" or variant[0].task != "regression" or len(variant) > 1:
+        title = metric_name(difference.metric)
+        return replace(difference, reason=f"no interval of a {title} is implemented")
+    errors = [
+        np.abs(e.scores(key) - e.rows()["label"].to_numpy(np.float64))
+        for e, key in ((variant[0], variant_key), (reference[0], reference_key))
+    ]
+    lead = errors[0] - errors[1]
+    fold = variant[0].rows()["fold"].to_numpy(np.intp)
+    difference = replace(difference, interval=bootstrap_mean_of_folds(lead, fold))
+    if difference.folds > 1:
+        return difference
+    p = float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
+    return replace(difference, p=p, test="Wilcoxon's signed-rank test over subjects")
+
+
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:
     """The metric that is compared: the given one, or what the protocol reports first.
 
@@ -145,15 +186,16 @@ def known_metric(metric: str | None, evaluation: Evaluation) -> str:
         EvaluationError: no such metric.
     """
     metric = metric or leading_metric(evaluation.metrics)
-    if metric not in METRICS:
-        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
+    known = measures_of(evaluation.metrics).names
+    if metric not in known:
+        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, known)}")
     return metric
 
 
 def _require_same(one: Evaluation, other: Evaluation) -> None:
     """Refuse evaluations of different questions."""
     for key, title in _SHARED.items():
-        a, b = one.get(key), other.get(key)
+        a, b = (task_of(e) if key == "task" else e.get(key) for e in (one, other))
         # Evaluations of earlier versions do not say how many persons there were.
         if a != b and (key != "persons" or None not in (a, b)):
             raise EvaluationError(

@@ -14,17 +14,20 @@ from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.origin import PUBLIC, run_around, warn_outdated
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.budget import Budget, parse_budget
+from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.features import evaluate_features
-from vitaepp.evaluation.folds import by_subject, plan_folds
+from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks import read_target
 from vitaepp.system.files import check_writable, file_stem
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say, warn
 
 
 def evaluate(
     embeddings: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    label: str,
+    label: str | None,
     out: str | os.PathLike[str],
     protocol: str | None = None,
     seed: int = 0,
@@ -33,30 +36,47 @@ def evaluate(
     positive: str | None = None,
     labels: str | os.PathLike[str] | None = None,
     id_column: str | None = None,
+    *,
+    task: str = "classification",
+    time: str | None = None,
+    event: str | None = None,
+    group: str | None = None,
+    leave_one_group_out: bool = False,
+    harmonize: bool = False,
+    external: str | os.PathLike[str] | None = None,
+    budget: Sequence[Budget] | str = (),
 ) -> Evaluation:
-    """Measure with a linear classifier how much an embedding tells about a label.
+    """Measure with a simple model how much an embedding tells about a label.
 
-    Protocol `svm` is the paper's for 3D: a linear SVM in stratified five-fold nested
-    cross-validation, 20 % of each training part held out to choose C, refit on all of it. Protocol
-    `linear` is the paper's for 2D: a linear probe (multinomial logistic regression) on given train
-    and test splits, 20 % of train held out for its C; subjects of any other split take no part.
-    Features are standardised on the training part. AUC is taken from the decision function;
-    sensitivity and specificity, with two classes, at its zero.
+    The task says what is predicted: `classification`, one of several classes; `multilabel`, several
+    columns of two classes each; `ordinal`, ordered classes; `regression`, a value; `survival`, the
+    time to an event. The model of classes follows from the protocol. `svm` is the paper's for 3D: a
+    linear SVM in stratified five-fold nested cross-validation, 20 % of each training part held out
+    to choose C, refit on all of it. `linear` is the paper's for 2D: a linear probe (multinomial
+    logistic regression) on given train and test splits, 20 % of train held out for its C; subjects
+    of any other split take no part. `knn` takes the nearest neighbours, by their cosine. Values are
+    predicted by ridge regression (`linear`) or a linear support vector regression (`svm`), ordered
+    classes by a threshold model, survival by Cox regression with ridge; these, and `knn`, use
+    given train and test splits, else cross-validation. Features are standardised on the training
+    part. AUC is taken from the decision function; sensitivity and specificity, with two classes, at
+    its zero.
 
     The controls that lie beside the embeddings, an untrained encoder and raw intensities (reduced
-    by PCA inside each training part), go through the very same folds.
+    by PCA inside each training part), go through the very same folds; so does the mean of the
+    training part, for values.
 
     Args:
         embeddings: Parquet file of `vitaepp embed`; or one an outer fold, in the order of
             `plan_folds`, whose encoder was pre-trained without this fold's test subjects (the
             strict protocol), which is checked.
-        label: column of classes; subjects where it is empty are left out.
-        out: folder for metrics.json, predictions.parquet and map.csv. A report finds it inside
-            the run, or is given it.
-        protocol: `svm` or `linear`; unset, `linear` where labelled subjects are split into train
-            and test, else `svm`.
+        label: column to predict, or several with commas between them for `multilabel`; subjects
+            where it is empty are left out. Not for survival.
+        out: folder for metrics.json, predictions.parquet, map.csv, and what options add:
+            external.parquet, budget.csv. A report finds it inside the run, or is given it.
+        protocol: `svm`, `linear` or `knn`; unset, for classes `linear` where labelled subjects are
+            split into train and test, else `svm`; for all others `linear`.
         seed: draws the folds and the held-out parts.
-        folds: outer folds of `svm`; at least 2.
+        folds: outer folds of cross-validation; at least 2.
         any_store: also where several files were embedded from stores that were prepared in
             different ways.
         positive: the class that sensitivity is of, where there are two; unset, the last in sort
@@ -65,14 +85,27 @@ def evaluate(
             they have already are this table's, and told where they differ.
         id_column: its column of subjects. Unset: `subject`, `subject_id`, `participant_id` or
             `patient`.
+        task: see above.
+        time: for survival, the column of times to the event or to the end of follow-up.
+        event: for survival, the column that says whether the event was seen.
+        group: a column, as of sites or scanners, whose groups no fold splits; given train and test
+            splits are not used then.
+        leave_one_group_out: test each group once, by models that saw none of it.
+        harmonize: centre and scale the features of each group, by what its training part says; a
+            group of which little or nothing is trained on is centred and scaled like the whole.
+        external: embeddings of another cohort by the same encoder, on which models of all labelled
+            subjects are tested once.
+        budget: numbers of labelled subjects, and `all`, as a list or as text such as
+            `10,20,50,all`: models are fitted on nested draws of so many of each training part.
 
     Returns:
         The evaluation that was written, which `compare` takes as it is. Standard deviations are
         the sample's over folds, None for one fold.
 
     Raises:
-        EvaluationError: the file, the label or the splits do not allow the evaluation.
+        EvaluationError: the file, the label, the splits or the groups do not allow the evaluation.
         SourceError: the table of labels cannot be joined.
+        MissingPackageError: survival needs scikit-survival, which is not installed.
 
     Source:
         Prabhakar et al. 2023, section 4, "Evaluation strategy, classifier, and metrics".
@@ -94,15 +127,30 @@ def evaluate(
         embedded = _with_labels(embedded, Path(labels), id_column)
     elif id_column is not None:
         raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
-    parts = plan_folds(embedded.table, label, protocol, folds, seed)
-    _refuse_other_label(Path(out), label)
+    if label is None and task != "survival":
+        raise EvaluationError("name the column to predict as `label`")
+    ordered = by_subject(embedded.table)
+    target = read_target(ordered, label or "", task, positive=positive, time=time, event=event)
+    shared = share_out(
+        target,
+        ordered,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        group=group,
+        leave_one_group_out=leave_one_group_out,
+    )
+    name = target.name
+    _refuse_other_label(Path(out), name)
     if not one:
+        parts = shared.folds
+        subjects = ordered["subject"].to_numpy()[target.rows]
         if len(paths) != len(parts):
             raise EvaluationError(
                 f"{len(paths)} files of embeddings for {len(parts)} folds; give one per fold"
             )
-        for path, other, (_, tested) in zip(paths, every, parts, strict=True):
-            _refuse_leak(path, other, set(tested))
+        for path, other, part in zip(paths, every, parts, strict=True):
+            _refuse_leak(path, other, set(subjects[part.test]))
     controls = _load_controls(paths[0], embedded)
     check_writable(Path(out) / "metrics.json")
     if run_around(out) != run_around(paths[0]):
@@ -110,12 +158,20 @@ def evaluate(
     evaluation = evaluate_features(
         embedded.features if one else [e.features for e in every],
         embedded.table,
-        label,
+        name,
         controls={name: control.features for name, control in controls.items()},
+        task=task,
         protocol=protocol,
         seed=seed,
         folds=folds,
         positive=positive,
+        time=time,
+        event=event,
+        group=group,
+        leave_one_group_out=leave_one_group_out,
+        harmonize=harmonize,
+        external=None if external is None else _other_cohort(Path(external), embedded, labels),
+        budget=parse_budget(budget) if isinstance(budget, str) else budget,
         provenance=_provenance(every) | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:
@@ -152,6 +208,33 @@ def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
             "says nothing, vitaepp embed writes them"
         )
     return controls
+
+
+def _other_cohort(path: Path, embedded: Embeddings, labels: Any) -> Cohort:
+    """Embeddings of another cohort, which must be by the same encoder."""
+    other = _by_subject(path)
+    encoders = [e.provenance.get("encoder") for e in (other, embedded)]
+    if None not in encoders and encoders[0] != encoders[1]:
+        raise EvaluationError(
+            f"{path}: was made by another encoder; embed the external store with the same run"
+        )
+    if both := set(other.table["subject"]) & set(embedded.table["subject"]):
+        warn(
+            f"{path}: {counted(len(both), 'subject')} have the name of a subject inside, such as "
+            f"{min(both)}; if they are the same people, this is no external test"
+        )
+    facts = [e.provenance.get("prepared") or {} for e in (other, embedded)]
+    if all(facts):
+        with suppress(TypeError):  # another version's
+            if differences := unlike(*(StoreInfo.parse(f) for f in facts)):
+                warn(f"{path}: its store was prepared with {', '.join(differences)} inside")
+    if labels is not None:
+        other = _with_labels(other, Path(labels), None)
+    # Raw intensities are kept as coordinates of their own store, which mean nothing in another.
+    untrained = control_path(path, "untrained")
+    controls = {"untrained": _by_subject(untrained).features} if untrained.is_file() else {}
+    say(f"raw intensities are no control outside: {path.name} has them in other coordinates")
+    return Cohort(other.features, other.table, controls, path.stem)
 
 
 def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:

@@ -10,33 +10,49 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
-from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.classifier import Protocol, fit
-from vitaepp.evaluation.folds import Fold, by_subject, labelled_folds
-from vitaepp.evaluation.labels import Labels, doubts, told_order
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.budget import Budget, measure_budget, summarised
+from vitaepp.evaluation.external import Cohort, checked_features, known_controls, tested_outside
+from vitaepp.evaluation.folds import Fold, Shared, by_subject, groups_of, share_out
 from vitaepp.evaluation.map import embedding_map, map_rows
+from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Features, Question
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
-from vitaepp.evaluation.scores import fold_scores, spread
+from vitaepp.evaluation.tasks import read_target
+from vitaepp.evaluation.tasks.base import Rows, Target
+from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.progress import counted, say, track, warn
-
-Features = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One set of features, measured: in each fold its scores, its decisions and the chosen C."""
+    """One set of features: in each fold its scores, its decisions and what was chosen."""
 
     folds: list[dict[str, float]] = field(default_factory=list)
     decisions: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    chosen: list[float] = field(default_factory=list)
+    chosen: list[Any] = field(default_factory=list)
+    learned: list[Any] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, target: Target, parts: Sequence[Fold], persons: Persons) -> dict[str, Any]:
+        """Its part of metrics.json."""
         mean, std = spread(self.folds)
-        return {"folds": self.folds, "mean": mean, "std": std, "C": self.chosen}
+        tested = np.concatenate([part.test for part in parts])
+        fold = np.repeat(np.arange(len(parts)), [len(part.test) for part in parts])
+        clinical = target.clinical(
+            tested,
+            fold,
+            np.concatenate(self.decisions),
+            self.learned,
+            persons=persons[tested],
+            seed=0,
+        )
+        folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
+        return {"folds": folds, "mean": mean, "std": std, "C": self.chosen} | (
+            {} if clinical is None else {"clinical": clinical}
+        )
 
 
 def evaluate_features(
@@ -45,16 +61,26 @@ def evaluate_features(
     label: str,
     *,
     controls: Mapping[str, Features] | None = None,
+    task: str = "classification",
     protocol: str | None = None,
     seed: int = 0,
     folds: int = 5,
     positive: str | None = None,
+    time: str | None = None,
+    event: str | None = None,
+    group: str | None = None,
+    leave_one_group_out: bool = False,
+    harmonize: bool = False,
+    external: Cohort | None = None,
+    budget: Sequence[Budget] = (),
+    reduce: bool = False,
+    draw_map: bool = True,
     provenance: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Measure with a linear classifier how much features tell about a label.
+    """Measure with a simple model how much features tell about a label.
 
-    The protocols are those of `vitaepp.evaluate`, which does this from file to file. The controls
-    go through the very same folds.
+    Tasks, protocols and options are those of `vitaepp.evaluate`, which does this from file to file.
+    The controls go through the very same folds.
 
     Args:
         features: `(subject, feature)`, row i of the subject in row i of the table. Or one array an
@@ -62,19 +88,28 @@ def evaluate_features(
             without its test subjects.
         table: one row a subject, with `subject` and the label column; `split` for given train and
             test parts, and `participant` where one person has several images.
-        label: column of classes; subjects where it is empty are left out.
+        label: column to predict; subjects where it is empty are left out.
         controls: `(subject, feature)` each, of the same subjects: `untrained`, features of an
             untrained encoder, and `raw`, intensities, which are reduced by PCA in each fold.
-        protocol: `svm` or `linear`; unset, `linear` where labelled subjects are split into train
-            and test, else `svm`.
+        task: `classification`, `multilabel`, `ordinal`, `regression` or `survival`.
+        protocol: `svm`, `linear` or `knn`; unset, the task's own.
         seed: draws the folds and the held-out parts.
-        folds: outer folds of `svm`; at least 2.
+        folds: outer folds of cross-validation; at least 2.
         positive: the class that sensitivity is of, where there are two; unset, the last in sort
             order.
+        time: for survival, the column of times.
+        event: for survival, the column of events.
+        group: column whose groups no fold splits.
+        leave_one_group_out: test each group by models that saw none of it.
+        harmonize: centre and scale the features of each group, as the training part has it.
+        external: other subjects, on which models of all labelled subjects are tested once.
+        budget: numbers of labelled subjects to fit on, and `all`.
+        reduce: reduce the features by PCA in each fold, as those of `raw` always are.
+        draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …
 
     Raises:
-        EvaluationError: arrays and table do not fit, or the label or the splits do not allow it.
+        EvaluationError: features, label or splits do not allow the evaluation.
 
     Source:
         Prabhakar et al. 2023, section 4, "Evaluation strategy, classifier, and metrics".
@@ -88,103 +123,141 @@ def evaluate_features(
         (1.0, 40, 5)
     """
     ordered = by_subject(table)
-    labels, chosen, parts = labelled_folds(ordered, label, protocol, folds, seed)
-    # Classifiers are fitted on classes in sort order, so that the choice of the positive one
-    # changes what numbers are called, and none of them.
-    shown = labels.with_positive(positive)
+    target = read_target(ordered, label, task, positive=positive, time=time, event=event)
+    shared = share_out(
+        target,
+        ordered,
+        protocol=protocol,
+        folds=folds,
+        seed=seed,
+        group=group,
+        leave_one_group_out=leave_one_group_out,
+    )
+    parts = shared.folds
     for_all_folds = isinstance(features, np.ndarray)
     each = [features] if isinstance(features, np.ndarray) else list(features)
     if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(
             f"{len(each)} sets of features for {len(parts)} folds; give one a fold"
         )
-    each = [_checked(one, ordered, "features") for one in each]
-    controls = _known_controls(controls or {}, ordered)
-    if order := told_order(labels):
-        say(order)
-    for doubt in (*doubts(labels), *_split_doubts(ordered, chosen, protocol)):
-        warn(doubt)
-    if labels.missing:
-        say(f"{labels.missing} of {len(table)} subjects have no {label}; they are left out")
+    if not for_all_folds and external is not None:
+        raise EvaluationError("`external` needs one encoder; the strict protocol has one a fold")
+    each = [checked_features(one, ordered, "features") for one in each]
+    given = known_controls(controls or {}, ordered)
+    _tell(target, ordered, shared, protocol)
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
-    if others := len(labels.rows) - len(used):
+    if others := len(target.rows) - len(used) if shared.given else 0:
         be = "is" if others == 1 else "are"
         say(f"{counted(others, 'subject')} {be} neither in train nor in test")
 
-    labelled = ordered.iloc[labels.rows]
-    persons = persons_of(labelled)
-    for values in each if for_all_folds else ():
-        if doubt := _repeated(values[labels.rows], persons):
+    labelled = ordered.iloc[target.rows]
+    people = persons_of(labelled)
+    for values in each if for_all_folds and draw_map else ():
+        if doubt := _repeated(values[target.rows], people):
             warn(doubt)
-    sets = {METHOD: each * (len(parts) // len(each))}
-    sets |= {name: [values] * len(parts) for name, values in controls.items()}
+    if harmonize and group is None:
+        raise EvaluationError("`harmonize` needs a column of sites or scanners, as `group=site`")
+    sites = groups_of(labelled, group) if harmonize and group is not None else None
+    reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
+    question = Question(target, shared.protocol, shared.persons, sites, reduced)
+    sets = {METHOD: [one[target.rows] for one in each] * (len(parts) // len(each))}
+    sets |= {name: [values[target.rows]] * len(parts) for name, values in given.items()}
+    if task == "regression":
+        sets[MEAN] = sets[METHOD]
     measured = {name: _Measured() for name in sets}
-    tasks = [(name, k) for name in sets for k in range(len(parts))]
-    for name, k in track(tasks, f"evaluate {label}", len(tasks), unit="classifiers"):
-        rows = sets[name][k][labels.rows]
-        one = (chosen, rows, labels, shown, persons, parts[k], seed + k)
-        _measure(measured[name], *one, pca=name == "raw")
+    jobs = [(name, k) for name in sets for k in range(len(parts))]
+    for name, k in track(jobs, f"evaluate {target.name}", len(jobs), unit="classifiers"):
+        part, rows = parts[k], sets[name][k]
+        model, decision, scores = question.tested(name, rows, part.train, part.test, seed + k)
+        measured[name].folds.append(scores)
+        measured[name].decisions.append(decision)
+        measured[name].chosen.append(model.strength)
+        measured[name].learned.append(question.learn(model, rows, part.train, seed + k))
 
-    mapped = map_rows(len(labels.rows), seed=seed)
-    places, how = embedding_map(each[0][labels.rows[mapped]], seed=seed)
+    truth = target.truth()
+    subjects = labelled["subject"].to_numpy()
+    points, how = None, None
+    if draw_map:
+        points, how = _map(each[0][target.rows], subjects, truth, seed)
     metrics = {
-        "protocol": chosen,
-        "label": label,
+        "task": task,
+        "protocol": shared.protocol,
+        "label": target.name,
         "n": len(used),
-        "classes": list(shown.classes),
-        "positive": shown.classes[1] if len(shown.classes) == 2 else None,
-        "positive_by": "the last in order" if positive is None else "choice",
-        "persons": len(np.unique(persons[used])),
+        "classes": list(target.classes),
+        **target.facts(used),
+        "persons": len(np.unique(people[used])),
         "persons_by": PARTICIPANT if PARTICIPANT in table else "subject",
-        **measured[METHOD].to_json(),
+        **measured[METHOD].to_json(target, parts, people),
         "controls": {
-            name: {"what": CONTROLS[name], **measured[name].to_json()} for name in controls
+            name: {"what": ALL_CONTROLS[name], **measured[name].to_json(target, parts, people)}
+            for name in sets
+            if name != METHOD
         },
-        "members": _members(shown, used),
         "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
-        "left_out": {"unlabelled": labels.missing, "other splits": others},
+        "left_out": {"unlabelled": target.missing, "other splits": others},
         "features": int(each[0].shape[1]),
         "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
-        "map": how if len(mapped) == len(labels.rows) else f"{how}, {len(mapped)} random subjects",
+        "map": how,
         "seed": seed,
         "labels_from": None,
         "provenance": dict(provenance or {}),
     }
-    subjects = labelled["subject"].to_numpy()
+    if group is not None:
+        metrics["group"] = {
+            "column": group,
+            "tested_alone": shared.groups,
+            "not_tested": shared.untested,
+            "harmonized": harmonize,
+        }
+    outside = None
+    if external is not None:
+        metrics["external"], outside = tested_outside(question, sets, external, seed, group)
+    learning = None
+    if budget:
+
+        def measure(name: str, k: int, train: Rows, seed: int) -> dict[str, float]:
+            return question.tested(name, sets[name][k], train, parts[k].test, seed)[2]
+
+        learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
+        metrics["budget"] = summarised(learning, task)
+    predictions = _predictions(subjects, target, parts, measured)
+    return Evaluation(metrics, predictions, points, external=outside, budget=learning)
+
+
+def _map(
+    features: Features, subjects: npt.NDArray[Any], truth: pd.DataFrame, seed: int
+) -> tuple[pd.DataFrame, str]:
+    """The features in two dimensions, and how they were drawn."""
+    rows = map_rows(len(features), seed=seed)
+    places, how = embedding_map(features[rows], seed=seed)
     points = pd.DataFrame(places, columns=["x", "y"])
-    points.insert(0, "subject", subjects[mapped])
-    points.insert(1, "label", [str(labels.values[i]) for i in mapped])
-    return Evaluation(metrics, _predictions(subjects, shown, parts, measured), points)
+    points.insert(0, "subject", subjects[rows])
+    points.insert(1, "label", truth["label"].to_numpy()[rows])
+    return points, how if len(rows) == len(features) else f"{how}, {len(rows)} random subjects"
 
 
-def _checked(features: Features, ordered: pd.DataFrame, title: str) -> Features:
-    """Features in the order of a table `by_subject`.
-
-    Raises:
-        EvaluationError: not one row of finite numbers for each subject.
-    """
-    count = len(ordered)
-    if features.ndim != 2 or len(features) != count:
-        raise EvaluationError(
-            f"{title} have shape {features.shape}, but the table has {counted(count, 'subject')}; "
-            "give (subject, feature)"
-        )
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        subject = ordered["subject"][int(np.flatnonzero(~finite)[0])]
-        raise EvaluationError(f"{title} of subject {subject} are not finite; embed again")
-    return features[ordered.index.to_numpy()]
+def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> None:
+    """Say what a person should know about the labels and their folds."""
+    if isinstance(target, Classification) and (order := target.order()):
+        say(order)
+    for note in shared.notes:
+        say(note)
+    for doubt in (*target.doubts(), *_split_doubts(ordered, shared, protocol)):
+        warn(doubt)
+    if target.missing:
+        say(f"{target.missing} of {len(ordered)} subjects have no {target.name}; they are left out")
 
 
-def _split_doubts(ordered: pd.DataFrame, chosen: Protocol, given: str | None) -> list[str]:
-    """What to say where a table has splits, but not those that protocol linear needs."""
+def _split_doubts(ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> list[str]:
+    """What to say where a table has splits, but not those of one test."""
     splits = sorted(set(canonical_splits(ordered["split"])) - {""})
-    if chosen != "svm" or given is not None or len(splits) < 2:
+    if shared.given or protocol == "svm" or len(splits) < 2:
         return []
     return [
-        f"splits {', '.join(splits)} are not used: without both train and test, protocol svm draws "
-        "its own folds over all subjects"
+        f"splits {', '.join(splits)} are not used: without both train and test, protocol "
+        f"{shared.protocol} draws its own folds over all subjects"
     ]
 
 
@@ -206,57 +279,17 @@ def _repeated(features: Features, persons: Persons) -> str:
     )
 
 
-def _known_controls(controls: Mapping[str, Features], ordered: pd.DataFrame) -> dict[str, Features]:
-    for name in controls:
-        if name not in CONTROLS:
-            raise EvaluationError(f"no control {name!r}; {nearest(name, CONTROLS)}")
-    return {
-        name: _checked(controls[name], ordered, f"control {name}: its features")
-        for name in CONTROLS
-        if name in controls
-    }
-
-
-def _measure(
-    measured: _Measured,
-    protocol: Protocol,
-    features: Features,
-    labels: Labels,
-    shown: Labels,
-    persons: Persons,
-    part: Fold,
-    seed: int,
-    *,
-    pca: bool,
-) -> None:
-    """Fit on the classes of `labels`, and score by those of `shown`."""
-    train = part.train
-    fitted = fit(
-        protocol, features[train], labels.codes[train], seed=seed, pca=pca, persons=persons[train]
-    )
-    decision = fitted.decision(features[part.test])
-    if shown.classes != labels.classes:
-        decision = -decision
-    measured.folds.append(fold_scores(shown.codes[part.test], decision))
-    measured.decisions.append(decision)
-    measured.chosen.append(fitted.C)
-
-
-def _members(labels: Labels, used: npt.NDArray[np.intp]) -> dict[str, int]:
-    counts = np.bincount(labels.codes[used], minlength=len(labels.classes))
-    return {str(c): int(n) for c, n in zip(labels.classes, counts, strict=True)}
-
-
 def _predictions(
-    subjects: npt.NDArray[Any], labels: Labels, parts: list[Fold], measured: Mapping[str, _Measured]
+    subjects: npt.NDArray[Any], target: Target, parts: list[Fold], measured: Mapping[str, _Measured]
 ) -> pd.DataFrame:
     tested = np.concatenate([p.test for p in parts])
     columns: dict[str, Any] = {
         "subject": subjects[tested],
         "fold": np.repeat(np.arange(len(parts)), [len(p.test) for p in parts]),
-        "label": [str(labels.values[i]) for i in tested],
+        **{str(name): values.to_numpy()[tested] for name, values in target.truth().items()},
     }
     for name, result in measured.items():
         scores = np.concatenate(result.decisions).reshape(len(tested), -1)
-        columns |= dict(zip(score_columns(name, labels.classes), scores.T, strict=True))
+        names = score_columns(name, target.classes, target.task)
+        columns |= dict(zip(names, scores.T, strict=True))
     return pd.DataFrame(columns)

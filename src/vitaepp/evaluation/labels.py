@@ -81,14 +81,7 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
     Raises:
         EvaluationError: no such column, one class only, or a continuous quantity.
     """
-    columns = [str(c) for c in table.columns if c not in ("subject", "split")]
-    if name not in columns:
-        hint = nearest(name, columns) if columns else "the embeddings have none"
-        hint += "" if hint.endswith("?") else ";"
-        raise EvaluationError(
-            f"no label column {name!r}; {hint} `labels` joins a table with more by subject"
-        )
-    values = [_plain(value) for value in table[name].tolist()]
+    values = [_plain(value) for value in label_column(table, name).tolist()]
     rows = np.array([i for i, value in enumerate(values) if value is not None], dtype=np.intp)
     given = [value for value in values if value is not None]
     if not given:
@@ -109,12 +102,28 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
         middle = float(np.median([float(value) for value in given]))
         raise EvaluationError(
             f"label {name!r} looks continuous ({len(classes)} different values in {len(given)} "
-            f"subjects); evaluate classifies, so add a column of classes, for example "
-            f"{name} above {middle:.4g} or not"
+            f"subjects); predict its value with `task=regression`, or add a column "
+            f"of classes, for example {name} above {middle:.4g} or not"
         )
     code = {value: i for i, value in enumerate(classes)}
     codes = np.array([code[value] for value in given], dtype=np.intp)
     return Labels(name, rows, codes, classes, len(values) - len(given))
+
+
+def label_column(table: pd.DataFrame, name: str) -> pd.Series:
+    """A label column of a table.
+
+    Raises:
+        EvaluationError: naming the nearest column there is.
+    """
+    columns = [str(c) for c in table.columns if c not in ("subject", "split")]
+    if name not in columns:
+        hint = nearest(name, columns) if columns else "the embeddings have none"
+        hint += "" if hint.endswith("?") else ";"
+        raise EvaluationError(
+            f"no label column {name!r}; {hint} `labels` joins a table with more by subject"
+        )
+    return table[name]
 
 
 def doubts(labels: Labels) -> list[str]:
@@ -187,19 +196,21 @@ def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
         )
 
 
-def require_in_both(labels: Labels, splits: Sequence[str]) -> None:
+def require_in_both(
+    labels: Labels, train: npt.NDArray[np.intp], test: npt.NDArray[np.intp]
+) -> None:
     """Refuse a train and test split where a class is missing from one of them.
 
     Args:
         labels: of all labelled subjects.
-        splits: `train`, `test` or else, of each labelled subject.
+        train: positions among them.
+        test: likewise.
 
     Raises:
         EvaluationError: naming the split and the class.
     """
-    names = np.array(splits, dtype=object)
-    for split, at_least in (("train", 2), ("test", 1)):
-        counts = np.bincount(labels.codes[names == split], minlength=len(labels.classes))
+    for split, rows, at_least in (("train", train, 2), ("test", test, 1)):
+        counts = np.bincount(labels.codes[rows], minlength=len(labels.classes))
         if not counts.any():
             raise EvaluationError(
                 f"no subject labelled {labels.name!r} is in split {split!r}; protocol linear needs "

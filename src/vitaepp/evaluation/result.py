@@ -4,6 +4,8 @@ DIR/
   metrics.json          the contract: protocol, label, n, classes, folds, mean, std, controls
   predictions.parquet   a row per tested subject: fold, label, decision scores of all
   map.csv               the embedding in two dimensions: subject, label, x, y
+  external.parquet      a row per subject of another cohort, if one was tested
+  budget.csv            a row per training on few labels, if asked for
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
+from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
-from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
 from vitaepp.presentation.tables import html
 from vitaepp.system.files import atomic_path, write_json
@@ -36,7 +38,7 @@ _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Mapping[str, Any]):
-    """What linear classifiers measured of an embedding and of its controls.
+    """What simple models measured of an embedding and of its controls.
 
     It is a mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
@@ -47,12 +49,16 @@ class Evaluation(Mapping[str, Any]):
         points: the embedding in two dimensions: `subject`, `label`, `x`, `y`; None where it was
             read from a file, as nothing is measured on it.
         path: of the metrics.json that it was read from or saved to; None for one in memory.
+        external: a row per subject of the external cohort, if one was tested.
+        budget: a row per training on few labels, if asked for.
     """
 
     metrics: dict[str, Any]
     predictions: pd.DataFrame | None = None
     points: pd.DataFrame | None = None
     path: Path | None = None
+    external: pd.DataFrame | None = None
+    budget: pd.DataFrame | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
@@ -87,21 +93,31 @@ class Evaluation(Mapping[str, Any]):
         return evaluation
 
     def save(self, folder: str | os.PathLike[str]) -> Evaluation:
-        """Write metrics.json, predictions.parquet and map.csv into a folder.
+        """Write metrics.json and the tables into a folder.
 
         Returns:
             The same evaluation, which knows its path now.
         """
         folder = Path(folder)
-        if self.predictions is not None:
-            with atomic_path(folder / "predictions.parquet") as temporary:
-                self.predictions.to_parquet(temporary, index=False)
-        if self.points is not None:
-            with atomic_path(folder / "map.csv") as temporary:
-                self.points.to_csv(temporary, index=False)
+        tables = {
+            "predictions.parquet": self.predictions,
+            "map.csv": self.points,
+            "external.parquet": self.external,
+            "budget.csv": self.budget,
+        }
+        for name, table in tables.items():
+            if table is None:
+                if (folder / name).is_file():  # of an evaluation before, with other options
+                    (folder / name).unlink()
+                continue
+            with atomic_path(folder / name) as temporary:
+                if name.endswith(".csv"):
+                    table.to_csv(temporary, index=False)
+                else:
+                    table.to_parquet(temporary, index=False)
         # Last, because a report takes a folder for complete when it finds this file.
         write_json(folder / "metrics.json", self.metrics)
-        return Evaluation(self.metrics, self.predictions, self.points, folder / "metrics.json")
+        return replace(self, path=folder / "metrics.json")
 
     def __getitem__(self, key: str) -> Any:
         return self.metrics[key]
@@ -177,7 +193,7 @@ class Evaluation(Mapping[str, Any]):
             EvaluationError: the predictions are missing, or lack this control.
         """
         table = self._sorted()
-        columns = score_columns(key, self.metrics["classes"])
+        columns = score_columns(key, self.metrics["classes"], self.task)
         if not set(columns) <= set(table.columns):
             raise EvaluationError(
                 f"{self.source}: its predictions have no {columns[0]!r}; evaluate again"
@@ -190,18 +206,32 @@ class Evaluation(Mapping[str, Any]):
             raise EvaluationError(f"{self.source}: has no predictions; evaluate again")
         return self.predictions.sort_values(["fold", "subject"], ignore_index=True)
 
+    @property
+    def task(self) -> str:
+        """A name in `measures.TASKS`."""
+        return task_of(self.metrics)
+
+    def rescored(self, truth: pd.DataFrame, scores: npt.NDArray[np.float64]) -> dict[str, float]:
+        """Metrics of some rows of the predictions, as far as these rows alone give them."""
+        from vitaepp.evaluation.tasks import TARGETS
+
+        return TARGETS[self.task].rescored(truth, scores, self.metrics["classes"])
+
     def _require_own_predictions(self) -> None:
         """Predictions that do not give the metrics beside them are of another evaluation."""
         if self.predictions is None:
             return
-        known = {str(c) for c in self.metrics["classes"]}
         folds = self.folds(METHOD)
-        same = set(self.predictions["label"]) <= known
-        same = same and set(self.predictions["fold"]) == set(range(len(folds)))
+        same = set(self.predictions["fold"]) == set(range(len(folds)))
         if same:
-            fold, codes, scores = self.rows()["fold"].to_numpy(), self.codes(), self.scores(METHOD)
+            table, scores = self._sorted(), self.scores(METHOD)
+            fold = table["fold"].to_numpy()
             for k, stated in enumerate(folds):
-                measured = fold_scores(codes[fold == k], scores[fold == k])
+                try:
+                    measured = self.rescored(table[fold == k], scores[fold == k])
+                except KeyError:  # other classes, or other columns
+                    same = False
+                    break
                 same = same and _equal(measured, stated)
         if not same:
             raise EvaluationError(
@@ -210,13 +240,16 @@ class Evaluation(Mapping[str, Any]):
             )
 
 
-def score_columns(name: str, classes: Sequence[Any]) -> list[str]:
+def score_columns(name: str, classes: Sequence[Any], task: str = "classification") -> list[str]:
     """Columns of predictions.parquet that hold the decision scores of one set of features.
 
     >>> score_columns("raw", ["high", "low"]), score_columns("raw", [1, 2, 3])
     (['raw'], ['raw:1', 'raw:2', 'raw:3'])
+    >>> score_columns("raw", ["edema", "mass"], "multilabel"), score_columns("raw", [])
+    (['raw:edema', 'raw:mass'], ['raw'])
     """
-    return [name] if len(classes) == 2 else [f"{name}:{c}" for c in classes]
+    one = not classes or (len(classes) == 2 and task != "multilabel")
+    return [name] if one else [f"{name}:{c}" for c in classes]
 
 
 def _problem(metrics: Any) -> str | None:
@@ -229,17 +262,27 @@ def _problem(metrics: Any) -> str | None:
     controls = metrics.get("controls") or {}
     if not isinstance(controls, dict):
         return "its controls are no object"
+    if task_of(metrics) not in TASKS:
+        return f"its task {task_of(metrics)!r} is not known"
+    measures = measures_of(metrics)
+
+    def whole(scores: Any) -> bool:
+        return isinstance(scores, dict) and all(
+            m in scores and _is_score(scores[m], m in measures.unit_interval)
+            for m in measures.names
+        )
+
     count = 0
     for name, part in {METHOD: metrics, **controls}.items():
         folds = part.get("folds") if isinstance(part, dict) else None
-        if not isinstance(folds, list) or not folds or not all(map(_is_scores, folds)):
+        if not isinstance(folds, list) or not folds or not all(map(whole, folds)):
             return f"the folds of {name!r} are not whole"
-        if not _is_scores(part.get("mean")) or not set(METRICS) <= set(part.get("std") or ()):
+        if not whole(part.get("mean")) or not set(measures.names) <= set(part.get("std") or ()):
             return f"the mean or std of {name!r} is not whole"
         count = count or len(folds)
         if len(folds) != count:
             return f"{name!r} has {len(folds)} folds, but the method {count}"
-        if not _equal({m: sum(fold[m] for fold in folds) / count for m in METRICS}, part["mean"]):
+        if not _equal(spread(folds)[0], part["mean"]):
             return f"the mean of {name!r} is not that of its folds"
     sizes = metrics["sizes"]
     if not isinstance(sizes, list) or len(sizes) != count or not all(map(_is_size, sizes)):
@@ -249,14 +292,23 @@ def _problem(metrics: Any) -> str | None:
     return None
 
 
-def _equal(measured: Mapping[str, float], stated: Mapping[str, float]) -> bool:
-    return all(abs(measured[m] - stated[m]) < 1e-9 for m in METRICS)
+def _equal(measured: Mapping[str, float | None], stated: Mapping[str, float | None]) -> bool:
+    """Whether metrics agree; of those that are undefined, whether both are."""
+    for name, value in measured.items():
+        other = stated.get(name)
+        undefined = value is None or not np.isfinite(value)
+        if undefined or other is None:
+            if not (undefined and other is None):
+                return False
+        elif abs(value - other) > 1e-9 * max(1.0, abs(other)):  # type: ignore[operator]
+            return False
+    return True
 
 
-def _is_scores(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(value.get(m), int | float) and 0 <= value[m] <= 1 for m in METRICS
-    )
+def _is_score(value: Any, share: bool) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, int | float) and (not share or 0 <= value <= 1)
 
 
 def _is_size(value: Any) -> bool:
@@ -278,4 +330,6 @@ def _read_predictions(path: Path) -> pd.DataFrame | None:
     lacking = {"subject", "fold", "label"} - set(table.columns)
     if lacking:
         raise EvaluationError(f"{path}: has no column {min(lacking)!r}; evaluate again")
-    return table.assign(subject=table["subject"].astype(str), label=table["label"].astype(str))
+    label = table["label"]
+    label = label if pd.api.types.is_float_dtype(label) else label.astype(str)
+    return table.assign(subject=table["subject"].astype(str), label=label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -77,23 +77,6 @@ def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> floa
     n = int(positive.sum())
     wins = float(rankdata(score)[positive].sum()) - n * (n + 1) / 2
     return float(wins / (n * (len(score) - n)))
-
-
-def spread(
-    folds: Sequence[Mapping[str, float]],
-) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Mean and standard deviation over folds, per metric.
-
-    The deviation is the sample's (divided by folds - 1); of a single fold there is none, and it is
-    None rather than a zero that would claim certainty.
-    """
-    mean: dict[str, float] = {}
-    std: dict[str, float | None] = {}
-    for name in METRICS:
-        values = [fold[name] for fold in folds]
-        mean[name] = float(np.mean(values))
-        std[name] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return mean, std
 
 
 def mean_roc(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.difference import Difference, difference_between
+from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.summary import leading_metric, summary_rows
+from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import p_value
 
@@ -22,14 +23,16 @@ class Rival:
     """A control beside the encoder.
 
     Attributes:
-        key: `untrained` or `raw`.
+        key: `untrained`, `raw` …
         value: its mean of the metric.
         difference: the encoder minus it; None where no test is possible.
+        sign: -1 where a lower value is better, else 1.
     """
 
     key: str
     value: float
     difference: Difference | None
+    sign: int = 1
 
     @property
     def p(self) -> float | None:
@@ -39,7 +42,12 @@ class Rival:
     def tells(self, sign: int) -> bool:
         """Whether a test tells that the encoder is better (sign 1) or worse (-1)."""
         difference, p = self.difference, self.p
-        return difference is not None and p is not None and p < LEVEL and difference.mean * sign > 0
+        return (
+            difference is not None
+            and p is not None
+            and p < LEVEL
+            and difference.mean * sign * self.sign > 0
+        )
 
 
 @dataclass(frozen=True)
@@ -96,20 +104,23 @@ def standing(evaluation: Evaluation) -> Standing | None:
     """Where the encoder of an evaluation stands among its controls; None without controls."""
     metric = leading_metric(evaluation.metrics)
     own, *controls = summary_rows(evaluation.metrics)
-    if not controls:
+    value = own.mean[metric]
+    rows = [(row, mean) for row in controls if (mean := row.mean[metric]) is not None]
+    if not rows or value is None:
         return None
+    sign = -1 if metric in measures_of(evaluation.metrics).lower_is_better else 1
     if len(own.folds) > 1:
         # The test over folds needs no predictions; without them no interval is computed.
         evaluation = Evaluation(evaluation.metrics)
     rivals = []
-    for row in sorted(controls, key=lambda row: -row.mean[metric]):
+    for row, mean in sorted(rows, key=lambda pair: -sign * pair[1]):
         if len(row.folds) != len(own.folds):  # of an older version: there is nothing to pair
-            rivals.append(Rival(row.key, row.mean[metric], None))
+            rivals.append(Rival(row.key, mean, None, sign))
             continue
         difference = None
         with suppress(EvaluationError, KeyError):  # an older version's may lack what a test needs
             difference = difference_between(
                 [evaluation], [evaluation], metric=metric, variant_key=METHOD, reference_key=row.key
             )
-        rivals.append(Rival(row.key, row.mean[metric], difference))
-    return Standing(str(evaluation.metrics["label"]), metric, own.mean[metric], tuple(rivals))
+        rivals.append(Rival(row.key, mean, difference, sign))
+    return Standing(str(evaluation.metrics["label"]), metric, value, tuple(rivals))

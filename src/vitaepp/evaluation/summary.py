@@ -8,7 +8,7 @@ from statistics import stdev
 from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
-from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
@@ -23,16 +23,16 @@ class Row:
     Attributes:
         key: `method` or the control's name.
         name: what it is called in print.
-        mean: each metric's mean over folds, in [0, 1].
+        mean: each metric's mean over folds; None where no fold defines it.
         std: each metric's sample standard deviation, None for a single fold.
         folds: the metrics of each fold.
     """
 
     key: str
     name: str
-    mean: Mapping[str, float]
+    mean: Mapping[str, float | None]
     std: Mapping[str, float | None]
-    folds: tuple[Mapping[str, float], ...]
+    folds: tuple[Mapping[str, float | None], ...]
 
     def text(self, metric: str) -> str:
         """A metric as `0.846 ± 0.034`, or `0.846` where there is one fold only."""
@@ -63,11 +63,6 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def leading_metric(metrics: Mapping[str, Any]) -> str:
-    """What is compared first: AUC in cross-validation, accuracy on a test split."""
-    return "accuracy" if metrics["protocol"] == "linear" else "auc"
-
-
 def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
@@ -91,25 +86,29 @@ def verdict(metrics: Mapping[str, Any]) -> str:
             f"{method.name} reaches {title} {method.text(metric)}, but has no control beside it: "
             "whether training helped cannot be said."
         )
-    control = max(controls, key=lambda row: row.mean[metric])
+    measures = measures_of(metrics)
+    values = {r.key: mean for r in (method, *controls) if (mean := r.mean[metric]) is not None}
+    if undefined := [r.name for r in (method, *controls) if r.key not in values]:
+        return f"{title} is not defined for {undefined[0]}: whether training helped cannot be said."
+    control = max(controls, key=lambda row: measures.gain(metric, values[row.key], 0.0))
     name, verb = CONTROLS_IN_SENTENCES[control.key]
-    lead = abs(method.mean[metric] - control.mean[metric])
+    gain = measures.gain(metric, values[method.key], values[control.key])
+    lead = abs(gain)
     if lead < 5e-4:
-        return f"{method.name} and {name} are level, at {title} {method.mean[metric]:.3f}."
-    if method.mean[metric] > control.mean[metric]:
+        return f"{method.name} and {name} are level, at {title} {values[method.key]:.3f}."
+    if gain > 0:
         first, second, sentence = method, control, f"{method.name} leads {name}"
     else:
         first, second = control, method
         sentence = f"{name[0].upper()}{name[1:]} {verb} {method.name}"
-    sentence += (
-        f" by {lead:.3f} {title} ({first.mean[metric]:.3f} against {second.mean[metric]:.3f})"
-    )
+    sentence += f" by {lead:.3f} {title} ({values[first.key]:.3f} against {values[second.key]:.3f})"
     if len(first.folds) < 2:
-        if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, second.mean[metric]):
+        if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, values[second.key]):
             return f"{sentence}, less than chance alone can make on a test set of this size."
         return f"{sentence}, on one test split."
-    differences = [a[metric] - b[metric] for a, b in zip(first.folds, second.folds, strict=True)]
-    deviation = stdev(differences)
+    pairs = [(a[metric], b[metric]) for a, b in zip(first.folds, second.folds, strict=True)]
+    differences = [measures.gain(metric, a, b) for a, b in pairs if a is not None and b is not None]
+    deviation = stdev(differences) if len(differences) > 1 else 0.0
     if lead < deviation:
         return (
             f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
@@ -121,8 +120,9 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 
 def summary_cells(metrics: Mapping[str, Any]) -> list[list[str]]:
     """The embedding and its controls as lines of text, the header first."""
-    lines = [[row.name, *map(row.text, METRICS)] for row in summary_rows(metrics)]
-    return [["", *map(metric_name, METRICS)], *lines]
+    names = measures_of(metrics).names
+    lines = [[row.name, *map(row.text, names)] for row in summary_rows(metrics)]
+    return [["", *map(metric_name, names)], *lines]
 
 
 def summary_table(metrics: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ import numpy as np
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.scores import METRICS, spread
-from vitaepp.evaluation.summary import leading_metric, told_persons
+from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.summary import told_persons
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
 from vitaepp.experiments.results import Cell, Row, Versus, ends

@@ -99,7 +99,7 @@ def experiment(
     setup = Setup(
         Store(store),
         Path(out),
-        _base(wanted.base, recipe, settings),
+        base_recipe(wanted.base, recipe, settings),
         label or "",
         protocol,
         pretrain_per_fold,
@@ -130,7 +130,7 @@ def experiment(
     return result
 
 
-def _base(
+def base_recipe(
     base: Mapping[str, Any] | None, recipe: str | os.PathLike[str] | None, settings: Sequence[str]
 ) -> Recipe:
     """The recipe that variants change: the user's, with what the experiment says of all of them.

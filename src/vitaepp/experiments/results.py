@@ -17,7 +17,7 @@ from vitaepp.presentation import numbers
 class Cell:
     """A mean and a sample standard deviation; a single value has none."""
 
-    mean: float
+    mean: float | None
     std: float | None
 
     def text(self, metric: str) -> str:

@@ -17,6 +17,7 @@ from vitaepp.data.geometry import (
     Floats,
     Grid,
     centroid,
+    closest_ras,
     crop_grid,
     fit_grid,
     foreground,
@@ -301,6 +302,8 @@ def _make(
         notes += [note for note in mask_notes if note not in notes]
     absent = [Channel(np.zeros(spec.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in spec.files for c in made.get(modality, absent)]
+    # Along the axes of the crop, so that subjects that were stored in other orders compare.
+    original = closest_ras(reference) if first[2].physical else reference
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # + 0.0 removes negative zeros
@@ -311,6 +314,8 @@ def _make(
         modality_present=tuple(bool(c.source) for c in channels),
         crop_center=center,
         prepare_notes=tuple(notes),
+        source_size=tuple(map(int, original.size)),
+        source_spacing=tuple(map(float, original.spacing)),
         mask_checksum=checksums[1],
     )
     return np.stack([c.values for c in channels]), record, kept

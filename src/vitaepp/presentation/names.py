@@ -8,6 +8,14 @@ from __future__ import annotations
 
 _METRICS = {
     "auc": "AUC",
+    "c_index": "C-index",
+    "c_uno": "Uno's C",
+    "kappa": "weighted kappa",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's ρ",
     "psnr": "PSNR",
     "ssim": "SSIM",
     "first_loss": "loss, first tenth",
@@ -21,6 +29,7 @@ CONTROLS = {
     "scratch": "trained from scratch",
     "untrained": "untrained encoder",
     "raw": "raw intensities (PCA)",
+    "mean": "mean of the training part",
 }
 
 #: Controls in a sentence, with their verb.
@@ -28,10 +37,16 @@ CONTROLS_IN_SENTENCES = {
     "scratch": ("the same network from scratch", "leads"),
     "untrained": ("the untrained encoder", "leads"),
     "raw": ("raw intensities", "lead"),
+    "mean": ("the mean of the training part", "leads"),
 }
 
 #: Classifiers, by the protocol of `evaluate`, and fine-tuning.
-PROTOCOLS = {"svm": "linear SVM", "linear": "linear probe", "finetune": "fine-tuning"}
+PROTOCOLS = {
+    "svm": "linear SVM",
+    "linear": "linear probe",
+    "knn": "nearest neighbours",
+    "finetune": "fine-tuning",
+}
 
 #: Terms of the training loss, in the order of the paper.
 LOSSES = {

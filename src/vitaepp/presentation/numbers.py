@@ -18,12 +18,14 @@ def digits_of(metric: str) -> int:
     return _DIGITS.get(metric, 3)
 
 
-def with_spread(mean: float, spread: float | None, digits: int = 3) -> str:
+def with_spread(mean: float | None, spread: float | None, digits: int = 3) -> str:
     """A mean and, where there is one, its standard deviation.
 
-    >>> with_spread(0.7523, 0.1119), with_spread(0.7523, None)
-    ('0.752 ± 0.112', '0.752')
+    >>> with_spread(0.7523, 0.1119), with_spread(0.7523, None), with_spread(None, None)
+    ('0.752 ± 0.112', '0.752', 'undefined')
     """
+    if mean is None:
+        return "undefined"
     text = f"{mean:.{digits}f}"
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 

@@ -3,7 +3,7 @@
 `report` draws the paper's figures and writes the HTML page, `xlsx` reads tables of Excel, `dask`
 prepares on a cluster, `tensorboard` writes a training's curves for it, `notebook` shows progress
 bars there, `hub` opens URLs of `hf://` and passes encoders on, `model` keeps fitted classifiers,
-and `onnx` writes encoders for other programs.
+`onnx` writes encoders for other programs, and `survival` fits and scores survival models.
 """
 
 from __future__ import annotations

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from vitaepp.cli.options import (
     AsJson,
     Embeddings,
     Folds,
     FoldSeed,
     IdColumn,
-    Label,
     Labels,
     Positive,
-    ProtocolName,
     out_argument,
 )
 from vitaepp.cli.program import command, show
@@ -24,16 +24,59 @@ from vitaepp.cli.program import command, show
 def evaluate(
     embeddings: Embeddings,
     out: Annotated[Path, out_argument("DIR", "Folder for metrics.json.")],
-    label: Label,
-    protocol: ProtocolName = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column to predict; several with commas for multilabel.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification, multilabel, ordinal, regression or survival.")
+    ] = "classification",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="svm (nested cross-validation), linear (given train and test split) or knn; of "
+            "values svm or linear, which is ridge regression."
+        ),
+    ] = None,
     positive: Positive = None,
+    time: Annotated[
+        str | None, typer.Option(help="Survival: column of the time to the event or last visit.")
+    ] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Survival: column that says whether the event was seen.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Sites, scanners …: no fold splits one of them."),
+    ] = None,
+    leave_one_group_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-group-out", help="Test each group by models that saw none of it."
+        ),
+    ] = False,
+    harmonize: Annotated[
+        bool,
+        typer.Option(
+            "--harmonize", help="Centre and scale the features of each group, inside the folds."
+        ),
+    ] = False,
+    external: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.parquet", help="Embeddings of another cohort, to be tested on once."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="10,20,50,all", help="How good are models that saw so many labels?"),
+    ] = None,
     folds: Folds = 5,
     seed: FoldSeed = 0,
     labels: Labels = None,
     id_column: IdColumn = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure embeddings with a linear classifier, against the controls."""
+    """Measure embeddings with a simple model, against the controls."""
     from vitaepp.evaluation.evaluation import evaluate as run_evaluate
 
     evaluation = run_evaluate(
@@ -46,5 +89,13 @@ def evaluate(
         positive=positive,
         labels=labels,
         id_column=id_column,
+        task=task,
+        time=time,
+        event=event,
+        group=group,
+        leave_one_group_out=leave_one_group_out,
+        harmonize=harmonize,
+        external=external,
+        budget=budget or (),
     )
     show(evaluation, evaluation.metrics if as_json else None)

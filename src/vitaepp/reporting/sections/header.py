@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from vitaepp.errors import RecipeError
+from vitaepp.evaluation.measures import leading_metric
 from vitaepp.evaluation.result import Evaluation as Measured
 from vitaepp.evaluation.standing import Standing, standing
-from vitaepp.evaluation.summary import display_name, leading_metric, summary_rows
+from vitaepp.evaluation.summary import display_name, summary_rows
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import duration
 from vitaepp.recipe.methods import METHODS
@@ -18,7 +19,7 @@ from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions
 
 #: Series of the embedding and its controls, in all figures of the page.
-SERIES = {"method": 0, "untrained": 1, "raw": 2}
+SERIES = {"method": 0, "untrained": 1, "raw": 2, "scratch": 3, "mean": 4}
 
 #: With fewer steps, or a lower learning rate, hardly anything is learned (docs/method.md).
 ENOUGH_STEPS, LOW_RATE = 10_000, 1e-4
@@ -143,7 +144,7 @@ def tiles(run: RunContents) -> list[dict[str, object]]:
         {
             "name": row.name,
             "series": SERIES[row.key],
-            "value": f"{row.mean[metric]:.3f}",
+            "value": row.text(metric).partition(" ")[0],
             "std": row.text(metric).partition(" ")[2],
             "metric": f"{metric_name(metric)}, {metrics['label']}",
         }

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitaepp.evaluation.scores import METRICS
-from vitaepp.evaluation.summary import Row, leading_metric, summary_rows, told_persons, verdict
+from vitaepp.evaluation.measures import leading_metric, measures_of
+from vitaepp.evaluation.summary import Row, summary_rows, told_persons, verdict
 from vitaepp.presentation.charts import strip
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.names import metric_name, metric_title
@@ -63,39 +63,46 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
 def _comparison(title: str, members: Sequence[_Named]) -> dict[str, Any]:
     first = members[0][1].metrics
     metric = leading_metric(first)
+    measures = measures_of(first)
     rows = [(name, row) for name, evaluation in members for row in summary_rows(evaluation.metrics)]
     chance = _chance(first, metric)
-    values = [float(fold[metric]) for _, row in rows for fold in row.folds]
-    low = _tenth_below(min(values if chance is None else [*values, chance]))
-    best = max(row.mean[metric] for _, row in rows)
+    values = [float(v) for _, row in rows for f in row.folds if (v := f[metric]) is not None]
+    values += [] if chance is None else [chance]
+    shares = metric in measures.unit_interval
+    low = _tenth_below(min(values)) if shares else min(values, default=0.0)
+    high = 1.0 if shares else max(values, default=1.0)
+    means = [mean for _, row in rows if (mean := row.mean[metric]) is not None]
+    best = max(means, key=lambda mean: measures.gain(metric, mean, 0.0), default=None)
     results = [
         Result(
             run=name,
             row=row,
-            cells=[row.text(m) for m in METRICS],
-            best=row.mean[metric] == best,
+            cells=[row.text(m) for m in measures.names],
+            best=mean == best,
             strip=strip(
-                [fold[metric] for fold in row.folds],
-                row.mean[metric],
+                [value for fold in row.folds if (value := fold[metric]) is not None],
+                mean,
                 row.std[metric],
                 low=low,
-                high=1.0,
+                high=high,
                 chance=chance,
                 series=SERIES[row.key],
             ),
         )
         for name, row in rows
+        if (mean := row.mean[metric]) is not None
     ]
     return {
         "title": title,
         "metric": metric_name(metric),
-        "columns": [metric_title(m) for m in METRICS],
-        "column": METRICS.index(metric),
+        "columns": [metric_title(m) for m in measures.names],
+        "column": measures.names.index(metric),
         "folds": len(first["folds"]),
         "results": results,
         "verdicts": [(name, verdict(evaluation.metrics)) for name, evaluation in members],
         "setting": _setting(first),
-        "low": f"{low:g}",
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
         "chance": None if chance is None else f"{chance:.2f}",
         "uncontrolled": any(not evaluation.metrics.get("controls") for _, evaluation in members),
     }
@@ -112,8 +119,10 @@ def _tenth_below(value: float) -> float:
 
 def _chance(metrics: Mapping[str, Any], metric: str) -> float | None:
     """What guessing reaches: an AUC of 0.5, or the share of the largest class."""
-    if metric == "auc":
+    if metric in ("auc", "c_index"):
         return 0.5
+    if metric != "accuracy":
+        return None
     members = metrics.get("members")
     if not isinstance(members, dict) or not members:
         return None

@@ -1,0 +1,410 @@
+"""What an audit measured, and the rules by which that becomes traffic lights and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.auditing.duplicates import Pair
+from vitaepp.auditing.facts import Fact, Facts, cut
+from vitaepp.auditing.items import Item, Verdict, joined
+from vitaepp.auditing.permutation import SHUFFLES
+from vitaepp.auditing.shortcuts import (
+    NO_CONTROL,
+    Cohort,
+    Told,
+    fact_from_embedding,
+    label_from_both,
+    label_from_facts,
+    label_without_facts,
+)
+from vitaepp.auditing.subgroups import Decisions, Errors, errors_by
+from vitaepp.data.store import PARTICIPANT
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.scores import auc
+from vitaepp.evaluation.statistics import holm
+from vitaepp.presentation.numbers import interval, p_value
+from vitaepp.system.progress import counted, track
+
+#: Something is told if chance alone does so more rarely, corrected for all tests of the audit …
+SIGNIFICANT = 0.05
+
+#: … and if it is told at least so well, from 0 (chance) to 1: an AUC of 0.55, a Spearman of 0.1.
+LEAST = 0.1
+
+#: Facts that tell the label this much of what the embedding tells beyond chance may be all of it.
+HALF = 0.5
+
+#: An AUC that is so much lower in a subgroup matters.
+GAP = 0.1
+
+_METRICS = {"auc": "AUC", "spearman": "Spearman"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was measured about one fact.
+
+    Attributes:
+        fact: it.
+        embedding: how well the embedding tells it.
+        label: how well it tells the label; None where it is no property of a scan.
+        errors: how errors are spread over its subgroups; None where they are too small.
+    """
+
+    fact: Fact
+    embedding: Told
+    label: Told | None
+    errors: Errors | None
+
+
+@dataclass(frozen=True)
+class Together:
+    """What was measured about all facts together.
+
+    Attributes:
+        label: how well they tell the label.
+        both: the AUC of the embedding and the facts.
+        left: the AUC of the embedding with the facts regressed out.
+        left_interval: of it.
+    """
+
+    label: Told
+    both: float
+    left: float
+    left_interval: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """All that an audit measured, but for duplicates.
+
+    Attributes:
+        cohort: what it is of.
+        evaluation: of the embedding alone.
+        decisions: of the same.
+        asked: about each fact.
+        together: about all of those that are properties of scans; None without any.
+    """
+
+    cohort: Cohort
+    evaluation: Evaluation
+    decisions: Decisions
+    asked: list[Asked]
+    together: Together | None
+
+    @property
+    def effect(self) -> float:
+        """How well the embedding tells the label, from 0 (chance) to 1."""
+        return max(0.0, 2 * float(self.evaluation["mean"]["auc"]) - 1)
+
+
+def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
+    """Ask the embedding and the facts everything."""
+    evaluation = cohort.evaluate(cohort.features)
+    decisions = _decisions(cohort, evaluation)
+    asked = []
+    for fact in track(facts, "audit", len(facts), unit="facts"):
+        is_control = fact.name not in NO_CONTROL
+        groups = pd.Series(cut(fact).to_numpy(object), index=cohort.table["subject"])
+        asked.append(
+            Asked(
+                fact,
+                fact_from_embedding(cohort, fact),
+                label_from_facts(cohort, [fact]) if is_control else None,
+                errors_by(decisions, groups, seed=cohort.seed) if is_control else None,
+            )
+        )
+    control = [a.fact for a in asked if a.label is not None]
+    together = None
+    if control:
+        without = label_without_facts(cohort, control)
+        ends = _decisions(cohort, without).interval()
+        together = Together(
+            label_from_facts(cohort, control),
+            float(label_from_both(cohort, control)["mean"]["auc"]),
+            float(without["mean"]["auc"]),
+            (ends.low, ends.high),
+        )
+    return Measured(cohort, evaluation, decisions, asked, together)
+
+
+def items(measured: Measured, facts: Facts, pairs: Sequence[Pair]) -> Iterator[Item]:
+    """The answers, each with its light and its sentence."""
+    corrected = _corrected(measured)
+    yield _participants(measured)
+    if measured.together is not None:
+        yield from _together(measured, measured.together, corrected)
+    for asked in measured.asked:
+        yield _fact(measured, asked, corrected)
+    for asked in measured.asked:
+        if asked.label is not None:
+            number = _one_number(measured.cohort, asked.fact)
+            yield _label(measured, asked.fact.name, asked.label, corrected, number)
+    yield duplicates(measured, pairs)
+    for asked in measured.asked:
+        if asked.errors is not None:
+            yield _errors(asked.fact.name, asked.errors, corrected)
+    yield _silent(facts, measured)
+
+
+def _corrected(measured: Measured) -> Callable[[float], float]:
+    """The correction of Holm for all tests of the audit, for a p of theirs."""
+    tests = [a.embedding.p for a in measured.asked]
+    tests += [a.label.p for a in measured.asked if a.label is not None]
+    tests += [a.errors.p for a in measured.asked if a.errors is not None]
+    tests += [measured.together.label.p] if measured.together is not None else []
+    by_p = dict(zip(tests, holm(tests), strict=True))  # equal ones are corrected alike
+    return by_p.__getitem__
+
+
+def _decisions(cohort: Cohort, evaluation: Evaluation) -> Decisions:
+    return Decisions.of(evaluation, pd.Series(cohort.persons, index=cohort.table["subject"]))
+
+
+def _is_told(told: Told, p: float) -> bool:
+    return p < SIGNIFICANT and told.effect >= LEAST
+
+
+def _numbers(told: Told, p: float) -> dict[str, Any]:
+    more = {"metric": _METRICS[told.metric], "p": told.p, "p_holm": p, "n": told.n}
+    return more | ({"of": told.column} if told.column else {})
+
+
+def _shown(told: Told, p: float) -> str:
+    of = f" of {told.column}" if told.column else ""
+    return f"{_METRICS[told.metric]} {told.score:.2f}{of}, {p_value(p, 'p')}"
+
+
+def _participants(measured: Measured) -> Item:
+    cohort = measured.cohort
+    n, persons = len(cohort.table), len(np.unique(cohort.persons))
+    known = PARTICIPANT in cohort.table
+    how = measured.evaluation["protocol"]
+    tests = f"{SHUFFLES:,} permutations of participants a test, seed {cohort.seed}"
+    return Item(
+        "participants",
+        float(persons),
+        "green" if known else "yellow",
+        f"{counted(n, 'subject')} of {counted(persons, 'participant')}, who are kept together."
+        if known
+        else f"No column {PARTICIPANT} says whose the {counted(n, 'subject')} are: each counts as "
+        "a person of its own, and results are too good where it is not.",
+        {
+            "metric": "persons",
+            "n": n,
+            "label": cohort.label,
+            "how": f"protocol {how}, {counted(len(measured.evaluation['folds']), 'fold')}; {tests}",
+        },
+    )
+
+
+def _together(
+    measured: Measured, together: Together, corrected: Callable[[float], float]
+) -> Iterator[Item]:
+    names = [a.fact.name for a in measured.asked if a.label is not None]
+    alone = float(measured.evaluation["mean"]["auc"])
+    item = _label(measured, "all of this metadata", together.label, corrected)
+    more = item.more | {"embedding": alone, "both": together.both, "facts": names}
+    sentence = f"{item.sentence} The embedding alone has {alone:.2f}, both together "
+    yield Item(item.what, item.score, item.verdict, f"{sentence}{together.both:.2f}.", more)
+    left = max(0.0, 2 * together.left - 1)
+    share = min(1.0, left / measured.effect) if measured.effect > 0 else 0.0
+    verdict: Verdict = "green"
+    if item.verdict != "green":
+        verdict = "green" if share >= 1 - HALF / 2 else "yellow" if share >= HALF else "red"
+    yield Item(
+        "label from the embedding without metadata",
+        together.left,
+        verdict,
+        f"With {joined(names)} regressed out, the embedding has an AUC of {together.left:.2f} "
+        f"instead of {alone:.2f}: {share:.0%} of what it tells beyond chance remains.",
+        {
+            "metric": "AUC",
+            "interval": list(together.left_interval),
+            "n": together.label.n,
+            "remains": share,
+        },
+    )
+
+
+def _label(
+    measured: Measured,
+    name: str,
+    told: Told,
+    corrected: Callable[[float], float],
+    one_number: tuple[str, float] | None = None,
+) -> Item:
+    p = corrected(told.p)
+    assert told.evaluation is not None
+    ends = _decisions(measured.cohort, told.evaluation).interval()
+    share = told.effect / measured.effect if measured.effect > 0 else np.inf
+    verdict: Verdict = "green"
+    name_of_label = measured.cohort.label
+    sentence = f"{_capital(name)} alone does not tell {name_of_label} ({_shown(told, p)})."
+    if _is_told(told, p):
+        verdict = "red" if share >= HALF else "yellow"
+        much = (
+            "as much as the embedding" if share >= 1 else f"{share:.0%} of what the embedding does"
+        )
+        sentence = (
+            f"{_capital(name)} alone tells {name_of_label} ({_shown(told, p)}): beyond chance, "
+            f"{much}."
+        )
+        if told.score > 0.99:
+            sentence += " Is it the label under another name?"
+    more = _numbers(told, p) | {"interval": [ends.low, ends.high]}
+    if one_number is not None:
+        more["one_number"] = {"name": one_number[0], "auc": one_number[1]}
+        sentence += f" As one number, {one_number[0]}, it has an AUC of {one_number[1]:.2f}."
+    return Item(f"label from {name}", told.score, verdict, sentence, more)
+
+
+def _fact(measured: Measured, asked: Asked, corrected: Callable[[float], float]) -> Item:
+    name, told = asked.fact.name, asked.embedding
+    p = corrected(told.p)
+    verdict: Verdict = "green"
+    sentence = f"The embedding does not tell {name} ({_shown(told, p)})."
+    if _is_told(told, p):
+        verdict = "yellow"
+        sentence = f"The embedding tells {name} ({_shown(told, p)})"
+        if asked.label is None:
+            sentence += (
+                ": the parts look different, so that results of one need not hold for the other."
+            )
+        elif _is_told(asked.label, corrected(asked.label.p)):
+            verdict = "red"
+            sentence += f", and {name} tells {measured.cohort.label}: a possible shortcut."
+        else:
+            sentence += (
+                f", but {name} does not tell {measured.cohort.label} here: no shortcut in this "
+                "cohort, but a risk where it does."
+            )
+    return Item(f"{name} from the embedding", told.score, verdict, sentence, _numbers(told, p))
+
+
+def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
+    """The answer to whether images are there twice."""
+    cohort, sides = measured.cohort, sides_of(measured.cohort)
+    across = [p for p in pairs if crosses(sides, p)]
+    own = [p for p in pairs if cohort.persons[p.first] == cohort.persons[p.second]]
+    labels = cohort.table[cohort.label].astype(object)
+    known = [p for p in pairs if labels.notna()[p.first] and labels.notna()[p.second]]
+    differ = sum(labels[p.first] != labels[p.second] for p in known)
+    more: dict[str, Any] = {
+        "metric": "pairs",
+        "n": len(cohort.table),
+        "pairs": len(pairs),
+        "of_one_participant": len(own),
+        "of_different_labels": differ,
+        "by": {by: sum(p.by == by for p in pairs) for by in ("hash", "embedding", "both")},
+    }
+    if not pairs:
+        return Item("near-duplicates", 0.0, "green", "No image is there twice.", more)
+    verdict: Verdict = "red" if across else "yellow" if len(own) < len(pairs) else "green"
+    sentence = f"{counted(len(pairs), 'pair')} of subjects look the same (duplicates.csv)"
+    if PARTICIPANT in cohort.table:
+        sentence += f", {len(own)} of one participant"
+    else:
+        sentence += ", and no column says whose they are"
+    if across:
+        twins = {cohort.table["subject"][row] for p in across for row in (p.first, p.second)}
+        rest = ~np.isin(measured.decisions.subjects, list(twins))
+        left = float(measured.decisions.auc(rest[None].astype(float))[0])
+        whole = float(measured.decisions.auc(np.ones((1, len(rest))))[0])
+        sentence += f"; {len(across)} lie on both sides of a split"
+        if np.isfinite(left):
+            more |= {"auc": whole, "auc_without": left}
+            sentence += f". Without them the AUC is {left:.3f} instead of {whole:.3f}"
+    else:
+        sentence += "; none lie on both sides of a split"
+    if differ:
+        sentence += f"; {differ} with different labels"
+    return Item("near-duplicates", float(len(across)), verdict, f"{sentence}.", more)
+
+
+def sides_of(cohort: Cohort) -> npt.NDArray[np.object_]:
+    """Where each subject is tested: its fold, or the given train or test; empty if nowhere."""
+    sides = np.full(len(cohort.table), "", object)
+    parts = cohort.parts()
+    for k, (train, test) in enumerate(parts):
+        sides[test] = f"fold {k}" if len(parts) > 1 else "test"
+        if len(parts) == 1:
+            sides[train] = "train"
+    return sides
+
+
+def crosses(sides: npt.NDArray[np.object_], pair: Pair) -> bool:
+    """Whether one of a pair is trained on where the other is tested."""
+    first, second = sides[pair.first], sides[pair.second]
+    return bool(first and second and first != second)
+
+
+def _errors(name: str, errors: Errors, corrected: Callable[[float], float]) -> Item:
+    p, worst = corrected(errors.p), errors.worst
+    assert worst.auc is not None
+    assert worst.interval is not None
+    ends = interval(worst.interval.low, worst.interval.high, 2)
+    verdict: Verdict = "green"
+    sentence = f"Subgroups of {name} are told about equally well ({p_value(p, 'p')})."
+    if p < SIGNIFICANT:
+        verdict = "red" if errors.gap >= GAP else "yellow"
+        sentence = (
+            f"Errors gather in {name} {worst.name} (AUC {worst.auc:.2f} {ends}, {worst.n} "
+            f"subjects): {errors.gap:.2f} lower than elsewhere, {p_value(p, 'p')}."
+        )
+    small = [group.name for group in errors.groups if group.auc is None]
+    if small:
+        sentence += f" Too small to be asked: {joined(small)}."
+    groups = [
+        {
+            "group": g.name,
+            "n": g.n,
+            "participants": g.participants,
+            "auc": g.auc,
+            "interval": None if g.interval is None else [g.interval.low, g.interval.high],
+        }
+        for g in errors.groups
+    ]
+    n = sum(g.n for g in errors.groups)
+    more = {"metric": "lower AUC", "p": errors.p, "p_holm": p, "n": n, "groups": groups}
+    return Item(f"errors by {name}", errors.gap, verdict, sentence, more)
+
+
+def _silent(facts: Facts, measured: Measured) -> Item:
+    tests = sum((a.label is not None) + (a.errors is not None) + 1 for a in measured.asked)
+    tests += measured.together is not None
+    no_errors = [a.fact.name for a in measured.asked if a.label is not None and a.errors is None]
+    silent = list(facts.silent) + [f"errors by {name} (subgroups too small)" for name in no_errors]
+    more = {"metric": "questions", "tests": tests, "not_asked": silent, "unused": facts.unused}
+    more["constant"] = facts.constant
+    sentence = "" if measured.together else "No metadata varies that could tell the label alone. "
+    if facts.constant:
+        sentence += f"The same for all, and so no shortcut: {joined(facts.constant)}. "
+    if not silent:
+        return Item("not asked", 0.0, "green", f"{sentence}All else could be asked.", more)
+    sentence += f"Not asked: {', '.join(silent)}. What is not known is not excluded."
+    return Item("not asked", float(len(silent)), "yellow", sentence, more)
+
+
+def _one_number(cohort: Cohort, fact: Fact) -> tuple[str, float] | None:
+    """The one number of several columns, and its AUC of two classes, either way round."""
+    rows, classes = cohort.classes()
+    if fact.size is None or classes.shape[1] != 2:
+        return None
+    size = fact.size.to_numpy(np.float64)[rows]
+    known = np.isfinite(size)
+    positive = classes[known, 1] > 0
+    if not 0 < positive.sum() < len(positive):
+        return None
+    value = auc(positive, size[known])
+    return str(fact.size.name), max(value, 1 - value)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

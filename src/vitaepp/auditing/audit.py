@@ -1,0 +1,193 @@
+"""Audit embeddings and their store: could what they tell of a label be a shortcut?
+
+OUT/
+  audit.json       a list of {what, score, verdict, sentence, …}, one a question
+  audit.md, .csv   the same as a table
+  duplicates.csv   near-duplicates, a row a pair (only if there are any)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.auditing.answers import Measured, crosses, items, measure, sides_of
+from vitaepp.auditing.duplicates import Pair, near_duplicates
+from vitaepp.auditing.facts import facts_of
+from vitaepp.auditing.images import look_at
+from vitaepp.auditing.items import Audit
+from vitaepp.auditing.shortcuts import Cohort
+from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.labels import join_labels, say_missing
+from vitaepp.data.participants import persons_of
+from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.folds import by_subject
+from vitaepp.evaluation.labels import read_labels
+from vitaepp.system.files import check_writable, write_text
+from vitaepp.system.progress import counted, say
+from vitaepp.system.text import first_few
+from vitaepp.system.urls import Location
+
+
+def audit(
+    embeddings: str | os.PathLike[str],
+    store: Location,
+    label: str,
+    out: str | os.PathLike[str],
+    metadata: Sequence[str] = (),
+    protocol: str | None = None,
+    seed: int = 0,
+    folds: int = 5,
+    positive: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    id_column: str | None = None,
+) -> Audit:
+    """Ask whether an embedding could have found a shortcut to a label.
+
+    Four questions, each answered with a traffic light: does the embedding tell how, where and of
+    whom the scans were made; do these facts alone tell the label; is an image there twice, on both
+    sides of a split; and are subjects of one subgroup told worse than others. The rules of the
+    lights are in docs/audit.md. Tests shuffle participants, and all p of one audit are corrected
+    together (Holm).
+
+    Args:
+        embeddings: Parquet file of `vitaepp embed`.
+        store: that they were embedded from, or its URL.
+        label: column of classes.
+        out: folder for audit.json and its tables.
+        metadata: columns that tell how a scan was made or of whom it is, besides those whose names
+            say so, as `site`, `scanner`, `age` and `sex` do.
+        protocol: `svm` or `linear`, as in `evaluate`.
+        seed: of folds and permutations.
+        folds: outer folds of `svm`; at least 2.
+        positive: of two classes, the one that is predicted.
+        labels: CSV, TSV or XLSX whose columns are joined by subject, as of sites and ages.
+        id_column: its column of subjects.
+
+    Returns:
+        The audit that was written.
+
+    Raises:
+        EvaluationError: the embeddings are not of this store, or the label cannot be evaluated.
+        StoreError: the store cannot be read.
+        SourceError: the table of labels cannot be joined.
+
+    Example:
+        >>> audit("run/embeddings.parquet", "store", "grade", "run/audit")    # doctest: +SKIP
+        Audit(1 red, 2 yellow, 9 green)
+    """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise EvaluationError(f"{out}: is a file; give a folder")
+    opened = Store(store)
+    table, features, rows = joined(Path(embeddings), opened, labels, id_column)
+    read_labels(table, label).with_positive(positive)
+    check_writable(Path(out) / "audit.json")
+    persons = persons_of(table)
+    cohort = Cohort(table, features, persons, label, protocol, folds, seed, positive)
+    cohort.parts()  # what cannot be evaluated is refused before images are read
+    looks = look_at(opened, rows)
+    facts = facts_of(table, opened, looks.border, persons, label, metadata)
+    if facts.unused:
+        say(
+            f"not taken for metadata by their names: {first_few(facts.unused)}; add those that "
+            "tell how a scan was made, or of whom it is, with `metadata`"
+        )
+    measured = measure(cohort, facts.asked)
+    pairs = near_duplicates(looks.hashes, features)
+    _write_pairs(Path(out) / "duplicates.csv", pairs, measured)
+    return Audit(tuple(items(measured, facts, pairs))).save(out)
+
+
+def joined(
+    path: Path,
+    store: Store,
+    labels: str | os.PathLike[str] | None,
+    id_column: str | None,
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    """The embedded subjects in order, with all that is known of them, and their rows in the store.
+
+    Args:
+        path: file of the embeddings.
+        store: that they were embedded from.
+        labels: a table whose columns are joined.
+        id_column: its column of subjects.
+
+    Returns:
+        The table, `(subject, feature)`, and `(subject,)`.
+
+    Raises:
+        EvaluationError: the embeddings are of other subjects or other images than the store's.
+        SourceError: the table of labels cannot be joined.
+    """
+    embedded = Embeddings.load(path)
+    ordered = by_subject(embedded.table, f"{path}: ")
+    features = embedded.features[ordered.index.to_numpy()]
+    subjects = ordered["subject"].to_numpy()
+    row_of = {str(subject): row for row, subject in enumerate(store.table["subject"])}
+    lacking = [s for s in subjects if s not in row_of]
+    if lacking:
+        raise EvaluationError(
+            f"{path}: {len(lacking)} of its {counted(len(subjects), 'subject')} are not in "
+            f"{store.path} ({first_few(lacking)}); give the store that was embedded"
+        )
+    images = embedded.provenance.get("images")
+    if images is not None and len(subjects) == len(store) and images != store.fingerprint():
+        raise EvaluationError(
+            f"{path}: was embedded from other images than those of {store.path}; give the store "
+            "that was embedded, or embed this one"
+        )
+    rows = np.array([row_of[s] for s in subjects], np.intp)
+    of_store = store.table.iloc[rows].reset_index(drop=True).drop(columns=["subject", "split"])
+    table = ordered.reset_index(drop=True)
+    table = table.join(of_store.drop(columns=[c for c in of_store if c in table]))
+    if labels is not None:
+        own = [c for c in table if c in RESERVED_COLUMNS and c not in ("subject", "split")]
+        with_labels, without = join_labels(
+            table.drop(columns=own),
+            labels,
+            id_column=id_column,
+            origin="the embeddings",
+            replacing=True,
+        )
+        say_missing(Path(labels).name, without, len(with_labels))
+        table = with_labels.join(table[own])
+    elif id_column is not None:
+        raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
+    return table, features, rows
+
+
+def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
+    """Write near-duplicates, a row a pair; an older file is removed where there are none."""
+    if not pairs:
+        path.unlink(missing_ok=True)
+        return
+    cohort, sides = measured.cohort, sides_of(measured.cohort)
+    table = cohort.table
+    lines = [
+        {
+            **{f"{end}": table["subject"][row] for end, row in _ends(pair)},
+            **(
+                {f"participant of {end}": table[PARTICIPANT][row] for end, row in _ends(pair)}
+                if PARTICIPANT in table
+                else {}
+            ),
+            **{f"label of {end}": table[cohort.label][row] for end, row in _ends(pair)},
+            **{f"tested in, {end}": sides[row] for end, row in _ends(pair)},
+            "both sides": crosses(sides, pair),
+            "bits": pair.bits,
+            "distance": pair.distance,
+            "found by": pair.by,
+        }
+        for pair in pairs
+    ]
+    write_text(path, pd.DataFrame(lines).to_csv(index=False))
+
+
+def _ends(pair: Pair) -> tuple[tuple[str, int], tuple[str, int]]:
+    return ("first", pair.first), ("second", pair.second)

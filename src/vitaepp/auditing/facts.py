@@ -1,0 +1,299 @@
+"""Facts: what is known of subjects besides their images and the label, in a form to ask about.
+
+They are columns whose names say that they tell where and how a scan was made or of whom it is, what
+a store's table says of the files, and how much of each stored image is empty border.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.data.splits import canonical_splits
+from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
+from vitaepp.errors import EvaluationError, nearest
+from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES
+
+#: Words of a column's name, by what such a column tells.
+WORDS = {
+    "site": "site center centre hospital institution institute clinic country",
+    "scanner": "scanner manufacturer vendor model device station field tesla coil kernel protocol "
+    "sequence kvp mas exposure software",
+    "year": "year date",
+    "age": "age",
+    "sex": "sex gender",
+    "person": "weight height bmi race ethnicity",
+    "view": "view projection position laterality",
+    "grid": "spacing thickness resolution pixel",
+}
+
+#: Kinds that cannot be missing from an audit without a word.
+EXPECTED = ("site", "scanner", "year", "age", "sex")
+
+#: Kinds whose numbers are codes.
+CODES = ("site", "sex")
+
+#: Kinds whose numbers keep their order, however few they are.
+ORDERED = ("year", "age")
+
+#: Share of subjects with one number above which the others cannot be ranked well.
+MOST_ALIKE = 0.9
+
+#: Persons that a class needs, as many as there are folds.
+FEWEST = 5
+
+Border = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Fact:
+    """One thing that is known of subjects.
+
+    Attributes:
+        name: in a sentence: `site`, `original size`.
+        columns: a row a subject, in the order of the cohort's table. A column of numbers (float) or
+            of classes (text); missing where it is not known.
+        size: one number a subject that stands for several columns, its name in a sentence; None
+            where there is one column only.
+    """
+
+    name: str
+    columns: pd.DataFrame
+    size: pd.Series[Any] | None = None
+
+    @property
+    def is_classes(self) -> bool:
+        """Whether it is told by a classifier, not by a regression."""
+        return not pd.api.types.is_numeric_dtype(self.columns.iloc[:, 0])
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Of which subjects it is known, `(subject,)`."""
+        return np.asarray(self.columns.notna().all(axis=1), np.bool_)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What can be asked, and what cannot.
+
+    Attributes:
+        asked: the facts.
+        silent: what cannot be asked, and why, in words.
+        constant: what is the same for all, and so no shortcut.
+        unused: columns whose names do not say that they tell how a scan was made, or of whom.
+    """
+
+    asked: list[Fact]
+    silent: list[str]
+    constant: list[str]
+    unused: list[str]
+
+
+def facts_of(
+    table: pd.DataFrame,
+    store: Store,
+    border: Border,
+    persons: Persons,
+    label: str,
+    metadata: Sequence[str] = (),
+) -> Facts:
+    """Find what is known of the subjects of a table.
+
+    Args:
+        table: the subjects of the embeddings: the columns of their labels and of the store.
+        store: where their images are.
+        border: voxels of empty border, `(subject, axis)`.
+        persons: `(subject,)`, whose each is.
+        label: the column that is predicted, which is no fact.
+        metadata: columns that are facts whatever they are called.
+
+    Raises:
+        EvaluationError: `metadata` names a column that is not there, or the label.
+    """
+    own = [str(c) for c in table.columns if c not in RESERVED_COLUMNS and c != PARTICIPANT]
+    for name in metadata:
+        if name == label:
+            raise EvaluationError(f"`metadata`: {name} is the label; name other columns")
+        if name not in own:
+            raise EvaluationError(f"`metadata`: no column {name!r}; {nearest(name, own)}")
+    kinds = {name: kind_of(name) for name in own if name != label}
+    found = [
+        Fact(name, pd.DataFrame({name: _typed(table[name], kind)}))
+        for name, kind in kinds.items()
+        if kind or name in metadata
+    ]
+    found += _of_store(table, store, border)
+    asked, silent, constant = [], [], []
+    for fact in found:
+        left, why = usable(fact, persons)
+        if left is not None:
+            asked.append(left)
+        elif why:
+            silent.append(f"{fact.name} ({why})")
+        else:
+            constant.append(fact.name)
+    missing = [kind for kind in EXPECTED if kind not in kinds.values()]
+    silent += [f"{kind} (no column)" for kind in missing]
+    if "source_size" not in table:
+        silent.append("original size and spacing (the store is of an earlier version)")
+    unused = [name for name, kind in kinds.items() if not kind and name not in metadata]
+    return Facts(asked, silent, constant, unused)
+
+
+def kind_of(name: str) -> str:
+    """What a column tells by its name; empty where the name does not say.
+
+    >>> kind_of("ScannerModel"), kind_of("age_at_scan"), kind_of("stage"), kind_of("date_of_death")
+    ('scanner', 'age', '', '')
+    """
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = set(re.findall(r"[a-z]+", spaced.lower()))
+    if words & {"death", "event", "relapse", "progression", "outcome"}:
+        return ""
+    return next((kind for kind, names in WORDS.items() if words & set(names.split())), "")
+
+
+def cut(fact: Fact) -> pd.Series[Any]:
+    """A fact as subgroups: its classes, or the thirds of its numbers; missing where unknown."""
+    values = fact.columns.iloc[:, 0] if fact.size is None else fact.size
+    if fact.is_classes:
+        return values
+    thirds = np.unique(np.nanquantile(values, [0, 1 / 3, 2 / 3, 1]))
+    if len(thirds) < 3:  # most have one value
+        thirds = np.unique([values.min(), values.median(), values.max()])
+    names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(thirds)]
+    groups = pd.cut(values, thirds, labels=names, include_lowest=True, ordered=False)
+    return groups.astype(object).where(groups.notna(), None)
+
+
+def _typed(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
+    """A column as numbers, or as classes; empty texts are missing."""
+    values = column.map(lambda v: v.strip() or None if isinstance(v, str) else v)
+    if kind == "year":
+        values = values.map(_year, na_action="ignore")
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    numbers = numbers.where(np.isfinite(numbers))
+    is_numeric = bool((numbers.notna() == values.notna()).all()) and values.dtype != bool
+    different = numbers.nunique()
+    many = different > (2 if kind in ORDERED else MOST_NUMERIC_CLASSES)
+    if is_numeric and many and kind not in CODES:
+        return numbers
+    if is_numeric:
+        return numbers.map(lambda v: f"{v:g}", na_action="ignore").astype(object)
+    return values.map(str, na_action="ignore").astype(object)
+
+
+def _year(value: object) -> object:
+    """The year of a date, as 2019-03-05, 20190305 or 5.3.2019; other values as they are."""
+    found = re.search(r"(?<!\d)(19|20)\d\d(?=\D|$|(0\d|1[0-2])[0-3]\d(\D|$))", str(value))
+    return float(found[0]) if found else value
+
+
+def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
+    """What a store says of the files and of how it prepared them."""
+    info, index = store.info, table.index
+    axes = ("x", "y", "z") if info.ndim == 3 else ("row", "column")
+    planes = border.sum(axis=1), "empty planes in all"
+    facts = [_measured("empty border", border, axes, index, *planes)]
+    for name, column, product in (
+        ("original size", "source_size", "the number of voxels"),
+        ("original spacing", "source_spacing", "the volume of a voxel"),
+    ):
+        if column in table:
+            rows = [list(v) if len(v) else [np.nan] * info.ndim for v in table[column]]
+            values = np.array(rows, float)
+            facts.append(_measured(name, values, axes, index, values.prod(axis=1), product))
+    low, high = (np.array(table[f"intensity_{end}"].tolist(), float) for end in ("min", "max"))
+    width = np.where(high > low, high - low, np.nan)
+    present = np.ones(width.shape, bool)
+    if "modality_present" in table:  # an earlier version had only whole subjects
+        present = np.array(table["modality_present"].tolist(), bool)
+    # Its logarithm, as ranges differ by factors. Of modalities that all have, so that it is known.
+    whole = present.all(axis=0)
+    names = [m for m, all_have in zip(info.modalities, whole, strict=True) if all_have]
+    if names:
+        values = np.log10(width[:, whole])
+        mean = values.mean(axis=1), "the mean of the modalities"
+        facts.append(_measured("intensity range", values, names, index, *mean))
+    for modality, has in zip(info.modalities, present.T, strict=True):
+        if not has.all():
+            facts.append(_classes(f"missing {modality}", np.where(has, "no", "yes"), index))
+    centre = table["crop_center"] if "crop_center" in table else pd.Series("", index=index)
+    facts.append(_classes("centre of the crop", centre.to_numpy(object), index))
+    notes_of = table.get("prepare_notes", pd.Series(dtype=object))
+    for note in sorted({n for notes in notes_of for n in notes}):
+        has = ["yes" if note in notes else "no" for notes in notes_of]
+        facts.append(_classes(f"note {note!r}", np.array(has, object), index))
+    suffixes = [_suffix(next((s for s in source if s), "")) for source in table["source"]]
+    facts.append(_classes("file format", np.array(suffixes, object), index))
+    splits = canonical_splits(table["split"])
+    if splits.nunique() > 1:
+        facts.append(_classes("split", splits.where(splits != "", None).to_numpy(object), index))
+    return facts
+
+
+def _suffix(source: str) -> str:
+    return "".join(PurePosixPath(source).suffixes[-2:]).lower() or "none"
+
+
+def _measured(
+    name: str,
+    values: npt.NDArray[Any],
+    axes: Sequence[str],
+    index: Any,
+    size: npt.NDArray[Any],
+    size_name: str,
+) -> Fact:
+    columns = pd.DataFrame(values.astype(float), columns=list(axes), index=index)
+    several = pd.Series(size.astype(float), index=index, name=size_name)
+    return Fact(name, columns, several if columns.shape[1] > 1 else None)
+
+
+def _classes(name: str, values: npt.NDArray[Any], index: Any) -> Fact:
+    return Fact(name, pd.DataFrame({name: pd.Series(values, index=index, dtype=object)}))
+
+
+def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
+    """A fact without rare classes and constant columns, or why nothing can be asked of it.
+
+    No reason is given where it is the same for all. A number that nearly all have is asked as two
+    classes, it and any other.
+
+    Args:
+        fact: a row a subject.
+        persons: `(subject,)`, the person of each.
+    """
+    columns = fact.columns
+    if fact.is_classes:
+        values = columns.iloc[:, 0]
+        counts = pd.Series(persons, index=values.index).groupby(values).nunique()
+        if len(counts) < 2:
+            return None, "" if values.notna().all() else "known of too few"
+        common = counts[counts >= FEWEST].index
+        if len(common) < 2:
+            return None, f"no two classes have {FEWEST} participants each"
+        return Fact(fact.name, columns.where(columns.isin(common), None)), ""
+    known = columns[fact.known]
+    if len(np.unique(persons[fact.known])) < 4 * FEWEST:
+        return None, f"known of fewer than {4 * FEWEST} participants"
+    # To a thousandth, the rounding of headers.
+    varied = [c for c in columns if np.ptp(known[c]) > 1e-3 * max(1e-6, known[c].abs().max())]
+    if not varied:
+        return None, ""
+    shares = {c: float(known[c].value_counts(normalize=True).iloc[0]) for c in varied}
+    if min(shares.values()) > MOST_ALIKE:
+        usual = columns[varied].mode().iloc[0]
+        alike = np.where((columns[varied] == usual).all(axis=1), "usual", "other")
+        classes = pd.Series(alike, index=columns.index, dtype=object).where(fact.known, None)
+        return usable(Fact(fact.name, classes.to_frame(fact.name)), persons)
+    varied = [c for c in varied if shares[c] <= MOST_ALIKE]
+    return Fact(fact.name, columns[varied], fact.size if len(varied) > 1 else None), ""

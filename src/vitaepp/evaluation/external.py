@@ -1,0 +1,115 @@
+"""Other subjects: a cohort on which models of all labelled subjects are tested once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitaepp.data.embeddings import CONTROLS
+from vitaepp.data.participants import persons_of
+from vitaepp.errors import EvaluationError, nearest
+from vitaepp.evaluation.folds import by_subject, groups_of
+from vitaepp.evaluation.question import MEAN, Features, Question
+from vitaepp.evaluation.result import METHOD, score_columns
+from vitaepp.system.progress import counted
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Features of other subjects, for a test outside of the cohort that models are fitted on.
+
+    Attributes:
+        features: `(subject, feature)`, of the same encoder.
+        table: one row a subject, with the same label columns.
+        controls: of the same subjects.
+        name: what it is called.
+    """
+
+    features: Features
+    table: pd.DataFrame
+    controls: Mapping[str, Features] = field(default_factory=dict)
+    name: str = "external"
+
+
+def tested_outside(
+    question: Question,
+    sets: Mapping[str, Sequence[Features]],
+    cohort: Cohort,
+    seed: int,
+    group: str | None,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Models of all labelled subjects, tested on another cohort, once."""
+    inside = question.target
+    ordered = by_subject(cohort.table, f"{cohort.name}: ")
+    outside = inside.of_other(ordered)
+    given = {METHOD: checked_features(cohort.features, ordered, f"{cohort.name}: features")}
+    given |= known_controls(cohort.controls, ordered)
+    labelled = ordered.iloc[outside.rows]
+    sites = None if question.sites is None or group is None else groups_of(labelled, group)
+    everyone = np.arange(len(inside.rows))
+    truth = outside.truth()
+    columns: dict[str, Any] = {"subject": labelled["subject"].to_numpy(), **truth}
+    scored: dict[str, dict[str, float]] = {}
+    for name, rows in sets.items():
+        if name not in given and name != MEAN:
+            continue
+        values = given[METHOD if name == MEAN else name][outside.rows]
+        if values.shape[1] != rows[0].shape[1]:
+            raise EvaluationError(
+                f"{cohort.name}: {values.shape[1]} features, but {rows[0].shape[1]} inside; embed "
+                "both by the same encoder"
+            )
+        decision = question.fit(name, rows[0], everyone, seed).decision(values, sites)
+        scored[name] = outside.scores(np.arange(len(outside.rows)), decision, inside, everyone)
+        shaped = decision.reshape(len(values), -1).T
+        columns |= dict(zip(score_columns(name, inside.classes, inside.task), shaped, strict=True))
+    people = persons_of(labelled)
+    facts = {
+        "name": cohort.name,
+        "n": len(outside.rows),
+        "persons": len(np.unique(people)),
+        "mean": scored.pop(METHOD),
+        "controls": {name: {"mean": scores} for name, scores in scored.items()},
+        "left_out": {"unlabelled": outside.missing},
+        **{k: v for k, v in outside.facts(np.arange(len(outside.rows))).items() if k == "members"},
+    }
+    return facts, pd.DataFrame(columns)
+
+
+def checked_features(features: Features, ordered: pd.DataFrame, title: str) -> Features:
+    """Features in the order of a table `by_subject`.
+
+    Raises:
+        EvaluationError: not one row of finite numbers for each subject.
+    """
+    count = len(ordered)
+    if features.ndim != 2 or len(features) != count:
+        raise EvaluationError(
+            f"{title} have shape {features.shape}, but the table has {counted(count, 'subject')}; "
+            "give (subject, feature)"
+        )
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        subject = ordered["subject"][int(np.flatnonzero(~finite)[0])]
+        raise EvaluationError(f"{title} of subject {subject} are not finite; embed again")
+    return features[ordered.index.to_numpy()]
+
+
+def known_controls(controls: Mapping[str, Features], ordered: pd.DataFrame) -> dict[str, Features]:
+    """Controls that are known, in the order of a table `by_subject`.
+
+    Raises:
+        EvaluationError: there is no such control, or its features are not whole.
+    """
+    for name in controls:
+        if name not in CONTROLS:
+            raise EvaluationError(f"no control {name!r}; {nearest(name, CONTROLS)}")
+    return {
+        name: checked_features(controls[name], ordered, f"control {name}: its features")
+        for name in CONTROLS
+        if name in controls
+    }

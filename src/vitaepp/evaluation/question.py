@@ -1,0 +1,116 @@
+"""The question that is put to features: a model of a target, fitted to training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.data.embeddings import CONTROLS
+from vitaepp.data.participants import Persons
+from vitaepp.evaluation.harmonize import Harmonizer
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target
+from vitaepp.evaluation.tasks.regression import Regression
+
+Features = npt.NDArray[Any]
+Sites = npt.NDArray[np.object_]
+
+#: The control of values: what one says who knows the training part and nothing of a subject.
+MEAN = "mean"
+
+ALL_CONTROLS = {**CONTROLS, MEAN: "the mean of the training part"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is fitted to the labelled subjects of a cohort, in every fold alike.
+
+    Attributes:
+        target: what is predicted.
+        protocol: the model.
+        persons: `(labelled,)`, whose subjects stay together where a part is held out.
+        sites: `(labelled,)`, whose features are harmonised; None if they are not.
+        reduced: sets of features that PCA reduces first, inside each fold.
+    """
+
+    target: Target
+    protocol: str
+    persons: Persons
+    sites: Sites | None = None
+    reduced: frozenset[str] = frozenset({"raw"})
+
+    def fit(self, name: str, features: Features, train: Rows, seed: int) -> Model:
+        """A model of training rows of one set of features.
+
+        Args:
+            name: of the set: `method` or a control.
+            features: `(labelled, feature)`.
+            train: positions among the labelled.
+            seed: draws held-out parts.
+        """
+        if name == MEAN:
+            assert isinstance(self.target, Regression)
+            return Model(_Mean(float(self.target.values[train].mean())), None)
+        rows = features[train]
+        harmonizer = None
+        if self.sites is not None:
+            harmonizer = Harmonizer.fit(rows, self.sites[train])
+            rows = harmonizer(rows, self.sites[train])
+        fitted = self.target.fit(
+            self.protocol,
+            rows,
+            train,
+            seed=seed,
+            pca=name in self.reduced,
+            persons=self.persons[train],
+        )
+        return Model(fitted, harmonizer)
+
+    def tested(
+        self, name: str, features: Features, train: Rows, test: Rows, seed: int
+    ) -> tuple[Model, npt.NDArray[np.float64], dict[str, float]]:
+        """Fit to training rows and test: the model, its decisions, and their metrics."""
+        model = self.fit(name, features, train, seed)
+        decision = model.decision(features[test], None if self.sites is None else self.sites[test])
+        return model, decision, self.target.scores(test, decision, self.target, train)
+
+    def learn(self, model: Model, features: Features, train: Rows, seed: int) -> Any:
+        """What the training part says beside the model, as a threshold."""
+        if isinstance(model.fitted, _Mean):
+            return None
+        rows = features[train]
+        if model.harmonizer is not None and self.sites is not None:
+            rows = model.harmonizer(rows, self.sites[train])
+        return self.target.learn(model.fitted, rows, train, seed=seed, persons=self.persons[train])
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """The mean of the training part, for all subjects."""
+
+    value: float
+    strength: None = None
+
+    def decision(self, features: Features) -> npt.NDArray[np.float64]:
+        return np.full(len(features), self.value)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted model with what is done to features first."""
+
+    fitted: Fitted | _Mean
+    harmonizer: Harmonizer | None
+
+    @property
+    def strength(self) -> Any:
+        """What was chosen on held-out rows: C, alpha or k; one a label, of several."""
+        return self.fitted.strength
+
+    def decision(self, features: Features, sites: Sites | None) -> npt.NDArray[np.float64]:
+        """Scores of subjects, `(subject,)` or `(subject, class)`."""
+        if self.harmonizer is not None and sites is not None:
+            features = self.harmonizer(features, sites)
+        return self.fitted.decision(features)

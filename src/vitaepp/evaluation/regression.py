@@ -1,0 +1,233 @@
+"""Values, such as a volume or an age: linear models, their scores, and intervals by person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.bootstrap import (
+    RESAMPLES,
+    Interval,
+    mean_of_defined,
+    percentiles,
+    ratio,
+    resampled_persons,
+)
+from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.front import front
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Floats = npt.NDArray[np.float64]
+Kind = Literal["ridge", "svr"]
+
+#: Strengths that are tried, the strongest first: alpha of the ridge, for standardised features. C
+#: of the support vector regression, divided by the number of features as for the SVM.
+GRID: dict[Kind, tuple[float, ...]] = {
+    "ridge": tuple(10.0**i for i in range(6, -3, -1)),
+    "svr": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+}
+
+#: Errors below this share of the values' deviation cost the support vector regression nothing.
+EPSILON = 0.1
+
+#: In the order of metrics.json.
+METRICS = ("mae", "rmse", "r2", "pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class FittedRegression:
+    """A regression fitted on the whole training part.
+
+    Attributes:
+        model: the scikit-learn pipeline.
+        strength: that was chosen: alpha of a ridge, C of a support vector regression.
+    """
+
+    model: Pipeline
+    strength: float
+
+    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+        """Predicted values, `(subject,)`, in the unit of those that were fitted."""
+        return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
+
+
+def fit_regression(
+    features: npt.NDArray[np.floating[Any]],
+    values: Floats,
+    *,
+    seed: int,
+    pca: bool = False,
+    persons: Persons | None = None,
+    kind: Kind = "ridge",
+) -> FittedRegression:
+    """Choose the strength on held-out parts of the training rows, then refit on all of them.
+
+    The criterion is what each model minimises: the squared error for `ridge`, the absolute error
+    for `svr`. Of equally good values the strongest regularisation wins.
+
+    Args:
+        features: `(subject, feature)`, training rows only.
+        values: `(subject,)`, any unit.
+        seed: draws the held-out parts.
+        pca: reduce the features by PCA first, as for raw intensities.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
+        kind: `ridge`, or `svr`, a linear support vector regression.
+
+    Raises:
+        EvaluationError: a value is not finite, or all are the same.
+    """
+    if not np.isfinite(values).all():
+        raise EvaluationError("a value to fit on is not finite; leave its subject out")
+    if not np.ptp(values) > 0:
+        raise EvaluationError(f"all {len(values)} values to fit on are the same; nothing to learn")
+    x: Floats = features.astype(np.float64, copy=False)
+
+    def losses(inner: Rows, held: Rows) -> list[float]:
+        if not np.ptp(values[inner]) > 0:
+            return [float("nan")] * len(GRID[kind])
+        models = _fit_grid(kind, x[inner], values[inner], GRID[kind], pca)
+        errors = [np.abs(one.decision(x[held]) - values[held]) for one in models]
+        return [
+            float(np.mean(e**2 if kind == "ridge" else e)) / float(np.var(values)) for e in errors
+        ]
+
+    strata = np.zeros(len(values), np.intp)
+    best = choose(GRID[kind], losses, strata, seed=seed, persons=persons)
+    return _fit_grid(kind, x, values, (best,), pca)[0]
+
+
+def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
+    """Errors in the label's own unit, and how much of its variation is explained.
+
+    R² is against the mean of these subjects; it is NaN where they are all the same, and so are
+    correlations with what is constant.
+
+    >>> round(regression_scores(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0]))["mae"], 3)
+    0.333
+    """
+    once = np.ones((1, len(truth)))
+    return {metric: float(_weighted(metric, truth, predicted, once)[0]) for metric in METRICS}
+
+
+def regression_intervals(
+    truth: Floats,
+    predicted: Floats,
+    fold: Rows,
+    *,
+    persons: Persons | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """95 % intervals of the scores, had other persons been tested.
+
+    Percentile bootstrap: each resample draws as many persons as there are, with replacement, and
+    the scores are taken in each fold and averaged, as an evaluation averages. Models are not fitted
+    anew: the intervals are conditional on them.
+
+    Args:
+        truth: `(subject,)`.
+        predicted: `(subject,)`, each by a model that did not see the subject.
+        fold: `(subject,)`, in which each was tested.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
+        resamples: how many.
+        seed: of the resamples.
+
+    Returns:
+        Of each of `METRICS`; None where it can be taken in no resample.
+
+    Source:
+        Efron and Tibshirani 1993, chapter 13.
+    """
+    parts = [np.flatnonzero(fold == k) for k in np.unique(fold)]
+    drawn: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
+    for counts in resampled_persons(np.zeros(len(truth), np.intp), persons, resamples, seed):
+        for metric in METRICS:
+            folds = [
+                _weighted(metric, truth[rows], predicted[rows], counts[:, rows]) for rows in parts
+            ]
+            drawn[metric].append(mean_of_defined(np.stack(folds, axis=-1)))
+    found: dict[str, Interval | None] = {}
+    for metric in METRICS:
+        values = np.concatenate(drawn[metric])
+        values = values[np.isfinite(values)]
+        found[metric] = percentiles(values) if len(values) else None
+    return found
+
+
+def _weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """A score with each subject there as often as its weight says, `(resample,)`."""
+    if metric in ("mae", "rmse"):
+        errors = np.abs(predicted - truth)
+        if metric == "mae":
+            return _mean(errors, weights)
+        return np.sqrt(_mean(errors**2, weights))
+    if metric == "r2":
+        variance = _variance(truth, weights)
+        return 1 - ratio(_mean((predicted - truth) ** 2, weights), variance)
+    if metric == "pearson":
+        return _correlation(truth, predicted, weights)
+    ranks = (_weighted_ranks(truth, weights), _weighted_ranks(predicted, weights))
+    return _correlation(*ranks, weights)
+
+
+def _mean(values: Floats, weights: Floats) -> Floats:
+    return ratio((weights * values).sum(axis=1), weights.sum(axis=1))
+
+
+def _variance(values: Floats, weights: Floats) -> Floats:
+    """Of values `(subject,)` or `(resample, subject)`; exactly zero where they are all the same."""
+    centred = values - _mean(values, weights)[:, None]
+    scale = np.abs(values).max(initial=0.0)
+    found = _mean(centred**2, weights)
+    return np.where(found > (1e-12 * scale) ** 2, found, 0.0)
+
+
+def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
+    a, b = (v - _mean(v, weights)[:, None] for v in (one, other))
+    spread = np.sqrt(_variance(one, weights) * _variance(other, weights))
+    enough = (weights > 0).sum(axis=1) > 2
+    return np.where(enough, ratio(_mean(a * b, weights), spread), np.nan)
+
+
+def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
+    """Mid-ranks of values of which each is there as often as its weight says."""
+    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(place, kind="stable")
+    below = np.zeros((len(weights), len(values) + 1))
+    np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
+    ends = np.cumsum(sizes)
+    return (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
+
+
+def _fit_grid(
+    kind: Kind, features: Floats, values: Floats, grid: tuple[float, ...], pca: bool
+) -> list[FittedRegression]:
+    """A model for each strength; what comes before it is the same and fitted once."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVR
+
+    steps = front(features, pca=pca)
+    reduced = steps.fit_transform(features)
+    fitted = []
+    for strength in grid:
+        if kind == "ridge":
+            regressor: Any = Ridge(alpha=strength)
+        else:
+            strength = strength / reduced.shape[1]
+            svr = SVR(kernel="linear", C=strength, epsilon=EPSILON, cache_size=500)
+            regressor = TransformedTargetRegressor(svr, transformer=StandardScaler())
+        regressor.fit(reduced, values)
+        fitted.append(
+            FittedRegression(Pipeline([*steps.steps, ("regressor", regressor)]), strength)
+        )
+    return fitted

@@ -1,0 +1,185 @@
+"""What a task is to an evaluation: whom it can be asked of, what is fitted, how it is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.evaluation.measures import TASKS, Measures
+
+Rows = npt.NDArray[np.intp]
+Values = npt.NDArray[np.float64]
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A model that was fitted on training rows."""
+
+    @property
+    def strength(self) -> float:
+        """What was chosen on held-out training rows: C of a classifier, alpha of a ridge, k."""
+
+    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+        """Scores of rows of features, `(subject,)` or `(subject, output)`."""
+
+
+class Target(ABC):
+    """What is predicted of the labelled subjects of a table.
+
+    Attributes:
+        task: its name in `measures.TASKS`.
+        name: the column, or the columns joined by commas.
+        rows: the rows of the table that are labelled.
+        strata: `(labelled,)`, codes over which folds are balanced.
+        missing: how many subjects have no label.
+    """
+
+    task: ClassVar[str]
+    name: str
+    rows: Rows
+    strata: Rows
+    missing: int
+
+    @property
+    def measures(self) -> Measures:
+        """What is measured."""
+        return TASKS[self.task]
+
+    @property
+    def classes(self) -> Sequence[Any]:
+        """The classes, or the labels of several; empty where a number is predicted."""
+        return ()
+
+    def doubts(self) -> list[str]:
+        """What to ask about labels that may not be meant as they are written, a line each."""
+        return []
+
+    def default_protocol(self, split: bool) -> str:
+        """The model that is fitted, unless another is asked for.
+
+        Args:
+            split: whether the table gives train and test parts.
+        """
+        return "linear"
+
+    @abstractmethod
+    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+        """Refuse a train and test split that does not allow to fit and to score.
+
+        Raises:
+            EvaluationError: naming what is missing where.
+        """
+
+    @abstractmethod
+    def require_members(self, folds: int, persons: Persons) -> None:
+        """Refuse labels that are too few for cross-validation.
+
+        Raises:
+            EvaluationError: naming what there is and what is needed.
+        """
+
+    def scored(self, train: Rows, test: Rows) -> bool:
+        """Whether a part can be tested alone, as one site of several."""
+        return len(test) > 1
+
+    @abstractmethod
+    def facts(self, used: Rows) -> dict[str, Any]:
+        """What metrics.json holds of the labels beside the classes: `members`, …"""
+
+    @abstractmethod
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Fitted:
+        """Fit on training rows; everything that is chosen is chosen among them.
+
+        Args:
+            protocol: `svm`, `linear` or `knn`.
+            features: `(train, feature)`.
+            train: positions of these rows among the labelled.
+            seed: draws held-out parts.
+            pca: reduce the features first, as for raw intensities.
+            persons: `(train,)`, whose rows stay together.
+        """
+
+    def learn(
+        self,
+        fitted: Fitted,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        persons: Persons,
+    ) -> Any:
+        """What the training part says beside the model, as a threshold; for `clinical`."""
+        return None
+
+    def clinical(
+        self,
+        test: Rows,
+        fold: Rows,
+        decision: Values,
+        learned: Sequence[Any],
+        *,
+        persons: Persons,
+        seed: int,
+    ) -> dict[str, Any] | None:
+        """What people report beside the metrics, JSON throughout; None where it is nothing.
+
+        Args:
+            test: positions of all tested subjects among the labelled.
+            fold: `(test,)`, in which each was tested.
+            decision: `(test,)` or `(test, class)`.
+            learned: of each fold, what `learn` gave.
+            persons: `(test,)`, the person of each.
+            seed: of resamples.
+        """
+        return None
+
+    @abstractmethod
+    def truth(self) -> pd.DataFrame:
+        """The columns of predictions.parquet that hold what is true, a row a labelled subject."""
+
+    @abstractmethod
+    def of_other(self, table: pd.DataFrame) -> Target:
+        """The same target of another cohort.
+
+        Raises:
+            EvaluationError: its columns are missing or hold something else.
+        """
+
+    def scores(
+        self, test: Rows, decision: Values, fitted_to: Target, train: Rows
+    ) -> dict[str, float]:
+        """The metrics of a tested part.
+
+        Args:
+            test: positions among the labelled.
+            decision: what a model says of them.
+            fitted_to: the target of the cohort that the model was fitted to, mostly this one.
+            train: positions there.
+        """
+        return self.rescored(self.truth().iloc[test], decision, self.classes)
+
+    @staticmethod
+    @abstractmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """Metrics of rows of predictions.parquet, as far as these rows alone give them.
+
+        Args:
+            truth: with the columns of `truth`.
+            decision: `(row,)` or `(row, output)`.
+            classes: of the target.
+        """

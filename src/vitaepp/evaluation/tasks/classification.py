@@ -1,0 +1,183 @@
+"""Classes: a linear SVM, a linear probe or nearest neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.classifier import fit
+from vitaepp.evaluation.clinical import clinical_report, learn, refits
+from vitaepp.evaluation.knn import fit_knn
+from vitaepp.evaluation.labels import (
+    doubts,
+    read_labels,
+    require_in_both,
+    require_members,
+    told_order,
+)
+from vitaepp.evaluation.scores import fold_scores
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+
+
+@dataclass(frozen=True)
+class Reversed:
+    """A classifier of two classes whose positive one is the first."""
+
+    fitted: Fitted
+
+    @property
+    def strength(self) -> float:
+        """What was chosen."""
+        return self.fitted.strength
+
+    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+        """Scores, above zero for the first class."""
+        return -self.fitted.decision(features)
+
+
+class Classification(Target):
+    """Classes of one column.
+
+    Attributes:
+        labels: the classes in sort order, on which classifiers are fitted, so that the choice of
+            the positive class changes what numbers are called, and none of them.
+        shown: the same with the positive class second.
+    """
+
+    task = "classification"
+
+    def __init__(self, table: pd.DataFrame, label: str, positive: str | None = None) -> None:
+        self.labels = read_labels(table, label)
+        self.shown = self.labels.with_positive(positive)
+        self.chosen = positive is not None
+        self.name, self.rows, self.strata = label, self.labels.rows, self.labels.codes
+        self.missing = self.labels.missing
+
+    @property
+    def classes(self) -> Sequence[Any]:
+        """In sort order; of two, the positive one is the second."""
+        return self.shown.classes
+
+    def doubts(self) -> list[str]:
+        """Words for a missing value among the classes, and classes that look alike."""
+        return doubts(self.labels)
+
+    def order(self) -> str:
+        """What to say of classes that are numbers; empty for others."""
+        return told_order(self.labels)
+
+    def default_protocol(self, split: bool) -> str:
+        """The paper's: a linear probe on given parts, else an SVM in cross-validation."""
+        return "linear" if split else "svm"
+
+    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+        """Every class in both parts."""
+        require_in_both(self.labels, train, test)
+
+    def require_members(self, folds: int, persons: Persons) -> None:
+        """Persons enough of each class."""
+        # With two folds, a training part is half a class, and must itself be split once more.
+        require_members(self.labels, folds if folds > 2 else 4, persons)
+
+    def scored(self, train: Rows, test: Rows) -> bool:
+        """Whether a part has every class, and leaves two of each to fit on."""
+        counts = np.bincount(self.strata[train], minlength=len(self.labels.classes))
+        return set(self.strata[test]) == set(self.strata) and bool(counts.min() > 1)
+
+    def facts(self, used: Rows) -> dict[str, Any]:
+        """The members of the classes, and the positive one."""
+        classes = self.shown.classes
+        counts = np.bincount(self.shown.codes[used], minlength=len(classes))
+        return {
+            "positive": classes[1] if len(classes) == 2 else None,
+            "positive_by": "choice" if self.chosen else "the last in order",
+            "members": {str(c): int(n) for c, n in zip(classes, counts, strict=True)},
+        }
+
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Fitted:
+        """A linear SVM, a logistic regression or nearest neighbours."""
+        codes = self.labels.codes[train]
+        if protocol == "knn":
+            fitted: Fitted = fit_knn(features, codes, seed=seed, pca=pca, persons=persons)
+        else:
+            fitted = fit(protocol, features, codes, seed=seed, pca=pca, persons=persons)
+        return fitted if self.shown.classes == self.labels.classes else Reversed(fitted)
+
+    def learn(
+        self,
+        fitted: Fitted,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        persons: Persons,
+    ) -> Any:
+        """Thresholds and probabilities, from training subjects that were left out for it."""
+        inner = fitted.fitted if isinstance(fitted, Reversed) else fitted
+        decide = refits(inner, features, self.labels.codes[train])  # type: ignore[arg-type]
+        sign = -1 if isinstance(fitted, Reversed) else 1
+        return learn(
+            lambda rows, held: sign * decide(rows, held),
+            self.shown.codes[train],
+            seed=seed,
+            persons=persons,
+        )
+
+    def clinical(
+        self,
+        test: Rows,
+        fold: Rows,
+        decision: Values,
+        learned: Sequence[Any],
+        *,
+        persons: Persons,
+        seed: int,
+    ) -> dict[str, Any] | None:
+        """Intervals, operating points, calibration and net benefit."""
+        return clinical_report(
+            self.shown.codes[test],
+            decision,
+            fold,
+            learned,
+            persons=persons,
+            classes=self.classes,
+            seed=seed,
+        )
+
+    def of_other(self, table: pd.DataFrame) -> Classification:
+        """The same classes of another cohort."""
+        positive = str(self.classes[1]) if self.chosen else None
+        other = type(self)(table, self.name, *([positive] if positive is not None else []))
+        if other.classes != self.classes:
+            inside, outside = (", ".join(map(str, c)) for c in (self.classes, other.classes))
+            raise EvaluationError(
+                f"label {self.name!r} has the classes {outside} outside, but {inside} inside; "
+                "name them alike, or leave out subjects of other classes"
+            )
+        return other
+
+    def truth(self) -> pd.DataFrame:
+        """The class of each labelled subject, as text."""
+        return pd.DataFrame({"label": [str(value) for value in self.labels.values]})
+
+    @staticmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """AUC, sensitivity, specificity and accuracy."""
+        code = {str(c): i for i, c in enumerate(classes)}
+        return fold_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)

@@ -1,0 +1,147 @@
+"""Several labels of two classes each, in the same folds: a classifier for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.scores import METRICS, fold_scores
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.classification import Classification
+
+
+@dataclass(frozen=True)
+class _Several:
+    """A classifier a label."""
+
+    each: Sequence[Fitted]
+
+    @property
+    def strength(self) -> list[float]:
+        """What was chosen for each label."""
+        return [float(np.mean(fitted.strength)) for fitted in self.each]
+
+    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+        """Scores, `(subject, label)`, above zero where the label is there."""
+        return np.stack([fitted.decision(features) for fitted in self.each], axis=1)
+
+
+class Multilabel(Target):
+    """Several columns of two classes, of which the last in order is positive.
+
+    A subject with an empty cell in one of the columns is left out.
+    """
+
+    task = "multilabel"
+
+    def __init__(self, table: pd.DataFrame, label: str) -> None:
+        names = [name.strip() for name in label.split(",") if name.strip()]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise EvaluationError(
+                f"label {label!r}: task multilabel takes two or more different columns with commas "
+                "between them"
+            )
+        single = [Classification(table, name) for name in names]
+        for name, one in zip(names, single, strict=True):
+            if len(one.classes) != 2:
+                raise EvaluationError(
+                    f"label {name!r} has {len(one.classes)} classes; task multilabel takes columns "
+                    "of two, such as 0 and 1"
+                )
+        rows = set(single[0].rows).intersection(*(one.rows for one in single))
+        self.name, self.rows = ",".join(names), np.array(sorted(rows), np.intp)
+        self.missing = len(table) - len(self.rows)
+        if not rows:
+            raise EvaluationError(f"label {label!r}: no subject has a value in all columns")
+        labelled = table.iloc[self.rows]
+        self.single = [Classification(labelled, name) for name in names]
+        self.codes = np.stack([one.strata for one in self.single], axis=1)
+        self.strata = _strata(self.codes)
+
+    @property
+    def classes(self) -> Sequence[Any]:
+        """The labels."""
+        return [one.name for one in self.single]
+
+    def doubts(self) -> list[str]:
+        """Those of each label."""
+        return [doubt for one in self.single for doubt in one.doubts()]
+
+    def default_protocol(self, split: bool) -> str:
+        """As of classes."""
+        return "linear" if split else "svm"
+
+    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+        """Every class of every label in both parts."""
+        for one in self.single:
+            one.require_train_and_test(train, test)
+
+    def require_members(self, folds: int, persons: Persons) -> None:
+        """Persons enough of each class of each label."""
+        for one in self.single:
+            one.require_members(folds, persons)
+
+    def scored(self, train: Rows, test: Rows) -> bool:
+        """Whether a part has every class of every label."""
+        return all(one.scored(train, test) for one in self.single)
+
+    def facts(self, used: Rows) -> dict[str, Any]:
+        """How many subjects have each label."""
+        counts = self.codes[used].sum(axis=0).tolist()
+        return {"members": dict(zip(self.classes, counts, strict=True))}
+
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Any:
+        """The classifier of the protocol, for each label."""
+        return _Several(
+            [
+                one.fit(protocol, features, train, seed=seed, pca=pca, persons=persons)
+                for one in self.single
+            ]
+        )
+
+    def of_other(self, table: pd.DataFrame) -> Multilabel:
+        """The same columns of another cohort."""
+        other = Multilabel(table, self.name)
+        for one in self.single:
+            one.of_other(table)
+        return other
+
+    def truth(self) -> pd.DataFrame:
+        """A column a label, 1 where it is there."""
+        columns = {f"label:{one.name}": one.strata for one in self.single}
+        names = np.array(self.classes, object)
+        text = [" ".join(names[row == 1]) or "none" for row in self.codes]
+        return pd.DataFrame({"label": text, **columns})
+
+    @staticmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """The mean over labels of AUC, sensitivity, specificity and accuracy."""
+        each = [
+            fold_scores(truth[f"label:{name}"].to_numpy(np.intp), decision[:, i])
+            for i, name in enumerate(classes)
+        ]
+        return {metric: float(np.mean([one[metric] for one in each])) for metric in METRICS}
+
+
+def _strata(codes: npt.NDArray[np.intp]) -> Rows:
+    """Groups for balanced folds: subjects by the rarest of the labels that they have."""
+    rarity = codes.sum(axis=0)
+    ranked = np.where(codes == 1, rarity, np.iinfo(np.intp).max)
+    rarest = np.where(codes.any(axis=1), ranked.argmin(axis=1), codes.shape[1])
+    return np.unique(rarest, return_inverse=True)[1].astype(np.intp)

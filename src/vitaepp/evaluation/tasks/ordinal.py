@@ -1,0 +1,84 @@
+"""Ordered classes, such as grades."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Values
+from vitaepp.evaluation.tasks.classification import Classification
+
+
+class Ordinal(Classification):
+    """Classes that are numbers, in the order of these."""
+
+    task = "ordinal"
+
+    def __init__(self, table: pd.DataFrame, label: str) -> None:
+        super().__init__(table, label)
+        classes = self.labels.classes
+        if len(classes) < 3 or not all(isinstance(c, int | float) for c in classes):
+            shown = ", ".join(str(c) for c in classes[:5])
+            raise EvaluationError(
+                f"label {label!r}: task ordinal takes three or more classes that are numbers, but "
+                f"they are {shown}; number them in their order, or use task classification"
+            )
+
+    def order(self) -> str:
+        """Nothing: the order is what is asked for."""
+        return ""
+
+    def default_protocol(self, split: bool) -> str:
+        """There is one model, a row of logistic regressions."""
+        return "linear"
+
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Fitted:
+        """Logistic regressions of "higher than this class"."""
+        if protocol != "linear":
+            raise EvaluationError(f"protocol {protocol} is not of task ordinal; use linear")
+        return fit_ordinal(features, self.labels.codes[train], seed=seed, pca=pca, persons=persons)
+
+    def learn(
+        self,
+        fitted: Fitted,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        persons: Persons,
+    ) -> None:
+        """Nothing: the model has its probabilities and thresholds."""
+
+    def clinical(
+        self,
+        test: Rows,
+        fold: Rows,
+        decision: Values,
+        learned: Sequence[Any],
+        *,
+        persons: Persons,
+        seed: int,
+    ) -> None:
+        """Nothing beside the metrics."""
+
+    @staticmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """Quadratic weighted kappa, MAE of ranks, Spearman, AUC of the cumulative splits."""
+        code = {str(c): i for i, c in enumerate(classes)}
+        return ordinal_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)

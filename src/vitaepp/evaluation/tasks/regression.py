@@ -1,0 +1,155 @@
+"""Values: ridge regression, or a linear support vector regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.labels import label_column
+from vitaepp.evaluation.regression import (
+    Kind,
+    fit_regression,
+    regression_intervals,
+    regression_scores,
+)
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.system.progress import counted
+
+#: Most groups of equal size, by the value, over which folds are balanced.
+BINS = 5
+
+
+class Regression(Target):
+    """A value of one column, in the unit of the column."""
+
+    task = "regression"
+
+    def __init__(self, table: pd.DataFrame, label: str) -> None:
+        values = numbers_of(label_column(table, label), label)
+        given = values.notna().to_numpy()
+        if (different := values.nunique()) < 3:
+            raise EvaluationError(
+                f"label {label!r} has {counted(different, 'different value')}; regression takes "
+                "three or more: use task classification"
+            )
+        self.name, self.rows = label, np.flatnonzero(given)
+        self.missing = int((~given).sum())
+        self.values = values.to_numpy(np.float64)[given]
+        rank = pd.Series(self.values).rank(method="first").to_numpy() - 1
+        bins = max(1, min(BINS, len(rank) // 10))
+        self.strata = (rank * bins // len(rank)).astype(np.intp)
+
+    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+        """Some subjects in both parts."""
+        require_some(self.name, train, test)
+
+    def require_members(self, folds: int, persons: Persons) -> None:
+        """Two persons a fold."""
+        require_persons(self.name, folds, persons)
+
+    def scored(self, train: Rows, test: Rows) -> bool:
+        """Whether a part varies, and leaves enough to fit on."""
+        return len(train) > 4 and len(np.unique(self.values[test])) > 2
+
+    def facts(self, used: Rows) -> dict[str, Any]:
+        """The range of the values."""
+        values = self.values[used]
+        low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
+        return {"values": {"least": low, "median": middle, "most": high}}
+
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Fitted:
+        """A ridge regression, or with protocol `svm` a linear SVR."""
+        if protocol == "knn":
+            raise EvaluationError("protocol knn is of classes; use linear or svm for values")
+        kind: Kind = "svr" if protocol == "svm" else "ridge"
+        return fit_regression(
+            features, self.values[train], seed=seed, pca=pca, persons=persons, kind=kind
+        )
+
+    def clinical(
+        self,
+        test: Rows,
+        fold: Rows,
+        decision: Values,
+        learned: Sequence[Any],
+        *,
+        persons: Persons,
+        seed: int,
+    ) -> dict[str, Any]:
+        """Intervals of the metrics, by a bootstrap over persons."""
+        found = regression_intervals(self.values[test], decision, fold, persons=persons, seed=seed)
+        return {name: None if one is None else asdict(one) for name, one in found.items()}
+
+    def of_other(self, table: pd.DataFrame) -> Regression:
+        """The same column of another cohort."""
+        return Regression(table, self.name)
+
+    def truth(self) -> pd.DataFrame:
+        """The value of each labelled subject."""
+        return pd.DataFrame({"label": self.values})
+
+    @staticmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """MAE, RMSE, R², Pearson and Spearman."""
+        return regression_scores(truth["label"].to_numpy(np.float64), decision)
+
+
+def numbers_of(column: pd.Series, label: str) -> pd.Series:
+    """A column as numbers, missing where it is empty or not finite.
+
+    Raises:
+        EvaluationError: naming a value that is no number.
+    """
+    texts = column.astype(object).where(column.notna(), "").astype(str).str.strip()
+    values = pd.to_numeric(texts, errors="coerce").where(lambda v: np.isfinite(v))
+    words = ~texts.str.lower().isin(["", "nan", "inf", "-inf"]) & values.isna()
+    if count := int(words.sum()):
+        raise EvaluationError(
+            f"label {label!r}: {count} of {len(column)} values are no numbers, such as "
+            f"{texts[words].iloc[0]!r}; use task classification"
+        )
+    return values
+
+
+def require_some(name: str, train: Rows, test: Rows) -> None:
+    """Refuse parts that are too small to fit on or to score.
+
+    Raises:
+        EvaluationError: naming the part.
+    """
+    for split, rows, at_least in (("train", train, 5), ("test", test, 3)):
+        if len(rows) < at_least:
+            raise EvaluationError(
+                f"{counted(len(rows), 'subject')} labelled {name!r} in split {split!r}, which "
+                f"needs at least {at_least}; use protocol svm, which draws its own folds"
+            )
+
+
+def require_persons(name: str, folds: int, persons: Persons) -> None:
+    """Refuse labels of fewer than three persons for each fold.
+
+    Raises:
+        EvaluationError: saying how many there are.
+    """
+    count = len(np.unique(persons))
+    if count < 3 * folds:
+        raise EvaluationError(
+            f"label {name!r}: {counted(count, 'person')} with a value are too few for {folds} "
+            f"folds, which need {3 * folds}; label more, or ask for fewer `folds`"
+        )

@@ -1,0 +1,147 @@
+"""Time to an event, which not everybody has had yet: Cox regression."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation import survival
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.regression import require_persons, require_some
+from vitaepp.system.progress import counted
+
+
+class Survival(Target):
+    """The time to an event, or to the end of follow-up.
+
+    Attributes:
+        times: of the labelled subjects.
+    """
+
+    task = "survival"
+
+    def __init__(self, table: pd.DataFrame, time: str, event: str) -> None:
+        self.rows, self.times = survival.read_survival(table, time, event)
+        self.time, self.event = time, event
+        self.name = f"{time}, {event}"
+        self.missing = len(table) - len(self.rows)
+        self.strata = self.times.event.astype(np.intp)
+
+    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+        """Subjects and events in both parts."""
+        require_some(self.name, train, test)
+        if not self.times.event[test].any():
+            raise EvaluationError(f"no subject in split 'test' has the event {self.event!r}")
+
+    def require_members(self, folds: int, persons: Persons) -> None:
+        """Persons, and an event in each fold."""
+        require_persons(self.name, folds, persons)
+        events = len(np.unique(persons[self.times.event]))
+        if events < 2 * folds:
+            raise EvaluationError(
+                f"{self.event!r}: {counted(events, 'person')} with an event are too few for "
+                f"{folds} folds, which need {2 * folds}; follow up longer, or ask for fewer `folds`"
+            )
+
+    def scored(self, train: Rows, test: Rows) -> bool:
+        """Whether a pair of the part can be ordered, and events are left to fit on."""
+        enough = self.times.event[train].sum() >= survival.EVENTS
+        return len(test) > 1 and bool(self.times.event[test].any() and enough)
+
+    def facts(self, used: Rows) -> dict[str, Any]:
+        """How many events, and how long the follow-up was."""
+        times = self.times[used]
+        return {
+            "time": self.time,
+            "event": self.event,
+            "events": int(times.event.sum()),
+            "follow_up": {"median": float(np.median(times.time)), "most": float(times.time.max())},
+        }
+
+    def fit(
+        self,
+        protocol: str,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        pca: bool,
+        persons: Persons,
+    ) -> Fitted:
+        """A Cox regression with ridge."""
+        if protocol != "linear":
+            raise EvaluationError(f"protocol {protocol} is not of task survival; use linear")
+        times = self.times[train]
+        return survival.fit_survival(
+            features, times.time, times.event, seed=seed, pca=pca, persons=persons
+        )
+
+    def doubts(self) -> list[str]:
+        """Whether nobody is censored."""
+        return survival.survival_doubts(self.times, self.event)
+
+    def learn(
+        self,
+        fitted: Fitted,
+        features: npt.NDArray[np.floating[Any]],
+        train: Rows,
+        *,
+        seed: int,
+        persons: Persons,
+    ) -> float:
+        """The median risk of the training part."""
+        assert isinstance(fitted, survival.FittedSurvival)
+        return fitted.middle
+
+    def clinical(
+        self,
+        test: Rows,
+        fold: Rows,
+        decision: Values,
+        learned: Sequence[Any],
+        *,
+        persons: Persons,
+        seed: int,
+    ) -> dict[str, Any]:
+        """The interval of the concordance, and Kaplan-Meier curves of the risk halves."""
+        middle = np.array(learned, np.float64)[fold]
+        return {
+            "concordance": survival.concordance_interval(
+                self.times[test], decision, fold, persons=persons
+            ),
+            "halves": survival.survival_halves(self.times[test], decision > middle),
+        }
+
+    def of_other(self, table: pd.DataFrame) -> Survival:
+        """The same columns of another cohort."""
+        return Survival(table, self.time, self.event)
+
+    def truth(self) -> pd.DataFrame:
+        """Time and event, and both as a text."""
+        text = [
+            f"event after {t:g}" if e else f"none until {t:g}"
+            for t, e in zip(self.times.time, self.times.event, strict=True)
+        ]
+        columns = {"label": text, "time": self.times.time}
+        return pd.DataFrame(columns | {"event": self.times.event.astype(np.intp)})
+
+    def scores(
+        self, test: Rows, decision: Values, fitted_to: Target, train: Rows
+    ) -> dict[str, float]:
+        """Harrell's and Uno's concordance, and the time-dependent AUC."""
+        assert isinstance(fitted_to, Survival)
+        return survival.survival_scores(fitted_to.times[train], self.times[test], decision)
+
+    @staticmethod
+    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+        """Harrell's concordance; the others need the training part."""
+        times = survival.Survival(
+            truth["time"].to_numpy(np.float64), truth["event"].to_numpy(np.bool_)
+        )
+        return {"c_index": survival.concordance(times, decision)}

@@ -1,0 +1,385 @@
+"""Is pre-training worth it for a cohort? One rung for each way to answer, in identical folds.
+
+    OUT/
+      ladder.json, .md, .csv, .png    the answer
+      rungs/LABEL/KEY/                the evaluation of each rung on frozen features
+      runs/VARIANT/seed0/             the trainings, shared with `vitaepp experiment` in OUT
+      finetuned/LABEL/                fine-tuning, beside the same network from scratch
+
+What is finished is not made again, so that the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.downstream.finetune import finetune
+from vitaepp.encoder.embed import embed, raw_features
+from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
+from vitaepp.evaluation.budget import ALL, Budget, parse_budget
+from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.folds import by_subject, share_out
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks import read_target
+from vitaepp.experiments.catalogue import EXPERIMENTS
+from vitaepp.experiments.experiment import base_recipe
+from vitaepp.experiments.hours import in_hours
+from vitaepp.experiments.rungs import Ladder, Rung
+from vitaepp.experiments.runs import Setup
+from vitaepp.experiments.simple import simple_features
+from vitaepp.interop.public import embed_public
+from vitaepp.recipe.recipe import Recipe, as_settings
+from vitaepp.system.devices import Machine
+from vitaepp.system.extras import require
+from vitaepp.system.files import file_stem
+from vitaepp.system.progress import say
+from vitaepp.training.hours import Clock
+from vitaepp.training.propose import names_of
+
+#: Rungs, from the bottom, and their names in print.
+RUNGS = {
+    "prior": "the most frequent answer",
+    "metadata": "metadata alone",
+    "raw": "raw intensities (PCA)",
+    "simple": "intensity and shape features",
+    "untrained": "untrained encoder",
+    "public": "public encoder, frozen",
+    "vitae": "ViT-AE",
+    "vitae++": "ViT-AE++",
+    "scratch": "trained from scratch",
+    "finetuned": "fine-tuned",
+}
+
+#: Numbers of labels, unless others are asked for; those that the cohort does not have are left out.
+BUDGET: tuple[Budget, ...] = (10, 20, 50, 100, 200, 500, ALL)
+
+#: Of given hours, the share of the pre-trainings; the rest is for fine-tuning.
+PRETRAINING = 0.7
+
+#: A step of fine-tuning sees all patches: an image takes so much longer than in pre-training.
+SLOWER = 2.0
+
+#: Most epochs of fine-tuning in given hours, as without them.
+EPOCHS = 30
+
+
+def ladder(
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    label: str,
+    *,
+    budget: Sequence[Budget] | str | None = None,
+    task: str = "classification",
+    protocol: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    settings: str | Sequence[str] = (),
+    hours: float | None = None,
+    public: str | os.PathLike[str] | None = None,
+    rungs: Sequence[str] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+) -> Ladder:
+    """Measure every way to predict a label, from guessing to fine-tuning, and recommend one.
+
+    All rungs go through the same folds. Each is compared with the rung below, by the test of
+    `compare`, corrected for their number. The recommendation is the lowest rung that no higher one
+    is shown to be better than.
+
+    Args:
+        store: prepared store.
+        out: folder; trainings in it are shared with `experiment`.
+        label: column to predict.
+        budget: numbers of labels to fit on, as in `evaluate`; unset, 10 to 500 and `all`, as far as
+            the cohort goes.
+        task: `classification` or `regression`; fine-tuning is measured of classes only.
+        protocol: as in `evaluate`.
+        recipe: of the pre-trainings.
+        settings: changes to it; those of `finetune.*` are for fine-tuning.
+        hours: the time for pre-training and fine-tuning; unset, the recipe's own length.
+        public: folder of a published 2D encoder, as in `embed_public`.
+        rungs: keys of those to climb; unset, all.
+        folds: of cross-validation.
+        seed: draws the folds.
+
+    Raises:
+        EvaluationError, RecipeError, StoreError, RunError: label, settings or folder do not allow
+            it; nothing has been trained then.
+    """
+    require("matplotlib", "report", "a ladder needs")
+    for key in rungs or ():
+        if key not in RUNGS:
+            raise RecipeError(f"no rung {key!r}; {nearest(key, RUNGS)}")
+    if task not in ("classification", "regression"):
+        raise EvaluationError(f"a ladder is of classification or regression, not of {task}")
+    opened, folder = Store(store), Path(out)
+    ordered = by_subject(opened.table)
+    target = read_target(ordered, label, task)
+    shared = share_out(target, ordered, protocol=protocol, folds=folds, seed=seed)
+    most = min(len(part.train) for part in shared.folds)
+    if budget is None:
+        least = max(10, 2 * len(np.unique(target.strata)))
+        sizes = [b for b in BUDGET if b == ALL or (isinstance(b, int) and least <= b <= most)]
+    else:
+        sizes = parse_budget(budget) if isinstance(budget, str) else list(budget)
+    wanted = [key for key in RUNGS if rungs is None or key in rungs]
+    changes = as_settings(settings)
+    tuned = [s for s in changes if s.startswith("finetune.")]
+    pretrained = [s for s in changes if s not in tuned]
+
+    left_out: dict[str, str] = {}
+    tuning = {"scratch", "finetuned"} & set(wanted)
+    trainings = [k for k in ("vitae", "vitae++") if k in wanted or (k == "vitae++" and tuning)]
+    if "untrained" in wanted and not trainings:
+        trainings = ["vitae++"]
+    if trainings:
+        share = PRETRAINING if tuning else 1.0
+        time_given = None if hours is None else hours * share
+        left_out |= _pretrain(opened, folder, trainings, recipe, pretrained, time_given)
+    climber = _Climber(opened, ordered, folder, label, task, protocol, folds, seed, sizes)
+    climbed: dict[str, Rung] = {}
+    for key in wanted:
+        if key in ("scratch", "finetuned") or key in left_out:
+            continue
+        if key == "public" and public is None:
+            left_out[key] = "no folder of a published encoder was given"
+            continue
+        found = climber.frozen(key, trainings, public)
+        if isinstance(found, str):
+            left_out[key] = found
+        else:
+            climbed[key] = found
+    if tuning and task != "classification":
+        left_out |= dict.fromkeys(sorted(tuning), "fine-tuning is compared for classes only")
+    elif tuning and "vitae++" not in left_out:
+        climbed |= climber.tuned(tuned, None if hours is None else hours * (1 - PRETRAINING))
+    chosen = tuple(climbed[key] for key in wanted if key in climbed)
+    if len(chosen) < 2:
+        raise EvaluationError(f"a ladder needs two rungs, but there is {len(chosen)}; name more")
+    facts = {
+        "label": label,
+        "task": task,
+        "n": int(chosen[0].evaluation["n"]),
+        "store": opened.name,
+        "protocol": shared.protocol,
+        "seed": seed,
+        "hours": hours,
+        "machine": str(Machine.here()),
+    }
+    made = Ladder(chosen, left_out, facts)
+    made.save(folder)
+    return made
+
+
+def _pretrain(
+    store: Store,
+    out: Path,
+    keys: Sequence[str],
+    recipe: str | os.PathLike[str] | None,
+    settings: Sequence[str],
+    hours: float | None,
+) -> dict[str, str]:
+    """Train the encoders where that is not done yet; why one could not be trained, by its key."""
+    chosen = EXPERIMENTS["linear-probe"].choose(keys)
+    setup = Setup(store, out, base_recipe(None, recipe, settings), "", None, False)
+    setup.claim()
+    if hours is not None:
+        request = {
+            "hours": hours,
+            "recipe": None if recipe is None else os.fspath(recipe),
+            "settings": list(settings),
+        }
+        given = names_of(settings)
+        setup = in_hours(chosen, setup, Clock(hours), given, request, choose=recipe is None)
+    failed = {}
+    for variant in chosen.variants:
+        say(f"\n{variant.title(setup.recipe)}")
+        try:
+            setup.trained(variant, 0)
+        except TrainingError as error:
+            failed[variant.key] = one_line(error)
+    return failed
+
+
+class _Climber:
+    """Measures the rungs of one label of one store, where that is not done yet."""
+
+    def __init__(
+        self,
+        store: Store,
+        ordered: pd.DataFrame,
+        out: Path,
+        label: str,
+        task: str,
+        protocol: str | None,
+        folds: int,
+        seed: int,
+        budget: Sequence[Budget],
+    ) -> None:
+        self.store, self.ordered, self.out = store, ordered, out
+        self.label, self.task, self.protocol = label, task, protocol
+        self.folds, self.seed, self.budget = folds, seed, budget
+
+    def frozen(
+        self, key: str, trainings: Sequence[str], public: str | os.PathLike[str] | None
+    ) -> Rung | str:
+        """A rung on features, or why there is none."""
+        begun = time.monotonic()
+        minutes = 0.0
+        features: Any
+        if key == "prior":
+            features = np.zeros((len(self.store), 1))
+        elif key == "raw":
+            features = raw_features(self.store)
+        elif key == "simple":
+            features = simple_features(self.store)
+        elif key == "metadata":
+            found = self._metadata()
+            if isinstance(found, str):
+                return found
+            features = found
+        elif key == "public":
+            assert public is not None
+            file = self.out / "rungs" / "public.parquet"
+            if not file.is_file():
+                embed_public(public, self.store.path, file)
+            features = self._embedded(file)
+        else:
+            of = trainings[-1] if key == "untrained" else key
+            run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
+            file = run.path / "embeddings.parquet"
+            if not file.is_file():
+                embed(run.path, self.store.path, file)
+            control = key == "untrained"
+            features = self._embedded(control_path(file, "untrained") if control else file)
+            if key != "untrained":
+                minutes = self._minutes(run)
+        evaluation = self._evaluated(key, features)
+        spent = float(evaluation["provenance"].get("minutes", 0.0))
+        if not spent:
+            spent = (time.monotonic() - begun) / 60
+        return Rung(key, RUNGS[key], evaluation, minutes=minutes + spent)
+
+    def tuned(self, settings: Sequence[str], hours: float | None) -> dict[str, Rung]:
+        """The rungs of fine-tuning and of training from scratch."""
+        run = RunFolder(self.out / "runs" / file_stem("vitae++") / "seed0")
+        folder = self.out / "finetuned" / file_stem(self.label)
+        length: list[str] = []
+        if hours is not None:
+            summary = _summary(run)
+            images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
+            parts = share_out(
+                read_target(self.ordered, self.label, self.task),
+                self.ordered,
+                protocol=self.protocol,
+                folds=self.folds,
+                seed=self.seed,
+            ).folds
+            epoch = sum(2 * 0.8 * len(part.train) for part in parts) / images
+            epochs = int(max(1, min(EPOCHS, hours * 3600 / epoch)))
+            kept = folder / "finetune.yaml"
+            if not kept.is_file():
+                say(f"fine-tuning for {epochs} epochs, which is what the time allows")
+            length = [f"optim.epochs={_kept_epochs(kept, epochs)}"]
+        evaluation = finetune(
+            run.path,
+            self.store.path,
+            folder,
+            self.label,
+            settings=[*length, *settings],
+            protocol=self.protocol,
+            folds=self.folds,
+            seed=self.seed,
+        )
+        assert isinstance(evaluation, Evaluation)
+        each = {"scratch": "scratch", "finetuned": "pretrained"}
+        minutes = {
+            key: sum(
+                json.loads(file.read_text(encoding="utf-8")).get("seconds", 0.0)
+                for file in folder.glob(f"folds/fold*/{start}/summary.json")
+            )
+            / 60
+            for key, start in each.items()
+        }
+        before = self._minutes(run)
+        return {
+            "scratch": Rung("scratch", RUNGS["scratch"], evaluation, "scratch", minutes["scratch"]),
+            "finetuned": Rung(
+                "finetuned",
+                RUNGS["finetuned"],
+                evaluation,
+                minutes=before + minutes["finetuned"],
+            ),
+        }
+
+    def _minutes(self, run: RunFolder) -> float:
+        return float(_summary(run).get("seconds", 0.0)) / 60
+
+    def _embedded(self, file: Path) -> Any:
+        """Features in the order of the store."""
+        embedded = Embeddings.load(file)
+        row_of = {str(s): i for i, s in enumerate(embedded.table["subject"])}
+        return embedded.features[[row_of[str(s)] for s in self.store.table["subject"]]]
+
+    def _evaluated(self, key: str, features: Any) -> Evaluation:
+        """The evaluation of a rung, taken from OUT where it is of the same features."""
+        folder = self.out / "rungs" / file_stem(self.label) / key
+        each = [features] if isinstance(features, np.ndarray) else features
+        digest = hashlib.sha256()
+        for one in each:
+            digest.update(np.ascontiguousarray(one).tobytes())
+        asked = {
+            "name": RUNGS[key],
+            "features": digest.hexdigest(),
+            "budget": list(self.budget),
+            "folds": self.folds,
+            "labels": self._labels(),
+        }
+        with suppress(EvaluationError):
+            kept = Evaluation.load(folder)
+            same = {k: kept["provenance"].get(k) for k in asked} == asked
+            if same and kept["seed"] == self.seed:
+                return kept
+        begun = time.monotonic()
+        evaluation = evaluate_features(
+            features,
+            self.store.table,
+            self.label,
+            task=self.task,
+            protocol=self.protocol,
+            seed=self.seed,
+            folds=self.folds,
+            budget=self.budget,
+            reduce=key == "raw",
+            draw_map=False,
+            provenance=asked,
+        )
+        evaluation.metrics["provenance"]["minutes"] = (time.monotonic() - begun) / 60
+        return evaluation.save(folder)
+
+    def _labels(self) -> str:
+        columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]
+        return hashlib.sha256(self.ordered[columns].to_csv(index=False).encode()).hexdigest()
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
+    return dict(json.loads(run.summary_file.read_text(encoding="utf-8")))
+
+
+def _kept_epochs(recipe: Path, epochs: int) -> int:
+    """The epochs of a fine-tuning that was begun, or those given."""
+    if not recipe.is_file():
+        return epochs
+    return int(Recipe.load(recipe).optim.epochs)

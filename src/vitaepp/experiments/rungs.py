@@ -1,0 +1,274 @@
+"""The rungs of a ladder: what each reached, what it cost, and which one to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitaepp.evaluation.difference import Difference, difference_between
+from vitaepp.evaluation.measures import leading_metric, measures_of
+from vitaepp.evaluation.result import METHOD, Evaluation
+from vitaepp.evaluation.statistics import holm
+from vitaepp.presentation import numbers, tables
+from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
+from vitaepp.presentation.drawing import Style
+from vitaepp.presentation.names import metric_name, metric_title
+from vitaepp.system.files import write_json, write_text
+from vitaepp.system.progress import counted
+
+#: A difference with a smaller corrected p is taken for real.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to answer the question, the simpler ones first.
+
+    Attributes:
+        key: `prior`, `metadata`, `raw`, `simple`, `untrained`, `public`, `vitae`, `vitae++`,
+            `scratch` or `finetuned`.
+        name: in print.
+        evaluation: what was measured.
+        features: `method`, or the control of `evaluation` that is meant.
+        minutes: what it took on this machine, from the prepared store on.
+    """
+
+    key: str
+    name: str
+    evaluation: Evaluation
+    features: str = METHOD
+    minutes: float = 0.0
+
+    @property
+    def part(self) -> dict[str, Any]:
+        """Its `folds`, `mean` and `std`."""
+        metrics = self.evaluation.metrics
+        return metrics if self.features == METHOD else metrics["controls"][self.features]
+
+    @property
+    def budget(self) -> list[dict[str, Any]]:
+        """What it reached with few labels; empty where that was not measured."""
+        rows = self.evaluation.metrics.get("budget") or []
+        return [row for row in rows if row["features"] == self.features]
+
+    def against(self, other: Rung, metric: str) -> Difference:
+        """This rung minus another."""
+        return difference_between(
+            [self.evaluation],
+            [other.evaluation],
+            metric=metric,
+            variant_key=self.features,
+            reference_key=other.features,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Ladder:
+    """All rungs of a cohort, from the bottom.
+
+    Attributes:
+        rungs: at least two.
+        left_out: rungs that there are not, with the reason.
+        facts: command, machine and so on.
+    """
+
+    rungs: tuple[Rung, ...]
+    left_out: dict[str, str]
+    facts: dict[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """What rungs are compared by."""
+        return leading_metric(self.rungs[0].evaluation.metrics)
+
+    def steps(self) -> list[tuple[Difference | None, float | None]]:
+        """Of each rung the difference to the one below, and its p corrected for all (Holm)."""
+        found = [r.against(below, self.metric) for below, r in pairwise(self.rungs)]
+        tested = [i for i, d in enumerate(found) if d.p is not None]
+        corrected = dict(zip(tested, holm([float(found[i].p or 0) for i in tested]), strict=True))
+        return [(None, None), *((d, corrected.get(i)) for i, d in enumerate(found))]
+
+    @property
+    def taken(self) -> Rung:
+        """The lowest rung that no higher one is shown to be better than."""
+        for i, rung in enumerate(self.rungs[:-1]):
+            higher = [r.against(rung, self.metric) for r in self.rungs[i + 1 :]]
+            p = [float(d.p) for d in higher if d.p is not None]
+            gains = [self._gain(d.mean) for d in higher if d.p is not None]
+            if not any(q < LEVEL and gain > 0 for q, gain in zip(holm(p), gains, strict=True)):
+                return rung
+        return self.rungs[-1]
+
+    @property
+    def recommendation(self) -> str:
+        """What to do, in plain words."""
+        taken, metric = self.taken, metric_name(self.metric)
+        best = self._best()
+        advice = {
+            "prior": "Nothing here tells this label better than guessing does. Check the label, or "
+            "collect more subjects, before training anything.",
+            "metadata": "Metadata alone is as good as any image. Run vitaepp audit before you "
+            "believe an image model.",
+            "raw": "Do not pre-train for this label: use raw intensities.",
+            "simple": "Do not pre-train for this label: use simple intensity and shape features.",
+            "untrained": "Training is not shown to help for this label: an untrained encoder is as "
+            "good.",
+            "public": "Do not pre-train for this label: use the public encoder as it is.",
+            "vitae": "Pre-training pays; plain ViT-AE is enough.",
+            "vitae++": "Pre-training pays: use ViT-AE++, and a simple model on its features.",
+            "scratch": "Train a network on the labels; pre-training is not shown to help it.",
+            "finetuned": "Pre-train, and fine-tune the encoder.",
+        }[taken.key]
+        n = int(taken.evaluation["n"])
+        why = f" {taken.name} reaches {metric} {self._text(taken)}"
+        if best is taken:
+            why += ", the best of all rungs."
+        else:
+            why += (
+                f". {best.name} has {self._text(best)}, but no higher rung is shown to be better "
+                f"with {counted(n, 'subject')} (p < {LEVEL}, corrected)."
+            )
+        return advice + why
+
+    def __str__(self) -> str:
+        lines = [tables.aligned(self._cells()), "", self.recommendation]
+        return "\n".join([*lines, *(f"without {k}: {why}" for k, why in self.left_out.items())])
+
+    def __repr__(self) -> str:
+        return f"Ladder({', '.join(f'{r.key} {self._text(r)}' for r in self.rungs)})"
+
+    def _repr_html_(self) -> str:
+        return f"{tables.html(self._cells())}<p>{self.recommendation}</p>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a rung, unrounded."""
+        return pd.DataFrame(
+            [
+                {
+                    "rung": row["rung"],
+                    "key": row["key"],
+                    "name": row["name"],
+                    **{f"{m}_mean": v for m, v in row["mean"].items()},
+                    **{f"{m}_std": v for m, v in row["std"].items()},
+                    "minutes": row["minutes"],
+                    "difference": (row["difference"] or {}).get("mean"),
+                    "p": (row["difference"] or {}).get("p"),
+                    "p_holm": row["p_holm"],
+                }
+                for row in self.to_json()["rungs"]
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, unrounded."""
+        names = measures_of(self.rungs[0].evaluation.metrics).names
+        rungs = [
+            {
+                "rung": i,
+                "key": rung.key,
+                "name": rung.name,
+                "mean": {m: rung.part["mean"][m] for m in names},
+                "std": {m: rung.part["std"][m] for m in names},
+                "folds": rung.part["folds"],
+                "minutes": round(rung.minutes, 2),
+                "difference": None if step is None else step.to_json(),
+                "p_holm": p,
+                "budget": rung.budget,
+            }
+            for i, (rung, (step, p)) in enumerate(zip(self.rungs, self.steps(), strict=True))
+        ]
+        return {
+            **self.facts,
+            "metric": self.metric,
+            "rungs": rungs,
+            "left_out": self.left_out,
+            "taken": self.taken.key,
+            "recommendation": self.recommendation,
+        }
+
+    def save(self, out: Path) -> None:
+        """Write ladder.md, .csv, .png and, last, .json."""
+        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
+        missing = [f"- without {key}: {why}" for key, why in self.left_out.items()]
+        lines = [tables.markdown(self._cells()), "", self.recommendation, "", *missing, *facts, ""]
+        write_text(out / "ladder.md", "\n".join(lines))
+        write_text(out / "ladder.csv", self.to_frame().to_csv(index=False, lineterminator="\n"))
+        side_by_side(self.figures()).save(out / "ladder.png")
+        write_json(out / "ladder.json", self.to_json())
+
+    def figures(self) -> list[Figure]:
+        """The rungs beside each other, and over the number of labels."""
+        metric, title = self.metric, metric_title(self.metric)
+        rungs = [r for r in self.rungs if r.part["mean"][metric] is not None]
+        places = np.arange(len(rungs), dtype=float)
+        means = np.array([r.part["mean"][metric] for r in rungs], float)
+        drawn = [
+            line_chart(
+                [Line(places, means, Style("line", 0))],
+                says=f"{title} of each rung",
+                x_name="rung, from the simplest",
+                x_ticks=places.tolist(),
+            )
+        ]
+        figures = [
+            Figure(f"{title} of each rung", "", drawn[0], []) for _ in drawn if drawn[0] is not None
+        ]
+        shown = [r for r in rungs if len(r.budget) > 1 and r.key != "prior"]
+        curves = [
+            Line(
+                np.array([row["labels"] for row in r.budget]),
+                np.array([row["mean"][metric] for row in r.budget], float),
+                Style("line", i),
+            )
+            for i, r in enumerate(shown)
+        ]
+        chart = (
+            line_chart(
+                curves, says=f"{title} over the number of labels", x_name="labelled subjects"
+            )
+            if curves
+            else None
+        )
+        if chart is not None:
+            legend = [(Style("line", i), r.name) for i, r in enumerate(shown)]
+            figures.append(Figure(f"{title} with few labels", "", chart, legend))
+        return figures
+
+    def _best(self) -> Rung:
+        measures = measures_of(self.rungs[0].evaluation.metrics)
+        defined = [r for r in self.rungs if r.part["mean"][self.metric] is not None]
+        return max(
+            defined, key=lambda r: measures.gain(self.metric, r.part["mean"][self.metric], 0)
+        )
+
+    def _gain(self, difference: float) -> float:
+        return measures_of(self.rungs[0].evaluation.metrics).gain(self.metric, difference, 0.0)
+
+    def _text(self, rung: Rung) -> str:
+        part = rung.part
+        return numbers.with_spread(part["mean"][self.metric], part["std"][self.metric])
+
+    def _cells(self) -> Sequence[Sequence[str]]:
+        names = measures_of(self.rungs[0].evaluation.metrics).names
+        header = ["rung", "", *map(metric_name, names), "minutes"]
+        lines = [[*header, f"Δ {metric_name(self.metric)}", "p (Holm)"]]
+        for i, (rung, (step, p)) in enumerate(zip(self.rungs, self.steps(), strict=True)):
+            part = rung.part
+            texts = [numbers.with_spread(part["mean"][m], part["std"][m]) for m in names]
+            lines.append(
+                [
+                    str(i),
+                    rung.name,
+                    *texts,
+                    f"{rung.minutes:.1f}",
+                    "" if step is None else numbers.difference(step.mean),
+                    "" if p is None else numbers.p_value(p),
+                ]
+            )
+        return lines

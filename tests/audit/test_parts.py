@@ -1,0 +1,165 @@
+"""The parts of an audit, each against a truth that is known or an independent computation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from vitaepp.auditing.duplicates import near_duplicates
+from vitaepp.auditing.facts import Fact, cut, kind_of, usable
+from vitaepp.auditing.images import empty_border, perceptual_hash
+from vitaepp.auditing.permutation import association_test, p_of, shuffles
+from vitaepp.auditing.subgroups import Decisions, errors_by, spread_test
+
+PEOPLE = np.repeat(np.arange(30), [1, 2, 3] * 10)
+
+
+def test_shuffles_keep_participants_together_and_in_their_stratum():
+    strata = PEOPLE % 2
+    for rows in shuffles(PEOPLE, seed=0, strata=strata, count=20):
+        donors = pd.Series(PEOPLE[rows]).groupby(PEOPLE)
+        assert (donors.nunique() == 1).all()
+        first = donors.first()
+        assert sorted(first) == sorted(set(PEOPLE))  # each gives once
+        assert (first.to_numpy() % 2 == first.index.to_numpy() % 2).all()
+
+
+def test_without_participants_a_shuffle_is_a_permutation():
+    every = [tuple(rows) for rows in shuffles(np.arange(4), seed=1, count=400)]
+    assert all(sorted(rows) == [0, 1, 2, 3] for rows in every)
+    assert len(set(every)) == 24
+
+
+def test_p_counts_what_was_observed():
+    assert p_of(1.0, np.zeros(99)) == 0.01
+    assert p_of(0.0, np.zeros(99)) == 1.0
+
+
+@pytest.mark.parametrize("width", [3, 100])
+def test_features_without_an_association_are_rarely_told(width):
+    """100 cohorts without any: p <= 0.1 in about 10 % of them, also with several scans a person.
+
+    The features of a person are alike, and so are the values: subjects shuffled one by one would
+    find that in more than half of the cohorts.
+    """
+    found = 0
+    for seed in range(100):
+        random = np.random.default_rng([seed, width])
+        features = random.normal(size=(30, width))[PEOPLE] + 0.3 * random.normal(size=(60, width))
+        values = random.normal(size=(30, 1))[PEOPLE]
+        found += association_test(features, values, PEOPLE, seed=seed, count=39) <= 0.1
+    assert binomtest(found, 100, 0.1).pvalue > 0.01
+
+
+def test_an_association_is_told():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(60, 200))
+    values = features[:, :5].sum(axis=1, keepdims=True)
+    assert association_test(features, values, np.arange(60), seed=0, count=199) <= 0.02
+
+
+def decisions(random, lift, n=120):
+    """Of two classes in two folds; scores that are `lift` apart, more or less of each subject."""
+    codes = np.arange(n) % 2
+    scores = random.normal(size=n) + lift * codes
+    subjects = np.array([f"s{i}" for i in range(n)], object)
+    return Decisions(subjects, np.arange(n), codes, np.arange(n) // 2 % 2, [(codes == 1, scores)])
+
+
+def test_the_auc_of_rows_is_that_of_pairs_in_one_fold():
+    given = decisions(np.random.default_rng(0), 1.0)
+    rows = np.arange(120) % 3 == 0
+    positive, scores = given.columns[0]
+    won = pairs = 0
+    for fold in (0, 1):
+        inside = rows & (given.folds == fold)
+        count = int(positive[inside].sum() * (~positive[inside]).sum())
+        won += count * roc_auc_score(positive[inside], scores[inside])
+        pairs += count
+    assert given.auc(rows[None].astype(float))[0] == pytest.approx(won / pairs)
+
+
+def test_errors_in_subgroups_without_a_difference_are_rarely_found():
+    """100 cohorts, four subgroups of different sizes: p <= 0.1 in about 10 % of them."""
+    found = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        given = decisions(random, 1.0)
+        groups = random.choice(4, p=[0.4, 0.3, 0.2, 0.1], size=120)
+        found += spread_test(given, np.eye(4)[:, groups], seed=seed, count=39) <= 0.1
+    assert binomtest(found, 100, 0.1).pvalue > 0.01
+
+
+def test_errors_that_gather_in_a_subgroup_are_found():
+    random = np.random.default_rng(0)
+    groups = np.array(["north", "south"])[np.arange(120) // 4 % 2]
+    given = decisions(random, np.where(groups == "north", 0.0, 2.5))
+    few = groups.astype(object)
+    few[:3] = "west"
+    errors = errors_by(given, pd.Series(few, index=given.subjects), seed=0, count=199)
+    assert errors.p <= 0.01
+    assert errors.worst.name == "north"
+    assert errors.gap > 0.3
+    alone = next(g for g in errors.groups if g.name == "west")
+    assert (alone.n, alone.auc, alone.interval) == (3, None, None)
+    south = next(g for g in errors.groups if g.name == "south")
+    assert south.interval.low < south.auc < south.interval.high
+    one = pd.Series("north", index=given.subjects)
+    assert errors_by(given, one, seed=0, count=9) is None
+
+
+def test_what_changes_little_changes_few_bits():
+    random = np.random.default_rng(0)
+    for shape in ((64, 64), (24, 32, 24)):
+        images = random.normal(size=(6, *shape)).cumsum(axis=1).cumsum(axis=2)
+        again = 0.7 * images + 5 + 0.02 * images.std() * random.normal(size=images.shape)
+        before, after = perceptual_hash(images), perceptual_hash(again)
+        assert (before != after).mean(axis=1).max() < 0.1
+        different = (before[:, None] != before).mean(axis=2)
+        assert different[~np.eye(6, dtype=bool)].min() > 0.2
+
+
+def test_near_duplicates_by_features_are_found_at_any_scale():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(1500, 16))
+    features[1400] = features[3] + 0.01
+    hashes = random.random((1500, 255)) < 0.5
+    for scale in (1e-4, 1e4):
+        pairs = near_duplicates(hashes, scale * features)
+        assert [(p.first, p.second, p.by) for p in pairs] == [(3, 1400, "embedding")]
+    assert near_duplicates(hashes, np.ones((1500, 16))) == []
+
+
+def test_an_empty_border_is_of_all_sides():
+    shown = np.zeros((2, 8, 6, 5), bool)
+    shown[0, 2:7, 1:6, 0:5] = True
+    assert empty_border(shown).tolist() == [[3, 1, 0], [8, 6, 5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("Center", "site"), ("site_id", "site"), ("ManufacturerModelName", "scanner")),
+        *(("AcquisitionDate", "year"), ("age", "age"), ("PatientSex", "sex"), ("stage", "")),
+        *(("volume_mm3", ""), ("survival_event_date", ""), ("ViewPosition", "view")),
+    ],
+)
+def test_columns_are_known_by_the_words_of_their_names(name, kind):
+    assert kind_of(name) == kind
+
+
+def test_numbers_that_nearly_all_have_become_two_classes():
+    values = pd.DataFrame({"row": [0.0] * 57 + [2.0, 3, 4, 5, 6, 7]})
+    left, _ = usable(Fact("empty border", values), np.arange(63))
+    assert left.columns["empty border"].value_counts().to_dict() == {"usual": 57, "other": 6}
+    left, why = usable(Fact("empty border", values.iloc[:59]), np.arange(59))
+    assert left is None
+    assert "no two classes" in why
+
+
+def test_numbers_are_cut_into_thirds():
+    fact = Fact("age", pd.DataFrame({"age": [*range(9), np.nan]}, dtype=float))
+    groups = cut(fact)
+    assert groups.value_counts().tolist() == [3, 3, 3]
+    assert groups.iloc[-1] is None

@@ -1,0 +1,146 @@
+"""Regression: scores and fits against scikit-learn and SciPy, and simulations of known truth."""
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.preprocessing import StandardScaler
+
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.regression import (
+    METRICS,
+    fit_regression,
+    regression_intervals,
+    regression_scores,
+)
+
+
+def _drawn(random, n, features=10, noise=1.0):
+    x = random.normal(size=(n, features))
+    return x, 40 + 10 * (x[:, 0] + noise * random.normal(size=n))
+
+
+def test_scores_are_those_of_scikit_learn_and_scipy():
+    random = np.random.default_rng(0)
+    truth = np.round(random.normal(50, 5, 60))
+    predicted = np.round(truth + random.normal(0, 3, 60))
+    expected = {
+        "mae": mean_absolute_error(truth, predicted),
+        "rmse": root_mean_squared_error(truth, predicted),
+        "r2": r2_score(truth, predicted),
+        "pearson": pearsonr(truth, predicted).statistic,
+        "spearman": spearmanr(truth, predicted).statistic,
+    }
+    found = regression_scores(truth, predicted)
+    assert tuple(found) == METRICS
+    assert found == pytest.approx(expected)
+
+
+def test_what_is_constant_has_no_correlation():
+    truth = np.array([0.1, 0.2, 0.3, 0.1])
+    for constant in (0.1, 1e6 / 3):
+        found = regression_scores(truth, np.full(4, constant))
+        assert np.isnan([found["pearson"], found["spearman"]]).all()
+        assert np.isfinite([found["mae"], found["rmse"], found["r2"]]).all()
+        assert np.isnan(regression_scores(np.full(4, constant), truth)["r2"])
+
+
+def test_a_ridge_is_scikit_learn_s_of_standardised_features_with_the_strength_it_tells():
+    x, values = _drawn(np.random.default_rng(1), 80)
+    fitted = fit_regression(x, values, seed=0)
+    z = StandardScaler().fit_transform(x)
+    expected = Ridge(fitted.strength).fit(z, values).predict(z)
+    assert fitted.decision(x) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "svr"])
+def test_an_effect_is_found_in_any_unit_and_nothing_where_there_is_none(kind):
+    random = np.random.default_rng(2)
+    x, values = _drawn(random, 220)
+    train, test = np.arange(120), np.arange(120, 220)
+    fitted = fit_regression(x[train], values[train], seed=0, kind=kind)
+    found = regression_scores(values[test], fitted.decision(x[test]))
+    assert 0.3 < found["r2"] < 0.7  # half of the variation is noise
+    # In another unit, and with other units of the features, the prediction is the same.
+    other = fit_regression(1000 * x[train] + 5, values[train] / 1e4, seed=0, kind=kind)
+    again = other.decision(1000 * x[test] + 5) * 1e4
+    assert again == pytest.approx(fitted.decision(x[test]), rel=1e-3)
+    noise = random.normal(size=(220, 10))
+    blind = fit_regression(noise[train], values[train], seed=0, kind=kind)
+    assert regression_scores(values[test], blind.decision(noise[test]))["r2"] < 0.05
+    if kind == "ridge":
+        assert blind.strength > fitted.strength
+
+
+def test_raw_intensities_are_reduced_first():
+    x, values = _drawn(np.random.default_rng(3), 60, features=500)
+    fitted = fit_regression(x, values, seed=0, pca=True)
+    assert fitted.model[0].n_components_ == 30
+
+
+def test_all_rows_of_a_person_are_held_out_together():
+    """Each person's images share noise that tells its value, but no other person's.
+
+    With rows held out one by one a weak ridge looks best, as it recognises persons.
+    """
+    random = np.random.default_rng(4)
+    four = np.repeat(np.arange(30), 4)
+    x = random.normal(size=(30, 40))[four] + random.normal(0, 0.05, (120, 40))
+    values = random.normal(size=30)[four]
+    by_person = fit_regression(x, values, seed=0, persons=four)
+    by_row = fit_regression(x, values, seed=0)
+    assert by_person.strength >= 1e3 * by_row.strength
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    random = np.random.default_rng(5)
+    truth = {"mae": np.sqrt(2 / np.pi), "rmse": 1.0, "r2": 0.5, "pearson": np.sqrt(0.5)}
+    inside = {name: [] for name in truth}
+    for _ in range(80):
+        predicted = random.normal(size=100)
+        values = predicted + random.normal(size=100)
+        found = regression_intervals(values, predicted, np.arange(100) % 2, resamples=300)
+        for name, interval in found.items():
+            if name in truth:
+                inside[name].append(interval.low <= truth[name] <= interval.high)
+    for name, each in inside.items():
+        assert np.mean(each) >= 0.87, name
+
+
+def test_intervals_are_of_persons():
+    random = np.random.default_rng(6)
+    values, predicted = random.normal(size=(2, 40))
+    four = np.repeat(np.arange(40), 4)
+    once = regression_intervals(values, predicted, np.zeros(40, int))["mae"]
+    clustered = regression_intervals(
+        values[four], predicted[four], np.zeros(160, int), persons=four
+    )
+    naive = regression_intervals(values[four], predicted[four], np.zeros(160, int))
+    width = [i.high - i.low for i in (once, clustered["mae"], naive["mae"])]
+    assert width[1] == pytest.approx(width[0], rel=0.1)
+    assert width[2] == pytest.approx(width[0] / 2, rel=0.15)
+
+
+def test_the_bootstrap_of_ranks_is_that_of_drawn_rows():
+    from vitaepp.evaluation.regression import _weighted
+
+    random = np.random.default_rng(7)
+    truth, predicted = np.round(random.normal(size=(2, 30)), 1)
+    rows = random.integers(30, size=30)
+    weights = np.bincount(rows, minlength=30)[None].astype(float)
+    for metric, value in regression_scores(truth[rows], predicted[rows]).items():
+        assert _weighted(metric, truth, predicted, weights)[0] == pytest.approx(value)
+    assert spearmanr(truth[rows], predicted[rows]).statistic == pytest.approx(
+        _weighted("spearman", truth, predicted, weights)[0]
+    )
+
+
+def test_what_cannot_be_fitted_is_refused():
+    x = np.random.default_rng(8).normal(size=(6, 2))
+    with pytest.raises(EvaluationError, match="all 6 values to fit on are the same"):
+        fit_regression(x, np.ones(6), seed=0)
+    with pytest.raises(EvaluationError, match="not finite"):
+        fit_regression(x, np.array([1, 2, 3, 4, 5, np.nan]), seed=0)
+    with pytest.raises(EvaluationError, match="1 participant to fit on"):
+        fit_regression(x, np.arange(6.0), seed=0, persons=np.zeros(6, np.intp))
