@@ -114,6 +114,6 @@ def averaged(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     """The mean of each number over subjects, for each map; None where none has it."""
     means = table.groupby("map", sort=False)[list(NUMBERS)].mean()
     return {
-        str(name): {k: None if np.isnan(v) else float(v) for k, v in row.items()}
+        str(name): {k: None if np.isnan(row[k]) else float(row[k]) for k in NUMBERS}
         for name, row in means.to_dict("index").items()
     }

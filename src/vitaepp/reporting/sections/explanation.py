@@ -11,11 +11,11 @@ from vitaepp.reporting.images import MOST_VOLUMES
 
 #: The columns of the table: the number, its head, and how it is written.
 _COLUMNS = (
-    ("insertion", "Insertion, SD over random", "+.2f"),
-    ("deletion", "Deletion, SD over random", "+.2f"),
-    ("beats_random", "Better than random orders", ".0%"),
-    ("untrained_correlation", "Correlation with random weights", ".2f"),
-    ("lesion_auc", "AUC for the mask", ".2f"),
+    ("insertion", "Insertion", "+.2f"),
+    ("deletion", "Deletion", "+.2f"),
+    ("beats_random", "Beats random", ".0%"),
+    ("untrained_correlation", "Random weights", ".2f"),
+    ("lesion_auc", "Mask, AUC", ".2f"),
 )
 
 
