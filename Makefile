@@ -7,14 +7,14 @@ CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest slow bench lint format clean
+.PHONY: demo test test-latest slow axe bench lint format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vitaepp demo --out demo
 
 # One thread a worker: tests are many and small.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 # With the newest releases of all dependencies, in an environment of its own; no part of CI.
 test-latest:
@@ -23,6 +23,11 @@ test-latest:
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
+
+# The report by the rules of axe, in Chromium; needs both Chromium and npm.
+axe: $(VENV)/.installed-dev
+	npm install --no-save --silent --prefix build/axe axe-core@4
+	VITAEPP_AXE=build/axe/node_modules/axe-core/axe.min.js $(BIN)/pytest tests/reporting/test_axe.py
 
 # Minutes; what stands in the README is from a machine on which nothing else ran.
 bench: $(VENV)/.installed-dev
@@ -39,14 +44,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: EXTRAS := report,xlsx
+$(VENV)/.installed-dev: EXTRAS := dev
+$(VENV)/.installed $(VENV)/.installed-dev: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found; name one with make PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[report,xlsx]"
-	touch $@
-
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[$(EXTRAS)]"
 	touch $@
 
 clean:

@@ -29,6 +29,24 @@ def _messages() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _maps() -> Iterator[None]:
+    """t-SNE has its own test; elsewhere its seconds would measure nothing."""
+
+    def made_up(features: Any, seed: int) -> tuple[Any, str]:
+        return np.random.default_rng(seed).normal(size=(len(features), 2)), "made up"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitaepp.evaluation.features.embedding_map", made_up)
+        yield
+
+
+@pytest.fixture
+def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C is chosen on one held-out part instead of five, where its choice is not the subject."""
+    monkeypatch.setattr("vitaepp.evaluation.classifier.DRAWS", 1)
+
+
 def write_store(
     path: Path,
     subjects: int = 8,

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vitaepp.interop.export import export
     from vitaepp.interop.public import embed_public
     from vitaepp.recipe.recipe import Recipe
+    from vitaepp.reporting.dossier.dossier import dossier
     from vitaepp.reporting.report import report
     from vitaepp.training.bench import bench
     from vitaepp.training.plan import plan
@@ -62,6 +63,7 @@ _HOMES = {
     "compare": "vitaepp.evaluation.comparison",
     "compare_evaluations": "vitaepp.evaluation.comparison",
     "demo": "vitaepp.cli.demo",
+    "dossier": "vitaepp.reporting.dossier.dossier",
     "download": "vitaepp.datasets.download",
     "embed": "vitaepp.encoder.embed",
     "embed_public": "vitaepp.interop.public",
@@ -103,6 +105,7 @@ __all__ = [
     "compare",
     "compare_evaluations",
     "demo",
+    "dossier",
     "download",
     "embed",
     "embed_public",

@@ -13,6 +13,9 @@ from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
 from vitaepp import __version__
 from vitaepp.data.embeddings import Embeddings
+from vitaepp.training.footprint import Footprint
+
+pytestmark = pytest.mark.usefixtures("one_draw")
 
 
 @pytest.fixture
@@ -178,7 +181,7 @@ def desk(make_store, tmp_path, monkeypatch):
         ("prepare scans new --clip 5", "--clip 5: give one value more"),
         ("prepare scans new --workers x", "Invalid value for '--workers': give a whole number; see"
             " vitaepp prepare --help"),
-        ("pretrain store new --set trainer.devices=99", "trainer.devices=99: this machine has"),
+        ("pretrain store new --recipe demo --set trainer.devices=99", "=99: this machine has"),
     ],
 )  # fmt: skip
 def test_what_was_likely_meant_is_said(vitaepp, desk, command, message):
@@ -210,7 +213,8 @@ def test_settings_that_do_not_fit_leave_no_run_behind(
     vitaepp, make_store, tmp_path, setting, message
 ):
     store = make_store(size=(16, 16))
-    status, _, err = vitaepp("pretrain", store.path, tmp_path / "run", "--set", setting)
+    asked = ("pretrain", store.path, tmp_path / "run", "--recipe", "demo", "--set", setting)
+    status, _, err = vitaepp(*asked)
     assert status == 2
     assert message in err
     assert err.count("\n") == 1
@@ -247,7 +251,10 @@ def test_help_is_light_and_training_needs_no_reader_of_scans(make_store, tmp_pat
     assert (tmp_path / "e.parquet").is_file()
 
 
-def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path):
+def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path, monkeypatch):
+    # To count a step's operations takes seconds, and is tested where it is done.
+    footprint = lambda *_, **__: Footprint(2**27, 2**22, 1e9)  # noqa: E731
+    monkeypatch.setattr("vitaepp.training.propose.step_footprint", footprint)
     before = sorted(tmp_path.rglob("*"))
     status, out, _ = vitaepp("prepare", medmnist, "--dry-run")
     assert status == 0

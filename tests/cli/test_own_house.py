@@ -27,6 +27,8 @@ from vitaepp.system.files import atomic_path, check_writable, write_text
 from vitaepp.training.callbacks import History
 from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_draw")
+
 QUICK = [part for s in (*TINY, "optim.epochs=1") for part in ("--set", s)]
 
 
@@ -136,6 +138,7 @@ def snapshot(root):
         ("experiment masking-ratio store new --label bright --variants vitae++-mask55", ("new",)),
         ("report run --out new.html", ("new.html",)),
         ("report run", ("report.html",)),
+        ("dossier run --out new", ("new",)),
         ("settings", ()),
     ],
 )
@@ -247,6 +250,9 @@ report nowhere|empty|empty.txt|store|run/embeddings.parquet
 report run --out empty|empty.txt/x|/proc/x|pipe
 report run --evaluation nowhere|empty|empty.txt|run
 report run --reconstruction nowhere|empty|run
+dossier nowhere|empty|empty.txt|store|run/embeddings.parquet --out new
+dossier run --out store|empty.txt|empty.txt/x|/proc/x|pipe
+dossier run --out new --store nowhere|empty|empty.txt|run
 download x|CIFAR10 new
 download cifar10 empty.txt|empty.txt/x|/proc/x
 demo --out empty.txt|empty.txt/x|/proc/x

@@ -1,11 +1,7 @@
 """Fine-tuning: folds, early stopping, what is trained, and going on after a kill."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import vitaepp
 from tests.conftest import TINY, write_store
+from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.classify import planned
@@ -28,6 +25,7 @@ from vitaepp.evaluation.result import Evaluation
 from vitaepp.methods.supervised import Supervised, balanced_weights
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.training.module import Training
 from vitaepp.training.step import build_optimizer
 from vitaepp.views.draws import Draws
 
@@ -97,26 +95,26 @@ def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path):
     assert found["finetune"]["blocks"] == 0
 
 
+def slowly(*asked):
+    """Fine-tune with steps that take so long that one can be killed before the end."""
+    step = Training.training_step
+    Training.training_step = lambda *a: (time.sleep(0.2), step(*a))[1]
+    *asked, settings = asked
+    vitaepp.finetune(*asked, settings=settings, folds=2)
+
+
 def test_it_goes_on_where_it_was_killed(trained, tuned, tmp_path):
-    slow = "import vitaepp, time; from vitaepp.training.module import Training as T\n"
-    slow += "step = T.training_step\n"
-    slow += "T.training_step = lambda *a: (time.sleep(0.2), step(*a))[1]\n"
-    slow += f"vitaepp.finetune({str(trained / 'run')!r}, {str(trained / 'store')!r}, "
-    slow += f"{str(tmp_path / 'out')!r}, 'bright', "
-    slow += f"settings={[*SHORT, 'trainer.checkpoint_every=0']!r}, folds=2)"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", slow], env=environment)
+    asked = (trained / "run", trained / "store", tmp_path / "out", "bright")
+    settings = [*SHORT, "trainer.checkpoint_every=0"]
+    process = Forked(slowly, *asked, settings, OMP_NUM_THREADS="1")
     checkpoint = tmp_path / "out/folds/fold1/pretrained/last.ckpt"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     assert checkpoint.exists()
-    settings = [*SHORT, "trainer.checkpoint_every=0"]
-    found = vitaepp.finetune(
-        trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
-    )
+    found = vitaepp.finetune(*asked, settings=settings, folds=2)
     whole = Evaluation.load(tuned)
     for key in ("method", "scratch"):
         np.testing.assert_allclose(found.scores(key), whole.scores(key), rtol=1e-4, atol=1e-5)

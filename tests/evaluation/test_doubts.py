@@ -14,13 +14,6 @@ from vitaepp.evaluation.labels import doubts, read_labels
 from vitaepp.evaluation.result import Evaluation
 
 
-@pytest.fixture(autouse=True)
-def quick_map(monkeypatch):
-    """A map without t-SNE, which takes seconds."""
-    flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
-
-
 def table(labels, **columns):
     return pd.DataFrame(
         {"subject": [f"s{i:02d}" for i in range(len(labels))], "grade": labels, **columns}

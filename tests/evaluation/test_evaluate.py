@@ -26,14 +26,6 @@ from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.scores import fold_scores
 
 
-@pytest.fixture(autouse=True)
-def quick_map(request, monkeypatch):
-    """t-SNE has its own test; elsewhere its seconds would measure nothing."""
-    if "with_map" not in request.keywords.get("usefixtures", ()):
-        flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-        monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
-
-
 def cohort(n=60, d=12, classes=("high", "low"), signal=1.0, seed=0, split=""):
     random = np.random.default_rng(seed)
     codes = np.arange(n) % len(classes)

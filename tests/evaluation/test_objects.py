@@ -16,12 +16,6 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.result import Evaluation
 
 
-@pytest.fixture(autouse=True)
-def quick_map(monkeypatch):
-    flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
-
-
 def cohort(signal=1.0, n=40, seed=0):
     random = np.random.default_rng(seed)
     grade = np.arange(n) % 2

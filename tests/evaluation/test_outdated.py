@@ -15,12 +15,7 @@ from vitaepp.evaluation.comparison import compare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
 
-
-@pytest.fixture(autouse=True)
-def quick_map(monkeypatch):
-    """A map without t-SNE, which takes seconds."""
-    flat = lambda features, seed: (np.zeros((len(features), 2)), "flat")  # noqa: E731
-    monkeypatch.setattr("vitaepp.evaluation.features.embedding_map", flat)
+pytestmark = pytest.mark.usefixtures("one_draw")
 
 
 def train(run, epochs):

@@ -23,6 +23,8 @@ from vitaepp.experiments.tables import to_csv, to_latex, to_markdown, to_text
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe, changed_settings
 
+pytestmark = pytest.mark.usefixtures("one_draw")
+
 QUICK = (*TINY, "optim.epochs=1", "simsiam.projection_dim=32", "mocov3.hidden_dim=32")
 
 

@@ -10,6 +10,8 @@ from vitaepp.experiments.experiment import experiment
 from vitaepp.experiments.sweep import read_experiment
 from vitaepp.recipe.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("one_draw")
+
 SWEEP = """
 title: Width
 base:

@@ -120,7 +120,7 @@ def test_sampled_slices_estimate_the_mean_over_all_without_bias(vgg, axis, chann
         values = torch.stack(
             [
                 sampled(prediction, target, torch.rand(1, needed, generator=generator))
-                for _ in range(60)
+                for _ in range(30)
             ]
         )
     error = values.std() / len(values) ** 0.5

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from tests.conftest import TINY
+from tests.processes import Forked
 from vitaepp.data.loading import EpochOrder
 from vitaepp.errors import RecipeError, TrainingError
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
@@ -194,7 +195,10 @@ def in_process(rank, processes, folder):
 
 
 def test_gathered_negatives_on_two_processes_equal_the_joint_batch(tmp_path):
-    multiprocessing.spawn(in_process, (2, str(tmp_path)), nprocs=2)
+    processes = [Forked(in_process, rank, 2, tmp_path) for rank in range(2)]
+    for process in processes:
+        said = process.communicate(60)
+        assert process.returncode == 0, said
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     queries, keys = joint_batch()
     loss = info_nce(queries, keys, 0.2)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -136,12 +137,14 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
         assert tag not in ("link", "iframe", "object", "embed", "base")
         for name in ("src", "href", "srcset", "data", "action", "poster", "xlink:href"):
             value = attributes.get(name, "#")
-            assert value.startswith(("#", "data:image/")), (tag, name, value)
+            allowed = ("#", "data:image/", "data:text/csv;")
+            assert value.startswith(allowed), (tag, name, value)
     assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp", page)
     policy = next(a["content"] for t, a in parsed.tags if "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
     assert len(page) < 6_000_000
-    anchors = {a["href"][1:] for t, a in parsed.tags if t == "a"}
+    links = [a["href"] for t, a in parsed.tags if t == "a"]
+    anchors = {link[1:] for link in links if link.startswith("#")}
     ids = [a["id"] for _, a in parsed.tags if "id" in a]
     assert anchors <= set(ids)
     assert len(set(ids)) == len(ids)
@@ -532,3 +535,76 @@ def test_a_watched_label_has_a_curve(tmp_path):
     words = Tags(report(run, tmp_path / "r.html").read_text(encoding="utf-8")).words
     assert "Neighbours that share grade" in words
     assert "not for choosing between models" in words
+
+
+def test_the_flow_of_subjects_is_shown_from_the_source_to_the_folds(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    assert "what prepare left out is not kept" in Tags(report_text(run, tmp_path)).words
+    summary = json.loads((run / "summary.json").read_text())
+    reasons = {f"reason {i}{EVIL}": 9 - i for i in range(8)}
+    summary["store"]["account"] = {"found": 84, "failed": reasons, "left_out": {}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    words = Tags(report_text(run, tmp_path)).words
+    assert "84 subjects" in words
+    assert "44 subjects not prepared" in words
+    assert "5: other reasons" in words
+    assert "Fold 5" in words
+    assert "32 to train" in words
+
+
+def report_text(run, folder):
+    return report(run, folder / "r.html").read_text(encoding="utf-8")
+
+
+def test_figures_can_be_taken_as_svg_and_csv(page):
+    links = {a["download"]: a for tag, a in Tags(page).tags if tag == "a" and "download" in a}
+    assert {"total-loss.svg", "total-loss.csv", "roc.svg", "roc.csv"} <= links.keys()
+    content = base64.b64decode(links["total-loss.csv"]["href"].partition(",")[2])
+    table = pd.read_csv(io.BytesIO(content))
+    assert table["loss"].tolist() == pytest.approx((3.0 * 0.8 ** np.arange(20)).tolist())
+    svg = base64.b64decode(links["roc.svg"]["href"].partition(",")[2]).decode()
+    ElementTree.fromstring(svg)
+    assert "untrained encoder" in svg
+    assert "var(" not in svg
+
+
+def test_sections_of_other_verbs_are_there_only_with_their_files(run, page, tmp_path):
+    assert "Checks and explanations" not in page
+    assert "Probabilities and decisions" not in page
+    run = shutil.copytree(run, tmp_path / "run")
+    item = {"what": f"size{EVIL}", "score": 0.71, "metric": "AUC", "interval": [0.6, 0.8]}
+    item |= {"verdict": "red", "sentence": "Size alone tells the label."}
+    (run / "audit").mkdir()
+    (run / "audit" / "audit.json").write_text(json.dumps([item]))
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    value = {"value": 0.9, "low": 0.8, "high": 1.0, "level": 0.95}
+    curve = {"predicted": [0.2, 0.8], "observed": [0.3, 0.7], "n": [20, 20]}
+    metrics["clinical"] = {
+        "brier": value,
+        "calibration": {"slope": value, "intercept": None, "classes": {"low": {"curve": curve}}},
+        "decision_curve": {
+            "threshold": [0.1, 0.5],
+            "classes": {"low": {"model": [0.4, 0.3], "all": [0.4, -1.0]}},
+        },
+    }
+    (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
+    words = Tags(report_text(run, tmp_path)).words
+    for text in ("0.71 AUC [0.600, 0.800]", "Size alone tells", "Calibration slope 0.900 [0.800"):
+        assert text in words
+    assert "Decision curve" in words
+    (run / "audit" / "audit.json").write_text(json.dumps([{"what": "size"}]))
+    words = Tags(report_text(run, tmp_path)).words
+    assert "audit/audit.json cannot be read" in words
+
+
+def test_every_picture_has_words_and_every_control_a_name(page):
+    for tag, attributes in Tags(page).tags:
+        if tag == "img":
+            assert attributes["alt"].strip()
+        if tag == "svg":
+            assert attributes.get("aria-hidden") == "true" or attributes["aria-label"].strip()
+        if attributes.get("class", "").startswith("scroll"):
+            assert attributes["tabindex"] == "0"
+            assert attributes["aria-label"].strip()
+    assert "aria-valuetext" in page
+    assert "@media screen and (prefers-color-scheme: dark)" in page  # paper stays white

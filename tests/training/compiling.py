@@ -1,10 +1,7 @@
 """What test_compile.py runs in a process of its own, where nothing checks types in traced code.
 
-python -m tests.training.compiling steps
-python -m tests.training.compiling pretrain STORE RUN
+main("steps"), main("real") or main("pretrain", STORE, RUN).
 """
-
-import sys
 
 import torch
 
@@ -56,8 +53,7 @@ def compare(name: str, twice: bool) -> None:
     print(name, twice, len(graphs))
 
 
-def main() -> None:
-    what, *paths = sys.argv[1:]
+def main(what, *paths) -> None:
     if what != "real":
         torch.compile = capture
     if what == "pretrain":
@@ -66,7 +62,3 @@ def main() -> None:
     else:
         for name in METHODS if what == "steps" else ("vitae++",):
             compare(name, twice=name == "vitae")
-
-
-if __name__ == "__main__":
-    main()

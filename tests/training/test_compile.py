@@ -3,47 +3,40 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import TINY
+from tests.processes import Forked
+from tests.training import compiling
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError
 from vitaepp.training.pretrain import pretrain
 
 
-def run(*command, **environment):
-    """A command in a process of its own, in which nothing checks types."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *map(str, command)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
+def run(*arguments):
+    """`compiling.main` in a process of its own: its output and errors."""
+    process = Forked(compiling.main, *arguments)
+    told = process.communicate(timeout=240)
+    assert process.returncode == 0, told
+    return told
 
 
 def test_compiled_parts_give_the_same_step_under_the_same_names():
-    done = run("-m", "tests.training.compiling", "steps")
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = [line.split() for line in run("steps")[0].splitlines()]
     assert len(lines) == 4
     assert all(int(graphs) >= 1 for *_, graphs in lines)
 
 
 @pytest.mark.slow
 def test_the_real_compiler_gives_the_same_step():
-    done = run("-m", "tests.training.compiling", "real")
-    assert done.returncode == 0, done.stderr
+    run("real")
 
 
 def test_a_compiled_training_leaves_an_encoder_like_any_other(make_store, tmp_path):
     store = make_store(subjects=5).path
-    done = run("-m", "tests.training.compiling", "pretrain", store, tmp_path / "compiled")
-    assert done.returncode == 0, done.stderr
-    assert "compiling" in done.stderr
+    assert "compiling" in run("pretrain", store, tmp_path / "compiled")[1]
     pretrain(store, tmp_path / "plain", settings=(*TINY, "trainer.precision=32"))
     one, other = (
         Encoder.from_pretrained(tmp_path / name).state_dict() for name in ("compiled", "plain")
@@ -53,15 +46,24 @@ def test_a_compiled_training_leaves_an_encoder_like_any_other(make_store, tmp_pa
 
 def test_without_a_compiler_one_line_says_so(make_store, tmp_path):
     store = make_store(subjects=4).path
-    settings = [f"--set={setting}" for setting in (*TINY, "trainer.compile=default")]
-    program = "from vitaepp.cli.app import main; main()"
-    done = run("-c", program, "pretrain", store, tmp_path / "run", *settings, CXX="nowhere")
+    sets = [f"--set={setting}" for setting in (*TINY, "trainer.compile=default")]
+    call = (sys.executable, "-W", "ignore", "-m", "vitaepp", "pretrain")
+    done = subprocess.run(
+        [*call, store, tmp_path / "run", *sets],
+        env=os.environ | {"CXX": "nowhere"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "torch could not compile" in done.stderr.splitlines()[-1]
 
 
-def test_sharded_weights_are_not_compiled(make_store, tmp_path):
+def test_sharded_weights_are_not_compiled(make_store, tmp_path, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "GROUP_RANK"):  # the first of two
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     settings = (*TINY, "trainer.compile=default", "trainer.strategy=fsdp", "trainer.devices=2")
     run_folder = tmp_path / "run"
     with pytest.raises(RecipeError, match=r"does not go with trainer\.strategy=fsdp"):

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY
+from tests.processes import Forked, command
 from tests.training.processes import train
 from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.encoder.model import Encoder
@@ -61,40 +63,47 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def environment(**more: str) -> dict[str, str]:
+#: For each of several processes.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+def environment() -> dict[str, str]:
     root = Path(__file__).parents[2]
     path = os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")])
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
+    return os.environ | {"PYTHONPATH": path} | ONE_THREAD
 
 
-@pytest.fixture
-def torchrun(tmp_path):
-    """Run trainings by torchrun in two launch."""
-
-    def run(requests: list[dict]) -> str:
-        file = tmp_path / "requests.json"
-        file.write_text(json.dumps(requests))
-        script = Path(__file__).with_name("processes.py")
-        command = [
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            f"--master-port={free_port()}",
-        ]
-        ended = subprocess.run(
-            [sys.executable, *command, script, file],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert ended.returncode == 0, ended.stderr
-        return ended.stderr
-
-    return run
+def torchrun(requests: list[dict], file: Path) -> str:
+    """What two processes under torchrun say of these trainings."""
+    file.write_text(json.dumps(requests))
+    launcher = ["torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, Path(__file__).with_name("processes.py"), file],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
-def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path, torchrun):
+def in_two(function: Callable[..., object], *arguments: object) -> str:
+    """What two processes say that are told of each other as torchrun tells them."""
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    job |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    job |= {"TORCHELASTIC_RUN_ID": "test"} | ONE_THREAD
+    told = []
+    for process in [
+        Forked(function, *arguments, **job, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(2)
+    ]:
+        told.append(process.communicate(timeout=240)[1])
+        assert process.returncode == 0, told
+    return "".join(told)
+
+
+def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
 
     def request(name: str, run: Path, *settings: str) -> dict:
@@ -107,7 +116,8 @@ def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path, torchru
     one, two, fsdp = tmp_path / "one", tmp_path / "two", tmp_path / "fsdp"
     share = ("optim.batch_size=2", "trainer.devices=2")
     sharded = [request(n, fsdp / n, *share, "trainer.strategy=fsdp") for n in METHODS]
-    said = torchrun([request(name, two / name, *share) for name in METHODS] + sharded)
+    plain = [request(name, two / name, *share) for name in METHODS]
+    said = torchrun([*plain, *sharded], tmp_path / "requests.json")
     assert said.count("trained 2 epochs") == 2 * len(METHODS)  # one process talks
     train([request(name, one / name) for name in METHODS])
     for name in METHODS:
@@ -116,7 +126,7 @@ def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path, torchru
         assert Encoder.from_pretrained(two / name).embed(store).shape[0] == len(store)
 
 
-def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_path, torchrun):
+def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
     share = ("optim.batch_size=2", "trainer.devices=2", "optim.clip_norm=1")
     requests = []
@@ -132,7 +142,7 @@ def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_
             cut | {"dies_at": 4},
             cut | {"resume": True},
         ]
-    assert torchrun(requests).count("going on after epoch 1 of 2 and 1 of 3 steps") == 2
+    assert in_two(train, requests).count("going on after epoch 1 of 2 and 1 of 3 steps") == 2
     for strategy in ("ddp", "fsdp"):
         whole = weights(tmp_path / f"{strategy}-whole")
         for name, value in weights(tmp_path / strategy).items():
@@ -141,7 +151,7 @@ def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_
 
 def test_batch_norms_of_two_processes_are_those_of_one(tmp_path):
     """In double precision: a deep ResNet's gradient magnifies rounding by many digits."""
-    torch.multiprocessing.spawn(_compare_gradients, (tmp_path / "meet", tmp_path), nprocs=2)
+    in_two(_compare_gradients, tmp_path)
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
         expected = torch.load(tmp_path / "expected.pt")
@@ -149,7 +159,7 @@ def test_batch_norms_of_two_processes_are_those_of_one(tmp_path):
             torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-8, msg=name)
 
 
-def _compare_gradients(rank: int, meet: Path, out: Path) -> None:
+def _compare_gradients(out: Path) -> None:
     from torch import distributed
 
     from vitaepp.nn.resnet import ResNet
@@ -159,7 +169,8 @@ def _compare_gradients(rank: int, meet: Path, out: Path) -> None:
         torch.manual_seed(0)
         return ResNet("resnet18", 1, (32, 32)).double()
 
-    distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     torch.manual_seed(1)
     images, target = torch.rand(5, 1, 32, 32).double(), torch.rand(5, 512).double()
     own = slice(0, 3) if rank == 0 else slice(3, 5)
@@ -218,8 +229,6 @@ def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path,
 def test_slurm_starts_the_same_command(make_store, tmp_path):
     store = make_store(subjects=5)
     settings = [f"--set={s}" for s in (*PLAIN, "method=vitae", "trainer.devices=2")]
-    call = ["-c", "from vitaepp.cli.app import main; main()"]
-    command = [*call, "pretrain", str(store.path), str(tmp_path / "run"), *settings]
     job = {
         "SLURM_JOB_ID": "4711",
         "SLURM_JOB_NAME": "train",
@@ -232,12 +241,9 @@ def test_slurm_starts_the_same_command(make_store, tmp_path):
         "MASTER_PORT": str(free_port()),
     }
     tasks = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env=environment(**job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        command(
+            *("pretrain", store.path, tmp_path / "run", *settings),
+            **(job | ONE_THREAD | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}),
         )
         for rank in range(2)
     ]

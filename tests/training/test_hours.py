@@ -147,7 +147,7 @@ def test_a_resumed_run_keeps_its_length(make_store, tmp_path, quick, capsys):
     assert "keeps its length; `hours` is for a run that begins" in capsys.readouterr().err
 
 
-def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
+def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, one_draw):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
     sweep = tmp_path / "s.yaml"
     sweep.write_text("base: {method: vitae}\nvariants: {a: {}, b: {optim.lr: 1e-4}}")

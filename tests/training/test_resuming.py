@@ -19,7 +19,8 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from tests.training.test_distributed import METHODS, environment
+from tests.processes import Forked, command
+from tests.training.test_distributed import METHODS, ONE_THREAD, environment
 from vitaepp.data.checkpoints import is_whole, load_checkpoint
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.runfolder import weights_id
@@ -241,22 +242,24 @@ def test_an_older_checkpoint_goes_on_with_a_word(make_store, tmp_path, dying, ca
     assert "does not tell on which images training began" in capsys.readouterr().err
 
 
-def start(store, run: Path, *settings: str) -> subprocess.Popen:
-    call = ["-c", "from vitaepp.cli.app import main; main()", "pretrain", str(store.path), str(run)]
-    asked = [f"--set={s}" for s in (*SETTINGS, *settings)]
-    return subprocess.Popen(
-        [sys.executable, *call, *asked, "--resume"],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def asked(store, run: Path, *settings: str) -> list[str]:
+    sets = [f"--set={s}" for s in (*SETTINGS, *settings)]
+    return ["pretrain", str(store.path), str(run), *sets, "--resume"]
+
+
+def start(store, run: Path, *settings: str) -> Forked:
+    return command(*asked(store, run, *settings), **ONE_THREAD)
 
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_during_start_up_ends_with_the_same_status(make_store, tmp_path, number):
     store = make_store(subjects=SUBJECTS)
-    process = start(store, tmp_path / "run", "optim.epochs=2000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vitaepp", *asked(store, tmp_path / "run", "optim.epochs=2000")],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     importing = Path(f"/proc/{process.pid}/maps")
     while "libtorch" not in importing.read_text():
         assert process.poll() is None
@@ -279,7 +282,6 @@ def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[flo
     killed = 0
     for wait in waits:
         process = start(store, run, *settings)
-        assert process.stderr is not None
         process.stderr.readline()
         time.sleep(wait)
         killed += process.poll() is None
@@ -316,7 +318,6 @@ def test_terminated_from_outside_it_ends_with_its_status_and_goes_on(make_store,
     store = make_store(subjects=SUBJECTS)
     settings = ("method=vitae", "optim.epochs=2000", "trainer.checkpoint_every=1000")
     process = start(store, tmp_path / "run", *settings, "trainer.devices=2")
-    assert process.stderr is not None
     while "epoch 1 of" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)

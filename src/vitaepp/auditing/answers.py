@@ -171,6 +171,11 @@ def _is_told(told: Told, p: float) -> bool:
     return p < SIGNIFICANT and told.effect >= LEAST
 
 
+def _not_told(p: float) -> str:
+    """What is said of what is not told: it may be there, but too small to matter."""
+    return "hardly tells" if p < SIGNIFICANT else "does not tell"
+
+
 def _numbers(told: Told, p: float) -> dict[str, Any]:
     more = {"metric": _METRICS[told.metric], "p": told.p, "p_holm": p, "n": told.n}
     return more | ({"of": told.column} if told.column else {})
@@ -196,7 +201,7 @@ def _participants(measured: Measured) -> Item:
         else f"No column {PARTICIPANT} says whose the {counted(n, 'subject')} are: each counts as "
         "a person of its own, and results are too good where it is not.",
         {
-            "metric": "persons",
+            "metric": "participants",
             "n": n,
             "label": cohort.label,
             "how": f"protocol {how}, {counted(len(measured.evaluation['folds']), 'fold')}; {tests}",
@@ -246,7 +251,7 @@ def _label(
     share = told.effect / measured.effect if measured.effect > 0 else np.inf
     verdict: Verdict = "green"
     name_of_label = measured.cohort.label
-    sentence = f"{_capital(name)} alone does not tell {name_of_label} ({_shown(told, p)})."
+    sentence = f"{_capital(name)} alone {_not_told(p)} {name_of_label} ({_shown(told, p)})."
     if _is_told(told, p):
         verdict = "red" if share >= HALF else "yellow"
         much = (
@@ -269,7 +274,7 @@ def _fact(measured: Measured, asked: Asked, corrected: Callable[[float], float])
     name, told = asked.fact.name, asked.embedding
     p = corrected(told.p)
     verdict: Verdict = "green"
-    sentence = f"The embedding does not tell {name} ({_shown(told, p)})."
+    sentence = f"The embedding {_not_told(p)} {name} ({_shown(told, p)})."
     if _is_told(told, p):
         verdict = "yellow"
         sentence = f"The embedding tells {name} ({_shown(told, p)})"

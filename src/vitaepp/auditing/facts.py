@@ -171,7 +171,7 @@ def cut(fact: Fact) -> pd.Series[Any]:
     if len(thirds) < 3:  # most have one value
         thirds = np.unique([values.min(), values.median(), values.max()])
     names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(thirds)]
-    groups = pd.cut(values, thirds, labels=names, include_lowest=True, ordered=False)
+    groups = pd.cut(values, thirds.tolist(), labels=names, include_lowest=True, ordered=False)
     return groups.astype(object).where(groups.notna(), None)
 
 
@@ -218,7 +218,7 @@ def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
     if "modality_present" in table:  # an earlier version had only whole subjects
         present = np.array(table["modality_present"].tolist(), bool)
     # Its logarithm, as ranges differ by factors. Of modalities that all have, so that it is known.
-    whole = present.all(axis=0)
+    whole = np.asarray(present.all(axis=0), np.bool_)
     names = [m for m, all_have in zip(info.modalities, whole, strict=True) if all_have]
     if names:
         values = np.log10(width[:, whole])

@@ -45,7 +45,7 @@ def look_at(store: Store, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) ->
     starts = range(0, len(rows), step)
     for start in track(starts, "look at images", len(starts), unit="batches"):
         images = store.read(rows[start : start + step])
-        borders.append(empty_border(images.any(axis=1)))
+        borders.append(empty_border(np.asarray(images.any(axis=1), np.bool_)))
         hashes.append(perceptual_hash(images.mean(axis=1, dtype=np.float32)))
     return Looks(np.concatenate(borders), np.concatenate(hashes))
 
@@ -68,7 +68,7 @@ def empty_border(shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     counts = []
     for axis in range(1, shown.ndim):
         others = tuple(a for a in range(1, shown.ndim) if a != axis)
-        filled = shown.any(axis=others)
+        filled = np.asarray(shown.any(axis=others), np.bool_)
         length = filled.shape[1]
         first, last = filled.argmax(axis=1), length - 1 - filled[:, ::-1].argmax(axis=1)
         counts.append(np.where(filled.any(axis=1), length - (last - first + 1), length))

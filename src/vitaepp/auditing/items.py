@@ -17,6 +17,9 @@ from vitaepp.system.files import write_json, write_text
 
 Verdict = Literal["green", "yellow", "red"]
 
+#: Metrics that count something.
+COUNTS = ("participants", "pairs", "questions")
+
 VERDICTS: tuple[Verdict, ...] = ("green", "yellow", "red")
 
 
@@ -111,8 +114,9 @@ class Audit:
         lines = [["", "verdict", "score", "95 % interval", "p (Holm)", "n", "in words"]]
         for item in self.items:
             ends, p = item.more.get("interval"), item.more.get("p_holm")
+            digits = 0 if item.more.get("metric") in COUNTS else 3
             cells = [
-                f"{item.score:.3g} {item.more.get('metric', '')}".strip(),
+                f"{item.score:.{digits}f} {item.more.get('metric', '')}".strip(),
                 interval(*ends) if ends else "",
                 "" if p is None else p_value(p),
                 str(item.more.get("n", "")),

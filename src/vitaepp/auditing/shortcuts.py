@@ -196,8 +196,8 @@ def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     whole = pd.concat(
         [f.columns.add_prefix(f"{i} ") for i, f in enumerate(facts)], axis=1
     ).reset_index(drop=True)
-    classes = [c for c in whole if not pd.api.types.is_numeric_dtype(whole[c])]
-    numbers = [c for c in whole if c not in classes]
+    classes = [str(c) for c in whole if not pd.api.types.is_numeric_dtype(whole[c])]
+    numbers = [str(c) for c in whole if c not in classes]
     whole[classes] = whole[classes].where(whole[classes].notna(), "not known")
     make = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore", sparse_output=False), classes),

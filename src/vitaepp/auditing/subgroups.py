@@ -14,7 +14,9 @@ from vitaepp.data.participants import Persons
 from vitaepp.evaluation.bootstrap import (
     RESAMPLES,
     Interval,
+    mean_of_defined,
     percentiles,
+    ratio,
     resampled_persons,
     weighted_auc,
 )
@@ -83,12 +85,8 @@ class Decisions:
                 count = w[:, is_positive].sum(axis=1) * w[:, ~is_positive].sum(axis=1)
                 won += count * np.nan_to_num(weighted_auc(is_positive, scores[rows], w))
                 pairs += count
-            values.append(np.divide(won, pairs, out=np.full(len(won), np.nan), where=pairs > 0))
-        stacked = np.stack(values)
-        defined = np.isfinite(stacked)
-        count = defined.sum(axis=0)
-        total = np.where(defined, stacked, 0).sum(axis=0)
-        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+            values.append(ratio(won, pairs))
+        return mean_of_defined(np.stack(values, axis=-1))
 
     def interval(self, among: npt.NDArray[np.bool_] | None = None) -> Interval:
         """A 95 % interval of the AUC, had other participants been tested: a bootstrap of them.

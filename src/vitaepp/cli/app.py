@@ -43,6 +43,7 @@ VERBS = (
     "experiment",
     "ladder",
     "report",
+    "dossier",
     "settings",
 )
 

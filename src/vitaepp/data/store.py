@@ -6,6 +6,7 @@
       masks.zarr      (subject, *space), uint8 labels on the images' grid (only where they are kept)
       table.parquet   row i describes image i: subject, split, labels, geometry, intensity, source
       failures.csv    subjects that could not be prepared, each with its reason (only if any)
+      account.json    how many subjects were found, failed and were left out, by reason
 
 The table is the authority: a subject is in the store when it has a row there. Subjects are first
 *staged*, each on its own as finished chunk files, by any number of processes; `commit` links the
@@ -34,6 +35,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from vitaepp.data.account import Account
 from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
 from vitaepp.errors import StoreError, StoreNotFoundError, one_line
 from vitaepp.system.compat import zarr_buffer
@@ -346,6 +348,16 @@ class Store:
         if self._folder.exists("failures.csv"):
             yield from self._failures()
 
+    @property
+    def account(self) -> Account | None:
+        """What the latest `prepare` found; None of a store of an earlier version."""
+        if not self._folder.exists("account.json"):
+            return None
+        try:
+            return Account.parse(json.loads(self._folder.read("account.json")))
+        except ValueError:
+            return None
+
     def _failures(self) -> Iterator[tuple[str, str]]:
         try:
             failed = pd.read_csv(io.BytesIO(self._folder.read("failures.csv")), dtype=str)
@@ -483,7 +495,12 @@ class StoreWriter:
             committed = dict(zip(table["subject"], checksums, strict=True))
         return committed | {record.subject: record.checksums for record in self._staged()}
 
-    def commit(self, labels: pd.DataFrame, failures: Sequence[Failure]) -> None:
+    def commit(
+        self,
+        labels: pd.DataFrame,
+        failures: Sequence[Failure],
+        account: Account | None = None,
+    ) -> None:
         """Make every staged subject part of the store.
 
         Rows of subjects that were there keep their place; new ones follow in the order of
@@ -494,6 +511,7 @@ class StoreWriter:
         Args:
             labels: one row a subject of the source, with `subject`, `split` and label columns.
             failures: written to failures.csv; an empty list removes the file.
+            account: of the source, written to account.json; None removes that of another source.
         """
         old = pd.DataFrame(columns=["subject"])
         if self._folder.exists("table.parquet"):
@@ -517,6 +535,10 @@ class StoreWriter:
             self._folder.write("failures.csv", listed.to_csv(None, index=False).encode())
         else:
             self._folder.remove("failures.csv")
+        if account is not None:
+            self._folder.write("account.json", _json(asdict(account)))
+        else:
+            self._folder.remove("account.json")
         # A record that outlives its chunk would be in the way of the next run.
         self._folder.remove_folder(".staged", first=".json")
 

@@ -21,9 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.auditing.facts import facts_of
+from vitaepp.auditing.images import look_at
+from vitaepp.auditing.shortcuts import NO_CONTROL, design
 from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import finetune
@@ -31,9 +36,10 @@ from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
 from vitaepp.evaluation.budget import ALL, Budget, parse_budget
 from vitaepp.evaluation.features import evaluate_features
-from vitaepp.evaluation.folds import by_subject, share_out
+from vitaepp.evaluation.folds import Shared, by_subject, share_out
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
+from vitaepp.evaluation.tasks.base import Target
 from vitaepp.experiments.catalogue import EXPERIMENTS
 from vitaepp.experiments.experiment import base_recipe
 from vitaepp.experiments.hours import in_hours
@@ -135,6 +141,8 @@ def ladder(
     else:
         sizes = parse_budget(budget) if isinstance(budget, str) else list(budget)
     wanted = [key for key in RUNGS if rungs is None or key in rungs]
+    if len(wanted) < 2:
+        raise EvaluationError(f"a ladder needs two rungs, but there is {len(wanted)}; name more")
     changes = as_settings(settings)
     tuned = [s for s in changes if s.startswith("finetune.")]
     pretrained = [s for s in changes if s not in tuned]
@@ -148,7 +156,9 @@ def ladder(
         share = PRETRAINING if tuning else 1.0
         time_given = None if hours is None else hours * share
         left_out |= _pretrain(opened, folder, trainings, recipe, pretrained, time_given)
-    climber = _Climber(opened, ordered, folder, label, task, protocol, folds, seed, sizes)
+    climber = _Climber(
+        opened, ordered, folder, label, task, protocol, folds, seed, sizes, target, shared
+    )
     climbed: dict[str, Rung] = {}
     for key in wanted:
         if key in ("scratch", "finetuned") or key in left_out:
@@ -227,7 +237,10 @@ class _Climber:
         folds: int,
         seed: int,
         budget: Sequence[Budget],
+        target: Target,
+        shared: Shared,
     ) -> None:
+        self.target, self.folds_of = target, shared
         self.store, self.ordered, self.out = store, ordered, out
         self.label, self.task, self.protocol = label, task, protocol
         self.folds, self.seed, self.budget = folds, seed, budget
@@ -280,14 +293,7 @@ class _Climber:
         if hours is not None:
             summary = _summary(run)
             images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
-            parts = share_out(
-                read_target(self.ordered, self.label, self.task),
-                self.ordered,
-                protocol=self.protocol,
-                folds=self.folds,
-                seed=self.seed,
-            ).folds
-            epoch = sum(2 * 0.8 * len(part.train) for part in parts) / images
+            epoch = sum(2 * 0.8 * len(part.train) for part in self.folds_of.folds) / images
             epochs = int(max(1, min(EPOCHS, hours * 3600 / epoch)))
             kept = folder / "finetune.yaml"
             if not kept.is_file():
@@ -323,6 +329,23 @@ class _Climber:
                 minutes=before + minutes["finetuned"],
             ),
         }
+
+    def _metadata(self) -> list[npt.NDArray[np.float64]] | str:
+        """What is known of subjects besides their images, as features for each fold."""
+        table, order = self.ordered.reset_index(drop=True), self.ordered.index.to_numpy()
+        border = look_at(self.store, order).border
+        found = facts_of(table, self.store, border, persons_of(table), self.label)
+        facts = [fact for fact in found.asked if fact.name not in NO_CONTROL]
+        if not facts:
+            return "nothing is known of the subjects besides their images"
+        say(f"metadata: {', '.join(fact.name for fact in facts)}")
+        matrices = []
+        for part in self.folds_of.folds:
+            matrix = design(facts, self.target.rows[part.train])
+            in_store = np.empty_like(matrix)
+            in_store[order] = matrix
+            matrices.append(in_store)
+        return matrices
 
     def _minutes(self, run: RunFolder) -> float:
         return float(_summary(run).get("seconds", 0.0)) / 60

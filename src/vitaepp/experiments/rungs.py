@@ -111,14 +111,13 @@ class Ladder:
         taken, metric = self.taken, metric_name(self.metric)
         best = self._best()
         advice = {
-            "prior": "Nothing here tells this label better than guessing does. Check the label, or "
-            "collect more subjects, before training anything.",
-            "metadata": "Metadata alone is as good as any image. Run vitaepp audit before you "
-            "believe an image model.",
+            "prior": "No rung is shown to tell this label better than guessing does. Check the "
+            "label, or collect more subjects, before you train anything.",
+            "metadata": "No image model is shown to beat metadata alone. Run vitaepp audit before "
+            "you believe one.",
             "raw": "Do not pre-train for this label: use raw intensities.",
             "simple": "Do not pre-train for this label: use simple intensity and shape features.",
-            "untrained": "Training is not shown to help for this label: an untrained encoder is as "
-            "good.",
+            "untrained": "Training is not shown to help for this label: use the untrained encoder.",
             "public": "Do not pre-train for this label: use the public encoder as it is.",
             "vitae": "Pre-training pays; plain ViT-AE is enough.",
             "vitae++": "Pre-training pays: use ViT-AE++, and a simple model on its features.",
@@ -126,12 +125,13 @@ class Ladder:
             "finetuned": "Pre-train, and fine-tune the encoder.",
         }[taken.key]
         n = int(taken.evaluation["n"])
-        why = f" {taken.name} reaches {metric} {self._text(taken)}"
+        name = taken.name[0].upper() + taken.name[1:]
+        why = f" {name} reaches {metric} {self._text(taken)}"
         if best is taken:
             why += ", the best of all rungs."
         else:
             why += (
-                f". {best.name} has {self._text(best)}, but no higher rung is shown to be better "
+                f", and {best.name} {self._text(best)}, but no higher rung is shown to be better "
                 f"with {counted(n, 'subject')} (p < {LEVEL}, corrected)."
             )
         return advice + why
@@ -208,17 +208,16 @@ class Ladder:
         rungs = [r for r in self.rungs if r.part["mean"][metric] is not None]
         places = np.arange(len(rungs), dtype=float)
         means = np.array([r.part["mean"][metric] for r in rungs], float)
-        drawn = [
-            line_chart(
-                [Line(places, means, Style("line", 0))],
-                says=f"{title} of each rung",
-                x_name="rung, from the simplest",
-                x_ticks=places.tolist(),
-            )
-        ]
-        figures = [
-            Figure(f"{title} of each rung", "", drawn[0], []) for _ in drawn if drawn[0] is not None
-        ]
+        deviations = np.array([r.part["std"][metric] or 0.0 for r in rungs], float)
+        drawn = line_chart(
+            [Line(places, means, Style("line", 0), deviations)],
+            says=f"{title} of each rung: " + ", ".join(f"{r.name} {self._text(r)}" for r in rungs),
+            x_name="rung, from the simplest",
+            x_ticks=places.tolist(),
+        )
+        assert drawn is not None
+        names = [(Style("line", 0), f"{i}  {r.name}") for i, r in enumerate(rungs)]
+        figures = [Figure(f"{title} of each rung", "", drawn, names)]
         shown = [r for r in rungs if len(r.budget) > 1 and r.key != "prior"]
         curves = [
             Line(
@@ -241,11 +240,8 @@ class Ladder:
         return figures
 
     def _best(self) -> Rung:
-        measures = measures_of(self.rungs[0].evaluation.metrics)
         defined = [r for r in self.rungs if r.part["mean"][self.metric] is not None]
-        return max(
-            defined, key=lambda r: measures.gain(self.metric, r.part["mean"][self.metric], 0)
-        )
+        return max(defined, key=lambda rung: self._gain(rung.part["mean"][self.metric]))
 
     def _gain(self, difference: float) -> float:
         return measures_of(self.rungs[0].evaluation.metrics).gain(self.metric, difference, 0.0)

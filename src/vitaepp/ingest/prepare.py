@@ -22,7 +22,7 @@ from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.planning.account import account, files_in_words, note_lines
+from vitaepp.ingest.planning.account import account, account_of, files_in_words, note_lines
 from vitaepp.ingest.planning.dry_run import DryRun
 from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
@@ -330,7 +330,7 @@ def _prepared(
         if others := writer.checksums().keys() - rank.keys():
             say(f"{len(others)} subjects of the store are not in this source; they stay")
         failures.sort(key=lambda f: rank[f.subject])
-        writer.commit(table, failures)
+        writer.commit(table, failures, account_of(cohort, failures, spec))
     return prepared, tuple(failures)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +25,7 @@ from vitaepp.presentation.drawing import (
     Shape,
     Stroke,
     Style,
+    data_uri,
     moved,
 )
 
@@ -58,17 +63,32 @@ class Figure:
         note: below the title, how it was made.
         drawing: the chart.
         legend: the style of each series, and its name.
+        table: the numbers that are drawn, the head first.
     """
 
     title: str
     note: str
     drawing: Drawing
     legend: Sequence[tuple[Style, str]] = ()
+    table: Sequence[Sequence[object]] = ()
 
     @property
     def keys(self) -> list[tuple[Drawing, str]]:
         """The legend, each style as a small drawing."""
         return [(Drawing(24, 10, "", (_key(style),), "key"), name) for style, name in self.legend]
+
+    @property
+    def downloads(self) -> list[tuple[str, str, str]]:
+        """Kind, file name and data URI of each form in which a page can be asked for it."""
+        name = re.sub(r"\W+", "-", self.title.lower()).strip("-") or "figure"
+        whole = side_by_side([self]) if self.legend else self.drawing
+        forms = [("SVG", f"{name}.svg", data_uri(whole.on_paper().encode(), "svg+xml"))]
+        if self.table:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(self.table)
+            content = base64.b64encode(text.getvalue().encode()).decode()
+            forms.append(("CSV", f"{name}.csv", f"data:text/csv;base64,{content}"))
+        return forms
 
 
 def _key(style: Style) -> Shape:
@@ -148,11 +168,23 @@ def choose_scale(values: Values) -> Scale:
 
 def roc_chart(curves: Sequence[Line], *, says: str) -> Drawing:
     """ROC curves in the unit square, with the diagonal of chance."""
+    return unit_chart(curves, says=says, x_name="1 − specificity", y_name="sensitivity")
+
+
+def unit_chart(curves: Sequence[Line], *, says: str, x_name: str, y_name: str) -> Drawing:
+    """Curves in the unit square, with its diagonal.
+
+    Args:
+        curves: drawn in order, the last on top; both axes in [0, 1].
+        says: what the chart shows, for screen readers.
+        x_name: below the horizontal axis.
+        y_name: beside the vertical axis.
+    """
     side, left, right, top, bottom = 420, 48, 12, 10, 40
     ticks = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     x = _Axis(0.0, 1.0, left, side - right, ticks=ticks)
     y = _Axis(0.0, 1.0, side - bottom, top, ticks=ticks)
-    shapes = _frame(x, y, (side, side), "1 − specificity", "sensitivity")
+    shapes = _frame(x, y, (side, side), x_name, y_name)
     shapes.append(Stroke(((x(0), y(0)), (x(1), y(1))), Style("chance")))
     for curve in curves:
         shapes += _line(curve, x, y)

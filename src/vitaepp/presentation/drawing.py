@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -20,7 +21,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path
+from vitaepp.system.files import atomic_path, write_text
 
 #: Coordinates, in pixels.
 Number = float | int
@@ -93,11 +94,14 @@ _LINES = {
     "grid": _Look(colour="grid"),
     "rail": _Look(colour="faint"),
     "chance": _Look(1.0, 0.75, "soft", (1.5, 3)),
+    "box": _Look(colour="soft"),
 }
 _DOTS = {"dot": _Look(0.7, 0.88), "fold": _Look(0.0, 0.6), "point": _Look(0.0)}
 
 #: Pixels of a text's size.
 FONT_SIZE = 11
+
+FONTS = "Inter, Helvetica, Arial, sans-serif"
 
 _DASHED = ("line",)  # kinds that a series dashes
 _POINTS_A_PIXEL = 0.75
@@ -126,6 +130,13 @@ def css() -> str:
             dashed = ", ".join(f".{name}.s{i}" for name in _DASHED)
             rules.append(f"{dashed} {{ stroke-dasharray: {_numbers(series.dash)}; }}")
     return "\n".join(rules)
+
+
+def paper_css() -> str:
+    """The looks as CSS with the colours of paper, for SVG outside of a page."""
+    colours = PAPER | {f"s{i}": series.light for i, series in enumerate(SERIES)}
+    looks = re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], css())
+    return f"{looks}\n.chart text {{ font-family: {FONTS}; }}"
 
 
 @dataclass(frozen=True)
@@ -314,10 +325,13 @@ class Drawing:
     __html__ = svg
 
     def save(self, path: Path) -> None:
-        """Write a PNG or PDF file for a paper, whole or not at all.
+        """Write an SVG, PNG or PDF file for a paper, whole or not at all.
 
         Its title is what the drawing says.
         """
+        if path.suffix == ".svg":
+            write_text(path, self.on_paper())
+            return
         require("matplotlib", "report", "a figure in a file needs")
         from matplotlib.figure import Figure
 
@@ -332,6 +346,16 @@ class Drawing:
         undated: dict[str, Any] = {"CreationDate": None} if path.suffix == ".pdf" else {}
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=_DOTS_AN_INCH, metadata={"Title": self.says, **undated})
+
+    def on_paper(self) -> str:
+        """As SVG that needs no page around it."""
+        shapes = "".join(shape.svg() for shape in self.shapes)
+        width, height = px(self.width), px(self.height)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{self.kind}" width="{width}" '
+            f'height="{height}" viewBox="0 0 {width} {height}"><title>{escape(self.says)}</title>'
+            f"<style>{paper_css()}</style>{shapes}</svg>\n"
+        )
 
 
 def data_uri(content: bytes, kind: str) -> str:

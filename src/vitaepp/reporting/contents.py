@@ -12,6 +12,7 @@ from PIL import Image
 
 from vitaepp.data.origin import other_encoder
 from vitaepp.presentation.names import PROTOCOLS
+from vitaepp.reporting.extras import Section
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class RunContents:
         explanations: likewise.
         broken: a line for everything that is not shown, or outdated.
         weights: the id of its weights; None before the first checkpoint.
+        extras: sections of other verbs, each with the place of its file in the run.
     """
 
     name: str
@@ -111,6 +113,7 @@ class RunContents:
     explanations: list[Explanation]
     broken: list[str] = field(default_factory=list)
     weights: str | None = None
+    extras: list[tuple[str, Section]] = field(default_factory=list)
 
     def owns(self, result: Result) -> bool:
         """Whether a result was made with the weights that this run has now."""

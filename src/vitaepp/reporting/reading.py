@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
 from vitaepp.evaluation.origin import rewritten
 from vitaepp.reporting.contents import Evaluation, Explanation, Reconstruction, RunContents
+from vitaepp.reporting.extras import FILES, Make, Section
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import instead_of
 
@@ -67,6 +69,12 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         explanations=[],
         broken=files.broken,
         weights=weights,
+        extras=[
+            (folder.relative_to(run.path).as_posix(), section)
+            for file, make in FILES.items()
+            for folder in files.folders(file)
+            if (section := files.attempt(folder / file, partial(_read_section, make)))
+        ],
     )
     owned = filter(contents.owns, evaluations.values())
     contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
@@ -188,6 +196,10 @@ def _read_training(file: Path) -> pd.DataFrame:
         raise ValueError("no column epoch")
     numbers = table.apply(pd.to_numeric, errors="coerce")
     return numbers.dropna(subset=["epoch"])
+
+
+def _read_section(make: Make, file: Path) -> Section:
+    return make(json.loads(file.read_bytes()), file.parent)
 
 
 def _read_picture(file: Path) -> Image.Image:

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from vitaepp.data.inspection import OF_RUN
 from vitaepp.errors import RunError
+from vitaepp.presentation.charts import Figure
 from vitaepp.presentation.drawing import PAPER, SERIES, css, data_uri
 from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
+from vitaepp.reporting.flow import flow
 from vitaepp.reporting.images import BUDGET, webp
 from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run
 from vitaepp.reporting.sections import header, training
@@ -136,6 +138,8 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         "losses": training.losses(run),
         "directed": run.directed,
         "prepared": picture and (data_uri(webp(picture), "webp"), picture.width, picture.height),
+        "flows": _flows(run),
+        "extras": run.extras,
         "evaluations": [evaluation(e, run.place(e)) for e in run.evaluations],
         "reconstructions": reconstructions,
         "explanations": [explanation(e, run.place(e), budget) for e in run.explanations],
@@ -143,6 +147,13 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         "broken": [*run.broken, *(line for r in reconstructions for line in r["broken"])],
         "commands": _commands(shlex.quote(str(run.path))),
     }
+
+
+def _flows(run: RunContents) -> list[Figure]:
+    """The flow of subjects, for each label that was evaluated on other subjects."""
+    asked = {(e.metrics["label"], e.metrics.get("n")): e for e in reversed(run.evaluations)}
+    flows = [flow(run, e) for e in reversed(asked.values())] or [flow(run, None)]
+    return [figure for figure in flows if figure]
 
 
 def _commands(run: str) -> dict[str, str]:

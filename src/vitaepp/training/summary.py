@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -51,6 +52,7 @@ def describe(
             "spacing": None if info.spacing is None else list(info.spacing),
             "unit": info.unit,
             "label_columns": store.label_columns,
+            "account": None if (account := store.account) is None else asdict(account),
         },
         "trained_on": trained_on,
         "parameters": {"encoder": encoder, "decoder": trained - encoder},

@@ -286,9 +286,10 @@ def test_much_after_the_end_of_an_archive_is_not_read_on(tmp_path):
 
 
 WAIT = """
-import sys, time
+import signal, sys, time
 from vitaepp.ingest.sources.archives import opened
 from vitaepp.recipe.recipe import PrepareSettings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
 with opened(sys.argv[1], PrepareSettings()) as place:
     print(place, flush=True)
     time.sleep(60)

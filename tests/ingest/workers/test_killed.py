@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
 from tests.ingest.trees import mask, scan
+from tests.processes import FORKS, Forked, command_line
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.ingest.prepare import prepare
 
@@ -21,9 +21,6 @@ SETTINGS = {"size": 8, "spacing": 1.0}
 
 #: What the interpreter tells of before it does it: every step that changes a disk.
 STEPS = {"os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate"}
-
-PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["vitaepp.ingest.prepare", "SimpleITK", "pyarrow.parquet"])
 
 
 def files_of(store: Path) -> dict[str, bytes]:
@@ -72,7 +69,7 @@ def prepare_until(
 
 
 def in_own_process(*arguments: object) -> int | None:
-    process = PROCESSES.Process(target=prepare_until, args=arguments)
+    process = FORKS.Process(target=prepare_until, args=arguments)
     process.start()
     process.join(60)
     return process.exitcode
@@ -232,8 +229,8 @@ def hold(store: Path, ready) -> None:
 def test_a_store_in_use_is_refused_until_the_process_that_writes_is_dead(tmp_path):
     source, store = cohort(tmp_path / "x"), tmp_path / "s"
     prepare(source, store, workers=1, **SETTINGS)
-    before, ready = files_of(store), PROCESSES.Event()
-    holder = PROCESSES.Process(target=hold, args=(store, ready))
+    before, ready = files_of(store), FORKS.Event()
+    holder = FORKS.Process(target=hold, args=(store, ready))
     holder.start()
     assert ready.wait(60)
     done = command("prepare", source, store, "--size", 8)
@@ -248,19 +245,15 @@ def test_a_store_in_use_is_refused_until_the_process_that_writes_is_dead(tmp_pat
     assert files_of(store) == before
 
 
-def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from vitaepp.cli.app import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
+def command(*arguments: object, function=command_line) -> subprocess.CompletedProcess[str]:
+    process = Forked(function, *map(str, arguments))
+    told = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode, *told)
 
 
-def limited() -> None:
+def limited(*arguments: str) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    command_line(*arguments)
 
 
 @pytest.mark.parametrize("room", ["file size", "disk"])
@@ -274,7 +267,7 @@ def test_without_room_it_says_so_and_the_store_stays_whole(tmp_path, room):
         assert command("prepare", source, store, "--size", 32).returncode == 0
         (tmp_path / "later").rename(source / "s99.nii.gz")
         before = files_of(store)
-        done = command("prepare", more, store, "--size", 32, preexec_fn=limited)
+        done = command("prepare", more, store, "--size", 32, function=limited)
         assert {f: b for f, b in files_of(store).items() if f in before} == before
         assert len(Store(store)) == 4
     else:

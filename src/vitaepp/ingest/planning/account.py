@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from vitaepp.data.store import PARTICIPANT, column_counts
+from vitaepp.data.account import Account
+from vitaepp.data.store import PARTICIPANT, Failure, column_counts
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files, place_of
 from vitaepp.ingest.task import ImageSpec
@@ -47,6 +50,28 @@ def note_lines(notes: Mapping[str, int], subjects: int) -> Lines:
     """What had to be decided about files, each with how often."""
     for note, count in notes.items():
         yield "note", f"{count} of {counted(subjects, 'subject')}: {note}"
+
+
+def account_of(cohort: Cohort, failures: Sequence[Failure], spec: ImageSpec) -> Account:
+    """The counts that a store keeps of its source, without any name of a subject or file."""
+    files = {s.subject: [f for item in s.items for f in own_files(item)] for s in cohort.subjects}
+    reasons = (_nameless(f, files.get(f.subject, []), spec) for f in failures)
+    left_out = Counter(why for _, why in cohort.left_out)
+    return Account(len(cohort.subjects), dict(Counter(reasons)), dict(left_out))
+
+
+def _nameless(failure: Failure, files: Sequence[Path], spec: ImageSpec) -> str:
+    """The reason of a failure without the names of the subject and its files."""
+    if spec.secret is not None:
+        return "could not be read or prepared"
+    names = {failure.subject, *map(str, files)}
+    for file in files:
+        inside = file.relative_to(spec.root) if file.is_relative_to(spec.root) else file
+        names |= {inside.as_posix(), *inside.parts}
+    reason = failure.reason
+    for name in sorted(names, key=len, reverse=True):
+        reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "its file", reason)
+    return reason.removeprefix("its file: ")
 
 
 def files_in_words(cohort: Cohort) -> str:

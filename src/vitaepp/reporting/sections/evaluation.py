@@ -13,6 +13,7 @@ from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
 from vitaepp.presentation.drawing import Style
 from vitaepp.reporting.contents import Evaluation
+from vitaepp.reporting.sections.clinical import clinical
 from vitaepp.reporting.sections.header import SERIES
 
 
@@ -24,6 +25,7 @@ def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
         "whose": result.whose,
         "roc": _roc(result, classes),
         "map": _map(result, classes),
+        "clinical": clinical(result),
         "chosen": ", ".join(f"{c:.3g}" for c in result.metrics.get("C") or []),
     }
 
@@ -34,7 +36,7 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
         return None
     folds: list[Line] = []
     means: list[Line] = []
-    legend = []
+    legend, columns_of = [], {}
     for row in summary_rows(result.metrics):
         columns = score_columns(row.key, list(classes))
         if not set(columns) <= set(predictions):
@@ -46,6 +48,7 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
             folds = [Line(grid, curve, Style("thin", SERIES[row.key])) for curve in curves]
         style = Style("line", SERIES[row.key])
         means.append(Line(grid, np.mean(curves, axis=0), style))
+        columns_of["1 - specificity"], columns_of[row.name] = grid, means[-1].y
         legend.append((style, f"{row.name}, AUC {row.text('auc')}"))
     if not means:
         return None
@@ -53,7 +56,8 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
     note = "mean of the folds; thin lines are the folds" if folds else "on the test split"
     if len(classes) > 2:
         note += "; one class against the rest, averaged"
-    return Figure("ROC", note, drawing, legend)
+    table = [list(columns_of), *np.column_stack(list(columns_of.values())).tolist()]
+    return Figure("ROC", note, drawing, legend, table)
 
 
 def _map(result: Evaluation, classes: Sequence[str]) -> Figure | None:
@@ -74,4 +78,6 @@ def _map(result: Evaluation, classes: Sequence[str]) -> Figure | None:
         return None
     note = str(result.metrics.get("map") or "two dimensions")
     legend = [(Style("dot", i), name) for name, i in number.items()]
-    return Figure("Map of the embedding", note, drawing, legend)
+    columns = ["subject", "label", "x", "y"]
+    table = [columns, *points[columns].to_numpy().tolist()]
+    return Figure("Map of the embedding", note, drawing, legend, table)

@@ -97,4 +97,7 @@ def _figure(
         return None
     names = [(style, column.partition("/")[2]) for column, style in present.items()]
     notes = "; ".join(text for text in (note, _SCALES[scale]) if text)
-    return Figure(title, notes, drawing, names if len(names) > 1 else [])
+    rows = table[["epoch", *present]].to_numpy().tolist()
+    return Figure(
+        title, notes, drawing, names if len(names) > 1 else [], [("epoch", *present), *rows]
+    )

@@ -12,6 +12,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     for (const s of sheets) s.hidden = s !== sheet;
     sheet.firstElementChild.style.transform = `translateY(-${100 * k / slices}%)`;
     output.value = `${k * step + 1}`;
+    slider.setAttribute("aria-valuetext", `${k * step + 1}, ${k + 1} of ${slices} shown`);
   };
   for (const control of [subject, channel]) control.addEventListener("change", show);
   slider.addEventListener("input", show);

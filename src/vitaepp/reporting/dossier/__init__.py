@@ -1,0 +1,1 @@
+"""The dossier: a folder with what a paper about runs needs."""

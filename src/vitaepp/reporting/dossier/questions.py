@@ -1,0 +1,214 @@
+"""Questions: evaluations that asked the same, with their comparison and the tables of both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vitaepp.errors import EvaluationError, one_line
+from vitaepp.evaluation.comparison import Comparison, compare_evaluations
+from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
+from vitaepp.evaluation.scores import METRICS
+from vitaepp.evaluation.summary import Row, leading_metric, summary_rows
+from vitaepp.presentation import tables
+from vitaepp.presentation.names import metric_name
+from vitaepp.reporting.contents import Evaluation as Shown
+from vitaepp.reporting.contents import RunContents
+from vitaepp.system.progress import counted, warn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One evaluation of one run.
+
+    Attributes:
+        name: different from those of the other entries of its question.
+        run: whose encoder was evaluated.
+        shown: the evaluation as a report reads it, for figures.
+        evaluation: the same, with its predictions.
+        predictions: the name that its predictions get in the dossier.
+    """
+
+    name: str
+    run: RunContents
+    shown: Shown
+    evaluation: Evaluation
+    predictions: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """Evaluations of one label, over the same folds.
+
+    Attributes:
+        number: from 1 on, in the names of files.
+        title: label and protocol, in words.
+        entries: those that are compared; the first is the reference.
+        comparison: with the controls; None where there is nothing to compare.
+    """
+
+    number: int
+    title: str
+    entries: tuple[Entry, ...]
+    comparison: Comparison | None
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What the first evaluation measured; label, classes and folds are those of all."""
+        return self.entries[0].evaluation.metrics
+
+    @property
+    def rows(self) -> list[tuple[str, Entry, Row]]:
+        """Every set of features: its name, its evaluation and its scores."""
+        return [
+            (entry.name if row.key == METHOD else f"{entry.name}: {row.name}", entry, row)
+            for entry in self.entries
+            for row in summary_rows(entry.evaluation)
+        ]
+
+    def results(self) -> tuple[list[list[str]], pd.DataFrame]:
+        """Every set of features with its metrics: as text, and unrounded."""
+        lines = [["", *map(metric_name, METRICS)]]
+        lines += [[name, *map(row.text, METRICS)] for name, _, row in self.rows]
+        records = [
+            {"name": name}
+            | {
+                f"{metric}_{what}": values[metric]
+                for metric in METRICS
+                for what, values in (("mean", row.mean), ("std", row.std))
+            }
+            for name, _, row in self.rows
+        ]
+        return lines, pd.DataFrame(records)
+
+    def subjects(self) -> tuple[list[list[str]], pd.DataFrame]:
+        """How many subjects each fold trains on and tests: as text, and as numbers."""
+        classes = [str(c) for c in self.metrics["classes"]]
+        tested = self.entries[0].evaluation.rows()
+        records = []
+        for k, size in enumerate(self.metrics["sizes"]):
+            counts = tested.loc[tested["fold"] == k, "label"].value_counts()
+            records.append(
+                {"fold": k + 1, "train": size["train"], "test": size["test"]}
+                | {name: int(counts.get(name, 0)) for name in classes}
+            )
+        lines = [["fold", "train", "test", *(f"test: {name}" for name in classes)]]
+        lines += [
+            [str(record["fold"]), *(f"{record[name]:,}" for name in ("train", "test", *classes))]
+            for record in records
+        ]
+        return lines, pd.DataFrame(records)
+
+    def index(self) -> dict[str, Any]:
+        """Which table stands on which predictions, for `verify.py`."""
+        classes = self.metrics["classes"]
+        names = [name for name, _, _ in self.rows]
+        compared = [row.name for row in self.comparison.rows] if self.comparison else []
+        return {
+            "number": self.number,
+            "title": self.title,
+            "label": self.metrics["label"],
+            "classes": [str(c) for c in classes],
+            "metric": self.comparison.metric if self.comparison else leading_metric(self.metrics),
+            "rows": [
+                {
+                    "name": name,
+                    "predictions": entry.predictions,
+                    "columns": score_columns(row.key, classes),
+                }
+                for name, entry, row in self.rows
+            ],
+            "compared": [names.index(name) for name in compared],
+        }
+
+
+def questions_of(runs: Sequence[RunContents]) -> list[Question]:
+    """The evaluations of runs by what they asked; what cannot be verified is told and left out."""
+    grouped: dict[Any, list[tuple[RunContents, Shown, Evaluation]]] = {}
+    for run in runs:
+        for shown in run.evaluations:
+            where = f"{run.name}/{run.place(shown)}"
+            evaluation = _measured(shown, where)
+            if evaluation is not None:
+                grouped.setdefault(_asked(shown, evaluation), []).append((run, shown, evaluation))
+    titles = [key[0] for key in grouped]
+    first = [members[0][2] for members in grouped.values()]
+    for facts in (
+        [f", seed {evaluation['seed']}" for evaluation in first],
+        [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
+        [f", {number}" for number in range(1, len(first) + 1)],
+    ):
+        titles = _told_apart(titles, facts)
+    questions = []
+    for number, (title, members) in enumerate(zip(titles, grouped.values(), strict=True), start=1):
+        names = _names(members, several=len(runs) > 1)
+        entries = tuple(
+            Entry(name, *member, f"predictions-{number}-{i}.parquet")
+            for i, (name, member) in enumerate(zip(names, members, strict=True), start=1)
+        )
+        questions.append(Question(number, title, entries, _compared(entries)))
+    return questions
+
+
+def _told_apart(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
+    """Titles with a fact where there are several of a name, and the facts differ."""
+    of_title: dict[str, set[str]] = {}
+    for title, fact in zip(titles, facts, strict=True):
+        of_title.setdefault(title, set()).add(fact)
+    return [t + f * (len(of_title[t]) > 1) for t, f in zip(titles, facts, strict=True)]
+
+
+def write_table(
+    folder: Any, stem: str, lines: tables.Lines, frame: pd.DataFrame, note: str
+) -> None:
+    """A table as Markdown, LaTeX and CSV."""
+    from vitaepp.system.files import write_text
+
+    write_text(folder / f"{stem}.md", f"{tables.markdown(lines)}\n\n{note}\n")
+    write_text(folder / f"{stem}.tex", tables.latex(lines, comment=note))
+    write_text(folder / f"{stem}.csv", frame.to_csv(None, index=False, lineterminator="\n"))
+
+
+def _measured(shown: Shown, where: str) -> Evaluation | None:
+    if not set(METRICS) <= set(shown.metrics["mean"]):
+        warn(f"{where}: is not in the dossier: it has other metrics than those of classes")
+        return None
+    try:
+        evaluation = Evaluation.load(shown.folder)
+        for key in evaluation.measured:
+            evaluation.scores(key)
+    except EvaluationError as error:
+        warn(f"{where}: is not in the dossier: {one_line(error)}")
+        return None
+    return evaluation
+
+
+def _asked(shown: Shown, evaluation: Evaluation) -> tuple[str, ...]:
+    """What is the same of evaluations that can be compared: the question, and who was tested."""
+    tested = evaluation.rows().to_csv(index=False).encode()
+    facts = [str(evaluation.get(key)) for key in ("positive", "classes", "n", "persons")]
+    return (shown.title, *facts, hashlib.sha256(tested).hexdigest())
+
+
+def _names(members: Sequence[tuple[RunContents, Shown, Evaluation]], *, several: bool) -> list[str]:
+    """A name for each evaluation: its method, and the run and the place that tell it apart."""
+    names = [
+        summary_rows(evaluation)[0].name + (f", {run.name}" if several else "")
+        for run, _, evaluation in members
+    ]
+    return [
+        f"{name}, {run.place(shown)}" if names.count(name) > 1 else name
+        for name, (run, shown, _) in zip(names, members, strict=True)
+    ]
+
+
+def _compared(entries: Sequence[Entry]) -> Comparison | None:
+    named = {entry.name: entry.evaluation for entry in entries}
+    controls = any(len(entry.evaluation.measured) > 1 for entry in entries)
+    if len(entries) == 1 and not controls:
+        return None
+    return compare_evaluations(named, controls=controls)

@@ -1,0 +1,373 @@
+"""Recompute every number of the tables in this folder from the predictions beside it.
+
+    python verify.py [FOLDER]
+
+It needs pandas, scikit-learn, and NumPy and SciPy, which come with them; nothing else, and nothing
+of the program that wrote the tables. Exit status 0: every number is right. 1: one differs, and is
+named. 2: a file is missing or cannot be read.
+
+`data/index.json` says which table stands on which predictions. A score above 0 is the second class
+of two; of more, the largest score is the class. With several folds the test is the corrected
+resampled t-test (Nadeau and Bengio 2003), on one test split McNemar's exact test. Intervals are the
+percentile bootstrap over subjects, drawn within their class.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from scipy.stats import t as student
+from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+
+METRICS = ("auc", "sensitivity", "specificity", "accuracy")
+RESAMPLES, LEVEL = 2000, 0.95
+LARGEST_DIFFERENCE = 1e-9
+
+
+class Features:
+    """What one set of features, such as an embedding or a control, predicts."""
+
+    def __init__(self, table: pd.DataFrame, columns: list[str], classes: list[str]) -> None:
+        table = table.sort_values(["fold", "subject"], ignore_index=True)
+        self.subject = table["subject"].astype(str).to_numpy()
+        self.fold = table["fold"].to_numpy()
+        self.true = table["label"].astype(str).map({c: i for i, c in enumerate(classes)}).to_numpy()
+        self.score = table[columns].to_numpy(float)
+        two = len(columns) == 1
+        self.said = (self.score[:, 0] > 0).astype(int) if two else self.score.argmax(axis=1)
+        self.classes = [1] if two else list(range(len(classes)))
+        self.folds = [self.of_fold(self.fold == k) for k in sorted(set(self.fold))]
+
+    def of_fold(self, rows: Any) -> dict[str, float]:
+        """The metrics of some rows, by scikit-learn."""
+        true, said, score = self.true[rows], self.said[rows], self.score[rows]
+        parts = [
+            (
+                roc_auc_score(true == c, score[:, i]),
+                recall_score(true == c, said == c),
+                recall_score(true != c, said != c),
+            )
+            for i, c in enumerate(self.classes)
+        ]
+        means = [float(mean) for mean in np.mean(parts, axis=0)]
+        return dict(zip(METRICS, [*means, float(accuracy_score(true, said))], strict=True))
+
+    def mean(self, metric: str) -> float:
+        """Over folds."""
+        return float(np.mean([fold[metric] for fold in self.folds]))
+
+    def std(self, metric: str) -> Any:
+        """Sample standard deviation over folds; None of a single one."""
+        values = [fold[metric] for fold in self.folds]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    def resampled(self, metric: str, weights: Any) -> Any:
+        """`(resample, fold)`: the metric with each subject as often as its weight says."""
+        number = {s: i for i, s in enumerate(sorted(self.subject))}
+        column = np.array([number[s] for s in self.subject])
+        folds = []
+        for k in sorted(set(self.fold)):
+            rows = self.fold == k
+            w, true, said = weights[:, column[rows]], self.true[rows], self.said[rows]
+            if metric == "accuracy":
+                folds.append(share(w, said == true, np.ones(len(true), bool)))
+                continue
+            parts = []
+            for i, c in enumerate(self.classes):
+                if metric == "auc":
+                    parts.append(area(w, true == c, self.score[rows, i]))
+                elif metric == "sensitivity":
+                    parts.append(share(w, said == c, true == c))
+                else:
+                    parts.append(share(w, said != c, true != c))
+            folds.append(mean_of_defined(np.stack(parts, axis=-1)))
+        return np.stack(folds, axis=-1)
+
+
+def area(weights: Any, positive: Any, score: Any) -> Any:
+    """AUC of each resample: how often a positive is above a negative, ties counting half."""
+    above, below = score[positive][:, None], score[~positive][None, :]
+    wins = (above > below) + 0.5 * (above == below)
+    of_pairs = np.einsum(
+        "rp,pn,rn->r", weights[:, positive], wins, weights[:, ~positive], optimize=True
+    )
+    return divided(of_pairs, weights[:, positive].sum(1) * weights[:, ~positive].sum(1))
+
+
+def share(weights: Any, right: Any, among: Any) -> Any:
+    """The weight of those `among` who are right."""
+    return divided(weights @ (right & among).astype(float), weights @ among.astype(float))
+
+
+def divided(above: Any, below: Any) -> Any:
+    """A quotient; NaN where the divisor is 0."""
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
+
+
+def mean_of_defined(values: Any) -> Any:
+    """Mean over the last axis of what is no NaN."""
+    known = np.isfinite(values)
+    return divided(np.where(known, values, 0).sum(-1), known.sum(-1).astype(float))
+
+
+def interval(one: Features, other: Features, metric: str) -> tuple[float, float]:
+    """Of the difference, over resampled subjects."""
+    order = np.argsort(one.subject)
+    true = one.true[order]
+    weights = np.zeros((RESAMPLES, len(true)))
+    for c, code in enumerate(np.unique(true)):
+        members = np.flatnonzero(true == code)
+        drawn = np.random.default_rng([0, c]).integers(len(members), size=(RESAMPLES, len(members)))
+        for r in range(RESAMPLES):
+            weights[r, members] = np.bincount(drawn[r], minlength=len(members))
+    difference = one.resampled(metric, weights) - other.resampled(metric, weights)
+    means = mean_of_defined(difference)
+    ends = np.quantile(means[np.isfinite(means)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(ends[0]), float(ends[1])
+
+
+def p_of(one: Features, other: Features, metric: str) -> Any:
+    """Two-sided p of the difference; None where there is no test."""
+    differences = np.array(
+        [a[metric] - b[metric] for a, b in zip(one.folds, other.folds, strict=True)]
+    )
+    if len(differences) > 1:
+        tested = len(one.true) / len(differences)
+        trained = len(one.true) - tested
+        spread = 0.0 if np.ptp(differences) <= 1e-12 else differences.var(ddof=1)
+        variance = (1 / len(differences) + tested / trained) * spread
+        if variance > 0:
+            t = differences.mean() / np.sqrt(variance)
+            return float(2 * student.sf(abs(t), len(differences) - 1))
+        return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
+    if metric != "accuracy":
+        return None
+    right, others = one.said == one.true, other.said == other.true
+    first, second = int((right & ~others).sum()), int((others & ~right).sum())
+    return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def holm(values: list[float]) -> list[float]:
+    """p-values, corrected for their number."""
+    corrected, largest = [0.0] * len(values), 0.0
+    for rank, i in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+class Checks:
+    """Numbers as they stand, each beside what it should be."""
+
+    def __init__(self) -> None:
+        self.count, self.wrong = 0, list[str]()
+
+    def number(self, where: str, found: Any, right: Any) -> None:
+        """An unrounded number, or none where there should be none."""
+        self.count += 1
+        absent = found is None or pd.isna(found)
+        same = absent if right is None else not absent
+        if same and right is not None:
+            same = abs(float(found) - right) <= LARGEST_DIFFERENCE
+        if not same:
+            self.wrong.append(f"{where}: {found} stands there, {right} is right")
+
+    def text(self, where: str, found: str, right: list[str]) -> None:
+        """A rounded number as it is written; of several right ones the first is the usual one."""
+        self.count += 1
+        if found not in right:
+            self.wrong.append(f"{where}: {found!r} stands there, {right[0]!r} is right")
+
+
+def either(form: Callable[..., str], *values: Any) -> list[str]:
+    """Values as they are rounded; a tie may go either way."""
+    nudges = product((0.0, LARGEST_DIFFERENCE, -LARGEST_DIFFERENCE), repeat=len(values))
+    moved = (
+        [None if v is None else v + n for v, n in zip(values, by, strict=True)] for by in nudges
+    )
+    return list(dict.fromkeys(form(*one) for one in moved))
+
+
+def signed(value: float) -> str:
+    """As the tables round a difference."""
+    return f"{value:+.3f}"
+
+
+def ends(low: float, high: float) -> str:
+    """As the tables round an interval."""
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def rounded(mean: float, std: Any) -> str:
+    """As the tables round."""
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def rounded_p(p: float) -> str:
+    """As the tables round."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def lines_of(path: Path) -> list[list[str]]:
+    """The cells of a Markdown or LaTeX table, its head first."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows if not row.startswith("| ---")]
+        return [[cell.strip() for cell in row] for row in cells]
+    plain = {r"$\pm$": "±", "$-$": "-", "$+$": "+", "$<$": "<", r"$\Delta$": "Δ", r"\%": "%"}
+    for tex, sign in plain.items():
+        text = text.replace(tex, sign)
+    rows = [line.removesuffix(r"\\") for line in text.splitlines() if line.endswith(r"\\")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
+
+
+def check_texts(checks: Checks, folder: Path, name: str, right: list[list[list[str]]]) -> None:
+    """The cells after the first of the Markdown and the LaTeX table."""
+    for suffix in (".md", ".tex"):
+        path = folder / "tables" / f"{name}{suffix}"
+        head, *rows = lines_of(path)
+        if len(rows) != len(right):
+            checks.wrong.append(
+                f"{path.name}: {len(rows)} rows stand there, {len(right)} are right"
+            )
+            continue
+        for row, expected in zip(rows, right, strict=True):
+            if len(row) != len(expected) + 1:
+                checks.wrong.append(f"{path.name}, {row[0]}: {len(row)} cells stand there")
+                continue
+            for title, found, cell in zip(head[1:], row[1:], expected, strict=True):
+                checks.text(f"{path.name}, {row[0]}, {title}", found, cell)
+
+
+def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
+    """All tables of one question."""
+    number, classes = question["number"], [str(c) for c in question["classes"]]
+    tables = {
+        file: pd.read_parquet(folder / "data" / file)
+        for file in {row["predictions"] for row in question["rows"]}
+    }
+    every = [Features(tables[r["predictions"]], r["columns"], classes) for r in question["rows"]]
+    names = [row["name"] for row in question["rows"]]
+
+    stem = f"results-{number}"
+    table = pd.read_csv(folder / "tables" / f"{stem}.csv")
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(every))])
+    for row, one, name in zip(table.to_dict("records"), every, names, strict=True):
+        for metric in METRICS:
+            where = f"{stem}.csv, {name}, {metric}"
+            checks.number(f"{where} mean", row[f"{metric}_mean"], one.mean(metric))
+            checks.number(f"{where} std", row[f"{metric}_std"], one.std(metric))
+    cells = [[either(rounded, one.mean(m), one.std(m)) for m in METRICS] for one in every]
+    check_texts(checks, folder, stem, cells)
+
+    stem, first = f"subjects-{number}", every[0]
+    table = pd.read_csv(folder / "tables" / f"{stem}.csv")
+    folds = sorted(set(first.fold))
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(folds))])
+    texts = []
+    for row, k in zip(table.to_dict("records"), folds, strict=True):
+        tested = [int(((first.fold == k) & (first.true == c)).sum()) for c in range(len(classes))]
+        counts = dict(zip(classes, tested, strict=True))
+        for label, count in {"test": sum(tested), **counts}.items():
+            checks.number(f"{stem}.csv, fold {row['fold']}, {label}", row[label], count)
+        trained = int(row["train"])
+        if len(folds) > 1:
+            trained = len(first.true) - sum(tested)
+            checks.number(f"{stem}.csv, fold {row['fold']}, train", row["train"], trained)
+        texts.append([[f"{n:,}"] for n in (trained, sum(tested), *tested)])
+    check_texts(checks, folder, stem, texts)
+
+    if question["compared"]:
+        check_comparison(checks, folder, question, [every[i] for i in question["compared"]])
+
+
+def check_comparison(
+    checks: Checks, folder: Path, question: dict[str, Any], every: list[Features]
+) -> None:
+    """Differences from the first row, their intervals and tests."""
+    stem, metric = f"comparison-{question['number']}", question["metric"]
+    names = [question["rows"][i]["name"] for i in question["compared"]]
+    reference, *others = every
+    differences = [one.mean(metric) - reference.mean(metric) for one in others]
+    intervals = [interval(one, reference, metric) for one in others]
+    ps = [p_of(one, reference, metric) for one in others]
+    known = holm([p for p in ps if p is not None])
+    corrected = [known.pop(0) if p is not None else None for p in ps]
+
+    table = pd.read_csv(folder / "tables" / f"{stem}.csv")
+    checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(every))])
+    rights: list[dict[str, Any]] = [dict.fromkeys(("difference", "low", "high", "p", "p_holm"))]
+    for i, d in enumerate(differences):
+        low, high = intervals[i]
+        found = {"difference": d, "low": low, "high": high, "p": ps[i], "p_holm": corrected[i]}
+        rights.append(found)
+    several = sum(p is not None for p in ps) > 1
+    texts = []
+    for row, one, right, name in zip(table.to_dict("records"), every, rights, names, strict=True):
+        for m in METRICS:
+            checks.number(f"{stem}.csv, {name}, {m} mean", row[f"{m}_mean"], one.mean(m))
+            checks.number(f"{stem}.csv, {name}, {m} std", row[f"{m}_std"], one.std(m))
+        for column, value in right.items():
+            checks.number(f"{stem}.csv, {name}, {column}", row[column], value)
+        cells = [either(rounded, one.mean(m), one.std(m)) for m in METRICS]
+        if right["difference"] is None:
+            cells += [["reference"], [""], [""], *([[""]] if several else [])]
+        else:
+            cells += [
+                either(signed, right["difference"]),
+                either(ends, right["low"], right["high"]),
+            ]
+            for p in (right["p"], *([right["p_holm"]] if several else [])):
+                cells.append([""] if p is None else either(rounded_p, p))
+            written = {text for cell in cells[len(METRICS) :] for text in cell}
+            check_sentence(checks, f"{stem}.csv, {name}", str(row["sentence"]), written, names)
+        texts.append(cells)
+    check_texts(checks, folder, stem, texts)
+    sentences = [s for s in table["sentence"].fillna("") if s]
+    page = (folder / "tables" / f"{stem}.md").read_text(encoding="utf-8")
+    stand = [line[2:] for line in page.splitlines() if line.startswith("- ")]
+    checks.text(f"{stem}.md, sentences", "\n".join(stand), ["\n".join(sentences)])
+
+
+def check_sentence(
+    checks: Checks, where: str, sentence: str, written: set[str], names: list[str]
+) -> None:
+    """Every number with a point in a sentence is one of those that the table has."""
+    for name in sorted(names, key=len, reverse=True):
+        sentence = sentence.replace(name, "")
+    known = {n for text in written for n in re.findall(r"[-+]?\d+\.\d+", text)}
+    for found in re.findall(r"[-+]?\d+\.\d+", sentence):
+        checks.count += 1
+        if found not in known:
+            checks.wrong.append(f"{where}, sentence: {found} stands there, and is no such number")
+
+
+def main(folder: Path) -> int:
+    """Check a dossier, and say what is wrong."""
+    checks = Checks()
+    try:
+        index = json.loads((folder / "data" / "index.json").read_text(encoding="utf-8"))
+        for question in index["questions"]:
+            check(checks, folder, question)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{folder}: cannot be checked: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    for line in checks.wrong:
+        print(line, file=sys.stderr)
+    if checks.wrong:
+        print(f"{len(checks.wrong)} of {checks.count} numbers differ", file=sys.stderr)
+        return 1
+    print(f"{checks.count} numbers of the tables are right")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent))

@@ -1,0 +1,106 @@
+"""What a clinic asks of a classifier: its probabilities, and what acting on them gains.
+
+An evaluation that has `clinical` in its metrics is shown with it; others have no such part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vitaepp.presentation import numbers
+from vitaepp.presentation.charts import Figure, Line, line_chart, unit_chart
+from vitaepp.presentation.drawing import Style
+from vitaepp.reporting.contents import Evaluation
+
+#: Net benefits below this are not drawn: acting on everybody costs without bound.
+LEAST_BENEFIT = -0.1
+
+_VALUES = {
+    "auc": "AUC",
+    "average_precision": "Average precision",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score",
+}
+
+
+def clinical(result: Evaluation) -> dict[str, Any] | None:
+    """Values with intervals, calibration and decision curve; None where there are none."""
+    report = result.metrics.get("clinical")
+    if not isinstance(report, Mapping):
+        return None
+    figures = [figure for figure in (_calibration(report), _benefit(report)) if figure]
+    values = list(_values(report))
+    return {"values": values, "figures": figures} if values or figures else None
+
+
+def _values(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, name in _VALUES.items():
+        if text := _text(report.get(key)):
+            yield name, text
+    calibration = report.get("calibration") or {}
+    for key in ("slope", "intercept"):
+        if text := _text(calibration.get(key)):
+            yield f"Calibration {key}", text
+    for goal, found in (report.get("operating") or {}).items():
+        for side in ("sensitivity", "specificity"):
+            if text := _text(found.get(side)):
+                yield f"{side.capitalize()}, {str(goal).replace('_', ' ')}", text
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, Mapping) or value.get("value") is None:
+        return ""
+    text = f"{value['value']:.3f}"
+    if value.get("low") is None or value.get("high") is None:
+        return text
+    return f"{text} {numbers.interval(value['low'], value['high'])}"
+
+
+def _calibration(report: Mapping[str, Any]) -> Figure | None:
+    classes = (report.get("calibration") or {}).get("classes") or {}
+    lines, legend = [], []
+    table: list[tuple[object, ...]] = [("class", "predicted", "observed", "n")]
+    for i, (name, found) in enumerate(classes.items()):
+        curve = found["curve"]
+        predicted, observed = (np.asarray(curve[k], np.float64) for k in ("predicted", "observed"))
+        lines.append(Line(predicted, observed, Style("line", i), np.zeros_like(observed)))
+        legend.append((Style("line", i), str(name)))
+        table += zip([name] * len(predicted), predicted, observed, curve["n"], strict=True)
+    if not lines:
+        return None
+    drawing = unit_chart(
+        lines,
+        says="Calibration: share of positive subjects over predicted probability",
+        x_name="predicted probability",
+        y_name="share that is positive",
+    )
+    return Figure(
+        "Calibration", "groups of equal size; on the diagonal is right", drawing, legend, table
+    )
+
+
+def _benefit(report: Mapping[str, Any]) -> Figure | None:
+    curve = report.get("decision_curve") or {}
+    if not curve.get("classes"):
+        return None
+    threshold = np.asarray(curve["threshold"], np.float64)
+    lines, legend = [Line(threshold, np.zeros_like(threshold), Style("chance"))], []
+    table: list[list[object]] = [["threshold", *threshold.tolist()]]
+    for i, (name, found) in enumerate(curve["classes"].items()):
+        for kind, key in (("line", "model"), ("thin", "all")):
+            benefit = np.asarray(found[key], np.float64)
+            title = f"{name}: by the classifier" if key == "model" else f"{name}: act on everybody"
+            shown = np.where(benefit >= LEAST_BENEFIT, benefit, np.nan)
+            lines.append(Line(threshold, shown, Style(kind, i)))
+            legend.append((Style(kind, i), title))
+            table.append([title, *benefit.tolist()])
+    drawing = line_chart(
+        lines, says="Net benefit over the threshold of acting", x_name="threshold probability"
+    )
+    if drawing is None:
+        return None
+    note = "true positives a subject; dotted: act on nobody"
+    return Figure("Decision curve", note, drawing, legend, list(zip(*table, strict=True)))

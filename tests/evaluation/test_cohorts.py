@@ -1,0 +1,204 @@
+"""Sites, other cohorts and few labels: nothing of what is tested is ever known before."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.evaluation.test_tasks import N, cohort
+from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.budget import nested_order, parse_budget
+from vitaepp.evaluation.evaluation import evaluate
+from vitaepp.evaluation.external import Cohort
+from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.folds import by_subject, share_out
+from vitaepp.evaluation.harmonize import LEAST, Harmonizer
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks import read_target
+
+pytestmark = pytest.mark.usefixtures("one_draw")
+
+
+def shared(table, **asked):
+    ordered = by_subject(table)
+    found = share_out(read_target(ordered, "sick"), ordered, **asked)
+    return ordered, found
+
+
+@pytest.mark.parametrize("leave_one_group_out", [False, True])
+def test_no_fold_splits_a_group_or_a_person(leave_one_group_out):
+    _, table, _ = cohort()
+    # Every tenth person was scanned at two sites, so that these belong together.
+    table["participant"] = np.arange(N) // 2
+    table["site"] = np.array(list("abcdefgh"))[(np.arange(N) // 10) % 8]
+    table.loc[table.index[5], "participant"] = table["participant"].iloc[77]
+    ordered, found = shared(table, folds=4, group="site", leave_one_group_out=leave_one_group_out)
+    tested = []
+    for part in found.folds:
+        for column in ("site", "participant"):
+            sides = [set(ordered[column].to_numpy()[rows]) for rows in (part.train, part.test)]
+            if not (leave_one_group_out and column == "site"):
+                assert not sides[0] & sides[1]
+        tested += part.test.tolist()
+    assert sorted(tested) == list(range(N))
+    if leave_one_group_out:
+        assert found.groups == sorted(set(table["site"]))
+        for name, part in zip(found.groups, found.folds, strict=True):
+            assert set(ordered["site"].to_numpy()[part.test]) == {name}
+            assert name not in ordered["site"].to_numpy()[part.train]
+
+
+def test_a_group_that_cannot_be_tested_alone_is_named_and_trained_on():
+    _, table, _ = cohort()
+    table.loc[table.index[:1], "site"] = "tiny"
+    _, found = shared(table, group="site", leave_one_group_out=True)
+    assert found.untested == ["tiny"]
+    assert "are only trained on: tiny" in found.notes[0]
+    assert all(0 in part.train for part in found.folds)
+
+
+def test_a_site_effect_that_is_a_shortcut_fails_at_another_site():
+    """Features that know the site alone: inside they tell the label, at a new site they do not."""
+    draw = np.random.default_rng(0)
+    sites = np.repeat(["a", "b", "c", "d"], 30)
+    shares = {"a": 0.9, "b": 0.1, "c": 0.85, "d": 0.15}
+    table = pd.DataFrame(
+        {
+            "subject": [f"s{i:03d}" for i in range(120)],
+            "sick": [int(draw.random() < shares[s]) for s in sites],
+            "site": sites,
+        }
+    )
+    features = np.eye(4)[["abcd".index(s) for s in sites]] + 0.1 * draw.normal(size=(120, 4))
+    inside = evaluate_features(features, table, "sick")
+    outside = evaluate_features(features, table, "sick", group="site", leave_one_group_out=True)
+    harmonized = evaluate_features(features, table, "sick", group="site", folds=4, harmonize=True)
+    assert inside["mean"]["auc"] > 0.8
+    assert outside["mean"]["auc"] < 0.7
+    assert outside["group"]["tested_alone"] == ["a", "b", "c", "d"]
+    assert harmonized["mean"]["auc"] < 0.7
+
+
+def test_harmonised_sites_have_the_training_parts_moments_and_no_others():
+    draw = np.random.default_rng(0)
+    sites = np.array(["a"] * 20 + ["b"] * 20 + ["few"] * (LEAST - 1), object)
+    features = draw.normal(size=(len(sites), 3)) * 2 + (sites == "b")[:, None] * 5
+    harmonize = Harmonizer.fit(features, sites)
+    for name in ("a", "b"):
+        own = harmonize(features[sites == name], sites[sites == name])
+        assert np.allclose([own.mean(0), own.std(0)], [[0] * 3, [1] * 3])
+    new = np.array(["new", "few"], object)
+    whole = (features[:2] - features.mean(0)) / features.std(0)
+    assert np.allclose(harmonize(features[:2], new), whole)
+
+
+def test_another_cohort_is_tested_once_by_models_of_all_subjects(tmp_path):
+    features, table, noise = cohort()
+    others, outside, _ = cohort(seed=1)
+    outside["subject"] = "x" + outside["subject"]
+    found = evaluate_features(
+        features,
+        table,
+        "sick",
+        controls={"untrained": noise},
+        external=Cohort(others, outside, {"untrained": noise}, "other"),
+    )
+    assert found["external"]["n"] == N
+    assert found["external"]["mean"]["auc"] > 0.8
+    assert abs(found["external"]["controls"]["untrained"]["mean"]["auc"] - 0.5) < 0.27
+    # The same models, whatever the other cohort is.
+    half = evaluate_features(
+        features, table, "sick", external=Cohort(others[::2], outside.iloc[::2])
+    )
+    both = found.external.merge(half.external, on="subject", suffixes=("", ":half"))
+    assert np.allclose(both["method"], both["method:half"])
+    written = found.save(tmp_path)
+    assert (
+        pd.read_parquet(tmp_path / "external.parquet")["subject"].tolist()
+        == outside["subject"].tolist()
+    )
+    assert Evaluation.load(tmp_path).metrics == written.metrics
+
+
+def test_what_is_doubtful_about_another_cohort_is_said_or_refused(tmp_path, capsys):
+    features, table, _ = cohort()
+
+    def saved(name, values, rows, encoder="one"):
+        path = tmp_path / f"{name}.parquet"
+        facts = {"encoder": encoder}
+        Embeddings(rows.assign(split=""), values.astype(np.float32), facts).save(path)
+        return path
+
+    path = saved("inside", features, table)
+    same = saved("same", features, table)
+    evaluate(path, "sick", tmp_path / "a", external=same)
+    assert "80 subjects have the name of a subject inside" in capsys.readouterr().err
+    with pytest.raises(EvaluationError, match="made by another encoder"):
+        evaluate(path, "sick", tmp_path / "b", external=saved("other", features, table, "two"))
+    renamed = table.assign(sick=table["sick"].replace("yes", "ill"))
+    with pytest.raises(EvaluationError, match="the classes ill, no outside, but no, yes inside"):
+        evaluate(path, "sick", tmp_path / "c", external=saved("names", features, renamed))
+    without = saved("without", features, table.drop(columns="sick"))
+    with pytest.raises(EvaluationError, match="no label column"):
+        evaluate(path, "sick", tmp_path / "d", external=without)
+    short = saved("short", features[:, :3], table)
+    with pytest.raises(EvaluationError, match="3 features, but 5 inside"):
+        evaluate(path, "sick", tmp_path / "e", external=short)
+    assert not control_path(path, "raw").is_file()
+
+
+def test_more_labels_are_nested_balanced_and_better():
+    strata, persons = np.array([0] * 60 + [1] * 20), np.arange(80) // 2
+    order = nested_order(strata, persons, [0])
+    assert sorted(order) == list(range(80))
+    for size in (4, 8, 20, 40):
+        chosen = order[:size]
+        counts = np.bincount(strata[chosen], minlength=2)
+        assert counts.min() >= 2
+        assert abs(counts[1] / size - 0.25) <= max(0.25, 3 / size)
+        assert all(len(np.unique(persons[chosen[strata[chosen] == c]])) > 1 for c in (0, 1))
+    features, table, noise = cohort(signal=1.0)
+    found = evaluate_features(
+        np.hstack([features, noise]),
+        table,
+        "sick",
+        folds=3,
+        controls={"untrained": noise},
+        budget=[8, 40, "all"],
+    )
+    rows = {(r["labels"], r["features"]): r for r in found["budget"]}
+    sizes = sorted({labels for labels, _ in rows})
+    means = [rows[size, "method"]["mean"]["auc"] for size in sizes]
+    assert means == sorted(means)
+    assert rows[8.0, "method"]["trainings"] == 15
+    assert rows[sizes[-1], "method"]["mean"]["auc"] == pytest.approx(found["mean"]["auc"])
+    assert rows[40.0, "untrained"]["wins"] > 0.8
+    assert len(found.budget) == 2 * 3 * (5 + 5 + 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"budget": [100]}, "budget 100: a training part has 64 labelled subjects"),
+        ({"budget": [2]}, "budget 2: a model needs 4"),
+        ({"leave_one_group_out": True}, "needs a column of groups"),
+        ({"harmonize": True}, "needs a column of sites"),
+        ({"group": "sit"}, "did you mean site"),
+        ({"group": "one"}, "has one group only"),
+        ({"group": "site", "folds": 5}, "4 groups with subjects of each class"),
+        ({"group": "class", "leave_one_group_out": True}, "0 groups of 2 can be tested alone"),
+    ],
+)
+def test_what_a_cohort_does_not_allow_is_said_in_one_line(asked, message):
+    features, table, _ = cohort()
+    table = table.assign(one="x", **{"class": table["sick"]})
+    with pytest.raises(EvaluationError, match=message) as caught:
+        evaluate_features(features, table, "sick", **asked)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_is_numbers_and_all():
+    assert parse_budget(" 10, 50,all") == [10, 50, "all"]
+    for text in ("", "ten", "10,-5", "0"):
+        with pytest.raises(EvaluationError, match="give numbers of labelled subjects and all"):
+            parse_budget(text)

@@ -1,0 +1,272 @@
+"""The dossier: its numbers can be computed again, and nothing in it is anybody's."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import write_store
+from tests.reporting.test_report import make_run
+from vitaepp.data.account import Account
+from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.runfolder import weights_id
+from vitaepp.errors import RunError
+from vitaepp.evaluation import evaluate
+from vitaepp.reporting.dossier import verify
+from vitaepp.reporting.dossier.checklists import CHECKLISTS
+from vitaepp.reporting.dossier.dossier import dossier
+
+ACCOUNT = {"found": 43, "failed": {"cannot be read: truncated": 3}, "left_out": {"a copy": 2}}
+
+
+def add(run, place, label, *, protocol=None, controls=("untrained", "raw"), seed=0):
+    """An evaluation of random features that know a little of a label."""
+    random = np.random.default_rng(seed)
+    codes = np.arange(60) % 3
+    table = pd.DataFrame(
+        {
+            "subject": [f"Doe, Jane {i:02d}" for i in range(60)],
+            "split": ["test" if i % 4 == 3 else "train" for i in range(60)],
+            "grade": np.array(["I", "II", "III & IV"])[codes],
+            "50%_or_more": ["yes" if c else "no" for c in codes],
+        }
+    )
+    if protocol == "svm":
+        table["split"] = ""
+    file = run / f"{place}.parquet"
+    for name in (None, *controls):
+        features = random.normal(size=(60, 6)) + (0.5 if name is None else 0.2) * codes[:, None]
+        target = file if name is None else control_path(file, name)
+        facts = {"method": "vitae++", "encoder": weights_id(run)}
+        Embeddings(table, features.astype(np.float32), facts).save(target)
+    evaluate(file, label, run / place, protocol)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two runs, and evaluations of two and three classes, over folds and on a split."""
+    home = tmp_path_factory.mktemp("dossier")
+    runs = [
+        make_run(home / name, reconstructed=False, trained=name == "first_run")
+        for name in ("first_run", "second")
+    ]
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    summary["store"]["account"] = ACCOUNT
+    (runs[0] / "summary.json").write_text(json.dumps(summary))
+    recipe = (runs[0] / "recipe.yaml").read_text()
+    recipe = recipe.replace("init: null", "init: /home/jane/weights/mae.pth")
+    (runs[0] / "recipe.yaml").write_text(recipe)
+    add(runs[0], "grades", "grade", protocol="svm")
+    add(runs[0], "split", "50%_or_more")
+    add(runs[1], "alone", "50%_or_more", controls=(), seed=1)
+    return dossier(runs, home / "out")
+
+
+def edited(folder, tmp_path, name, change):
+    """A copy of a dossier with one file changed."""
+    import shutil
+
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    text = (copy / name).read_text(encoding="utf-8")
+    changed = change(text)
+    assert changed != text
+    (copy / name).write_text(changed, encoding="utf-8")
+    return copy
+
+
+def test_verify_runs_by_itself_and_finds_every_number_right(folder):
+    done = subprocess.run(
+        [sys.executable, "-I", "verify.py"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 300
+    tree = ast.parse((folder / "verify.py").read_text(encoding="utf-8"))
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else name.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    standard = {"collections", "itertools", "json", "pathlib", "re", "sys", "typing"}
+    assert imported <= standard | {"numpy", "pandas", "scipy", "sklearn"}
+
+
+def raised(text):
+    """The text with one more in the last digit of its last decimal number."""
+    *_, last = re.finditer(r"\d\.\d+", text)
+    digit = str((int(last[0][-1]) + 1) % 10)
+    return text[: last.end() - 1] + digit + text[last.end() :]
+
+
+def raised_whole(text):
+    """The text with another last whole number."""
+    *_, last = re.finditer(r"\b\d+\b", text)
+    return text[: last.start()] + str(int(last[0]) + 1) + text[last.end() :]
+
+
+def in_row(change):
+    """A change of the last row that holds numbers, and not of the sentences below."""
+
+    def apply(text):
+        table, sign, rest = text.partition("\n\n- ")
+        return change(table) + sign + rest
+
+    return apply
+
+
+def csv_digit(text):
+    """A CSV with its first decimal number changed in the third digit."""
+    found = re.search(r"\d\.\d{3}", text)
+    other = str((int(found[0][-1]) + 1) % 10)
+    return text[: found.end() - 1] + other + text[found.end() :]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("results-1.csv", csv_digit),
+        ("results-2.md", raised),
+        ("results-2.tex", raised),
+        ("comparison-1.csv", csv_digit),
+        ("comparison-1.md", in_row(raised)),
+        ("comparison-2.md", lambda text: text.replace("p = 0.", "p = 9.", 1)),
+        ("comparison-1.md", lambda text: text.replace("interval [", "interval [9")),
+        ("comparison-2.tex", raised),
+        ("subjects-1.csv", raised_whole),
+        ("subjects-2.tex", lambda text: re.sub(r"& (\d+)", r"& 9\1", text, count=1)),
+    ],
+)
+def test_a_number_that_was_changed_is_named(folder, tmp_path, capsys, name, change):
+    copy = edited(folder, tmp_path, f"tables/{name}", change)
+    assert verify.main(copy) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(name)
+    assert "numbers differ" in error
+
+
+def test_changed_predictions_are_found_and_missing_ones_are_told(folder, tmp_path, capsys):
+    copy = edited(folder, tmp_path, "data/index.json", lambda text: text + "\n")
+    table = pd.read_parquet(copy / "data" / "predictions-1-1.parquet")
+    table["method"] = -table["method"]
+    table.to_parquet(copy / "data" / "predictions-1-1.parquet", index=False)
+    assert verify.main(copy) == 1
+    (copy / "data" / "predictions-1-1.parquet").unlink()
+    assert verify.main(copy) == 2
+    assert "predictions-1-1.parquet" in capsys.readouterr().err
+
+
+def test_no_file_holds_a_path_or_the_name_of_a_subject(folder):
+    for file in filter(Path.is_file, folder.rglob("*")):
+        content = file.read_bytes()
+        for secret in (b"/home", b"jane", b"Doe", str(folder.parent).encode()):
+            assert secret not in content, (file.name, secret)
+    assert "mae.pth" in (folder / "recipes" / "first_run.yaml").read_text()
+    ids = pd.read_parquet(folder / "data" / "predictions-2-1.parquet")["subject"]
+    assert ids.str.fullmatch(r"s\d+").all()
+
+
+def test_latex_tables_are_whole_and_escaped(folder):
+    for file in [*folder.glob("tables/*.tex"), folder / "methods.tex"]:
+        text = "".join(
+            line for line in file.read_text().splitlines(True) if not line.startswith("%")
+        )
+        assert text.count("{") == text.count("}")
+        bare = re.sub(r"\\[&%$#_{}\\]", "", text)
+        assert not re.search(r"[#^~%<>_]", re.sub(r"\$[^$]*\$", "", bare)), file.name
+        assert bare.count("$") % 2 == 0
+        assert not re.search(r"[^\x00-\x7f]", text.replace("°", "")), file.name
+        rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+        counts = {len(re.findall(r"(?<!\\)&", row)) for row in rows}
+        assert len(counts) <= 1
+
+
+def test_runs_that_were_asked_the_same_stand_in_one_table(folder):
+    index = json.loads((folder / "data" / "index.json").read_text())
+    titles = {q["title"]: q for q in index["questions"]}
+    both = index["questions"][0]
+    names = [row["name"] for row in both["rows"]]
+    assert any("first_run" in name for name in names)
+    assert {"grade, linear SVM, 40 subjects", "grade, linear SVM, 60 subjects"} <= titles.keys()
+    split = titles["50%_or_more, linear probe"]
+    assert {row["predictions"] for row in split["rows"]} == {
+        f"predictions-{split['number']}-{i}.parquet" for i in (1, 2)
+    }
+    assert len(split["compared"]) == len(split["rows"]) == 4
+
+
+def test_methods_say_what_the_recipe_says(folder):
+    text = (folder / "methods.md").read_text(encoding="utf-8")
+    for part in (
+        "43 subjects, of which 3 could not be prepared (3: cannot be read: truncated)",
+        "2 images of the source were not used (2: a copy)",
+        "75% of the patches were hidden",
+        "started from the weights mae.pth",
+        "5,400,000 parameters",
+        "resampled once by linear interpolation to a spacing of 1×1×3 mm",
+        "stratified 5-fold cross-validation",
+        "given training split of 45 subjects and tested on the given test split of 15",
+        "corrected resampled t-test",
+        "McNemar's exact test",
+    ):
+        assert part in text, part
+    assert not re.search(r"None|nan|\{|  ", text)
+
+
+def test_the_flow_is_drawn_with_what_was_left_out(folder):
+    drawn = [file.read_text(encoding="utf-8") for file in folder.glob("figures/flow-*.svg")]
+    (svg,) = [text for text in drawn if "Found in the source" in text]
+    for text in ("43 subjects", "3 subjects not prepared", "3: cannot be read: truncated"):
+        assert text in svg
+    assert "var(" not in svg
+    for stem in ("flow-1-1", "roc-1-1", "map-1-1", "training-first_run-1"):
+        assert (folder / "figures" / f"{stem}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_checklists_have_every_item_and_name_the_open_ones(folder):
+    assert len(CHECKLISTS["claim"].items) == 44
+    assert [item.number for item in CHECKLISTS["claim"].items] == [str(i) for i in range(1, 45)]
+    tripod = [item.number for item in CHECKLISTS["tripod-ai"].items]
+    assert len(set(tripod)) == len(tripod)
+    assert {re.sub(r"\D", "", number) for number in tripod} == {str(i) for i in range(1, 28)}
+    for stem in CHECKLISTS:
+        text = (folder / "checklists" / f"{stem}.md").read_text(encoding="utf-8")
+        assert "**open**" in text
+        assert "| answered |" in text
+        rows = [line for line in text.splitlines() if re.match(r"\| \d", line)]
+        unanswered = [row.split("|")[1].strip() for row in rows if "| answered |" not in row]
+        assert f"in part: {', '.join(unanswered)}." in text
+
+
+def test_a_store_tells_what_an_older_run_does_not_know(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False)
+    store = write_store(tmp_path / "store", subjects=40, size=(4, 4, 4))
+    account = Account(41, {"all its voxels are the same": 1}, {})
+    (tmp_path / "store" / "account.json").write_text(json.dumps(asdict(account)))
+    out = dossier(run, tmp_path / "out", store=store.path)
+    assert "41 subjects" in (out / "figures" / "flow-1.svg").read_text()
+    other = write_store(tmp_path / "other", subjects=4, size=(4, 4, 4))
+    with pytest.raises(RunError, match="has 4 subjects, but run was trained on a store with 40"):
+        dossier(run, tmp_path / "again", store=other.path)
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_cannot_be_written_about_is_refused(folder, tmp_path):
+    bare = make_run(tmp_path / "bare", evaluated=False, reconstructed=False)
+    with pytest.raises(RunError, match="no evaluation with its predictions"):
+        dossier(bare, tmp_path / "out")
+    with pytest.raises(RunError, match="no run to write about"):
+        dossier([], tmp_path / "out")
+    with pytest.raises(RunError, match="a dossier, in which somebody may have written"):
+        dossier(bare, folder)
+    with pytest.raises(RunError, match="holds files"):
+        dossier(bare, bare)
+    with pytest.raises(RunError, match="is a file"):
+        dossier(bare, bare / "recipe.yaml")
+    assert not (tmp_path / "out").exists()
