@@ -318,6 +318,32 @@ def test_evaluations_are_found_wherever_they_lie_and_named_by_folder(run, tmp_pa
     assert "22.00 ± 2.83 dB" in words
 
 
+def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
+    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
+    numbers = {"insertion": 0.5, "deletion": -0.25, "beats_random": 0.75}
+    numbers |= {"untrained_correlation": None, "lesion_auc": None}
+    told = {"subject": f"a{EVIL}", "explained": "decision score for grade = high"}
+    told |= {"total": 1.5, "sum": 1.0, "baseline": 0.5, "error": None, "maps": {"shapley": numbers}}
+    facts = {"encoder": weights_id(run), "explained": [told["explained"]], "subjects": [told]}
+    facts |= {"taken_away": "left out", "maps": told["maps"]}
+    facts |= {"patch_maps": {"variance": [0.3, 0.1, 0.1], "position": [None] * 3}}
+    (run / "maps").mkdir()
+    (run / "maps" / "explain.json").write_text(json.dumps(facts))
+    Image.new("RGB", (30, 20)).save(run / "maps" / f"{file_stem(told['subject'])}.png")
+    page = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert EVIL not in page
+    assert '<a href="#maps-1">' in page
+    assert "<td>+0.50</td><td>-0.25</td><td>75%</td></tr>" in page
+    assert "sum to 1.00, from 0.500 on. Shapley values: insertion +0.50" in page
+    (run / "maps" / "explain.json").write_text(json.dumps(facts | {"encoder": "another"}))
+    other = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '<a href="#maps-1">' not in other
+    assert "maps is not shown: it was made with another encoder" in other
+    (run / "maps" / "explain.json").write_text('{"shap": 1}')
+    foreign = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "explain.json lacks parts of what explain writes" in foreign
+
+
 def test_results_of_other_weights_are_not_shown_as_the_run_s(run, tmp_path):
     mine = make_run(tmp_path / "mine", evaluated=False, reconstructed=False)
     copy_evaluation(run, mine / "evaluation", weights_id(run))

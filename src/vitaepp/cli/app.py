@@ -41,6 +41,7 @@ VERBS = (
     "audit",
     "compare",
     "reconstruct",
+    "explain",
     "experiment",
     "ladder",
     "report",

@@ -320,6 +320,18 @@ class Encoder(nn.Module):
             RunError: a modality that the encoder does not know, or images of another shape than
                 it was trained on.
         """
+        images = self.standardized(images, modalities)
+        return self.backbone.features(images, self.config.pool, self.config.block)
+
+    def standardized(
+        self,
+        images: Shaped[Tensor, "batch channel *space"],
+        modalities: Sequence[str] | None = None,
+    ) -> Float[Tensor, "batch wanted *space"]:
+        """Images as the backbone takes them: its channels in order, each z-scored.
+
+        Arguments and errors are those of `forward`.
+        """
         config = self.config
         if modalities is not None:
             check_known(config, modalities)
@@ -332,8 +344,7 @@ class Encoder(nn.Module):
                 f"{dimensions(wanted)} ({', '.join(channels)})"
             )
         images = place_channels(images, channels, config.modalities)
-        images = standardize(images.float() / 255, config.normalize, config.cohort)
-        return self.backbone.features(images, config.pool, config.block)
+        return standardize(images.float() / 255, config.normalize, config.cohort)
 
     def embed(
         self,

@@ -26,7 +26,15 @@ from vitaepp.methods import ViTAE
 from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.presentation.numbers import mean_and_spread
-from vitaepp.presentation.planes import are_colours, framed, missing_tile, planes, stacked, tile
+from vitaepp.presentation.planes import (
+    Plane,
+    are_colours,
+    framed,
+    missing_tile,
+    planes,
+    stacked,
+    tile,
+)
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
 from vitaepp.system.paths import swapped
@@ -200,17 +208,10 @@ def draw_panel(
         info: of the store, for proportions and directions.
     """
     views = planes(info.ndim, info.directed)[: 1 if len(channels) > 1 else None]
-    extents = [view.extent(info.size, info.spacing) for view in views]
-    sides = [side for extent in extents for side in extent]
-    # A whole number of pixels for the finest voxels, so that they are all of one size.
-    finest = min(info.spacing or (1.0,))
-    enlarged = min(-(-PANEL_SIDE * finest // min(sides)), LONGEST_SIDE * finest // max(sides))
-    scale = max(1.0, enlarged) / finest
     lines = []
     colour = are_colours(channels, info.ndim)
     for c, channel in [(0, "")] if colour else enumerate(channels):
-        for view, (width, height) in zip(views, extents, strict=True):
-            size = round(width * scale), round(height * scale)
+        for view, size in zip(views, panel_sizes(views, info), strict=True):
             images = [np.moveaxis(a, 0, -1) if colour else a[c] for a in arrays.values()]
             tiles = [
                 tile(view.cut(image), size, view.marks)
@@ -221,6 +222,22 @@ def draw_panel(
             lines.append((", ".join(t for t in (channel, view.name) if t), tiles))
     with atomic_path(path) as temporary:
         stacked(lines, list(arrays)).save(temporary)
+
+
+def panel_sizes(views: Sequence[Plane], info: StoreInfo) -> list[tuple[int, int]]:
+    """Width and height in pixels of the slices of a panel, of one scale in all views.
+
+    Args:
+        views: what is shown.
+        info: of the store, for proportions.
+    """
+    extents = [view.extent(info.size, info.spacing) for view in views]
+    sides = [side for extent in extents for side in extent]
+    # A whole number of pixels for the finest voxels, so that they are all of one size.
+    finest = min(info.spacing or (1.0,))
+    enlarged = min(-(-PANEL_SIDE * finest // min(sides)), LONGEST_SIDE * finest // max(sides))
+    scale = max(1.0, enlarged) / finest
+    return [(round(width * scale), round(height * scale)) for width, height in extents]
 
 
 def write_volumes(

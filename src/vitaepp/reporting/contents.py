@@ -76,6 +76,19 @@ class Reconstruction(Result):
 
 
 @dataclass(frozen=True)
+class Explanation(Result):
+    """Files of `explain`: numbers, and a panel of maps for each subject.
+
+    Attributes:
+        facts: the content of explain.json.
+        panels: `.png` files by subject.
+    """
+
+    facts: dict[str, Any]
+    panels: dict[str, Path]
+
+
+@dataclass(frozen=True)
 class RunContents:
     """Everything a report says about one run.
 
@@ -88,6 +101,7 @@ class RunContents:
         prepared: contact sheet of the store that it was trained on, or None.
         evaluations: in the order of their label, protocol and folder.
         reconstructions: in the order of their folders.
+        explanations: likewise.
         broken: a line for everything that is not shown, or outdated.
         weights: the id of its weights; None before the first checkpoint.
         extras: sections of other verbs, each with the place of its file in the run.
@@ -102,6 +116,7 @@ class RunContents:
     prepared: Image.Image | None
     evaluations: list[Evaluation]
     reconstructions: list[Reconstruction]
+    explanations: list[Explanation]
     broken: list[str] = field(default_factory=list)
     weights: str | None = None
     extras: list[tuple[str, Section]] = field(default_factory=list)

@@ -22,7 +22,7 @@ from PIL import Image
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
 from vitaepp.evaluation.origin import rewritten
-from vitaepp.reporting.contents import Evaluation, Reconstruction, RunContents
+from vitaepp.reporting.contents import Evaluation, Explanation, Reconstruction, RunContents
 from vitaepp.reporting.extras import FILES, Make, Section
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import instead_of
@@ -50,6 +50,11 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         for folder in files.folders("reconstruction.json", "metrics.csv")
         if folder != run.path and (reconstruction := _read_reconstruction(files, folder))
     ]
+    explanations = [
+        explanation
+        for folder in files.folders("explain.json")
+        if (explanation := _read_explanation(files, folder))
+    ]
     weights = weights_id(run.path)
     contents = RunContents(
         name=name,
@@ -61,6 +66,7 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         prepared=files.attempt(run.pictures, _read_picture),
         evaluations=[],
         reconstructions=[],
+        explanations=[],
         broken=files.broken,
         weights=weights,
         extras=[
@@ -73,7 +79,8 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
     owned = filter(contents.owns, evaluations.values())
     contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
     contents.reconstructions.extend(filter(contents.owns, reconstructions))
-    for result in (*evaluations.values(), *reconstructions):
+    contents.explanations.extend(filter(contents.owns, explanations))
+    for result in (*evaluations.values(), *reconstructions, *explanations):
         if not contents.owns(result):
             files.name_broken(result.folder, f"is not shown: {result.whose}; make it again")
         elif isinstance(result, Evaluation) and (
@@ -228,3 +235,18 @@ def _read_reconstruction(files: _Files, folder: Path) -> Reconstruction | None:
     )
     panels = {subject: file for subject, file in pictures.items() if subject not in volumes}
     return Reconstruction(folder, (facts or {}).get("encoder"), metrics, volumes, panels)
+
+
+def _read_explanation(files: _Files, folder: Path) -> Explanation | None:
+    facts = files.attempt(folder / "explain.json", _read_mapping)
+    if facts is None:
+        return None
+    needed = {"explained", "taken_away", "patch_maps", "maps", "subjects"}
+    own = {"subject", "explained", "total", "sum", "baseline", "error", "maps"}
+    if not needed <= set(facts) or not all(own <= set(told) for told in facts["subjects"]):
+        files.name_broken(folder / "explain.json", "lacks parts of what explain writes")
+        return None
+    names = [str(told["subject"]) for told in facts["subjects"]]
+    panels = {name: folder / f"{file_stem(name)}.png" for name in names}
+    there = {name: file for name, file in panels.items() if file.is_file()}
+    return Explanation(folder, facts.get("encoder"), facts, there)

@@ -23,6 +23,7 @@ from vitaepp.reporting.images import BUDGET, webp
 from vitaepp.reporting.reading import read_evaluation, read_reconstruction, read_run
 from vitaepp.reporting.sections import header, training
 from vitaepp.reporting.sections.evaluation import evaluation
+from vitaepp.reporting.sections.explanation import explanation
 from vitaepp.reporting.sections.reconstruction import reconstruction
 from vitaepp.reporting.sections.results import comparisons
 from vitaepp.system.extras import require
@@ -42,9 +43,9 @@ def report(
 ) -> Path:
     """Write a report on one run, or on several side by side.
 
-    Shows every evaluation and reconstruction that lies in a run and was made with its weights. The
-    report names what a run lacks, with the command that makes it, and what was made with other
-    weights and is therefore not shown.
+    Shows every evaluation, reconstruction and explanation that lies in a run and was made with its
+    weights. The report names what a run lacks, with the command that makes it, and what was made
+    with other weights and is therefore not shown.
 
     Args:
         runs: a run folder, or several.
@@ -77,7 +78,9 @@ def report(
     for other in map(read_reconstruction, reconstructions):
         own = (run.reconstructions for run in contents if run.owns(other))
         _add(other, next(own, reconstructed))
-    shown = len(reconstructed) + sum(len(run.reconstructions) for run in contents)
+    shown = len(reconstructed) + sum(
+        len(run.reconstructions) + len(run.explanations) for run in contents
+    )
     budget = BUDGET // max(shown, 1)
     page = _render(
         title=header.title(contents),
@@ -142,6 +145,7 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         "extras": run.extras,
         "evaluations": [evaluation(e, run.place(e)) for e in run.evaluations],
         "reconstructions": reconstructions,
+        "explanations": [explanation(e, run.place(e), budget) for e in run.explanations],
         "recipe": run.recipe_text,
         "broken": [*run.broken, *(line for r in reconstructions for line in r["broken"])],
         "commands": _commands(shlex.quote(str(run.path))),

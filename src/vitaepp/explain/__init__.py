@@ -1,0 +1,1 @@
+"""What an encoder and a classifier look at: maps of patches, attribution, and whether they hold."""

@@ -1,0 +1,144 @@
+"""An encoder with scores of its features, as the maps of one subject need it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.store import Store
+from vitaepp.downstream.model import Model
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import ModelError
+from vitaepp.explain.attention import rollout
+from vitaepp.explain.games import Greyed, LeftOut, occlusion
+from vitaepp.explain.lattice import parts as parts_of
+from vitaepp.explain.lattice import spread
+from vitaepp.explain.scores import Scores, decision_of, distance_in, imitation
+from vitaepp.explain.shapley import Floats
+from vitaepp.explain.words import plain
+from vitaepp.nn.transformer import VisionTransformer
+from vitaepp.system.devices import resolved_precision
+from vitaepp.system.progress import say
+
+#: Subjects over which scores vary, and to which the untrained encoder's regression is fitted.
+REFERENCE = 256
+
+#: Cells an axis that an image is divided into where the network has no patches.
+CELLS = {2: 8, 3: 4}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """An encoder with scores of its features, and how it is run.
+
+    Attributes:
+        encoder: on its device.
+        scores: of its features.
+        parts: `(*grid)`, the part of each patch or cell.
+        size: voxels per spatial axis.
+        precision: of its products.
+    """
+
+    encoder: Encoder
+    scores: Scores
+    parts: npt.NDArray[np.intp]
+    size: tuple[int, ...]
+    precision: str
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether it has patches that can be left out."""
+        return isinstance(self.encoder.backbone, VisionTransformer)
+
+    def games(self, image: Tensor, column: int) -> tuple[LeftOut | Greyed, Greyed]:
+        """Of an image: the one that Shapley values are of, and that of occlusion."""
+        rest = (self.scores, column, self.precision)
+        greyed = Greyed(self.encoder, image, spread(self.parts, self.size), *rest)
+        return (LeftOut(self.encoder, image, self.parts, *rest) if self.is_vit else greyed), greyed
+
+    def simple_maps(self, image: Tensor, greyed: Greyed) -> dict[str, Floats]:
+        """Occlusion, and for a transformer attention rollout, `(part,)` each."""
+        maps = {"occlusion": occlusion(greyed, int(self.parts.max()) + 1)}
+        if isinstance(backbone := self.encoder.backbone, VisionTransformer):
+            config = self.encoder.config
+            share = rollout(backbone, image, config.pool, config.block).double().cpu().numpy()
+            maps["rollout"] = np.bincount(self.parts.ravel(), share.ravel())
+        return maps
+
+
+def check_of(model: Model, encoder: Encoder, run: str | os.PathLike[str]) -> None:
+    """Refuse a model of another encoder, whose features mean something else."""
+    own, other = encoder.backbone.state_dict(), model.encoder.backbone.state_dict()
+    how = [(e.config.pool, e.config.block, e.config.normalize) for e in (encoder, model.encoder)]
+    same = own.keys() == other.keys() and all(
+        value.shape == other[name].shape and torch.equal(value.cpu(), other[name].cpu())
+        for name, value in own.items()
+    )
+    if not same or how[0] != how[1]:
+        raise ModelError(
+            f"the model of {model.label} belongs to another encoder than that of {run}; fit one to "
+            "embeddings of this run with vitaepp fit"
+        )
+
+
+def untrained_like(encoder: Encoder, run: str | os.PathLike[str]) -> Encoder:
+    """The same network with the random weights that training started from."""
+    recipe = Path(run) / "recipe.yaml"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RunFolder(run).recipe().seed if recipe.is_file() else 0)
+        return Encoder(replace(encoder.config, method="untrained", name="")).eval()
+
+
+def networks_of(
+    encoder: Encoder,
+    untrained: Encoder,
+    store: Store,
+    model: Model | None,
+    most: int,
+    precision: str,
+    on: torch.device,
+) -> tuple[tuple[Network, Network], dict[str, Any]]:
+    """The trained network and the untrained one with their scores, and what is said of them."""
+    backbone = encoder.backbone
+    grid = tuple(min(CELLS[store.info.ndim], n) for n in store.info.size)
+    if isinstance(backbone, VisionTransformer):
+        grid = backbone.grid
+    parts = parts_of(grid, most)
+    precision = resolved_precision(precision, on)
+    reference = store.spread(REFERENCE)
+    options: dict[str, Any] = {"device": on, "precision": precision, "any_store": True}
+    trained = encoder.embed(store, reference, task="features", **options)
+    random = untrained.embed(store, reference, task="features, untrained", **options)
+    if model is None:
+        scores, control, r2 = distance_in(trained), distance_in(random), None
+        say(f"no `model` is given: what is explained is the {scores.names[0]}")
+    else:
+        scores = decision_of(model, trained)
+        control, r2 = imitation(random, scores, scores(trained))
+    each = [(encoder, scores), (untrained, control)]
+    first, second = (Network(e, s, parts, store.info.size, precision) for e, s in each)
+    facts = {
+        "explained": list(scores.names),
+        "model": None if model is None else {"label": model.label, "classes": list(model.classes)},
+        "taken_away": "left out" if first.is_vit else "made grey",
+        "reference_subjects": len(reference),
+        "spread": scores.spread.tolist(),
+        "untrained_r2": plain([r2])[0],
+        "grid": list(grid),
+        "parts": int(parts.max()) + 1,
+        "precision": precision,
+    }
+    return (first, second), facts
+
+
+def image_of(encoder: Encoder, store: Store, row: int, on: torch.device) -> Tensor:
+    """One subject's image as the backbone takes it, with a batch axis."""
+    return encoder.standardized(torch.from_numpy(store.read([row])).to(on), store.info.modalities)

@@ -1,0 +1,58 @@
+"""What maps are called, and their numbers in words: under a panel, on the terminal, in a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+#: Names of the maps, and how a panel calls them.
+HEADS = {
+    "shapley": "Shapley values",
+    "occlusion": "occlusion",
+    "rollout": "attention rollout",
+    "untrained": "Shapley, untrained",
+}
+
+
+def caption(told: Mapping[str, Any]) -> list[str]:
+    """What stands under the maps of a subject, in a few lines.
+
+    Args:
+        told: of the subject, as in explain.json.
+    """
+    error = "" if told["error"] is None else f"; standard error of a part {told['error']:.2g}"
+    head = (
+        f"{told['explained']}: {told['total']:#.3g}. Shapley values (orange for, blue against) sum "
+        f"to {told['sum']:#.3g}, from {told['baseline']:#.3g} on{error}"
+    )
+    return [head, *map_lines(told["maps"])]
+
+
+def map_lines(maps: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """A line a map.
+
+    Args:
+        maps: the numbers of `checks` by the maps' names, None where there is none.
+    """
+    return [f"{HEADS[name]}: {'; '.join(_told(numbers))}" for name, numbers in maps.items()]
+
+
+def _told(numbers: Mapping[str, float | None]) -> Iterable[str]:
+    if numbers["insertion"] is not None and numbers["deletion"] is not None:
+        yield (
+            f"insertion {numbers['insertion']:+.2f}, deletion {numbers['deletion']:+.2f} SD over "
+            "random orders"
+        )
+    if numbers["beats_random"] is not None:
+        yield f"better than {numbers['beats_random']:.0%} of them"
+    if numbers["untrained_correlation"] is not None:
+        yield f"correlation with random weights {numbers['untrained_correlation']:.2f}"
+    if numbers["lesion_auc"] is not None:
+        yield f"AUC for the mask {numbers['lesion_auc']:.2f}"
+
+
+def plain(values: Iterable[float | None]) -> list[float | None]:
+    """Numbers for JSON, which has no NaN."""
+    return [None if v is None or not np.isfinite(v) else float(v) for v in values]

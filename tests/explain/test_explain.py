@@ -1,0 +1,181 @@
+"""The verb: its files, what its numbers mean, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import vitaepp as command  # noqa: F401
+from tests.conftest import encoder_like
+from tests.explain.conftest import AFFINE, PLANTED
+from vitaepp.data.store import Store
+from vitaepp.encoder.model import Encoder
+from vitaepp.errors import ModelError, RunError, StoreError
+from vitaepp.explain.checks import averaged, curve_numbers, lesion_numbers
+from vitaepp.explain.explain import explain, explain_summary
+from vitaepp.explain.patchmaps import patch_maps
+from vitaepp.explain.pictures import overlay, slice_of
+from vitaepp.explain.shapley import shapley
+from vitaepp.presentation.planes import planes
+from vitaepp.recipe.recipe import Recipe
+
+MAPS = ["shapley", "occlusion", "rollout", "untrained"]
+
+
+@pytest.fixture(scope="module")
+def of_bright(planted):
+    """What `explain` makes of all subjects, and its folder."""
+    out = planted / "explain"
+    table = explain(
+        planted / "encoder", planted / "store", out, model=planted / "model", subjects=6, pairs=2
+    )
+    return table, out
+
+
+def test_the_maps_find_the_patch_that_makes_the_class(of_bright):
+    table, out = of_bright
+    for subject in table["subject"].unique():
+        found = np.load(out / f"{subject}.npz")["shapley"].ravel()
+        bright = int(subject[1:]) % 2
+        assert (found if bright else -found).argmax() == PLANTED
+    means = averaged(table)
+    assert means["shapley"]["insertion"] > 0.1
+    assert means["shapley"]["deletion"] > 0.1
+    assert means["shapley"]["beats_random"] > 0.9
+
+
+def test_files_and_sums(of_bright):
+    table, out = of_bright
+    facts = json.loads((out / "explain.json").read_text())
+    assert len(facts["subjects"]) == 6
+    assert facts["explained"] == ["decision score for bright = 1"]
+    assert (facts["parts"], facts["taken_away"]) == (16, "left out")
+    for told in facts["subjects"]:
+        assert told["sum"] == pytest.approx(told["total"] - told["baseline"], abs=1e-9)
+        arrays = np.load(out / f"{told['subject']}.npz")
+        assert arrays["shapley"].sum() == pytest.approx(told["sum"], abs=1e-4)
+        assert set(np.unique(arrays["regions"])) <= set(range(1, 7))
+    baselines = {told["baseline"] for told in facts["subjects"]}
+    assert len(baselines) == 1
+    assert list(table["map"].unique()) == MAPS
+    again = pd.read_csv(out / "explain.csv")
+    assert again["insertion"].to_numpy() == pytest.approx(table["insertion"].to_numpy())
+    with Image.open(out / f"{table['subject'][0]}.png") as picture:
+        assert picture.width > 8 * 100
+    assert not list(out.glob("*.nii.gz"))
+    assert explain_summary(table).splitlines()[0] == "6 subjects; means over them:"
+
+
+def test_the_same_seed_gives_the_same_values(planted, tmp_path, of_bright):
+    options = {"model": planted / "model", "subjects": 1, "pairs": 2}
+    table = explain(planted / "encoder", planted / "store", tmp_path / "x", **options)
+    whole = of_bright[0].set_index(["subject", "map"])
+    for record in table.to_dict("records"):
+        before = whole.loc[record["subject"], record["map"]]
+        assert record["insertion"] == pytest.approx(before["insertion"], abs=1e-4)
+
+
+def test_volumes_land_where_they_came_from_and_lesions_are_compared(volumes, tmp_path):
+    table = explain(
+        volumes / "encoder", volumes / "store", tmp_path, subjects=None, parts=8, pairs=2
+    )
+    facts = json.loads((tmp_path / "explain.json").read_text())
+    assert facts["model"] is None
+    assert "distance from the mean" in facts["explained"][0]
+    for name in (*MAPS, "shapley_error", "regions", "patches", "deviations"):
+        scan = nib.load(tmp_path / f"v0_{name}.nii.gz")
+        assert scan.shape[:3] == (16, 24, 16)
+        assert np.allclose(scan.affine, AFFINE)
+    density = nib.load(tmp_path / "v0_shapley.nii.gz").get_fdata()
+    told = facts["subjects"][0]
+    assert density.sum() == pytest.approx(told["total"] - told["baseline"], rel=1e-4)
+    assert told["baseline"] == pytest.approx(0, abs=1e-6)
+    with_lesion = table.groupby("subject")["lesion_auc"].count()
+    assert with_lesion.to_dict() == {"v0": 4, "v1": 4, "v2": 4, "v3": 0}
+
+
+def test_a_resnet_has_maps_without_patches(make_store, tmp_path):
+    store = make_store(size=(32, 32), subjects=4)
+    settings = ["method=simsiam", "model.backbone=resnet18", "model.pool=mean"]
+    encoder = Encoder.untrained(Recipe.load(settings=settings), store.info)
+    encoder.config = replace(encoder.config, prepared=store.info)
+    encoder.save(tmp_path / "encoder")
+    table = explain(tmp_path / "encoder", store.path, tmp_path / "x", subjects=3, parts=4, pairs=1)
+    facts = json.loads((tmp_path / "x" / "explain.json").read_text())
+    assert facts["taken_away"] == "made grey"
+    assert list(table["map"].unique()) == ["shapley", "occlusion", "untrained"]
+
+
+def test_the_best_order_is_that_of_the_values_themselves():
+    worth = np.array([3.0, -1.0, 0.5, 2.0])
+    random = shapley(lambda s: s @ worth, 4, 8, 0)
+    best = curve_numbers(lambda s: s @ worth, random, 2.0, worth)
+    worst = curve_numbers(lambda s: s @ worth, random, 2.0, -worth)
+    # Areas by hand: none, 3, 5, 5.5, 4.5; mean of random orders: half of the whole.
+    assert best["insertion"] == pytest.approx(((3 + 5 + 5.5 + 4.5 / 2) / 4 - 4.5 / 2) / 2)
+    assert best["insertion"] == pytest.approx(-worst["insertion"])
+    assert best["deletion"] == pytest.approx(best["insertion"])
+    assert (best["beats_random"], worst["beats_random"]) == (1, 0)
+
+
+def test_a_map_of_the_lesion_itself_finds_it():
+    lesion = np.zeros((4, 4), bool)
+    lesion[:2, :2] = True
+    assert lesion_numbers(-1.0 * lesion, lesion) == {"lesion_auc": 1, "lesion_ratio": 4}
+    assert lesion_numbers(np.ones((4, 4)), lesion) == {"lesion_auc": 0.5, "lesion_ratio": 1}
+
+
+def test_features_that_tell_the_place_alone_are_said_to():
+    random = np.random.default_rng(0)
+    place, own = random.normal(size=(1, 4, 4, 8)), random.normal(size=(6, 4, 4, 8))
+    assert min(patch_maps(np.repeat(place, 6, axis=0), 0).position) > 0.99
+    assert max(patch_maps(own, 0).position) < 0.3
+    same = patch_maps(np.concatenate([own, own[:1]]), 0)
+    assert np.array_equal(same.colours[0], same.colours[-1])
+    assert np.array_equal(same.regions[0], same.regions[-1])
+    assert (same.colours.min(), same.colours.max()) == (0, 1)
+    assert patch_maps(own[:2], 0).deviations is None
+
+
+def test_for_is_warm_against_is_cold_and_nothing_is_the_image():
+    image = np.full((1, 3), 100.0)
+    warm, cold, nothing = overlay(image, np.array([[2.0, -2.0, 0.0]]))[0]
+    assert warm[0] > warm[2]
+    assert cold[0] < cold[2]
+    assert nothing.tolist() == [100] * 3
+    axial = planes(3, directed=True)[0]
+    strength = np.zeros((2, 2, 9))
+    strength[..., 3:6] = 1
+    assert slice_of(axial, strength) == 4
+
+
+def test_what_is_refused(planted, volumes, tmp_path, make_store):
+    encoder, store = planted / "encoder", planted / "store"
+    with pytest.raises(RunError, match=r"is a store; give a folder of its own"):
+        explain(encoder, store, store)
+    with pytest.raises(RunError, match=r"`parts=1`.*at least 2 parts"):
+        explain(encoder, store, tmp_path / "x", parts=1)
+    with pytest.raises(RunError, match="size 16,24,16"):
+        explain(encoder, volumes / "store", tmp_path / "x")
+    other = encoder_like(Store(store))
+    next(iter(other.backbone.parameters())).data += 1
+    other.save(tmp_path / "other")
+    with pytest.raises(ModelError, match="bright belongs to another encoder"):
+        explain(tmp_path / "other", store, tmp_path / "x", model=planted / "model")
+    alone = make_store(subjects=1)
+    encoder_like(alone).save(tmp_path / "alone")
+    with pytest.raises(StoreError, match="one subject cannot be compared"):
+        explain(tmp_path / "alone", alone.path, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_command(planted, tmp_path, command):  # noqa: F811
+    words = ["explain", planted / "encoder", planted / "store", "--out", tmp_path / "x"]
+    status, shown, said = command(*words, "--subjects", 1, "--pairs", 1, "--parts", 4, "--json")
+    assert status == 0
+    assert set(json.loads(shown)) == set(MAPS)
+    assert "no --model is given" in said
