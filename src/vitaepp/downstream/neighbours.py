@@ -82,11 +82,11 @@ class Neighbours:
         lines = []
         if self.metrics["new"]:
             for query, rows in self.table.groupby("query", sort=False):
-                told = [
-                    f"{row.subject} ({row.similarity:.2f}{f', {row.label}' if row.label else ''})"
-                    for row in rows.head(3).itertuples()
-                ]
-                lines.append(f"{query}: {', '.join(told)}")
+                told = []
+                for row in rows.head(3).itertuples():
+                    label = f", {row.label!s}" if row.label else ""
+                    told.append(f"{row.subject!s} ({row.similarity:.2f}{label})")
+                lines.append(f"{query!s}: {', '.join(told)}")
         else:
             lines.append(
                 f"{counted(self.metrics['queries'], 'subject')}: the "
@@ -615,8 +615,8 @@ class _Pictures:
         for row in duplicates.head(SHOWN_PAIRS).itertuples():
             told = f"similarity {row.similarity:.3f}"
             cells += [
-                self._cell(row.subject, self._new is not None, told),
-                self._cell(row.other, False, f"correlation {row.correlation:.3f}"),
+                self._cell(str(row.subject), self._new is not None, told),
+                self._cell(str(row.other), False, f"correlation {row.correlation:.3f}"),
             ]
         return stacked([("", cells[start : start + 6]) for start in range(0, len(cells), 6)])
 
@@ -629,5 +629,5 @@ class _Pictures:
         off = [(image.astype(np.float32) - self._mean).ravel() for image in images]
         lengths = [float(np.linalg.norm(values)) for values in off]
         if not all(lengths):
-            return float(np.array_equal(*off))
+            return float(np.array_equal(off[0], off[1]))
         return round(float(np.dot(*off)) / (lengths[0] * lengths[1]), 4)

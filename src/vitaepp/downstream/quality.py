@@ -145,7 +145,7 @@ def qc(
     oddity = table.pop("oddity").to_numpy()
     if table["flagged"].any():
         order = np.argsort(-np.where(table["flagged"], oddity, -np.inf), kind="stable")
-        shown = order[: min(SHOWN, facts["flagged"])].tolist()
+        shown = order[: min(SHOWN, int(table["flagged"].sum()))].tolist()
         _draw(opened, table, shown, target / "flagged.png")
     write_text(target / "qc.csv", table.to_csv(index=False))
     write_json(target / "qc.json", facts)

@@ -106,9 +106,10 @@ def measure_budget(
                 f"budget {number}: a model needs {max(4, 2 * classes)} labelled subjects, two of "
                 "each class at least; ask for more"
             )
-    jobs: list[tuple[Budget, int, int, str]] = [
+    asked: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
+    jobs = [
         (size, draw, k, name)
-        for size in (*sizes, *(size for size in budget if size == ALL))
+        for size in asked
         for draw in range(1 if size == ALL else DRAWS)
         for k in range(len(parts))
         for name in sets

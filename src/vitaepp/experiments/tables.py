@@ -93,7 +93,8 @@ def _cell(row: Row, metric: str) -> str:
         return "—"
     cell = row.cells[metric]
     if metric == "diverged":
-        return {0.0: "no", 1.0: "yes"}.get(cell.mean, f"{cell.mean:.0%} of seeds")
+        share = cell.mean or 0.0
+        return {0.0: "no", 1.0: "yes"}.get(share, f"{share:.0%} of seeds")
     return cell.text(metric)
 
 

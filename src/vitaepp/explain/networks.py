@@ -70,7 +70,8 @@ class Network:
         if isinstance(backbone := self.encoder.backbone, VisionTransformer):
             config = self.encoder.config
             share = rollout(backbone, image, config.pool, config.block).double().cpu().numpy()
-            maps["rollout"] = np.bincount(self.parts.ravel(), share.ravel())
+            summed = np.bincount(self.parts.ravel(), share.ravel())
+            maps["rollout"] = summed.astype(np.float64)
         return maps
 
 

@@ -79,7 +79,7 @@ def explain_one(
             patches=patch.colours[index],
             regions=patch.regions[index],
             shapley_error=found.errors[trained.parts].astype(np.float32),
-            **arrays,
+            **arrays,  # type: ignore[arg-type]
         )
     return told, numbers
 

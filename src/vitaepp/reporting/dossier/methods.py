@@ -402,7 +402,7 @@ def _classifier(question: Question) -> Iterator[str]:
     of = f" on {features:,} features" if isinstance(features, int) else ""
     yield f"The classifier was a {title}{of}, standardised on the training part."
     if protocol in GRID:
-        tried = ", ".join(f"{c:g}" for c in GRID[protocol])  # type: ignore[index]
+        tried = ", ".join(f"{c:g}" for c in GRID[protocol])
         each = " divided by the number of features" if protocol == "svm" else ""
         draws = f"{DRAWS} draws" if metrics["sizes"][0]["train"] < ENOUGH else "one draw"
         yield (

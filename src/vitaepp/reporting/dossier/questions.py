@@ -11,9 +11,10 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.comparison import Comparison, compare_evaluations
+from vitaepp.evaluation.measures import leading_metric
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.evaluation.summary import Row, leading_metric, summary_rows
+from vitaepp.evaluation.summary import Row, summary_rows
 from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.reporting.contents import Evaluation as Shown

@@ -49,7 +49,8 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
         return None
     folds: list[Line] = []
     means: list[Line] = []
-    legend, columns_of = [], {}
+    legend: list[tuple[Style, str]] = []
+    columns_of: dict[str, Any] = {}
     for row in summary_rows(result.metrics):
         columns = score_columns(row.key, list(classes))
         if not set(columns) <= set(predictions):
@@ -61,7 +62,7 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
             folds = [Line(grid, curve, Style("thin", SERIES[row.key])) for curve in curves]
         style = Style("line", SERIES[row.key])
         means.append(Line(grid, np.mean(curves, axis=0), style))
-        columns_of["1 - specificity"], columns_of[row.name] = grid, means[-1].y
+        columns_of |= {"1 - specificity": grid, row.name: np.asarray(means[-1].y, np.float64)}
         legend.append((style, f"{row.name}, AUC {row.text('auc')}"))
     if not means:
         return None

@@ -27,7 +27,8 @@ def explanation(result: Explanation, folder: str, budget: int) -> dict[str, Any]
         folder: where it lies, in words.
         budget: bytes of images that it may take; the first panel is shown in any case.
     """
-    facts, shown = result.facts, []
+    facts = result.facts
+    shown: list[Any] = []
     for told in facts["subjects"]:
         file = result.panels.get(str(told["subject"]))
         if file is None or len(shown) >= MOST_VOLUMES:

@@ -86,7 +86,7 @@ def outside(result: Evaluation) -> _Values | None:
     title = metric_name(metric)
     values = [
         (
-            names.get(key, key),
+            str(names.get(key, key)),
             f"{title} {inside[key]} inside, {numbers.with_spread(mean[metric], None)} outside",
         )
         for key, mean in parts.items()
