@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [--rounds N] [--only NAME ...] [--name MACHINE]
 
-Writes `benchmarks/results/<machine>.json` and puts the table into the README, between its marks.
+Writes `benchmarks/results/<machine>.json` and puts the table into README.md here, between its marks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from side_by_side import machine
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README = HERE / "README.md"
 
 #: Scripts, with their rounds, for those that have any. Steps are short, and a shared machine's pace
 #: changes within seconds.
@@ -123,7 +123,7 @@ def inside(file: Path) -> str:
 
 
 def put(text: str, mark: str) -> None:
-    """Replace what stands between two marks of the README."""
+    """Replace what stands between two marks of README.md."""
     begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
     before, _, rest = README.read_text("utf-8").partition(begin)
     _, _, after = rest.partition(end)

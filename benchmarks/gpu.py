@@ -6,7 +6,7 @@
 volumes in bf16. Every figure is taken in a fresh process, so that peaks of memory are its own and
 what fails costs only itself: its reason is then in its place. A step's work is what torch's flop
 counter counts of it; the ceiling is one large product of bf16 matrices on the same device. Each
-figure is written when it is there, the table into the README, too.
+figure is written when it is there, the table into README.md here, too.
 
 `--small` runs everything at toy sizes, on a CPU too, to try the script and not to measure.
 """
