@@ -120,7 +120,7 @@ def networks_of(
     random = untrained.embed(store, reference, task="features, untrained", **options)
     if model is None:
         scores, control, r2 = distance_in(trained), distance_in(random), None
-        say(f"no `model` is given: what is explained is the {scores.names[0]}")
+        say(f"without a fitted model, what is explained is the {scores.names[0]}")
     else:
         scores = decision_of(model, trained)
         control, r2 = imitation(random, scores, scores(trained))
