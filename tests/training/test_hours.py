@@ -1,10 +1,12 @@
 """Hours: the arithmetic with speeds that are made up, and one training that keeps its time."""
 
+import json
 import time
 
 import pytest
 
 from tests.conftest import TINY
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.experiments.catalogue import find
@@ -190,3 +192,33 @@ def test_a_training_ends_within_its_time(make_store, tmp_path):
     start = time.monotonic()
     pretrain(store.path, tmp_path / "run", settings=FAST, hours=0.02)
     assert 0.75 * 72 < time.monotonic() - start < 1.25 * 72
+
+
+@pytest.mark.parametrize("measured", [1e6, 30.0])
+def test_a_machine_that_was_measured_wrongly_ends_in_time_all_the_same(
+    make_store, tmp_path, monkeypatch, capsys, measured
+):
+    """Measured a thousand times too fast, or far too slow: the length changes on the way."""
+    monkeypatch.setattr(hours, "measured_speed", lambda *_: lambda recipe: measured)
+    store = make_store(8, (16, 16), ("grey",))
+    seconds = 3.0
+    begun = time.monotonic()
+    recipe = Recipe.load(settings=["method=vitae", *FAST])
+    before = with_length(recipe, 8, Clock(seconds / 3600), measured)[0].optim.epochs
+    run = pretrain(store.path, tmp_path / "run", recipe=recipe, hours=seconds / 3600)
+    kept = RunFolder(run)
+    assert kept.has_ended()
+    length = kept.recipe().optim.epochs
+    told = capsys.readouterr().err
+    if measured > 1000:
+        assert length < before / 10
+        assert "the machine is slower than it was measured to be" in told
+        assert f"{length} epochs instead of" in told
+        assert time.monotonic() - begun < 60  # not the hour that all epochs would take
+    else:
+        assert length > before
+        assert "the machine is faster" in told
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert len(rows) == length + 1
+    lengths = json.loads((run / "summary.json").read_text())["lengths"]
+    assert lengths[0]["epochs"] == pytest.approx(before, rel=0.1)

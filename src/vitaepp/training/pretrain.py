@@ -31,6 +31,7 @@ from vitaepp.system.progress import counted, say
 from vitaepp.training.hours import Clock, recipe_in_hours
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
+from vitaepp.training.pace import Pace
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.resume import check_folder, recipe_to_resume, subjects_to_resume
 from vitaepp.training.run import train
@@ -70,8 +71,9 @@ def pretrain(
         subjects: train on these only, for example a fold's training part; all without it. They
             are listed in the run's subjects.txt.
         hours: end after so much time, from now on. The speed of this machine is measured, and where
-            no recipe is named, model and batch are chosen by it, too. The run's recipe keeps what
-            came out, so that a resumed run has the same length.
+            no recipe is named, model and batch are chosen by it, too. Where the speed changes
+            later, the training goes on with another length, and a line says so. The run's recipe
+            keeps what came out, so that a resumed run has the same length.
         watch: column of labels whose k-NN score is written to metrics.csv every few epochs, as
             `trainer.watch`.
 
@@ -104,6 +106,7 @@ def _pretrain(
     subjects: Sequence[str] | None,
     clock: Clock | None,
     threads: str,
+    pace: Pace | None = None,
 ) -> Path:
     begun = resume and folder.recipe_file.is_file()
     own = resume and (recipe is None or (clock is not None and begun))
@@ -116,6 +119,7 @@ def _pretrain(
         chosen, choices = recipe_for(opened, recipe, settings, subjects)
     else:
         chosen, choices = recipe_in_hours(opened, recipe, settings, subjects, clock)
+        pace = Pace(clock)
     # What the store was prepared with is a fact, whatever the recipe says.
     not_used = prepare_not_used(chosen, opened.info)
     chosen = chosen.changed(prepare=opened.info.settings)
@@ -155,7 +159,7 @@ def _pretrain(
         for note in filter(None, (not_used, *notes, threads)):
             say(note)
         if not first:
-            _train(opened, rows, module, folder, checkpoint, processes, watch)
+            _train(opened, rows, module, folder, checkpoint, processes, watch, pace)
             return folder.path
         make_folder(folder.path)
         try:
@@ -165,9 +169,12 @@ def _pretrain(
                     folder.subjects_file.unlink(missing_ok=True)
                 else:
                     write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
-                _train(opened, rows, module, folder, checkpoint, processes, watch)
+                _train(opened, rows, module, folder, checkpoint, processes, watch, pace)
         except BlockingIOError:
             raise RunError(f"{folder.path}: another training is writing here; let it end") from None
+    if pace is not None and pace.length is not None:
+        length = (f"optim.epochs={pace.length}",)
+        return _pretrain(opened, folder, None, length, True, subjects, None, "", pace)
     return folder.path
 
 
@@ -179,6 +186,7 @@ def _train(
     checkpoint: Path | None,
     processes: Processes,
     watch: Watch | None,
+    pace: Pace | None,
 ) -> None:
     recipe = module.recipe
 
@@ -187,8 +195,9 @@ def _train(
         save_page(next(iter(sheet)), folder.pictures)
         announce(recipe, store, described)
 
-    summary = train(store, rows, module, folder, checkpoint, processes, watch, begin)
-    if summary is None:
+    more = () if pace is None else (pace,)
+    summary = train(store, rows, module, folder, checkpoint, processes, watch, begin, more)
+    if summary is None or (pace is not None and pace.length is not None):
         return
     # The last checkpoint has all of it, whatever the weights were spread over.
     Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)

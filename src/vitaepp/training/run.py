@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.callbacks import Callback
+
 from vitaepp.data.loading import EpochOrder, training_loader
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
@@ -32,6 +34,7 @@ def train(
     processes: Processes,
     monitor: Monitor | None = None,
     begin: Callable[[Mapping[str, Any]], None] | None = None,
+    more: Sequence[Callback] = (),
 ) -> dict[str, Any] | None:
     """Train all epochs, from a checkpoint where one is given.
 
@@ -44,6 +47,7 @@ def train(
         processes: of the training.
         monitor: looks at what is trained after each epoch, and may end the training.
         begin: called with the facts of the training before its first step.
+        more: callbacks that may end the training.
 
     Returns:
         The facts of the training for its summary; None where training had ended before, and in
@@ -56,7 +60,7 @@ def train(
     recipe, method = module.recipe, module.method
     history = History(folder, monitor)
     trainer = build_trainer(
-        recipe, folder, history, processes, damaged=checkpoint != folder.checkpoint
+        recipe, folder, history, processes, damaged=checkpoint != folder.checkpoint, more=more
     )
     count = trainer.world_size
     order = EpochOrder(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from vitaepp.data.loading import TrainingLoader
@@ -46,7 +47,12 @@ class Processes:
 
 
 def build_trainer(
-    recipe: Recipe, folder: RunFolder, history: History, processes: Processes, damaged: bool
+    recipe: Recipe,
+    folder: RunFolder,
+    history: History,
+    processes: Processes,
+    damaged: bool,
+    more: Sequence[Callback] = (),
 ) -> L.Trainer:
     """A trainer that leaves in a run folder what this library leaves there, and no more.
 
@@ -56,6 +62,7 @@ def build_trainer(
         history: writes the table of epochs.
         processes: of the training.
         damaged: the last checkpoint is damaged, and must not replace the one before.
+        more: callbacks that may end the training.
     """
     plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
     if processes.cluster is not None:
@@ -70,7 +77,7 @@ def build_trainer(
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
-        callbacks=[LossBalance(), history, Checkpoints(folder, history), TrainingProgress()],
+        callbacks=[LossBalance(), history, *more, Checkpoints(folder, history), TrainingProgress()],
         logger=_tensorboard(folder),
         default_root_dir=folder.path,
         enable_checkpointing=False,
