@@ -16,8 +16,8 @@ from tests.conftest import TINY, write_store
 from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
-from vitaepp.downstream.classify import planned
 from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.downstream.labelled import planned
 from vitaepp.downstream.tuning import Base
 from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.folds import plan_folds
@@ -229,15 +229,18 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
     settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
     how = {"task": "regression", "settings": settings, "folds": 2}
     found = vitaepp.finetune(run, store, tmp_path / "out", "years", **how)
-    assert list(found["controls"]) == ["scratch", "linear", "untrained", "raw", "mean"]
+    assert list(found["controls"]) == ["scratch", "untrained", "raw", "mean"]
     assert found["n"] == 22
     assert found["mean"]["mae"] < 5 < found["controls"]["mean"]["mean"]["mae"]
-    rows = found.table
+    rows = found.predictions
     for k, fold in enumerate(found["folds"]):
         own = rows[rows.fold == k]
         assert np.abs(own.method - own.label).mean() == pytest.approx(fold["mae"])
         assert np.corrcoef(own.method, own.label)[0, 1] == pytest.approx(fold["pearson"])
-    assert "mae: fine-tuned minus from scratch" in str(found)
+    assert "fine-tuned" in str(found)
+    beside = vitaepp.compare(tmp_path / "out" / "linear", tmp_path / "out", controls=True)
+    assert len({row.name for row in beside.rows}) == 6
+    assert found["clinical"]["mae"]["low"] < found["mean"]["mae"]
     with pytest.raises(EvaluationError, match="2 different values; regression takes three or more"):
         vitaepp.finetune(run, store, tmp_path / "p", "bright", task="regression")
     with pytest.raises(EvaluationError, match="is of masks; leave out `label`"):
@@ -261,7 +264,7 @@ def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):
             folds=2,
             seed=0,
         )
-        job = planned(base, "bright", None)[0].job(0)
+        job = planned(base, "bright", "classification", None, None)[0].job(0)
         drawn.append({*job.fit, *job.held})
         classes = table.set_index("subject").loc[sorted(drawn[-1])].bright
         assert classes.sum() == count / 2
@@ -288,7 +291,8 @@ def test_few_subjects_are_seen_more_often(trained):
     lengths = []
     for settings in ((), "optim.epochs=7"):
         recipe = resolve(run.recipe(), DEFAULTS).with_settings(settings)
-        tuning, _, _ = planned(Base(run, store, trained, recipe, folds=2, seed=0), "bright", None)
+        base = Base(run, store, trained, recipe, folds=2, seed=0)
+        tuning, _, _ = planned(base, "bright", "classification", None, None)
         lengths.append([tuning._recipe(count, 1).optim.epochs for count in (10, 40, 4000)])
     assert lengths == [[500, 167, 30], [7, 7, 7]]
 
@@ -310,8 +314,8 @@ def test_what_has_changed_since_is_refused_and_slips_claim_no_folder(trained, tu
         vitaepp.finetune(
             run, trained / "store", new, "bright", settings=["finetune.blocks=9"], folds=2
         )
-    with pytest.raises(EvaluationError, match=r"`protocol=linear` is of classes; leave it out"):
+    with pytest.raises(EvaluationError, match=r"`positive=1` is of classes; leave it out"):
         vitaepp.finetune(
-            run, trained / "store", new, "bright", task="regression", protocol="linear", **how
+            run, trained / "store", new, "bright", task="regression", positive="1", **how
         )
     assert not new.exists()

@@ -7,8 +7,8 @@
       folds/fold0/scratch/        the same from random weights
       metrics.json                what was measured on subjects that were not trained on
     of classes or a value, too:
-      embeddings.parquet          of the encoder as it is, with its controls
-      linear/                     the evaluation of these, in the same folds (classes)
+      embeddings.parquet          of the encoder as it is, if RUN has none of this store
+      linear/                     the evaluation of these, in the same folds
       predictions.parquet         a row a tested subject
     of masks, too:
       scores.csv                  a row a tested subject
@@ -28,7 +28,7 @@ from typing import Any, get_args
 
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
-from vitaepp.downstream import classify, regress, segment
+from vitaepp.downstream import labelled, segment
 from vitaepp.downstream.fold import Task
 from vitaepp.downstream.outcome import Outcome
 from vitaepp.downstream.tuning import Base, Tuning
@@ -81,10 +81,10 @@ def finetune(
     the one that is tested. The same network from random weights, those that pre-training started
     from, is trained in the same way.
 
-    Of classes the folds are those of `evaluate`. Linear classifiers of the encoder as it is, of an
-    untrained one and of raw intensities go through them, too; `compare([out / "linear", out])` sets
-    all beside each other. The head starts as a logistic regression on the encoder's features, of a
-    value as a ridge regression.
+    Of classes and values the folds are those of `evaluate`. Linear models of the encoder as it
+    is, of an untrained one and of raw intensities go through them, too;
+    `compare([out / "linear", out])` sets all beside each other. The head starts as a logistic
+    regression on the encoder's features, of a value as a ridge regression.
 
     Of masks, `prepare` must have kept them with `keep_masks`. The decoder is UNETR's. A store may
     have larger images than the encoder takes, which then sees windows of them.
@@ -97,15 +97,15 @@ def finetune(
         task: `classification`, `regression` or `segmentation`.
         settings: changes to the recipe, such as `"finetune.blocks=2"`; one, or several. It is the
             recipe of the pre-training with `DEFAULTS`.
-        protocol: of classes, `svm` for cross-validation or `linear` for given splits, as in
-            `evaluate`. Others have given splits where there are any.
+        protocol: of classes and values as in `evaluate`; masks have given splits where there are
+            any.
         folds: of cross-validation.
         seed: draws the folds and the held-out parts; weights and views are drawn by the recipe's.
         positive: the class that sensitivity is of, as in `evaluate`.
         any_store: also where the store was prepared in another way than that of the training.
 
     Returns:
-        The `Evaluation` of classes, or the `Outcome` of values and masks; it is in `out`, too.
+        The `Evaluation` of classes and values, or the `Outcome` of masks; it is in `out`, too.
 
     Raises:
         RunError, StoreError: run and store are missing or do not fit each other.
@@ -120,7 +120,7 @@ def finetune(
         wanted = "masks; leave out" if label else f"{task}; name the column by"
         raise EvaluationError(f"`task={task}` is of {wanted} `label`")
     for name, value in (("protocol", protocol), ("positive", positive)):
-        if value is not None and task != "classification":
+        if value is not None and (label is None or (task, name) == ("regression", "positive")):
             raise EvaluationError(f"`{name}={value}` is of classes; leave it out for {task}")
     if find_cluster() is not None:
         raise RecipeError(
@@ -151,14 +151,9 @@ def finetune(
         tuning = segment.planned(base)
         with _claimed(tuning, None, protocol, positive):
             return segment.measured(tuning)
-    if task == "regression":
-        tuning = regress.planned(base, label)
-        with _claimed(tuning, label, protocol, positive):
-            return regress.measured(tuning, label, any_store)
-    tuning, labels, chosen = classify.planned(base, label, protocol)
-    labels.with_positive(positive)  # refused before anything is written
+    tuning, target, chosen = labelled.planned(base, label, task, protocol, positive)
     with _claimed(tuning, label, chosen, positive):
-        return classify.measured(tuning, labels, chosen, positive, any_store)
+        return labelled.measured(tuning, target, chosen, positive, any_store)
 
 
 def _recipe(before: Recipe, store: Store, settings: str | Sequence[str]) -> Recipe:

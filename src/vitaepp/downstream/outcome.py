@@ -1,4 +1,4 @@
-"""Outcome: what was measured of values or masks, fold by fold, beside controls."""
+"""Outcome: what was measured of masks, fold by fold, beside controls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
+from vitaepp.presentation import numbers
 from vitaepp.system.files import write_json
 
 
@@ -67,26 +69,14 @@ class Outcome(Mapping[str, Any]):
 
     def _line(self, metric: str) -> str:
         return f"{metric}: " + ", ".join(
-            f"{name} {_with_spread(one['mean'][metric], one['std'][metric])}"
+            f"{name} {numbers.with_spread(one['mean'][metric], one['std'][metric])}"
             for name, one in self._sets().items()
         )
 
 
-def _with_spread(mean: float | None, std: float | None) -> str:
-    if mean is None:
-        return "undefined"
-    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
-
-
 def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Folds with their mean and sample deviation, metric by metric; None where it is undefined."""
-    mean: dict[str, float | None] = {}
-    std: dict[str, float | None] = {}
-    for metric in folds[0]:
-        values = np.array([fold[metric] for fold in folds], float)
-        values = values[np.isfinite(values)]
-        mean[metric] = float(values.mean()) if len(values) else None
-        std[metric] = float(values.std(ddof=1)) if len(values) > 1 else None
+    mean, std = spread(folds)
     kept = [{k: float(v) if np.isfinite(v) else None for k, v in fold.items()} for fold in folds]
     return {"folds": kept, "mean": mean, "std": std}
 

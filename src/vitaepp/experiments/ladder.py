@@ -110,7 +110,7 @@ def ladder(
         label: column to predict.
         budget: numbers of labels to fit on, as in `evaluate`; unset, 10 to 500 and `all`, as far as
             the cohort goes.
-        task: `classification` or `regression`; fine-tuning is measured of classes only.
+        task: `classification` or `regression`.
         protocol: as in `evaluate`.
         recipe: of the pre-trainings.
         settings: changes to it; those of `finetune.*` are for fine-tuning.
@@ -171,9 +171,7 @@ def ladder(
             left_out[key] = found
         else:
             climbed[key] = found
-    if tuning and task != "classification":
-        left_out |= dict.fromkeys(sorted(tuning), "fine-tuning is compared for classes only")
-    elif tuning and "vitae++" not in left_out:
+    if tuning and "vitae++" not in left_out:
         climbed |= climber.tuned(tuned, None if hours is None else hours * (1 - PRETRAINING))
     chosen = tuple(climbed[key] for key in wanted if key in climbed)
     if len(chosen) < 2:
@@ -304,6 +302,7 @@ class _Climber:
             self.store.path,
             folder,
             self.label,
+            task=self.task,
             settings=[*length, *settings],
             protocol=self.protocol,
             folds=self.folds,
