@@ -187,6 +187,8 @@ def test_fit_refuses_what_it_cannot_keep_whole(clinic, tmp_path):
     with pytest.raises(RunError, match=r"other: e\.parquet was made by other weights"):
         vitaepp.fit(tmp_path / "e.parquet", "kind", tmp_path / "m", run=tmp_path / "other")
     replace(embedded, provenance={}).save(tmp_path / "n.parquet")
+    with pytest.raises(EvaluationError, match="`protocol=knn` is of evaluate"):
+        vitaepp.fit(clinic / "e.parquet", "kind", tmp_path / "m", protocol="knn")
     with pytest.raises(EvaluationError, match="does not tell which encoder made it"):
         vitaepp.fit(tmp_path / "n.parquet", "kind", tmp_path / "m", run=clinic / "encoder")
     for name in ("subject", "percentile"):

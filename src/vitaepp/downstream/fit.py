@@ -56,7 +56,7 @@ def fit(
         out: folder of the model to make.
         run: run or encoder folder that made the embeddings. Unset: it is looked for beside them,
             and recognised by its weights.
-        protocol: as in `evaluate`.
+        protocol: `svm` or `linear`, as in `evaluate`.
         folds: as in `evaluate`.
         seed: as in `evaluate`.
         labels: as in `evaluate`.
@@ -71,6 +71,11 @@ def fit(
         ModelError: `out` holds something else.
         MissingPackageError: skops is not installed.
     """
+    if protocol == "knn":
+        raise EvaluationError(
+            "`protocol=knn` is of evaluate: nearest neighbours would carry the cohort's features; fit "
+            "keeps a linear classifier, svm or linear"
+        )
     skops_io("keeping a classifier needs")
     path, out = Path(embeddings), Path(out)
     if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):

@@ -30,6 +30,7 @@ _CONTROLS = {"untrained": "its untrained encoder", "raw": "raw intensities"}
 _CLASSIFIERS = {
     "svm": "linear SVM, nested cross-validation, {} folds",
     "linear": "linear probe on the given training and test split",
+    "knn": "nearest neighbours",
 }
 
 

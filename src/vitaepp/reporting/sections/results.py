@@ -141,7 +141,7 @@ def _setting(metrics: Mapping[str, Any]) -> str:
             subjects += f" in {len(classes)} classes"
         parts.append(subjects)
     folds, sizes = len(metrics["folds"]), metrics.get("sizes") or []
-    if metrics["protocol"] != "linear":
+    if folds > 1 or metrics["protocol"] == "svm":
         spread = ", mean ± sample standard deviation over them"
         parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
     elif sizes:
