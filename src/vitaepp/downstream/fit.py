@@ -73,8 +73,8 @@ def fit(
     """
     if protocol == "knn":
         raise EvaluationError(
-            "`protocol=knn` is of evaluate: nearest neighbours would carry the cohort's features; fit "
-            "keeps a linear classifier, svm or linear"
+            "`protocol=knn` is of evaluate: nearest neighbours would carry the cohort's features; "
+            "fit keeps a linear classifier, svm or linear"
         )
     skops_io("keeping a classifier needs")
     path, out = Path(embeddings), Path(out)
