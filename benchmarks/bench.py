@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py [--rounds N] [--only NAME ...] [--name MACHINE]
 
-Writes `benchmarks/results/<machine>.json` and puts the table into README.md here, between its marks.
+Writes `benchmarks/results/<machine>.json` and the table into README.md here, between its marks.
 """
 
 from __future__ import annotations
