@@ -19,14 +19,21 @@ from vitaepp.weights.runs import load_method
 
 
 @pytest.fixture(scope="module")
-def odd(clinic, tmp_path_factory):
-    """The pictures of the clinic and one of noise, their store and a run."""
+def odd(tmp_path_factory):
+    """Pictures of ramps and one of noise, their store and a run."""
     root = tmp_path_factory.mktemp("odd")
     (root / "scans").mkdir()
-    for picture in (clinic / "scans").iterdir():
-        (root / "scans" / picture.name).write_bytes(picture.read_bytes())
-    noise = np.random.default_rng(0).integers(0, 2, (16, 16)) * 255
-    Image.fromarray(noise.astype(np.uint8)).save(root / "scans" / "noise.png")
+    draw = np.random.default_rng(0)
+    along, across = np.meshgrid(np.linspace(0, 1, 16), np.linspace(0, 1, 16))
+    pictures = {
+        f"p{i:02d}": 40 + draw.uniform(80, 120) * along + draw.uniform(40, 80) * across
+        for i in range(24)
+    }
+    pictures["noise"] = 255.0 * draw.integers(0, 2, (16, 16))
+    for name, picture in pictures.items():
+        picture = picture + draw.normal(0, 4, picture.shape)
+        shown = picture.clip(0, 255).astype(np.uint8)
+        Image.fromarray(shown).save(root / "scans" / f"{name}.png")
     prepare(root / "scans", root / "store", size=16, workers=1)
     settings = [s.replace("epochs=3", "epochs=10") for s in TINY]
     settings += ["model.patch_size=4", "model.mask_ratio=0.5", "loss.contrastive.weight=0"]
@@ -94,7 +101,7 @@ def test_reasons_name_what_is_odd():
     errors[:3], distances[0] = [3, 0.3, 1], 5
     table = judged([f"s{i}" for i in range(50)], errors, distances)
     assert table.flagged.tolist() == [True, True] + [False] * 48
-    assert table.reason[0].startswith("distance 5.")
+    assert table.reason[0].startswith("distance 4.99 times")
     assert "; reconstruction error 3." in table.reason[0]
     assert table.reason[1].endswith("times the median, as of blurred or nearly empty images")
     assert table.error_percentile[:2].tolist() == [98, 0]

@@ -30,7 +30,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with StoreWriter(root / "store", info) as writer:
         for i, subject in enumerate(labels["subject"]):
             image = random.integers(80, 120, info.shape).astype(float)
-            image[:, row : row + 8, column : column + 8] += 90 * (i % 2)
+            # Stripes along either axis: the whole image has one mean and deviation in both classes,
+            # which a brighter patch would change, and with them every standardised patch.
+            stripes = np.tile(np.where(np.arange(8) % 2, 200.0, 0.0), (8, 1))
+            stripes = stripes if i % 2 else stripes.T
+            image[:, row : row + 8, column : column + 8] = stripes
             _stage(writer, info, image, subject)
         writer.commit(labels, [])
     encoder_like(Store(root / "store")).save(root / "encoder")

@@ -213,7 +213,7 @@ def test_methods_say_what_the_recipe_says(folder):
         "stratified 5-fold cross-validation",
         "given training split of 45 subjects and tested on the given test split of 15",
         "corrected resampled t-test",
-        "McNemar's exact test",
+        "DeLong's test",
     ):
         assert part in text, part
     assert not re.search(r"None|nan|\{|  ", text)

@@ -41,7 +41,7 @@ def shuffles(
         count: how many shuffles.
 
     Example:
-        >>> next(shuffles(np.array([0, 0, 1, 1]), seed=1)).tolist()
+        >>> next(shuffles(np.array([0, 0, 1, 1]), seed=0)).tolist()
         [2, 3, 0, 1]
     """
     _, first, person, sizes = np.unique(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from functools import partial
+from importlib.metadata import version as installed
 from typing import Annotated
 
 import typer
@@ -49,11 +50,9 @@ def _version(show: bool) -> bool:
 def _torch() -> str:
     """The versions of torch and Python, and the device."""
     try:
-        import torch
-
         from vitaepp.system.devices import chosen_device, device_name
 
-        found = f"torch {torch.__version__} on {device_name(chosen_device())}"
+        found = f"torch {installed('torch')} on {device_name(chosen_device())}"
     except Exception:  # an installation can fail in every way
         found = "torch cannot be imported: see vitaepp doctor"
     return f"{found}\nPython {platform.python_version()} on {platform.system()}"

@@ -444,7 +444,9 @@ def _tests(question: Question) -> Iterator[str]:
         return
     rows = question.comparison.rows
     names = {r.difference.test for r in rows if r.difference and r.difference.test}
-    tests = [name if name.startswith("McNemar") else f"the {name}" for name in sorted(names)]
+    tests = [
+        name if name.startswith(("McNemar", "DeLong")) else f"the {name}" for name in sorted(names)
+    ]
     if tests:
         yield f"Differences from {rows[0].name} were tested by {_listed(tests)}, two-sided."
     if sum(row.p_holm is not None for row in rows) > 1:

@@ -8,8 +8,9 @@ named. 2: a file is missing or cannot be read.
 
 `data/index.json` says which table stands on which predictions. A score above 0 is the second class
 of two; of more, the largest score is the class. With several folds the test is the corrected
-resampled t-test (Nadeau and Bengio 2003), on one test split McNemar's exact test. Intervals are the
-percentile bootstrap over subjects, drawn within their class.
+resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, or McNemar's
+exact test of the accuracy. Intervals are the percentile bootstrap over subjects, drawn within their
+class.
 """
 
 import json
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
+from scipy.stats import norm as normal
 from scipy.stats import t as student
 from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
@@ -147,6 +149,8 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
             t = differences.mean() / np.sqrt(variance)
             return float(2 * student.sf(abs(t), len(differences) - 1))
         return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
+    if metric == "auc":
+        return p_of_areas(one, other)
     if metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
@@ -287,6 +291,30 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
 
     if question["compared"]:
         check_comparison(checks, folder, question, [every[i] for i in question["compared"]])
+
+
+def p_of_areas(one: Features, other: Features) -> Any:
+    """DeLong's test (1988) of one test split; None where the two order all pairs alike."""
+    moved = np.zeros(len(one.true))
+    for i, c in enumerate(one.classes):
+        positive = one.true == c
+        parts = [placements(positive, features.score[:, i]) for features in (one, other)]
+        moved += (parts[0] - parts[1]) / len(one.classes)
+    error = np.sqrt(np.sum(moved**2))
+    if error <= 1e-12:
+        return None
+    return float(2 * normal.sf(abs(one.mean("auc") - other.mean("auc")) / error))
+
+
+def placements(positive: Any, score: Any) -> Any:
+    """How much each subject moves the area: its share of pairs that are in order, less the mean."""
+    high, low = score[positive][:, None], score[~positive][None]
+    order = (high > low) + 0.5 * (high == low)
+    moved = np.empty(len(score))
+    for side, share_in_order in ((positive, order.mean(axis=1)), (~positive, order.mean(axis=0))):
+        count = len(share_in_order)
+        moved[side] = (share_in_order - order.mean()) / np.sqrt(count * max(count - 1, 1))
+    return moved
 
 
 def check_comparison(
