@@ -18,10 +18,10 @@ import torch
 
 from vitaepp import Encoder, Recipe
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.explain.games import LeftOut
-from vitaepp.explain.lattice import parts as parts_of
-from vitaepp.explain.scores import distance_in
-from vitaepp.explain.shapley import shapley
+from vitaepp.explanation.games import LeftOut
+from vitaepp.explanation.lattice import parts as parts_of
+from vitaepp.explanation.scores import distance_in
+from vitaepp.explanation.shapley import shapley
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import Machine, chosen_device, resolved_precision
 from vitaepp.system.host import keep_freed_memory

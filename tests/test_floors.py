@@ -70,3 +70,11 @@ def test_networks_and_losses_name_no_settings(room):
     sections = "prepare|model|loss|views|optim|data|trainer|simsiam|mocov3"
     setting = re.compile(rf"\b({sections})\.[a-z_]+(\.[a-z_]+)*(=| |$)")
     assert [place for place, text in texts(room) if setting.search(text)] == []
+
+
+def test_no_room_hides_a_function():
+    """A package of a function's name takes its place as soon as it is imported."""
+    import vitaepp
+
+    rooms = {path.stem for path in Path(vitaepp.__file__).parent.iterdir()}
+    assert not rooms & {*vitaepp.__all__}

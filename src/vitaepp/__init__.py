@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vitaepp.evaluation.result import Evaluation
     from vitaepp.experiments.experiment import experiment
     from vitaepp.experiments.ladder import ladder
-    from vitaepp.explain.explain import explain
+    from vitaepp.explanation.explain import explain
     from vitaepp.ingest.prepare import prepare
     from vitaepp.interop.export import export
     from vitaepp.interop.public import embed_public
@@ -75,7 +75,7 @@ _HOMES = {
     "evaluate": "vitaepp.evaluation.evaluation",
     "evaluate_features": "vitaepp.evaluation.features",
     "experiment": "vitaepp.experiments.experiment",
-    "explain": "vitaepp.explain.explain",
+    "explain": "vitaepp.explanation.explain",
     "export": "vitaepp.interop.export",
     "finetune": "vitaepp.downstream.finetune",
     "fit": "vitaepp.downstream.fit",

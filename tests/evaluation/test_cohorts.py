@@ -176,6 +176,52 @@ def test_more_labels_are_nested_balanced_and_better():
     assert len(found.budget) == 2 * 3 * (5 + 5 + 1)
 
 
+def test_what_another_cohort_calls_its_sites_changes_nothing():
+    features, table, _ = cohort()
+    others, outside, _ = cohort(seed=1)
+    asked = {"group": "site", "folds": 4, "harmonize": True}
+    found = [
+        evaluate_features(
+            features, table, "sick", external=Cohort(others, outside.assign(site=name)), **asked
+        )
+        for name in (outside["site"], "elsewhere " + outside["site"])
+    ]
+    assert found[0]["external"]["mean"] == found[1]["external"]["mean"]
+
+
+def test_values_outside_and_inside_have_the_same_metrics():
+    features, table, _ = cohort()
+    others, outside, _ = cohort(seed=1)
+    found = evaluate_features(
+        features, table, "volume", task="regression", external=Cohort(others, outside)
+    )
+    assert found["external"]["mean"]["r2"] > 0.8
+    assert found["external"]["controls"]["mean"]["mean"]["pearson"] is None
+
+
+def test_people_of_several_sites_are_said_and_never_trained_on_where_they_are_tested():
+    _, table, _ = cohort()
+    table["participant"] = np.arange(N) % 40  # two scans each, mostly at the same site
+    table.loc[table.index[:8], "site"] = "d"
+    ordered, found = shared(table, group="site", leave_one_group_out=True)
+    people = ordered["participant"].to_numpy()
+    assert all(not set(people[p.train]) & set(people[p.test]) for p in found.folds)
+    assert any("people were scanned in several groups" in note for note in found.notes)
+
+
+def test_columns_and_values_that_may_not_be_meant_are_asked_about(capsys):
+    features, table, _ = cohort()
+    table["coded"] = table["volume"].where(np.arange(N) % 9 > 0, -999.0)
+    table["participant"] = [f"p{i}" if i % 5 else None for i in range(N)]
+    table["mixed"] = np.where(np.arange(N) % 2, table["site"], table["site"].str.upper())
+    evaluate_features(features, table, "coded", task="regression")
+    told = capsys.readouterr().err
+    assert "9 values of 80 lie far from the others, such as -999" in told
+    assert "16 subjects of 80 have no participant" in told
+    _, found = shared(table.drop(columns="participant"), group="volume", folds=5)
+    assert "80 groups in 80 subjects" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

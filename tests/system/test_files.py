@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import vitaepp
+from vitaepp.errors import RunError
 from vitaepp.system.files import locked
 
 HOLDER = """
@@ -64,3 +66,13 @@ def test_a_lock_moves_with_its_folder(tmp_path):
             pass
     with locked(tmp_path / "named"):
         pass
+
+
+@pytest.mark.parametrize("verb", ["neighbours", "qc", "explain"])
+def test_results_are_not_written_into_a_store_or_a_run(make_store, verb):
+    store = make_store(4, (16, 16), ("grey",))
+    before = sorted(store.path.rglob("*"))
+    given = ["none.parquet"] if verb == "neighbours" else ["run", store.path]
+    with pytest.raises(RunError, match="is a store; give a folder of its own"):
+        getattr(vitaepp, verb)(*given, store.path)
+    assert sorted(store.path.rglob("*")) == before

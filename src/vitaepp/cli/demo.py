@@ -20,6 +20,7 @@ from vitaepp.presentation.blocks import draw
 from vitaepp.presentation.planes import planes
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.report import report
+from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import say
 from vitaepp.training.pretrain import pretrain
 
@@ -68,6 +69,7 @@ def demo(
     subjects = subjects or (QUICK_SUBJECTS if quick else SUBJECTS)
     changes = QUICK if quick else ()
     folder = Path(out)
+    refuse_as_results(folder, "demo")
     scans, store, run = folder / "scans", folder / "store", folder / "run"
     embeddings, evaluation = run / "embeddings.parquet", run / "evaluation"
     settings = Recipe.load("demo").prepare

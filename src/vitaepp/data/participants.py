@@ -30,5 +30,10 @@ def persons_of(table: pd.DataFrame) -> Persons:
     return np.asarray(pd.factorize(own)[0], np.intp)
 
 
+def no_participant(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which subjects of a table with a column `participant` have none there."""
+    return table[PARTICIPANT].map(_name, na_action="ignore").replace("", None).isna()
+
+
 def _name(value: object) -> str:
     return unicodedata.normalize("NFC", str(value).strip())

@@ -34,7 +34,7 @@ from vitaepp.evaluation.labels import Labels, read_labels
 from vitaepp.ingest.new_scans import NewImage, Scan, new_images, say_decisions
 from vitaepp.presentation.planes import stacked
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
-from vitaepp.system.paths import kind_of
+from vitaepp.system.paths import kind_of, refuse_as_results
 from vitaepp.system.progress import counted, say, track, warn
 from vitaepp.system.text import evenly
 from vitaepp.system.urls import Location
@@ -156,6 +156,7 @@ def neighbours(
         distribution is known (Facco et al. 2017 for the nearest two; Denti et al. 2022 for any).
     """
     path, target = Path(embeddings), Path(out)
+    refuse_as_results(target, "neighbours")
     if k < 1 or subjects < 1:
         raise EvaluationError(f"`k={k}`, `subjects={subjects}`: give at least 1")
     embedded = Embeddings.load(path)

@@ -35,7 +35,7 @@ from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.presentation.planes import GAP, stacked
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
-from vitaepp.system.paths import kind_of, swapped
+from vitaepp.system.paths import kind_of, refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.views.draws import Draws
 from vitaepp.weights.runs import load_method
@@ -117,6 +117,7 @@ def qc(
     if masks < 1:
         raise RunError(f"`masks={masks}`: give at least 1")
     opened, target = Store(store), Path(out)
+    refuse_as_results(target, "qc")
     encoder = Encoder.from_pretrained(run)
     check_fits(encoder.config, opened)
     say_unlike(encoder.config, opened, check_like(encoder.config, opened, any_store))

@@ -12,10 +12,13 @@ import pandas as pd
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import persons_of
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.folds import by_subject, groups_of
+from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import MEAN, Features, Question
 from vitaepp.evaluation.result import METHOD, score_columns
-from vitaepp.system.progress import counted
+from vitaepp.system.progress import counted, warn
+
+#: An external AUC below this, and fewer subjects than this, are asked about.
+LOW, FEW = 0.4, 20
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,23 @@ def tested_outside(
     sets: Mapping[str, Sequence[Features]],
     cohort: Cohort,
     seed: int,
-    group: str | None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Models of all labelled subjects, tested on another cohort, once."""
     inside = question.target
     ordered = by_subject(cohort.table, f"{cohort.name}: ")
-    outside = inside.of_other(ordered)
+    try:
+        outside = inside.of_other(ordered)
+    except EvaluationError as error:
+        raise EvaluationError(f"{cohort.name}, the external cohort: {error}") from None
     given = {METHOD: checked_features(cohort.features, ordered, f"{cohort.name}: features")}
     given |= known_controls(cohort.controls, ordered)
     labelled = ordered.iloc[outside.rows]
-    sites = None if question.sites is None or group is None else groups_of(labelled, group)
+    # Sites are called A or 1 everywhere: those outside are scaled like any that was not trained on.
+    sites = None if question.sites is None else np.full(len(labelled), "\0 outside", object)
     everyone = np.arange(len(inside.rows))
     truth = outside.truth()
     columns: dict[str, Any] = {"subject": labelled["subject"].to_numpy(), **truth}
-    scored: dict[str, dict[str, float]] = {}
+    scored: dict[str, dict[str, float | None]] = {}
     for name, rows in sets.items():
         if name not in given and name != MEAN:
             continue
@@ -64,10 +70,19 @@ def tested_outside(
                 "both by the same encoder"
             )
         decision = question.fit(name, rows[0], everyone, seed).decision(values, sites)
-        scored[name] = outside.scores(np.arange(len(outside.rows)), decision, inside, everyone)
+        scores = outside.scores(np.arange(len(outside.rows)), decision, inside, everyone)
+        scored[name] = {k: v if np.isfinite(v) else None for k, v in scores.items()}
         shaped = decision.reshape(len(values), -1).T
         columns |= dict(zip(score_columns(name, inside.classes, inside.task), shaped, strict=True))
     people = persons_of(labelled)
+    area = scored[METHOD].get("auc")
+    if area is not None and area < LOW:
+        warn(
+            f"{cohort.name}: an AUC of {area:.2f} is worse than chance; are the classes coded the "
+            "other way round there?"
+        )
+    if len(outside.rows) < FEW:
+        warn(f"{cohort.name}: {counted(len(outside.rows), 'subject')} can show very little")
     facts = {
         "name": cohort.name,
         "n": len(outside.rows),

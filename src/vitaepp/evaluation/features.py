@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.participants import Persons, persons_of
+from vitaepp.data.participants import Persons, no_participant, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
@@ -184,6 +184,7 @@ def evaluate_features(
         "protocol": shared.protocol,
         "label": target.name,
         "n": len(used),
+        "tested": sum(len(p.test) for p in parts),
         "classes": list(target.classes),
         **target.facts(used),
         "persons": len(np.unique(people[used])),
@@ -207,13 +208,14 @@ def evaluate_features(
     if group is not None:
         metrics["group"] = {
             "column": group,
+            "groups": len(set(groups_of(labelled, group))),
             "tested_alone": shared.groups,
             "not_tested": shared.untested,
             "harmonized": harmonize,
         }
     outside = None
     if external is not None:
-        metrics["external"], outside = tested_outside(question, sets, external, seed, group)
+        metrics["external"], outside = tested_outside(question, sets, external, seed)
     learning = None
     if budget:
 
@@ -246,6 +248,12 @@ def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str |
         say(note)
     for doubt in (*target.doubts(), *_split_doubts(ordered, shared, protocol)):
         warn(doubt)
+    labelled = ordered.iloc[target.rows]
+    if PARTICIPANT in labelled and (without := int(no_participant(labelled).sum())):
+        say(
+            f"{counted(without, 'subject')} of {len(labelled)} have no participant: each counts as "
+            "a person of its own"
+        )
     if target.missing:
         say(f"{target.missing} of {len(ordered)} subjects have no {target.name}; they are left out")
 

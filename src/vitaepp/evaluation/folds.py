@@ -172,6 +172,7 @@ def share_out(
             notes.append(
                 f"{counted(own, 'subject')} without {group}: each counts as a group of its own"
             )
+        notes += _group_doubts(group, names)
         if leave_one_group_out:
             return _one_group_out(target, protocol, group, names, persons, notes)
         together = _joined(persons, pd.factorize(names)[0])
@@ -214,6 +215,27 @@ def _inner(target: Target, parts: Sequence[Fold], persons: Persons, together: Pe
     return together
 
 
+def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
+    """What to say of groups that may not be meant."""
+    found = []
+    different = sorted(set(map(str, names)))
+    if len(different) > len(names) / 2:
+        found.append(
+            f"column {group!r} has {len(different)} groups in {counted(len(names), 'subject')}: "
+            "most are one subject, as of a measurement; is it the column of sites?"
+        )
+    alike: dict[str, list[str]] = {}
+    for name in different:
+        alike.setdefault(name.casefold().strip(), []).append(name)
+    for same in alike.values():
+        if len(same) > 1:
+            shown = " and ".join(map(repr, same))
+            found.append(
+                f"column {group!r}: {shown} are {len(same)} groups here; if one, write alike"
+            )
+    return found
+
+
 def groups_of(table: pd.DataFrame, group: str) -> npt.NDArray[np.object_]:
     """The group of each subject, as text; subjects without one are a group each.
 
@@ -236,10 +258,11 @@ def _one_group_out(
     persons: Persons,
     notes: list[str],
 ) -> Shared:
-    parts, tested, untested = [], [], []
+    parts, tested, untested, elsewhere = [], [], [], 0
     for name in sorted(set(names)):
         test = np.flatnonzero(names == name)
         # A person who was scanned at two sites is not trained on where one of them is tested.
+        elsewhere += int(((names != name) & np.isin(persons, persons[test])).sum())
         train = np.flatnonzero((names != name) & ~np.isin(persons, persons[test]))
         if target.scored(train, test):
             parts.append(Fold(train, test))
@@ -256,6 +279,11 @@ def _one_group_out(
         notes.append(
             f"{counted(len(untested), 'group')} of {group} cannot be tested alone (too few, or of "
             f"one class), and are only trained on: {first_few(untested)}"
+        )
+    if elsewhere:
+        notes.append(
+            f"people were scanned in several groups of {group}: {counted(elsewhere, 'image')} of "
+            "those tested are left out of the training parts, all folds together"
         )
     together = _joined(persons, pd.factorize(names)[0])
     inner = _inner(target, parts, persons, together)

@@ -102,8 +102,9 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
         middle = float(np.median([float(value) for value in given]))
         raise EvaluationError(
             f"label {name!r} looks continuous ({len(classes)} different values in {len(given)} "
-            f"subjects); predict its value with `task=regression`, or add a column "
-            f"of classes, for example {name} above {middle:.4g} or not"
+            f"subjects); `vitaepp evaluate` with `task=regression` predicts its "
+            f"value; for classes, add a column of them, for example {name} above {middle:.4g} or "
+            "not"
         )
     code = {value: i for i, value in enumerate(classes)}
     codes = np.array([code[value] for value in given], dtype=np.intp)

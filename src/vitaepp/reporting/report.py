@@ -66,6 +66,10 @@ def report(
     if not paths:
         raise RunError("no run to report on; give one or more run folders")
     out = Path(out)
+    if out.is_file() and out.suffix.lower() not in (".html", ".htm"):
+        raise RunError(
+            f"{out}: is a file that is no page; --out names an HTML file, as report.html"
+        )
     if out.is_dir():
         raise RunError(
             f"{out}: is a folder; --out names an HTML file, for example {out}/report.html"

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from vitaepp.errors import RunError
+
 #: For each kind of folder: its files, the first bytes of the first one, and what makes it.
 _KINDS = {
     "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
     "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
+    "model": (("model.json", "classifier.skops"), b"{", "vitaepp fit EMBEDDINGS {} `label=COLUMN`"),
     "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
     "reconstruction": (("metrics.csv",), b"subject,psnr,ssim", "vitaepp reconstruct RUN STORE {}"),
-    "model": (("model.json", "classifier.skops"), b"{", "vitaepp fit EMBEDDINGS {} `label=COLUMN`"),
     "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
 }
 
@@ -38,6 +40,21 @@ def kind_of(path: AnyPath) -> str | None:
             except OSError:
                 continue
     return None
+
+
+def refuse_as_results(path: AnyPath, name: str) -> None:
+    """Refuse a folder for results that already is a store, a run, an encoder or a model.
+
+    Args:
+        path: where results are to be written.
+        name: of a folder in it that would do.
+
+    Raises:
+        RunError: saying what it is.
+    """
+    if (kind := kind_of(path)) in ("store", "run", "encoder", "model"):
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise RunError(f"{path}: is {article} {kind}; give a folder of its own, as {path}/{name}")
 
 
 def instead_of(kind: str, path: AnyPath) -> str:

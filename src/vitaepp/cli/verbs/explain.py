@@ -40,9 +40,9 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Map what the encoder and a classifier look at, and test whether the maps hold."""
-    from vitaepp.explain.checks import averaged
-    from vitaepp.explain.explain import explain as run_explain
-    from vitaepp.explain.explain import explain_summary
+    from vitaepp.explanation.checks import averaged
+    from vitaepp.explanation.explain import explain as run_explain
+    from vitaepp.explanation.explain import explain_summary
 
     table = run_explain(
         run,

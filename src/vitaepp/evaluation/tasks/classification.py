@@ -164,7 +164,7 @@ class Classification(Target):
         """The same classes of another cohort."""
         positive = str(self.classes[1]) if self.chosen else None
         other = type(self)(table, self.name, *([positive] if positive is not None else []))
-        if other.classes != self.classes:
+        if [*map(str, other.classes)] != [*map(str, self.classes)]:
             inside, outside = (", ".join(map(str, c)) for c in (self.classes, other.classes))
             raise EvaluationError(
                 f"label {self.name!r} has the classes {outside} outside, but {inside} inside; "

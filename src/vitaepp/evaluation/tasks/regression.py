@@ -25,6 +25,9 @@ from vitaepp.system.progress import counted
 #: Most groups of equal size, by the value, over which folds are balanced.
 BINS = 5
 
+#: Robust deviations from the median beyond which a value is asked about.
+FAR = 8.0
+
 
 class Regression(Target):
     """A value of one column, in the unit of the column."""
@@ -45,6 +48,10 @@ class Regression(Target):
         rank = pd.Series(self.values).rank(method="first").to_numpy() - 1
         bins = max(1, min(BINS, len(rank) // 10))
         self.strata = (rank * bins // len(rank)).astype(np.intp)
+
+    def doubts(self) -> list[str]:
+        """Values that lie far from all others, as codes and other units do."""
+        return far_values(self.values, f"label {self.name!r}")
 
     def require_train_and_test(self, train: Rows, test: Rows) -> None:
         """Some subjects in both parts."""
@@ -108,6 +115,20 @@ class Regression(Target):
     def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
         """MAE, RMSE, R², Pearson and Spearman."""
         return regression_scores(truth["label"].to_numpy(np.float64), decision)
+
+
+def far_values(values: Values, title: str) -> list[str]:
+    """A line where values lie more than `FAR` robust deviations from the median; else nothing."""
+    middle = np.median(values)
+    deviation = 1.4826 * np.median(np.abs(values - middle))
+    far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
+    if not far.any():
+        return []
+    return [
+        f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the others, "
+        f"such as {values[far][0]:g} where the median is {middle:g}; a code for missing, or "
+        "another unit?"
+    ]
 
 
 def numbers_of(column: pd.Series, label: str) -> pd.Series:

@@ -13,7 +13,7 @@ from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import survival
 from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
-from vitaepp.evaluation.tasks.regression import require_persons, require_some
+from vitaepp.evaluation.tasks.regression import far_values, require_persons, require_some
 from vitaepp.system.progress import counted
 
 
@@ -84,7 +84,8 @@ class Survival(Target):
 
     def doubts(self) -> list[str]:
         """Whether nobody is censored."""
-        return survival.survival_doubts(self.times, self.event)
+        far = far_values(self.times.time, f"time {self.time!r}")
+        return [*survival.survival_doubts(self.times, self.event), *far]
 
     def learn(
         self,

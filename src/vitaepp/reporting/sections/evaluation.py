@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vitaepp.evaluation.result import score_columns
 from vitaepp.evaluation.scores import mean_roc
@@ -74,12 +75,28 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
     return Figure("ROC", note, drawing, legend, table)
 
 
+def _map_labels(
+    result: Evaluation, labels: pd.Series[Any], classes: Sequence[str]
+) -> tuple[pd.Series[Any], list[str]]:
+    """What points of the map are coloured by: classes, thirds of values, or events."""
+    if result.task == "survival":
+        shown = labels.astype(str).str.split().str[0].map({"event": "event", "none": "no event"})
+        return shown, ["event", "no event"]
+    if result.task == "regression":
+        values = labels.astype(float)
+        low, high = values.quantile([1 / 3, 2 / 3])
+        names = [f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}"]
+        third = (values > low).astype(int) + (values > high).astype(int)
+        return third.map(dict(enumerate(names))), names
+    shown = labels.astype(str)
+    return shown, list(classes) if set(shown) <= set(classes) else sorted(set(shown))
+
+
 def _map(result: Evaluation, classes: Sequence[str]) -> Figure | None:
     points = result.points
     if points is None or points.empty:
         return None
-    labels = points["label"].astype(str)
-    names = list(classes) or sorted(set(labels))
+    labels, names = _map_labels(result, points["label"], classes)
     number = {name: i for i, name in enumerate(names)}
     drawing = scatter(
         points["x"].to_numpy(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitaepp.explain.words import HEADS, caption
+from vitaepp.explanation.words import HEADS, caption
 from vitaepp.presentation.drawing import data_uri
 from vitaepp.reporting.contents import Explanation
 from vitaepp.reporting.images import MOST_VOLUMES

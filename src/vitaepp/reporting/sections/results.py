@@ -54,7 +54,8 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
     named += [(str(other.folder), other) for other in others]
     grouped: dict[Any, list[_Named]] = {}
     for name_, evaluation in named:
-        alike = [str(evaluation.metrics.get(fact)) for fact in ("positive", "seed")]
+        facts = ("positive", "seed", "n", "tested", "sizes", "group")
+        alike = [str(evaluation.metrics.get(fact)) for fact in facts]
         key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
         grouped.setdefault(key, []).append((name_, evaluation))
     return [_comparison(key[0], members) for key, members in grouped.items()]
@@ -146,6 +147,13 @@ def _setting(metrics: Mapping[str, Any]) -> str:
         parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
     elif sizes:
         parts.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
+    if metrics.get("tested", metrics.get("n")) != metrics.get("n") and folds > 1:
+        parts.append(f"{metrics['tested']:,} of them tested")
+    if isinstance(group := metrics.get("group"), dict):
+        alone = "each left out once" if group["tested_alone"] else "none split by a fold"
+        parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
+        if group["not_tested"]:
+            parts.append(f"not tested: {', '.join(group['not_tested'])}")
     if metrics.get("positive") is not None:
         parts.append(f"positive class: {metrics['positive']}")
     left_out = metrics.get("left_out")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.store import Store
-from vitaepp.explain.checks import of_maps
-from vitaepp.explain.lattice import spread
-from vitaepp.explain.networks import Network, image_of
-from vitaepp.explain.patchmaps import PatchMaps
-from vitaepp.explain.pictures import draw_maps, overlay, region_colours
-from vitaepp.explain.shapley import shapley
-from vitaepp.explain.words import HEADS, caption, plain
+from vitaepp.explanation.checks import of_maps
+from vitaepp.explanation.lattice import spread
+from vitaepp.explanation.networks import Network, image_of
+from vitaepp.explanation.patchmaps import PatchMaps
+from vitaepp.explanation.pictures import draw_maps, overlay, region_colours
+from vitaepp.explanation.shapley import shapley
+from vitaepp.explanation.words import HEADS, caption, plain
 from vitaepp.presentation.planes import are_colours
 from vitaepp.system.files import atomic_path, file_stem
 

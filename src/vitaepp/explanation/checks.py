@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.explain.shapley import Floats, Game, Shapley, areas_of, curves_of, rank_correlation
+from vitaepp.explanation.shapley import Floats, Game, Shapley, areas_of, curves_of, rank_correlation
 
 #: What is measured of each map, in this order.
 NUMBERS = (

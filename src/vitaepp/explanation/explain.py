@@ -16,15 +16,15 @@ from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import Encoder, check_fits, check_like
 from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.reconstruction import choose_rows
-from vitaepp.explain.checks import NUMBERS, averaged
-from vitaepp.explain.networks import check_of, image_of, networks_of, untrained_like
-from vitaepp.explain.patchmaps import patch_features, patch_maps
-from vitaepp.explain.subject import explain_one
-from vitaepp.explain.words import map_lines, plain
+from vitaepp.explanation.checks import NUMBERS, averaged
+from vitaepp.explanation.networks import check_of, image_of, networks_of, untrained_like
+from vitaepp.explanation.patchmaps import patch_features, patch_maps
+from vitaepp.explanation.subject import explain_one
+from vitaepp.explanation.words import map_lines, plain
 from vitaepp.system.devices import chosen_device, device_name
 from vitaepp.system.files import check_writable, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
-from vitaepp.system.paths import kind_of, swapped
+from vitaepp.system.paths import refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track
 
 
@@ -80,8 +80,7 @@ def explain(
     if hint := swapped("explain", {"run": run, "store": store, "out": out}):
         raise RunError(hint)
     target = Path(out)
-    if (kind := kind_of(target)) is not None:
-        raise RunError(f"{target}: is a {kind}; give a folder of its own, as {target}/explain")
+    refuse_as_results(target, "explain")
     if parts < 2 or pairs < 1:
         raise RunError(f"`parts={parts}`, `pairs={pairs}`: give at least 2 parts and 1 pair")
     encoder, opened = Encoder.from_pretrained(run), Store(store)

@@ -11,15 +11,15 @@ from PIL import Image
 
 from tests.cli.conftest import vitaepp as command  # noqa: F401
 from tests.conftest import encoder_like
-from tests.explain.conftest import AFFINE, PLANTED
+from tests.explanation.conftest import AFFINE, PLANTED
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import ModelError, RunError, StoreError
-from vitaepp.explain.checks import averaged, curve_numbers, lesion_numbers
-from vitaepp.explain.explain import explain, explain_summary
-from vitaepp.explain.patchmaps import patch_maps
-from vitaepp.explain.pictures import overlay, slice_of
-from vitaepp.explain.shapley import shapley
+from vitaepp.explanation.checks import averaged, curve_numbers, lesion_numbers
+from vitaepp.explanation.explain import explain, explain_summary
+from vitaepp.explanation.patchmaps import patch_maps
+from vitaepp.explanation.pictures import overlay, slice_of
+from vitaepp.explanation.shapley import shapley
 from vitaepp.presentation.planes import planes
 from vitaepp.recipe.recipe import Recipe
 

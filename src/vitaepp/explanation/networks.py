@@ -17,13 +17,13 @@ from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import ModelError
-from vitaepp.explain.attention import rollout
-from vitaepp.explain.games import Greyed, LeftOut, occlusion
-from vitaepp.explain.lattice import parts as parts_of
-from vitaepp.explain.lattice import spread
-from vitaepp.explain.scores import Scores, decision_of, distance_in, imitation
-from vitaepp.explain.shapley import Floats
-from vitaepp.explain.words import plain
+from vitaepp.explanation.attention import rollout
+from vitaepp.explanation.games import Greyed, LeftOut, occlusion
+from vitaepp.explanation.lattice import parts as parts_of
+from vitaepp.explanation.lattice import spread
+from vitaepp.explanation.scores import Scores, decision_of, distance_in, imitation
+from vitaepp.explanation.shapley import Floats
+from vitaepp.explanation.words import plain
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import resolved_precision
 from vitaepp.system.progress import say

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from vitaepp.explain.shapley import areas_of, curves_of, rank_correlation, shapley
+from vitaepp.explanation.shapley import areas_of, curves_of, rank_correlation, shapley
 
 
 def exact(game, players):

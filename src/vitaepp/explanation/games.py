@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitaepp.encoder.model import Encoder, at_once
-from vitaepp.explain.pooling import pool_visible
-from vitaepp.explain.scores import Scores
-from vitaepp.explain.shapley import Floats
+from vitaepp.explanation.pooling import pool_visible
+from vitaepp.explanation.scores import Scores
+from vitaepp.explanation.shapley import Floats
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.downstream.model import Model
-from vitaepp.explain.shapley import Floats
+from vitaepp.explanation.shapley import Floats
 
 Features = npt.NDArray[np.float32]
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from tests.explain.test_shapley import exact
+from tests.explanation.test_shapley import exact
 from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
-from vitaepp.explain.attention import mean_attention, rollout
-from vitaepp.explain.games import Greyed, LeftOut, occlusion
-from vitaepp.explain.lattice import parts, spread
-from vitaepp.explain.networks import image_of
-from vitaepp.explain.pooling import pool_visible
-from vitaepp.explain.scores import decision_of, distance_in, imitation
-from vitaepp.explain.shapley import shapley
+from vitaepp.explanation.attention import mean_attention, rollout
+from vitaepp.explanation.games import Greyed, LeftOut, occlusion
+from vitaepp.explanation.lattice import parts, spread
+from vitaepp.explanation.networks import image_of
+from vitaepp.explanation.pooling import pool_visible
+from vitaepp.explanation.scores import decision_of, distance_in, imitation
+from vitaepp.explanation.shapley import shapley
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 
@@ -113,7 +113,7 @@ def test_the_batch_changes_nothing(bright, monkeypatch):
     game = LeftOut(encoder, image, parts((4, 4), 16), scores, 0, "32")
     coalitions = np.random.default_rng(0).random((20, 16)) < 0.5
     together = game(coalitions)
-    monkeypatch.setattr("vitaepp.explain.games.CPU_TOKENS", 1)
+    monkeypatch.setattr("vitaepp.explanation.games.CPU_TOKENS", 1)
     assert together == pytest.approx(game(coalitions), abs=1e-4)
 
 
