@@ -96,6 +96,7 @@ def test_simple_features_are_finite_and_know_size_and_brightness(make_store):
         ({"rungs": ["rawr"]}, RecipeError, "no rung 'rawr'; did you mean raw"),
         ({"task": "survival"}, EvaluationError, "classification or regression"),
         ({"budget": "5000"}, EvaluationError, "a training part has"),
+        ({"budget": "5000", "rungs": None}, EvaluationError, "a training part has"),
         ({"rungs": ["raw"]}, EvaluationError, "needs two rungs"),
         ({"label": "brigt"}, EvaluationError, "did you mean bright"),
     ],
@@ -105,3 +106,4 @@ def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, mess
     asked = {"label": "bright", "rungs": ["prior", "raw"], "folds": 3} | asked
     with pytest.raises(error, match=message):
         ladder(store.path, tmp_path / "out", **asked)
+    assert not (tmp_path / "out" / "runs").exists()

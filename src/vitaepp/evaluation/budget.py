@@ -65,6 +65,29 @@ def nested_order(strata: Rows, persons: Persons, seed: Sequence[int]) -> Rows:
     return np.lexsort((due, ~first)).astype(np.intp)
 
 
+def checked_budget(budget: Sequence[Budget], target: Target, parts: Sequence[Fold]) -> list[int]:
+    """The numbers of a budget, each once, in rising order.
+
+    Raises:
+        EvaluationError: more labels than a training part has, or fewer than a model needs.
+    """
+    most = min(len(part.train) for part in parts)
+    classes = len(np.unique(target.strata))
+    sizes = sorted({size for size in budget if isinstance(size, int)})
+    for number in sizes:
+        if number > most:
+            raise EvaluationError(
+                f"budget {number}: a training part has {most} labelled subjects; ask for fewer, or "
+                f"for {ALL}"
+            )
+        if number < max(4, 2 * classes):
+            raise EvaluationError(
+                f"budget {number}: a model needs {max(4, 2 * classes)} labelled subjects, two of "
+                "each class at least; ask for more"
+            )
+    return sizes
+
+
 def measure_budget(
     budget: Sequence[Budget],
     target: Target,
@@ -92,20 +115,7 @@ def measure_budget(
     Raises:
         EvaluationError: more labels than a training part has, or fewer than a model needs.
     """
-    most = min(len(part.train) for part in parts)
-    classes = len(np.unique(target.strata))
-    sizes = sorted({size for size in budget if isinstance(size, int)})
-    for number in sizes:
-        if number > most:
-            raise EvaluationError(
-                f"budget {number}: a training part has {most} labelled subjects; ask for fewer, or "
-                f"for {ALL}"
-            )
-        if number < max(4, 2 * classes):
-            raise EvaluationError(
-                f"budget {number}: a model needs {max(4, 2 * classes)} labelled subjects, two of "
-                "each class at least; ask for more"
-            )
+    sizes = checked_budget(budget, target, parts)
     asked: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
     jobs = [
         (size, draw, k, name)

@@ -34,7 +34,7 @@ from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import finetune
 from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
-from vitaepp.evaluation.budget import ALL, Budget, parse_budget
+from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import Shared, by_subject, share_out
 from vitaepp.evaluation.result import Evaluation
@@ -143,6 +143,7 @@ def ladder(
     wanted = [key for key in RUNGS if rungs is None or key in rungs]
     if len(wanted) < 2:
         raise EvaluationError(f"a ladder needs two rungs, but there is {len(wanted)}; name more")
+    checked_budget(sizes, target, shared.folds)  # before anything is trained
     changes = as_settings(settings)
     tuned = [s for s in changes if s.startswith("finetune.")]
     pretrained = [s for s in changes if s not in tuned]
@@ -166,7 +167,8 @@ def ladder(
         if key == "public" and public is None:
             left_out[key] = "no folder of a published encoder was given"
             continue
-        found = climber.frozen(key, trainings, public)
+        trained = [k for k in trainings if k not in left_out]
+        found = climber.frozen(key, trained, public)
         if isinstance(found, str):
             left_out[key] = found
         else:
@@ -263,15 +265,18 @@ class _Climber:
             features = found
         elif key == "public":
             assert public is not None
-            file = self.out / "rungs" / "public.parquet"
-            if not file.is_file():
+            name = hashlib.sha256(os.path.abspath(public).encode()).hexdigest()[:12]
+            file = self.out / "rungs" / f"public-{name}.parquet"
+            if not self._is_of_store(file):
                 embed_public(public, self.store.path, file)
             features = self._embedded(file)
         else:
+            if not trainings:
+                return "no encoder could be trained"
             of = trainings[-1] if key == "untrained" else key
             run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
             file = run.path / "embeddings.parquet"
-            if not file.is_file():
+            if not self._is_of_store(file):
                 embed(run.path, self.store.path, file)
             control = key == "untrained"
             features = self._embedded(control_path(file, "untrained") if control else file)
@@ -348,6 +353,12 @@ class _Climber:
 
     def _minutes(self, run: RunFolder) -> float:
         return float(_summary(run).get("seconds", 0.0)) / 60
+
+    def _is_of_store(self, file: Path) -> bool:
+        """Whether a file has the features of these images."""
+        if not file.is_file():
+            return False
+        return Embeddings.load(file).provenance.get("images") == self.store.fingerprint()
 
     def _embedded(self, file: Path) -> Any:
         """Features in the order of the store."""
