@@ -149,9 +149,9 @@ class Tuning(Base):
             if still := self.epochs(start).count(0):
                 folds = counted(len(self.parts), "fold")
                 say(
-                    f"{name}: in {still} of {folds} no epoch lowered the loss on the held-out part, "
-                    "so the network is tested as it started; train longer (optim.epochs) or with a "
-                    "lower rate (optim.lr)"
+                    f"{name}: in {still} of {folds} no epoch lowered the loss on the held-out "
+                    "part, so the network is tested as it started; train longer "
+                    "(optim.epochs) or with a lower rate (optim.lr)"
                 )
 
     def digest(self) -> str:
