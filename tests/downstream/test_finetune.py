@@ -88,13 +88,19 @@ def test_the_epoch_of_the_lowest_held_out_loss_is_tested(tuned):
         assert not list(folder.glob("*.ckpt"))  # nothing is left that nobody needs
 
 
-def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path):
+def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path, capsys):
     settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
     found = vitaepp.finetune(
         trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
     )
     assert found["mean"]["auc"] > 0.9  # brightness is in the features
     assert found["finetune"]["blocks"] == 0
+    # No epoch can be much better; where none is, it is said what was tested.
+    said = capsys.readouterr().err
+    for start, epochs in (("fine-tuned", found), ("from scratch", found["controls"]["scratch"])):
+        still = epochs["epochs"].count(0)
+        assert (f"{start}: in {still} of 2 folds no epoch lowered the loss" in said) is (still > 0)
+    assert "no epoch lowered" in said
 
 
 def slowly(*asked):

@@ -163,12 +163,15 @@ def finetune(
     if label is None:
         tuning = segment.planned(base)
         with _claimed(tuning, None, protocol, positive):
-            return segment.measured(tuning)
+            outcome = segment.measured(tuning)
+            tuning.say_what_did_not_learn()
+            return outcome
     tuning, target, chosen = labelled.planned(base, label, task, protocol, positive)
     if keep_model:
         check_classes(label, target.classes)
     with _claimed(tuning, label, chosen, positive):
         evaluation = labelled.measured(tuning, target, chosen, positive, any_store)
+        tuning.say_what_did_not_learn()
         if keep_model:
             assert isinstance(target, Classification)
             say(f"a model for predict: {keep.keep_model(tuning, target, evaluation)}")

@@ -39,6 +39,10 @@ Task = Literal["classification", "regression", "segmentation"]
 #: Masks that are read at a time.
 BLOCK = 64
 
+#: Epochs without a lower loss that say something. The head starts as a fitted model, and the first
+#: steps, at the highest learning rate, mostly make it worse; it gets better as the rate falls.
+ENOUGH = 3
+
 #: Inverse strengths of regularisation that the head may start with.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -124,7 +128,7 @@ def train_fold(
         checkpoint = newest_checkpoint(place)
         if checkpoint is None and isinstance(method, Supervised):
             _start_head(method, opened, fit, held)
-        patience = math.ceil(settings.finetune.patience * settings.optim.epochs)
+        patience = max(ENOUGH, math.ceil(settings.finetune.patience * settings.optim.epochs))
         monitor = HeldOut(opened, held, patience, best)
         resumed = checkpoint is not None
         module = Training(settings, opened, resumed, rows=fit, method=method)

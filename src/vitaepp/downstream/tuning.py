@@ -143,6 +143,17 @@ class Tuning(Base):
             json.loads(f.summary_file.read_text(encoding="utf-8"))["best_epoch"] for f in folders
         ]
 
+    def say_what_did_not_learn(self) -> None:
+        """Say where no epoch was better than the start, so that the start is what was tested."""
+        for start, name in STARTS.items():
+            if still := self.epochs(start).count(0):
+                folds = counted(len(self.parts), "fold")
+                say(
+                    f"{name}: in {still} of {folds} no epoch lowered the loss on the held-out "
+                    "part, so the network is tested as it started; train longer "
+                    "(optim.epochs) or with a lower rate (optim.lr)"
+                )
+
     def digest(self) -> str:
         """A digest of who is in which fold with which target, and of the masks."""
         persons = persons_of(self.table)
