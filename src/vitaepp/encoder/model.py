@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.data.storeinfo import StoreInfo, unlike
+from vitaepp.data.storeinfo import StoreInfo, unlike, with_tuples
 from vitaepp.encoder.card import model_card
 from vitaepp.errors import RunError, RunNotFoundError, one_line
 from vitaepp.nn.backbones import Undrawn, build_backbone
@@ -217,11 +217,7 @@ class Encoder(nn.Module):
         if not own:
             raise RunError(f"{folder}: made by another version of vitaepp")
         try:
-            values["modalities"] = tuple(values["modalities"])
-            shape = values["shape"].items()
-            values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
-            if values.get("cohort"):
-                values["cohort"] = tuple(map(tuple, values["cohort"]))
+            values = with_tuples(values) | {"shape": with_tuples(values["shape"])}
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
             with Undrawn():
