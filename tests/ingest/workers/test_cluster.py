@@ -1,15 +1,13 @@
 """The same prepare on a Dask cluster: the same store, and a task that kills its workers named."""
 
-import os
-import signal
 import sys
-import time
 from contextlib import contextmanager
 
 import pytest
 
 from tests.ingest.sources.test_remote import twofold
 from tests.ingest.trees import scan
+from tests.ingest.workers.tasks import deadly, failing, slow_one
 from tests.ingest.workers.test_killed import MASKED, SETTINGS, cohort, command, files_of, with_masks
 from vitaepp.errors import ClusterError, MissingPackageError, RecipeError
 from vitaepp.ingest.prepare import prepare
@@ -39,18 +37,6 @@ def cluster_of(**options):
 def address():
     with cluster_of(n_workers=2, threads_per_worker=2, processes=True) as running:
         yield running.scheduler_address
-
-
-def deadly(number: int) -> int:
-    if number == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def failing(number: int) -> int:
-    if number == 5:
-        raise ValueError("five")
-    return number
 
 
 def run(function, count, address, **options):
@@ -149,11 +135,6 @@ def test_workers_of_another_version_are_refused(address, monkeypatch):
 def test_a_task_that_kills_its_workers_costs_itself_alone(address):
     """The last on this cluster, as the next one would wait for new workers."""
     assert sorted(run(deadly, 12, address, batch=3)) == sorted([*range(5), -5, *range(6, 12)])
-
-
-def slow_one(number: int) -> int:
-    time.sleep(0.2)
-    return number
 
 
 def test_a_scheduler_that_ends_is_one_line(monkeypatch):
