@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-#: Names of the maps, and how a panel calls them.
+#: The maps in the order in which they are shown, and what people call them.
 HEADS = {
     "shapley": "Shapley values",
     "occlusion": "occlusion",
     "rollout": "attention rollout",
     "untrained": "Shapley, untrained",
+    "patches": "patch features",
+    "deviations": "less the mean here",
+    "regions": "regions",
 }
 
 
