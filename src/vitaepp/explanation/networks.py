@@ -118,7 +118,7 @@ def networks_of(
     grid = tuple(min(CELLS[store.info.ndim], n) for n in store.info.size)
     if isinstance(backbone, VisionTransformer):
         grid = backbone.grid
-    parts = parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
+    parts = parts_in(grid, most)
     precision = resolved_precision(precision, on)
     reference = store.spread(REFERENCE)
     options: dict[str, Any] = {"device": on, "precision": precision, "any_store": True}
@@ -142,6 +142,11 @@ def networks_of(
         "precision": precision,
     }
     return (first, second), facts
+
+
+def parts_in(grid: tuple[int, ...], most: int | None) -> npt.NDArray[np.intp]:
+    """The part of each cell of a grid; without `most`, as many as `explain` takes by itself."""
+    return parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
 
 
 def explained_by(model: Model | None, file: str | None) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.evaluation.reconstruction import panel_sizes
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.words import HEADS
 from vitaepp.presentation.drawing import SERIES
@@ -128,11 +127,10 @@ def draw_maps(
         info: of the store, for proportions and directions.
         caption: the lines.
     """
-    views, columns, strength = (
-        planes(info.ndim, info.directed),
-        columns_of(arrays),
-        strength_of(arrays),
-    )
+    from vitaepp.evaluation.reconstruction import panel_sizes  # with torch; a report needs neither
+
+    views = planes(info.ndim, info.directed)
+    columns, strength = columns_of(arrays), strength_of(arrays)
     lines = []
     for view, size in zip(views, panel_sizes(views, info), strict=True):
         index = slice_of(view, strength)
