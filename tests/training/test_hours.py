@@ -105,7 +105,10 @@ def test_a_named_recipe_gets_a_length_and_no_more():
     assert timed.optim.updates is None
     one, (choice,) = with_length(recipe, 10_000, lambda: 1000.0, 5.0)
     assert one.optim.epochs == 1
-    assert "one pass over 10,000 images takes 0.56 hours, longer than" in choice.reason
+    assert "the least: one pass over 10,000 images takes 0.56 hours, longer" in choice.reason
+    # 500 s a pass, and 3 % for what is not a step; the clock has just begun.
+    (choice,) = with_length(recipe, 10_000, Clock(0.1), 20.0)[1]
+    assert choice.reason.endswith("with measuring, 0.14 `hours` are the minimum here")
 
 
 def test_a_table_shares_its_time_over_rows_and_seeds(make_store, tmp_path):
