@@ -92,8 +92,8 @@ def explain(
     target = Path(out)
     refuse_as_results(target, "explain")
     if (parts is not None and parts < 2) or pairs < 1:
-        told = "" if parts is None else f"`parts={parts}`, "
-        raise RunError(f"{told}`pairs={pairs}`: give at least 2 parts and 1 pair")
+        given = "" if parts is None else f"`parts={parts}`, "
+        raise RunError(f"{given}`pairs={pairs}`: give at least 2 parts and 1 pair")
     encoder, opened = Encoder.from_pretrained(run), Store(store)
     check_fits(encoder.config, opened)
     say_unlike(encoder.config, opened, check_like(encoder.config, opened, any_store))

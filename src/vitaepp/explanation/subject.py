@@ -83,7 +83,7 @@ def explain_one(
     stem = target / file_stem(subject)
     # First of all files of a subject, so that those of an interrupted call can be told.
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(temporary, **arrays)
     draw_maps(stem.with_name(f"{stem.name}.png"), arrays, store.info, caption(told))
     if store.info.ndim == 3:
         _write_volumes(stem, arrays, store.table["affine"].iloc[row], size)

@@ -118,7 +118,7 @@ def neighbours(content: Any, folder: Path) -> Section:
             told = []
             for row in rows.head(NEAREST).itertuples():
                 label = f", {row.label}" if row.label else ""
-                told.append(f"{row.subject} ({float(str(row.similarity)):.2f}{label})")
+                told.append(f"{row.subject!s} ({float(str(row.similarity)):.2f}{label})")
             lines.append((str(query), ", ".join(told)))
     found = "No near-duplicates were found."
     if pairs:

@@ -128,7 +128,7 @@ def explained(arrays: Mapping[str, npt.NDArray[np.generic]]) -> Pictures:
     plane = planes(ndim, True)[0]
     if "lesion" in arrays:
         image = np.repeat(image[..., None], 3, axis=-1) if image.ndim == ndim else image.copy()
-        lesion = arrays["lesion"]
+        lesion = np.asarray(arrays["lesion"], bool)
         for index in range(1 if plane.across is None else size[plane.across]):
             cut = (slice(None),) * (ndim - 1) + (index,) if ndim == 3 else ()
             image[cut][border(lesion[cut]) > 0] = OUTLINE
