@@ -137,9 +137,30 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
+    notes += told_candidates(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
+
+
+def told_candidates(metrics: Mapping[str, Any]) -> list[str]:
+    """The candidates, and which of them how many training parts chose; [] without any.
+
+    >>> told_candidates({"candidates": {"mean": 8, "cls": 8}, "candidate": ["cls", "mean", "cls"]})
+    ['candidates: mean, cls', 'embedding: the training parts chose cls (2 of 3), mean (1 of 3)']
+    """
+    names = list(metrics.get("candidates") or ())
+    parts = [("method", display_name(metrics.get("provenance") or {}), metrics)]
+    controls = metrics.get("controls") or {}
+    parts += [(k, title, controls[k]) for k, title in CONTROLS.items() if k in controls]
+    lines = [f"candidates: {', '.join(names)}"] if names else []
+    for _, title, part in parts:
+        chosen = part.get("candidate") or []
+        counts = sorted(((chosen.count(n), n) for n in names if n in chosen), key=lambda c: -c[0])
+        shown = ", ".join(f"{name} ({count} of {len(chosen)})" for count, name in counts)
+        if shown:
+            lines.append(f"{title}: the training parts chose {shown}")
+    return lines
 
 
 def told_persons(metrics: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import LEVEL
-from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.choice import Loss, Rows, choose
 from vitaepp.evaluation.front import front
 from vitaepp.system.extras import require
 from vitaepp.system.progress import counted
@@ -79,11 +79,13 @@ class FittedSurvival:
         model: the scikit-learn pipeline.
         alpha: the strength of its ridge that was chosen.
         middle: the median risk of the training part, which parts the halves of others.
+        loss: on held-out training rows, with this alpha.
     """
 
     model: Pipeline
     alpha: float
     middle: float
+    loss: Loss = ()
 
     @property
     def strength(self) -> float:
@@ -228,9 +230,10 @@ def fit_survival(
     # Of a single censored person none could be held out and another fitted on.
     both = len(np.unique(who[~times.event])) > 1
     strata = times.event.astype(np.intp) if both else np.zeros(len(times), np.intp)
-    best = choose(GRID, losses, strata, seed=seed, persons=persons)
+    best, loss = choose(GRID, losses, strata, seed=seed, persons=persons)
     model = _fit_grid(x, times, (best,), pca)[0]
-    return FittedSurvival(model, float(model[-1].alpha), float(np.median(model.predict(x))))
+    middle = float(np.median(model.predict(x)))
+    return FittedSurvival(model, float(model[-1].alpha), middle, loss)
 
 
 def survival_scores(train: Survival, test: Survival, risk: Floats) -> dict[str, float]:

@@ -70,6 +70,13 @@ def evaluate(
         str | None,
         typer.Option(metavar="10,20,50,all", help="How good are models that saw so many labels?"),
     ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|FILE,…",
+            help="Files of embed --pools, of which each training part chooses one; all beside.",
+        ),
+    ] = None,
     folds: Folds = 5,
     seed: FoldSeed = 0,
     labels: Labels = None,
@@ -97,5 +104,6 @@ def evaluate(
         harmonize=harmonize,
         external=external,
         budget=budget or (),
+        candidates=candidates or (),
     )
     show(evaluation, evaluation.metrics if as_json else None)

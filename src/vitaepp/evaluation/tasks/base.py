@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.participants import Persons
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
 
 Rows = npt.NDArray[np.intp]
@@ -24,6 +25,10 @@ class Fitted(Protocol):
     @property
     def strength(self) -> float:
         """What was chosen on held-out training rows: C of a classifier, alpha of a ridge, k."""
+
+    @property
+    def loss(self) -> Loss:
+        """What was lost there with it, by which candidates are chosen; less is better."""
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores of rows of features, `(subject,)` or `(subject, output)`."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.classifier import fit
 from vitaepp.evaluation.clinical import clinical_report, learn, refits
 from vitaepp.evaluation.knn import fit_knn
@@ -36,6 +37,11 @@ class Reversed:
     def strength(self) -> float:
         """What was chosen."""
         return self.fitted.strength
+
+    @property
+    def loss(self) -> Loss:
+        """What was lost with it."""
+        return self.fitted.loss
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores, above zero for the first class."""

@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
 from vitaepp.evaluation.tasks.classification import Classification
@@ -27,6 +28,11 @@ class _Several:
     def strength(self) -> list[float]:
         """What was chosen for each label."""
         return [float(np.mean(fitted.strength)) for fitted in self.each]
+
+    @property
+    def loss(self) -> Loss:
+        """The mean over labels of what was lost with it."""
+        return tuple(np.mean([fitted.loss for fitted in self.each], axis=0).round(9).tolist())
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores, `(subject, label)`, above zero where the label is there."""

@@ -9,7 +9,9 @@ from typing import Any
 from vitaepp.data.account import Account
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
-from vitaepp.evaluation.classifier import COMPONENTS, DRAWS, ENOUGH, GRID, HELD_OUT
+from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
+from vitaepp.evaluation.classifier import GRID
+from vitaepp.evaluation.front import COMPONENTS
 from vitaepp.nn.transformer import SIZES
 from vitaepp.presentation.names import PROTOCOLS
 from vitaepp.presentation.numbers import duration
@@ -399,7 +401,8 @@ def _classifier(question: Question) -> Iterator[str]:
     protocol = str(metrics.get("classifier") or metrics["protocol"])
     title = PROTOCOLS.get(protocol, protocol)
     features = metrics.get("features")
-    of = f" on {features:,} features" if isinstance(features, int) else ""
+    several = metrics.get("candidates")
+    of = f" on {features:,} features" if isinstance(features, int) and not several else ""
     yield f"The classifier was a {title}{of}, standardised on the training part."
     if protocol in GRID:
         tried = ", ".join(f"{c:g}" for c in GRID[protocol])
@@ -408,6 +411,11 @@ def _classifier(question: Question) -> Iterator[str]:
         yield (
             f"Its C was chosen among {tried}{each} on {HELD_OUT:.0%} of the training part "
             f"({draws}), and it was fitted again on all of it."
+        )
+    if candidates := metrics.get("candidates"):
+        yield (
+            f"The features were one of {_listed(candidates)}, chosen by the same held-out subjects "
+            "together with the strength of the classifier, in each training part anew."
         )
 
 
