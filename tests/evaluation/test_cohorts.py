@@ -226,7 +226,7 @@ def test_columns_and_values_that_may_not_be_meant_are_asked_about(capsys):
     ("asked", "message"),
     [
         ({"budget": [100]}, "budget 100: a training part has 64 labelled subjects"),
-        ({"budget": [2]}, "budget 2: a model needs 4"),
+        ({"budget": [2]}, "budget 2: a model needs 4 labelled subjects, two of each class"),
         ({"leave_one_group_out": True}, "needs a column of groups"),
         ({"harmonize": True}, "needs a column of sites"),
         ({"group": "sit"}, "did you mean site"),
@@ -248,3 +248,30 @@ def test_a_budget_is_numbers_and_all():
     for text in ("", "ten", "10,-5", "0"):
         with pytest.raises(EvaluationError, match="give numbers of labelled subjects and all"):
             parse_budget(text)
+
+
+def test_thresholds_of_the_cohort_inside_are_applied_outside_and_told():
+    features, table, _ = cohort()
+    away, others, _ = cohort(1)
+    others["subject"] = "x" + others["subject"]
+    outside = Cohort(away + 1.0, others, name="elsewhere")  # a shift moves the scores
+    asked = {"draw_map": False, "folds": 2, "protocol": "svm"}
+    found = evaluate_features(features, table, "sick", external=outside, **asked)
+    point = found["external"]["clinical"]["operating"]["specificity_90"]
+    ((threshold,),) = point["thresholds"]
+    called = found.external["method"].to_numpy() > threshold
+    sick = (found.external["label"] == "yes").to_numpy()
+    assert point["sensitivity"]["value"] == pytest.approx(called[sick].mean())
+    assert point["specificity"]["value"] == pytest.approx((~called)[~sick].mean())
+    # Chosen inside, it reaches its goal there, and not where scores are shifted.
+    assert point["training"]["specificity"] >= 0.9
+    assert point["specificity"]["value"] < 0.8
+    line = "outside, at the threshold chosen inside for 90 % specificity: sensitivity "
+    assert f"{line}{called[sick].mean():.3f}" in str(found)
+    # Nothing of the outside labels is used: turned around, only the result is another.
+    turned = others.assign(sick=np.where(others["sick"] == "yes", "no", "yes"))
+    again = evaluate_features(
+        features, table, "sick", external=Cohort(away + 1.0, turned, name="elsewhere"), **asked
+    )
+    other = again["external"]["clinical"]["operating"]["specificity_90"]
+    assert other["thresholds"] == [[threshold]]

@@ -15,6 +15,7 @@ from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, score_columns
+from vitaepp.evaluation.tasks.base import Tested
 from vitaepp.system.progress import counted, warn
 
 #: An external AUC below this, and fewer subjects than this, are asked about.
@@ -44,7 +45,10 @@ def tested_outside(
     cohort: Cohort,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Models of all labelled subjects, tested on another cohort, once."""
+    """Models of all labelled subjects, tested on another cohort, once.
+
+    Nothing is chosen there: thresholds and probabilities are those of the cohort inside.
+    """
     inside = question.target
     ordered = by_subject(cohort.table, f"{cohort.name}: ")
     try:
@@ -57,9 +61,10 @@ def tested_outside(
     # Sites are called A or 1 everywhere: those outside are scaled like any that was not trained on.
     sites = None if question.sites is None else np.full(len(labelled), "\0 outside", object)
     everyone = np.arange(len(inside.rows))
+    people, tested = persons_of(labelled), np.arange(len(labelled))
     truth = outside.truth()
     columns: dict[str, Any] = {"subject": labelled["subject"].to_numpy(), **truth}
-    scored: dict[str, dict[str, float | None]] = {}
+    scored: dict[str, dict[str, Any]] = {}
     for name, rows in sets.items():
         if name not in given and name != MEAN:
             continue
@@ -67,12 +72,16 @@ def tested_outside(
         _require_same(cohort.name, rows[0], those)
         model = question.fit(name, rows[0], everyone, seed)
         decision = model.decision(those[model.candidate][outside.rows], sites)
-        scores = outside.scores(np.arange(len(outside.rows)), decision, inside, everyone)
-        scored[name] = {k: v if np.isfinite(v) else None for k, v in scores.items()}
+        scores = outside.scores(tested, decision, inside, everyone)
+        scored[name] = {"mean": {k: v if np.isfinite(v) else None for k, v in scores.items()}}
+        # Thresholds and probabilities are those of the cohort inside.
+        learned = [question.learn(model, rows[0], everyone, seed)]
+        report = outside.clinical(Tested(tested, np.zeros_like(tested), decision, people, learned))
+        if report is not None:
+            scored[name]["clinical"] = report
         shaped = decision.reshape(len(labelled), -1).T
         columns |= dict(zip(score_columns(name, inside.classes, inside.task), shaped, strict=True))
-    people = persons_of(labelled)
-    area = scored[METHOD].get("auc")
+    area = scored[METHOD]["mean"].get("auc")
     if area is not None and area < LOW:
         warn(
             f"{cohort.name}: an AUC of {area:.2f} is worse than chance; are the classes coded the "
@@ -84,10 +93,10 @@ def tested_outside(
         "name": cohort.name,
         "n": len(outside.rows),
         "persons": len(np.unique(people)),
-        "mean": scored.pop(METHOD),
-        "controls": {name: {"mean": scores} for name, scores in scored.items()},
+        **scored.pop(METHOD),
+        "controls": scored,
         "left_out": {"unlabelled": outside.missing},
-        **{k: v for k, v in outside.facts(np.arange(len(outside.rows))).items() if k == "members"},
+        **{k: v for k, v in outside.facts(tested).items() if k == "members"},
     }
     return facts, pd.DataFrame(columns)
 

@@ -22,7 +22,7 @@ from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Rows, Target
+from vitaepp.evaluation.tasks.base import Rows, Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.progress import counted, say, track, warn
 
@@ -42,14 +42,8 @@ class _Measured:
         mean, std = spread(self.folds)
         tested = np.concatenate([part.test for part in parts])
         fold = np.repeat(np.arange(len(parts)), [len(part.test) for part in parts])
-        clinical = target.clinical(
-            tested,
-            fold,
-            np.concatenate(self.decisions),
-            self.learned,
-            persons=persons[tested],
-            seed=0,
-        )
+        decision = np.concatenate(self.decisions)
+        clinical = target.clinical(Tested(tested, fold, decision, persons[tested], self.learned))
         folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
         found = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
         if any(self.candidates):

@@ -13,7 +13,7 @@ from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.harmonize import Harmonizer
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training
 from vitaepp.evaluation.tasks.regression import Regression
 
 Features = npt.NDArray[Any]
@@ -76,15 +76,8 @@ class Question:
         if self.sites is not None:
             harmonizer = Harmonizer.fit(rows, self.sites[train])
             rows = harmonizer(rows, self.sites[train])
-        fitted = self.target.fit(
-            self.protocol,
-            rows,
-            train,
-            seed=seed,
-            pca=name in self.reduced,
-            persons=self.persons[train],
-        )
-        return Model(fitted, harmonizer, candidate)
+        part = Training(train, rows, self.persons[train], seed, pca=name in self.reduced)
+        return Model(self.target.fit(self.protocol, part), harmonizer, candidate)
 
     def tested(
         self, name: str, features: Candidates, train: Rows, test: Rows, seed: int
@@ -102,7 +95,7 @@ class Question:
         rows = features[model.candidate][train]
         if model.harmonizer is not None and self.sites is not None:
             rows = model.harmonizer(rows, self.sites[train])
-        return self.target.learn(model.fitted, rows, train, seed=seed, persons=self.persons[train])
+        return self.target.learn(model.fitted, Training(train, rows, self.persons[train], seed))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training, Values
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -46,6 +46,7 @@ class Multilabel(Target):
     """
 
     task = "multilabel"
+    stratum = "rarest label"
 
     def __init__(self, table: pd.DataFrame, label: str) -> None:
         names = [name.strip() for name in label.split(",") if name.strip()]
@@ -103,23 +104,9 @@ class Multilabel(Target):
         counts = self.codes[used].sum(axis=0).tolist()
         return {"members": dict(zip(self.classes, counts, strict=True))}
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Any:
+    def fit(self, protocol: str, part: Training) -> Any:
         """The classifier of the protocol, for each label."""
-        return _Several(
-            [
-                one.fit(protocol, features, train, seed=seed, pca=pca, persons=persons)
-                for one in self.single
-            ]
-        )
+        return _Several([one.fit(protocol, part) for one in self.single])
 
     def of_other(self, table: pd.DataFrame) -> Multilabel:
         """The same columns of another cohort."""
