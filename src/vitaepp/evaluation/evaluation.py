@@ -50,7 +50,8 @@ def evaluate(
     event: str | None = None,
     group: str | None = None,
     leave_one_group_out: bool = False,
-    harmonize: bool = False,
+    harmonize: bool | str = False,
+    sites: str | None = None,
     external: str | os.PathLike[str] | None = None,
     budget: Sequence[Budget] | str = (),
     candidates: Sequence[str | os.PathLike[str]] | str = (),
@@ -101,7 +102,10 @@ def evaluate(
             splits are not used then.
         leave_one_group_out: test each group once, by models that saw none of it.
         harmonize: centre and scale the features of each group, by what its training part says; a
-            group of which little or nothing is trained on is centred and scaled like the whole.
+            group of which little or nothing is trained on is centred and scaled like the whole. Or
+            `combat`: ComBat, fitted to the training part; there such a group stays as it is.
+        sites: column of the groups that are harmonised where folds may split them; that of `group`
+            by default, of which a tested one is never trained on.
         external: embeddings of another cohort by the same encoder, on which models of all labelled
             subjects are tested once.
         budget: numbers of labelled subjects, and `all`, as a list or as text such as
@@ -200,6 +204,7 @@ def evaluate(
         group=group,
         leave_one_group_out=leave_one_group_out,
         harmonize=harmonize,
+        sites=sites,
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
         provenance=facts | {"embeddings": digests(out, paths, every)},

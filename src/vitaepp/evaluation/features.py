@@ -17,6 +17,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
 from vitaepp.evaluation.folds import Fold, Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
@@ -25,6 +26,7 @@ from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Rows, Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.progress import counted, say, track, warn
+from vitaepp.system.text import first_few
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def evaluate_features(
     event: str | None = None,
     group: str | None = None,
     leave_one_group_out: bool = False,
-    harmonize: bool = False,
+    harmonize: bool | str = False,
+    sites: str | None = None,
     external: Cohort | None = None,
     budget: Sequence[Budget] = (),
     reduce: bool = False,
@@ -99,7 +102,10 @@ def evaluate_features(
         event: for survival, the column of events.
         group: column whose groups no fold splits.
         leave_one_group_out: test each group by models that saw none of it.
-        harmonize: centre and scale the features of each group, as the training part has it.
+        harmonize: centre and scale the features of each group, as the training part has it;
+            `combat` does it by ComBat.
+        sites: column of the groups that are harmonised, which folds may split; that of `group` by
+            default.
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
@@ -153,11 +159,17 @@ def evaluate_features(
     people = persons_of(labelled)
     if for_all_folds and draw_map and (doubt := _repeated(first[target.rows], people)):
         warn(doubt)
-    if harmonize and group is None:
-        raise EvaluationError("`harmonize` needs a column of sites or scanners, as `group=site`")
-    sites = groups_of(labelled, group) if harmonize and group is not None else None
+    how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
+    if how == COMBAT and site_of is not None:
+        unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
+        if some := sorted(set().union(*unknown)):
+            warn(
+                f"ComBat is not told of {counted(len(some), 'group')} of {sites or group} by the "
+                f"training part that tests them, which has fewer than {LEAST} of their subjects: "
+                f"{first_few(some)}; their features stay as they are"
+            )
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
-    question = Question(target, shared.protocol, shared.persons, sites, reduced)
+    question = Question(target, shared.protocol, shared.persons, site_of, reduced, how)
     sets = {METHOD: [_of(one, target.rows) for one in strict] * (len(parts) // len(strict))}
     sets |= {name: [_of(one, target.rows)] * len(parts) for name, one in given.items()}
     if task == "regression":
@@ -175,9 +187,9 @@ def evaluate_features(
 
     truth = target.truth()
     subjects = labelled["subject"].to_numpy()
-    points, how = None, None
+    points, drawn = None, None
     if draw_map:
-        points, how = _map(first[target.rows], subjects, truth, seed)
+        points, drawn = _map(first[target.rows], subjects, truth, seed)
     metrics = {
         "task": task,
         "protocol": shared.protocol,
@@ -199,7 +211,7 @@ def evaluate_features(
         "features": int(first.shape[1]),
         "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
-        "map": how,
+        "map": drawn,
         "seed": seed,
         "labels_from": None,
         "provenance": dict(provenance or {}),
@@ -212,8 +224,9 @@ def evaluate_features(
             "groups": len(set(groups_of(labelled, group))),
             "tested_alone": shared.groups,
             "not_tested": shared.untested,
-            "harmonized": harmonize,
         }
+    if how:
+        metrics["harmonized"] = {"column": sites or group, "how": how}
     outside = None
     if external is not None:
         metrics["external"], outside = tested_outside(question, sets, external, seed)
@@ -227,6 +240,25 @@ def evaluate_features(
         metrics["budget"] = summarised(learning, task)
     predictions = _predictions(subjects, target, parts, measured)
     return Evaluation(metrics, predictions, points, external=outside, budget=learning)
+
+
+def _harmonized(
+    labelled: pd.DataFrame, harmonize: bool | str, column: str | None, *, given: bool
+) -> tuple[str, Any]:
+    """How features are harmonised, and the site of each labelled subject; empty and None if not.
+
+    Raises:
+        EvaluationError: one is asked for without the other.
+    """
+    how = harmonization(harmonize)
+    if how and column is None:
+        raise EvaluationError(
+            "`harmonize` needs a column of sites or scanners, as `sites=site`, or `group=site` for "
+            "folds that keep sites whole"
+        )
+    if given and not how:
+        raise EvaluationError("`sites` names what `harmonize` takes out; give that, too")
+    return how, groups_of(labelled, column) if how and column is not None else None
 
 
 def _of(candidates: Candidates, rows: Rows) -> Candidates:

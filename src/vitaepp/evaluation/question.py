@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.choice import Loss
-from vitaepp.evaluation.harmonize import Harmonizer
+from vitaepp.evaluation.harmonize import SCALE, Harmonizer, fit_harmonizer
 from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training
 from vitaepp.evaluation.tasks.regression import Regression
 
@@ -43,6 +43,7 @@ class Question:
         persons: `(labelled,)`, whose subjects stay together where a part is held out.
         sites: `(labelled,)`, whose features are harmonised; None if they are not.
         reduced: sets of features that PCA reduces first, inside each fold.
+        harmonize: how, `scale` or `combat`, where there are sites.
     """
 
     target: Target
@@ -50,6 +51,7 @@ class Question:
     persons: Persons
     sites: Sites | None = None
     reduced: frozenset[str] = frozenset({"raw"})
+    harmonize: str = SCALE
 
     def fit(self, name: str, features: Candidates, train: Rows, seed: int) -> Model:
         """A model of training rows of one set of features.
@@ -74,7 +76,7 @@ class Question:
         rows = features[train]
         harmonizer = None
         if self.sites is not None:
-            harmonizer = Harmonizer.fit(rows, self.sites[train])
+            harmonizer = fit_harmonizer(self.harmonize, rows, self.sites[train])
             rows = harmonizer(rows, self.sites[train])
         part = Training(train, rows, self.persons[train], seed, pca=name in self.reduced)
         return Model(self.target.fit(self.protocol, part), harmonizer, candidate)
