@@ -230,7 +230,7 @@ def test_columns_and_values_that_may_not_be_meant_are_asked_about(capsys):
         ({"leave_one_group_out": True}, "needs a column of groups"),
         ({"harmonize": True}, "needs a column of sites"),
         ({"sites": "site"}, "names what .* takes out; give that, too"),
-        ({"harmonize": "combt", "group": "site"}, "did you mean combat"),
+        ({"harmonize": "combt", "group": "site", "folds": 4}, "did you mean combat"),
         ({"group": "sit"}, "did you mean site"),
         ({"group": "one"}, "has one group only"),
         ({"group": "site", "folds": 5}, "4 groups with subjects of each class"),
