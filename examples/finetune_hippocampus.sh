@@ -31,7 +31,7 @@ for blocks in 0 2 all; do
 done
 for subjects in 10 30 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/masks-$subjects" --task segmentation \
-    --set finetune.width=8 --set optim.epochs=20 --set optim.updates=1000 --set optim.lr=1e-3 \
+    --set finetune.width=8 --set optim.epochs=12 --set optim.updates=500 --set optim.lr=1e-3 \
     --set optim.batch_size=2 \
     $([ "$subjects" = all ] || echo "--set finetune.subjects=$subjects")
 done

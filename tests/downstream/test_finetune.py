@@ -17,7 +17,9 @@ from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.downstream.keep import classifier_of
 from vitaepp.downstream.labelled import planned
+from vitaepp.downstream.model import Model
 from vitaepp.downstream.tuning import Base
 from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.folds import plan_folds
@@ -86,13 +88,19 @@ def test_the_epoch_of_the_lowest_held_out_loss_is_tested(tuned):
         assert not list(folder.glob("*.ckpt"))  # nothing is left that nobody needs
 
 
-def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path):
+def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path, capsys):
     settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
     found = vitaepp.finetune(
         trained / "run", trained / "store", tmp_path / "out", "bright", settings=settings, folds=2
     )
     assert found["mean"]["auc"] > 0.9  # brightness is in the features
     assert found["finetune"]["blocks"] == 0
+    # No epoch can be much better; where none is, it is said what was tested.
+    said = capsys.readouterr().err
+    for start, epochs in (("fine-tuned", found), ("from scratch", found["controls"]["scratch"])):
+        still = epochs["epochs"].count(0)
+        assert (f"{start}: in {still} of 2 folds no epoch lowered the loss" in said) is (still > 0)
+    assert "no epoch lowered" in said
 
 
 def slowly(*asked):
@@ -249,6 +257,47 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
         vitaepp.finetune(run, store, tmp_path / "p", task="regression")
     with pytest.raises(EvaluationError, match="did you mean regression"):
         vitaepp.finetune(run, store, tmp_path / "p", "years", task="regresion")
+
+
+def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monkeypatch):
+    """What the network gives is what the model's folder gives; nothing is trained twice."""
+    out = shutil.copytree(tuned, tmp_path / "tuned")
+    run, store = trained / "run", trained / "store"
+    before = (out / "metrics.json").read_bytes()
+    vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
+    assert (out / "metrics.json").read_bytes() == before
+    job = json.loads((out / "folds/all/job.json").read_text())
+    assert len({*job["fit"], *job["held"]}) == 24
+    assert job["test"][0] in job["targets"]
+    model = Model.load(out / "model")
+    assert model.metrics == Evaluation.load(out).metrics
+    assert repr(model).startswith("Model(bright: 0, 1; fitted on 24 subjects; AUC in 2-fold")
+    # The decision of the encoder on disk and of the classifier is the network's own.
+    opened = Store(store)
+    row = opened.table["subject"].tolist().index(job["test"][0])
+    own = np.load(out / "folds/all/predictions.npy")[0]
+    kept = model.classifier.decision(model.encoder.embed(opened, [row]))
+    assert kept[0] == pytest.approx(own[1] - own[0], abs=1e-4)
+    found = vitaepp.predict(out / "model", store).table
+    assert roc_auc_score(opened.table["bright"], found["1"]) > 0.9
+    again = (out / "model/model.json").stat().st_mtime_ns
+    monkeypatch.setattr("vitaepp.downstream.tuning.train_fold", None)
+    vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
+    assert (out / "model/model.json").stat().st_mtime_ns == again
+    with pytest.raises(EvaluationError, match="`keep_model` is of classes; leave it out for regr"):
+        vitaepp.finetune(run, store, out, "bright", task="regression", keep_model=True)
+
+
+def test_the_head_of_three_classes_is_a_classifier():
+    method = method_of(classes=3)
+    torch.nn.init.normal_(method.head.weight)
+    features = torch.randn(5, method.head.in_features)
+    method.set_features(features)
+    head = {"mean": method.mean, "scale": method.deviation * features.shape[1] ** 0.5}
+    head |= {"weight": method.head.weight.detach(), "bias": method.head.bias.detach()}
+    scores = method.head(method.standardised(features)).detach()
+    decision = classifier_of(head).decision(features.numpy())
+    assert np.allclose(decision, scores - scores.mean(dim=1, keepdim=True), atol=1e-5)
 
 
 def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):

@@ -10,6 +10,9 @@
       embeddings.parquet          of the encoder as it is, if RUN has none of this store
       linear/                     the evaluation of these, in the same folds
       predictions.parquet         a row a tested subject
+    with keep_model:
+      folds/all/                  the training on all labelled subjects
+      model/                      what it gave, for `predict`
     of masks, too:
       scores.csv                  a row a tested subject
       masks/SUBJECT.nii.gz        predicted masks, in the space of the scan (3D)
@@ -28,13 +31,15 @@ from typing import Any, get_args
 
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
-from vitaepp.downstream import labelled, segment
+from vitaepp.downstream import keep, labelled, segment
 from vitaepp.downstream.fold import Task
+from vitaepp.downstream.model import check_classes, skops_io
 from vitaepp.downstream.outcome import Outcome
 from vitaepp.downstream.tuning import Base, Tuning
 from vitaepp.encoder.model import Encoder, check_fits, check_like
 from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.methods.supervised import trained_parts
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
@@ -74,6 +79,7 @@ def finetune(
     seed: int = 0,
     positive: str | None = None,
     any_store: bool = False,
+    keep_model: bool = False,
 ) -> Evaluation | Outcome:
     """Fine-tune an encoder, and measure it on subjects that it was not trained on.
 
@@ -103,6 +109,8 @@ def finetune(
         seed: draws the folds and the held-out parts; weights and views are drawn by the recipe's.
         positive: the class that sensitivity is of, as in `evaluate`.
         any_store: also where the store was prepared in another way than that of the training.
+        keep_model: of classes: fine-tune once more, on all labelled subjects, and keep the result
+            in `out / "model"`, which `predict` takes. Its scores are those of the folds.
 
     Returns:
         The `Evaluation` of classes and values, or the `Outcome` of masks; it is in `out`, too.
@@ -111,6 +119,7 @@ def finetune(
         RunError, StoreError: run and store are missing or do not fit each other.
         EvaluationError: labels, masks or splits do not allow it.
         RecipeError: settings do not fit.
+        MissingPackageError: skops is not installed, for `keep_model`.
     """
     if hint := swapped("finetune", {"run": run, "store": store}):
         raise RunError(hint)
@@ -122,6 +131,10 @@ def finetune(
     for name, value in (("protocol", protocol), ("positive", positive)):
         if value is not None and (label is None or (task, name) == ("regression", "positive")):
             raise EvaluationError(f"`{name}={value}` is of classes; leave it out for {task}")
+    if keep_model and task != "classification":
+        raise EvaluationError(f"`keep_model` is of classes; leave it out for {task}")
+    if keep_model:
+        skops_io("keeping a classifier needs")
     if find_cluster() is not None:
         raise RecipeError(
             "finetune starts its processes by itself: run it without torchrun or srun, with "
@@ -150,10 +163,19 @@ def finetune(
     if label is None:
         tuning = segment.planned(base)
         with _claimed(tuning, None, protocol, positive):
-            return segment.measured(tuning)
+            outcome = segment.measured(tuning)
+            tuning.say_what_did_not_learn()
+            return outcome
     tuning, target, chosen = labelled.planned(base, label, task, protocol, positive)
+    if keep_model:
+        check_classes(label, target.classes)
     with _claimed(tuning, label, chosen, positive):
-        return labelled.measured(tuning, target, chosen, positive, any_store)
+        evaluation = labelled.measured(tuning, target, chosen, positive, any_store)
+        tuning.say_what_did_not_learn()
+        if keep_model:
+            assert isinstance(target, Classification)
+            say(f"a model for predict: {keep.keep_model(tuning, target, evaluation)}")
+        return evaluation
 
 
 def _recipe(before: Recipe, store: Store, settings: str | Sequence[str]) -> Recipe:

@@ -17,7 +17,7 @@ from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import weights_id
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.distance import Cohort
-from vitaepp.downstream.model import Model, skops_io
+from vitaepp.downstream.model import Model, check_classes, skops_io
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError
 from vitaepp.evaluation.calibration import Calibration
@@ -26,10 +26,6 @@ from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import by_subject, labelled_folds
 from vitaepp.system.files import atomic_path
 from vitaepp.system.paths import kind_of
-from vitaepp.system.progress import say
-
-#: Columns of predictions.csv that no class may be called.
-COLUMNS = ("subject", "percentile")
 
 
 def fit(
@@ -125,11 +121,7 @@ def _fitted(
 ) -> Model:
     ordered = by_subject(table)
     found, protocol, parts = labelled_folds(ordered, label, metrics["protocol"], folds, seed)
-    if clash := {*COLUMNS} & {str(c) for c in found.classes}:
-        raise EvaluationError(
-            f"label {label!r} has a class {min(clash)!r}, which is a column of predictions; "
-            "rename the class"
-        )
+    check_classes(label, found.classes)
     features = embedded.features[ordered.index.to_numpy()][found.rows]
     # The lower of two in the middle, so that it is one that a fold chose.
     C = sorted(metrics["C"])[(len(metrics["C"]) - 1) // 2]
@@ -140,11 +132,6 @@ def _fitted(
     ]
     tested = np.concatenate([p.test for p in parts])
     calibration = Calibration.of(found.codes[tested], np.concatenate(decisions))
-    if not any(calibration.slopes):
-        say(
-            f"label {label!r}: the classifier tells nothing about subjects that it was not fitted "
-            "on; every prediction is how frequent the classes are"
-        )
     return Model(
         label=label,
         classes=found.classes,

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,10 @@ Task = Literal["classification", "regression", "segmentation"]
 #: Masks that are read at a time.
 BLOCK = 64
 
+#: Epochs without a lower loss that say something. The head starts as a fitted model, and the first
+#: steps, at the highest learning rate, mostly make it worse; it gets better as the rate falls.
+ENOUGH = 3
+
 #: Inverse strengths of regularisation that the head may start with.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -54,6 +58,7 @@ class Job:
         test: those that are predicted.
         targets: the class, from 0, or the value of each that is trained on or held out.
         classes: number of classes, or of labels with the background; 1 for a value.
+        keep: keep the encoder and the head of classes.
     """
 
     task: Task
@@ -62,6 +67,7 @@ class Job:
     test: list[str]
     targets: Mapping[str, float | int]
     classes: int
+    keep: bool = False
 
     def save(self, folder: RunFolder) -> None:
         """Write it into the folder of its training."""
@@ -76,6 +82,16 @@ class Job:
 def predictions_file(folder: RunFolder) -> Path:
     """What was predicted for the test subjects, in their order; it is written last."""
     return folder.path / "predictions.npy"
+
+
+def encoder_folder(folder: RunFolder) -> Path:
+    """The fine-tuned encoder, where it is kept."""
+    return folder.path / "encoder"
+
+
+def head_file(folder: RunFolder) -> Path:
+    """The head on it: what features are standardised by, weights and biases."""
+    return folder.path / "head.safetensors"
 
 
 def train_fold(
@@ -112,7 +128,7 @@ def train_fold(
         checkpoint = newest_checkpoint(place)
         if checkpoint is None and isinstance(method, Supervised):
             _start_head(method, opened, fit, held)
-        patience = math.ceil(settings.finetune.patience * settings.optim.epochs)
+        patience = max(ENOUGH, math.ceil(settings.finetune.patience * settings.optim.epochs))
         monitor = HeldOut(opened, held, patience, best)
         resumed = checkpoint is not None
         module = Training(settings, opened, resumed, rows=fit, method=method)
@@ -121,6 +137,9 @@ def train_fold(
     if summary is None:
         return  # the first process goes on
     method.load_state_dict(read_tensors(best), strict=False)
+    if job.keep:
+        assert isinstance(method, Supervised)
+        _keep(encoder, method, settings, place)
     predictions = _predictions(job, method, opened, test)
     write_json(place.summary_file, summary | {"best_epoch": monitor.best})
     with atomic_path(predictions_file(place)) as temporary, open(temporary, "wb") as file:
@@ -158,6 +177,27 @@ def _method(
     if settings.finetune.class_weights == "balanced":
         weights = balanced_weights(codes[list(fit)], job.classes)
     return Supervised(settings, encoder.backbone, codes, weights)
+
+
+def _keep(encoder: Encoder, method: Supervised, settings: Recipe, folder: RunFolder) -> None:
+    """Write the encoder, which was trained in place, and the head."""
+    from safetensors.torch import save
+
+    model, views = settings.model, settings.views
+    encoder.config = replace(
+        encoder.config,
+        name=f"{settings.name}, fine-tuned",
+        pool=model.pool,
+        block=model.pool_block,
+        normalize=views.normalize,
+        cohort=views.cohort,
+        precision=settings.trainer.precision,
+    )
+    encoder.save(encoder_folder(folder))
+    head = {"mean": method.mean, "scale": method.deviation * method.mean.numel() ** 0.5}
+    head |= {"weight": method.head.weight, "bias": method.head.bias}
+    with atomic_path(head_file(folder)) as temporary:
+        temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in head.items()}))
 
 
 def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,13 @@ import numpy.typing as npt
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import ModelError, ModelNotFoundError, one_line
+from vitaepp.errors import EvaluationError, ModelError, ModelNotFoundError, one_line
 from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted
 from vitaepp.system.extras import require
 from vitaepp.system.files import write_json
 from vitaepp.system.paths import instead_of
+from vitaepp.system.progress import say
 
 #: Of the folders that are written; and those that are read.
 FORMAT, FORMATS = 2, (1, 2)
@@ -50,6 +52,9 @@ FILES = (
 #: What a pipeline of ours is made of.
 STEPS = ("StandardScaler", "SVC", "OneVsRestClassifier", "LogisticRegression")
 
+#: Columns of predictions.csv that no class may be called.
+COLUMNS = ("subject", "percentile")
+
 #: Subjects whose decision scores are kept, to tell whether the classifier still gives them.
 SAMPLE = 16
 
@@ -64,7 +69,7 @@ class Model:
         encoder: what gives the features.
         prepared: how the images of the cohort were prepared, as new ones must be.
         precision: with which features are computed.
-        classifier: of features, and its C.
+        classifier: of features, and its C; NaN where it was fine-tuned with the encoder.
         calibration: from its decision scores to probabilities.
         cohort: the features that it was fitted on.
         metrics: what `evaluate` found in cross-validation, as in metrics.json.
@@ -109,6 +114,11 @@ class Model:
         """Write it into a folder that has metrics.json and the encoder already."""
         from safetensors.numpy import save
 
+        if not any(self.calibration.slopes):
+            say(
+                f"label {self.label!r}: the classifier tells nothing about subjects that it was "
+                "not fitted on; every prediction is how frequent the classes are"
+            )
         skops = skops_io("keeping a classifier needs")
         skops.dump(self.classifier.model, folder / "classifier.skops")
         (folder / "cohort.safetensors").write_bytes(save(vars(self.cohort)))
@@ -118,7 +128,7 @@ class Model:
             "label": self.label,
             "classes": list(self.classes),
             "subjects": len(self.cohort.own),
-            "C": self.classifier.C,
+            "C": None if math.isnan(self.classifier.C) else self.classifier.C,
             "calibration": asdict(self.calibration),
             "precision": self.precision,
             "prepared": asdict(self.prepared),
@@ -174,7 +184,10 @@ class Model:
             encoder=Encoder.from_pretrained(folder / "encoder"),
             prepared=StoreInfo.parse(facts["prepared"]),
             precision=facts["precision"],
-            classifier=Fitted(_read_classifier(folder / "classifier.skops"), facts["C"]),
+            classifier=Fitted(
+                _read_classifier(folder / "classifier.skops"),
+                math.nan if facts["C"] is None else facts["C"],
+            ),
             calibration=Calibration(**curves),
             cohort=cohort,
             metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
@@ -186,6 +199,19 @@ class Model:
                 "scikit-learn may; fit the model again"
             )
         return model
+
+
+def check_classes(label: str, classes: Sequence[Any]) -> None:
+    """Refuse a class that is called like another column of predictions.
+
+    Raises:
+        EvaluationError: naming it.
+    """
+    if clash := {*COLUMNS} & {str(c) for c in classes}:
+        raise EvaluationError(
+            f"label {label!r} has a class {min(clash)!r}, which is a column of predictions; "
+            "rename the class"
+        )
 
 
 def _check_files(folder: Path, digests: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,22 @@ class Tuning(Base):
 
     def predictions(self, k: int, start: str) -> npt.NDArray[Any]:
         """What a fold's test subjects are predicted to be; it is trained where it was not yet."""
-        folder, job = self.folder(k, start), self.job(k)
+        fold = "" if len(self.parts) == 1 else f"fold {k + 1} of {len(self.parts)}, "
+        return self._trained(self.folder(k, start), self.job(k), start, fold)
+
+    def kept(self) -> RunFolder:
+        """A training on all labelled subjects, with its encoder and its head."""
+        folder = RunFolder(self.out / "folds" / "all", must_exist=False)
+        every = np.arange(len(self.table))
+        job = replace(self._job(Fold(every, every[:1]), len(self.parts)), keep=True)
+        self._trained(folder, job, "pretrained", "all labelled subjects, ")
+        return folder
+
+    def _trained(self, folder: RunFolder, job: Job, start: str, what: str) -> npt.NDArray[Any]:
+        """The predictions of a training, which is made or ended where it was not yet."""
         if not predictions_file(folder).is_file():
-            fold = "" if len(self.parts) == 1 else f"fold {k + 1} of {len(self.parts)}, "
             subjects = f"{counted(len(job.fit), 'subject')}, and {len(job.held)} held out"
-            say(f"{fold}{STARTS[start]}: {subjects}")
+            say(f"{what}{STARTS[start]}: {subjects}")
             make_folder(folder.path)
             job.save(folder)
             devices = devices_per_node(self.recipe.trainer, None)
@@ -131,6 +142,17 @@ class Tuning(Base):
         return [
             json.loads(f.summary_file.read_text(encoding="utf-8"))["best_epoch"] for f in folders
         ]
+
+    def say_what_did_not_learn(self) -> None:
+        """Say where no epoch was better than the start, so that the start is what was tested."""
+        for start, name in STARTS.items():
+            if still := self.epochs(start).count(0):
+                folds = counted(len(self.parts), "fold")
+                say(
+                    f"{name}: in {still} of {folds} no epoch lowered the loss on the held-out "
+                    "part, so the network is tested as it started; train longer "
+                    "(optim.epochs) or with a lower rate (optim.lr)"
+                )
 
     def digest(self) -> str:
         """A digest of who is in which fold with which target, and of the masks."""
@@ -173,7 +195,10 @@ class Tuning(Base):
 
     def job(self, k: int) -> Job:
         """The subjects of a fold and their targets."""
-        train, test = self.parts[k].train, self.parts[k].test
+        return self._job(self.parts[k], k)
+
+    def _job(self, part: Fold, k: int) -> Job:
+        train, test = part.train, part.test
         if self.recipe.finetune.subjects is not None:
             train = train[self._drawn(self.targets[train], self.recipe.finetune.subjects, k)]
         persons = persons_of(self.table)[train]

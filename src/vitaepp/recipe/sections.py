@@ -482,11 +482,11 @@ class FinetuneSettings(Section):
         "is among them. Unset: all.",
     )
     patience: float = Field(
-        0.25,
+        0.5,
         gt=0,
         le=1,
         description="Training ends after this share of its epochs without a lower loss on the "
-        "held-out part.",
+        "held-out part, after three of them at least.",
     )
 
 

@@ -39,6 +39,12 @@ def finetune(
     folds: Folds = 5,
     seed: FoldSeed = 0,
     any_store: AnyStore = False,
+    keep_model: Annotated[
+        bool,
+        typer.Option(
+            "--keep-model", help="Train on all labelled subjects, too: OUT/model, for predict."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune an encoder on a label, beside the same network from scratch. Repeat to continue."""
@@ -56,5 +62,6 @@ def finetune(
         seed=seed,
         positive=positive,
         any_store=any_store,
+        keep_model=keep_model,
     )
     show(evaluation, evaluation.metrics if as_json else None)

@@ -1,0 +1,100 @@
+"""The fine-tuned network of all labelled subjects, as a model for the scans of new patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from vitaepp.data.participants import persons_of
+from vitaepp.downstream.distance import Cohort
+from vitaepp.downstream.fold import encoder_folder, head_file
+from vitaepp.downstream.model import Model
+from vitaepp.downstream.tuning import Tuning
+from vitaepp.encoder.model import Encoder
+from vitaepp.evaluation.calibration import Calibration
+from vitaepp.evaluation.classifier import Fitted
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks.classification import Classification
+from vitaepp.system.devices import chosen_device, resolved_precision
+from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.tensors import read_tensors
+
+
+def model_folder(out: Path) -> Path:
+    """Where a fine-tuning keeps its model."""
+    return out / "model"
+
+
+def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -> Path:
+    """Fine-tune on all labelled subjects, and keep the result as `fit` keeps a classifier.
+
+    Its scores are those of the folds, whose decisions make the calibration. What is there already
+    is left.
+
+    Returns:
+        Its folder.
+    """
+    folder = model_folder(tuning.out)
+    if folder.is_dir():
+        return folder
+    trained = tuning.kept()
+    encoder = Encoder.from_pretrained(encoder_folder(trained))
+    computing = chosen_device(None)
+    precision = resolved_precision(encoder.config.precision, computing)
+    rows = tuning.table.index.to_numpy()
+    features = encoder.embed(
+        tuning.store, rows.tolist(), device=computing, precision=precision, any_store=True
+    )
+    tested = np.concatenate([part.test for part in tuning.parts])
+    scores = [tuning.predictions(k, "pretrained") for k in range(len(tuning.parts))]
+    model = Model(
+        label=target.name,
+        classes=tuple(target.labels.classes),
+        encoder=encoder,
+        prepared=replace(tuning.store.info, masks=None),
+        precision=precision,
+        classifier=classifier_of(read_tensors(head_file(trained))),
+        calibration=Calibration.of(tuning.targets[tested], _decision(np.concatenate(scores))),
+        cohort=Cohort.of(features, persons_of(tuning.table)),
+        metrics=evaluation.metrics,
+    )
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        write_json(temporary / "metrics.json", evaluation.metrics)
+        encoder.save(temporary / "encoder")
+        model.write(temporary)
+    return folder
+
+
+def _decision(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Of two classes the difference of their scores, of more the scores about their mean."""
+    scores = scores.astype(np.float64)
+    if scores.shape[1] == 2:
+        return np.asarray(scores[:, 1] - scores[:, 0])
+    return np.asarray(scores - scores.mean(axis=1, keepdims=True))
+
+
+def classifier_of(head: Mapping[str, Tensor]) -> Fitted:
+    """The head as a pipeline of scikit-learn, which gives the same decisions."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    mean, scale, weight, bias = (
+        head[name].double().numpy() for name in ("mean", "scale", "weight", "bias")
+    )
+    scaler, linear = StandardScaler(), LogisticRegression()
+    scaler.mean_, scaler.scale_, scaler.var_ = mean, scale, scale**2
+    scaler.n_features_in_ = linear.n_features_in_ = len(mean)
+    linear.coef_, linear.intercept_ = _decision(weight.T).T, _decision(bias[None])[0]
+    if len(weight) == 2:
+        linear.coef_, linear.intercept_ = linear.coef_[None], np.array([linear.intercept_])
+    linear.classes_ = np.arange(len(weight))
+    return Fitted(make_pipeline(scaler, linear), math.nan)
