@@ -9,7 +9,7 @@ from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
+from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
@@ -137,9 +137,69 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
+    notes += [*told_candidates(metrics), *told_over_time(metrics), *told_outside(metrics)]
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
+
+
+def told_candidates(metrics: Mapping[str, Any]) -> list[str]:
+    """The candidates, and which of them how many training parts chose; [] without any.
+
+    >>> told_candidates({"candidates": {"mean": 8, "cls": 8}, "candidate": ["cls", "mean", "cls"]})
+    ['candidates: mean, cls', 'embedding: the training parts chose cls (2 of 3), mean (1 of 3)']
+    """
+    names = list(metrics.get("candidates") or ())
+    parts = [("method", display_name(metrics.get("provenance") or {}), metrics)]
+    controls = metrics.get("controls") or {}
+    parts += [(k, title, controls[k]) for k, title in CONTROLS.items() if k in controls]
+    lines = [f"candidates: {', '.join(names)}"] if names else []
+    for _, title, part in parts:
+        chosen = part.get("candidate") or []
+        counts = sorted(((chosen.count(n), n) for n in names if n in chosen), key=lambda c: -c[0])
+        shown = ", ".join(f"{name} ({count} of {len(chosen)})" for count, name in counts)
+        if shown:
+            lines.append(f"{title}: the training parts chose {shown}")
+    return lines
+
+
+def told_over_time(metrics: Mapping[str, Any]) -> list[str]:
+    """The AUC at times and the integrated Brier score, of survival; [] of other tasks."""
+    found = (metrics.get("clinical") or {}).get("over_time")
+    if not found:
+        return []
+    areas = [
+        f"{with_spread(one['auc'], one['std'])} at {one['time']:.4g}"
+        for one in found["auc"]
+        if one["auc"] is not None
+    ]
+    lines = [f"time-dependent AUC: {', '.join(areas)}"] if areas else []
+    if (brier := found["brier"])["value"] is not None:
+        lines.append(
+            f"integrated Brier score: {with_spread(brier['value'], brier['std'])}, less is better; "
+            f"{brier['reference']:.3f} by the Kaplan-Meier curve of the training part"
+        )
+    return lines
+
+
+def told_outside(metrics: Mapping[str, Any]) -> list[str]:
+    """What the other cohort gave, also at thresholds that were chosen inside; [] without one."""
+    found = metrics.get("external")
+    if not isinstance(found, Mapping):
+        return []
+    metric = leading_metric(metrics)
+    lines = [
+        f"outside, in {found['name']} ({counted(found['n'], 'subject')}): {metric_name(metric)} "
+        f"{with_spread(found['mean'][metric], None)}"
+    ]
+    for goal, point in ((found.get("clinical") or {}).get("operating") or {}).items():
+        values = [point[side]["value"] for side in ("sensitivity", "specificity")]
+        if None not in values:
+            lines.append(
+                f"outside, at the threshold chosen inside for {GOALS[goal]}: sensitivity "
+                f"{values[0]:.3f}, specificity {values[1]:.3f}"
+            )
+    return lines
 
 
 def told_persons(metrics: Mapping[str, Any]) -> str:

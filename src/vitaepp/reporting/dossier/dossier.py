@@ -143,7 +143,8 @@ def _write(
             table = entry.evaluation.predictions
             assert table is not None  # questions_of leaves out what has none
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
-            kept = ["fold", "label", *dict.fromkeys(c for c in columns if c in table)]
+            true = [c for c in table if c in ("time", "event") or c.startswith("label:")]
+            kept = ["fold", "label", *true, *dict.fromkeys(c for c in columns if c in table)]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)
             rows.to_parquet(folder / "data" / entry.predictions, index=False)
@@ -213,8 +214,10 @@ def _figures(
             number = f"{question.number}-{i}" if len(question.entries) > 1 else f"{question.number}"
             account = accounts[entry.run.name]
             made = {"flow": flow(entry.run, entry.shown, account), **drawn(entry.shown, "")}
-            for kind in ("flow", "roc", "map"):
-                figure = made[kind]
+            if (outcome := made["outcome"]) and outcome["figures"]:
+                made["survival"] = outcome["figures"][0]
+            for kind in ("flow", "roc", "map", "survival"):
+                figure = made.get(kind)
                 if isinstance(figure, Figure):
                     yield f"{kind}-{number}", figure
     for run in runs:
@@ -236,6 +239,8 @@ def _without_paths(value: Any) -> Any:
 def _readme(
     runs: Sequence[RunContents], questions: Sequence[Question], figures: Sequence[str]
 ) -> str:
+    timed = any(e.evaluation.task == "survival" for q in questions for e in q.entries)
+    survival = ", and scikit-survival," if timed else ""
     lines = [f"# {header.title(runs)}", ""]
     lines += [f"- {run.name}: {header.sentence(run)}" for run in runs]
     for question in questions:
@@ -256,8 +261,8 @@ def _readme(
         "| `data/` | predictions of every tested subject; numbers stand for subjects' names |",
         "| `verify.py` | computes every number of the tables again |",
         "",
-        "`python verify.py` needs pandas and scikit-learn alone. It ends with 0 if every number is",
-        "right, and else names the ones that differ.",
+        f"`python verify.py` needs pandas and scikit-learn{survival} alone. It ends with 0 if",
+        "every number is right, and else names the ones that differ.",
         "",
     ]
     return "\n".join(lines)
