@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.transformer import VisionTransformer, kept_branches
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import ViewSettings
@@ -70,6 +71,17 @@ class Method(nn.Module, ABC):
     def smallest_batch(self) -> int:
         """Images that a step needs at least, on all devices together."""
         return METHODS[self.recipe.method].smallest_batch
+
+    def _kept_branches(
+        self, draws: Draws, views: int = 1
+    ) -> Float[Tensor, "encoded block branch"] | None:
+        """Factors of a transformer's residual branches; None where none is dropped."""
+        rate = self.recipe.model.drop_path
+        if not rate or not self.training or not isinstance(self.backbone, VisionTransformer):
+            return None
+        depth = len(self.backbone.blocks)
+        drawn = draws.uniform(views * depth * 2).unflatten(1, (views, depth, 2))
+        return kept_branches(drawn.transpose(0, 1).flatten(0, 1), rate)
 
     @abstractmethod
     def forward(

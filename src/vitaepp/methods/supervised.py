@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from vitaepp.errors import RecipeError
 from vitaepp.methods.base import Method, StepOutput, augmented_view
 from vitaepp.nn.backbone import Backbone
-from vitaepp.nn.transformer import VisionTransformer, kept_branches
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import standardize, zero_missing
@@ -91,14 +90,6 @@ class FineTuned(Method):
             rows: of the images in the store.
             present: channels that each image has; all without it.
         """
-
-    def _kept_branches(self, draws: Draws) -> Float[Tensor, "batch block branch"] | None:
-        """Factors of a transformer's residual branches; None where none is dropped."""
-        rate = self.recipe.model.drop_path
-        if not rate or not self.training or not isinstance(self.backbone, VisionTransformer):
-            return None
-        depth = len(self.backbone.blocks)
-        return kept_branches(draws.uniform(depth * 2).unflatten(1, (depth, 2)), rate)
 
 
 class Supervised(FineTuned):

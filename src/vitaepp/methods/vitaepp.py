@@ -24,7 +24,7 @@ from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.masking import Mask, random_masks
 from vitaepp.nn.patches import patchify
-from vitaepp.nn.transformer import VisionTransformer, kept_branches, pool_tokens
+from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
@@ -148,16 +148,6 @@ class ViTAE(Method):
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
             monitors["feature_spread"] = feature_spread(z1)
         return StepOutput(terms, {name: weights[name] for name in terms}, monitors)
-
-    def _kept_branches(
-        self, draws: Draws, views: int
-    ) -> Float[Tensor, "encoded block branch"] | None:
-        """Factors of the encoder's residual branches; None where none is dropped."""
-        rate, depth = self.recipe.model.drop_path, len(self.backbone.blocks)
-        if not rate or not self.training:
-            return None
-        drawn = draws.uniform(views * depth * 2).unflatten(1, (views, depth, 2))
-        return kept_branches(drawn.transpose(0, 1).flatten(0, 1), rate)
 
     def compile_parts(self, mode: str) -> None:
         """Encoder, decoder and the edge loss, which is a chain of many small operations."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from vitaepp.training.settle import prepare_not_used, settled
 from vitaepp.training.summary import announce
 from vitaepp.training.threads import free_threads
 from vitaepp.training.trainer import Processes, quiet_lightning
-from vitaepp.training.watch import Watch, watch_of
+from vitaepp.training.watch import watch_of
 
 #: What a training in several processes calls in each of them.
 PRETRAIN = f"{__name__}:pretrain"
@@ -158,54 +158,44 @@ def _pretrain(
         _say(choices)
         for note in filter(None, (not_used, *notes, threads)):
             say(note)
-        if not first:
-            _train(opened, rows, module, folder, checkpoint, processes, watch, pace)
-            return folder.path
-        make_folder(folder.path)
-        try:
-            with naming(folder.path), locked(folder.path):
-                clear_temporaries(folder.path, *(path.name for path in folder.of_training))
-                if subjects is None:
-                    folder.subjects_file.unlink(missing_ok=True)
-                else:
-                    write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
-                _train(opened, rows, module, folder, checkpoint, processes, watch, pace)
-        except BlockingIOError:
-            raise RunError(f"{folder.path}: another training is writing here; let it end") from None
-    if pace is not None and pace.length is not None:
+
+        def begin(described: Mapping[str, Any]) -> None:
+            sheet = ContactSheet(opened, opened.spread(OF_RUN), PAGE_OF_RUN)
+            save_page(next(iter(sheet)), folder.pictures)
+            announce(chosen, opened, described)
+
+        more = () if pace is None else (pace,)
+        with _claimed(folder, subjects) if first else nullcontext():
+            summary = train(opened, rows, module, folder, checkpoint, processes, watch, begin, more)
+            if summary is not None and (pace is None or pace.length is None):
+                # The last checkpoint has all of it, whatever the weights were spread over.
+                Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
+                write_json(folder.summary_file, summary)
+                say(
+                    f"trained {counted(chosen.optim.epochs, 'epoch')} in "
+                    f"{summary['seconds']:.0f} s, {summary['waiting']:.1%} of it waiting for data: "
+                    f"{folder.path}"
+                )
+    if first and pace is not None and pace.length is not None:
         length = (f"optim.epochs={pace.length}",)
         return _pretrain(opened, folder, None, length, True, subjects, None, "", pace)
     return folder.path
 
 
-def _train(
-    store: Store,
-    rows: list[int],
-    module: Training,
-    folder: RunFolder,
-    checkpoint: Path | None,
-    processes: Processes,
-    watch: Watch | None,
-    pace: Pace | None,
-) -> None:
-    recipe = module.recipe
-
-    def begin(described: Mapping[str, Any]) -> None:
-        sheet = ContactSheet(store, store.spread(OF_RUN), PAGE_OF_RUN)
-        save_page(next(iter(sheet)), folder.pictures)
-        announce(recipe, store, described)
-
-    more = () if pace is None else (pace,)
-    summary = train(store, rows, module, folder, checkpoint, processes, watch, begin, more)
-    if summary is None or (pace is not None and pace.length is not None):
-        return
-    # The last checkpoint has all of it, whatever the weights were spread over.
-    Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
-    write_json(folder.summary_file, summary)
-    say(
-        f"trained {counted(recipe.optim.epochs, 'epoch')} in {summary['seconds']:.0f} s, "
-        f"{summary['waiting']:.1%} of it waiting for data: {folder.path}"
-    )
+@contextmanager
+def _claimed(folder: RunFolder, subjects: Sequence[str] | None) -> Iterator[None]:
+    """Hold a run folder for a training, without what a killed one left."""
+    make_folder(folder.path)
+    try:
+        with naming(folder.path), locked(folder.path):
+            clear_temporaries(folder.path, *(path.name for path in folder.of_training))
+            if subjects is None:
+                folder.subjects_file.unlink(missing_ok=True)
+            else:
+                write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
+            yield
+    except BlockingIOError:
+        raise RunError(f"{folder.path}: another training is writing here; let it end") from None
 
 
 def _say(choices: Sequence[Choice]) -> None:
