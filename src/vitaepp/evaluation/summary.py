@@ -67,9 +67,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
     rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
-    return (
-        f"{metric_name(metric)} of {metrics['label']}, {counted(metrics['n'], 'subject')}: {rows}"
-    )
+    subjects = told_subjects(metrics["n"], count_tested(metrics))
+    return f"{metric_name(metric)} of {metrics['label']}, {subjects}: {rows}"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -213,7 +212,7 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
     '120 subjects; no column participant says whose they are'
     """
-    subjects = counted(metrics["n"], "subject")
+    subjects = told_subjects(metrics["n"], count_tested(metrics))
     if "persons" not in metrics:  # of an earlier version
         return subjects
     if metrics["persons_by"] != PARTICIPANT:
@@ -221,7 +220,22 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     return f"{subjects} of {metrics['persons']:,} persons"
 
 
+def told_subjects(n: int, tested: int) -> str:
+    """The number of subjects, and of those that were tested where a split leaves others untested.
+
+    >>> told_subjects(5840, 624), told_subjects(130, 130)
+    ('5,840 subjects, 624 of them tested', '130 subjects')
+    """
+    subjects = counted(n, "subject")
+    return f"{subjects}, {tested:,} of them tested" if 0 < tested < n else subjects
+
+
+def count_tested(metrics: Mapping[str, Any]) -> int:
+    """Subjects that were tested; 0 where this is not known."""
+    return sum(int(size["test"]) for size in metrics.get("sizes") or [])
+
+
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float:
     """Standard deviation of an accuracy by chance alone; 0 where the tested are not known."""
-    tested = sum(int(size["test"]) for size in metrics.get("sizes") or [])
-    return float((accuracy * (1 - accuracy) / tested) ** 0.5) if tested else 0.0
+    n = count_tested(metrics)
+    return float((accuracy * (1 - accuracy) / n) ** 0.5) if n else 0.0

@@ -24,6 +24,7 @@ import yaml
 from vitaepp.data.account import Account
 from vitaepp.data.store import Store
 from vitaepp.errors import RunError
+from vitaepp.evaluation.summary import count_tested, told_subjects
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
 from vitaepp.reporting.contents import RunContents
@@ -191,7 +192,7 @@ def _write_tables(folder: Path, question: Question) -> None:
     n, metrics = question.number, question.metrics
     spread = "mean ± sample standard deviation over folds" if len(metrics["folds"]) > 1 else ""
     positive = f"positive class: {metrics['positive']}" if metrics.get("positive") else ""
-    about = [question.title, counted(metrics["n"], "subject"), spread, positive]
+    about = [question.title, told_subjects(metrics["n"], count_tested(metrics)), spread, positive]
     note = "; ".join(filter(None, about)) + "."
     write_table(folder, f"results-{n}", *question.results(), note)
     tested = f"{question.title}; subjects that each fold trains on and tests."
