@@ -69,7 +69,7 @@ def embed(
 
         if any_store or last or pools is not None:
             raise typer.BadParameter(
-                "--any-store, --last and --pools are of a RUN, not of --encoder"
+                "--any-store, --pools and --last are of a RUN, not of --encoder"
             )
         given: dict[str, Any] = {"slices": slices, "precision": precision}
         given = {name: value for name, value in given.items() if value is not None}

@@ -51,6 +51,7 @@ class Features:
         self.fold = table["fold"].to_numpy()
         self.score = table[columns].to_numpy(float)
         self.names = [str(c) for c in classes]
+        self.true: Any
         if self.task in ("classification", "ordinal"):
             codes = {c: i for i, c in enumerate(self.names)}
             self.true = table["label"].astype(str).map(codes).to_numpy()
