@@ -5,7 +5,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 VENV := .venv
 CONSTRAINTS := -c constraints.txt
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
+# Python compiles a module when it is first imported, and keeps that. Most modules of these packages never
+# are; to compile all of them takes pip a minute and a half.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(CONSTRAINTS)
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-latest slow axe package-test docs bench lint format clean
 

@@ -39,7 +39,8 @@ class Forked:
             end.close()
         self.stdout, self.stderr = (_text(end) for end, _ in ends)
         self.pid = self._process.pid
-        self.kill = self._process.kill
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.wait = self._process.join
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -14,6 +14,8 @@ from tests.cli.conftest import vitaepp as command  # noqa: F401
 from tests.conftest import TINY
 from tests.ingest import dicom_files
 
+pytestmark = pytest.mark.usefixtures("one_draw")
+
 ROOT = Path(__file__).parents[1]
 
 #: What is added to a command, so that it ends within seconds.

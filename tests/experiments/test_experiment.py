@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import TINY, write_store
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import EvaluationError, RecipeError, RunError, TrainingError
@@ -106,8 +107,24 @@ def store(make_store):
     return make_store(subjects=24, size=(16, 16), modalities=("grey",))
 
 
-def test_a_table_with_controls_tests_and_intervals(store, tmp_path, capsys):
-    out = tmp_path / "out"
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """An OUT with both rows of `linear-probe` trained, embedded and evaluated."""
+    root = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitaepp.evaluation.classifier.DRAWS", 1)
+        store = write_store(root / "store", subjects=24, size=(16, 16), modalities=("grey",))
+        experiment("linear-probe", store.path, root / "out", label="bright", settings=QUICK)
+    return root / "out"
+
+
+@pytest.fixture
+def out(measured, tmp_path):
+    """A copy of `measured`."""
+    return shutil.copytree(measured, tmp_path / "out")
+
+
+def test_a_table_with_controls_tests_and_intervals(store, out, capsys):
     result = experiment(
         "ablation", store.path, out, label="bright", settings=QUICK, variants=["vitae", "vitae++"]
     )
@@ -143,8 +160,8 @@ def test_a_table_with_controls_tests_and_intervals(store, tmp_path, capsys):
     assert set(before) == set(after)
 
 
-def test_interrupted_between_variants_it_goes_on(store, tmp_path, monkeypatch):
-    out = tmp_path / "out"
+def test_interrupted_between_variants_it_goes_on(store, out, monkeypatch):
+    shutil.rmtree(out / "runs" / "vitae++")
     train = runs.pretrain
 
     def killed_at_the_second(store, run, **options):
@@ -163,11 +180,11 @@ def test_interrupted_between_variants_it_goes_on(store, tmp_path, monkeypatch):
     assert os.stat(checkpoint).st_mtime_ns == stamp
 
 
-def test_seeds_draw_their_own_weights_and_folds(store, tmp_path):
+def test_seeds_draw_their_own_weights_and_folds(store, out):
     result = experiment(
         "linear-probe",
         store.path,
-        tmp_path / "out",
+        out,
         label="bright",
         settings=QUICK,
         seeds=2,
@@ -175,7 +192,7 @@ def test_seeds_draw_their_own_weights_and_folds(store, tmp_path):
     )
     metrics = [
         json.loads(p.read_text())
-        for p in sorted((tmp_path / "out").glob("runs/vitae/seed*/evaluation/*/metrics.json"))
+        for p in sorted(out.glob("runs/vitae/seed*/evaluation/*/metrics.json"))
     ]
     assert [m["seed"] for m in metrics] == [0, 1]
     folds = [f["auc"] for m in metrics for f in m["folds"]]
@@ -255,7 +272,7 @@ def test_the_sweep_and_the_losses_have_their_figures(store, tmp_path):
     assert (out / "edge-decay.pdf").is_file()
 
 
-def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, tmp_path, monkeypatch):
+def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, monkeypatch):
     train = runs.pretrain
 
     def diverges(store, run, **options):
@@ -264,7 +281,6 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, tmp_pa
         return train(store, run, **options)
 
     monkeypatch.setattr(runs, "pretrain", diverges)
-    out = tmp_path / "out"
     result = experiment("linear-probe", store.path, out, label="bright", settings=QUICK)
     assert [r.key for r in result.failed] == ["vitae"]
     assert result.rows[1].cells

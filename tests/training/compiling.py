@@ -6,6 +6,7 @@ main("steps"), main("real") or main("pretrain", STORE, RUN).
 import torch
 
 from tests.conftest import TINY
+from tests.processes import command_line
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.pretrain import pretrain
@@ -40,7 +41,7 @@ def step(method: Method) -> tuple[torch.Tensor, torch.Tensor]:
 
 def compare(name: str, twice: bool) -> None:
     """A step of a compiled method against one of a plain method."""
-    recipe = Recipe.load(settings=(*TINY, f"method={name}"))
+    recipe = Recipe.load(settings=(*TINY, "model.depth=1", f"method={name}"))
     plain, compiled = (build_method(recipe, 2, (16, 16, 16)) for _ in range(2))
     if twice:
         recompute_blocks(compiled)
@@ -51,6 +52,14 @@ def compare(name: str, twice: bool) -> None:
     torch.testing.assert_close(loss, wanted)
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
     print(name, twice, len(graphs))
+
+
+def without_compiler(*arguments: str) -> None:
+    """`vitaepp` where no C++ compiler is found."""
+    from torch._inductor import config
+
+    config.cpp.cxx = ("nowhere",)
+    command_line(*arguments)
 
 
 def main(what, *paths) -> None:

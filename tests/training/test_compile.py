@@ -1,9 +1,5 @@
 """Compiled parts give what plain ones do, and what cannot be compiled is said."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -47,16 +43,12 @@ def test_a_compiled_training_leaves_an_encoder_like_any_other(make_store, tmp_pa
 def test_without_a_compiler_one_line_says_so(make_store, tmp_path):
     store = make_store(subjects=4).path
     sets = [f"--set={setting}" for setting in (*TINY, "trainer.compile=default")]
-    call = (sys.executable, "-W", "ignore", "-m", "vitaepp", "pretrain")
-    done = subprocess.run(
-        [*call, store, tmp_path / "run", *sets],
-        env=os.environ | {"CXX": "nowhere"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "torch could not compile" in done.stderr.splitlines()[-1]
+    run_folder = str(tmp_path / "run")
+    process = Forked(compiling.without_compiler, "pretrain", str(store), run_folder, *sets)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    assert "torch could not compile" in said.splitlines()[-1]
 
 
 def test_sharded_weights_are_not_compiled(make_store, tmp_path, monkeypatch):

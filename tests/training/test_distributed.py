@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,10 +17,11 @@ from tests.conftest import TINY
 from tests.processes import Forked, command
 from tests.training.processes import train
 from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.training import launch
+from vitaepp.training import child, launch
 from vitaepp.training.pretrain import pretrain
 
 #: In joint batches of four, the last has three: two for one process, one for the other.
@@ -103,32 +105,45 @@ def in_two(function: Callable[..., object], *arguments: object) -> str:
     return "".join(told)
 
 
+def request(store: Store, name: str, run: Path, *settings: str) -> dict:
+    """A training by a method, as `train` takes it."""
+    return {
+        "store": str(store.path),
+        "run": str(run),
+        "settings": [*PLAIN, *METHODS[name], *settings],
+    }
+
+
+SHARED = ("optim.batch_size=2", "trainer.devices=2")
+
+
 def test_two_processes_train_to_the_weights_of_one(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
-
-    def request(name: str, run: Path, *settings: str) -> dict:
-        return {
-            "store": str(store.path),
-            "run": str(run),
-            "settings": [*PLAIN, *METHODS[name], *settings],
-        }
-
     one, two, fsdp = tmp_path / "one", tmp_path / "two", tmp_path / "fsdp"
-    share = ("optim.batch_size=2", "trainer.devices=2")
-    sharded = [request(n, fsdp / n, *share, "trainer.strategy=fsdp") for n in METHODS]
-    plain = [request(name, two / name, *share) for name in METHODS]
-    said = torchrun([*plain, *sharded], tmp_path / "requests.json")
+    sharded = [request(store, n, fsdp / n, *SHARED, "trainer.strategy=fsdp") for n in METHODS]
+    plain = [request(store, name, two / name, *SHARED) for name in METHODS]
+    said = in_two(train, [*plain, *sharded])
     assert said.count("trained 2 epochs") == 2 * len(METHODS)  # one process talks
-    train([request(name, one / name) for name in METHODS])
+    train([request(store, name, one / name) for name in METHODS])
     for name in METHODS:
         assert_same_training(two / name, one / name)
         assert_same_training(fsdp / name, one / name)
         assert Encoder.from_pretrained(two / name).embed(store).shape[0] == len(store)
 
 
+@pytest.mark.slow
+def test_torchrun_tells_processes_of_each_other_as_these_tests_do(make_store, tmp_path):
+    store = make_store(subjects=SUBJECTS)
+    said = torchrun([request(store, "vitae", tmp_path / "two", *SHARED)], tmp_path / "asked.json")
+    assert said.count("trained 2 epochs") == 1
+    train([request(store, "vitae", tmp_path / "one")])
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+
+
 def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
-    share = ("optim.batch_size=2", "trainer.devices=2", "optim.clip_norm=1")
+    # A perceptual loss would take most of the time.
+    share = (*SHARED, "optim.clip_norm=1", "loss.perceptual.weight=0")
     requests = []
     for strategy in ("ddp", "fsdp"):
         own = f"trainer.strategy={strategy}"
@@ -216,12 +231,34 @@ def test_accumulating_dependent_images_is_said_not_to_be_a_larger_batch(
     assert "not the same as a larger batch" in capsys.readouterr().err
 
 
-def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path, capfd):
+def child_of(*command: str) -> None:
+    """What a new interpreter does that `launch` starts."""
+    assert command[:-1] == (sys.executable, "-m", "vitaepp.training.child")
+    sys.exit(child.main(Path(command[-1])))
+
+
+@pytest.fixture
+def forked_children(monkeypatch):
+    """The processes that `launch` starts are forked; test_resuming starts real ones."""
+    started = []
+
+    class Child(Forked, subprocess.Popen):
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            super().__init__(child_of, *command, **env)
+            started.append(self)
+
+    replaced = SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(launch, "subprocess", replaced)
+    return started
+
+
+def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path, forked_children):
     store = make_store(subjects=5)
     settings = (*PLAIN, "method=vitae", "trainer.devices=2", "optim.epochs=1")
     run = pretrain(store.path, tmp_path / "run", settings=settings)
     assert Encoder.from_pretrained(run).embed(store).shape[0] == 5
-    assert capfd.readouterr().err.count("trained 1 epoch in") == 1
+    said = "".join(process.communicate()[1] for process in forked_children)
+    assert said.count("trained 1 epoch in") == 1
     with pytest.raises(RunError, match="holds a run already; add `resume=True`"):
         pretrain(store.path, run, settings=settings)
 

@@ -89,7 +89,7 @@ def main() -> None:
             traceback.print_exc()
         _complain(one_line(error) + _page(error))
         status = 2
-    except Exception as error:
+    except Exception as error:  # of usage, or a defect
         if debug:
             traceback.print_exc()
         # Errors of usage are click's, which newer versions of Typer carry inside themselves.

@@ -221,7 +221,8 @@ def _packages() -> tuple[dict[str, str | None], list[Problem]]:
         installed[name] = _version(name)
         wrong = _wrong(line)
         if wrong:
-            problems.append(Problem(wrong, f"pip install {_quoted(line)}", essential=True))
+            wanted = line.partition(";")[0].strip()
+            problems.append(Problem(wrong, f"pip install '{wanted}'", essential=True))
     return installed, problems
 
 
@@ -271,10 +272,6 @@ def _wrong(line: str) -> str:
     if allowed.contains(version, prereleases=True):
         return ""
     return f"{name} {version} is installed, and {allowed} is needed"
-
-
-def _quoted(line: str) -> str:
-    return f"'{line.partition(';')[0].strip()}'"
 
 
 def _probe(modules: Sequence[str]) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ def main(modules: list[str]) -> None:
         tell(device="torch")
         try:
             tell(device="torch", **_torch())
-        except Exception as error:
+        except Exception as error:  # and so can a driver
             tell(device="torch", error=f"{type(error).__name__}: {error}")
 
 

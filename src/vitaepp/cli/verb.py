@@ -136,7 +136,7 @@ def setting_options(section: Any) -> list[Any]:
 
     def take(**_: Any) -> None: ...
 
-    take.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    take.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # read by Typer
     take.__annotations__ = {option.name: option.annotation for option in options}
     made = typer.Typer(add_completion=False)
     made.command()(take)

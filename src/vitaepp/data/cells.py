@@ -277,7 +277,7 @@ def _may_lack_values(path: Path) -> bool:
 
 def _report_lacking(path: Path, sheet: str) -> None:
     """Report cells that count as missing because a formula has no value, or an error as value."""
-    from openpyxl import load_workbook  # type: ignore[import-untyped]
+    from openpyxl import load_workbook
 
     lacking: list[str] = []
     errors: list[str] = []

@@ -139,7 +139,7 @@ class TrainingLoader(DataLoader[Batch]):
 
     waited = 0.0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's is a class
         batches = super().__iter__()
         while True:
             start = time.perf_counter()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitaepp.errors import RunError, RunNotFoundError
+from vitaepp.system.files import read_json
 from vitaepp.system.paths import instead_of
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RunFolder:
     def encoder_epochs(self) -> int | None:
         """The epochs after which its encoder was kept; None where that is not known."""
         try:
-            config = json.loads((self.encoder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(self.encoder / "config.json")
             return None if config.get("epochs") is None else int(config["epochs"])
         except (OSError, ValueError, TypeError, AttributeError):
             return None  # whatever is wrong with it, its reader says

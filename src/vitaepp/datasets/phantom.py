@@ -32,7 +32,7 @@ from vitaepp.data.geometry import Grid, Vectors
 from vitaepp.data.nifti import write_scan
 from vitaepp.errors import SourceError
 from vitaepp.ingest.workers.pool import run_each
-from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.files import atomic_path, read_json, write_json
 from vitaepp.system.progress import track
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -146,7 +146,7 @@ def write_phantoms(
     marker = folder / "phantoms.json"
     made_by = json.loads(json.dumps({"subjects": subjects, "seed": seed} | asdict(settings)))
     if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")) != made_by:
+        if read_json(marker) != made_by:
             raise SourceError(f"{folder}: holds phantoms of other settings; choose another folder")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SourceError(f"{folder}: is not empty; choose another folder for the phantoms")

@@ -15,7 +15,6 @@ The folder is whole in itself. A file of another model, or of another encoder, i
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from vitaepp.errors import EvaluationError, ModelError, ModelNotFoundError, one_
 from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted
 from vitaepp.system.extras import require
-from vitaepp.system.files import write_json
+from vitaepp.system.files import read_json, write_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import say
 
@@ -149,7 +148,7 @@ class Model:
         if not (folder / "model.json").is_file():
             raise ModelNotFoundError(f"{folder}: {instead_of('model', folder)}")
         try:
-            facts = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            facts = read_json(folder / "model.json")
             version, digests = facts["format"], facts["files"]
             if version in FORMATS:
                 _check_files(folder, digests)
@@ -190,7 +189,7 @@ class Model:
             ),
             calibration=Calibration(**curves),
             cohort=cohort,
-            metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
+            metrics=read_json(folder / "metrics.json"),
         )
         found = model.classifier.decision(model.cohort.features[:SAMPLE])
         if not np.allclose(found, facts["decisions"], rtol=1e-4, atol=1e-4):

@@ -243,9 +243,9 @@ def raw_features(store: Store) -> npt.NDArray[np.float32]:
         # Too many to turn: a table of all pairs would not fit. Coarser images stand in.
         factor = (values / RAW_VALUES) ** (1 / store.info.ndim)
         pooled = tuple(max(1, int(n / factor)) for n in store.info.size)
-        adapt = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[store.info.ndim]
+        adapt: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[store.info.ndim]
         blocks = (
-            adapt(torch.from_numpy(block).float(), pooled).flatten(1).numpy()  # type: ignore[arg-type]
+            adapt(torch.from_numpy(block).float(), pooled).flatten(1).numpy()
             for block in store.batches(64)
         )
         return np.concatenate(list(blocks), dtype=np.float32) / np.float32(255)

@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,15 +26,16 @@ from torch import Tensor, nn
 
 from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.data.storeinfo import StoreInfo, unlike
+from vitaepp.data.storeinfo import StoreInfo, unlike, with_tuples
 from vitaepp.encoder.card import model_card
 from vitaepp.errors import RunError, RunNotFoundError, one_line
 from vitaepp.nn.backbones import Undrawn, build_backbone
 from vitaepp.system.devices import autocast, chosen_device
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, write_json, write_text
+from vitaepp.system.files import atomic_path, read_json, write_json, write_text
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, track
+from vitaepp.system.tensors import write_tensors
 from vitaepp.system.text import dimensions
 from vitaepp.views.transforms import standardize
 
@@ -213,18 +213,14 @@ class Encoder(nn.Module):
         if not config_file.is_file() or not weights.is_file():
             raise RunNotFoundError(f"{folder}: {instead_of('run', folder)}")
         try:
-            values = json.loads(config_file.read_text(encoding="utf-8"))
+            values = read_json(config_file)
             own = values.pop("format") == FORMAT
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
         if not own:
             raise RunError(f"{folder}: made by another version of vitaepp")
         try:
-            values["modalities"] = tuple(values["modalities"])
-            shape = values["shape"].items()
-            values["shape"] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape}
-            if values.get("cohort"):
-                values["cohort"] = tuple(map(tuple, values["cohort"]))
+            values = with_tuples(values) | {"shape": with_tuples(values["shape"])}
             if values.get("prepared"):
                 values["prepared"] = StoreInfo.parse(values["prepared"])
             with Undrawn():
@@ -245,15 +241,9 @@ class Encoder(nn.Module):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `config.json` and `model.safetensors`, as one folder, whole or not at all."""
-        from safetensors.torch import save
-
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            state = {
-                k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()
-            }
-            # Its own writer does not say why it could not write.
-            (temporary / "model.safetensors").write_bytes(save(state))
+            write_tensors(temporary / "model.safetensors", self.backbone.state_dict())
             write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
 
     def save_pretrained(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,13 +24,12 @@ from vitaepp.experiments.sweep import read_experiment
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
-from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, flatten, resolve
+from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
 from vitaepp.system.extras import require
-from vitaepp.system.files import write_json, write_text
+from vitaepp.system.files import read_json, write_json, write_text
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
 from vitaepp.training.hours import Clock
-from vitaepp.training.propose import names_of
 
 #: What measures an experiment, by its `kind` in the catalogue.
 KINDS: Mapping[str, type[Kind]] = {
@@ -112,13 +110,7 @@ def experiment(
     kind.check()
     setup.claim()
     if clock is not None:
-        given = {*names_of(settings), *flatten(wanted.base or {})}
-        request = {
-            "hours": hours,
-            "recipe": None if recipe is None else os.fspath(recipe),
-            "settings": list(settings),
-        }
-        setup = in_hours(chosen, setup, clock, given, request, choose=recipe is None)
+        setup = in_hours(chosen, setup, clock, recipe, settings, wanted.base)
         _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
 
@@ -221,7 +213,7 @@ def _result(
         for v in chosen.variants
     ]
     summaries = [
-        json.loads(run.summary_file.read_text(encoding="utf-8"))
+        read_json(run.summary_file)
         for variant in kind.done(folders)
         for seed in range(setup.seeds)
         for run in setup.run_folders(variant, seed)

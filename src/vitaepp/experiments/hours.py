@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,9 @@ from vitaepp.errors import RunError
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.experiments.catalogue import Experiment
 from vitaepp.experiments.runs import Setup
-from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.recipe import Recipe, flatten, resolve
 from vitaepp.system.devices import Machine
-from vitaepp.system.files import write_json
+from vitaepp.system.files import read_json, write_json
 from vitaepp.system.progress import counted, say
 from vitaepp.training.hours import (
     Clock,
@@ -24,7 +24,7 @@ from vitaepp.training.hours import (
     refuse_several_processes,
     refuse_two_lengths,
 )
-from vitaepp.training.propose import Images, propose_training
+from vitaepp.training.propose import Images, names_of, propose_training
 from vitaepp.training.threads import free_threads
 
 #: Share of the time for what is no training and no embedding: classifiers, tables, figures.
@@ -38,27 +38,32 @@ def in_hours(
     experiment: Experiment,
     setup: Setup,
     clock: Clock,
-    given: Collection[str],
-    request: Mapping[str, Any],
-    choose: bool,
+    recipe: str | os.PathLike[str] | None,
+    settings: Sequence[str],
+    base: Mapping[str, Any] | None = None,
 ) -> Setup:
     """A setup whose recipe is done in time; once found, the folder keeps it.
+
+    Where the user named no recipe, model and batch are chosen, too. What the user gave must be the
+    same when the experiment goes on.
 
     Args:
         experiment: whose variants are trained.
         setup: with the recipe before its length is set; its folder is claimed.
         clock: the time.
-        given: names of the settings that the user gave.
-        request: what the user gave, which must be the same when the experiment goes on.
-        choose: choose model and batch, too, as no recipe was named.
+        recipe: that the user named.
+        settings: that the user gave.
+        base: settings of all variants, of a file of variants.
 
     Raises:
         RecipeError: a length is given twice.
         RunError: the folder holds runs of another length.
     """
     file = setup.out / "hours.json"
+    named = None if recipe is None else os.fspath(recipe)
+    request = {"hours": clock.hours, "recipe": named, "settings": list(settings)}
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
         if kept["asked"] != request:
             raise RunError(
                 f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
@@ -73,13 +78,14 @@ def in_hours(
         rows = training_rows(store, setup.recipe.data)
         speed = measured_speed(store, rows)
         images = Images.of(store.info, trained=len(rows), stored=len(store))
-        recipe, reasons = timed_recipe(
-            experiment, setup, images, Machine.here(), given, clock, speed, choose
+        given = {*names_of(settings), *flatten(base or {})}
+        timed, reasons = timed_recipe(
+            experiment, setup, images, Machine.here(), given, clock, speed, choose=recipe is None
         )
     for reason in reasons:
         say(reason)
-    write_json(file, {"asked": dict(request), "recipe": recipe.model_dump(mode="json")})
-    return replace(setup, recipe=recipe)
+    write_json(file, {"asked": request, "recipe": timed.model_dump(mode="json")})
+    return replace(setup, recipe=timed)
 
 
 def timed_recipe(

@@ -12,11 +12,11 @@ What is finished is not made again, so that the same command goes on where it st
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,9 @@ from vitaepp.interop.public import embed_public
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.devices import Machine
 from vitaepp.system.extras import require
-from vitaepp.system.files import file_stem
+from vitaepp.system.files import file_stem, read_json
 from vitaepp.system.progress import say
 from vitaepp.training.hours import Clock
-from vitaepp.training.propose import names_of
 
 #: Rungs, from the bottom, and their names in print.
 RUNGS = {
@@ -206,13 +205,7 @@ def _pretrain(
     setup = Setup(store, out, base_recipe(None, recipe, settings), "", None, False)
     setup.claim()
     if hours is not None:
-        request = {
-            "hours": hours,
-            "recipe": None if recipe is None else os.fspath(recipe),
-            "settings": list(settings),
-        }
-        given = names_of(settings)
-        setup = in_hours(chosen, setup, Clock(hours), given, request, choose=recipe is None)
+        setup = in_hours(chosen, setup, Clock(hours), recipe, settings)
     failed = {}
     for variant in chosen.variants:
         say(f"\n{variant.title(setup.recipe)}")
@@ -223,27 +216,25 @@ def _pretrain(
     return failed
 
 
+@dataclass(frozen=True)
 class _Climber:
-    """Measures the rungs of one label of one store, where that is not done yet."""
+    """Measures the rungs of one label of one store, where that is not done yet.
 
-    def __init__(
-        self,
-        store: Store,
-        ordered: pd.DataFrame,
-        out: Path,
-        label: str,
-        task: str,
-        protocol: str | None,
-        folds: int,
-        seed: int,
-        budget: Sequence[Budget],
-        target: Target,
-        shared: Shared,
-    ) -> None:
-        self.target, self.folds_of = target, shared
-        self.store, self.ordered, self.out = store, ordered, out
-        self.label, self.task, self.protocol = label, task, protocol
-        self.folds, self.seed, self.budget = folds, seed, budget
+    `ordered` is the store's table by subject, of which `target` has the label and `shared` the
+    folds; the others are the arguments of `ladder`.
+    """
+
+    store: Store
+    ordered: pd.DataFrame
+    out: Path
+    label: str
+    task: str
+    protocol: str | None
+    folds: int
+    seed: int
+    budget: Sequence[Budget]
+    target: Target
+    shared: Shared
 
     def frozen(
         self, key: str, trainings: Sequence[str], public: str | os.PathLike[str] | None
@@ -280,8 +271,7 @@ class _Climber:
                 embed(run.path, self.store.path, file)
             control = key == "untrained"
             features = self._embedded(control_path(file, "untrained") if control else file)
-            if key != "untrained":
-                minutes = self._minutes(run)
+            minutes = 0.0 if control else self._minutes(run)
         evaluation = self._evaluated(key, features)
         spent = float(evaluation["provenance"].get("minutes", 0.0))
         if not spent:
@@ -294,14 +284,16 @@ class _Climber:
         folder = self.out / "finetuned" / file_stem(self.label)
         length: list[str] = []
         if hours is not None:
-            summary = _summary(run)
+            summary = read_json(run.summary_file)
             images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
-            epoch = sum(2 * 0.8 * len(part.train) for part in self.folds_of.folds) / images
+            epoch = sum(2 * 0.8 * len(part.train) for part in self.shared.folds) / images
             epochs = int(max(1, min(EPOCHS, hours * 3600 / epoch)))
             kept = folder / "finetune.yaml"
             if not kept.is_file():
                 say(f"fine-tuning for {epochs} epochs, which is what the time allows")
-            length = [f"optim.epochs={_kept_epochs(kept, epochs)}"]
+            else:  # it goes on with the length that it began with
+                epochs = Recipe.load(kept).optim.epochs
+            length = [f"optim.epochs={epochs}"]
         evaluation = finetune(
             run.path,
             self.store.path,
@@ -314,25 +306,15 @@ class _Climber:
             seed=self.seed,
         )
         assert isinstance(evaluation, Evaluation)
-        each = {"scratch": "scratch", "finetuned": "pretrained"}
-        minutes = {
-            key: sum(
-                json.loads(file.read_text(encoding="utf-8")).get("seconds", 0.0)
-                for file in folder.glob(f"folds/fold*/{start}/summary.json")
-            )
-            / 60
-            for key, start in each.items()
-        }
-        before = self._minutes(run)
-        return {
-            "scratch": Rung("scratch", RUNGS["scratch"], evaluation, "scratch", minutes["scratch"]),
-            "finetuned": Rung(
-                "finetuned",
-                RUNGS["finetuned"],
-                evaluation,
-                minutes=before + minutes["finetuned"],
-            ),
-        }
+
+        def minutes(start: str) -> float:
+            files = folder.glob(f"folds/fold*/{start}/summary.json")
+            return float(sum(read_json(file).get("seconds", 0.0) for file in files)) / 60
+
+        whole = self._minutes(run) + minutes("pretrained")
+        scratch = Rung("scratch", RUNGS["scratch"], evaluation, "scratch", minutes("scratch"))
+        tuned = Rung("finetuned", RUNGS["finetuned"], evaluation, minutes=whole)
+        return {rung.key: rung for rung in (scratch, tuned)}
 
     def _metadata(self) -> list[npt.NDArray[np.float64]] | str:
         """What is known of subjects besides their images, as features for each fold."""
@@ -344,7 +326,7 @@ class _Climber:
             return "nothing is known of the subjects besides their images"
         say(f"metadata: {', '.join(fact.name for fact in facts)}")
         matrices = []
-        for part in self.folds_of.folds:
+        for part in self.shared.folds:
             matrix = design(facts, self.target.rows[part.train])
             in_store = np.empty_like(matrix)
             in_store[order] = matrix
@@ -352,7 +334,7 @@ class _Climber:
         return matrices
 
     def _minutes(self, run: RunFolder) -> float:
-        return float(_summary(run).get("seconds", 0.0)) / 60
+        return float(read_json(run.summary_file).get("seconds", 0.0)) / 60
 
     def _is_of_store(self, file: Path) -> bool:
         """Whether a file has the features of these images."""
@@ -405,14 +387,3 @@ class _Climber:
     def _labels(self) -> str:
         columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]
         return hashlib.sha256(self.ordered[columns].to_csv(index=False).encode()).hexdigest()
-
-
-def _summary(run: RunFolder) -> dict[str, Any]:
-    return dict(json.loads(run.summary_file.read_text(encoding="utf-8")))
-
-
-def _kept_epochs(recipe: Path, epochs: int) -> int:
-    """The epochs of a fine-tuning that was begun, or those given."""
-    if not recipe.is_file():
-        return epochs
-    return int(Recipe.load(recipe).optim.epochs)

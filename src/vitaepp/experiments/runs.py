@@ -12,7 +12,6 @@ one that shares variants with another takes over its runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.files import file_stem, write_json
+from vitaepp.system.files import file_stem, read_json, write_json
 from vitaepp.system.progress import say
 from vitaepp.training.pretrain import pretrain
 
@@ -68,7 +67,7 @@ class Setup:
         file = self.out / "experiment.json"
         claim = {"store": _fingerprint(self.store)}
         if file.is_file():
-            if json.loads(file.read_text(encoding="utf-8")) != claim:
+            if read_json(file) != claim:
                 raise RunError(
                     f"{self.out}: holds runs on another store, or its subjects, splits or labels "
                     "have changed since; choose another folder"

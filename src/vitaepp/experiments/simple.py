@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.geometry import foreground
 from vitaepp.data.store import Store
 from vitaepp.system.progress import track
 
@@ -33,7 +34,7 @@ def simple_features(store: Store) -> npt.NDArray[np.float64]:
     rows = []
     for i in track(range(len(store)), "simple features", len(store), unit="subjects"):
         image = store.read([i])[0].astype(np.float64)
-        mask = store.read_masks([i])[0] > 0 if store.masked[i] else _bright(image[0])
+        mask = store.read_masks([i])[0] > 0 if store.masked[i] else foreground(image[0])
         rows.append([*_shape(mask, store.info.spacing or (1.0,) * store.info.ndim)])
         for channel in image:
             rows[-1] += [*_first_order(channel.ravel()), *_first_order(channel[mask])]
@@ -50,16 +51,6 @@ def _first_order(values: npt.NDArray[np.float64]) -> list[float]:
     entropy = float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
     moments = [mean, deviation, float((z**3).mean()), float((z**4).mean())]
     return [*moments, entropy, float((values**2).mean()), *np.quantile(values, QUANTILES).tolist()]
-
-
-def _bright(image: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """What is brighter than Otsu's threshold."""
-    import SimpleITK as sitk
-
-    if np.ptp(image) == 0:
-        return np.zeros(image.shape, bool)
-    found = sitk.OtsuThreshold(sitk.GetImageFromArray(image), 0, 1)
-    return sitk.GetArrayFromImage(found).astype(bool)
 
 
 def _shape(mask: npt.NDArray[np.bool_], spacing: tuple[float, ...]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import OF_SOURCE, PrepareSettings, marked
+from vitaepp.system.files import read_json
 
 
 def prepare_settings(
@@ -74,7 +74,7 @@ def _begun(recipe: str | os.PathLike[str] | None) -> tuple[Recipe, bool]:
 def _prepared(config: Path) -> StoreInfo | None:
     """How the store of an encoder's training was prepared; None where an older one is silent."""
     try:
-        values = json.loads(config.read_text(encoding="utf-8")).get("prepared")
+        values = read_json(config).get("prepared")
         return StoreInfo.parse(values) if values else None
     except (ValueError, AttributeError, TypeError):
         raise RecipeError(f"{config}: not an encoder's; give the folder of a run") from None

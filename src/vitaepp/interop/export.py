@@ -16,7 +16,6 @@ under `vitaepp`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
@@ -41,7 +40,7 @@ from vitaepp.interop.vits import (
     write_transformers,
 )
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, check_writable
+from vitaepp.system.files import atomic_path, check_writable, read_json
 from vitaepp.system.paths import kind_of
 from vitaepp.weights.runs import load_method
 
@@ -114,7 +113,7 @@ def _check_folder(out: Path, file: str, key: str) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        ours = key in json.loads((out / file).read_text(encoding="utf-8"))
+        ours = key in read_json(out / file)
     except (OSError, ValueError, TypeError):
         ours = False
     if not ours:

@@ -13,7 +13,6 @@ They take pictures of three colours. So a store's images become pictures:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from vitaepp.errors import RecipeError, RunError
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast, chosen_device, resolved_precision
-from vitaepp.system.files import check_writable
+from vitaepp.system.files import check_writable, read_json
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import dimensions
 from vitaepp.weights.adapt import adapt
@@ -283,7 +282,7 @@ def _expected(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except ValueError:
         values = None
     if not isinstance(values, dict):

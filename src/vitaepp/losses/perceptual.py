@@ -264,7 +264,7 @@ def feature_distance(
         weights: weight of each image's distance.
         relative: divide the distance at each level by the mean square of the original's features.
     """
-    distance: Tensor = _FeatureDistance.apply(  # type: ignore[no-untyped-call]
+    distance: Tensor = _FeatureDistance.apply(  # type: ignore[no-untyped-call]  # by torch
         seen, wanted, weights, vgg, relative
     )
     return distance

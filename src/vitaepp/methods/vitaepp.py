@@ -152,6 +152,7 @@ class ViTAE(Method):
     def compile_parts(self, mode: str) -> None:
         """Encoder, decoder and the edge loss, which is a chain of many small operations."""
         compiled = partial(torch.compile, mode=mode, dynamic=False)
+        # Functions are replaced and no modules, so that the weights keep their names.
         self.backbone.encode = compiled(self.backbone.encode)  # type: ignore[method-assign]
         if isinstance(self.backbone, MaskedAutoencoder):
             self.backbone.decode = compiled(self.backbone.decode)  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -116,9 +117,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_channels: int, patch_size: Sequence[int], embed_dim: int) -> None:
         super().__init__()
-        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(patch_size)]
+        convolution: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(patch_size)]
         size = tuple(patch_size)
-        self.proj = convolution(in_channels, embed_dim, kernel_size=size, stride=size)  # type: ignore[arg-type]
+        self.proj = convolution(in_channels, embed_dim, kernel_size=size, stride=size)
 
     def forward(
         self, patches: Float[Tensor, "batch patch value"]

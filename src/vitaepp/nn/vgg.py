@@ -103,7 +103,7 @@ class VGG16(nn.Module):
             nn.init.kaiming_normal_(
                 convolution.weight, mode="fan_out", nonlinearity="relu", generator=generator
             )
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # each has one
 
     def _load(self, weights: str) -> None:
         state = _download() if weights == "imagenet" else _read(weights)

@@ -89,7 +89,7 @@ class AliveBytes:
                         counter._count(leaf)
                 return result
 
-        return Counting()  # type: ignore[no-untyped-call]
+        return Counting()  # type: ignore[no-untyped-call]  # by torch
 
     def _count(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()

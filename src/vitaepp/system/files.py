@@ -41,7 +41,7 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
                 yield temporary
             except (OSError, VitaeppError):
                 raise
-            except Exception:
+            except Exception:  # whatever a library makes of a full disk
                 _write_more(temporary)
                 raise
             if temporary.is_dir():
@@ -179,6 +179,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What is in a JSON file.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8.
+    """
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

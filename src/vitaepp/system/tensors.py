@@ -1,13 +1,15 @@
-"""Tensors from files that anybody may have made, read without running code that is in them."""
+"""Tensors in files: those that anybody may have made are read without running code in them."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vitaepp.errors import WeightsError, one_line
 
@@ -45,3 +47,11 @@ def read_tensors(path: str | os.PathLike[str], plain_types: Sequence[type] = ())
             f"holds {foreign[1]}, which is more than tensors and plain values, and reading it "
             "could run code; where you trust it, save its state_dict() alone"
         ) from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a safetensors file."""
+    from safetensors.torch import save
+
+    # Its own writer does not say why it could not write.
+    path.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))

@@ -104,5 +104,5 @@ class _SumOverProcesses(torch.autograd.Function):
 
 def sum_over_processes(values: Float[Tensor, " value"]) -> Float[Tensor, " value"]:
     """The sum over all processes, with the gradient of all of their losses."""
-    total: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]  # by torch
     return total

@@ -27,7 +27,7 @@ from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.settle import settled
-from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
+from vitaepp.training.step import prepare_for_training, timed_steps
 from vitaepp.training.threads import free_threads
 
 #: Parts of a step that the code names for the profiler, in their order; the rest is `other`.
@@ -154,7 +154,7 @@ def bench(
     if chosen.trainer.devices != 1 or chosen.trainer.nodes > 1:
         say("this measures one process on one device; trainer.devices and .nodes play no part")
     say(f"measuring {WARM_UP + steps + PROFILED} steps")
-    step, batches = _step(module, place), _endless(loader, order)
+    step, batches = timed_steps(module.method, module.present, place), _endless(loader, order)
     for _ in range(WARM_UP):
         step(next(batches))
     loader.waited = 0.0
@@ -174,20 +174,6 @@ def bench(
         parts=_parts(step, batches, place),
         choices=choices,
     )
-
-
-def _step(module: Training, device: torch.device) -> Callable[[Batch], None]:
-    """One step of training, as Lightning would make it, the device's work included."""
-    method = module.method
-    optimizer = build_optimizer(method, module.recipe.optim.batch_size)
-
-    def step(batch: Batch) -> None:
-        images, rows, weight = batch
-        training_step(method, optimizer, (images.to(device), rows, weight), module.present)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    return step
 
 
 def _endless(loader: TrainingLoader, order: EpochOrder) -> Iterator[Batch]:

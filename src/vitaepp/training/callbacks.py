@@ -76,7 +76,9 @@ class History(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the rows that a resumed run had written before its checkpoint."""
-        self._loader: TrainingLoader = trainer.train_dataloader  # type: ignore[assignment]
+        loader = trainer.train_dataloader
+        assert isinstance(loader, TrainingLoader)
+        self._loader = loader
         self._start_clocks()
         if trainer.ckpt_path is not None and self.folder.metrics_file.is_file():
             try:
@@ -307,9 +309,14 @@ def dominant_term(training: Training) -> str:
 
 
 class TrainingProgress(Callback):
-    """A bar over the whole training on a terminal and in a notebook, plain lines in a log."""
+    """A bar over the whole training on a terminal and in a notebook, plain lines in a log.
 
-    def __init__(self) -> None:
+    Args:
+        history: has the loss.
+    """
+
+    def __init__(self, history: History) -> None:
+        self.history = history
         self.bar: Bar | None = None
         self.started = self.last = 0.0
         self.first_epoch = 0
@@ -332,8 +339,7 @@ class TrainingProgress(Callback):
         """Print the epoch and the time left, about every ten seconds."""
         assert isinstance(pl_module, Training)
         done, total = trainer.current_epoch + 1, pl_module.recipe.optim.epochs
-        history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]
-        text = f"epoch {done} of {total}, loss {history.rows[-1]['loss']:.4g}"
+        text = f"epoch {done} of {total}, loss {self.history.rows[-1]['loss']:.4g}"
         now = time.monotonic()
         if self.bar is not None:
             self.bar.move(trainer.global_step, text)

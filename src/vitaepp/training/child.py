@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import Stopped, VitaeppError, one_line
-from vitaepp.system.files import write_json
+from vitaepp.system.files import read_json, write_json
 from vitaepp.system.signals import INTERRUPTED, STOPPED, stoppable
 from vitaepp.training.launch import report_file
 
@@ -27,7 +26,7 @@ def main(request: Path) -> int:
         The exit status of the process.
     """
     _end_with_parent()
-    asked: dict[str, Any] = json.loads(request.read_text(encoding="utf-8"))
+    asked: dict[str, Any] = read_json(request)
     try:
         with stoppable():
             module, _, name = asked["call"].partition(":")

@@ -17,6 +17,7 @@ from vitaepp.encoder.model import at_once
 from vitaepp.methods import Method
 from vitaepp.system.devices import autocast
 from vitaepp.system.files import atomic_path
+from vitaepp.system.tensors import write_tensors
 from vitaepp.training.monitor import Monitor
 
 #: The column of metrics.csv.
@@ -63,7 +64,8 @@ class HeldOut(Monitor):
         loss = total / counted
         if loss < self.lowest:
             self.lowest, self.best = loss, done
-            save_state(method, self.file)
+            with atomic_path(self.file) as temporary:
+                write_tensors(temporary, method.state_dict())
         self.ended = done - self.best >= self.patience
         return loss
 
@@ -110,12 +112,3 @@ def _evaluating(method: Method) -> Iterator[None]:
         yield
     finally:
         method.train(training)
-
-
-def save_state(method: Method, file: Path) -> None:
-    """Write the weights of a method as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    state = {k: v.detach().cpu().contiguous() for k, v in method.state_dict().items()}
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(save(state))

@@ -33,7 +33,7 @@ from vitaepp.training.propose import (
     names_of,
     propose_training,
 )
-from vitaepp.training.step import build_optimizer, prepare_for_training, training_step
+from vitaepp.training.step import prepare_for_training, timed_steps
 
 #: Seconds of steps that are timed, after those that warm up; at least so many steps.
 TIMED, WARM_UP, LEAST_STEPS = 4.0, 2, 3
@@ -111,17 +111,14 @@ def measured_speed(
             recipe, len(info.modalities), info.size, rgb=info.modalities == RGB
         ).to(place)
         prepare_for_training(method)
-        optimizer = build_optimizer(method, recipe.optim.batch_size)
+        make = timed_steps(method, present, place)
         size, done, at, start = recipe.optim.batch_size, 0, 0, 0.0
         for step in range(10**9):
             if step == WARM_UP:
                 start, done = time.perf_counter(), 0
             chosen = [(at + i) % len(taken) for i in range(size)]
             at += size
-            batch = (images[chosen].to(place), [taken[i] for i in chosen], 1.0)
-            training_step(method, optimizer, batch, present)
-            if place.type == "cuda":
-                torch.cuda.synchronize(place)
+            make((images[chosen], [taken[i] for i in chosen], 1.0))
             done += size
             elapsed = time.perf_counter() - start
             if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= timed:

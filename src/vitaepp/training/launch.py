@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,7 @@ from vitaepp import errors
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import RecipeError, Stopped, TrainingError, VitaeppError
 from vitaepp.recipe.sections import TrainerSettings
-from vitaepp.system.files import write_json
+from vitaepp.system.files import read_json, write_json
 from vitaepp.system.host import usable_cores
 from vitaepp.system.progress import counted, same_messages
 from vitaepp.system.signals import INTERRUPTED, STOPPED, handled
@@ -190,7 +189,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 def _error(rank: int, status: int, count: int, request: Path) -> VitaeppError:
     report = report_file(request, rank)
     if report.is_file():
-        content = json.loads(report.read_text(encoding="utf-8"))
+        content = read_json(report)
         kind: type[VitaeppError] = getattr(errors, content["kind"])
         return kind(content["message"])
     if status == STOPPED:

@@ -23,6 +23,7 @@ def recompute_blocks(module: nn.Module) -> None:
     """
     for block in transformer_blocks(module):
         # What is random about a block is drawn before it, so that no random state needs to be kept.
+        # Replaced in place, so that the weights keep their names.
         block.forward = partial(  # type: ignore[method-assign]
             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
         )

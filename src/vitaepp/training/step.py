@@ -6,6 +6,7 @@ processes. `bench` and the benchmarks make them alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -105,3 +106,24 @@ def training_step(
         optimizer.step()
         optimizer.zero_grad()
     method.after_step(progress)
+
+
+def timed_steps(
+    method: Method, present: Bool[Tensor, "subject channel"], device: torch.device
+) -> Callable[[Batch], None]:
+    """A function that makes a whole step of a batch, and returns when the device has made it.
+
+    Args:
+        method: what is trained, on the device and prepared for training.
+        present: modalities that each subject of the store has.
+        device: where the method is; batches need not be there.
+    """
+    optimizer = build_optimizer(method, method.recipe.optim.batch_size)
+
+    def step(batch: Batch) -> None:
+        images, rows, weight = batch
+        training_step(method, optimizer, (images.to(device), rows, weight), present)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step

@@ -6,7 +6,6 @@ be equal to an uninterrupted one.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ import torch
 
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.system.devices import chosen_device
+from vitaepp.system.files import read_json
 from vitaepp.system.host import usable_cores
 from vitaepp.system.progress import counted
 from vitaepp.system.threads import CHOSEN, free_cores
@@ -35,7 +35,7 @@ def threads_to_take(folder: RunFolder | None = None, resume: bool = False, shari
 def threads_at_begin(folder: RunFolder) -> int | None:
     """Threads that a run began with; None where there is no run, or it does not say."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads(folder.summary_file.read_text(encoding="utf-8"))["threads"]) or None
+        return int(read_json(folder.summary_file)["threads"]) or None
     return None
 
 

@@ -30,7 +30,7 @@ from vitaepp.training.module import Training
 from vitaepp.training.sharding import ShardedStrategy
 
 #: What Lightning calls a precision.
-PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+PRECISION: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def build_trainer(
         damaged: the last checkpoint is damaged, and must not replace the one before.
         more: callbacks that may end the training.
     """
+    progress = TrainingProgress(history)
     plugins: list[Any] = [AtomicCheckpoints(folder, damaged)]
     if processes.cluster is not None:
         plugins.append(processes.cluster)
@@ -73,11 +74,11 @@ def build_trainer(
         devices=processes.devices,
         num_nodes=recipe.trainer.nodes,
         strategy=_strategy(recipe, processes.devices * recipe.trainer.nodes),
-        precision=PRECISION[resolved_precision(recipe.trainer.precision, chosen_device())],  # type: ignore[arg-type]
+        precision=PRECISION[resolved_precision(recipe.trainer.precision, chosen_device())],
         accumulate_grad_batches=recipe.optim.accumulate,
         gradient_clip_val=recipe.optim.clip_norm,
         plugins=plugins,
-        callbacks=[LossBalance(), history, *more, Checkpoints(folder, history), TrainingProgress()],
+        callbacks=[LossBalance(), history, *more, Checkpoints(folder, history), progress],
         logger=_tensorboard(folder),
         default_root_dir=folder.path,
         enable_checkpointing=False,

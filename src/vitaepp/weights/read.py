@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from vitaepp.methods import backbone_shape
 from vitaepp.nn.autoencoder import DECODERS
 from vitaepp.nn.transformer import SIZES
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import read_json
 from vitaepp.system.tensors import SUFFIXES, read_tensors
 from vitaepp.system.text import first_few
 
@@ -107,7 +107,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except ValueError as error:
         raise RunError(f"{file.name} is not JSON: {one_line(error)}") from None
     return values if isinstance(values, dict) else {}

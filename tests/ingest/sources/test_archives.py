@@ -5,8 +5,6 @@ import lzma
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -18,6 +16,7 @@ import pytest
 from tests.ingest import official
 from tests.ingest.trees import brats, scan
 from tests.ingest.workers.test_killed import files_of
+from tests.processes import Forked
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.prepare import prepare
@@ -310,27 +309,19 @@ def test_much_after_the_end_of_an_archive_is_not_read_on(tmp_path):
     assert "truncated, corrupt" in refusal(tmp_path / "x.tar.xz")
 
 
-WAIT = """
-import signal, sys, time
-from vitaepp.ingest.sources.archives import opened
-from vitaepp.recipe.recipe import PrepareSettings
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
-with opened(sys.argv[1], PrepareSettings()) as place:
-    print(place, flush=True)
-    time.sleep(60)
-"""
+def hold_open(archive, folder):
+    tempfile.tempdir = folder
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by jobs in the background
+    with opened(archive, ANY) as place:
+        print(place, flush=True)
+        while True:  # a signal that comes just before a sleep is noticed after it
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_by_ctrl_c_and_by_a_kill_only_until_the_next_run(tmp_path, scratch, how):
     archive = zipped(tmp_path / "x.zip", {"a.nii": b"x"})
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAIT, archive],
-        env={**os.environ, "TMPDIR": str(scratch)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = Forked(hold_open, archive, str(scratch))
     place = Path(process.stdout.readline().strip())
     assert (place / "a.nii").is_file()
     with opened(archive, ANY) as other:  # the other is in use
