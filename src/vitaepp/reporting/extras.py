@@ -117,7 +117,7 @@ def neighbours(content: Any, folder: Path) -> Section:
         for query, rows in list(table.groupby("query", sort=False))[:MOST_ROWS]:
             told = []
             for row in rows.head(NEAREST).itertuples():
-                label = f", {row.label}" if row.label else ""
+                label = f", {row.label!s}" if row.label else ""
                 told.append(f"{row.subject!s} ({float(str(row.similarity)):.2f}{label})")
             lines.append((str(query), ", ".join(told)))
     found = "No near-duplicates were found."
