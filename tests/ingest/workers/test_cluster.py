@@ -103,10 +103,6 @@ def test_arrays_travel_with_their_tasks(tmp_path, address):
     assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
 
 
-def test_a_task_that_kills_its_workers_costs_itself_alone(address):
-    assert sorted(run(deadly, 12, address, batch=3)) == sorted([*range(5), -5, *range(6, 12)])
-
-
 def test_an_exception_ends_the_run(address):
     with pytest.raises(ValueError, match="five"):
         run(failing, 20, address)
@@ -148,6 +144,11 @@ def test_workers_of_another_version_are_refused(address, monkeypatch):
     monkeypatch.setattr(cluster, "METHOD_VERSION", 99)
     with pytest.raises(ClusterError, match=r"has version \d+ of the method, here it is 99"):
         run(abs, 3, address)
+
+
+def test_a_task_that_kills_its_workers_costs_itself_alone(address):
+    """The last on this cluster, as the next one would wait for new workers."""
+    assert sorted(run(deadly, 12, address, batch=3)) == sorted([*range(5), -5, *range(6, 12)])
 
 
 def slow_one(number: int) -> int:
