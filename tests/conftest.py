@@ -1,6 +1,7 @@
 """Shared by all tests: checked shapes, small stores, real data where it is."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,17 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set VITAEPP_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def transformers() -> Any:
+    """Hugging Face's library, which takes seconds to import and talks much."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        library = pytest.importorskip("transformers")
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
 
 
 #: A recipe that trains in seconds.

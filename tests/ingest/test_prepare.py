@@ -1,10 +1,5 @@
 """prepare: from files on disk to a store that says where everything came from."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -186,39 +181,6 @@ def test_a_changed_file_is_noticed_and_other_settings_need_another_store(tmp_pat
     for other in ({"size": 8}, {"size": 6, "center": "image"}, {"size": 6, "modalities": "t1"}):
         with pytest.raises(StoreError, match="different store"):
             prepare(source, tmp_path / "s", **other)
-
-
-SLOW = """
-import sys
-from vitaepp.ingest import prepare
-from vitaepp.ingest.workers import pool
-pool.SECONDS_WORTH_PROCESSES = 0.0
-prepare.prepare(sys.argv[1], sys.argv[2], size=32, spacing=0.7, workers=2)
-"""
-
-
-def test_killed_and_resumed_it_makes_the_same_store(tmp_path):
-    for i in range(40):
-        scan(tmp_path / "x" / f"s{i:02d}.nii.gz", seed=i, shape=(24, 24, 24))
-    store = tmp_path / "killed"
-    command = [sys.executable, "-c", SLOW, str(tmp_path / "x"), str(store)]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while len(list(store.glob(".staged/*.json"))) < 6 and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (store / "table.parquet").exists()
-    # What a kill in the middle of a write leaves.
-    (store / ".staged" / ".tmp-1-x-0.json").write_text("{")
-    (store / ".tmp-1-x-images.zarr").mkdir()
-    staged = len([p for p in store.glob(".staged/*.json") if not p.name.startswith(".")])
-    resumed = prepare(tmp_path / "x", store, size=32, spacing=0.7, workers=1)
-    assert resumed.skipped >= staged
-    assert resumed.skipped + resumed.prepared == 40
-    prepare(tmp_path / "x", tmp_path / "whole", size=32, spacing=0.7, workers=1)
-    assert files_of(store) == files_of(tmp_path / "whole")
 
 
 def test_8_bit_pictures_keep_their_values_and_their_colours(tmp_path):

@@ -1,7 +1,6 @@
 """Published encoders over a store: features of their own library, in `evaluate` and `compare`."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -26,16 +25,6 @@ TINY = {
 }
 RGB = ("red", "green", "blue")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        library = pytest.importorskip("transformers")
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()
-        yield library
 
 
 def published(folder, depth=2, more=(), **config):

@@ -45,16 +45,6 @@ def pictures(make_store):
     return make_store(subjects=3, size=(32, 24), modalities=("a", "b"))
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        library = pytest.importorskip("transformers")
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()
-        yield library
-
-
 def loaded(cls, folder):
     """A model of transformers, with every tensor from the folder and none left over."""
     model, how = cls.from_pretrained(folder, output_loading_info=True)

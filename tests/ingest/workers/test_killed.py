@@ -16,6 +16,7 @@ from tests.ingest.trees import mask, scan
 from tests.processes import FORKS, Forked, command_line
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.workers import pool
 
 SETTINGS = {"size": 8, "spacing": 1.0}
 
@@ -116,20 +117,10 @@ def test_killed_before_every_single_step_and_run_again_the_store_is_the_same(tmp
     check_steps(tmp_path, range)
 
 
-PARALLEL = """
-import sys
-from vitaepp.ingest import prepare
-from vitaepp.ingest.workers import pool
-pool.SECONDS_WORTH_PROCESSES = -1.0
-prepare.prepare(sys.argv[1], sys.argv[2], size=32, spacing=0.7, workers=2)
-"""
-
-
-def start(source: Path, store: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", PARALLEL, str(source), str(store)]
-    return subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def in_parallel(source: Path, store: Path) -> None:
+    os.setsid()
+    pool.SECONDS_WORTH_PROCESSES = -1.0
+    prepare(source, store, size=32, spacing=0.7, workers=2)
 
 
 def workers_of(process: int) -> list[int]:
@@ -146,7 +137,7 @@ def workers_of(process: int) -> list[int]:
     return children
 
 
-def kill(whom: str, process: subprocess.Popen[bytes]) -> None:
+def kill(whom: str, process: Forked) -> None:
     if whom == "all":
         os.killpg(process.pid, signal.SIGKILL)
     elif whom == "parent":
@@ -166,7 +157,7 @@ def check_kills(folder: Path, kills: list[str], chance: random.Random) -> None:
     prepare(source, folder / "whole", **whole)
     for i, whom in enumerate(kills):
         store = folder / f"killed-{i}"
-        process = start(source, store)
+        process = Forked(in_parallel, source, store)
         staged = chance.randrange(2, 20)
         deadline = time.monotonic() + 60
         while len(list(store.glob(".staged/*.json"))) < staged and process.poll() is None:
@@ -175,10 +166,20 @@ def check_kills(folder: Path, kills: list[str], chance: random.Random) -> None:
         time.sleep(chance.random() * 0.05)
         kill(whom, process)
         if whom == "worker":
-            assert process.wait(60) == 0  # its tasks were done again
+            process.wait(60)
+            assert process.returncode == 0  # its tasks were done again
         else:
+            table = store / "table.parquet"
+            assert not table.exists() or len(Store(store)) == 24
+            # What a kill in the middle of a write leaves.
+            (store / ".staged").mkdir(exist_ok=True)
+            (store / ".staged" / ".tmp-1-x-0.json").write_text("{")
+            (store / ".tmp-1-x-images.zarr").mkdir()
+            done = len(list(store.glob(".staged/[!.]*.json")))
             # At once: workers of the dead parent may still be ending.
-            prepare(source, store, **whole)
+            resumed = prepare(source, store, **whole)
+            assert resumed.skipped >= done
+            assert resumed.skipped + resumed.prepared == 24
         assert files_of(store) == files_of(folder / "whole"), f"{whom} killed at {staged}"
 
 
