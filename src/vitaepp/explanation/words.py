@@ -25,10 +25,12 @@ def caption(told: Mapping[str, Any]) -> list[str]:
     Args:
         told: of the subject, as in explain.json.
     """
+    # A baseline that is 0 but for rounding is shown as 0.
+    baseline = told["baseline"] if abs(told["baseline"]) > 1e-6 * abs(told["total"]) else 0.0
     error = "" if told["error"] is None else f"; standard error of a part {told['error']:.2g}"
     head = (
         f"{told['explained']}: {told['total']:#.3g}. Shapley values (orange for, blue against) sum "
-        f"to {told['sum']:#.3g}, from {told['baseline']:#.3g} on{error}"
+        f"to {told['sum']:#.3g}, from {baseline:#.3g} on{error}"
     )
     return [head, *map_lines(told["maps"])]
 
