@@ -7,6 +7,7 @@ killed and read as those of `subprocess` are.
 import os
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,11 +54,16 @@ class Forked:
         return self._process.exitcode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it still writes, once it has ended; no more than a pipe holds."""
-        self._process.join(timeout)
-        assert self.poll() is not None, f"still running after {timeout} s"
-        with self.stdout, self.stderr:
-            return self.stdout.read(), self.stderr.read()
+        """What it still writes until it ends; after `timeout` seconds it is killed."""
+        with self.stdout, self.stderr, ThreadPoolExecutor() as readers:
+            texts = [readers.submit(end.read) for end in (self.stdout, self.stderr)]
+            self._process.join(timeout)
+            late = self.poll() is None
+            if late:
+                self.kill()
+            out, said = (text.result() for text in texts)
+        assert not late, f"still running after {timeout} s: {said}"
+        return out, said
 
 
 def command(*arguments: object, **environment: str) -> Forked:

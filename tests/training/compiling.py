@@ -41,7 +41,7 @@ def step(method: Method) -> tuple[torch.Tensor, torch.Tensor]:
 
 def compare(name: str, twice: bool) -> None:
     """A step of a compiled method against one of a plain method."""
-    recipe = Recipe.load(settings=(*TINY, "model.depth=1", f"method={name}"))
+    recipe = Recipe.load(settings=(*TINY, f"method={name}"))
     plain, compiled = (build_method(recipe, 2, (16, 16, 16)) for _ in range(2))
     if twice:
         recompute_blocks(compiled)

@@ -142,8 +142,7 @@ def test_torchrun_tells_processes_of_each_other_as_these_tests_do(make_store, tm
 
 def test_two_processes_that_die_go_on_in_the_middle_of_an_epoch(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
-    # A perceptual loss would take most of the time.
-    share = (*SHARED, "optim.clip_norm=1", "loss.perceptual.weight=0")
+    share = (*SHARED, "optim.clip_norm=1")
     requests = []
     for strategy in ("ddp", "fsdp"):
         own = f"trainer.strategy={strategy}"
