@@ -248,7 +248,9 @@ def forked_children(monkeypatch):
 
     replaced = SimpleNamespace(Popen=Child, TimeoutExpired=subprocess.TimeoutExpired)
     monkeypatch.setattr(launch, "subprocess", replaced)
-    return started
+    yield started
+    for child_process in started:
+        child_process.close()
 
 
 def test_two_devices_need_no_launcher_and_errors_come_back(make_store, tmp_path, forked_children):

@@ -180,6 +180,7 @@ def check_kills(folder: Path, kills: list[str], chance: random.Random) -> None:
             resumed = prepare(source, store, **whole)
             assert resumed.skipped >= done
             assert resumed.skipped + resumed.prepared == 24
+        process.close()
         assert files_of(store) == files_of(folder / "whole"), f"{whom} killed at {staged}"
 
 
