@@ -1,9 +1,11 @@
-"""How long the Shapley values of a volume take, by leaving out patches of a ViT-S.
+"""How long the maps of a volume take, with Shapley values by leaving out patches of a ViT-S.
 
-    python benchmarks/explain.py [--side N] [--pairs N] [--measured N] [--precision NAME]
+    python benchmarks/explain.py [--side N] [--parts N] [--pairs N] [--measured N] [--threads N]
 
-Evaluations are measured on coalitions as `vitaepp explain` takes them, from none to all parts of
-one volume of noise; `--measured` pairs of orders are run, and the time of all is in proportion.
+Images are encoded as `vitaepp explain` does it, with some to all of the parts of one volume of
+noise: `--measured` pairs of orders with patches left out, and a few whole images with parts made
+grey. The time of a subject is in proportion to how often `explain` does each. It is the time of the
+processor, divided by the threads, so that programs beside it count less.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,16 +21,22 @@ import torch
 
 from vitaepp import Encoder, Recipe
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.explanation.games import LeftOut
-from vitaepp.explanation.lattice import parts as parts_of
+from vitaepp.explanation.games import Greyed, LeftOut
+from vitaepp.explanation.lattice import spread
+from vitaepp.explanation.networks import parts_in
 from vitaepp.explanation.scores import distance_in
 from vitaepp.explanation.shapley import shapley
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import Machine, chosen_device, resolved_precision
 from vitaepp.system.host import keep_freed_memory
 
+#: Maps of a transformer whose curves `explain` measures.
+MAPS = 4
 
-def measure(side: int, pairs: int, measured: int, parts: int, precision: str) -> dict[str, object]:
+
+def measure(
+    side: int, pairs: int, measured: int, parts: int | None, precision: str
+) -> dict[str, object]:
     keep_freed_memory()
     on = chosen_device()
     recipe = Recipe.load(settings=("model.size=small", "model.patch_size=8"))
@@ -37,26 +46,47 @@ def measure(side: int, pairs: int, measured: int, parts: int, precision: str) ->
     assert isinstance(encoder.backbone, VisionTransformer)
     features = np.random.default_rng(0).normal(size=(8, encoder.dim)).astype(np.float32)
     image = torch.randn(1, 1, side, side, side, device=on)
-    players = parts_of(encoder.backbone.grid, parts)
-    precision = resolved_precision(precision, on)
-    game = LeftOut(encoder, image, players, distance_in(features), 0, precision)
-    game(np.ones((1, players.max() + 1), bool))
-    started, processor = time.perf_counter(), time.process_time()
-    shapley(game, int(players.max()) + 1, measured, 0)
-    seconds, busy = time.perf_counter() - started, time.process_time() - processor
+    players = parts_in(encoder.backbone.grid, parts)
+    count = int(players.max()) + 1
+    rest = (distance_in(features), 0, resolved_precision(precision, on))
+    game = LeftOut(encoder, image, players, *rest)
+    greyed = Greyed(encoder, image, spread(players, info.size), *rest)
+    game(np.ones((1, count), bool))
+    left_out = processor_seconds(lambda: shapley(game, count, measured, 0))
+    whole = processor_seconds(lambda: greyed(np.ones((4, count), bool)))
+    each = left_out / evaluations(count, measured)
+    # For both networks Shapley values and occlusion; and the curves of the trained one's maps.
+    total_left_out = 2 * evaluations(count, pairs) + MAPS * evaluations(count, 1)
+    total_whole = 2 * (count + 1)
+    threads = torch.get_num_threads() if on.type == "cpu" else 1
     return {
-        "case": f"Shapley values of 1 × {side}³, ViT-S, patch 8, {players.max() + 1} parts",
+        "case": f"maps of 1 × {side}³, ViT-S, patch 8, {count} parts, {pairs} pairs",
         "machine": str(Machine.here()),
-        "precision": precision,
+        "threads": threads,
+        "precision": rest[2],
         "pairs_measured": measured,
-        "seconds_measured": round(seconds, 1),
-        "processor_seconds_measured": round(busy, 1),
-        "pairs": pairs,
-        "minutes": round(seconds / measured * pairs / 60, 1),
-        "minutes_if_the_processor_were_free": round(
-            busy / measured * pairs / 60 / max(torch.get_num_threads(), 1), 1
+        "processor_seconds_measured": round(left_out + whole, 1),
+        "evaluations_of_one_network": evaluations(count, pairs),
+        "seconds_an_evaluation": round(each / threads, 2),
+        "minutes_of_one_network": round(each * evaluations(count, pairs) / threads / 60, 1),
+        "evaluations_of_a_subject": total_left_out + total_whole,
+        "minutes_of_a_subject": round(
+            (each * total_left_out + whole / 4 * total_whole) / threads / 60, 1
         ),
     }
+
+
+def evaluations(parts: int, pairs: int) -> int:
+    """How many coalitions pairs of orders have: none and all parts are asked for once."""
+    return 2 * pairs * (parts - 1) + 2
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Of this process, or of the clock where a device works."""
+    clock = time.perf_counter if chosen_device().type == "cuda" else time.process_time
+    started = clock()
+    work()
+    return clock() - started
 
 
 if __name__ == "__main__":
@@ -64,11 +94,11 @@ if __name__ == "__main__":
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=16, help="whose time is told")
     parser.add_argument("--measured", type=int, default=1, help="pairs that are run")
-    parser.add_argument("--parts", type=int, default=64)
+    parser.add_argument("--parts", type=int, default=None, help="at most; unset: as in explain")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int, default=None, help="unset: as torch chooses")
     asked = parser.parse_args()
-    print(
-        json.dumps(
-            measure(asked.side, asked.pairs, asked.measured, asked.parts, asked.precision), indent=2
-        )
-    )
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    told = measure(asked.side, asked.pairs, asked.measured, asked.parts, asked.precision)
+    print(json.dumps(told, indent=2, ensure_ascii=False))

@@ -41,7 +41,7 @@ def main() -> None:
         before = size(folder / "environment")
         seconds = timed(pip(python, "--no-cache-dir", str(ROOT)))
         whole = size(folder / "environment") - before
-        (torch,) = (folder / "environment").rglob("torch/__init__.py")
+        (torch,) = (folder / "environment").rglob("site-packages/torch/__init__.py")
         told: dict[str, Any] = {
             "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),

@@ -45,7 +45,7 @@ def _maps() -> Iterator[None]:
 @pytest.fixture
 def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """C is chosen on one held-out part instead of five, where its choice is not the subject."""
-    monkeypatch.setattr("vitaepp.evaluation.classifier.DRAWS", 1)
+    monkeypatch.setattr("vitaepp.evaluation.choice.DRAWS", 1)
 
 
 def write_store(

@@ -49,7 +49,8 @@ class VitaeppError(Exception):
     """Base of every error that the user can act on; its message is one line.
 
     Attributes:
-        page: of the documentation that helps, or empty; the command line names it.
+        page: of the documentation that helps with most errors of the kind, or empty; the command
+            line names it.
     """
 
     page: ClassVar[str] = ""
@@ -146,13 +147,9 @@ class ClusterError(VitaeppError, RuntimeError):
 class EvaluationError(VitaeppError, ValueError):
     """Embeddings or labels do not allow the evaluation that is asked for."""
 
-    page = "docs/statistics.md"
-
 
 class EvaluationNotFoundError(EvaluationError, FileNotFoundError):
     """There are no embeddings, or there is no evaluation, at a path."""
-
-    page = ""
 
 
 def one_line(error: BaseException) -> str:

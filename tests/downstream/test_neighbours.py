@@ -159,8 +159,13 @@ def test_what_cannot_be_done_is_said(clinic, tmp_path, capsys):
     with pytest.raises(SourceError, match="is a store; give scans, or embed the store"):
         vitaepp.neighbours(e, out, query=clinic / "store")
     (tmp_path / "bad.png").write_bytes(b"broken")
-    with pytest.raises(SourceError, match="none of 1 scan can be read"):
+    capsys.readouterr()
+    with pytest.raises(SourceError, match=r"^bad: bad\.png: "):
         vitaepp.neighbours(e, out, query=tmp_path / "bad.png")
+    assert "bad:" not in capsys.readouterr().err  # the reason is said once, in the error
+    twice = [tmp_path / "bad.png"] * 2
+    with pytest.raises(SourceError, match="none of 2 scans can be read; the first is bad: "):
+        vitaepp.neighbours(e, out, query=twice)
     with pytest.raises(EvaluationError, match="`k=0`"):
         vitaepp.neighbours(e, out, k=0)
     embedded = Embeddings.load(e)

@@ -46,11 +46,13 @@ def test_an_odd_scan_is_flagged(odd, command, tmp_path):
     assert status == 0, err
     table = pd.read_csv(tmp_path / "qc" / "qc.csv", keep_default_na=False).set_index("subject")
     assert list(table) == [
-        *("error", "error_percentile", "distance", "distance_percentile", "flagged", "reason")
+        *("error", "error_percentile", "error_deviation"),
+        *("distance", "distance_percentile", "distance_deviation", "flagged", "reason"),
     ]
     assert table.flagged["noise"]
     assert f"noise: {table.reason['noise']}" in out
-    assert " times the median" in table.reason["noise"]
+    assert " deviations above the median" in table.reason["noise"]
+    assert "flagged, farther than 3.5 robust standard deviations from the median" in out
     assert table.distance_percentile["noise"] == table.distance_percentile.max() == 96
     assert table.flagged.sum() <= 3
     facts = json.loads((tmp_path / "qc" / "qc.json").read_text())
@@ -101,9 +103,15 @@ def test_reasons_name_what_is_odd():
     errors[:3], distances[0] = [3, 0.3, 1], 5
     table = judged([f"s{i}" for i in range(50)], errors, distances)
     assert table.flagged.tolist() == [True, True] + [False] * 48
-    assert table.reason[0].startswith("distance 4.99 times")
-    assert "; reconstruction error 3." in table.reason[0]
-    assert table.reason[1].endswith("times the median, as of blurred or nearly empty images")
+    far, wrong = deviations(distances)[0], deviations(errors)[:2]
+    assert table.reason[0] == (
+        f"far from the other scans: distance {far:.1f} deviations above the median; "
+        f"hard to fill in: error {wrong[0]:.1f} deviations above the median"
+    )
+    assert table.reason[1] == (
+        "too easy to fill in, as blurred or nearly empty images are: "
+        f"error {-wrong[1]:.1f} deviations below the median"
+    )
     assert table.error_percentile[:2].tolist() == [98, 0]
     assert table.oddity[0] > table.oddity[1] > LIMIT
 

@@ -18,9 +18,9 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.segment import mask_scores, planned
-from vitaepp.downstream.tuning import Base, person_folds
+from vitaepp.downstream.tuning import Base, Tuning, person_folds
 from vitaepp.errors import RecipeError, RunError, StoreError
-from vitaepp.methods.segmenter import Segmenter
+from vitaepp.methods.segmenter import Segmenter, label_weights
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.unetr import UnetrDecoder
 from vitaepp.recipe.recipe import Recipe
@@ -165,7 +165,7 @@ def segmenter(size: tuple[int, ...], masks: torch.Tensor, settings=()) -> Segmen
     recipe = Recipe.load(settings=["finetune.width=4", "model.patch_size=4", *plain, *settings])
     torch.manual_seed(0)
     encoder = VisionTransformer(1, size, (4,) * len(size), 24, 2, 2)
-    return Segmenter(recipe, encoder, masks, 3, size, 1)
+    return Segmenter(recipe, encoder, masks, label_weights(masks, 3), size, 1)
 
 
 def test_windows_show_labels_and_their_masks():
@@ -190,6 +190,46 @@ def test_the_loss_of_a_training_step_is_that_of_evaluation_without_augmentation(
     total, count = method.evaluate(images, [0, 1, 2])
     assert torch.isclose(step, total / count, atol=1e-5)
     assert method.predict(images).shape == (3, 3, 16, 16)
+
+
+def test_the_loss_is_dice_and_a_cross_entropy_in_which_rare_labels_count_more():
+    masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    masks[:, :2, :2], masks[:, 4:, 4:] = 1, 2  # 4 and 16 of 64 voxels
+    method = segmenter((8, 8), masks)
+    weights = torch.tensor([1.0, 11**0.5, 2.75**0.5])
+    assert torch.allclose(method.weights, weights)
+    scores = torch.randn(1, 3, 8, 8, requires_grad=True)
+    shares = scores.softmax(dim=1)[0]
+    one_hot = torch.stack([masks[0] == label for label in range(3)]).float()
+    both, each = (shares * one_hot).sum((1, 2)), (shares + one_hot).sum((1, 2))
+    dice = 1 - (2 * both / each)[1:].mean()
+    counted = (weights[:, None, None] * one_hot).sum()
+    entropy = -(weights[:, None, None] * one_hot * shares.log()).sum() / counted
+    loss = method._loss(scores, masks)
+    assert loss.item() == pytest.approx((dice + entropy).item(), rel=1e-4)
+    # A label that is given up gets a gradient all the same.
+    given_up = torch.zeros(1, 3, 8, 8)
+    given_up[:, 1] = -20
+    given_up.requires_grad_()
+    method._loss(given_up, masks).backward()
+    assert given_up.grad[0, 1, :2, :2].sum() < -0.1
+
+
+def test_a_label_that_training_lost_is_told(trained, tmp_path, capsys, monkeypatch):
+    store = Store(trained / "store")
+
+    def without_the_second(self, k, start):
+        found = store.read_masks(self.table.index[self.parts[k].test].tolist())
+        return (found == 2).astype(np.uint8)
+
+    monkeypatch.setattr(Tuning, "predictions", without_the_second)
+    monkeypatch.setattr(Tuning, "epochs", lambda self, start: [1, 1])
+    how = {"task": "segmentation", "settings": SHORT, "folds": 2}
+    found = vitaepp.finetune(trained / "run", trained / "store", tmp_path / "out", **how)
+    assert found["mean"]["dice/bright"] == 1
+    said = capsys.readouterr().err
+    assert "fine-tuned: label 5 is found in none of 9 tested subjects; training lost it" in said
+    assert "label bright" not in said
 
 
 def test_dice_and_distance_are_those_of_their_definitions():

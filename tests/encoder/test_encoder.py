@@ -11,6 +11,7 @@ import torch
 from tests.conftest import TINY
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.poolings import Pooling, pooled_beside, pooled_path
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed, raw_features
@@ -41,6 +42,37 @@ def test_images_of_another_shape_are_one_line(make_store):
     for shape in ((2, 4, 16, 16, 16), (2, 2, 16, 16), (2, 2, 24, 16, 16)):
         with pytest.raises(RunError, match=r"but the encoder takes 2×16×16×16 \(t1, t2\)"):
             encoder(torch.zeros(shape))
+
+
+def test_several_poolings_in_one_pass_are_those_of_an_encoder_with_each(make_store, tmp_path):
+    store = make_store()
+    encoder = untrained(store, "trainer.precision=32", "model.depth=3")
+    encoder.save(tmp_path / "encoder")
+    out = embed(
+        tmp_path / "encoder", store.path, tmp_path / "e.parquet", pools="mean+std,cls@1,max@3"
+    )
+    found = {file.name: Embeddings.load(file) for file in pooled_beside(out)}
+    assert set(found) == {"e.cls@1.parquet", "e.max.parquet", "e.mean+std.parquet"}
+    for pool, block in (("cls", 1), ("max", None), ("mean+std", None)):
+        single = Encoder(replace(encoder.config, pool=pool, block=block)).eval()
+        single.backbone.load_state_dict(encoder.backbone.state_dict())
+        several = found[pooled_path(out, Pooling(pool, block)).name]
+        assert np.allclose(several.features, single.embed(store), atol=1e-6)
+        assert (several.provenance["pool"], several.provenance["block"]) == (pool, block)
+    assert np.array_equal(Embeddings.load(out).features, encoder.embed(store))
+    assert not list(tmp_path.glob("e.*.raw.parquet"))
+    assert not list(tmp_path.glob("*.untrained.parquet"))  # of an encoder without its run
+    for pools, match in (
+        ("mean@4", "pooling mean@4: the encoder has 3 blocks"),
+        ("mean@x", "after @ stands the number of a block"),
+        ("median", "no pooling 'median'"),
+    ):
+        with pytest.raises(RunError, match=match):
+            embed(tmp_path / "encoder", store.path, tmp_path / "no.parquet", pools=pools)
+    other = untrained(store, "model.backbone=resnet18", "method=simsiam")
+    other.save(tmp_path / "resnet")
+    with pytest.raises(RunError, match="are of the tokens of a vision transformer"):
+        embed(tmp_path / "resnet", store.path, tmp_path / "no.parquet", pools=["mean"])
 
 
 def test_half_precision_rounds_features_and_says_so(make_store, tmp_path):

@@ -6,13 +6,13 @@ import pytest
 
 from tests.evaluation.test_tasks import N, cohort
 from vitaepp.data.embeddings import Embeddings, control_path
-from vitaepp.errors import EvaluationError
+from vitaepp.errors import EvaluationError, MissingPackageError
 from vitaepp.evaluation.budget import nested_order, parse_budget
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, share_out
-from vitaepp.evaluation.harmonize import LEAST, Harmonizer
+from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 
@@ -83,7 +83,7 @@ def test_harmonised_sites_have_the_training_parts_moments_and_no_others():
     draw = np.random.default_rng(0)
     sites = np.array(["a"] * 20 + ["b"] * 20 + ["few"] * (LEAST - 1), object)
     features = draw.normal(size=(len(sites), 3)) * 2 + (sites == "b")[:, None] * 5
-    harmonize = Harmonizer.fit(features, sites)
+    harmonize = Scaling.fit(features, sites)
     for name in ("a", "b"):
         own = harmonize(features[sites == name], sites[sites == name])
         assert np.allclose([own.mean(0), own.std(0)], [[0] * 3, [1] * 3])
@@ -226,9 +226,11 @@ def test_columns_and_values_that_may_not_be_meant_are_asked_about(capsys):
     ("asked", "message"),
     [
         ({"budget": [100]}, "budget 100: a training part has 64 labelled subjects"),
-        ({"budget": [2]}, "budget 2: a model needs 4"),
+        ({"budget": [2]}, "budget 2: a model needs 4 labelled subjects, two of each class"),
         ({"leave_one_group_out": True}, "needs a column of groups"),
         ({"harmonize": True}, "needs a column of sites"),
+        ({"sites": "site"}, "names what .* takes out; give that, too"),
+        ({"harmonize": "combt", "group": "site", "folds": 4}, "did you mean combat"),
         ({"group": "sit"}, "did you mean site"),
         ({"group": "one"}, "has one group only"),
         ({"group": "site", "folds": 5}, "4 groups with subjects of each class"),
@@ -248,3 +250,100 @@ def test_a_budget_is_numbers_and_all():
     for text in ("", "ten", "10,-5", "0"):
         with pytest.raises(EvaluationError, match="give numbers of labelled subjects and all"):
             parse_budget(text)
+
+
+def test_thresholds_of_the_cohort_inside_are_applied_outside_and_told():
+    features, table, _ = cohort()
+    away, others, _ = cohort(1)
+    others["subject"] = "x" + others["subject"]
+    outside = Cohort(away + 1.0, others, name="elsewhere")  # a shift moves the scores
+    asked = {"draw_map": False, "folds": 2, "protocol": "svm"}
+    found = evaluate_features(features, table, "sick", external=outside, **asked)
+    point = found["external"]["clinical"]["operating"]["specificity_90"]
+    ((threshold,),) = point["thresholds"]
+    called = found.external["method"].to_numpy() > threshold
+    sick = (found.external["label"] == "yes").to_numpy()
+    assert point["sensitivity"]["value"] == pytest.approx(called[sick].mean())
+    assert point["specificity"]["value"] == pytest.approx((~called)[~sick].mean())
+    # Chosen inside, it reaches its goal there, and not where scores are shifted.
+    assert point["training"]["specificity"] >= 0.9
+    assert point["specificity"]["value"] < 0.8
+    line = "outside, at the threshold chosen inside for 90 % specificity: sensitivity "
+    assert f"{line}{called[sick].mean():.3f}" in str(found)
+    # Nothing of the outside labels is used: turned around, only the result is another.
+    turned = others.assign(sick=np.where(others["sick"] == "yes", "no", "yes"))
+    again = evaluate_features(
+        features, table, "sick", external=Cohort(away + 1.0, turned, name="elsewhere"), **asked
+    )
+    other = again["external"]["clinical"]["operating"]["specificity_90"]
+    assert other["thresholds"] == [[threshold]]
+
+
+def shifted(random, n=240, features=8):
+    """Subjects of three sites, which shift and scale what there is."""
+    site = np.array(["a", "b", "c"], object)[np.arange(n) % 3]
+    x = random.normal(size=(n, features))
+    shift = {name: random.normal(0, 3, features) for name in "abc"}
+    scale = {"a": 1.0, "b": 2.5, "c": 0.4}
+    moved = np.stack([shift[s] + scale[s] * row for s, row in zip(site, x, strict=True)])
+    return site, x, moved
+
+
+def test_combat_takes_sites_out_of_subjects_that_it_was_not_fitted_to():
+    pytest.importorskip("combatlearn")
+    site, x, moved = shifted(np.random.default_rng(0))
+    train = np.arange(240) < 150
+    combat = ComBat.fit(moved[train], site[train])
+    found = combat(moved[~train], site[~train])
+    for name in "abc":
+        rows = site[~train] == name
+        assert np.abs(found[rows].mean(axis=0) - found.mean(axis=0)).max() < 0.8
+        # The order of the subjects of a site is that of what there was before.
+        assert np.corrcoef(found[rows, 0], x[~train][rows, 0])[0, 1] > 0.99
+    spread = [found[site[~train] == name].std() for name in "abc"]
+    assert max(spread) / min(spread) < 1.5
+    # One subject is moved as it is among others, and nothing of the test part is learned.
+    assert np.allclose(combat(moved[~train][:1], site[~train][:1]), found[:1])
+    # A site that the training part lacks, or hardly has, stays as it is.
+    other = np.array(["z"] * 90, object)
+    assert np.array_equal(combat(moved[~train], other), moved[~train])
+    few = np.where(np.arange(150) < LEAST - 1, "few", site[train]).astype(object)
+    assert ComBat.fit(moved[train], few).known == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("how", ["scale", "combat"])
+def test_a_signal_that_sites_hide_is_found_where_folds_mix_sites(how, caplog):
+    if how == "combat":
+        pytest.importorskip("combatlearn")
+    site, x, moved = shifted(np.random.default_rng(1), 150)
+    table = pd.DataFrame(
+        {
+            "subject": [f"s{i:03d}" for i in range(150)],
+            "sick": (x[:, 0] > 0).astype(int),
+            "site": site,
+        }
+    )
+    # Only one feature knows, and sites move it far more than the illness does.
+    features = moved[:, :2] * [1.0, 1e-3]
+    asked = {"folds": 3, "draw_map": False}
+    plain = evaluate_features(features, table, "sick", **asked)
+    found = evaluate_features(features, table, "sick", sites="site", harmonize=how, **asked)
+    assert found["harmonized"] == {"column": "site", "how": how}
+    assert found["mean"]["auc"] > max(0.95, plain["mean"]["auc"] + 0.1)
+    assert "ComBat" not in caplog.text
+    if how == "combat":
+        evaluate_features(
+            features, table, "sick", group="site", leave_one_group_out=True, harmonize=how
+        )
+        assert "ComBat is not told of 3 groups of site" in caplog.text
+        with pytest.raises(EvaluationError, match="has 1 group of 5 subjects or more"):
+            ComBat.fit(moved[:6], np.array(["a"] * 6, object))
+
+
+def test_without_combatlearn_one_line_names_the_extra(monkeypatch):
+    import sys
+
+    features, table, _ = cohort()
+    monkeypatch.setitem(sys.modules, "combatlearn", None)
+    with pytest.raises(MissingPackageError, match=r"ComBat needs combatlearn.*vitaepp\[combat\]"):
+        evaluate_features(features, table, "sick", group="site", folds=4, harmonize="combat")

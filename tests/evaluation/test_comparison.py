@@ -122,6 +122,8 @@ def test_one_test_split_is_compared_by_who_is_right(evaluated):
     assert (auc.metric, auc.test) == ("auc", "DeLong's test")
     assert auc.p == delong_test(a.codes(), a.scores("method"), b.scores("method"))["p"]
     assert auc.interval.low <= auc.mean <= auc.interval.high
+    # The note under the table says of how many subjects the scores are.
+    assert "grade, 90 subjects, 36 of them tested; p: " in str(compare(a, b))
     seeds = [Evaluation.load(evaluated(f"c{i}", 3.0, n=90, split=TEST, encoder=i)) for i in (1, 2)]
     several = difference_between([a, seeds[0]], [b, seeds[1]], metric="accuracy")
     untested = difference_between([a, seeds[0]], [b, seeds[1]])

@@ -16,7 +16,8 @@ from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
-from vitaepp.evaluation.classifier import DRAWS, fit, hold_out, outer_folds
+from vitaepp.evaluation.choice import DRAWS, hold_out
+from vitaepp.evaluation.classifier import fit, outer_folds
 from vitaepp.evaluation.clinical import INNER_FOLDS
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
@@ -395,7 +396,7 @@ def test_both_ways_to_the_principal_components_give_the_same_scores(monkeypatch)
     embedded = cohort(n=90, d=70, signal=0.3)
     codes = (embedded.table["grade"] == "low").to_numpy().astype(int)
     full = fit("svm", embedded.features, codes, seed=0, pca=True)
-    monkeypatch.setattr("vitaepp.evaluation.classifier.LARGE", 10)
+    monkeypatch.setattr("vitaepp.evaluation.front.LARGE", 10)
     leading = fit("svm", embedded.features, codes, seed=0, pca=True)
     assert leading.model["pca"].svd_solver == "arpack"
     assert leading.C == full.C

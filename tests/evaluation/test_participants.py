@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.participants import persons_of
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.classifier import hold_out, outer_folds
+from vitaepp.evaluation.choice import hold_out
+from vitaepp.evaluation.classifier import outer_folds
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.summary import summary_table

@@ -16,6 +16,7 @@ from vitaepp.evaluation.survival import (
     concordance_interval,
     fit_survival,
     integrated_brier,
+    over_time,
     read_survival,
     survival_doubts,
     survival_halves,
@@ -170,12 +171,19 @@ def test_an_effect_is_found_and_the_strength_follows_it():
     assert min(found.values()) > 0.75
     halves = survival_halves(times[150:], risk > fitted.middle)
     assert halves["logrank"]["p"] < 1e-4
-    brier = integrated_brier(times[:150], times[150:], fitted, x[150:])
+    brier, everybody = integrated_brier(fitted.learned(times[:150]), times[150:], risk)
     assert 0 < brier < 0.2
+    assert everybody > brier + 0.03
     noise = random.normal(size=(150, 5))
     blind = fit_survival(noise, times.time[:150], times.event[:150], seed=0)
     assert blind.strength > fitted.strength
-    assert integrated_brier(times[:150], times[150:], blind, x[150:]) > brier
+    unrelated = blind.decision(random.normal(size=(250, 5)))
+    assert integrated_brier(blind.learned(times[:150]), times[150:], unrelated)[0] > brier + 0.03
+    over = over_time([fitted.learned(times[:150])], times[150:], risk, np.zeros(250, int))
+    each = time_dependent_auc(times[:150], times[150:], risk)
+    assert [one["auc"] for one in over["auc"]] == [one["auc"] for one in each]
+    assert (over["brier"]["value"], over["brier"]["reference"]) == (brier, everybody)
+    assert over["brier"]["std"] is None
 
 
 def test_predicted_survival_is_that_of_scikit_survival():
@@ -184,8 +192,40 @@ def test_predicted_survival_is_that_of_scikit_survival():
     fitted = fit_survival(x, times.time, times.event, seed=0)
     at = np.array([0.05, 0.3, 0.9])
     functions = fitted.model.predict_survival_function(x[:4])
-    assert fitted.survival(x[:4], at) == pytest.approx(np.stack([f(at) for f in functions]))
-    assert fitted.survival(x[:2], np.array([0.0])) == pytest.approx(1.0)
+    learned, risk = fitted.learned(times), fitted.decision(x)
+    assert learned.survival(risk[:4], at) == pytest.approx(np.stack([f(at) for f in functions]))
+    assert learned.survival(risk[:2], np.array([0.0])) == pytest.approx(1.0)
+
+
+def test_the_brier_score_is_that_of_scikit_survival_and_of_the_formula_without_censoring():
+    from sksurv.metrics import integrated_brier_score
+
+    random = np.random.default_rng(12)
+    x, times = _drawn(random, 200)
+    fitted = fit_survival(x[:120], times.time[:120], times.event[:120], seed=0)
+    risk = fitted.decision(x[120:])
+    train, test = times[:120], times[120:]
+    low, high = np.quantile(train.time[train.event], [0.1, 0.9])
+    at = np.linspace(low, high, 50)
+    curves = np.stack([f(at) for f in fitted.model.predict_survival_function(x[120:])])
+    expected = integrated_brier_score(train.structured(), test.structured(), curves, at)
+    assert integrated_brier(fitted.learned(train), test, risk)[0] == pytest.approx(expected)
+    # Nobody censored: the squared distance of what was predicted from what came.
+    train, test = (Survival(t.time, np.ones(len(t), bool)) for t in (train, test))
+    learned = fitted.learned(train)
+    at = np.linspace(*np.quantile(train.time, [0.1, 0.9]), 50)
+    each = ((test.time[:, None] > at) - learned.survival(risk, at)) ** 2
+    plain = np.trapezoid(each.mean(axis=0), at) / np.ptp(at)
+    assert integrated_brier(learned, test, risk)[0] == pytest.approx(plain)
+
+
+def test_what_no_fold_gives_over_time_is_none():
+    x, times = _drawn(np.random.default_rng(13), 60)
+    fitted = fit_survival(x[:40], times.time[:40], times.event[:40], seed=0)
+    without = Survival(times.time[40:], np.zeros(20, bool))
+    found = over_time([fitted.learned(times[:40])], without, x[40:, 0], np.zeros(20, int))
+    assert [one["auc"] for one in found["auc"]] == [None] * 3
+    assert found["auc"][0]["folds"] == 0
 
 
 def test_the_interval_of_concordance_holds_the_truth_as_often_as_it_says():

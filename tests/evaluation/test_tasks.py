@@ -190,3 +190,15 @@ def test_without_a_label_nothing_is_written(tmp_path):
     asked = dict(ASKED["survival"][0], label=None)
     found = evaluate(path, out=tmp_path / "out", task="survival", **asked)
     assert found["label"] == "months, died"
+
+
+def test_survival_is_told_over_time(evaluated):
+    found = evaluated["survival"]
+    over = found["clinical"]["over_time"]
+    assert [one["quantile"] for one in over["auc"]] == [0.25, 0.5, 0.75]
+    assert all(one["auc"] > 0.7 for one in over["auc"])
+    assert over["brier"]["value"] < over["brier"]["reference"]
+    blind = found["controls"]["untrained"]["clinical"]["over_time"]
+    assert blind["brier"]["value"] > over["brier"]["value"]
+    assert "time-dependent AUC: " in str(found)
+    assert "integrated Brier score: " in str(found)

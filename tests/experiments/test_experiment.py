@@ -112,7 +112,7 @@ def measured(tmp_path_factory):
     """An OUT with both rows of `linear-probe` trained, embedded and evaluated."""
     root = tmp_path_factory.mktemp("measured")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitaepp.evaluation.classifier.DRAWS", 1)
+        patch.setattr("vitaepp.evaluation.choice.DRAWS", 1)
         store = write_store(root / "store", subjects=24, size=(16, 16), modalities=("grey",))
         experiment("linear-probe", store.path, root / "out", label="bright", settings=QUICK)
     return root / "out"

@@ -18,7 +18,7 @@ from vitaepp.errors import ModelError, RunError, StoreError
 from vitaepp.explanation.checks import averaged, curve_numbers, lesion_numbers
 from vitaepp.explanation.explain import explain, explain_summary
 from vitaepp.explanation.patchmaps import patch_maps
-from vitaepp.explanation.pictures import overlay, slice_of
+from vitaepp.explanation.pictures import columns_of, density, overlay, slice_of, strength_of
 from vitaepp.explanation.shapley import shapley
 from vitaepp.presentation.planes import planes
 from vitaepp.recipe.recipe import Recipe
@@ -54,6 +54,7 @@ def test_files_and_sums(of_bright):
     facts = json.loads((out / "explain.json").read_text())
     assert len(facts["subjects"]) == 6
     assert facts["explained"] == ["decision score for bright = 1"]
+    assert facts["model"] == {"file": "model", "label": "bright", "classes": [0, 1]}
     assert (facts["parts"], facts["taken_away"]) == (16, "left out")
     for told in facts["subjects"]:
         assert told["sum"] == pytest.approx(told["total"] - told["baseline"], abs=1e-9)
@@ -69,6 +70,27 @@ def test_files_and_sums(of_bright):
         assert picture.width > 8 * 100
     assert not list(out.glob("*.nii.gz"))
     assert explain_summary(table).splitlines()[0] == "6 subjects; means over them:"
+
+
+def test_a_folder_holds_the_maps_of_the_last_call_alone(planted, tmp_path, caplog):
+    encoder, store = planted / "encoder", planted / "store"
+    (tmp_path / "notes.png").write_text("mine")
+    np.savez(tmp_path / "other.npz", original=np.zeros(3))
+    (tmp_path / "broken.npz").write_text("no archive")
+    before = set(tmp_path.iterdir())
+    explain(encoder, store, tmp_path, subjects=3, parts=4, pairs=1)
+    first = set(tmp_path.iterdir()) - before
+    (tmp_path / "explain.json").unlink()  # as if it had been interrupted
+    table = explain(encoder, store, tmp_path, subjects=1, parts=4, pairs=1)
+    (subject,) = table["subject"].unique()
+    names = {"explain.csv", "explain.json", f"{subject}.npz", f"{subject}.png"}
+    assert {file.name for file in set(tmp_path.iterdir()) - before} == names
+    assert before <= set(tmp_path.iterdir())
+    assert len(first) == 8
+    assert "maps of 3 subjects from an earlier call are removed" in caplog.text
+    assert "what is explained is the squared distance" in caplog.text
+    explain(encoder, store, tmp_path, model=planted / "model", subjects=1, parts=4, pairs=1)
+    assert "the decision of the model model on bright: its score for 1, against 0" in caplog.text
 
 
 def test_the_same_seed_gives_the_same_values(planted, tmp_path, of_bright):
@@ -103,11 +125,12 @@ def test_a_resnet_has_maps_without_patches(make_store, tmp_path):
     store = make_store(size=(32, 32), subjects=4)
     settings = ["method=simsiam", "model.backbone=resnet18", "model.pool=mean"]
     encoder = Encoder.untrained(Recipe.load(settings=settings), store.info)
-    encoder.config = replace(encoder.config, prepared=store.info)
+    encoder.config = replace(encoder.config, prepared=store.info, method="simsiam", name="SimSiam")
     encoder.save(tmp_path / "encoder")
     table = explain(tmp_path / "encoder", store.path, tmp_path / "x", subjects=3, parts=4, pairs=1)
     facts = json.loads((tmp_path / "x" / "explain.json").read_text())
     assert facts["taken_away"] == "made grey"
+    assert facts["caveat"].startswith("SimSiam was never trained on images with parts made grey")
     assert list(table["map"].unique()) == ["shapley", "occlusion", "untrained"]
 
 
@@ -121,6 +144,12 @@ def test_the_best_order_is_that_of_the_values_themselves():
     assert best["insertion"] == pytest.approx(-worst["insertion"])
     assert best["deletion"] == pytest.approx(best["insertion"])
     assert (best["beats_random"], worst["beats_random"]) == (1, 0)
+
+
+def test_a_score_that_nothing_changes_makes_no_order_better():
+    random = shapley(lambda s: np.full(len(s), 0.3), 4, 8, 0)
+    numbers = curve_numbers(lambda s: np.full(len(s), 0.3), random, 1.0, np.arange(4.0))
+    assert numbers == {"insertion": 0, "deletion": 0, "beats_random": 0.5}
 
 
 def test_a_map_of_the_lesion_itself_finds_it():
@@ -152,6 +181,24 @@ def test_for_is_warm_against_is_cold_and_nothing_is_the_image():
     strength = np.zeros((2, 2, 9))
     strength[..., 3:6] = 1
     assert slice_of(axial, strength) == 4
+
+
+def test_the_slice_shows_the_body_where_parts_beside_it_count_more():
+    image = np.zeros((4, 4, 12), np.uint8)
+    image[:2, :, 9] = 200
+    parts = np.arange(3).reshape(1, 1, 3)
+    arrays = {"image": image, "parts": parts, "shapley": np.array([[[5.0, -9.0, 1.0]]])}
+    assert slice_of(planes(3, directed=True)[0], strength_of(arrays)) == 9
+    nothing = strength_of(arrays | {"shapley": np.zeros((1, 1, 3))})
+    assert slice_of(planes(3, directed=True)[0], nothing) == 9
+    columns = columns_of(arrays)
+    assert list(columns) == ["image", "Shapley values"]
+    assert np.array_equal(columns["image"], image)
+    # The voxels of a part are coloured by its value: against the score is blue.
+    assert (
+        columns["Shapley values"][..., 4:8, 2].min() > columns["Shapley values"][..., 4:8, 0].max()
+    )
+    assert density(arrays["shapley"], parts, image.shape).sum() == pytest.approx(-3)
 
 
 def test_what_is_refused(planted, volumes, tmp_path, make_store):

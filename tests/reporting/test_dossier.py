@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import write_store
+from tests.evaluation.test_tasks import cohort
 from tests.reporting.test_report import make_run
 from vitaepp.data.account import Account
 from vitaepp.data.embeddings import Embeddings, control_path
@@ -71,8 +73,6 @@ def folder(tmp_path_factory):
 
 def edited(folder, tmp_path, name, change):
     """A copy of a dossier with one file changed."""
-    import shutil
-
     copy = shutil.copytree(folder, tmp_path / "copy")
     text = (copy / name).read_text(encoding="utf-8")
     changed = change(text)
@@ -95,7 +95,7 @@ def test_verify_runs_by_itself_and_finds_every_number_right(folder):
         for name in node.names
     }
     standard = {"collections", "itertools", "json", "pathlib", "re", "sys", "typing"}
-    assert imported <= standard | {"numpy", "pandas", "scipy", "sklearn"}
+    assert imported <= standard | {"numpy", "pandas", "scipy", "sklearn", "sksurv"}
 
 
 def raised(text):
@@ -210,7 +210,7 @@ def test_methods_say_what_the_recipe_says(folder):
         "started from the weights mae.pth",
         "5,400,000 parameters",
         "resampled once by linear interpolation to a spacing of 1×1×3 mm",
-        "stratified 5-fold cross-validation",
+        "5-fold cross-validation, stratified by class",
         "given training split of 45 subjects and tested on the given test split of 15",
         "corrected resampled t-test",
         "DeLong's test",
@@ -270,3 +270,91 @@ def test_what_cannot_be_written_about_is_refused(folder, tmp_path):
     with pytest.raises(RunError, match="is a file"):
         dossier(bare, bare / "recipe.yaml")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """A run that was asked for a value, grades, several labels and survival."""
+    pytest.importorskip("sksurv")
+    home = tmp_path_factory.mktemp("outcomes")
+    run = make_run(home / "run", evaluated=False, reconstructed=False)
+    features, table, noise = cohort()
+    split = np.where(np.arange(len(table)) % 4 == 0, "test", "train")
+    asked = {
+        "value": ("volume", {"task": "regression", "folds": 3}),
+        "value-split": ("volume", {"task": "regression", "protocol": "linear"}),
+        "grade": ("grade", {"task": "ordinal", "folds": 3}),
+        "labels": ("sick,old", {"task": "multilabel", "folds": 3}),
+        "time": (None, {"task": "survival", "time": "months", "event": "died", "folds": 3}),
+        "time-split": (None, {"task": "survival", "time": "months", "event": "died"}),
+    }
+    for place, (label, options) in asked.items():
+        given = table.assign(split=split if place.endswith("-split") else "")
+        file = run / f"{place}.parquet"
+        for path, values in ((control_path(file, "untrained"), noise), (file, features)):
+            facts = {"method": "vitae++", "encoder": weights_id(run)}
+            Embeddings(given, values.astype(np.float32), facts).save(path)
+        evaluate(file, label, run / place, **options)
+    return dossier(run, home / "out")
+
+
+def test_verify_computes_the_numbers_of_every_task_again(outcomes):
+    done = subprocess.run(
+        [sys.executable, "-I", "verify.py"],
+        cwd=outcomes,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert int(first.split()[0]) > 400
+    # Of a split, the times of the training part are in no predictions.
+    index = json.loads((outcomes / "data" / "index.json").read_text())
+    (split,) = [q for q in index["questions"] if q["task"] == "survival" and len(q["train"]) == 1]
+    unknown = {part.strip() for part in second.split(": ", 1)[1].split(";")}
+    stem = f"results-{split['number']}.csv"
+    assert unknown == {
+        f"{stem}, {row['name']}, {metric}" for row in split["rows"] for metric in ("c_uno", "auc")
+    }
+    assert len({q["task"] for q in index["questions"]}) == 4
+
+
+def test_a_changed_number_of_every_task_is_named(outcomes, tmp_path, capsys):
+    for file in sorted((outcomes / "tables").glob("*.csv")):
+        copy = edited(outcomes, tmp_path, f"tables/{file.name}", in_first_row)
+        assert verify.main(copy) == 1
+        assert capsys.readouterr().err.startswith(file.name)
+        shutil.rmtree(copy)
+
+
+def in_first_row(text):
+    """A CSV with the first number of its first row changed in a digit that counts."""
+    head, first, *rows = text.rstrip("\n").split("\n")
+    found = re.search(r"(?<=,)-?\d+(\.\d{2})?", first)
+    number = found[0][:-1] + str((int(found[0][-1]) + 1) % 10)
+    first = first[: found.start()] + number + first[found.end() :]
+    return "\n".join([head, first, *rows]) + "\n"
+
+
+def test_methods_tell_of_every_task(outcomes):
+    text = (outcomes / "methods.md").read_text(encoding="utf-8")
+    for part in (
+        "ridge regression",
+        "Cox regression",
+        "threshold model of ordered classes",
+        "linear SVM on 5 features, one for each label",
+        "Its alpha was chosen among",
+        "3-fold cross-validation, stratified by event",
+        "balanced over ranges of the value",
+        "the mean of the training part",
+        "MAE, RMSE, R², Pearson's r and Spearman's ρ are given",
+        "Harrell's C-index, Uno's C and AUC are given",
+        "Wilcoxon's signed-rank test",
+        "2,000 resamples within folds",
+        "follow-up in the unit of months",
+        "80 subjects with values in the columns sick, old were evaluated",
+    ):
+        assert part in text, part
+    assert not re.search(r"None|nan|\{|  ", text)
+    assert list((outcomes / "figures").glob("survival-*.pdf"))

@@ -21,7 +21,7 @@ from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.scores import mean_roc
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
-from vitaepp.reporting.images import KINDS, sheets
+from vitaepp.reporting.images import KINDS, explained, sheets
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import unique_names
 
@@ -318,6 +318,44 @@ def test_evaluations_are_found_wherever_they_lie_and_named_by_folder(run, tmp_pa
     assert "22.00 ± 2.83 dB" in words
 
 
+def maps_of_a_volume():
+    """Arrays as `explain` keeps them; the body and the largest value are in the upper half."""
+    image = np.zeros((8, 8, 16), np.uint8)
+    image[2:6, 2:6, 10:] = 180
+    image[1:7, 1:7, 13] = 180
+    values = np.zeros((2, 2, 4), np.float32)
+    values[..., 3], values[..., 0] = -1.0, 8.0
+    lesion = np.zeros(image.shape, bool)
+    lesion[3:6, 3:6, 12:15] = True
+    regions = np.tile(np.arange(1, 5, dtype=np.uint8), (2, 2, 1))
+    parts = np.arange(16).reshape(2, 2, 4)
+    return {
+        "image": image,
+        "parts": parts,
+        "shapley": values,
+        "shapley_error": abs(values),
+        "regions": regions,
+        "lesion": lesion,
+    }
+
+
+def test_a_sheet_of_maps_has_each_map_beside_the_image_with_its_lesion(tmp_path):
+    np.savez(tmp_path / "a.npz", **maps_of_a_volume())
+    made, broken = sheets({"a": tmp_path / "a.npz"}, None, True, 10**6, explained)
+    assert broken == []
+    assert [s.channel for s in made] == ["Shapley values", "regions"]
+    for sheet in made:
+        assert (sheet.slices, sheet.first, sheet.heads) == (16, 13, ("Image", "Map"))
+        assert sheet.aspect == pytest.approx(2)
+    content = base64.b64decode(made[0].source.partition(",")[2])
+    shown = np.asarray(Image.open(io.BytesIO(content))).astype(int).reshape(16, 8, 2, 8, 3)
+    image, map_ = shown[13, :, 0], shown[13, :, 1]
+    red = image[..., 0] - image[..., 2]
+    assert red[2:5, 2:5].mean() > 40  # the outline, as one looks at scans
+    assert abs(red[0]).max() < 40
+    assert (map_[..., 2] - map_[..., 0]).mean() > 5  # against the score: blue
+
+
 def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
     run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
     numbers = {"insertion": 0.5, "deletion": -0.25, "beats_random": 0.75}
@@ -329,12 +367,21 @@ def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
     facts |= {"patch_maps": {"variance": [0.3, 0.1, 0.1], "position": [None] * 3}}
     (run / "maps").mkdir()
     (run / "maps" / "explain.json").write_text(json.dumps(facts))
-    Image.new("RGB", (30, 20)).save(run / "maps" / f"{file_stem(told['subject'])}.png")
+    file = run / "maps" / f"{file_stem(told['subject'])}.npz"
+    np.savez(file, **maps_of_a_volume())
     page = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     assert EVIL not in page
     assert '<a href="#maps-1">' in page
+    assert re.search(r'type="range" min="0" max="15" value="13"', page)
+    assert [a["data-channel"] for _, a in Tags(page).tags if a.get("class") == "sheet"] == [
+        "Shapley values",
+        "regions",
+    ]
     assert "<td>+0.50</td><td>-0.25</td><td>75%</td></tr>" in page
-    assert "sum to 1.00, from 0.500 on. Shapley values: insertion +0.50" in page
+    assert "sum to 1.00, from 0.500 on</li><li>Shapley values: insertion +0.50" in page
+    np.savez(file, parts=np.zeros((2, 2, 2)))
+    old = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "holds no image, as of an earlier version; run vitaepp explain again" in old
     (run / "maps" / "explain.json").write_text(json.dumps(facts | {"encoder": "another"}))
     other = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     assert '<a href="#maps-1">' not in other
@@ -597,6 +644,47 @@ def test_sections_of_other_verbs_are_there_only_with_their_files(run, page, tmp_
     (run / "audit" / "audit.json").write_text(json.dumps([{"what": "size"}]))
     words = Tags(report_text(run, tmp_path)).words
     assert "audit/audit.json cannot be read" in words
+
+
+def test_similar_and_odd_scans_have_sections_of_their_own_run_alone(run, page, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "near").mkdir()
+    value = {"value": 0.62, "low": 0.5, "high": 0.7, "chance": 0.4}
+    facts = {"encoder": weights_id(run), "n": 40, "queries": 40, "new": False}
+    facts |= {"near_duplicates": 1, "label": f"grade{EVIL}", "precision": {"1": value, "5": value}}
+    facts |= {"controls": {"raw": {"precision": {"1": value, "5": value}}}}
+    (run / "near" / "neighbours.json").write_text(json.dumps(facts))
+    Image.new("RGB", (900, 50)).save(run / "near" / "neighbours.png")
+    (run / "odd").mkdir()
+    names = ["distance_deviation", "error_deviation", "flagged", "reason"]
+    rows = [[1.0, -0.5, False, ""], [2.0, 4.5, True, "hard to fill in"], [9.0, 1, True, EVIL]]
+    table = pd.DataFrame(rows, columns=names).assign(subject=["a", "b", "c"])
+    table.to_csv(run / "odd" / "qc.csv", index=False)
+    found = {"encoder": weights_id(run), "n": 3, "flagged": 2, "limit": 3.5}
+    (run / "odd" / "qc.json").write_text(json.dumps(found))
+    text = report_text(run, tmp_path)
+    words = Tags(text).words
+    assert EVIL not in text
+    for said in (
+        "1 pair may be the same image twice",
+        "nearest 5",
+        "raw intensities (PCA) 0.620 [0.500, 0.700]",
+        "chance 0.400 0.400",
+        "2 of 3 scans are unlike the others: farther than 3.5 robust standard deviations",
+    ):
+        assert said in words, said
+    assert words.index("<script>alert(1)</script> b hard to fill in") > 0  # the oddest first
+    assert text.count('data-tip="c · distance +9.0, error +1.0"') == 1
+    assert 'alt="In each line a scan and its most similar subjects' in text
+    test_the_page_is_well_formed_and_fetches_nothing(text)
+    test_every_picture_has_words_and_every_control_a_name(text)
+    table.assign(error_deviation=np.nan).to_csv(run / "odd" / "qc.csv", index=False)
+    assert "filled in (error)" not in Tags(report_text(run, tmp_path)).words
+    change(run / "odd" / "qc.json", encoder="another")
+    (run / "near" / "neighbours.json").write_text("{")
+    words = Tags(report_text(run, tmp_path)).words
+    assert "odd/qc.json is not shown: it was made with another encoder" in words
+    assert words.count("near/neighbours.json cannot be read") == 1
 
 
 def test_every_picture_has_words_and_every_control_a_name(page):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -16,7 +17,7 @@ from importlib import import_module
 import typer
 
 from vitaepp.cli.program import app, spelled
-from vitaepp.errors import Stopped, VitaeppError, one_line, plainly
+from vitaepp.errors import RecipeError, Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr
 from vitaepp.system.signals import STOPPED
 from vitaepp.system.threads import wait_without_spinning
@@ -110,9 +111,24 @@ def main() -> None:
 
 
 def _page(error: Exception) -> str:
-    """Where the documentation helps; a message that asks has its answer."""
+    """Where the documentation helps; a message that asks has its answer.
+
+    The page on settings helps where a setting is named; other errors of recipes are about arguments
+    and files.
+    """
     page, line = getattr(error, "page", ""), one_line(error)
-    return f"; see {page}" if page and not line.endswith("?") and "docs/" not in line else ""
+    if not page or line.endswith("?") or "docs/" in line:
+        return ""
+    if isinstance(error, RecipeError) and not _names_setting(line):
+        return ""
+    return f"; see {page}"
+
+
+def _names_setting(line: str) -> bool:
+    """Whether a message names a setting, as optim.lr."""
+    from vitaepp.recipe.recipe import Recipe
+
+    return re.search(rf"\b({'|'.join(Recipe.model_fields)})\.[\w*]", line) is not None
 
 
 def _complain(line: str) -> None:

@@ -40,7 +40,8 @@ class Embeddings:
         features: `(subject, feature)`, float32, row i of the subject in row i of the table.
         provenance: facts about the features; it may be empty. `embed` writes the names of `run` and
             `store`, the id of the `encoder`'s weights and its `epochs`, a digest of the store's
-            `images`, the `method` and its `name` in print, and how the store was `prepared`. Where
+            `images`, the `method` and its `name` in print, what features are pooled from (`pool`,
+            and after which `block`, null for the last), and how the store was `prepared`. Where
             they apply, it adds what makes the store `unlike` that of the training, the subjects
             that the training was limited to (`pretrained_on`, null without a limit), and how far
             a training was that is `unfinished`. Of a public encoder, `run` is its name, `method`

@@ -160,15 +160,16 @@ def _method(
 ) -> FineTuned:
     """What is trained."""
     if job.task == "segmentation":
-        from vitaepp.methods.segmenter import Segmenter
+        from vitaepp.methods.segmenter import Segmenter, label_weights
 
-        masks = np.concatenate([*_masks(store)])
+        masks = torch.from_numpy(np.concatenate([*_masks(store)]))
+        weights = torch.ones(job.classes)
+        if settings.finetune.class_weights == "balanced":
+            weights = label_weights(masks[list(fit)], job.classes)
         assert isinstance(encoder.backbone, VisionTransformer)
         shape = encoder.config.shape
         window, channels = shape["image_size"], shape["in_channels"]
-        return Segmenter(
-            settings, encoder.backbone, torch.from_numpy(masks), job.classes, window, channels
-        )
+        return Segmenter(settings, encoder.backbone, masks, weights, window, channels)
     if job.task == "regression":
         # In units of their own deviation, so that one learning rate suits any unit.
         return Supervised(settings, encoder.backbone, _standardised(targets, fit), None)

@@ -19,7 +19,7 @@ from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Target, Values
+from vitaepp.evaluation.tasks.base import Target, Tested, Values
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.evaluation.tasks.regression import Regression
 from vitaepp.system.progress import say
@@ -87,7 +87,7 @@ def measured(
         mean, std = spread(folds)
         every = np.concatenate(decisions)
         # Thresholds and probabilities would need decisions on training subjects that were left out.
-        clinical = target.clinical(tested, fold, every, (), persons=persons, seed=0)
+        clinical = target.clinical(Tested(tested, fold, every, persons))
         scored[name] = {"folds": folds, "mean": mean, "std": std, "clinical": clinical}
         scored[name]["epochs"] = tuning.epochs(start)
         table = pd.DataFrame(

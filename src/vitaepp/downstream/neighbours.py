@@ -172,6 +172,7 @@ def neighbours(
     duplicates = _duplicates(cohort, found, around, names, new is None)
     table = _table(cohort, found, names, k, new is None)
     metrics: dict[str, Any] = {
+        "encoder": embedded.provenance.get("encoder"),
         "n": len(embedded),
         "features": embedded.features.shape[1],
         "similarity": "cosine of standardised features",
@@ -518,9 +519,13 @@ def _new_scans(
                 images.append(image)
             else:
                 failures.append(image)
-                say(f"{image.subject}: {image.reason}")
     if not images:
-        raise SourceError(f"none of {counted(len(failures), 'scan')} can be read")
+        first = f"{failures[0].subject}: {failures[0].reason}"
+        if len(failures) > 1:
+            first = f"none of {len(failures)} scans can be read; the first is {first}"
+        raise SourceError(first)
+    for failure in failures:
+        say(f"{failure.subject}: {failure.reason}")
     say_decisions([image.decisions for image in images], len(images))
     encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
     features = encoder.embed_images(

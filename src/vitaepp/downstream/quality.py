@@ -58,9 +58,10 @@ class Quality:
 
     Attributes:
         table: a row a subject, as in qc.csv: `subject`; `error`, of the reconstruction, 1 where it
-            is no better than the image's mean; `error_percentile` and `distance_percentile`, the
-            share of the store that is below; `distance`, in units of the features' deviation;
-            `flagged`, and its `reason`. Errors are empty of a model without a decoder.
+            is no better than the image's mean; `distance`, in units of the features' deviation; of
+            both, `…_percentile`, the share of the store that is below, and `…_deviation` from the
+            median, see `deviations`; `flagged`, and its `reason`. Errors are empty of a model
+            without a decoder.
         facts: as in qc.json.
     """
 
@@ -69,7 +70,10 @@ class Quality:
 
     def __str__(self) -> str:
         flagged = self.table[self.table["flagged"]]
-        lines = [f"{len(flagged)} of {counted(len(self.table), 'subject')} flagged"]
+        lines = [
+            f"{len(flagged)} of {counted(len(self.table), 'subject')} flagged, farther than "
+            f"{LIMIT} robust standard deviations from the median"
+        ]
         lines += [f"{row.subject}: {row.reason}" for row in flagged.head(10).itertuples()]
         if len(flagged) > 10:
             lines.append("…; qc.csv has all")
@@ -162,27 +166,31 @@ def judged(subjects: Sequence[str], errors: Floats, distances: Floats) -> pd.Dat
         distances: `(subject,)`.
 
     Returns:
-        The table of `Quality`, with `oddity`: the larger deviation of the two, in robust standard
-        deviations.
+        The table of `Quality`, with `oddity`: the larger deviation of the two.
     """
     far, wrong = deviations(distances), deviations(errors)
     reasons = []
-    for d, e, distance, error in zip(far, wrong, distances, errors, strict=True):
+    for d, e in zip(far, wrong, strict=True):
         told = []
         if d > LIMIT:
-            told.append(f"distance {distance / np.median(distances):.2f} times the median")
-        if abs(e) > LIMIT:
-            share = error / np.nanmedian(errors)
-            what = "" if e > 0 else ", as of blurred or nearly empty images"
-            told.append(f"reconstruction error {share:.2f} times the median{what}")
+            told.append(f"far from the other scans: distance {d:.1f} deviations above the median")
+        if e > LIMIT:
+            told.append(f"hard to fill in: error {e:.1f} deviations above the median")
+        if e < -LIMIT:
+            told.append(
+                f"too easy to fill in, as blurred or nearly empty images are: error {-e:.1f} "
+                "deviations below the median"
+            )
         reasons.append("; ".join(told))
     return pd.DataFrame(
         {
             "subject": subjects,
             "error": errors,
             "error_percentile": _percentiles(errors),
+            "error_deviation": wrong,
             "distance": distances,
             "distance_percentile": _percentiles(distances),
+            "distance_deviation": far,
             "flagged": [bool(reason) for reason in reasons],
             "reason": reasons,
             "oddity": np.fmax(far, np.abs(wrong)),
@@ -192,6 +200,9 @@ def judged(subjects: Sequence[str], errors: Floats, distances: Floats) -> pd.Dat
 
 def deviations(values: Floats, reference: Floats | None = None) -> Floats:
     """How far values are from a median on a logarithmic scale, in robust standard deviations.
+
+    One is 1.4826 times the median absolute deviation of the logarithms, which for a normal
+    distribution is the standard deviation, whatever a few odd values are.
 
     Args:
         values: above 0; what is not known is NaN, and stays so.

@@ -18,7 +18,7 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.system.files import atomic_path, file_stem
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import dimensions
 
 #: What is compared first.
@@ -106,6 +106,7 @@ def measured(tuning: Tuning) -> Outcome:
             scores.insert(1, "fold", k)
             parts.append(scores)
         tables[start] = pd.concat(parts, ignore_index=True)
+        _say_what_is_lost(tables[start], list(names.values()), STARTS[start])
     own, other = tables["pretrained"], tables["scratch"]
     table = own.merge(other, on=["subject", "fold"], suffixes=("", " from scratch"))
     with atomic_path(tuning.out / "scores.csv") as temporary:
@@ -123,6 +124,18 @@ def measured(tuning: Tuning) -> Outcome:
         "unit of hd95": "voxels" if store.info.spacing is None else "mm",
     }
     return Outcome(metrics, table).save(tuning.out)
+
+
+def _say_what_is_lost(table: pd.DataFrame, names: Sequence[str], start: str) -> None:
+    """Say which labels are predicted nowhere, or nowhere right, so that a mean hides none."""
+    for name in names:
+        dice = table[f"dice/{name}"].dropna()
+        if len(dice) and not dice.any():
+            subjects = counted(len(dice), "tested subject")
+            warn(
+                f"{start}: label {name} is found in none of {subjects}; training lost it: try a "
+                "lower rate (optim.lr) or more updates (optim.updates)"
+            )
 
 
 def mask_scores(

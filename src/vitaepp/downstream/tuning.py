@@ -21,7 +21,7 @@ from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store
 from vitaepp.downstream.fold import TRAIN_FOLD, Job, Task, predictions_file, train_fold
 from vitaepp.errors import EvaluationError, Stopped
-from vitaepp.evaluation.classifier import HELD_OUT, hold_out
+from vitaepp.evaluation.choice import HELD_OUT, hold_out
 from vitaepp.evaluation.folds import Fold, require_apart
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import make_folder

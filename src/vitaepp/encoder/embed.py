@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
+from vitaepp.data.poolings import Pooling, parse_poolings, pooled_path
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
@@ -22,7 +23,7 @@ from vitaepp.system.devices import chosen_device, resolved_precision
 from vitaepp.system.files import check_writable
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
-from vitaepp.system.progress import say, track
+from vitaepp.system.progress import counted, say, track
 
 #: The raw-intensity control keeps at most this many values an image; larger images are averaged.
 RAW_VALUES = 8192
@@ -39,6 +40,7 @@ def embed(
     precision: str | None = None,
     any_store: bool = False,
     last: bool = False,
+    pools: Sequence[str] | str = (),
 ) -> Path:
     """Embed every subject of a store, and its controls beside it.
 
@@ -55,6 +57,9 @@ def embed(
             file's metadata says what differs.
         last: with the last checkpoint of a run, whose training need not have ended; the file's
             metadata says how far it was.
+        pools: further poolings of the same tokens, as a list or as text such as
+            `mean,mean+std,cls@6` (after the sixth block). Each is a file beside `out` with its
+            untrained control, such as `OUT.cls@6.parquet`; `evaluate` can choose among them.
 
     Returns:
         The path of `out`.
@@ -68,7 +73,9 @@ def embed(
     encoder = Encoder.from_pretrained(run, last)
     check_fits(encoder.config, opened)
     check_like(encoder.config, opened, any_store)
-    check_writable(out)
+    own, *others = _poolings(encoder, pools)
+    for pooling in (None, *others):
+        check_writable(out if pooling is None else pooled_path(out, pooling))
     recipe, facts = None, dict[str, Any]()
     if (Path(run) / "recipe.yaml").is_file():
         folder = RunFolder(run)
@@ -81,6 +88,7 @@ def embed(
         facts |= {"method": recipe.method, "name": recipe.name}
     how: dict[str, Any] = {"batch_size": batch_size, "device": device}
     how |= {"precision": precision or encoder.config.precision, "any_store": any_store}
+    how |= {"poolings": [own, *others] if others else None}
     trained = embed_store(encoder, opened, **how)
     # Names, no paths: the file is passed on.
     origin: dict[str, Any] = {"run": Path(run).resolve().name, "encoder": weights_id(run)}
@@ -93,22 +101,53 @@ def embed(
             untrained = Encoder.untrained(recipe, like_training)
             measured["untrained"] = untrained.embed(opened, **how, task="embedding, untrained")
         measured["raw"] = raw_features(opened)
+    widths = [encoder.backbone.width(pooling.pool) for pooling in (own, *others)]
+    ends = np.cumsum(widths).tolist()
     # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
     # first: where the embeddings are, their controls are too.
-    for control in CONTROLS:
-        file = control_path(out, control)
-        if control in measured:
-            named = trained.provenance | {"method": control, "name": ""}
-            replace(trained, features=measured[control], provenance=named).save(file)
-        else:
-            file.unlink(missing_ok=True)
-    trained.save(out)
+    for pooling, end, width in reversed([*zip((own, *others), ends, widths, strict=True)]):
+        file = Path(out) if pooling is own else pooled_path(out, pooling)
+        columns = slice(end - width, end)
+        facts = trained.provenance
+        if encoder.config.backbone == "vit":
+            facts = facts | pooling._asdict()
+        for control in CONTROLS:
+            beside = control_path(file, control)
+            if control not in measured or (control == "raw" and pooling is not own):
+                beside.unlink(missing_ok=True)
+                continue
+            features = measured[control] if control == "raw" else measured[control][:, columns]
+            named = facts | {"method": control, "name": ""}
+            replace(trained, features=features, provenance=named).save(beside)
+        replace(trained, features=trained.features[:, columns], provenance=facts).save(file)
     if Path(out).suffix.lower() == ".csv":
         say(
             f"{out}: CSV, for other programs; it does not keep which run and store it is of, as a "
             "name in .parquet does"
         )
     return Path(out)
+
+
+def _poolings(encoder: Encoder, pools: Sequence[str] | str) -> list[Pooling]:
+    """The encoder's own pooling, then the others that are asked for.
+
+    Raises:
+        RunError: an encoder without tokens, or a block that it does not have.
+    """
+    own = Pooling(encoder.config.pool, encoder.config.block)
+    asked = parse_poolings(pools)
+    if asked and encoder.config.backbone != "vit":
+        raise RunError(
+            f"`pools` are of the tokens of a vision transformer, and the encoder is a "
+            f"{encoder.config.backbone}; embed without them"
+        )
+    depth = encoder.config.shape.get("depth", 0)
+    for pooling in asked:
+        if pooling.block is not None and pooling.block > depth:
+            raise RunError(f"pooling {pooling}: the encoder has {counted(depth, 'block')}")
+    # All blocks and the last one are the same.
+    whole = [p._replace(block=None) if p.block == depth else p for p in (own, *asked)]
+    return list(dict.fromkeys(whole))
 
 
 def embed_store(
@@ -119,6 +158,7 @@ def embed_store(
     device: str | torch.device | None = None,
     precision: str | None = None,
     any_store: bool = False,
+    poolings: Sequence[Pooling] | None = None,
 ) -> Embeddings:
     """Features of every subject of a store, with its labels and where they are from.
 
@@ -131,6 +171,7 @@ def embed_store(
         device: where to compute; an accelerator if there is one by default.
         precision: other than the encoder's own: `32`, `bf16`, `16` or `auto`.
         any_store: also where the store was prepared in another way than that of the training.
+        poolings: other than the encoder's own; their features are joined.
 
     Raises:
         RunError: the store's images are of another kind, or features are not finite.
@@ -156,7 +197,12 @@ def embed_store(
     computing = chosen_device(device)
     precision = resolved_precision(precision or encoder.config.precision, computing)
     features = encoder.embed(
-        store, batch_size=batch_size, device=computing, precision=precision, any_store=True
+        store,
+        batch_size=batch_size,
+        device=computing,
+        precision=precision,
+        any_store=True,
+        poolings=poolings,
     )
     provenance = {
         "store": store.name,

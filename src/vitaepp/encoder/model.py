@@ -53,6 +53,9 @@ HUB = "hf-hub:"
 GO_ON = "continue it with vitaepp pretrain and `resume`, or take its last checkpoint with `last`"
 
 
+#: How features are pooled, and after which block: None for the last.
+Poolings = Sequence[tuple[str, int | None]]
+
 #: Values that are embedded at a time: what a processor's caches hold is enough for it.
 CPU_VALUES, DEVICE_VALUES = 2**20, 2**22
 
@@ -298,6 +301,7 @@ class Encoder(nn.Module):
         self,
         images: Shaped[Tensor, "batch channel *space"],
         modalities: Sequence[str] | None = None,
+        poolings: Poolings | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Features of images with intensities in [0, 255].
 
@@ -305,13 +309,17 @@ class Encoder(nn.Module):
             images: a modality that an image lacks is 0.
             modalities: what the channels are, any of the encoder's in any order; those that are
                 not among them are missing. The encoder's own by default.
+            poolings: how features are pooled and after which block, None for the last; those of
+                several are joined. The encoder's own by default.
 
         Raises:
             RunError: a modality that the encoder does not know, or images of another shape than
                 it was trained on.
         """
         images = self.standardized(images, modalities)
-        return self.backbone.features(images, self.config.pool, self.config.block)
+        if poolings is None:
+            return self.backbone.features(images, self.config.pool, self.config.block)
+        return torch.cat(self.backbone.several(images, poolings), dim=1)
 
     def standardized(
         self,
@@ -346,6 +354,7 @@ class Encoder(nn.Module):
         precision: str | None = None,
         task: str = "embedding",
         any_store: bool = False,
+        poolings: Poolings | None = None,
     ) -> npt.NDArray[np.float32]:
         """Features of a store's images, `(image, feature)`; the encoder is left as it was.
 
@@ -359,6 +368,7 @@ class Encoder(nn.Module):
                 of 32, and rounds features by some thousandths.
             task: what progress is called.
             any_store: also where the store was prepared in another way, see `unlike`.
+            poolings: other than the encoder's own, see `forward`; the images pass it once for all.
 
         Raises:
             RunError: the store's images are of another kind, or features are not finite.
@@ -369,7 +379,7 @@ class Encoder(nn.Module):
         size = batch_size or at_once(on, store.info.shape)
         total = len(store) if rows is None else len(rows)
         batches = track(store.batches(size, rows), task, -(-total // size), unit="batches")
-        values = self._features(batches, store.info.modalities, on, precision)
+        values = self._features(batches, store.info.modalities, on, precision, poolings)
         if not np.isfinite(values).all():
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
@@ -485,13 +495,14 @@ class Encoder(nn.Module):
         modalities: Sequence[str] | None,
         on: torch.device,
         precision: str | None,
+        poolings: Poolings | None = None,
     ) -> npt.NDArray[np.float32]:
         features = []
         precision = precision or self.config.precision
         with torch.inference_mode(), autocast(on, precision), self._evaluating(on) as encoder:
             for images in batches:
                 shown = torch.from_numpy(images).to(on)
-                features.append(encoder(shown, modalities).float().cpu().numpy())
+                features.append(encoder(shown, modalities, poolings).float().cpu().numpy())
         return np.concatenate(features) if features else np.empty((0, self.dim), np.float32)
 
     @contextmanager

@@ -83,7 +83,7 @@ def checked_budget(budget: Sequence[Budget], target: Target, parts: Sequence[Fol
         if number < max(4, 2 * classes):
             raise EvaluationError(
                 f"budget {number}: a model needs {max(4, 2 * classes)} labelled subjects, two of "
-                "each class at least; ask for more"
+                f"each {target.stratum} at least; ask for more"
             )
     return sizes
 

@@ -10,21 +10,30 @@ import numpy.typing as npt
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.classifier import DRAWS, ENOUGH, hold_out
 from vitaepp.system.progress import counted
 
 Rows = npt.NDArray[np.intp]
 T = TypeVar("T")
 
+#: What a model lost on held-out rows, less is better; the second value parts those of equal first.
+Loss = tuple[float, ...]
+
+#: Share of the training part that is held out to choose C, and for nothing else.
+HELD_OUT = 0.2
+
+#: How often it is drawn anew, and from how many subjects on once is enough: a fifth of a hundred
+#: subjects can hardly tell one C from another.
+DRAWS, ENOUGH = 5, 1000
+
 
 def choose(
     grid: Sequence[T],
-    losses: Callable[[Rows, Rows], Sequence[float]],
+    losses: Callable[[Rows, Rows], Sequence[float] | Sequence[Loss]],
     strata: Rows,
     *,
     seed: int,
     persons: Persons | None = None,
-) -> T:
+) -> tuple[T, Loss]:
     """The value of a grid with the smallest mean loss on held-out rows; of equals, the first.
 
     Args:
@@ -34,6 +43,9 @@ def choose(
             zeros where there are none.
         seed: draws the held-out parts: five, or one from a thousand subjects on.
         persons: `(subject,)`, whose rows stay together; unset, every subject is another person.
+
+    Returns:
+        The value and its loss, which can be compared with that of other features of the same rows.
 
     Raises:
         EvaluationError: fewer than two persons, or no finite loss.
@@ -47,11 +59,49 @@ def choose(
     drawn = []
     for draw in range(DRAWS if len(strata) < ENOUGH else 1):
         inner, held = hold_out(strata, seed=[seed, draw], persons=persons)
-        drawn.append(losses(inner, held))
+        drawn.append(np.reshape(losses(inner, held), (len(grid), -1)))
     # Rounded, so that the last digits of a sum do not decide between equals.
-    mean = np.mean(drawn, axis=0).round(9)
-    if not np.isfinite(mean).any():
+    means: list[Loss] = [tuple(row) for row in np.mean(drawn, axis=0).round(9).tolist()]
+    known = [i for i, loss in enumerate(means) if np.isfinite(loss).all()]
+    if not known:
         raise EvaluationError(
             "no strength of the model can be scored on held-out subjects; label more"
         )
-    return grid[int(np.nanargmin(np.where(np.isfinite(mean), mean, np.nan)))]
+    best = min(known, key=means.__getitem__)
+    return grid[best], means[best]
+
+
+def hold_out(
+    codes: npt.NDArray[np.intp], *, seed: int | Sequence[int], persons: Persons | None = None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Split rows into 80 % and 20 % of each class, with every class in both parts.
+
+    A class of few members gives at least one to the held-out part; scikit-learn's stratified split
+    may give none, and the AUC there would be undefined. All rows of one person go to one part.
+
+    Args:
+        codes: `(subject,)`, classes.
+        seed: shuffles.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
+
+    Returns:
+        Rows to fit on and rows held out, both sorted.
+
+    Raises:
+        EvaluationError: a class has too few persons for two parts.
+    """
+    random = np.random.default_rng(seed)
+    persons = np.arange(len(codes)) if persons is None else persons
+    held = np.zeros(len(codes), bool)
+    for c in np.unique(codes):
+        members, counts = np.unique(persons[codes == c], return_counts=True)
+        order = random.permutation(len(members))
+        wanted = max(1, round(HELD_OUT * counts.sum()))
+        enough = np.searchsorted(np.cumsum(counts[order]), wanted) + 1
+        held |= np.isin(persons, members[order[: max(1, min(enough, len(order) - 1))]])
+    if set(codes[held]) != set(codes[~held]):
+        raise EvaluationError(
+            "a class has too few participants to hold some of them out for the choice of C; join "
+            "classes, or label more"
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -7,8 +7,7 @@ a linear SVM or a logistic regression. Everything in it is fitted on training ro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,8 @@ import numpy.typing as npt
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.front import front
 from vitaepp.evaluation.scores import fold_scores
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 #: What `evaluate` fits: besides the linear models, nearest neighbours.
 PROTOCOLS = ("svm", "linear", "knn")
-
-#: Share of the training part that is held out to choose C, and for nothing else.
-HELD_OUT = 0.2
-
-#: How often it is drawn anew, and from how many subjects on once is enough: a fifth of a hundred
-#: subjects can hardly tell one C from another.
-DRAWS, ENOUGH = 5, 1000
 
 #: Values of C that are tried. Those of the SVM are divided by the number of features, the squared
 #: length of a standardised subject: below 1 every subject is a support vector, and a smaller C
@@ -40,12 +34,6 @@ GRID: dict[str, tuple[float, ...]] = {
     "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
 }
 
-#: Most principal components that raw intensities are reduced to.
-COMPONENTS = 64
-
-#: Subjects and features above which PCA computes its leading components only.
-LARGE = 500
-
 
 @dataclass(frozen=True)
 class Fitted:
@@ -54,10 +42,12 @@ class Fitted:
     Attributes:
         model: the scikit-learn pipeline.
         C: the inverse strength of its regularisation that was chosen.
+        loss: on held-out training rows, with this C.
     """
 
     model: Pipeline
     C: float
+    loss: Loss = ()
 
     @property
     def strength(self) -> float:
@@ -93,16 +83,13 @@ def fit(
         pca: reduce the features by PCA first, as for raw intensities.
         persons: `(subject,)`, the person of each; unset, every subject is another person.
     """
-    values = []
-    for draw in range(DRAWS if len(codes) < ENOUGH else 1):
-        inner, held = hold_out(codes, seed=[seed, draw], persons=persons)
-        candidates = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
-        values.append([_criterion(protocol, codes[held], c, features[held]) for c in candidates])
-    # Rounded, so that the last digits of a sum do not decide between equals, of which the first
-    # has the smallest C.
-    value = np.mean(values, axis=0).round(9).tolist()
-    best = max(range(len(value)), key=value.__getitem__)
-    return _fit_grid(protocol, features, codes, (GRID[protocol][best],), pca)[0]
+
+    def losses(inner: Rows, held: Rows) -> list[Loss]:
+        tried = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
+        return [_loss(protocol, codes[held], one, features[held]) for one in tried]
+
+    strength, loss = choose(GRID[protocol], losses, codes, seed=seed, persons=persons)
+    return replace(_fit_grid(protocol, features, codes, (strength,), pca)[0], loss=loss)
 
 
 def fit_with(
@@ -121,42 +108,6 @@ def fit_with(
     """
     strength = C * features.shape[1] if protocol == "svm" else C
     return _fit_grid(protocol, features, codes, (strength,), pca=False)[0]
-
-
-def hold_out(
-    codes: npt.NDArray[np.intp], *, seed: int | Sequence[int], persons: Persons | None = None
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Split rows into 80 % and 20 % of each class, with every class in both parts.
-
-    A class of few members gives at least one to the held-out part; scikit-learn's stratified split
-    may give none, and the AUC there would be undefined. All rows of one person go to one part.
-
-    Args:
-        codes: `(subject,)`, classes.
-        seed: shuffles.
-        persons: `(subject,)`, the person of each; unset, every subject is another person.
-
-    Returns:
-        Rows to fit on and rows held out, both sorted.
-
-    Raises:
-        EvaluationError: a class has too few persons for two parts.
-    """
-    random = np.random.default_rng(seed)
-    persons = np.arange(len(codes)) if persons is None else persons
-    held = np.zeros(len(codes), bool)
-    for c in np.unique(codes):
-        members, counts = np.unique(persons[codes == c], return_counts=True)
-        order = random.permutation(len(members))
-        wanted = max(1, round(HELD_OUT * counts.sum()))
-        enough = np.searchsorted(np.cumsum(counts[order]), wanted) + 1
-        held |= np.isin(persons, members[order[: max(1, min(enough, len(order) - 1))]])
-    if set(codes[held]) != set(codes[~held]):
-        raise EvaluationError(
-            "a class has too few participants to hold some of them out for the choice of C; join "
-            "classes, or label more"
-        )
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def outer_folds(
@@ -200,19 +151,19 @@ def outer_folds(
     return fold_of
 
 
-def _criterion(
+def _loss(
     protocol: str,
     codes: npt.NDArray[np.intp],
     fitted: Fitted,
     features: npt.NDArray[np.floating[Any]],
-) -> tuple[float, ...]:
-    """How good a classifier is on held-out rows; more is better, and the first value decides."""
+) -> Loss:
+    """How bad a classifier is on held-out rows; the first value decides."""
     if protocol == "linear":
         from sklearn.metrics import log_loss
 
-        return (-float(log_loss(codes, fitted.model.predict_proba(features))),)
+        return (float(log_loss(codes, fitted.model.predict_proba(features))),)
     scores = fold_scores(codes, fitted.decision(features))
-    return scores["auc"], (scores["sensitivity"] + scores["specificity"]) / 2
+    return -scores["auc"], -(scores["sensitivity"] + scores["specificity"]) / 2
 
 
 def _fit_grid(
@@ -223,21 +174,12 @@ def _fit_grid(
     pca: bool,
 ) -> list[Fitted]:
     """One classifier for each C; what comes before it is the same and fitted once."""
-    from sklearn.decomposition import PCA
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.pipeline import Pipeline, make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.pipeline import Pipeline
 
-    n, d = features.shape
-    steps: list[Any] = [StandardScaler()]
-    if pca:
-        # Both solvers are exact to machine precision; of a large table Lanczos' method finds the
-        # few leading components twenty times faster than a full decomposition.
-        solver = "arpack" if min(n, d) > LARGE else "full"
-        components = max(1, min(COMPONENTS, n // 2, d))
-        steps.insert(0, PCA(components, svd_solver=solver, random_state=0))
-    front = make_pipeline(*steps)
-    reduced = front.fit_transform(features.astype(np.float64, copy=False))
+    x = features.astype(np.float64, copy=False)
+    steps = front(x, pca=pca)
+    reduced = steps.fit_transform(x)
     fitted = []
     for strength in grid:
         C = strength / reduced.shape[1] if protocol == "svm" else strength
@@ -246,7 +188,7 @@ def _fit_grid(
             # The weakest regularisation may not converge on separable data; its direction has.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier.fit(reduced, codes)
-        fitted.append(Fitted(Pipeline([*front.steps, ("classifier", classifier)]), C))
+        fitted.append(Fitted(Pipeline([*steps.steps, ("classifier", classifier)]), C))
     return fitted
 
 

@@ -234,35 +234,6 @@ def choose_threshold(positive: Flags, score: Floats, goal: str) -> Threshold:
     return Threshold(float(cuts[best]), float(sensitivity[best]), float(specificity[best]))
 
 
-def apply_threshold(
-    threshold: Threshold, positive: Flags, score: Floats
-) -> dict[str, float | int | None]:
-    """What a threshold that was chosen elsewhere gives on these subjects.
-
-    Args:
-        threshold: of `choose_threshold`, on the training part.
-        positive: `(subject,)`, of the test part.
-        score: `(subject,)`.
-
-    Returns:
-        `sensitivity`, `specificity`, `ppv` and `npv` (positive and negative predictive value), each
-        None where it has nobody to be taken of, and the counts `tp`, `fp`, `tn`, `fn`.
-    """
-    called = score > threshold.value
-    tp, fp = int((called & positive).sum()), int((called & ~positive).sum())
-    fn, tn = int(positive.sum()) - tp, int((~positive).sum()) - fp
-    return {
-        "sensitivity": tp / (tp + fn) if tp + fn else None,
-        "specificity": tn / (tn + fp) if tn + fp else None,
-        "ppv": tp / (tp + fp) if tp + fp else None,
-        "npv": tn / (tn + fn) if tn + fn else None,
-        "tp": tp,
-        "fp": fp,
-        "tn": tn,
-        "fn": fn,
-    }
-
-
 def delong(
     codes: Rows, decision: Floats, fold: Rows | None = None, *, persons: Persons | None = None
 ) -> dict[str, Any]:

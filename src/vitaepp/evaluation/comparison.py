@@ -22,7 +22,7 @@ from vitaepp.evaluation.measures import Measures, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
 from vitaepp.evaluation.summary import Row as Scores
-from vitaepp.evaluation.summary import summary_rows
+from vitaepp.evaluation.summary import count_tested, summary_rows, told_subjects
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
@@ -63,6 +63,7 @@ class Comparison:
         metric: in which the differences are.
         label: what was predicted.
         n: subjects.
+        tested: those of them that the scores are of.
         measures: the metrics of the rows, and which of them are errors.
     """
 
@@ -70,11 +71,12 @@ class Comparison:
     metric: str
     label: str
     n: int
+    tested: int
     measures: Measures
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
-        subjects = counted(self.n, "subject")
+        subjects = told_subjects(self.n, self.tested)
         return f"Comparison({metric_name(self.metric)} of {self.label}, {subjects}: {rows})"
 
     def _repr_html_(self) -> str:
@@ -151,6 +153,7 @@ class Comparison:
         return {
             "label": self.label,
             "n": self.n,
+            "tested": self.tested,
             "metric": self.metric,
             "reference": self.reference.name,
             "rows": rows,
@@ -197,7 +200,7 @@ class Comparison:
     def _note(self) -> str:
         tests = sorted({d.test for d in self._differences() if d.test})
         seen = [
-            f"{self.label}, {counted(self.n, 'subject')}",
+            f"{self.label}, {told_subjects(self.n, self.tested)}",
             *(f"p: {test}, two-sided" for test in tests),
         ]
         if any(d.interval for d in self._differences()):
@@ -283,12 +286,13 @@ def compare_evaluations(
                 difference = difference_between([every[i]], [base], metric=metric, variant_key=key)
             name = names[i] if key == METHOD else f"{names[i]}: {scores.name}"
             rows.append(ComparisonRow(name, scores, difference, None))
-    tested = [i for i, row in enumerate(rows) if row.difference and row.difference.p is not None]
-    corrected = holm([d.p for i in tested if (d := rows[i].difference) and d.p is not None])
-    for i, p in zip(tested, corrected, strict=True):
+    compared = [i for i, row in enumerate(rows) if row.difference and row.difference.p is not None]
+    corrected = holm([d.p for i in compared if (d := rows[i].difference) and d.p is not None])
+    for i, p in zip(compared, corrected, strict=True):
         rows[i] = replace(rows[i], p_holm=p)
     measures = measures_of(base.metrics)
-    return Comparison(tuple(rows), metric, str(base["label"]), int(base["n"]), measures)
+    label, n = str(base["label"]), int(base["n"])
+    return Comparison(tuple(rows), metric, label, n, count_tested(base.metrics), measures)
 
 
 def _loaded(evaluation: Evaluated) -> Evaluation:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
-from vitaepp.data.origin import PUBLIC, run_around, warn_outdated
-from vitaepp.data.storeinfo import StoreInfo, unlike
+from vitaepp.data.origin import run_around, warn_outdated
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, parse_budget
-from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.files import (
+    SAME_STORE,
+    Candidate,
+    embeddings_of,
+    load_candidates,
+    load_controls,
+    other_cohort,
+    provenance_of,
+    refuse_leak,
+    require_alike,
+    untrained_of,
+    with_labels,
+)
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.origin import digests
+from vitaepp.evaluation.question import Candidates, Features
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.system.files import check_writable, file_stem
-from vitaepp.system.progress import counted, say, warn
+from vitaepp.system.progress import say
 
 
 def evaluate(
@@ -42,9 +50,11 @@ def evaluate(
     event: str | None = None,
     group: str | None = None,
     leave_one_group_out: bool = False,
-    harmonize: bool = False,
+    harmonize: bool | str = False,
+    sites: str | None = None,
     external: str | os.PathLike[str] | None = None,
     budget: Sequence[Budget] | str = (),
+    candidates: Sequence[str | os.PathLike[str]] | str = (),
 ) -> Evaluation:
     """Measure with a simple model how much an embedding tells about a label.
 
@@ -92,11 +102,18 @@ def evaluate(
             splits are not used then.
         leave_one_group_out: test each group once, by models that saw none of it.
         harmonize: centre and scale the features of each group, by what its training part says; a
-            group of which little or nothing is trained on is centred and scaled like the whole.
+            group of which little or nothing is trained on is centred and scaled like the whole. Or
+            `combat`: ComBat, fitted to the training part; there such a group stays as it is.
+        sites: column of the groups that are harmonised where folds may split them; that of `group`
+            by default, of which a tested one is never trained on.
         external: embeddings of another cohort by the same encoder, on which models of all labelled
             subjects are tested once.
         budget: numbers of labelled subjects, and `all`, as a list or as text such as
             `10,20,50,all`: models are fitted on nested draws of so many of each training part.
+        candidates: files of other poolings or blocks of the same encoder, as a list or as text with
+            commas; or `all` that `embed` wrote beside the embeddings with `pools`. Each training
+            part chooses one together with the strength of its model, by the same held-out subjects;
+            of the untrained control likewise.
 
     Returns:
         The evaluation that was written, which `compare` takes as it is. Standard deviations are
@@ -114,17 +131,17 @@ def evaluate(
         raise EvaluationError(f"{out}: is a file; give a folder")
     one = isinstance(embeddings, str | os.PathLike)
     paths = [Path(embeddings)] if one else [Path(e) for e in embeddings]  # type: ignore[arg-type,union-attr]
-    every = [_by_subject(path) for path in paths]
+    every = [embeddings_of(path) for path in paths]
     embedded = every[0]
-    remedy = None if any_store else "embed both from one store, or set `any_store`"
+    remedy = None if any_store else SAME_STORE
     for path, other in zip(paths, every, strict=True):
-        _require_alike(path, other, paths[0], embedded, remedy)
+        require_alike(path, other, paths[0], embedded, remedy)
     if differences := embedded.provenance.get("unlike"):
         say(f"{paths[0]}: embedded with {', '.join(differences)} in the encoder's training")
     if progress := embedded.provenance.get("unfinished"):
         say(f"{paths[0]}: the training had not ended: {progress}")
     if labels is not None:
-        embedded = _with_labels(embedded, Path(labels), id_column)
+        embedded = with_labels(embedded, Path(labels), id_column)
     elif id_column is not None:
         raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
     if label is None and task != "survival":
@@ -150,16 +167,33 @@ def evaluate(
                 f"{len(paths)} files of embeddings for {len(parts)} folds; give one per fold"
             )
         for path, other, part in zip(paths, every, parts, strict=True):
-            _refuse_leak(path, other, set(subjects[part.test]))
-    controls = _load_controls(paths[0], embedded)
+            refuse_leak(path, other, set(subjects[part.test]))
+    facts = provenance_of(every)
+    controls = load_controls(paths[0], embedded)
+    features: Features | Candidates | list[Features]
+    features = embedded.features if one else [e.features for e in every]
+    compared: dict[str, Features | Candidates] = {n: c.features for n, c in controls.items()}
+    pooled = dict[str, Candidate]()
+    if candidates:
+        if not one:
+            raise EvaluationError("`candidates` are of one encoder; here is one for each fold")
+        pooled = load_candidates(paths[0], embedded, candidates)
+        features = {name: candidate.embedded.features for name, candidate in pooled.items()}
+        if "untrained" in controls:
+            compared["untrained"] = untrained_of(pooled)
+        paths = [candidate.path for candidate in pooled.values()]
+        every = [candidate.embedded for candidate in pooled.values()]
     check_writable(Path(out) / "metrics.json")
     if run_around(out) != run_around(paths[0]):
-        warn_outdated(out, _provenance(every), "give the folder of another evaluation")
+        warn_outdated(out, facts, "give the folder of another evaluation")
+    cohort = None
+    if external is not None:
+        cohort = other_cohort(Path(external), embedded, labels, pooled)
     evaluation = evaluate_features(
-        embedded.features if one else [e.features for e in every],
+        features,
         embedded.table,
         name,
-        controls={name: control.features for name, control in controls.items()},
+        controls=compared,
         task=task,
         protocol=protocol,
         seed=seed,
@@ -170,86 +204,14 @@ def evaluate(
         group=group,
         leave_one_group_out=leave_one_group_out,
         harmonize=harmonize,
-        external=None if external is None else _other_cohort(Path(external), embedded, labels),
+        sites=sites,
+        external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
-        provenance=_provenance(every) | {"embeddings": digests(out, paths, every)},
+        provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:
         evaluation.metrics["labels_from"] = Path(labels).name
     return evaluation.save(out)
-
-
-def _by_subject(path: Path) -> Embeddings:
-    """The embeddings in a file, in the order of their subjects."""
-    embedded = Embeddings.load(path)
-    table = by_subject(embedded.table, f"{path}: ")
-    features = embedded.features[table.index.to_numpy()]
-    return replace(embedded, table=table.reset_index(drop=True), features=features)
-
-
-def _load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
-    """The controls that lie beside a file of embeddings; missing ones are named."""
-    files = {name: control_path(path, name) for name in CONTROLS}
-    controls = {name: _by_subject(file) for name, file in files.items() if file.is_file()}
-    again = "embed again, which writes the controls anew"
-    for name, control in controls.items():
-        _require_alike(files[name], control, path, embedded, again)
-        encoders = [e.provenance.get("encoder") for e in (control, embedded)]
-        if name == "untrained" and None not in encoders and encoders[0] != encoders[1]:
-            raise EvaluationError(
-                f"{files[name]}: was made with another encoder than {path.name}; {again}"
-            )
-    # Nobody trained a public encoder from an untrained one here.
-    wanted = ["raw"] if embedded.provenance.get("method") == PUBLIC else list(CONTROLS)
-    missing = [CONTROLS[name] for name in wanted if name not in controls]
-    if missing:
-        say(
-            f"no control beside {path}: {' and '.join(missing)}; a number without its controls "
-            "says nothing, vitaepp embed writes them"
-        )
-    return controls
-
-
-def _other_cohort(path: Path, embedded: Embeddings, labels: Any) -> Cohort:
-    """Embeddings of another cohort, which must be by the same encoder."""
-    other = _by_subject(path)
-    encoders = [e.provenance.get("encoder") for e in (other, embedded)]
-    if None not in encoders and encoders[0] != encoders[1]:
-        raise EvaluationError(
-            f"{path}: was made by another encoder; embed the external store with the same run"
-        )
-    if both := set(other.table["subject"]) & set(embedded.table["subject"]):
-        warn(
-            f"{path}: {counted(len(both), 'subject')} have the name of a subject inside, such as "
-            f"{min(both)}; if they are the same people, this is no external test"
-        )
-    facts = [e.provenance.get("prepared") or {} for e in (other, embedded)]
-    if all(facts):
-        with suppress(TypeError):  # another version's
-            if differences := unlike(*(StoreInfo.parse(f) for f in facts)):
-                warn(f"{path}: its store was prepared with {', '.join(differences)} inside")
-    if labels is not None:
-        other = _with_labels(other, Path(labels), None)
-    # Raw intensities are kept as coordinates of their own store, which mean nothing in another.
-    untrained = control_path(path, "untrained")
-    controls = {"untrained": _by_subject(untrained).features} if untrained.is_file() else {}
-    say(f"raw intensities are no control outside: {path.name} has them in other coordinates")
-    return Cohort(other.features, other.table, controls, path.stem)
-
-
-def _with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Embeddings:
-    """Embeddings with the columns of a label table, by subject."""
-    from vitaepp.data.labels import join_labels, say_missing
-
-    table, without = join_labels(
-        embedded.table,
-        labels,
-        id_column=id_column,
-        origin="the embeddings",
-        replacing=True,
-    )
-    say_missing(labels.name, without, len(table))
-    return replace(embedded, table=table)
 
 
 def _refuse_other_label(folder: Path, label: str) -> None:
@@ -263,63 +225,3 @@ def _refuse_other_label(folder: Path, label: str) -> None:
             f"{folder}: holds the evaluation of label {there!r}; give that of {label!r} a folder "
             f"of its own, as {folder.with_name(f'{folder.name}-{file_stem(label)}')}"
         )
-
-
-def _refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
-    """Refuse embeddings whose encoder was pre-trained on subjects that they are tested on."""
-    if "pretrained_on" not in embedded.provenance:
-        say(
-            f"{path}: does not tell which subjects its encoder was pre-trained on; see to it that "
-            "its fold's test subjects are not among them"
-        )
-        return
-    trained = embedded.provenance["pretrained_on"]
-    if trained is None or tested & set(trained):
-        raise EvaluationError(
-            f"{path}: its encoder was pre-trained on subjects that its fold tests; pre-train it "
-            "on the fold's training part only"
-        )
-
-
-def _require_alike(
-    path: Path, embedded: Embeddings, first_path: Path, first: Embeddings, remedy: str | None
-) -> None:
-    """Refuse features of other subjects and, with a remedy, of other images, as far as is known."""
-    if list(embedded.table["subject"]) != list(first.table["subject"]):
-        raise EvaluationError(
-            f"{path}: holds other subjects than {first_path.name}; run vitaepp embed again"
-        )
-    if remedy is None:
-        return
-    facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]
-    source = ""
-    if all(facts):
-        with suppress(TypeError):  # another version's
-            source = ", ".join(unlike(*(StoreInfo.parse(f) for f in facts)))
-    if source:
-        source = f"a store with {source} in that of {first_path.name}"
-    images = [e.provenance.get("images") for e in (embedded, first)]
-    if not source and None not in images and images[0] != images[1]:
-        source = f"other images than {first_path.name}"
-    if source:
-        raise EvaluationError(f"{path}: was embedded from {source}; {remedy}")
-
-
-def _provenance(every: Sequence[Embeddings]) -> dict[str, Any]:
-    """Where the embeddings come from: of several, the run and the encoder of each fold.
-
-    Run and store by name: results are passed on, and where folders lay is nobody's business. An
-    older version's embeddings have paths. Lists of subjects stay with the embeddings.
-    """
-    folders = ("run", "store")
-    facts = [
-        {
-            k: Path(v).name if k in folders else v
-            for k, v in one.provenance.items()
-            if k != "pretrained_on"
-        }
-        for one in every
-    ]
-    if len(facts) == 1:
-        return facts[0]
-    return facts[0] | {name: [one.get(name) for one in facts] for name in ("run", "encoder")}

@@ -13,8 +13,9 @@ from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import persons_of
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.folds import by_subject
-from vitaepp.evaluation.question import MEAN, Features, Question
+from vitaepp.evaluation.question import MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, score_columns
+from vitaepp.evaluation.tasks.base import Tested
 from vitaepp.system.progress import counted, warn
 
 #: An external AUC below this, and fewer subjects than this, are asked about.
@@ -26,56 +27,61 @@ class Cohort:
     """Features of other subjects, for a test outside of the cohort that models are fitted on.
 
     Attributes:
-        features: `(subject, feature)`, of the same encoder.
+        features: `(subject, feature)`, of the same encoder; or the same candidates as inside.
         table: one row a subject, with the same label columns.
         controls: of the same subjects.
         name: what it is called.
     """
 
-    features: Features
+    features: Features | Candidates
     table: pd.DataFrame
-    controls: Mapping[str, Features] = field(default_factory=dict)
+    controls: Mapping[str, Features | Candidates] = field(default_factory=dict)
     name: str = "external"
 
 
 def tested_outside(
     question: Question,
-    sets: Mapping[str, Sequence[Features]],
+    sets: Mapping[str, Sequence[Candidates]],
     cohort: Cohort,
     seed: int,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Models of all labelled subjects, tested on another cohort, once."""
+    """Models of all labelled subjects, tested on another cohort, once.
+
+    Nothing is chosen there: thresholds and probabilities are those of the cohort inside.
+    """
     inside = question.target
     ordered = by_subject(cohort.table, f"{cohort.name}: ")
     try:
         outside = inside.of_other(ordered)
     except EvaluationError as error:
         raise EvaluationError(f"{cohort.name}, the external cohort: {error}") from None
-    given = {METHOD: checked_features(cohort.features, ordered, f"{cohort.name}: features")}
+    given = {METHOD: checked_candidates(cohort.features, ordered, f"{cohort.name}: features")}
     given |= known_controls(cohort.controls, ordered)
     labelled = ordered.iloc[outside.rows]
     # Sites are called A or 1 everywhere: those outside are scaled like any that was not trained on.
     sites = None if question.sites is None else np.full(len(labelled), "\0 outside", object)
     everyone = np.arange(len(inside.rows))
+    people, tested = persons_of(labelled), np.arange(len(labelled))
     truth = outside.truth()
     columns: dict[str, Any] = {"subject": labelled["subject"].to_numpy(), **truth}
-    scored: dict[str, dict[str, float | None]] = {}
+    scored: dict[str, dict[str, Any]] = {}
     for name, rows in sets.items():
         if name not in given and name != MEAN:
             continue
-        values = given[METHOD if name == MEAN else name][outside.rows]
-        if values.shape[1] != rows[0].shape[1]:
-            raise EvaluationError(
-                f"{cohort.name}: {values.shape[1]} features, but {rows[0].shape[1]} inside; embed "
-                "both by the same encoder"
-            )
-        decision = question.fit(name, rows[0], everyone, seed).decision(values, sites)
-        scores = outside.scores(np.arange(len(outside.rows)), decision, inside, everyone)
-        scored[name] = {k: v if np.isfinite(v) else None for k, v in scores.items()}
-        shaped = decision.reshape(len(values), -1).T
+        those = one_of(given[METHOD]) if name == MEAN else given[name]
+        _require_same(cohort.name, rows[0], those)
+        model = question.fit(name, rows[0], everyone, seed)
+        decision = model.decision(those[model.candidate][outside.rows], sites)
+        scores = outside.scores(tested, decision, inside, everyone)
+        scored[name] = {"mean": {k: v if np.isfinite(v) else None for k, v in scores.items()}}
+        # Thresholds and probabilities are those of the cohort inside.
+        learned = [question.learn(model, rows[0], everyone, seed)]
+        report = outside.clinical(Tested(tested, np.zeros_like(tested), decision, people, learned))
+        if report is not None:
+            scored[name]["clinical"] = report
+        shaped = decision.reshape(len(labelled), -1).T
         columns |= dict(zip(score_columns(name, inside.classes, inside.task), shaped, strict=True))
-    people = persons_of(labelled)
-    area = scored[METHOD].get("auc")
+    area = scored[METHOD]["mean"].get("auc")
     if area is not None and area < LOW:
         warn(
             f"{cohort.name}: an AUC of {area:.2f} is worse than chance; are the classes coded the "
@@ -87,12 +93,45 @@ def tested_outside(
         "name": cohort.name,
         "n": len(outside.rows),
         "persons": len(np.unique(people)),
-        "mean": scored.pop(METHOD),
-        "controls": {name: {"mean": scores} for name, scores in scored.items()},
+        **scored.pop(METHOD),
+        "controls": scored,
         "left_out": {"unlabelled": outside.missing},
-        **{k: v for k, v in outside.facts(np.arange(len(outside.rows))).items() if k == "members"},
+        **{k: v for k, v in outside.facts(tested).items() if k == "members"},
     }
     return facts, pd.DataFrame(columns)
+
+
+def _require_same(cohort: str, inside: Candidates, outside: Candidates) -> None:
+    """Refuse a cohort with other candidates, or with other features."""
+    for name, values in inside.items():
+        what = f" of candidate {name!r}" if name else ""
+        if name not in outside:
+            raise EvaluationError(
+                f"{cohort}: has no features{what}; embed it with the same `pools`"
+            )
+        if values.shape[1] != outside[name].shape[1]:
+            raise EvaluationError(
+                f"{cohort}: {outside[name].shape[1]} features{what}, but {values.shape[1]} inside; "
+                "embed both by the same encoder"
+            )
+
+
+def checked_candidates(
+    features: Features | Candidates, ordered: pd.DataFrame, title: str
+) -> Candidates:
+    """Features, or several by name, in the order of a table `by_subject`.
+
+    Raises:
+        EvaluationError: there are none, or they are not a row of finite numbers for each subject.
+    """
+    if isinstance(features, np.ndarray):
+        return {"": checked_features(features, ordered, title)}
+    if not features:
+        raise EvaluationError(f"{title}: no candidate to choose from; give one or more by name")
+    return {
+        name: checked_features(one, ordered, f"{title} of candidate {name!r}")
+        for name, one in features.items()
+    }
 
 
 def checked_features(features: Features, ordered: pd.DataFrame, title: str) -> Features:
@@ -114,7 +153,9 @@ def checked_features(features: Features, ordered: pd.DataFrame, title: str) -> F
     return features[ordered.index.to_numpy()]
 
 
-def known_controls(controls: Mapping[str, Features], ordered: pd.DataFrame) -> dict[str, Features]:
+def known_controls(
+    controls: Mapping[str, Features | Candidates], ordered: pd.DataFrame
+) -> dict[str, Candidates]:
     """Controls that are known, in the order of a table `by_subject`.
 
     Raises:
@@ -124,7 +165,7 @@ def known_controls(controls: Mapping[str, Features], ordered: pd.DataFrame) -> d
         if name not in CONTROLS:
             raise EvaluationError(f"no control {name!r}; {nearest(name, CONTROLS)}")
     return {
-        name: checked_features(controls[name], ordered, f"control {name}: its features")
+        name: checked_candidates(controls[name], ordered, f"control {name}: its features")
         for name in CONTROLS
         if name in controls
     }

@@ -15,16 +15,18 @@ from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
-from vitaepp.evaluation.external import Cohort, checked_features, known_controls, tested_outside
+from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
 from vitaepp.evaluation.folds import Fold, Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measures import spread
-from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Features, Question
+from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Rows, Target
+from vitaepp.evaluation.tasks.base import Rows, Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.progress import counted, say, track, warn
+from vitaepp.system.text import first_few
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,28 @@ class _Measured:
     decisions: list[npt.NDArray[np.float64]] = field(default_factory=list)
     chosen: list[Any] = field(default_factory=list)
     learned: list[Any] = field(default_factory=list)
+    candidates: list[str] = field(default_factory=list)
 
     def to_json(self, target: Target, parts: Sequence[Fold], persons: Persons) -> dict[str, Any]:
         """Its part of metrics.json."""
         mean, std = spread(self.folds)
         tested = np.concatenate([part.test for part in parts])
         fold = np.repeat(np.arange(len(parts)), [len(part.test) for part in parts])
-        clinical = target.clinical(
-            tested,
-            fold,
-            np.concatenate(self.decisions),
-            self.learned,
-            persons=persons[tested],
-            seed=0,
-        )
+        decision = np.concatenate(self.decisions)
+        clinical = target.clinical(Tested(tested, fold, decision, persons[tested], self.learned))
         folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
-        return {"folds": folds, "mean": mean, "std": std, "C": self.chosen} | (
-            {} if clinical is None else {"clinical": clinical}
-        )
+        found = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
+        if any(self.candidates):
+            found["candidate"] = self.candidates
+        return found if clinical is None else found | {"clinical": clinical}
 
 
 def evaluate_features(
-    features: Features | Sequence[Features],
+    features: Features | Candidates | Sequence[Features],
     table: pd.DataFrame,
     label: str,
     *,
-    controls: Mapping[str, Features] | None = None,
+    controls: Mapping[str, Features | Candidates] | None = None,
     task: str = "classification",
     protocol: str | None = None,
     seed: int = 0,
@@ -70,7 +68,8 @@ def evaluate_features(
     event: str | None = None,
     group: str | None = None,
     leave_one_group_out: bool = False,
-    harmonize: bool = False,
+    harmonize: bool | str = False,
+    sites: str | None = None,
     external: Cohort | None = None,
     budget: Sequence[Budget] = (),
     reduce: bool = False,
@@ -85,12 +84,14 @@ def evaluate_features(
     Args:
         features: `(subject, feature)`, row i of the subject in row i of the table. Or one array an
             outer fold, in the order of `plan_folds`, where the encoder of each fold was trained
-            without its test subjects.
+            without its test subjects. Or several candidates by name, such as other poolings, of
+            which each training part chooses one together with the strength of the model.
         table: one row a subject, with `subject` and the label column; `split` for given train and
             test parts, and `participant` where one person has several images.
         label: column to predict; subjects where it is empty are left out.
         controls: `(subject, feature)` each, of the same subjects: `untrained`, features of an
-            untrained encoder, and `raw`, intensities, which are reduced by PCA in each fold.
+            untrained encoder, and `raw`, intensities, which are reduced by PCA in each fold. A
+            control may have candidates, too.
         task: `classification`, `multilabel`, `ordinal`, `regression` or `survival`.
         protocol: `svm`, `linear` or `knn`; unset, the task's own.
         seed: draws the folds and the held-out parts.
@@ -101,7 +102,10 @@ def evaluate_features(
         event: for survival, the column of events.
         group: column whose groups no fold splits.
         leave_one_group_out: test each group by models that saw none of it.
-        harmonize: centre and scale the features of each group, as the training part has it.
+        harmonize: centre and scale the features of each group, as the training part has it;
+            `combat` does it by ComBat.
+        sites: column of the groups that are harmonised, which folds may split; that of `group` by
+            default.
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
@@ -134,15 +138,16 @@ def evaluate_features(
         leave_one_group_out=leave_one_group_out,
     )
     parts = shared.folds
-    for_all_folds = isinstance(features, np.ndarray)
-    each = [features] if isinstance(features, np.ndarray) else list(features)
+    for_all_folds = isinstance(features, np.ndarray | Mapping)
+    each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]
     if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(
             f"{len(each)} sets of features for {len(parts)} folds; give one a fold"
         )
     if not for_all_folds and external is not None:
         raise EvaluationError("`external` needs one encoder; the strict protocol has one a fold")
-    each = [checked_features(one, ordered, "features") for one in each]
+    strict = [checked_candidates(one, ordered, "features") for one in each]
+    first = next(iter(strict[0].values()))
     given = known_controls(controls or {}, ordered)
     _tell(target, ordered, shared, protocol)
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
@@ -152,18 +157,23 @@ def evaluate_features(
 
     labelled = ordered.iloc[target.rows]
     people = persons_of(labelled)
-    for values in each if for_all_folds and draw_map else ():
-        if doubt := _repeated(values[target.rows], people):
-            warn(doubt)
-    if harmonize and group is None:
-        raise EvaluationError("`harmonize` needs a column of sites or scanners, as `group=site`")
-    sites = groups_of(labelled, group) if harmonize and group is not None else None
+    if for_all_folds and draw_map and (doubt := _repeated(first[target.rows], people)):
+        warn(doubt)
+    how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
+    if how == COMBAT and site_of is not None:
+        unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
+        if some := sorted(set().union(*unknown)):
+            warn(
+                f"ComBat is not told of {counted(len(some), 'group')} of {sites or group} by the "
+                f"training part that tests them, which has fewer than {LEAST} of their subjects: "
+                f"{first_few(some)}; their features stay as they are"
+            )
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
-    question = Question(target, shared.protocol, shared.persons, sites, reduced)
-    sets = {METHOD: [one[target.rows] for one in each] * (len(parts) // len(each))}
-    sets |= {name: [values[target.rows]] * len(parts) for name, values in given.items()}
+    question = Question(target, shared.protocol, shared.persons, site_of, reduced, how)
+    sets = {METHOD: [_of(one, target.rows) for one in strict] * (len(parts) // len(strict))}
+    sets |= {name: [_of(one, target.rows)] * len(parts) for name, one in given.items()}
     if task == "regression":
-        sets[MEAN] = sets[METHOD]
+        sets[MEAN] = [one_of(each) for each in sets[METHOD]]
     measured = {name: _Measured() for name in sets}
     jobs = [(name, k) for name in sets for k in range(len(parts))]
     for name, k in track(jobs, f"evaluate {target.name}", len(jobs), unit="classifiers"):
@@ -172,13 +182,14 @@ def evaluate_features(
         measured[name].folds.append(scores)
         measured[name].decisions.append(decision)
         measured[name].chosen.append(model.strength)
+        measured[name].candidates.append(model.candidate)
         measured[name].learned.append(question.learn(model, rows, part.train, seed + k))
 
     truth = target.truth()
     subjects = labelled["subject"].to_numpy()
-    points, how = None, None
+    points, drawn = None, None
     if draw_map:
-        points, how = _map(each[0][target.rows], subjects, truth, seed)
+        points, drawn = _map(first[target.rows], subjects, truth, seed)
     metrics = {
         "task": task,
         "protocol": shared.protocol,
@@ -197,22 +208,25 @@ def evaluate_features(
         },
         "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
         "left_out": {"unlabelled": target.missing, "other splits": others},
-        "features": int(each[0].shape[1]),
+        "features": int(first.shape[1]),
         "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
-        "map": how,
+        "map": drawn,
         "seed": seed,
         "labels_from": None,
         "provenance": dict(provenance or {}),
     }
+    if isinstance(features, Mapping):
+        metrics["candidates"] = {n: int(one.shape[1]) for n, one in strict[0].items()}
     if group is not None:
         metrics["group"] = {
             "column": group,
             "groups": len(set(groups_of(labelled, group))),
             "tested_alone": shared.groups,
             "not_tested": shared.untested,
-            "harmonized": harmonize,
         }
+    if how:
+        metrics["harmonized"] = {"column": sites or group, "how": how}
     outside = None
     if external is not None:
         metrics["external"], outside = tested_outside(question, sets, external, seed)
@@ -226,6 +240,29 @@ def evaluate_features(
         metrics["budget"] = summarised(learning, task)
     predictions = _predictions(subjects, target, parts, measured)
     return Evaluation(metrics, predictions, points, external=outside, budget=learning)
+
+
+def _harmonized(
+    labelled: pd.DataFrame, harmonize: bool | str, column: str | None, *, given: bool
+) -> tuple[str, Any]:
+    """How features are harmonised, and the site of each labelled subject; empty and None if not.
+
+    Raises:
+        EvaluationError: one is asked for without the other.
+    """
+    how = harmonization(harmonize)
+    if how and column is None:
+        raise EvaluationError(
+            "`harmonize` needs a column of sites or scanners, as `sites=site`, or `group=site` for "
+            "folds that keep sites whole"
+        )
+    if given and not how:
+        raise EvaluationError("`sites` names what `harmonize` takes out; give that, too")
+    return how, groups_of(labelled, column) if how and column is not None else None
+
+
+def _of(candidates: Candidates, rows: Rows) -> Candidates:
+    return {name: values[rows] for name, values in candidates.items()}
 
 
 def _map(

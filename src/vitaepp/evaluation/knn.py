@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.choice import Loss, Rows, choose
 from vitaepp.evaluation.front import reduction
 from vitaepp.evaluation.scores import auc
 
@@ -33,10 +33,12 @@ class Neighbours:
     Attributes:
         model: the scikit-learn pipeline.
         k: the number of neighbours that was chosen.
+        loss: on held-out training rows, with this k.
     """
 
     model: Pipeline
     k: int
+    loss: Loss = ()
 
     @property
     def strength(self) -> float:
@@ -87,7 +89,7 @@ def fit_knn(
         shares = _shares(front.transform(x[inner]), codes[inner], front.transform(x[held]), grid)
         return [-_macro_auc(codes[held], one) for one in shares]
 
-    k = choose(grid, losses, codes, seed=seed, persons=persons)
+    k, loss = choose(grid, losses, codes, seed=seed, persons=persons)
     from sklearn.neighbors import KNeighborsClassifier
 
     model = _front(x, pca)
@@ -97,7 +99,7 @@ def fit_knn(
             KNeighborsClassifier(k, weights=_weights, metric="cosine", algorithm="brute"),
         )
     )
-    return Neighbours(model.fit(x, codes), k)
+    return Neighbours(model.fit(x, codes), k, loss)
 
 
 def _front(features: Floats, pca: bool) -> Pipeline:

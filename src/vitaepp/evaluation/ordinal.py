@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.choice import Loss, Rows, choose
 from vitaepp.evaluation.front import front
 from vitaepp.evaluation.scores import auc
 
@@ -34,12 +34,14 @@ class FittedOrdinal:
         weights: `(feature,)`, the direction.
         thresholds: `(K-1,)`, rising, between neighbouring ranks.
         C: the inverse strength of the regularisation that was chosen.
+        loss: on held-out training rows, with this C.
     """
 
     front: Pipeline
     weights: Floats
     thresholds: Floats
     C: float
+    loss: Loss = ()
 
     @property
     def strength(self) -> float:
@@ -98,9 +100,9 @@ def fit_ordinal(
             values.append(float(np.mean(np.logaddexp(0, np.where(above, -logits, logits)))))
         return values
 
-    C = choose(GRID, losses, codes, seed=seed, persons=persons)
+    C, loss = choose(GRID, losses, codes, seed=seed, persons=persons)
     steps = front(x, pca=pca)
-    return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C)
+    return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C, loss)
 
 
 def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,26 @@ import numpy.typing as npt
 
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.harmonize import Harmonizer
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target
+from vitaepp.evaluation.choice import Loss
+from vitaepp.evaluation.harmonize import SCALE, Harmonizer, fit_harmonizer
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training
 from vitaepp.evaluation.tasks.regression import Regression
 
 Features = npt.NDArray[Any]
+
+#: Features by the names of candidates, of which each training part chooses; one alone is "".
+Candidates = Mapping[str, Features]
 Sites = npt.NDArray[np.object_]
 
 #: The control of values: what one says who knows the training part and nothing of a subject.
 MEAN = "mean"
 
 ALL_CONTROLS = {**CONTROLS, MEAN: "the mean of the training part"}
+
+
+def one_of(candidates: Candidates) -> Candidates:
+    """The first of several, where there is nothing to choose."""
+    return {"": next(iter(candidates.values()))}
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,7 @@ class Question:
         persons: `(labelled,)`, whose subjects stay together where a part is held out.
         sites: `(labelled,)`, whose features are harmonised; None if they are not.
         reduced: sets of features that PCA reduces first, inside each fold.
+        harmonize: how, `scale` or `combat`, where there are sites.
     """
 
     target: Target
@@ -40,50 +51,53 @@ class Question:
     persons: Persons
     sites: Sites | None = None
     reduced: frozenset[str] = frozenset({"raw"})
+    harmonize: str = SCALE
 
-    def fit(self, name: str, features: Features, train: Rows, seed: int) -> Model:
+    def fit(self, name: str, features: Candidates, train: Rows, seed: int) -> Model:
         """A model of training rows of one set of features.
+
+        Of several candidates it takes the one that loses least on held-out training rows, by what
+        also chooses the strength; of equals the first.
 
         Args:
             name: of the set: `method` or a control.
-            features: `(labelled, feature)`.
+            features: `(labelled, feature)` each.
             train: positions among the labelled.
-            seed: draws held-out parts.
+            seed: draws held-out parts, the same of each candidate.
         """
         if name == MEAN:
             assert isinstance(self.target, Regression)
-            return Model(_Mean(float(self.target.values[train].mean())), None)
+            return Model(_Mean(float(self.target.values[train].mean())), None, "")
+        models = [self._of(name, one, values, train, seed) for one, values in features.items()]
+        return min(models, key=lambda model: model.fitted.loss)
+
+    def _of(self, name: str, candidate: str, features: Features, train: Rows, seed: int) -> Model:
+        """A model of training rows of one candidate."""
         rows = features[train]
         harmonizer = None
         if self.sites is not None:
-            harmonizer = Harmonizer.fit(rows, self.sites[train])
+            harmonizer = fit_harmonizer(self.harmonize, rows, self.sites[train])
             rows = harmonizer(rows, self.sites[train])
-        fitted = self.target.fit(
-            self.protocol,
-            rows,
-            train,
-            seed=seed,
-            pca=name in self.reduced,
-            persons=self.persons[train],
-        )
-        return Model(fitted, harmonizer)
+        part = Training(train, rows, self.persons[train], seed, pca=name in self.reduced)
+        return Model(self.target.fit(self.protocol, part), harmonizer, candidate)
 
     def tested(
-        self, name: str, features: Features, train: Rows, test: Rows, seed: int
+        self, name: str, features: Candidates, train: Rows, test: Rows, seed: int
     ) -> tuple[Model, npt.NDArray[np.float64], dict[str, float]]:
         """Fit to training rows and test: the model, its decisions, and their metrics."""
         model = self.fit(name, features, train, seed)
-        decision = model.decision(features[test], None if self.sites is None else self.sites[test])
+        sites = None if self.sites is None else self.sites[test]
+        decision = model.decision(features[model.candidate][test], sites)
         return model, decision, self.target.scores(test, decision, self.target, train)
 
-    def learn(self, model: Model, features: Features, train: Rows, seed: int) -> Any:
+    def learn(self, model: Model, features: Candidates, train: Rows, seed: int) -> Any:
         """What the training part says beside the model, as a threshold."""
         if isinstance(model.fitted, _Mean):
             return None
-        rows = features[train]
+        rows = features[model.candidate][train]
         if model.harmonizer is not None and self.sites is not None:
             rows = model.harmonizer(rows, self.sites[train])
-        return self.target.learn(model.fitted, rows, train, seed=seed, persons=self.persons[train])
+        return self.target.learn(model.fitted, Training(train, rows, self.persons[train], seed))
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ class _Mean:
 
     value: float
     strength: None = None
+    loss: Loss = ()
 
     def decision(self, features: Features) -> npt.NDArray[np.float64]:
         return np.full(len(features), self.value)
@@ -99,10 +114,17 @@ class _Mean:
 
 @dataclass(frozen=True)
 class Model:
-    """A fitted model with what is done to features first."""
+    """A fitted model with what is done to features first.
+
+    Attributes:
+        fitted: to training rows.
+        harmonizer: what takes sites out of features; None if that was not asked for.
+        candidate: the name of the features that it is of.
+    """
 
     fitted: Fitted | _Mean
     harmonizer: Harmonizer | None
+    candidate: str
 
     @property
     def strength(self) -> Any:

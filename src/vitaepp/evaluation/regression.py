@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from vitaepp.evaluation.bootstrap import (
     ratio,
     resampled_persons,
 )
-from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.choice import Loss, Rows, choose
 from vitaepp.evaluation.front import front
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class FittedRegression:
     Attributes:
         model: the scikit-learn pipeline.
         strength: that was chosen: alpha of a ridge, C of a support vector regression.
+        loss: on held-out training rows, with this strength.
     """
 
     model: Pipeline
     strength: float
+    loss: Loss = ()
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
         """Predicted values, `(subject,)`, in the unit of those that were fitted."""
@@ -99,8 +101,8 @@ def fit_regression(
         ]
 
     strata = np.zeros(len(values), np.intp)
-    best = choose(GRID[kind], losses, strata, seed=seed, persons=persons)
-    return _fit_grid(kind, x, values, (best,), pca)[0]
+    best, loss = choose(GRID[kind], losses, strata, seed=seed, persons=persons)
+    return replace(_fit_grid(kind, x, values, (best,), pca)[0], loss=loss)
 
 
 def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, metric_name
+from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
@@ -67,9 +67,8 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
     rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
-    return (
-        f"{metric_name(metric)} of {metrics['label']}, {counted(metrics['n'], 'subject')}: {rows}"
-    )
+    subjects = told_subjects(metrics["n"], count_tested(metrics))
+    return f"{metric_name(metric)} of {metrics['label']}, {subjects}: {rows}"
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
@@ -137,9 +136,69 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
+    notes += [*told_candidates(metrics), *told_over_time(metrics), *told_outside(metrics)]
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
+
+
+def told_candidates(metrics: Mapping[str, Any]) -> list[str]:
+    """The candidates, and which of them how many training parts chose; [] without any.
+
+    >>> told_candidates({"candidates": {"mean": 8, "cls": 8}, "candidate": ["cls", "mean", "cls"]})
+    ['candidates: mean, cls', 'embedding: the training parts chose cls (2 of 3), mean (1 of 3)']
+    """
+    names = list(metrics.get("candidates") or ())
+    parts = [("method", display_name(metrics.get("provenance") or {}), metrics)]
+    controls = metrics.get("controls") or {}
+    parts += [(k, title, controls[k]) for k, title in CONTROLS.items() if k in controls]
+    lines = [f"candidates: {', '.join(names)}"] if names else []
+    for _, title, part in parts:
+        chosen = part.get("candidate") or []
+        counts = sorted(((chosen.count(n), n) for n in names if n in chosen), key=lambda c: -c[0])
+        shown = ", ".join(f"{name} ({count} of {len(chosen)})" for count, name in counts)
+        if shown:
+            lines.append(f"{title}: the training parts chose {shown}")
+    return lines
+
+
+def told_over_time(metrics: Mapping[str, Any]) -> list[str]:
+    """The AUC at times and the integrated Brier score, of survival; [] of other tasks."""
+    found = (metrics.get("clinical") or {}).get("over_time")
+    if not found:
+        return []
+    areas = [
+        f"{with_spread(one['auc'], one['std'])} at {one['time']:.4g}"
+        for one in found["auc"]
+        if one["auc"] is not None
+    ]
+    lines = [f"time-dependent AUC: {', '.join(areas)}"] if areas else []
+    if (brier := found["brier"])["value"] is not None:
+        lines.append(
+            f"integrated Brier score: {with_spread(brier['value'], brier['std'])}, less is better; "
+            f"{brier['reference']:.3f} by the Kaplan-Meier curve of the training part"
+        )
+    return lines
+
+
+def told_outside(metrics: Mapping[str, Any]) -> list[str]:
+    """What the other cohort gave, also at thresholds that were chosen inside; [] without one."""
+    found = metrics.get("external")
+    if not isinstance(found, Mapping):
+        return []
+    metric = leading_metric(metrics)
+    lines = [
+        f"outside, in {found['name']} ({counted(found['n'], 'subject')}): {metric_name(metric)} "
+        f"{with_spread(found['mean'][metric], None)}"
+    ]
+    for goal, point in ((found.get("clinical") or {}).get("operating") or {}).items():
+        values = [point[side]["value"] for side in ("sensitivity", "specificity")]
+        if None not in values:
+            lines.append(
+                f"outside, at the threshold chosen inside for {GOALS[goal]}: sensitivity "
+                f"{values[0]:.3f}, specificity {values[1]:.3f}"
+            )
+    return lines
 
 
 def told_persons(metrics: Mapping[str, Any]) -> str:
@@ -153,7 +212,7 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
     '120 subjects; no column participant says whose they are'
     """
-    subjects = counted(metrics["n"], "subject")
+    subjects = told_subjects(metrics["n"], count_tested(metrics))
     if "persons" not in metrics:  # of an earlier version
         return subjects
     if metrics["persons_by"] != PARTICIPANT:
@@ -161,7 +220,22 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     return f"{subjects} of {metrics['persons']:,} persons"
 
 
+def told_subjects(n: int, tested: int) -> str:
+    """The number of subjects, and of those that were tested where a split leaves others untested.
+
+    >>> told_subjects(5840, 624), told_subjects(130, 130)
+    ('5,840 subjects, 624 of them tested', '130 subjects')
+    """
+    subjects = counted(n, "subject")
+    return f"{subjects}, {tested:,} of them tested" if 0 < tested < n else subjects
+
+
+def count_tested(metrics: Mapping[str, Any]) -> int:
+    """Subjects that were tested; 0 where this is not known."""
+    return sum(int(size["test"]) for size in metrics.get("sizes") or [])
+
+
 def _binomial_deviation(metrics: Mapping[str, Any], accuracy: float) -> float:
     """Standard deviation of an accuracy by chance alone; 0 where the tested are not known."""
-    tested = sum(int(size["test"]) for size in metrics.get("sizes") or [])
-    return float((accuracy * (1 - accuracy) / tested) ** 0.5) if tested else 0.0
+    n = count_tested(metrics)
+    return float((accuracy * (1 - accuracy) / n) ** 0.5) if n else 0.0

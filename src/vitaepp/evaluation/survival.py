@@ -17,7 +17,7 @@ import pandas as pd
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import LEVEL
-from vitaepp.evaluation.choice import Rows, choose
+from vitaepp.evaluation.choice import Loss, Rows, choose
 from vitaepp.evaluation.front import front
 from vitaepp.system.extras import require
 from vitaepp.system.progress import counted
@@ -79,11 +79,13 @@ class FittedSurvival:
         model: the scikit-learn pipeline.
         alpha: the strength of its ridge that was chosen.
         middle: the median risk of the training part, which parts the halves of others.
+        loss: on held-out training rows, with this alpha.
     """
 
     model: Pipeline
     alpha: float
     middle: float
+    loss: Loss = ()
 
     @property
     def strength(self) -> float:
@@ -94,15 +96,35 @@ class FittedSurvival:
         """The log relative hazard of each, `(subject,)`: higher is earlier."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
-    def survival(self, features: npt.NDArray[np.floating[Any]], times: Floats) -> Floats:
+    def learned(self, train: Survival) -> Learned:
+        """What its training part says of others beside their risk."""
+        baseline = self.model[-1].baseline_survival_
+        return Learned(train, self.middle, np.asarray(baseline.x), np.asarray(baseline.y))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a training part decides for its test part.
+
+    Attributes:
+        train: its times.
+        middle: the median of its risks.
+        at: `(time,)`, rising, where the baseline curve steps.
+        curve: `(time,)`, the probability of no event until then of a subject whose risk is 0.
+    """
+
+    train: Survival
+    middle: float
+    at: Floats
+    curve: Floats
+
+    def survival(self, risk: Floats, times: Floats) -> Floats:
         """The probability of no event until each time, `(subject, time)`.
 
         Before the first time of the training part it is 1; after its last, that of the last.
         """
-        baseline = self.model[-1].baseline_survival_
-        place = np.searchsorted(baseline.x, times, side="right")
-        curve = np.concatenate([[1.0], baseline.y])[place]
-        return np.power(curve, np.exp(self.decision(features))[:, None])
+        place = np.searchsorted(self.at, times, side="right")
+        return np.power(np.concatenate([[1.0], self.curve])[place], np.exp(risk)[:, None])
 
 
 def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Rows, Survival]:
@@ -228,9 +250,10 @@ def fit_survival(
     # Of a single censored person none could be held out and another fitted on.
     both = len(np.unique(who[~times.event])) > 1
     strata = times.event.astype(np.intp) if both else np.zeros(len(times), np.intp)
-    best = choose(GRID, losses, strata, seed=seed, persons=persons)
+    best, loss = choose(GRID, losses, strata, seed=seed, persons=persons)
     model = _fit_grid(x, times, (best,), pca)[0]
-    return FittedSurvival(model, float(model[-1].alpha), float(np.median(model.predict(x))))
+    middle = float(np.median(model.predict(x)))
+    return FittedSurvival(model, float(model[-1].alpha), middle, loss)
 
 
 def survival_scores(train: Survival, test: Survival, risk: Floats) -> dict[str, float]:
@@ -275,12 +298,16 @@ def survival_scores(train: Survival, test: Survival, risk: Floats) -> dict[str, 
 
 
 def time_dependent_auc(train: Survival, test: Survival, risk: Floats) -> list[dict[str, float]]:
-    """The AUC at each of `auc_times`: `time`, `auc`, and how many test subjects had an event.
+    """The AUC at each of `auc_times`.
 
     Args:
-        train: of the training part.
+        train: of the training part, which gives the times and the weights of censoring.
         test: of the test part.
         risk: `(test subject,)`.
+
+    Returns:
+        `quantile` of the training part's event times, the `time` there, `auc`, and how many test
+        subjects had an event by then (`events`).
     """
     metrics = require("sksurv.metrics", "survival", "survival needs")
     times = auc_times(train, test)
@@ -288,9 +315,16 @@ def time_dependent_auc(train: Survival, test: Survival, risk: Floats) -> list[di
         return []
     seen = _until(test, train.time.max())
     each, _ = metrics.cumulative_dynamic_auc(train.structured(), seen.structured(), risk, times)
+    quartiles = np.quantile(train.time[train.event], QUANTILES)
     return [
-        {"time": float(t), "auc": float(a), "events": int((test.event & (test.time <= t)).sum())}
-        for t, a in zip(times, each, strict=True)
+        {
+            "quantile": quantile,
+            "time": float(t),
+            "auc": float(each[np.searchsorted(times, t)]),
+            "events": int((test.event & (test.time <= t)).sum()),
+        }
+        for quantile, t in zip(QUANTILES, quartiles, strict=True)
+        if t in times
     ]
 
 
@@ -306,33 +340,96 @@ def auc_times(train: Survival, test: Survival) -> Floats:
     return times[(times >= seen.time[seen.event].min()) & (times < seen.time.max())]
 
 
-def integrated_brier(
-    train: Survival, test: Survival, fitted: FittedSurvival, features: Any
-) -> float:
+def integrated_brier(learned: Learned, test: Survival, risk: Floats) -> tuple[float, float]:
     """The Brier score of predicted survival, averaged over the middle of the event times.
 
     0 is perfect. From the tenth to the ninetieth percentile of the training part's event times, as
-    far as the test part was followed; NaN where these leave no range.
+    far as the test part was followed; NaN where these leave no range, or the test part no event.
 
     Args:
-        train: of the training part.
+        learned: of the training part.
         test: of the test part.
-        fitted: on the training part.
-        features: `(test subject, feature)`.
+        risk: `(test subject,)`.
+
+    Returns:
+        The score, and that of giving everybody the Kaplan-Meier curve of the training part.
 
     Source:
         Graf et al. 1999.
     """
     metrics = require("sksurv.metrics", "survival", "survival needs")
+    from sksurv.nonparametric import kaplan_meier_estimator
+
+    train = learned.train
     seen = _until(test, train.time.max())
     low, high = np.quantile(train.time[train.event], [0.1, 0.9])
     low, high = max(low, seen.time.min()), min(high, np.nextafter(seen.time.max(), 0))
-    if not low < high:
-        return float("nan")
+    if not (low < high and seen.event.any()):
+        return float("nan"), float("nan")
     times = np.linspace(low, high, 50)
-    curves = fitted.survival(features, times)
-    value = metrics.integrated_brier_score(train.structured(), seen.structured(), curves, times)
-    return float(value)
+    at, curve = kaplan_meier_estimator(train.event, train.time)
+    everybody = Learned(train, 0.0, at, curve).survival(np.zeros(len(test)), times)
+    scores = (
+        metrics.integrated_brier_score(train.structured(), seen.structured(), curves, times)
+        for curves in (learned.survival(risk, times), everybody)
+    )
+    own, reference = map(float, scores)
+    return own, reference
+
+
+def over_time(
+    learned: Sequence[Learned], test: Survival, risk: Floats, fold: Rows
+) -> dict[str, Any]:
+    """The time-dependent AUC and the integrated Brier score of each fold's model, over folds.
+
+    Args:
+        learned: of the training part of each fold.
+        test: all tested subjects.
+        risk: `(subject,)`, each by a model that did not see the subject.
+        fold: `(subject,)`, in which each was tested.
+
+    Returns:
+        `auc`, for each of `QUANTILES` the mean `time`, the mean `auc`, its sample standard
+        deviation `std` over folds and in how many `folds` it could be taken; `brier`, with its
+        mean `value`, `std`, `folds`, and `reference`, of the training part's Kaplan-Meier curve for
+        everybody. Values that no fold gives are None.
+    """
+    areas: dict[float, list[dict[str, float]]] = {quantile: [] for quantile in QUANTILES}
+    briers = []
+    for k, one in enumerate(learned):
+        rows = fold == k
+        for found in time_dependent_auc(one.train, test[rows], risk[rows]):
+            if np.isfinite(found["auc"]):
+                areas[found["quantile"]].append(found)
+        scores = integrated_brier(one, test[rows], risk[rows])
+        if np.isfinite(scores).all():
+            briers.append(scores)
+    return {
+        "auc": [
+            {
+                "quantile": quantile,
+                "time": _mean([one["time"] for one in found]),
+                "auc": _mean([one["auc"] for one in found]),
+                "std": _std([one["auc"] for one in found]),
+                "folds": len(found),
+            }
+            for quantile, found in areas.items()
+        ],
+        "brier": {
+            "value": _mean([own for own, _ in briers]),
+            "std": _std([own for own, _ in briers]),
+            "reference": _mean([reference for _, reference in briers]),
+            "folds": len(briers),
+        },
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def concordance(test: Survival, risk: Floats) -> float:

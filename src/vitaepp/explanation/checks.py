@@ -37,7 +37,7 @@ def curve_numbers(game: Game, random: Shapley, spread: float, map_: Floats) -> d
     Returns:
         `insertion` and `deletion`, gains over random orders in standard deviations of the score,
         above 0 where the map is better; and `beats_random`, the share of random orders that it is
-        better than in both together.
+        better than in both together. An order as good as the map counts half.
 
     Source:
         Petsiuk et al. 2018, RISE.
@@ -50,8 +50,14 @@ def curve_numbers(game: Game, random: Shapley, spread: float, map_: Floats) -> d
     return {
         "insertion": float(inserted - mean) / scale,
         "deletion": float(mean - deleted) / scale,
-        "beats_random": float(np.mean(inserted - deleted > contrasts)),
+        "beats_random": _share_below(float(inserted - deleted), contrasts),
     }
+
+
+def _share_below(value: float, others: Floats) -> float:
+    """How many others are less, and half of those that differ by rounding alone."""
+    equal = np.abs(others - value) <= 1e-6 * max(abs(value), float(np.abs(others).max()))
+    return float(np.mean(np.where(equal, 0.5, others < value)))
 
 
 def lesion_numbers(

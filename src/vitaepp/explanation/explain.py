@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,23 @@ from vitaepp.encoder.model import Encoder, check_fits, check_like
 from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.reconstruction import choose_rows
 from vitaepp.explanation.checks import NUMBERS, averaged
-from vitaepp.explanation.networks import check_of, image_of, networks_of, untrained_like
+from vitaepp.explanation.networks import (
+    MANY,
+    caveat_of,
+    check_of,
+    explained_by,
+    image_of,
+    networks_of,
+    untrained_like,
+)
 from vitaepp.explanation.patchmaps import patch_features, patch_maps
-from vitaepp.explanation.subject import explain_one
+from vitaepp.explanation.subject import explain_one, remove_earlier
 from vitaepp.explanation.words import map_lines, plain
 from vitaepp.system.devices import chosen_device, device_name
 from vitaepp.system.files import check_writable, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import refuse_as_results, swapped
-from vitaepp.system.progress import counted, say, track
+from vitaepp.system.progress import counted, say, track, warn
 
 
 def explain(
@@ -35,7 +44,7 @@ def explain(
     *,
     model: str | os.PathLike[str] | Model | None = None,
     subjects: int | None = 8,
-    parts: int = 64,
+    parts: int | None = None,
     pairs: int = 16,
     seed: int = 0,
     device: str | None = None,
@@ -48,7 +57,8 @@ def explain(
     components of patch features, 0 to 1), `_regions` (groups of like patches), `_shapley` with
     `_shapley_error`, `_occlusion` and `_rollout`, each shared evenly among the voxels of a part.
     `explain.csv` has a row a subject and map, `explain.json` all numbers. It comes last: a folder
-    without it is of a command that was interrupted, and the same command makes it whole.
+    without it is of a command that was interrupted, and the same command makes it whole. Maps of an
+    earlier call in the same folder are removed.
 
     The Shapley values are of the decision score of `model`, and sum to that of the subject less
     that of the cohort's mean. Parts of the image are taken away by leaving out their patches. With
@@ -63,7 +73,7 @@ def explain(
         subjects: how many, evenly over the store, those that were not trained on first; all with
             None.
         parts: of how many parts an image consists at most; patches are joined to cubes of equal
-            size until they are so few.
+            size until they are so few. Unset: 64, or 32 where there are more than 1,000 patches.
         pairs: of random orders; the standard error falls with their root, and time grows with them.
         seed: of the orders, and of k-means.
         device: where to compute.
@@ -81,8 +91,9 @@ def explain(
         raise RunError(hint)
     target = Path(out)
     refuse_as_results(target, "explain")
-    if parts < 2 or pairs < 1:
-        raise RunError(f"`parts={parts}`, `pairs={pairs}`: give at least 2 parts and 1 pair")
+    if (parts is not None and parts < 2) or pairs < 1:
+        given = "" if parts is None else f"`parts={parts}`, "
+        raise RunError(f"{given}`pairs={pairs}`: give at least 2 parts and 1 pair")
     encoder, opened = Encoder.from_pretrained(run), Store(store)
     check_fits(encoder.config, opened)
     say_unlike(encoder.config, opened, check_like(encoder.config, opened, any_store))
@@ -91,14 +102,25 @@ def explain(
     fitted = model if isinstance(model, Model) or model is None else Model.load(model)
     if fitted is not None:
         check_of(fitted, encoder, run)
-    (target / "explain.json").unlink(missing_ok=True)
     check_writable(target / "explain.json")
+    for table_or_numbers in ("explain.json", "explain.csv"):
+        (target / table_or_numbers).unlink(missing_ok=True)
+    if removed := remove_earlier(target):
+        earlier = counted(len(removed), "subject")
+        say(f"{target}: maps of {earlier} from an earlier call are removed")
     keep_freed_memory()
     on = chosen_device(device)
     wanted = encoder.config.precision if fitted is None else fitted.precision
     networks, facts = networks_of(
         encoder.to(on), untrained_like(encoder, run).to(on), opened, fitted, parts, wanted, on
     )
+    if parts is None and prod(facts["grid"]) > MANY:
+        say(f"an image is divided into {facts['parts']} parts; `parts` says how many at most")
+    name = model if isinstance(model, str | os.PathLike) else None
+    facts |= explained_by(fitted, None if name is None else Path(name).resolve().name)
+    if caveat := caveat_of(networks[0]):
+        facts["caveat"] = caveat
+        warn(caveat)
     rows = choose_rows(opened, subjects)
     if len(rows) < len(opened):
         say(f"{len(rows)} of {counted(len(opened), 'subject')} explained; `subjects` says how many")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,16 @@ from vitaepp.explanation.scores import Scores, decision_of, distance_in, imitati
 from vitaepp.explanation.shapley import Floats
 from vitaepp.explanation.words import plain
 from vitaepp.nn.transformer import VisionTransformer
+from vitaepp.recipe.methods import METHODS
 from vitaepp.system.devices import resolved_precision
 from vitaepp.system.progress import say
 
 #: Subjects over which scores vary, and to which the untrained encoder's regression is fitted.
 REFERENCE = 256
+
+#: Parts that an image is divided into at most; fewer where it has so many patches that each
+#: evaluation takes a second.
+PARTS, MANY, PARTS_OF_MANY = 64, 1000, 32
 
 #: Cells an axis that an image is divided into where the network has no patches.
 CELLS = {2: 8, 3: 4}
@@ -103,7 +109,7 @@ def networks_of(
     untrained: Encoder,
     store: Store,
     model: Model | None,
-    most: int,
+    most: int | None,
     precision: str,
     on: torch.device,
 ) -> tuple[tuple[Network, Network], dict[str, Any]]:
@@ -112,7 +118,7 @@ def networks_of(
     grid = tuple(min(CELLS[store.info.ndim], n) for n in store.info.size)
     if isinstance(backbone, VisionTransformer):
         grid = backbone.grid
-    parts = parts_of(grid, most)
+    parts = parts_in(grid, most)
     precision = resolved_precision(precision, on)
     reference = store.spread(REFERENCE)
     options: dict[str, Any] = {"device": on, "precision": precision, "any_store": True}
@@ -120,7 +126,6 @@ def networks_of(
     random = untrained.embed(store, reference, task="features, untrained", **options)
     if model is None:
         scores, control, r2 = distance_in(trained), distance_in(random), None
-        say(f"without a fitted model, what is explained is the {scores.names[0]}")
     else:
         scores = decision_of(model, trained)
         control, r2 = imitation(random, scores, scores(trained))
@@ -128,7 +133,6 @@ def networks_of(
     first, second = (Network(e, s, parts, store.info.size, precision) for e, s in each)
     facts = {
         "explained": list(scores.names),
-        "model": None if model is None else {"label": model.label, "classes": list(model.classes)},
         "taken_away": "left out" if first.is_vit else "made grey",
         "reference_subjects": len(reference),
         "spread": scores.spread.tolist(),
@@ -138,6 +142,48 @@ def networks_of(
         "precision": precision,
     }
     return (first, second), facts
+
+
+def parts_in(grid: tuple[int, ...], most: int | None) -> npt.NDArray[np.intp]:
+    """The part of each cell of a grid; without `most`, as many as `explain` takes by itself."""
+    return parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
+
+
+def explained_by(model: Model | None, file: str | None) -> dict[str, Any]:
+    """Which decision is explained, for explain.json; it is said, too.
+
+    Args:
+        model: that makes it; None where none does.
+        file: the name of its folder, where it has one.
+    """
+    if model is None:
+        say(
+            "without a fitted model, what is explained is the squared distance from the mean of "
+            "the store's subjects, in variances"
+        )
+        return {"model": None}
+    two = len(model.classes) == 2
+    whose = "the fitted model" if file is None else f"the model {file}"
+    scored = (
+        f"{model.classes[1]}, against {model.classes[0]}"
+        if two
+        else "the class with the highest score"
+    )
+    say(f"what is explained is the decision of {whose} on {model.label}: its score for {scored}")
+    return {"model": {"file": file, "label": model.label, "classes": list(model.classes)}}
+
+
+def caveat_of(network: Network) -> str:
+    """What is doubtful about taking parts away from an encoder; empty where nothing is."""
+    facts = METHODS.get(network.encoder.config.method)
+    if facts is not None and facts.masked:
+        return ""
+    how = "patches left out" if network.is_vit else "parts made grey"
+    name = network.encoder.config.name or network.encoder.config.method
+    return (
+        f"{name} was never trained on images with {how}: its scores of them, and so the maps, are "
+        "less sure than those of a masked autoencoder"
+    )
 
 
 def image_of(encoder: Encoder, store: Store, row: int, on: torch.device) -> Tensor:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw
 
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.evaluation.reconstruction import panel_sizes
+from vitaepp.explanation.lattice import spread
+from vitaepp.explanation.words import HEADS
 from vitaepp.presentation.drawing import SERIES
 from vitaepp.presentation.planes import GAP, GROUND, LINE, TEXT, Plane, font, planes, stacked, tile
 from vitaepp.system.files import atomic_path
@@ -49,6 +50,59 @@ def region_colours(regions: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.floa
     return np.array(palette, np.float64)[regions]
 
 
+def columns_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.uint8]]:
+    """The image, then each map over it, by their heads: `(*space)` or `(*space, 3)`.
+
+    Args:
+        arrays: of one subject, as in its `.npz` file.
+    """
+    image, cells = arrays["image"], arrays["parts"]
+    grey = image if image.ndim == cells.ndim else image.mean(axis=-1)
+    columns = {"image": image}
+    for name, head in HEADS.items():
+        if name not in arrays:
+            continue
+        values = arrays[name]
+        if name in ("patches", "deviations"):
+            shown = 255 * spread(values, grey.shape)
+        elif name == "regions":
+            shown = region_colours(spread(values, grey.shape))
+        else:
+            shown = overlay(grey, density(values, cells, grey.shape))
+        columns[head] = shown.round().astype(np.uint8)
+    return columns
+
+
+def density(
+    values: npt.NDArray[np.floating[Any]], parts: npt.NDArray[np.integer[Any]], size: Sequence[int]
+) -> npt.NDArray[np.floating[Any]]:
+    """Values of parts, shared evenly among the voxels of each.
+
+    Args:
+        values: `(*grid)`, that of its part for each cell.
+        parts: `(*grid)`, the part that each cell belongs to.
+        size: voxels per axis.
+
+    Returns:
+        `(*size)`.
+    """
+    voxels = np.bincount(spread(parts, size).ravel())
+    return spread(values / voxels[parts], size)
+
+
+def strength_of(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """How much there is to see at each voxel, `(*space)`: Shapley values where the image has any.
+
+    Args:
+        arrays: of one subject, as in its `.npz` file.
+    """
+    image, cells = arrays["image"], arrays["parts"]
+    grey = image if image.ndim == cells.ndim else image.mean(axis=-1)
+    body = (grey > grey.mean()).astype(np.float64)
+    strength = body * np.abs(density(arrays["shapley"], cells, grey.shape))
+    return strength if strength.any() else body
+
+
 def slice_of(view: Plane, strength: npt.NDArray[np.floating[Any]]) -> int | None:
     """The slice in which a map is strongest, the middle one of equals; None of a flat image."""
     if view.across is None:
@@ -61,9 +115,7 @@ def slice_of(view: Plane, strength: npt.NDArray[np.floating[Any]]) -> int | None
 
 def draw_maps(
     path: Path,
-    columns: Mapping[str, npt.NDArray[Any]],
-    strength: npt.NDArray[np.floating[Any]],
-    lesion: npt.NDArray[np.bool_] | None,
+    arrays: Mapping[str, npt.NDArray[Any]],
     info: StoreInfo,
     caption: Sequence[str],
 ) -> None:
@@ -71,13 +123,14 @@ def draw_maps(
 
     Args:
         path: of the PNG file.
-        columns: `(*space)` or `(*space, 3)` in [0, 255] by their heads; the first is the image.
-        strength: `(*space)`; where it is most is shown.
-        lesion: outlined in the first column.
+        arrays: of the subject, as in its `.npz` file; its lesion is outlined in the image.
         info: of the store, for proportions and directions.
         caption: the lines.
     """
+    from vitaepp.evaluation.reconstruction import panel_sizes  # with torch; a report needs neither
+
     views = planes(info.ndim, info.directed)
+    columns, strength = columns_of(arrays), strength_of(arrays)
     lines = []
     for view, size in zip(views, panel_sizes(views, info), strict=True):
         index = slice_of(view, strength)
@@ -85,8 +138,9 @@ def draw_maps(
         for head, values in columns.items():
             layers = [values] if values.ndim == info.ndim else list(np.moveaxis(values, -1, 0))
             picture = np.stack([view.cut(layer, index) for layer in layers], axis=-1).squeeze()
-            first = head == next(iter(columns)) and lesion is not None
-            outline = view.cut(lesion, index) if first and lesion is not None else None
+            outline = None
+            if head == "image" and "lesion" in arrays:
+                outline = view.cut(arrays["lesion"], index)
             tiles.append(tile(picture, size, view.marks, outline))
         lines.append((view.name, tiles))
     with atomic_path(path) as temporary:

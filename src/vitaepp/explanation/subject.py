@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from vitaepp.explanation.checks import of_maps
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.networks import Network, image_of
 from vitaepp.explanation.patchmaps import PatchMaps
-from vitaepp.explanation.pictures import draw_maps, overlay, region_colours
+from vitaepp.explanation.pictures import density, draw_maps
 from vitaepp.explanation.shapley import shapley
 from vitaepp.explanation.words import HEADS, caption, plain
 from vitaepp.presentation.planes import are_colours
 from vitaepp.system.files import atomic_path, file_stem
+
+#: The maps of a volume that become NIfTI files.
+VOLUMES = (*HEADS, "shapley_error")
 
 
 def explain_one(
@@ -66,21 +70,23 @@ def explain_one(
         "seconds": round(time.monotonic() - started, 1),
         "maps": {name: dict(zip(n, plain(n.values()), strict=True)) for name, n in numbers.items()},
     }
+    arrays = {
+        "image": _shown(store, row),
+        "parts": trained.parts,
+        **{name: values[trained.parts].astype(np.float32) for name, values in maps.items()},
+        "shapley_error": found.errors[trained.parts].astype(np.float32),
+        "patches": patch.colours[index],
+        "regions": patch.regions[index],
+        **({} if patch.deviations is None else {"deviations": patch.deviations[index]}),
+        **({} if lesion is None else {"lesion": lesion}),
+    }
     stem = target / file_stem(subject)
-    sizes = np.bincount(voxels.ravel())
-    densities = {name: (values / sizes)[voxels] for name, values in maps.items()}
-    _draw(stem, store, row, patch, index, densities, lesion, told)
-    _write(stem, store, row, patch, index, densities, (found.errors / sizes)[voxels])
-    arrays = {name: values[trained.parts].astype(np.float32) for name, values in maps.items()}
+    # First of all files of a subject, so that those of an interrupted call can be told.
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
-        np.savez_compressed(
-            temporary,
-            parts=trained.parts,
-            patches=patch.colours[index],
-            regions=patch.regions[index],
-            shapley_error=found.errors[trained.parts].astype(np.float32),
-            **arrays,  # type: ignore[arg-type]
-        )
+        np.savez_compressed(temporary, **arrays)
+    draw_maps(stem.with_name(f"{stem.name}.png"), arrays, store.info, caption(told))
+    if store.info.ndim == 3:
+        _write_volumes(stem, arrays, store.table["affine"].iloc[row], size)
     return told, numbers
 
 
@@ -94,65 +100,51 @@ def _column(network: Network, image: Tensor) -> int:
     return int(network.scores(features.float().cpu().numpy())[0].argmax())
 
 
-def _draw(
-    stem: Path,
-    store: Store,
-    row: int,
-    patch: PatchMaps,
-    index: int,
-    densities: dict[str, npt.NDArray[np.float64]],
-    lesion: npt.NDArray[np.bool_] | None,
-    told: dict[str, Any],
-) -> None:
-    info = store.info
-    image = store.read([row])[0].astype(np.float32)
-    if are_colours(info.modalities, info.ndim):
-        shown, grey = np.moveaxis(image, 0, -1), image.mean(axis=0)
-    else:
-        shown = grey = image[int(store.present[row].argmax())]
-    columns = {
-        "image": shown,
-        "patch features": spread(patch.colours[index], info.size) * 255,
-        **(
-            {}
-            if patch.deviations is None
-            else {"less the mean here": spread(patch.deviations[index], info.size) * 255}
-        ),
-        "regions": region_colours(spread(patch.regions[index], info.size)),
-        # Rollout has no sign, and no part without any.
-        **{
-            HEADS[name]: overlay(grey, values - (values.min() if name == "rollout" else 0))
-            for name, values in densities.items()
-        },
-    }
-    strength = np.abs(densities["shapley"])
-    path = stem.with_name(f"{stem.name}.png")
-    draw_maps(path, columns, strength, lesion, info, caption(told))
+def _shown(store: Store, row: int) -> npt.NDArray[np.uint8]:
+    """What maps are laid over: the first modality that a subject has, or its colours."""
+    image, info = store.read([row])[0].astype(np.float32), store.info
+    colour = are_colours(info.modalities, info.ndim)
+    shown = np.moveaxis(image, 0, -1) if colour else image[int(store.present[row].argmax())]
+    return np.asarray(shown.round().clip(0, 255).astype(np.uint8))
 
 
-def _write(
+def _write_volumes(
     stem: Path,
-    store: Store,
-    row: int,
-    patch: PatchMaps,
-    index: int,
-    densities: dict[str, npt.NDArray[np.float64]],
-    errors: npt.NDArray[np.float64],
+    arrays: dict[str, npt.NDArray[Any]],
+    affine: npt.NDArray[np.float64],
+    size: tuple[int, ...],
 ) -> None:
     """NIfTI files of a volume's maps, on the grid of the crop in the scan's space."""
-    if store.info.ndim != 3:
-        return
-    affine, size = store.table["affine"].iloc[row], store.info.size
-    volumes: dict[str, npt.NDArray[Any]] = {
-        "patches": spread(patch.colours[index], size),
-        **(
-            {}
-            if patch.deviations is None
-            else {"deviations": spread(patch.deviations[index], size)}
-        ),
-        "regions": spread(patch.regions[index], size),
-        "shapley_error": errors.astype(np.float32),
-        **{name: values.astype(np.float32) for name, values in densities.items()},
-    }
-    for name, values in volumes.items():
-        write_scan(stem.with_name(f"{stem.name}_{name}.nii.gz"), values, affine)
+    for name in VOLUMES:
+        if name not in arrays:
+            continue
+        values = arrays[name]
+        as_they_are = name in ("patches", "deviations", "regions")
+        spaced = spread(values, size) if as_they_are else density(values, arrays["parts"], size)
+        scan = spaced if name == "regions" else spaced.astype(np.float32)
+        write_scan(stem.with_name(f"{stem.name}_{name}.nii.gz"), scan, affine)
+
+
+def remove_earlier(folder: Path) -> list[str]:
+    """Remove the maps of an earlier call from a folder, and nothing else.
+
+    Each subject's files begin with its `.npz` file, which holds what no other verb writes.
+
+    Returns:
+        The stems of the files that were removed, one a subject.
+    """
+    removed = []
+    for file in sorted(folder.glob("*.npz")):
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                own = {"parts", "shapley", "shapley_error"} <= set(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            continue
+        if own:
+            stem = file.name.removesuffix(".npz")
+            for name in VOLUMES:
+                file.with_name(f"{stem}_{name}.nii.gz").unlink(missing_ok=True)
+            file.with_name(f"{stem}.png").unlink(missing_ok=True)
+            file.unlink()
+            removed.append(stem)
+    return removed

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-#: Names of the maps, and how a panel calls them.
+#: The maps in the order in which they are shown, and what people call them.
 HEADS = {
     "shapley": "Shapley values",
     "occlusion": "occlusion",
     "rollout": "attention rollout",
     "untrained": "Shapley, untrained",
+    "patches": "patch features",
+    "deviations": "less the mean here",
+    "regions": "regions",
 }
 
 
@@ -22,10 +25,12 @@ def caption(told: Mapping[str, Any]) -> list[str]:
     Args:
         told: of the subject, as in explain.json.
     """
+    # A baseline that is 0 but for rounding is shown as 0.
+    baseline = told["baseline"] if abs(told["baseline"]) > 1e-6 * abs(told["total"]) else 0.0
     error = "" if told["error"] is None else f"; standard error of a part {told['error']:.2g}"
     head = (
         f"{told['explained']}: {told['total']:#.3g}. Shapley values (orange for, blue against) sum "
-        f"to {told['sum']:#.3g}, from {told['baseline']:#.3g} on{error}"
+        f"to {told['sum']:#.3g}, from {baseline:#.3g} on{error}"
     )
     return [head, *map_lines(told["maps"])]
 

@@ -30,7 +30,7 @@ from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec
 from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, pseudonymized_table, read_secret
 from vitaepp.ingest.readers.items import files_of, own_files
 from vitaepp.ingest.recipes import prepare_settings
-from vitaepp.ingest.sources.archives import opened
+from vitaepp.ingest.sources.archives import labels_in, opened, tables_in
 from vitaepp.ingest.sources.remote import Remote, local_file, local_source
 from vitaepp.ingest.subject import prepare_subject
 from vitaepp.ingest.task import ImageSpec, Task
@@ -41,7 +41,7 @@ from vitaepp.recipe.sections import PrepareSettings
 from vitaepp.system.paths import kind_of, swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.storage import folder_at
-from vitaepp.system.text import fact_list
+from vitaepp.system.text import fact_list, first_few
 from vitaepp.system.urls import Location, in_one_process, location_of
 
 #: What the system says when a disk, a quota or a limit on file sizes is reached.
@@ -149,7 +149,8 @@ def prepare(
             YAML file, or a run folder, whose encoder needs scans that are prepared like those of
             its training. Where a run's crops are centred on masks, subjects without are centred on
             their foreground, which is told.
-        labels: CSV, TSV or XLSX with a column of subjects; its other columns become labels.
+        labels: CSV, TSV or XLSX with a column of subjects; its other columns become labels. Of an
+            archive, also the name of a table inside it.
         id_column: what this column is called, of the labels or else of a manifest. Unset:
             `subject`, `subject_id`, `participant_id` or `patient`.
         workers: processes. Unset: one a core.
@@ -194,6 +195,7 @@ def prepare(
         opened(path, chosen) as opened_path,
     ):
         folder, name = Path(opened_path), path.absolute().name
+        label_file = labels_in(label_file, path, folder)
         if dask is not None:
             # The workers run in folders of their own.
             folder = folder.absolute()
@@ -206,6 +208,8 @@ def prepare(
             workers = 1
         cohort = _cohort(folder, remote, chosen, label_file, id_column, show_series)
         table = _labelled(cohort, chosen, label_file, id_column)
+        if label_file is None and folder != path and set(table) <= {"subject", "split"}:
+            _say_tables(name, folder)
         spec = spec_of(cohort, chosen, target, without_masks=of_run)
         if spec.secret is not None:
             cohort = pseudonymized(cohort, spec.secret)
@@ -281,6 +285,13 @@ def _labelled(
         without = [pseudonym(read_secret(settings.secret), subject) for subject in without]
     say_missing(labels.name, without, len(table))
     return table
+
+
+def _say_tables(archive: str, folder: Path) -> None:
+    """Say which tables an archive holds, where no label is taken."""
+    if tables := tables_in(folder):
+        said = f"`labels={tables[0]}` takes its columns as labels"
+        say(f"{archive}: holds {first_few(tables)}; {said}")
 
 
 def _say_plan(

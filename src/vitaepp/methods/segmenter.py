@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from monai.inferers.utils import sliding_window_inference
-from monai.losses.dice import DiceCELoss
+from monai.losses.dice import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,15 +26,18 @@ OVERLAP = 0.5
 class Segmenter(FineTuned):
     """A transformer and a decoder that learn which label each voxel has.
 
-    The loss is Dice and cross-entropy. Images may be larger than what the transformer takes: a
-    step then sees a random window of each, every other one around a voxel with a label; a whole
-    image is predicted by windows that overlap.
+    The loss is Dice and cross-entropy. A label of few voxels hardly counts in a mean over voxels,
+    and Dice has no gradient where its probability is 0: it can be lost in the first steps and not
+    come back. So the cross-entropy has a weight for each label.
+
+    Images may be larger than what the transformer takes: a step then sees a random window of each,
+    every other one around a voxel with a label; a whole image is predicted by windows that overlap.
 
     Args:
         recipe: every setting.
         backbone: where fine-tuning starts from; it is trained in place.
         masks: of the store's images, 0 the background and then 1, 2, …
-        labels: number of labels, the background among them.
+        weights: of each label in the cross-entropy, the background's first.
         window: voxels per axis that the transformer takes.
         in_channels: of the images.
     """
@@ -46,24 +49,26 @@ class Segmenter(FineTuned):
         recipe: Recipe,
         backbone: VisionTransformer,
         masks: UInt8[Tensor, "row ..."],
-        labels: int,
+        weights: Float[Tensor, " label"],
         window: Sequence[int],
         in_channels: int,
     ) -> None:
         super().__init__(recipe, backbone, None)
-        self.masks, self.labels, self.window = masks, labels, tuple(window)
+        self.masks, self.labels, self.window = masks, len(weights), tuple(window)
+        self.weights: Tensor
+        self.register_buffer("weights", weights)
         self.decoder = UnetrDecoder(
             in_channels,
             backbone.embed_dim,
             len(backbone.blocks),
             backbone.patch_size,
-            labels,
+            self.labels,
             recipe.finetune.width,
         )
         # On a CPU the backward pass of a convolution takes half the time with channels last.
         last = torch.channels_last_3d if len(self.window) == 3 else torch.channels_last
         self.decoder.to(memory_format=last)  # type: ignore[call-overload]  # not in its stubs
-        self._loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+        self._dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True)
 
     def predict(
         self,
@@ -89,7 +94,7 @@ class Segmenter(FineTuned):
         """The summed loss of whole images, and their number."""
         masks = self._masks(rows, images.device)
         scores = self.predict(images, present).float()
-        losses = [self._loss(s[None], m[None, None]) for s, m in zip(scores, masks, strict=True)]
+        losses = [self._loss(s[None], m[None]) for s, m in zip(scores, masks, strict=True)]
         return torch.stack(losses).sum(), torch.tensor(float(len(rows)))
 
     def forward(
@@ -110,9 +115,16 @@ class Segmenter(FineTuned):
         )
         # What comes from outside of the image is background.
         background = (1 - moved.sum(dim=1, keepdim=True)).clamp(min=0)
-        target = torch.cat([background, moved], dim=1).argmax(dim=1, keepdim=True)
+        target = torch.cat([background, moved], dim=1).argmax(dim=1)
         scores = self._scores(zero_missing(view, present), self._kept_branches(draws))
         return StepOutput({"mask": self._loss(scores.float(), target)}, {"mask": 1.0})
+
+    def _loss(
+        self, scores: Float[Tensor, "batch label *space"], masks: Shaped[Tensor, "batch ..."]
+    ) -> Float[Tensor, ""]:
+        return self._dice(scores, masks[:, None]) + F.cross_entropy(
+            scores, masks.long(), self.weights
+        )
 
     def _masks(self, rows: Sequence[int], device: torch.device) -> UInt8[Tensor, "batch ..."]:
         return self.masks[list(rows)].to(device)
@@ -155,3 +167,20 @@ class Segmenter(FineTuned):
             images.append(image[(slice(None), *cut)])
             labels.append(mask[cut])
         return torch.stack(images), torch.stack(labels)
+
+
+def label_weights(masks: UInt8[Tensor, "image ..."], labels: int) -> Float[Tensor, " label"]:
+    """A weight for each label, falling with the square root of how many voxels have it.
+
+    With weights in inverse proportion to their number, one voxel of a small label would count as
+    much as hundreds of the background, and too much would be labelled.
+
+    Args:
+        masks: 0 the background and then 1, 2, …
+        labels: number of labels, the background among them.
+
+    >>> label_weights(torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.uint8), 2) ** 2
+    tensor([1.0000, 7.0000])
+    """
+    counts = torch.bincount(masks.flatten(), minlength=labels).clamp(min=1)
+    return (counts[0] / counts).sqrt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,6 +29,14 @@ class Backbone(nn.Module):
         Args:
             block: the last block; all without it.
         """
+
+    def several(
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        wanted: Sequence[tuple[str, int | None]],
+    ) -> list[Float[Tensor, "batch feature"]]:
+        """`features` for several poolings and blocks; a network with tokens runs once for all."""
+        return [self.features(images, pool, block) for pool, block in wanted]
 
     @abstractmethod
     def features(

@@ -193,12 +193,16 @@ class VisionTransformer(Backbone):
             # Dropping hidden patches before the embedding saves three quarters of its time.
             patches = patches.take_along_dim(visible[..., None], dim=1)
             positions = positions.take_along_dim(visible[..., None], dim=1)
-        x = self.patch_embed(patches) + positions
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
-        x = torch.cat([cls.to(x.dtype), x], dim=1)
+        x = self._tokens(patches, positions)
         for i, block in enumerate(self.blocks[:blocks]):
             x = block(x) if kept is None else block(x, kept[:, i])
         return self.norm(x)
+
+    def _tokens(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """What the first block takes: the CLS token, then the patches with their positions."""
+        x = self.patch_embed(patches) + positions
+        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+        return torch.cat([cls.to(x.dtype), x], dim=1)
 
     def forward(
         self,
@@ -224,9 +228,7 @@ class VisionTransformer(Backbone):
             after: numbers of blocks, rising.
             kept: factors of the residual branches, see `kept_branches`; 1 without it.
         """
-        x = self.patch_embed(patchify(images, self.patch_size)) + self.pos_embed[:, 1:]
-        cls = (self.cls_token + self.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
-        x = torch.cat([cls.to(x.dtype), x], dim=1)
+        x = self._tokens(patchify(images, self.patch_size), self.pos_embed[:, 1:])
         maps = []
         for i, block in enumerate(self.blocks[: max(after)]):
             x = block(x) if kept is None else block(x, kept[:, i])
@@ -258,6 +260,22 @@ class VisionTransformer(Backbone):
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
         return pool_tokens(self(images, block, kept), pool, self.grid)
+
+    def several(
+        self,
+        images: Float[Tensor, "batch channel *space"],
+        wanted: Sequence[tuple[str, int | None]],
+    ) -> list[Float[Tensor, "batch feature"]]:
+        """`features` for several poolings and blocks, from one pass through the blocks."""
+        depth = len(self.blocks)
+        after = {len(self.blocks[:block]) for _, block in wanted}
+        tokens = {}
+        x = self._tokens(patchify(images, self.patch_size), self.pos_embed[:, 1:])
+        for i, block in enumerate(self.blocks[: max(after)], start=1):
+            x = block(x)
+            if i in after:
+                tokens[i] = self.norm(x)
+        return [pool_tokens(tokens[min(b or depth, depth)], how, self.grid) for how, b in wanted]
 
 
 def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:

@@ -220,6 +220,56 @@ def scatter(
     return Drawing(side, side, says, tuple(shapes))
 
 
+def dots_chart(
+    x: Values,
+    y: Values,
+    series: Sequence[int],
+    tips: Sequence[str],
+    *,
+    limits: tuple[Number, Number],
+    says: str,
+    x_name: str,
+    y_name: str,
+) -> Drawing | None:
+    """Subjects by two numbers of each, with dotted lines at limits; None where none is finite.
+
+    Args:
+        x: from left to right.
+        y: from bottom to top.
+        series: of each subject.
+        tips: what is shown of each when it is pointed at.
+        limits: of either number, in their units; the second is drawn below 0, too.
+        says: what the chart shows, for screen readers.
+        x_name: below the horizontal axis.
+        y_name: beside the vertical axis.
+    """
+    side, left, right, top, bottom = 420, 48, 12, 10, 40
+    rows = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    if not len(rows):
+        return None
+    right_end, upper = limits
+    ends = [(v[rows].min(), v[rows].max()) for v in (x, y)]
+    across = _axis(*_wider(*ends[0], right_end), left, side - right, "linear", 6)
+    up = _axis(*_wider(*ends[1], upper, -upper), side - bottom, top, "linear", 6)
+    shapes = _frame(across, up, (side, side), x_name, y_name)
+    at = across(right_end)
+    shapes.append(Stroke(((at, up.start), (at, up.end)), Style("chance")))
+    for level in (up(upper), up(-upper)):
+        shapes.append(Stroke(((across.start, level), (across.end, level)), Style("chance")))
+    radius = 5.2 if len(rows) <= 150 else 3.8 if len(rows) <= 500 else 2.8
+    for row in rows.tolist():
+        place = across(float(x[row])), up(float(y[row]))
+        shapes.append(Dot(*place, radius, Style("dot", series[row]), tips[row]))
+    return Drawing(side, side, says, tuple(shapes))
+
+
+def _wider(*values: Number) -> tuple[float, float]:
+    """The range of values with some room beside them."""
+    low, high = float(min(values)), float(max(values))
+    pad = 0.05 * (high - low)
+    return low - pad, high + pad
+
+
 def strip(
     folds: Sequence[Number],
     mean: Number,

@@ -24,6 +24,15 @@ _METRICS = {
 }
 _UNITS = {"psnr": "dB"}
 
+#: What a threshold was chosen for, in the training part.
+GOALS = {
+    "balanced": "the largest sum of sensitivity and specificity",
+    "specificity_90": "90 % specificity",
+    "specificity_95": "95 % specificity",
+    "sensitivity_90": "90 % sensitivity",
+    "sensitivity_95": "95 % sensitivity",
+}
+
 #: Controls, as rows of a table name them.
 CONTROLS = {
     "scratch": "trained from scratch",

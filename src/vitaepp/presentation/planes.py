@@ -158,7 +158,7 @@ def tile(
     if outline is not None and outline.any():
         shape = Image.fromarray(np.ascontiguousarray(outline).astype(np.uint8) * 255)
         inside = np.asarray(shape.resize(size, Image.Resampling.BOX)) > 0
-        drawn.paste(OUTLINE, mask=Image.fromarray(_border(inside)))
+        drawn.paste(OUTLINE, mask=Image.fromarray(border(inside)))
     width, height = framed(size)
     if (width, height) != size:
         ground = Image.new("RGB", (width, height))
@@ -182,7 +182,7 @@ def framed(size: tuple[int, int]) -> tuple[int, int]:
     return max(size[0], LEAST_SIDE), max(size[1], LEAST_SIDE)
 
 
-def _border(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+def border(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     """Pixels of a mask that touch one outside of it, as 255."""
     around = np.pad(inside, 1)
     deep = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]

@@ -91,7 +91,12 @@ def _window(value: Any) -> Any:
     return WINDOWS[value]
 
 
-def _pool(value: str) -> str:
+def checked_pool(value: str) -> str:
+    """The parts that an embedding is pooled from, joined by `+`.
+
+    Raises:
+        ValueError: there is no such part, or one is named twice.
+    """
     parts = value.split("+")
     if wrong := [part for part in parts if part not in POOLS]:
         raise ValueError(f"no pooling {wrong[0]!r}; join any of {', '.join(POOLS)} by +")
@@ -128,7 +133,7 @@ Kept = Annotated[
 ]
 
 
-Pool = Annotated[str, AfterValidator(_pool)]
+Pool = Annotated[str, AfterValidator(checked_pool)]
 
 
 Flips = Annotated[

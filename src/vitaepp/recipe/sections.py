@@ -461,7 +461,9 @@ class FinetuneSettings(Section):
         "optim.lr itself.",
     )
     class_weights: Literal["balanced", "none"] = Field(
-        "balanced", description="balanced: each class counts alike, however many subjects it has."
+        "balanced",
+        description="balanced: each class counts alike, however many subjects it has; of masks, "
+        "labels count by the square root of how rare they are. none: as many as there are.",
     )
     mixup: float = Field(
         0.0,

@@ -77,15 +77,15 @@ class Reconstruction(Result):
 
 @dataclass(frozen=True)
 class Explanation(Result):
-    """Files of `explain`: numbers, and a panel of maps for each subject.
+    """Files of `explain`: numbers, and the maps of each subject.
 
     Attributes:
         facts: the content of explain.json.
-        panels: `.png` files by subject.
+        volumes: `.npz` files by subject.
     """
 
     facts: dict[str, Any]
-    panels: dict[str, Path]
+    volumes: dict[str, Path]
 
 
 @dataclass(frozen=True)

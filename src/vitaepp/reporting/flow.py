@@ -116,7 +116,8 @@ def _folds(evaluation: Evaluation) -> Iterator[Box]:
     classes = [str(c) for c in evaluation.metrics.get("classes") or []]
     for k, size in enumerate(sizes):
         lines = [f"{size['train']:,} to train", f"{size['test']:,} to test"]
-        if k in counts.index and len(classes) <= MOST_CLASSES:
+        of_one = evaluation.task != "multilabel"  # of several labels the text is a combination
+        if of_one and k in counts.index and len(classes) <= MOST_CLASSES:
             lines[-1] += ":"
             lines += [f"{counts.loc[k].get(name, 0):,} of class {name}" for name in classes]
         yield Box(f"Fold {k + 1}" if len(sizes) > 1 else "Given splits", lines)

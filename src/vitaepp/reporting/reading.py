@@ -19,6 +19,7 @@ import pyarrow as pa
 import yaml
 from PIL import Image
 
+from vitaepp.data.origin import other_encoder
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.errors import RunError, one_line
 from vitaepp.evaluation.origin import rewritten
@@ -69,12 +70,7 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         explanations=[],
         broken=files.broken,
         weights=weights,
-        extras=[
-            (folder.relative_to(run.path).as_posix(), section)
-            for file, make in FILES.items()
-            for folder in files.folders(file)
-            if (section := files.attempt(folder / file, partial(_read_section, make)))
-        ],
+        extras=_read_extras(files, weights),
     )
     owned = filter(contents.owns, evaluations.values())
     contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
@@ -198,8 +194,25 @@ def _read_training(file: Path) -> pd.DataFrame:
     return numbers.dropna(subset=["epoch"])
 
 
-def _read_section(make: Make, file: Path) -> Section:
-    return make(json.loads(file.read_bytes()), file.parent)
+def _read_extras(files: _Files, weights: str | None) -> list[tuple[str, Section]]:
+    """Sections of other verbs; not those that say that they are of other weights."""
+    sections = []
+    for name, make in FILES.items():
+        for folder in files.folders(name):
+            file = folder / name
+            content = files.attempt(file, lambda f: json.loads(f.read_bytes()))
+            if content is None:
+                continue
+            says = isinstance(content, dict) and "encoder" in content
+            if why := other_encoder(content["encoder"], weights) if says else "":
+                files.name_broken(file, f"is not shown: {why}; make it again")
+            elif section := files.attempt(file, partial(_made, make, content)):
+                sections.append((folder.relative_to(files.root).as_posix(), section))
+    return sections
+
+
+def _made(make: Make, content: Any, file: Path) -> Section:
+    return make(content, file.parent)
 
 
 def _read_picture(file: Path) -> Image.Image:
@@ -247,6 +260,6 @@ def _read_explanation(files: _Files, folder: Path) -> Explanation | None:
         files.name_broken(folder / "explain.json", "lacks parts of what explain writes")
         return None
     names = [str(told["subject"]) for told in facts["subjects"]]
-    panels = {name: folder / f"{file_stem(name)}.png" for name in names}
-    there = {name: file for name, file in panels.items() if file.is_file()}
+    volumes = {name: folder / f"{file_stem(name)}.npz" for name in names}
+    there = {name: file for name, file in volumes.items() if file.is_file()}
     return Explanation(folder, facts.get("encoder"), facts, there)

@@ -128,12 +128,9 @@ def _render(**values: Any) -> str:
 def _run(run: RunContents, budget: int) -> dict[str, Any]:
     """Everything that the page says about one run."""
     spacing = run.store.get("spacing")
-    reconstructions = [
-        reconstruction(
-            r, run.place(r), spacing if isinstance(spacing, list) else None, run.directed, budget
-        )
-        for r in run.reconstructions
-    ]
+    looks = (spacing if isinstance(spacing, list) else None, run.directed, budget)
+    reconstructions = [reconstruction(r, run.place(r), *looks) for r in run.reconstructions]
+    explanations = [explanation(e, run.place(e), *looks) for e in run.explanations]
     picture, standing = run.prepared, header.standing_of(run)
     return {
         "name": run.name,
@@ -149,9 +146,12 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         "extras": run.extras,
         "evaluations": [evaluation(e, run.place(e)) for e in run.evaluations],
         "reconstructions": reconstructions,
-        "explanations": [explanation(e, run.place(e), budget) for e in run.explanations],
+        "explanations": explanations,
         "recipe": run.recipe_text,
-        "broken": [*run.broken, *(line for r in reconstructions for line in r["broken"])],
+        "broken": [
+            *run.broken,
+            *(line for r in (*reconstructions, *explanations) for line in r["broken"]),
+        ],
         "commands": _commands(shlex.quote(str(run.path))),
     }
 

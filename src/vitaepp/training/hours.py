@@ -38,6 +38,9 @@ from vitaepp.training.step import prepare_for_training, timed_steps
 #: Seconds of steps that are timed, after those that warm up; at least so many steps.
 TIMED, WARM_UP, LEAST_STEPS = 4.0, 2, 3
 
+#: Of a short time, the share that the steps of one recipe are timed for.
+MEASURED = 0.02
+
 #: Share of the time for what is not a step: checkpoints, the table of epochs, writing the encoder.
 RESERVE = 0.03
 
@@ -76,13 +79,18 @@ class Clock:
         return f"{self.hours:g} hours" if self.hours != 1 else "an hour"
 
 
-def measured_speed(source: Store | StoreInfo, rows: Sequence[int] = ()) -> Speed:
+def measured_speed(
+    source: Store | StoreInfo, rows: Sequence[int] = (), whole: float | None = None
+) -> Speed:
     """A function that trains some steps of a recipe and says how fast that was.
 
     Args:
         source: a store, or only what its images will be like; they are random then.
         rows: of the store, those that are trained on.
+        whole: seconds that measuring and training have together; in a short time, fewer steps are
+            timed. None where it takes no part of the time.
     """
+    timed = TIMED if whole is None else min(TIMED, MEASURED * whole)
     place, info = chosen_device(), source.info if isinstance(source, Store) else source
     keep_freed_memory()
     if isinstance(source, Store):
@@ -113,7 +121,7 @@ def measured_speed(source: Store | StoreInfo, rows: Sequence[int] = ()) -> Speed
             make((images[chosen], [taken[i] for i in chosen], 1.0))
             done += size
             elapsed = time.perf_counter() - start
-            if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= TIMED:
+            if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= timed:
                 break
         return done / elapsed
 
@@ -148,7 +156,7 @@ def recipe_in_hours(
     rows = training_rows(store, asked.data, subjects)
     images = Images.of(store.info, trained=len(rows), stored=len(store))
     say(f"measuring the speed of this machine, to train for {clock}")
-    speed = measured_speed(store, rows)
+    speed = measured_speed(store, rows, 3600 * clock.hours)
     if recipe is not None:
         return with_length(asked, images.trained, clock, speed(asked))
     return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
@@ -246,6 +254,10 @@ def chosen_in_time(
         rate = speed(chosen)  # smaller matrices are slower
     updates = made(chosen, rate)
     told = f"{counted(updates, 'update')} in the time{why}"
+    if updates < 1:
+        told = (
+            "the time is too short to compare sizes" if len(fits) > 1 else "the time is too short"
+        )
     choices = []
     if len(fits) > 1 or any(c.name == "model.size" for c in basis):
         choices.append(Choice("model.size", chosen.model.size, told))
@@ -274,16 +286,17 @@ def with_length(
         left: seconds that are left.
         rate: images per second.
     """
-    seconds = left()
-    epochs = int(seconds * (1 - RESERVE) * rate / images)
+    seconds, one_pass = left(), images / rate
+    epochs = int(seconds * (1 - RESERVE) / one_pass)
     why = f"what the time allows, at {rate:.3g} images per second, measured here"
-    if seconds <= 0:
-        why = "measuring the speed took all of the time, and leaves one pass; give more `hours`"
-    elif epochs < 1:
+    if epochs < 1:
         why = (
-            f"one pass over {counted(images, 'image')} takes {images / rate / 3600:.2g} hours, "
-            "longer than there is time"
+            f"the least: one pass over {counted(images, 'image')} takes {one_pass / 3600:.2g} "
+            "hours, longer than there is time"
         )
+        if isinstance(left, Clock):
+            least = (left.hours - seconds / 3600) + one_pass / 3600 / (1 - RESERVE)
+            why += f"; with measuring, {least:.2g} `hours` are the minimum here"
     changes: dict[str, Any] = {"optim.epochs": max(1, epochs)}
     choice = Choice("optim.epochs", max(1, epochs), why)
     return resolve(recipe, changes), (choice,)

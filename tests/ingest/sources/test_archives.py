@@ -102,6 +102,31 @@ def test_a_real_archive_gives_the_store_of_its_folder(tmp_path, data):
     assert files_of(tmp_path / "zip") == files_of(tmp_path / "folder")
 
 
+def test_labels_may_be_a_table_inside_the_archive(tmp_path, capsys, monkeypatch):
+    source = brats(tmp_path / "cohort", subjects="ab", names=("t1",))
+    (source / "tables").mkdir()
+    (source / "tables" / "grades.csv").write_text("subject,grade\na,2\nb,4\n")
+    archive = pack(source, tmp_path / "cohort.tar.gz", "cohort")
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("tables/grades.csv", "cohort/tables/grades.csv")):
+        prepare(archive, tmp_path / f"store{i}", size=6, labels=name)
+        assert Store(tmp_path / f"store{i}").table.grade.tolist() == [2, 4]
+    prepare("cohort.tar.gz", tmp_path / "own", size=6, labels="cohort.tar.gz/tables/grades.csv")
+    assert Store(tmp_path / "own").table.grade.tolist() == [2, 4]
+    # A table on disk goes before one of the same name inside.
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "grades.csv").write_text("subject,grade\na,1\nb,1\n")
+    prepare(archive, tmp_path / "disk", size=6, labels="tables/grades.csv")
+    assert Store(tmp_path / "disk").table.grade.tolist() == [1, 1]
+    for name in ("other.csv", "../tables/other.csv"):
+        with pytest.raises(SourceError, match=r"nor in cohort.tar.gz, which holds tables/grades.c"):
+            prepare(archive, tmp_path / "none", size=6, labels=name)
+    assert not (tmp_path / "none").exists()
+    capsys.readouterr()
+    prepare(archive, tmp_path / "plain", size=6)
+    assert "`labels=tables/grades.csv` takes its columns as labels" in capsys.readouterr().err
+
+
 def test_cifar_and_npz_are_read_as_they_are(tmp_path, scratch):
     for source in (official.cifar10(tmp_path), official.cifar100(tmp_path)):
         with opened(source, ANY) as place:

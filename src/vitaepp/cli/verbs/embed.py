@@ -44,6 +44,13 @@ def embed(
         bool,
         typer.Option("--last", help="Use the last checkpoint of a training that has not ended."),
     ] = False,
+    pools: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mean,cls@6,…",
+            help="Also other poolings, after other blocks, for evaluate --candidates.",
+        ),
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -60,8 +67,10 @@ def embed(
     if encoder is not None:
         from vitaepp.interop.public import embed_public
 
-        if any_store or last:
-            raise typer.BadParameter("--any-store and --last are of a RUN, not of --encoder")
+        if any_store or last or pools is not None:
+            raise typer.BadParameter(
+                "--any-store, --pools and --last are of a RUN, not of --encoder"
+            )
         given: dict[str, Any] = {"slices": slices, "precision": precision}
         given = {name: value for name, value in given.items() if value is not None}
         print(embed_public(encoder, store, out, batch_size=batch_size, device=device, **given))
@@ -80,5 +89,6 @@ def embed(
             precision=precision,
             any_store=any_store,
             last=last,
+            pools=pools or (),
         )
     )

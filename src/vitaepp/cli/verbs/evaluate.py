@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,27 @@ from vitaepp.cli.options import (
     out_argument,
 )
 from vitaepp.cli.program import command, show
+from vitaepp.cli.verb import Verb
 
 
-@command()
+class _EvaluateVerb(Verb):
+    """`--harmonize` alone is `--harmonize scale`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line."""
+        words = [*args, ""]
+        return super().parse_args(
+            ctx,
+            [
+                "--harmonize=scale"
+                if word == "--harmonize" and words[i + 1] not in ("combat", "scale")
+                else word
+                for i, word in enumerate(args)
+            ],
+        )
+
+
+@command(cls=_EvaluateVerb)
 def evaluate(
     embeddings: Embeddings,
     out: Annotated[Path, out_argument("DIR", "Folder for metrics.json.")],
@@ -55,11 +73,19 @@ def evaluate(
         ),
     ] = False,
     harmonize: Annotated[
-        bool,
+        str | None,
         typer.Option(
-            "--harmonize", help="Centre and scale the features of each group, inside the folds."
+            metavar="[combat]",
+            help="Centre and scale the features of each group, inside the folds; or by ComBat.",
         ),
-    ] = False,
+    ] = None,
+    sites: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="What --harmonize takes out where folds may split it; that of --group if unset.",
+        ),
+    ] = None,
     external: Annotated[
         Path | None,
         typer.Option(
@@ -69,6 +95,13 @@ def evaluate(
     budget: Annotated[
         str | None,
         typer.Option(metavar="10,20,50,all", help="How good are models that saw so many labels?"),
+    ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|FILE,…",
+            help="Files of embed --pools, of which each training part chooses one; all beside.",
+        ),
     ] = None,
     folds: Folds = 5,
     seed: FoldSeed = 0,
@@ -94,8 +127,10 @@ def evaluate(
         event=event,
         group=group,
         leave_one_group_out=leave_one_group_out,
-        harmonize=harmonize,
+        harmonize=harmonize or False,
+        sites=sites,
         external=external,
         budget=budget or (),
+        candidates=candidates or (),
     )
     show(evaluation, evaluation.metrics if as_json else None)

@@ -28,8 +28,13 @@ def explain(
         int, typer.Option(min=1, help="How many subjects, spread evenly, held-out ones first.")
     ] = 8,
     parts: Annotated[
-        int, typer.Option(min=2, help="Of how many parts an image consists at most.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Of how many parts an image consists at most. Unset: 64; 32 of more than 1,000 "
+            "patches.",
+        ),
+    ] = None,
     pairs: Annotated[
         int,
         typer.Option(min=1, help="Pairs of random orders; more take longer and err less."),

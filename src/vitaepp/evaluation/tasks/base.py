@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.participants import Persons
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
 
 Rows = npt.NDArray[np.intp]
@@ -25,8 +27,57 @@ class Fitted(Protocol):
     def strength(self) -> float:
         """What was chosen on held-out training rows: C of a classifier, alpha of a ridge, k."""
 
+    @property
+    def loss(self) -> Loss:
+        """What was lost there with it, by which candidates are chosen; less is better."""
+
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores of rows of features, `(subject,)` or `(subject, output)`."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training part: what a model is fitted on, and where all that is chosen is chosen.
+
+    Attributes:
+        rows: positions of its subjects among the labelled.
+        features: `(row, feature)`.
+        persons: `(row,)`, whose rows stay together.
+        seed: draws held-out parts.
+        pca: reduce the features first, as for raw intensities.
+    """
+
+    rows: Rows
+    features: npt.NDArray[np.floating[Any]]
+    persons: Persons
+    seed: int
+    pca: bool = False
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The keywords that all models have."""
+        return {"seed": self.seed, "pca": self.pca, "persons": self.persons}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """All tested subjects of an evaluation, each by a model that did not see it.
+
+    Attributes:
+        rows: their positions among the labelled.
+        fold: `(row,)`, in which each was tested.
+        decision: `(row,)` or `(row, class)`.
+        persons: `(row,)`, the person of each.
+        learned: of each fold, what `Target.learn` gave.
+        seed: of resamples.
+    """
+
+    rows: Rows
+    fold: Rows
+    decision: Values
+    persons: Persons
+    learned: Sequence[Any] = ()
+    seed: int = 0
 
 
 class Target(ABC):
@@ -38,9 +89,11 @@ class Target(ABC):
         rows: the rows of the table that are labelled.
         strata: `(labelled,)`, codes over which folds are balanced.
         missing: how many subjects have no label.
+        stratum: what one of the strata is called.
     """
 
     task: ClassVar[str]
+    stratum: ClassVar[str] = "class"
     name: str
     rows: Rows
     strata: Rows
@@ -93,58 +146,23 @@ class Target(ABC):
         """What metrics.json holds of the labels beside the classes: `members`, …"""
 
     @abstractmethod
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Fitted:
+    def fit(self, protocol: str, part: Training) -> Fitted:
         """Fit on training rows; everything that is chosen is chosen among them.
 
         Args:
             protocol: `svm`, `linear` or `knn`.
-            features: `(train, feature)`.
-            train: positions of these rows among the labelled.
-            seed: draws held-out parts.
-            pca: reduce the features first, as for raw intensities.
-            persons: `(train,)`, whose rows stay together.
+            part: what it is fitted on.
         """
 
-    def learn(
-        self,
-        fitted: Fitted,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        persons: Persons,
-    ) -> Any:
+    def learn(self, fitted: Fitted, part: Training) -> Any:
         """What the training part says beside the model, as a threshold; for `clinical`."""
         return None
 
-    def clinical(
-        self,
-        test: Rows,
-        fold: Rows,
-        decision: Values,
-        learned: Sequence[Any],
-        *,
-        persons: Persons,
-        seed: int,
-    ) -> dict[str, Any] | None:
+    def clinical(self, tested: Tested) -> dict[str, Any] | None:
         """What people report beside the metrics, JSON throughout; None where it is nothing.
 
         Args:
-            test: positions of all tested subjects among the labelled.
-            fold: `(test,)`, in which each was tested.
-            decision: `(test,)` or `(test, class)`.
-            learned: of each fold, what `learn` gave.
-            persons: `(test,)`, the person of each.
-            seed: of resamples.
+            tested: all subjects that were tested, in one fold or another.
         """
         return None
 

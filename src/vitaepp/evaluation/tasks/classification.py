@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.classifier import fit
 from vitaepp.evaluation.clinical import clinical_report, learn, refits
 from vitaepp.evaluation.knn import fit_knn
@@ -23,7 +24,7 @@ from vitaepp.evaluation.labels import (
     told_order,
 )
 from vitaepp.evaluation.scores import fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Reversed:
     def strength(self) -> float:
         """What was chosen."""
         return self.fitted.strength
+
+    @property
+    def loss(self) -> Loss:
+        """What was lost with it."""
+        return self.fitted.loss
 
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores, above zero for the first class."""
@@ -101,63 +107,37 @@ class Classification(Target):
             "members": {str(c): int(n) for c, n in zip(classes, counts, strict=True)},
         }
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Fitted:
+    def fit(self, protocol: str, part: Training) -> Fitted:
         """A linear SVM, a logistic regression or nearest neighbours."""
-        codes = self.labels.codes[train]
+        codes = self.labels.codes[part.rows]
         if protocol == "knn":
-            fitted: Fitted = fit_knn(features, codes, seed=seed, pca=pca, persons=persons)
+            fitted: Fitted = fit_knn(part.features, codes, **part.how)
         else:
-            fitted = fit(protocol, features, codes, seed=seed, pca=pca, persons=persons)
+            fitted = fit(protocol, part.features, codes, **part.how)
         return fitted if self.shown.classes == self.labels.classes else Reversed(fitted)
 
-    def learn(
-        self,
-        fitted: Fitted,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        persons: Persons,
-    ) -> Any:
+    def learn(self, fitted: Fitted, part: Training) -> Any:
         """Thresholds and probabilities, from training subjects that were left out for it."""
         inner = fitted.fitted if isinstance(fitted, Reversed) else fitted
-        decide = refits(inner, features, self.labels.codes[train])  # type: ignore[arg-type]
+        decide = refits(inner, part.features, self.labels.codes[part.rows])  # type: ignore[arg-type]
         sign = -1 if isinstance(fitted, Reversed) else 1
         return learn(
             lambda rows, held: sign * decide(rows, held),
-            self.shown.codes[train],
-            seed=seed,
-            persons=persons,
+            self.shown.codes[part.rows],
+            seed=part.seed,
+            persons=part.persons,
         )
 
-    def clinical(
-        self,
-        test: Rows,
-        fold: Rows,
-        decision: Values,
-        learned: Sequence[Any],
-        *,
-        persons: Persons,
-        seed: int,
-    ) -> dict[str, Any] | None:
+    def clinical(self, tested: Tested) -> dict[str, Any] | None:
         """Intervals, operating points, calibration and net benefit."""
         return clinical_report(
-            self.shown.codes[test],
-            decision,
-            fold,
-            learned,
-            persons=persons,
+            self.shown.codes[tested.rows],
+            tested.decision,
+            tested.fold,
+            tested.learned,
+            persons=tested.persons,
             classes=self.classes,
-            seed=seed,
+            seed=tested.seed,
         )
 
     def of_other(self, table: pd.DataFrame) -> Classification:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training, Values
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -28,6 +29,11 @@ class _Several:
         """What was chosen for each label."""
         return [float(np.mean(fitted.strength)) for fitted in self.each]
 
+    @property
+    def loss(self) -> Loss:
+        """The mean over labels of what was lost with it."""
+        return tuple(np.mean([fitted.loss for fitted in self.each], axis=0).round(9).tolist())
+
     def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
         """Scores, `(subject, label)`, above zero where the label is there."""
         return np.stack([fitted.decision(features) for fitted in self.each], axis=1)
@@ -40,6 +46,7 @@ class Multilabel(Target):
     """
 
     task = "multilabel"
+    stratum = "rarest label"
 
     def __init__(self, table: pd.DataFrame, label: str) -> None:
         names = [name.strip() for name in label.split(",") if name.strip()]
@@ -97,23 +104,9 @@ class Multilabel(Target):
         counts = self.codes[used].sum(axis=0).tolist()
         return {"members": dict(zip(self.classes, counts, strict=True))}
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Any:
+    def fit(self, protocol: str, part: Training) -> Any:
         """The classifier of the protocol, for each label."""
-        return _Several(
-            [
-                one.fit(protocol, features, train, seed=seed, pca=pca, persons=persons)
-                for one in self.single
-            ]
-        )
+        return _Several([one.fit(protocol, part) for one in self.single])
 
     def of_other(self, table: pd.DataFrame) -> Multilabel:
         """The same columns of another cohort."""

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Values
+from vitaepp.evaluation.tasks.base import Fitted, Tested, Training, Values
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -39,42 +37,16 @@ class Ordinal(Classification):
         """There is one model, a row of logistic regressions."""
         return "linear"
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Fitted:
+    def fit(self, protocol: str, part: Training) -> Fitted:
         """Logistic regressions of "higher than this class"."""
         if protocol != "linear":
             raise EvaluationError(f"protocol {protocol} is not of task ordinal; use linear")
-        return fit_ordinal(features, self.labels.codes[train], seed=seed, pca=pca, persons=persons)
+        return fit_ordinal(part.features, self.labels.codes[part.rows], **part.how)
 
-    def learn(
-        self,
-        fitted: Fitted,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        persons: Persons,
-    ) -> None:
+    def learn(self, fitted: Fitted, part: Training) -> None:
         """Nothing: the model has its probabilities and thresholds."""
 
-    def clinical(
-        self,
-        test: Rows,
-        fold: Rows,
-        decision: Values,
-        learned: Sequence[Any],
-        *,
-        persons: Persons,
-        seed: int,
-    ) -> None:
+    def clinical(self, tested: Tested) -> None:
         """Nothing beside the metrics."""
 
     @staticmethod

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.participants import Persons
@@ -19,7 +18,7 @@ from vitaepp.evaluation.regression import (
     regression_intervals,
     regression_scores,
 )
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
 from vitaepp.system.progress import counted
 
 #: Most groups of equal size, by the value, over which folds are balanced.
@@ -33,6 +32,7 @@ class Regression(Target):
     """A value of one column, in the unit of the column."""
 
     task = "regression"
+    stratum = "range of values"
 
     def __init__(self, table: pd.DataFrame, label: str) -> None:
         values = numbers_of(label_column(table, label), label)
@@ -71,36 +71,22 @@ class Regression(Target):
         low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
         return {"values": {"least": low, "median": middle, "most": high}}
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Fitted:
+    def fit(self, protocol: str, part: Training) -> Fitted:
         """A ridge regression, or with protocol `svm` a linear SVR."""
         if protocol == "knn":
             raise EvaluationError("protocol knn is of classes; use linear or svm for values")
         kind: Kind = "svr" if protocol == "svm" else "ridge"
-        return fit_regression(
-            features, self.values[train], seed=seed, pca=pca, persons=persons, kind=kind
-        )
+        return fit_regression(part.features, self.values[part.rows], kind=kind, **part.how)
 
-    def clinical(
-        self,
-        test: Rows,
-        fold: Rows,
-        decision: Values,
-        learned: Sequence[Any],
-        *,
-        persons: Persons,
-        seed: int,
-    ) -> dict[str, Any]:
+    def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        found = regression_intervals(self.values[test], decision, fold, persons=persons, seed=seed)
+        found = regression_intervals(
+            self.values[tested.rows],
+            tested.decision,
+            tested.fold,
+            persons=tested.persons,
+            seed=tested.seed,
+        )
         return {name: None if one is None else asdict(one) for name, one in found.items()}
 
     def of_other(self, table: pd.DataFrame) -> Regression:

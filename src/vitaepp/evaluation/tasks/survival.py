@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import survival
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Values
+from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
 from vitaepp.evaluation.tasks.regression import far_values, require_persons, require_some
 from vitaepp.system.progress import counted
 
@@ -25,6 +24,7 @@ class Survival(Target):
     """
 
     task = "survival"
+    stratum = "kind, with the event and censored,"
 
     def __init__(self, table: pd.DataFrame, time: str, event: str) -> None:
         self.rows, self.times = survival.read_survival(table, time, event)
@@ -64,59 +64,31 @@ class Survival(Target):
             "follow_up": {"median": float(np.median(times.time)), "most": float(times.time.max())},
         }
 
-    def fit(
-        self,
-        protocol: str,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        pca: bool,
-        persons: Persons,
-    ) -> Fitted:
+    def fit(self, protocol: str, part: Training) -> Fitted:
         """A Cox regression with ridge."""
         if protocol != "linear":
             raise EvaluationError(f"protocol {protocol} is not of task survival; use linear")
-        times = self.times[train]
-        return survival.fit_survival(
-            features, times.time, times.event, seed=seed, pca=pca, persons=persons
-        )
+        times = self.times[part.rows]
+        return survival.fit_survival(part.features, times.time, times.event, **part.how)
 
     def doubts(self) -> list[str]:
         """Whether nobody is censored."""
         far = far_values(self.times.time, f"time {self.time!r}")
         return [*survival.survival_doubts(self.times, self.event), *far]
 
-    def learn(
-        self,
-        fitted: Fitted,
-        features: npt.NDArray[np.floating[Any]],
-        train: Rows,
-        *,
-        seed: int,
-        persons: Persons,
-    ) -> float:
-        """The median risk of the training part."""
+    def learn(self, fitted: Fitted, part: Training) -> survival.Learned:
+        """The times of the training part, its median risk and its baseline curve."""
         assert isinstance(fitted, survival.FittedSurvival)
-        return fitted.middle
+        return fitted.learned(self.times[part.rows])
 
-    def clinical(
-        self,
-        test: Rows,
-        fold: Rows,
-        decision: Values,
-        learned: Sequence[Any],
-        *,
-        persons: Persons,
-        seed: int,
-    ) -> dict[str, Any]:
-        """The interval of the concordance, and Kaplan-Meier curves of the risk halves."""
-        middle = np.array(learned, np.float64)[fold]
+    def clinical(self, tested: Tested) -> dict[str, Any]:
+        """The interval of the concordance, what is said over time, and the risk halves."""
+        times, risk, fold = self.times[tested.rows], tested.decision, tested.fold
+        middle = np.array([one.middle for one in tested.learned])[fold]
         return {
-            "concordance": survival.concordance_interval(
-                self.times[test], decision, fold, persons=persons
-            ),
-            "halves": survival.survival_halves(self.times[test], decision > middle),
+            "concordance": survival.concordance_interval(times, risk, fold, persons=tested.persons),
+            "over_time": survival.over_time(tested.learned, times, risk, fold),
+            "halves": survival.survival_halves(times, risk > middle),
         }
 
     def of_other(self, table: pd.DataFrame) -> Survival:

@@ -20,6 +20,7 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import cast
 
+from vitaepp.data.cells import TABLE_SUFFIXES
 from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, VitaeppError
 from vitaepp.ingest.layouts.cifar import holds_cifar
@@ -94,6 +95,40 @@ def opened(
             # The scratch folder means nothing to a user.
             text = str(error).replace(str(inside), str(path)).replace(str(folder), str(path))
             raise type(error)(text) from error
+
+
+def labels_in(labels: Path | None, archive: Path, folder: Path) -> Path | None:
+    """A table of labels that is on disk, or else the one of this name inside an archive.
+
+    Args:
+        labels: as the user gave it: a path here, or one inside the archive.
+        archive: the source.
+        folder: what `opened` made of it.
+
+    Raises:
+        SourceError: it is in neither; the message names the tables that the archive holds.
+    """
+    if labels is None or labels.exists() or not is_archive(archive) or folder == archive:
+        return labels
+    named = labels
+    if labels.is_relative_to(archive):
+        named = labels.relative_to(archive)
+    if not named.is_absolute() and ".." not in named.parts:
+        # An archive of a single folder stands for it, and its names begin with the folder's.
+        for root in (folder, folder.parent):
+            if (root / named).is_file():
+                return root / named
+    tables = first_few(tables_in(folder))
+    raise SourceError(
+        f"{labels}: no such file, neither here nor in {archive.name}"
+        + (f", which holds {tables}" if tables else ", which holds no table")
+    )
+
+
+def tables_in(folder: Path) -> list[str]:
+    """The tables in an archive, by names that `labels_in` finds."""
+    files = (file for file in folder.rglob("*") if suffix_of(file.name, TABLE_SUFFIXES))
+    return sorted(file.relative_to(folder).as_posix() for file in files)
 
 
 def is_archive(path: Path) -> bool:

@@ -24,6 +24,7 @@ import yaml
 from vitaepp.data.account import Account
 from vitaepp.data.store import Store
 from vitaepp.errors import RunError
+from vitaepp.evaluation.summary import count_tested, told_subjects
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
 from vitaepp.reporting.contents import RunContents
@@ -143,7 +144,8 @@ def _write(
             table = entry.evaluation.predictions
             assert table is not None  # questions_of leaves out what has none
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
-            kept = ["fold", "label", *dict.fromkeys(c for c in columns if c in table)]
+            true = [c for c in map(str, table) if c in ("time", "event") or c.startswith("label:")]
+            kept = ["fold", "label", *true, *dict.fromkeys(c for c in columns if c in table)]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)
             rows.to_parquet(folder / "data" / entry.predictions, index=False)
@@ -190,7 +192,7 @@ def _write_tables(folder: Path, question: Question) -> None:
     n, metrics = question.number, question.metrics
     spread = "mean ± sample standard deviation over folds" if len(metrics["folds"]) > 1 else ""
     positive = f"positive class: {metrics['positive']}" if metrics.get("positive") else ""
-    about = [question.title, counted(metrics["n"], "subject"), spread, positive]
+    about = [question.title, told_subjects(metrics["n"], count_tested(metrics)), spread, positive]
     note = "; ".join(filter(None, about)) + "."
     write_table(folder, f"results-{n}", *question.results(), note)
     tested = f"{question.title}; subjects that each fold trains on and tests."
@@ -213,8 +215,10 @@ def _figures(
             number = f"{question.number}-{i}" if len(question.entries) > 1 else f"{question.number}"
             account = accounts[entry.run.name]
             made = {"flow": flow(entry.run, entry.shown, account), **drawn(entry.shown, "")}
-            for kind in ("flow", "roc", "map"):
-                figure = made[kind]
+            if (outcome := made["outcome"]) and outcome["figures"]:
+                made["survival"] = outcome["figures"][0]
+            for kind in ("flow", "roc", "map", "survival"):
+                figure = made.get(kind)
                 if isinstance(figure, Figure):
                     yield f"{kind}-{number}", figure
     for run in runs:
@@ -236,6 +240,8 @@ def _without_paths(value: Any) -> Any:
 def _readme(
     runs: Sequence[RunContents], questions: Sequence[Question], figures: Sequence[str]
 ) -> str:
+    timed = any(e.evaluation.task == "survival" for q in questions for e in q.entries)
+    survival = ", and scikit-survival," if timed else ""
     lines = [f"# {header.title(runs)}", ""]
     lines += [f"- {run.name}: {header.sentence(run)}" for run in runs]
     for question in questions:
@@ -256,8 +262,8 @@ def _readme(
         "| `data/` | predictions of every tested subject; numbers stand for subjects' names |",
         "| `verify.py` | computes every number of the tables again |",
         "",
-        "`python verify.py` needs pandas and scikit-learn alone. It ends with 0 if every number is",
-        "right, and else names the ones that differ.",
+        f"`python verify.py` needs pandas and scikit-learn{survival} alone. It ends with 0 if",
+        "every number is right, and else names the ones that differ.",
         "",
     ]
     return "\n".join(lines)

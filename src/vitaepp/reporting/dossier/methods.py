@@ -8,10 +8,13 @@ from typing import Any
 
 from vitaepp.data.account import Account
 from vitaepp.errors import RecipeError
+from vitaepp.evaluation import classifier, knn, ordinal, regression, survival
 from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
-from vitaepp.evaluation.classifier import COMPONENTS, DRAWS, ENOUGH, GRID, HELD_OUT
+from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
+from vitaepp.evaluation.front import COMPONENTS
+from vitaepp.evaluation.measures import measures_of, task_of
 from vitaepp.nn.transformer import SIZES
-from vitaepp.presentation.names import PROTOCOLS
+from vitaepp.presentation.names import metric_name, model_name
 from vitaepp.presentation.numbers import duration
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
@@ -32,6 +35,41 @@ _PARAGRAPHS = {
     "Evaluation": ("partition", "folds", "disjoint", "classifier", "controls", "threshold"),
     "Statistics": ("metrics", "tests", "uncertainty"),
     "Software and hardware": ("software", "hardware", "seed"),
+}
+
+#: How folds of tasks other than classes are balanced.
+_BALANCED = {
+    "regression": "balanced over ranges of the value",
+    "survival": "stratified by event",
+    "multilabel": "stratified by the rarest label of each subject",
+}
+
+#: What was chosen of each model, by task and protocol: its name, the values, and their unit.
+_STRENGTHS = {
+    **{("classification", p): ("C", grid, "") for p, grid in classifier.GRID.items()},
+    ("classification", "svm"): (
+        "C",
+        classifier.GRID["svm"],
+        " divided by the number of features",
+    ),
+    ("classification", "knn"): ("number of neighbours", knn.GRID, ""),
+    ("ordinal", "linear"): ("C", ordinal.GRID, ""),
+    ("regression", "linear"): ("alpha", regression.GRID["ridge"], ""),
+    ("regression", "svm"): ("C", regression.GRID["svr"], " divided by the number of features"),
+    ("survival", "linear"): ("alpha", survival.GRID, " times the number of features"),
+}
+
+#: What a reader must know of the metrics of a task.
+_OF_METRICS = {
+    "survival": (
+        "The AUC is the mean over the quartiles of the training part's event times; the weights of "
+        "censoring are the training part's."
+    ),
+    "ordinal": (
+        "Kappa has quadratic weights, the MAE is in grades, and the AUC is the mean over the "
+        "splits into lower and higher grades."
+    ),
+    "regression": "MAE and RMSE are in the unit of the label.",
 }
 
 _SOURCE = {
@@ -344,12 +382,23 @@ def _seed(run: RunContents) -> Iterator[str]:
 
 def _persons(question: Question) -> Iterator[str]:
     metrics = question.metrics
-    members = metrics.get("members")
+    members, task = metrics.get("members"), task_of(metrics)
     n = counted(metrics["n"], "subject")
     classes = ""
     if isinstance(members, Mapping) and members:
         classes = f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
-    column = f"a label in the column {metrics['label']}"
+    if task == "survival":
+        follow = metrics["follow_up"]
+        classes = (
+            f" ({metrics['events']:,} with an event; follow-up in the unit of {metrics['time']}, "
+            f"median {follow['median']:g}, at most {follow['most']:g})"
+        )
+    elif task == "regression":
+        values = metrics["values"]
+        classes = f" (median {values['median']:g}, from {values['least']:g} to {values['most']:g})"
+    several = task in ("multilabel", "survival")
+    column = f"values in the columns {metrics['label'].replace(',', ', ').replace('  ', ' ')}"
+    column = column if several else f"a label in the column {metrics['label']}"
     yield f"{n} with {column} {_be(metrics['n'])} evaluated{classes}."
     left_out = metrics.get("left_out") or {}
     if left_out.get("unlabelled"):
@@ -363,11 +412,19 @@ def _persons(question: Question) -> Iterator[str]:
 def _partition(question: Question) -> Iterator[str]:
     metrics = question.metrics
     folds = len(metrics["folds"])
-    if folds > 1:
-        yield f"Features were evaluated in stratified {folds}-fold cross-validation."
+    group = metrics.get("group") or {}
+    if group.get("tested_alone"):
+        yield (
+            f"Each group of {group['column']} was tested once, by models that were fitted on the "
+            f"others ({folds} folds)."
+        )
+    elif folds > 1:
+        whole = f", in which no fold splits a group of {group['column']}" if group else ""
+        over = _BALANCED.get(task_of(metrics), "stratified by class")
+        yield f"Features were evaluated in {folds}-fold cross-validation, {over}{whole}."
     elif sizes := metrics.get("sizes"):
         yield (
-            f"Classifiers were fitted on the given training split of {sizes[0]['train']:,} "
+            f"Models were fitted on the given training split of {sizes[0]['train']:,} "
             f"subjects and tested on the given test split of {sizes[0]['test']:,}."
         )
     if metrics.get("pretraining") == "without each fold's test subjects":
@@ -397,18 +454,41 @@ def _disjoint(question: Question) -> Iterator[str]:
 def _classifier(question: Question) -> Iterator[str]:
     metrics = question.metrics
     protocol = str(metrics.get("classifier") or metrics["protocol"])
-    title = PROTOCOLS.get(protocol, protocol)
+    task = task_of(metrics)
+    title = model_name(task, protocol)
     features = metrics.get("features")
-    of = f" on {features:,} features" if isinstance(features, int) else ""
-    yield f"The classifier was a {title}{of}, standardised on the training part."
-    if protocol in GRID:
-        tried = ", ".join(f"{c:g}" for c in GRID[protocol])
-        each = " divided by the number of features" if protocol == "svm" else ""
+    several = metrics.get("candidates")
+    of = f" on {features:,} features" if isinstance(features, int) and not several else ""
+    how = "centred" if protocol == "knn" else "standardised"
+    each = ", one for each label" * (task == "multilabel")
+    yield f"The model was a {title}{of}{each}, {how} on the training part."
+    if found := metrics.get("harmonized"):
+        done = (
+            "centred and scaled by" if found["how"] == "scale" else "harmonised by ComBat between"
+        )
+        yield f"Before, features were {done} {found['column']}, fitted to the training part."
+    if strength := _STRENGTHS.get((_kind(task), protocol)):
+        name, grid, unit = strength
+        tried = ", ".join(f"{c:g}" for c in grid)
         draws = f"{DRAWS} draws" if metrics["sizes"][0]["train"] < ENOUGH else "one draw"
         yield (
-            f"Its C was chosen among {tried}{each} on {HELD_OUT:.0%} of the training part "
+            f"Its {name} was chosen among {tried}{unit} on {HELD_OUT:.0%} of the training part "
             f"({draws}), and it was fitted again on all of it."
         )
+    if candidates := metrics.get("candidates"):
+        yield (
+            f"The features were one of {_listed(candidates)}, chosen by the same held-out subjects "
+            "together with the strength of the classifier, in each training part anew."
+        )
+
+
+def _kind(task: str) -> str:
+    """Several labels have the classifiers of one."""
+    return "classification" if task == "multilabel" else task
+
+
+def _in_methods(metric: str) -> str:
+    return "Harrell's C-index" if metric == "c_index" else metric_name(metric)
 
 
 def _controls(question: Question) -> Iterator[str]:
@@ -416,10 +496,11 @@ def _controls(question: Question) -> Iterator[str]:
         "untrained": "the same network with the random weights that training started from",
         "raw": f"raw intensities, reduced to at most {COMPONENTS} principal components fitted on "
         "the training part",
+        "mean": "the mean of the training part",
     }
     controls = {c for e in question.entries for c in e.evaluation.get("controls") or {}}
     if parts := [text for key, text in texts.items() if key in controls]:
-        yield f"The same classifier on the same folds had as controls {_listed(parts)}."
+        yield f"The same model on the same folds had as controls {_listed(parts)}."
 
 
 def _threshold(question: Question) -> Iterator[str]:
@@ -432,11 +513,17 @@ def _threshold(question: Question) -> Iterator[str]:
 
 
 def _metrics(question: Question) -> Iterator[str]:
-    over = ", as mean and sample standard deviation over folds" * (
-        len(question.metrics["folds"]) > 1
-    )
-    macro = ", each class against the rest and averaged" * (len(question.metrics["classes"]) > 2)
-    yield f"AUC, sensitivity, specificity and accuracy are given{macro}{over}."
+    metrics = question.metrics
+    over = ", as mean and sample standard deviation over folds" * (len(metrics["folds"]) > 1)
+    task, macro = task_of(metrics), ""
+    if task == "multilabel":
+        macro = ", averaged over labels"
+    elif task == "classification" and len(metrics["classes"]) > 2:
+        macro = ", each class against the rest and averaged"
+    names = _listed(map(_in_methods, measures_of(metrics).names))
+    yield f"{names[0].upper()}{names[1:]} are given{macro}{over}."
+    if note := _OF_METRICS.get(task):
+        yield note
 
 
 def _tests(question: Question) -> Iterator[str]:
@@ -445,7 +532,8 @@ def _tests(question: Question) -> Iterator[str]:
     rows = question.comparison.rows
     names = {r.difference.test for r in rows if r.difference and r.difference.test}
     tests = [
-        name if name.startswith(("McNemar", "DeLong")) else f"the {name}" for name in sorted(names)
+        name if name.startswith(("McNemar", "DeLong", "Wilcoxon")) else f"the {name}"
+        for name in sorted(names)
     ]
     if tests:
         yield f"Differences from {rows[0].name} were tested by {_listed(tests)}, two-sided."
@@ -457,9 +545,10 @@ def _uncertainty(question: Question) -> Iterator[str]:
     if question.comparison and any(
         r.difference and r.difference.interval for r in question.comparison.rows
     ):
+        within = "folds" if task_of(question.metrics) == "regression" else "classes"
         yield (
             f"Intervals of differences are {LEVEL:.0%} percentile bootstrap intervals over tested "
-            f"subjects ({RESAMPLES:,} resamples within classes, trained models held fixed)."
+            f"subjects ({RESAMPLES:,} resamples within {within}, trained models held fixed)."
         )
 
 

@@ -11,9 +11,8 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.comparison import Comparison, compare_evaluations
-from vitaepp.evaluation.measures import leading_metric
+from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
-from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.summary import Row, summary_rows
 from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_name
@@ -73,13 +72,14 @@ class Question:
 
     def results(self) -> tuple[list[list[str]], pd.DataFrame]:
         """Every set of features with its metrics: as text, and unrounded."""
-        lines = [["", *map(metric_name, METRICS)]]
-        lines += [[name, *map(row.text, METRICS)] for name, _, row in self.rows]
+        names = measures_of(self.metrics).names
+        lines = [["", *map(metric_name, names)]]
+        lines += [[name, *map(row.text, names)] for name, _, row in self.rows]
         records = [
             {"name": name}
             | {
                 f"{metric}_{what}": values[metric]
-                for metric in METRICS
+                for metric in names
                 for what, values in (("mean", row.mean), ("std", row.std))
             }
             for name, _, row in self.rows
@@ -88,14 +88,22 @@ class Question:
 
     def subjects(self) -> tuple[list[list[str]], pd.DataFrame]:
         """How many subjects each fold trains on and tests: as text, and as numbers."""
+        evaluation = self.entries[0].evaluation
         classes = [str(c) for c in self.metrics["classes"]]
-        tested = self.entries[0].evaluation.rows()
+        tested = evaluation.predictions
+        assert tested is not None  # questions_of leaves out what has none
+        label = tested["label"].astype(str)
+        counts = pd.DataFrame({name: label == name for name in classes}, index=tested.index)
+        if evaluation.task == "multilabel":
+            counts = pd.DataFrame({name: tested[f"label:{name}"] for name in classes})
+        elif evaluation.task == "survival":
+            counts, classes = tested[["event"]], ["event"]
         records = []
         for k, size in enumerate(self.metrics["sizes"]):
-            counts = tested.loc[tested["fold"] == k, "label"].value_counts()
+            of_fold = counts[tested["fold"] == k].sum()
             records.append(
                 {"fold": k + 1, "train": size["train"], "test": size["test"]}
-                | {name: int(counts.get(name, 0)) for name in classes}
+                | {name: int(of_fold[name]) for name in classes}
             )
         lines = [["fold", "train", "test", *(f"test: {name}" for name in classes)]]
         lines += [
@@ -113,13 +121,16 @@ class Question:
             "number": self.number,
             "title": self.title,
             "label": self.metrics["label"],
+            "task": self.entries[0].evaluation.task,
             "classes": [str(c) for c in classes],
+            "metrics": list(measures_of(self.metrics).names),
+            "train": [size["train"] for size in self.metrics["sizes"]],
             "metric": self.comparison.metric if self.comparison else leading_metric(self.metrics),
             "rows": [
                 {
                     "name": name,
                     "predictions": entry.predictions,
-                    "columns": score_columns(row.key, classes),
+                    "columns": score_columns(row.key, classes, entry.evaluation.task),
                 }
                 for name, entry, row in self.rows
             ],
@@ -175,9 +186,6 @@ def write_table(
 
 
 def _measured(shown: Shown, where: str) -> Evaluation | None:
-    if not set(METRICS) <= set(shown.metrics["mean"]):
-        warn(f"{where}: is not in the dossier: it has other metrics than those of classes")
-        return None
     try:
         evaluation = Evaluation.load(shown.folder)
         for key in evaluation.measured:

@@ -38,25 +38,26 @@ def clinical(result: Evaluation) -> dict[str, Any] | None:
 
 def _values(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, name in _VALUES.items():
-        if text := _text(report.get(key)):
-            yield name, text
+        if shown := text(report.get(key)):
+            yield name, shown
     calibration = report.get("calibration") or {}
     for key in ("slope", "intercept"):
-        if text := _text(calibration.get(key)):
-            yield f"Calibration {key}", text
+        if shown := text(calibration.get(key)):
+            yield f"Calibration {key}", shown
     for goal, found in (report.get("operating") or {}).items():
         for side in ("sensitivity", "specificity"):
-            if text := _text(found.get(side)):
-                yield f"{side.capitalize()}, {str(goal).replace('_', ' ')}", text
+            if shown := text(found.get(side)):
+                yield f"{side.capitalize()}, {str(goal).replace('_', ' ')}", shown
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A value with its interval; empty where there is none."""
     if not isinstance(value, Mapping) or value.get("value") is None:
         return ""
-    text = f"{value['value']:.3f}"
+    number = f"{value['value']:.3f}"
     if value.get("low") is None or value.get("high") is None:
-        return text
-    return f"{text} {numbers.interval(value['low'], value['high'])}"
+        return number
+    return f"{number} {numbers.interval(value['low'], value['high'])}"
 
 
 def _calibration(report: Mapping[str, Any]) -> Figure | None:

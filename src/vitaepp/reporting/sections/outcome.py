@@ -12,8 +12,9 @@ from vitaepp.evaluation.summary import summary_rows
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, Line, line_chart
 from vitaepp.presentation.drawing import Style
-from vitaepp.presentation.names import metric_name, metric_title
+from vitaepp.presentation.names import GOALS, metric_name, metric_title
 from vitaepp.reporting.contents import Evaluation
+from vitaepp.reporting.sections.clinical import text
 from vitaepp.reporting.sections.header import SERIES
 
 _Values = list[tuple[str, str]]
@@ -43,6 +44,19 @@ def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found.get("low") is not None:
         interval = numbers.interval(found["low"], found["high"])
         yield "Harrell's concordance", f"{found['value']:.3f} {interval}"
+    over_time = report.get("over_time") or {"auc": [], "brier": {"value": None}}
+    for one in over_time["auc"]:
+        if one["auc"] is not None:
+            area = numbers.with_spread(one["auc"], one["std"])
+            share = f"{one['quantile']:.0%} of the training part's events had come by then"
+            yield f"AUC at time {one['time']:.4g}", f"{area}; {share}"
+    brier = over_time["brier"]
+    if brier["value"] is not None:
+        yield (
+            "Integrated Brier score",
+            f"{numbers.with_spread(brier['value'], brier['std'])}; "
+            f"{brier['reference']:.3f} by the training part's Kaplan-Meier curve for everybody",
+        )
     if halves.get("logrank"):
         p = numbers.p_value(halves["logrank"]["p"], "p")
         yield "Log-rank test of the halves", f"{p}; over folds a guide, and no test"
@@ -91,6 +105,9 @@ def outside(result: Evaluation) -> _Values | None:
         )
         for key, mean in parts.items()
     ]
+    for goal, point in ((found.get("clinical") or {}).get("operating") or {}).items():
+        sides = [f"{side} {text(point[side])}" for side in ("sensitivity", "specificity")]
+        values.append((f"Outside, threshold for {GOALS[goal]}", f"{', '.join(sides)}"))
     return [("Cohort", f"{found['name']}, {found['n']:,} subjects"), *values]
 
 

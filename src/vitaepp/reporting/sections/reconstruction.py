@@ -9,7 +9,7 @@ from typing import Any
 from vitaepp.presentation.drawing import data_uri
 from vitaepp.presentation.numbers import digits_of, mean_and_spread
 from vitaepp.reporting.contents import Reconstruction
-from vitaepp.reporting.images import MOST_IMAGES, Sheet, sheets
+from vitaepp.reporting.images import MOST_IMAGES, grouped, sheets
 
 _UNITS = {"psnr": " dB", "ssim": ""}
 
@@ -35,9 +35,7 @@ def reconstruction(
     """
     made, broken = sheets(result.volumes, spacing, directed, budget)
     panels = [] if made else _panels(result.panels, budget)
-    by_subject: dict[str, list[Sheet]] = {}
-    for sheet in made:
-        by_subject.setdefault(sheet.subject, []).append(sheet)
+    by_subject = grouped(made)
     scores = {
         metric.upper(): text + unit
         for metric, unit in _UNITS.items()
