@@ -1,5 +1,6 @@
 """Shared by all tests: checked shapes, small stores, real data where it is."""
 
+import multiprocessing.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
+
+# Made once, and kept: tests that have a folder of temporary files of their own would have the
+# sockets of processes in it, at a path that is too long for a socket.
+multiprocessing.util.get_temp_dir()
 
 MakeStore = Callable[..., Store]
 

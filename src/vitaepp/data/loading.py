@@ -20,6 +20,7 @@ from vitaepp.errors import RecipeError, nearest
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
+from vitaepp.system.spawning import spawning
 
 #: Share of the free memory that `cache=auto` may use.
 CACHE_SHARE = 0.5
@@ -221,7 +222,7 @@ def training_loader(
     options: dict[str, Any] = {}
     if workers:
         # Zarr runs threads, which a forked process would not have.
-        options = {"multiprocessing_context": "spawn", "persistent_workers": True}
+        options = {"multiprocessing_context": spawning(), "persistent_workers": True}
     return TrainingLoader(
         StoreImages(store.path, cache),
         sampler=order,  # it yields whole batches, hence batch_size=None
