@@ -5,6 +5,7 @@ killed and read as those of `subprocess` are.
 """
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,13 @@ class Forked:
         self.stdout, self.stderr = (_text(end) for end, _ in ends)
         self.pid = self._process.pid
         self.kill, self.terminate = self._process.kill, self._process.terminate
-        self.wait = self._process.join
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its status, as `subprocess` has it: one that is late is an error."""
+        self._process.join(timeout)
+        if (status := self.poll()) is None:
+            raise subprocess.TimeoutExpired("a forked process", timeout or 0.0)
+        return status
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
