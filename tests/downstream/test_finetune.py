@@ -286,6 +286,9 @@ def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monk
     assert (out / "model/model.json").stat().st_mtime_ns == again
     with pytest.raises(EvaluationError, match="`keep_model` is of classes; leave it out for regr"):
         vitaepp.finetune(run, store, out, "bright", task="regression", keep_model=True)
+    few = "finetune.subjects=8"
+    with pytest.raises(RecipeError, match="`keep_model` is a training on all labelled subjects"):
+        vitaepp.finetune(run, store, tmp_path / "n", "bright", settings=few, keep_model=True)
 
 
 def test_the_head_of_three_classes_is_a_classifier():

@@ -153,6 +153,11 @@ def finetune(
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
     recipe = _recipe(folder.recipe(), opened, settings)
+    if keep_model and recipe.finetune.subjects is not None:
+        raise RecipeError(
+            f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
+            "labelled subjects; leave one of them out"
+        )
     trained_parts(encoder.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
     if label is not None and (most := recipe.finetune.subjects) is not None:
         say(

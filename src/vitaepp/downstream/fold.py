@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,9 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.methods.supervised import FineTuned, Supervised, balanced_weights
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.files import atomic_path, read_json, write_json
 from vitaepp.system.progress import say
-from vitaepp.system.tensors import read_tensors
+from vitaepp.system.tensors import read_tensors, write_tensors
 from vitaepp.training.held_out import HeldOut, over_rows
 from vitaepp.training.launch import find_cluster
 from vitaepp.training.module import Training
@@ -76,7 +75,7 @@ class Job:
     @classmethod
     def load(cls, folder: RunFolder) -> Job:
         """Read it from there."""
-        return cls(**json.loads((folder.path / "job.json").read_text(encoding="utf-8")))
+        return cls(**read_json(folder.path / "job.json"))
 
 
 def predictions_file(folder: RunFolder) -> Path:
@@ -182,8 +181,6 @@ def _method(
 
 def _keep(encoder: Encoder, method: Supervised, settings: Recipe, folder: RunFolder) -> None:
     """Write the encoder, which was trained in place, and the head."""
-    from safetensors.torch import save
-
     model, views = settings.model, settings.views
     encoder.config = replace(
         encoder.config,
@@ -198,7 +195,7 @@ def _keep(encoder: Encoder, method: Supervised, settings: Recipe, folder: RunFol
     head = {"mean": method.mean, "scale": method.deviation * method.mean.numel() ** 0.5}
     head |= {"weight": method.head.weight, "bias": method.head.bias}
     with atomic_path(head_file(folder)) as temporary:
-        temporary.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in head.items()}))
+        write_tensors(temporary, head)
 
 
 def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:

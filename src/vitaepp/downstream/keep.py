@@ -27,11 +27,6 @@ from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.tensors import read_tensors
 
 
-def model_folder(out: Path) -> Path:
-    """Where a fine-tuning keeps its model."""
-    return out / "model"
-
-
 def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -> Path:
     """Fine-tune on all labelled subjects, and keep the result as `fit` keeps a classifier.
 
@@ -41,7 +36,7 @@ def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -
     Returns:
         Its folder.
     """
-    folder = model_folder(tuning.out)
+    folder = tuning.out / "model"
     if folder.is_dir():
         return folder
     trained = tuning.kept()

@@ -24,7 +24,7 @@ from vitaepp.errors import EvaluationError, Stopped
 from vitaepp.evaluation.choice import HELD_OUT, hold_out
 from vitaepp.evaluation.folds import Fold, require_apart
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.files import make_folder
+from vitaepp.system.files import make_folder, read_json
 from vitaepp.system.progress import counted, say
 from vitaepp.training.launch import devices_per_node, train_in_processes
 from vitaepp.training.settle import updates_per_epoch
@@ -139,9 +139,7 @@ class Tuning(Base):
     def epochs(self, start: str) -> list[int]:
         """The epoch of each fold whose weights were tested."""
         folders = [self.folder(k, start) for k in range(len(self.parts))]
-        return [
-            json.loads(f.summary_file.read_text(encoding="utf-8"))["best_epoch"] for f in folders
-        ]
+        return [read_json(f.summary_file)["best_epoch"] for f in folders]
 
     def say_what_did_not_learn(self) -> None:
         """Say where no epoch was better than the start, so that the start is what was tested."""
