@@ -195,7 +195,6 @@ def evaluate_features(
         "protocol": shared.protocol,
         "label": target.name,
         "n": len(used),
-        "tested": sum(len(p.test) for p in parts),
         "classes": list(target.classes),
         **target.facts(used),
         "persons": len(np.unique(people[used])),

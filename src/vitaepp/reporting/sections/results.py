@@ -54,7 +54,7 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
     named += [(str(other.folder), other) for other in others]
     grouped: dict[Any, list[_Named]] = {}
     for name_, evaluation in named:
-        facts = ("positive", "seed", "n", "tested", "sizes", "group")
+        facts = ("positive", "seed", "n", "sizes", "group")
         alike = [str(evaluation.metrics.get(fact)) for fact in facts]
         key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
         grouped.setdefault(key, []).append((name_, evaluation))
@@ -147,8 +147,6 @@ def _setting(metrics: Mapping[str, Any]) -> str:
         parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
     elif sizes:
         parts.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
-    if metrics.get("tested", metrics.get("n")) != metrics.get("n") and folds > 1:
-        parts.append(f"{metrics['tested']:,} of them tested")
     if isinstance(group := metrics.get("group"), dict):
         alone = "each left out once" if group["tested_alone"] else "none split by a fold"
         parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
