@@ -17,6 +17,7 @@ from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
+from vitaepp.evaluation import choice
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -47,10 +48,22 @@ def _maps() -> Iterator[None]:
         yield
 
 
+#: How often a part is held out to choose the strength of a model.
+DRAWS = choice.DRAWS
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_draw() -> Iterator[None]:
+    """The strength of models is chosen on one held-out part: most of what evaluations cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "DRAWS", 1)
+        yield
+
+
 @pytest.fixture
-def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C is chosen on one held-out part instead of five, where its choice is not the subject."""
-    monkeypatch.setattr("vitaepp.evaluation.choice.DRAWS", 1)
+def every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many held-out parts as users have, where the choice of the strength is the subject."""
+    monkeypatch.setattr(choice, "DRAWS", DRAWS)
 
 
 def write_store(
@@ -129,6 +142,10 @@ TINY = (
     "optim.epochs=3",
     "optim.batch_size=4",
 )
+
+
+#: The same without the perceptual loss, which is half the time, where what is trained is no matter.
+LIGHT = (*TINY, "loss.perceptual.weight=0")
 
 
 def encoder_like(store: Store) -> Encoder:

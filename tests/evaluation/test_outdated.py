@@ -15,8 +15,6 @@ from vitaepp.evaluation.comparison import compare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
 
 def train(run, epochs):
     """As `pretrain` leaves a run, without the training."""
