@@ -17,7 +17,7 @@ from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.evaluation import choice
+from vitaepp.evaluation import choice, clinical
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -48,22 +48,27 @@ def _maps() -> Iterator[None]:
         yield
 
 
-#: How often a part is held out to choose the strength of a model.
-DRAWS = choice.DRAWS
+#: How often training rows are held out, to choose a strength and to find thresholds.
+DRAWS, INNER_FOLDS = choice.DRAWS, clinical.INNER_FOLDS
+
+
+def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int) -> None:
+    patch.setattr(choice, "DRAWS", draws)
+    patch.setattr(clinical, "INNER_FOLDS", folds)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _one_draw() -> Iterator[None]:
-    """The strength of models is chosen on one held-out part: most of what evaluations cost."""
+def _few_draws() -> Iterator[None]:
+    """Evaluations hold out as little as they can: three quarters of what they cost."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "DRAWS", 1)
+        _hold_out(patch, 1, 2)
         yield
 
 
 @pytest.fixture
 def every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many held-out parts as users have, where the choice of the strength is the subject."""
-    monkeypatch.setattr(choice, "DRAWS", DRAWS)
+    """Evaluations hold out as often as they do for users, where that is the subject."""
+    _hold_out(monkeypatch, DRAWS, INNER_FOLDS)
 
 
 def write_store(

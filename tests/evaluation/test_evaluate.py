@@ -12,14 +12,13 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from tests.conftest import DRAWS
+from tests.conftest import DRAWS, INNER_FOLDS
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.choice import hold_out
 from vitaepp.evaluation.classifier import fit, outer_folds
-from vitaepp.evaluation.clinical import INNER_FOLDS
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
