@@ -40,7 +40,7 @@ def embed(run, file, seed=0, images="a", epochs=2):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def both(tmp_path_factory):
     """A run with its evaluation, and outside of it another evaluation of the same subjects."""
     root = tmp_path_factory.mktemp("outdated")
     run = train(root / "run", 2)
@@ -52,13 +52,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def run(made, tmp_path):
-    return shutil.copytree(made / "run", tmp_path / "run")
+def run(both, tmp_path):
+    return shutil.copytree(both / "run", tmp_path / "run")
 
 
 @pytest.fixture
-def other(made, tmp_path):
-    return shutil.copytree(made / "other", tmp_path / "other") / "evaluation"
+def other(both, tmp_path):
+    return shutil.copytree(both / "other", tmp_path / "other") / "evaluation"
 
 
 def test_what_belongs_together_is_not_warned_of_wherever_it_is_moved(run, other, tmp_path, capsys):
