@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 import vitaepp
-from tests.conftest import TINY, write_store
+from tests.conftest import LIGHT, write_store
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
@@ -65,7 +65,7 @@ def trained(tmp_path_factory) -> Path:
     write_masked_store(root / "store", (16, 16, 16))
     write_masked_store(root / "large", (20, 16, 24))
     write_store(root / "unmasked", 6, (16, 16, 16), ("t1",))
-    settings = [*TINY, "method=vitae", "optim.epochs=1", "model.patch_size=4"]
+    settings = [*LIGHT, "method=vitae", "optim.epochs=1", "model.patch_size=4"]
     vitaepp.pretrain(root / "store", root / "run", settings=settings)
     return root
 
