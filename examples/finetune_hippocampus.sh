@@ -25,7 +25,7 @@ vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours" \
 # Nested cross-validation over all 130 subjects.
 for blocks in 0 2 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/classes-$blocks" --label large --protocol svm \
-    --set finetune.blocks=$blocks
+    --set finetune.blocks=$blocks --set optim.epochs=25
   vitaepp compare "$out/classes-$blocks/linear" "$out/classes-$blocks" --controls \
     --out "$out/classes-$blocks/compare"
 done
