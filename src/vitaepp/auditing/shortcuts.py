@@ -149,7 +149,7 @@ def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
     """
     for folds in range(min(cohort.folds, FEWEST), 1, -1):
         with suppress(EvaluationError):
-            share_out(target, table, folds=folds, seed=cohort.seed)
+            share_out(target, table.assign(split=""), folds=folds, seed=cohort.seed)
             return folds
     return 0
 

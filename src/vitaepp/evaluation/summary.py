@@ -253,9 +253,9 @@ def told_design(metrics: Mapping[str, Any]) -> list[str]:
 def told_budget(metrics: Mapping[str, Any]) -> list[str]:
     """The leading metric at each number of labels, a line a number; [] where it was not measured.
 
-    >>> rows = [{"labels": 6.0, "features": f, "mean": {"auc": 0.5}} for f in ("method", "raw")]
-    >>> told_budget({"task": "classification", "budget": rows})
-    ['with 6 labels: AUC 0.500, raw 0.500']
+    >>> rows = [{"labels": 6.0, "features": f, "mean": {"mae": 0.5}} for f in ("method", "raw")]
+    >>> told_budget({"task": "regression", "budget": rows})
+    ['with 6 labels: MAE 0.500, raw 0.500']
     """
     rows = metrics.get("budget") or []
     lines = []
