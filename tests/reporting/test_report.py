@@ -592,7 +592,7 @@ def test_a_watched_label_has_a_curve(tmp_path):
 
 def test_the_flow_of_subjects_is_shown_from_the_source_to_the_folds(run, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
-    assert "what prepare left out is not kept" in Tags(report_text(run, tmp_path)).words
+    assert "does not say what prepare left out" in Tags(report_text(run, tmp_path)).words
     summary = json.loads((run / "summary.json").read_text())
     reasons = {f"reason {i}{EVIL}": 9 - i for i in range(8)}
     summary["store"]["account"] = {"found": 84, "failed": reasons, "left_out": {}}

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
-from vitaepp.evaluation.measures import leading_metric, measures_of
+from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
@@ -231,11 +231,12 @@ def told_design(metrics: Mapping[str, Any]) -> list[str]:
     """How many there are of what is predicted, and what was done about groups and sites.
 
     >>> told_design({"members": {"0": 15, "1": 9}, "harmonized": {"column": "site", "how": SCALE}})
-    ['0: 15, 1: 9', 'features centred and scaled by site, as each training part has it']
+    ['15 of class 0, 9 of class 1', 'features centred and scaled for each site']
     """
     parts = []
     if members := metrics.get("members"):
-        counts = ", ".join(f"{name}: {count:,}" for name, count in members.items())
+        which = "with" if task_of(metrics) == "multilabel" else "of class"
+        counts = ", ".join(f"{count:,} {which} {name}" for name, count in members.items())
         parts.append(counts if len(members) <= MOST_COUNTED else f"{len(members)} classes")
     if "events" in metrics:
         parts.append(counted(metrics["events"], "event"))
@@ -246,7 +247,7 @@ def told_design(metrics: Mapping[str, Any]) -> list[str]:
             parts.append(f"not tested: {', '.join(group['not_tested'])}")
     if found := metrics.get("harmonized"):
         done = "centred and scaled" if found["how"] == SCALE else "harmonised by ComBat"
-        parts.append(f"features {done} by {found['column']}, as each training part has it")
+        parts.append(f"features {done} for each {found['column']}")
     return parts
 
 
