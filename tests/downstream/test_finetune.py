@@ -16,7 +16,7 @@ from tests.conftest import TINY, write_store
 from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
-from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.downstream.finetune import DEFAULTS, OF_TASK
 from vitaepp.downstream.keep import classifier_of
 from vitaepp.downstream.labelled import planned
 from vitaepp.downstream.model import Model
@@ -207,7 +207,8 @@ def test_classes_count_alike_and_mixed_labels_count_by_their_share():
 
 
 def test_the_defaults_are_settings():
-    assert Recipe.load(None, DEFAULTS).optim.lr == DEFAULTS["optim.lr"]
+    for changes in OF_TASK.values():
+        assert Recipe.load(None, DEFAULTS | changes).optim.lr == changes["optim.lr"]
 
 
 def test_a_value_is_learned_by_its_squared_error():

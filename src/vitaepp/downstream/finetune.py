@@ -56,11 +56,18 @@ DEFAULTS: dict[str, Any] = {
     "optim.updates": 500,
     "optim.batch_size": 16,
     "optim.accumulate": 1,
-    "optim.lr": 5e-4,
     "optim.warmup_epochs": None,
     "optim.warmup_updates": None,
     "optim.clip_norm": 1.0,
     "trainer.watch": None,
+}
+
+#: The head of classes or a value starts as a model of whole images: crops are strange to it, and its
+#: first steps would undo it. Nothing of a decoder is learned yet; crops and larger steps are good.
+OF_TASK: dict[str, dict[str, Any]] = {
+    "classification": {"optim.lr": 2e-4, "views.first.crop": 1.0},
+    "regression": {"optim.lr": 2e-4, "views.first.crop": 1.0},
+    "segmentation": {"optim.lr": 1e-3},
 }
 
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -102,7 +109,7 @@ def finetune(
         label: column of classes or values; subjects where it is empty are left out. Not for masks.
         task: `classification`, `regression` or `segmentation`.
         settings: changes to the recipe, such as `"finetune.blocks=2"`; one, or several. It is the
-            recipe of the pre-training with `DEFAULTS`.
+            recipe of the pre-training with `DEFAULTS` and those `OF_TASK`.
         protocol: of classes and values as in `evaluate`; masks have given splits where there are
             any.
         folds: of cross-validation.
@@ -152,7 +159,7 @@ def finetune(
             f"{store}: modalities {','.join(have)}, but the encoder was trained on "
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
-    recipe = _recipe(folder.recipe(), opened, settings)
+    recipe = _recipe(folder.recipe(), opened, task, settings)
     if keep_model and recipe.finetune.subjects is not None:
         raise RecipeError(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
@@ -183,8 +190,8 @@ def finetune(
         return evaluation
 
 
-def _recipe(before: Recipe, store: Store, settings: str | Sequence[str]) -> Recipe:
-    recipe = resolve(before, DEFAULTS).with_settings(settings)
+def _recipe(before: Recipe, store: Store, task: str, settings: str | Sequence[str]) -> Recipe:
+    recipe = resolve(before, DEFAULTS | OF_TASK[task]).with_settings(settings)
     if recipe.trainer.strategy == "fsdp":
         raise RecipeError("trainer.strategy=fsdp: finetune takes ddp; leave it out")
     for name, value in recipe.model:
