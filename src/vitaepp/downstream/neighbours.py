@@ -561,7 +561,7 @@ def _store_of(embedded: Embeddings, path: Path, given: Location | None) -> Store
                 if store.fingerprint() == images:
                     return store
         say(
-            f"{path}: the store{f' {name!r}' if name else ''} that it was made of is not beside it: "
+            f"{path}: the store{f' {name!r}' if name else ''} it was made of is not beside it: "
             "there are no pictures; name its folder with `store`"
         )
         return None
