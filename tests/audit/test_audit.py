@@ -112,6 +112,19 @@ def test_the_size_of_the_original_is_found(tmp_path, label):
         assert found[f"label from {what}"].score == pytest.approx(0.78, abs=0.08)
 
 
+def test_a_number_that_most_share_is_asked_in_fewer_folds_or_named(tmp_path, label, capsys):
+    """Of `age`, two parts vary and three do not; of `age_at_scan`, no two parts do."""
+    rows = np.arange(20)
+    columns = {"sick": label[:20], "age": np.where(rows < 15, 60, rows)}
+    columns["age_at_scan"] = np.where(rows < 18, 60, rows)
+    found = ask(write_cohort(tmp_path, columns), tmp_path)
+    asked = [name for name in columns if f"{name} from the embedding" in {i.what for i in found}]
+    assert asked == ["age"]
+    assert "evaluate fact age: 4 of 4" in capsys.readouterr().err  # two folds, two models each
+    silent = "age_at_scan (nearly all have the same value)"
+    assert silent in found["not asked"].more["not_asked"]
+
+
 def test_an_image_on_both_sides_of_a_split_is_found(tmp_path, label):
     images = np.arange(N)
     images[1], images[4] = 0, 2  # of another class, and of the same

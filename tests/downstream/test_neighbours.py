@@ -29,7 +29,7 @@ def test_similarity_is_the_cosine_of_standardised_features(tmp_path, capsys):
     features = 50 + rng.normal(size=(40, 6)) * [1, 10, 100, 1, 1, 0]
     table = write(tmp_path / "e.parquet", features)
     found = vitaepp.neighbours(tmp_path / "e.parquet", tmp_path / "out", k=3)
-    assert "is not beside it, so that there are no pictures" in capsys.readouterr().err
+    assert "is not beside it: there are no pictures" in capsys.readouterr().err
     z = StandardScaler().fit_transform(features.astype(np.float32).astype(float))
     distances, rows = NearestNeighbors(n_neighbors=4, metric="cosine").fit(z).kneighbors(z)
     written = pd.read_csv(tmp_path / "out" / "neighbours.csv", keep_default_na=False)

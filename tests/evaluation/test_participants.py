@@ -131,7 +131,7 @@ def test_how_many_persons_there_are_is_said(tmp_path):
     metrics = evaluate(embedded(table(12), tmp_path), "grade", tmp_path / "out")
     assert "\n24 subjects of 12 persons\n" in summary_table(metrics)
     path = embedded(table(12).drop(columns="participant"), tmp_path)
-    told = "\n24 subjects; no column participant says whose they are\n"
+    told = "\n24 subjects; without a column participant, each counts as a person of its own\n"
     assert told in summary_table(evaluate(path, "grade", tmp_path / "out"))
 
 

@@ -356,8 +356,8 @@ def test_a_sheet_of_maps_has_each_map_beside_the_image_with_its_lesion(tmp_path)
     assert (map_[..., 2] - map_[..., 0]).mean() > 5  # against the score: blue
 
 
-def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
-    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
+def add_maps(run):
+    """The folder `maps`; returns its facts, and the file of the one subject."""
     numbers = {"insertion": 0.5, "deletion": -0.25, "beats_random": 0.75}
     numbers |= {"untrained_correlation": None, "lesion_auc": None}
     told = {"subject": f"a{EVIL}", "explained": "decision score for grade = high"}
@@ -369,6 +369,12 @@ def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
     (run / "maps" / "explain.json").write_text(json.dumps(facts))
     file = run / "maps" / f"{file_stem(told['subject'])}.npz"
     np.savez(file, **maps_of_a_volume())
+    return facts, file
+
+
+def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
+    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False)
+    facts, file = add_maps(run)
     page = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     assert EVIL not in page
     assert '<a href="#maps-1">' in page
@@ -586,7 +592,7 @@ def test_a_watched_label_has_a_curve(tmp_path):
 
 def test_the_flow_of_subjects_is_shown_from_the_source_to_the_folds(run, tmp_path):
     run = shutil.copytree(run, tmp_path / "run")
-    assert "what prepare left out is not kept" in Tags(report_text(run, tmp_path)).words
+    assert "does not say what prepare left out" in Tags(report_text(run, tmp_path)).words
     summary = json.loads((run / "summary.json").read_text())
     reasons = {f"reason {i}{EVIL}": 9 - i for i in range(8)}
     summary["store"]["account"] = {"found": 84, "failed": reasons, "left_out": {}}
@@ -646,8 +652,8 @@ def test_sections_of_other_verbs_are_there_only_with_their_files(run, page, tmp_
     assert "audit/audit.json cannot be read" in words
 
 
-def test_similar_and_odd_scans_have_sections_of_their_own_run_alone(run, page, tmp_path):
-    run = shutil.copytree(run, tmp_path / "run")
+def add_similar_and_odd(run):
+    """The folders `near` of `neighbours` and `odd` of `qc`; returns the table of the latter."""
     (run / "near").mkdir()
     value = {"value": 0.62, "low": 0.5, "high": 0.7, "chance": 0.4}
     facts = {"encoder": weights_id(run), "n": 40, "queries": 40, "new": False}
@@ -662,6 +668,12 @@ def test_similar_and_odd_scans_have_sections_of_their_own_run_alone(run, page, t
     table.to_csv(run / "odd" / "qc.csv", index=False)
     found = {"encoder": weights_id(run), "n": 3, "flagged": 2, "limit": 3.5}
     (run / "odd" / "qc.json").write_text(json.dumps(found))
+    return table
+
+
+def test_similar_and_odd_scans_have_sections_of_their_own_run_alone(run, page, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    table = add_similar_and_odd(run)
     text = report_text(run, tmp_path)
     words = Tags(text).words
     assert EVIL not in text

@@ -90,6 +90,7 @@ class Measured:
         decisions: of the same.
         asked: about each fact.
         together: about all of those that are properties of scans; None without any.
+        unasked: names of facts whose numbers differ too little to be asked about.
     """
 
     cohort: Cohort
@@ -97,6 +98,7 @@ class Measured:
     decisions: Decisions
     asked: list[Asked]
     together: Together | None
+    unasked: list[str]
 
     @property
     def effect(self) -> float:
@@ -108,14 +110,18 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
     """Ask the embedding and the facts everything."""
     evaluation = cohort.evaluate(cohort.features)
     decisions = _decisions(cohort, evaluation)
-    asked = []
+    asked, unasked = [], []
     for fact in track(facts, "audit", len(facts), unit="facts"):
+        told = fact_from_embedding(cohort, fact)
+        if told is None:
+            unasked.append(fact.name)
+            continue
         is_control = fact.name not in NO_CONTROL
         groups = pd.Series(cut(fact).to_numpy(object), index=cohort.table["subject"])
         asked.append(
             Asked(
                 fact,
-                fact_from_embedding(cohort, fact),
+                told,
                 label_from_facts(cohort, [fact]) if is_control else None,
                 errors_by(decisions, groups, seed=cohort.seed) if is_control else None,
             )
@@ -131,7 +137,7 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
             float(without["mean"]["auc"]),
             (ends.low, ends.high),
         )
-    return Measured(cohort, evaluation, decisions, asked, together)
+    return Measured(cohort, evaluation, decisions, asked, together, unasked)
 
 
 def items(measured: Measured, facts: Facts, pairs: Sequence[Pair]) -> Iterator[Item]:
@@ -386,6 +392,7 @@ def _silent(facts: Facts, measured: Measured) -> Item:
     tests += measured.together is not None
     no_errors = [a.fact.name for a in measured.asked if a.label is not None and a.errors is None]
     silent = list(facts.silent) + [f"errors by {name} (subgroups too small)" for name in no_errors]
+    silent += [f"{name} (nearly all have the same value)" for name in measured.unasked]
     more = {"metric": "questions", "tests": tests, "not_asked": silent, "unused": facts.unused}
     more["constant"] = facts.constant
     sentence = "" if measured.together else "No metadata varies that could tell the label alone. "

@@ -43,7 +43,7 @@ def look_at(store: Store, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) ->
     step = max(1, AT_ONCE // int(np.prod(store.info.shape)))
     borders, hashes = [], []
     starts = range(0, len(rows), step)
-    for start in track(starts, "look at images", len(starts), unit="batches"):
+    for start in track(starts, "looking at images", len(starts), unit="batches"):
         images = store.read(rows[start : start + step])
         borders.append(empty_border(np.asarray(images.any(axis=1), np.bool_)))
         hashes.append(perceptual_hash(images.mean(axis=1, dtype=np.float32)))

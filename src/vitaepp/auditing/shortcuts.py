@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from vitaepp.auditing.facts import FEWEST, Fact
 from vitaepp.auditing.permutation import association_test
 from vitaepp.data.participants import Persons
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
-from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.folds import plan_folds, share_out
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks import Target, read_target
 
 #: Most subjects that the embedding is asked about a fact with; more would take hours and change
 #: little. A training part of five folds has 1,000 then.
@@ -111,29 +114,44 @@ class Told:
         return 2 * self.score - 1 if self.metric == "auc" else self.score
 
 
-def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told:
-    """Ask the embedding about a fact."""
+def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
+    """Ask the embedding about a fact; None where its numbers differ too little to be ranked."""
     known = _some(fact, cohort.persons, cohort.seed)
     columns, persons = fact.columns.iloc[known], cohort.persons[known]
     features = cohort.features[known]
     names = ["subject", *([PARTICIPANT] if PARTICIPANT in cohort.table else [])]
     table = cohort.table[names].iloc[known].reset_index(drop=True)
     kind, metric = ("classification", "auc") if fact.is_classes else ("regression", "spearman")
-    # Classes with enough participants for so many folds were kept.
-    folds = min(cohort.folds, FEWEST)
     scores = {}
     for name in columns:
         # A name of its own: `split` has a meaning for the evaluation.
         asked = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
         values = table.assign(**{asked: columns[name].to_numpy()})
+        folds = _most_folds(read_target(values, asked, kind), values, cohort)
+        if not folds:
+            continue
         result = evaluate_features(
             features, values, asked, task=kind, seed=cohort.seed, folds=folds
         )
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
+    if not scores:
+        return None
     best = max(scores, key=lambda name: scores[name])
     p = association_test(features, targets(fact)[known], persons, seed=cohort.seed)
-    return Told(scores[best], metric, p, len(known), best if len(scores) > 1 else "")
+    return Told(scores[best], metric, p, len(known), best if len(columns.columns) > 1 else "")
+
+
+def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
+    """How many folds there can be in which a fact varies enough to be scored; 0 for none.
+
+    Of a number that many subjects share, a small fold may have too few different values.
+    """
+    for folds in range(min(cohort.folds, FEWEST), 1, -1):
+        with suppress(EvaluationError):
+            share_out(target, table.assign(split=""), folds=folds, seed=cohort.seed)
+            return folds
+    return 0
 
 
 def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Told:

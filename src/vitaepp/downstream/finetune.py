@@ -163,7 +163,7 @@ def finetune(
     if keep_model and recipe.finetune.subjects is not None:
         raise RecipeError(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
-            "labelled subjects; leave one of them out"
+            "labelled subjects; give only one of the two"
         )
     trained_parts(encoder.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
     if label is not None and (most := recipe.finetune.subjects) is not None:

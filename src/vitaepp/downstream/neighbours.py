@@ -561,8 +561,8 @@ def _store_of(embedded: Embeddings, path: Path, given: Location | None) -> Store
                 if store.fingerprint() == images:
                     return store
         say(
-            f"{path}: its store{f' {name}' if name else ''} is not beside it, so that there are no "
-            "pictures; name it with `store`"
+            f"{path}: the store{f' {name!r}' if name else ''} it was made of is not beside it: "
+            "there are no pictures; name its folder with `store`"
         )
         return None
     store = Store(given)

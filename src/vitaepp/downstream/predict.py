@@ -123,8 +123,11 @@ def predict(
         )
     subjects += _names(origins)
     say_decisions(decisions, len(decisions))
-    for failure in failures:
-        say(f"{failure.subject}: {failure.reason}")
+    reasons = [f"{failure.subject}: {failure.reason}" for failure in failures]
+    if not subjects and len(reasons) == 1:
+        raise SourceError(reasons[0])
+    for reason in reasons:
+        say(reason)
     if not subjects:
         raise SourceError(f"none of {counted(len(failures), 'scan')} can be read")
     twice = {s for s in subjects if subjects.count(s) > 1}

@@ -8,12 +8,16 @@ from statistics import stdev
 from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
-from vitaepp.evaluation.measures import leading_metric, measures_of
+from vitaepp.evaluation.harmonize import SCALE
+from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
 from vitaepp.presentation.numbers import with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
+
+#: Most classes that are counted one by one in a line.
+MOST_COUNTED = 10
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,14 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     """
     table = aligned(summary_cells(metrics))
     notes = [told_persons(metrics)] if "n" in metrics else []
+    if design := told_design(metrics):
+        notes.append("; ".join(design))
     if metrics.get("positive") is not None:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
     notes += [*told_candidates(metrics), *told_over_time(metrics), *told_outside(metrics)]
+    notes += told_budget(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
@@ -210,14 +217,59 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     >>> told_persons({"n": 120, "persons": 60, "persons_by": "participant"})
     '120 subjects of 60 persons'
     >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
-    '120 subjects; no column participant says whose they are'
+    '120 subjects; without a column participant, each counts as a person of its own'
     """
     subjects = told_subjects(metrics["n"], count_tested(metrics))
     if "persons" not in metrics:  # of an earlier version
         return subjects
     if metrics["persons_by"] != PARTICIPANT:
-        return f"{subjects}; no column {PARTICIPANT} says whose they are"
+        return f"{subjects}; without a column {PARTICIPANT}, each counts as a person of its own"
     return f"{subjects} of {metrics['persons']:,} persons"
+
+
+def told_design(metrics: Mapping[str, Any]) -> list[str]:
+    """How many there are of what is predicted, and what was done about groups and sites.
+
+    >>> told_design({"members": {"0": 15, "1": 9}, "harmonized": {"column": "site", "how": SCALE}})
+    ['15 of class 0, 9 of class 1', 'features centred and scaled for each site']
+    """
+    parts = []
+    if members := metrics.get("members"):
+        which = "with" if task_of(metrics) == "multilabel" else "of class"
+        counts = ", ".join(f"{count:,} {which} {name}" for name, count in members.items())
+        parts.append(counts if len(members) <= MOST_COUNTED else f"{len(members)} classes")
+    if "events" in metrics:
+        parts.append(counted(metrics["events"], "event"))
+    if isinstance(group := metrics.get("group"), Mapping):
+        alone = "each left out once" if group["tested_alone"] else "none split by a fold"
+        parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
+        if group["not_tested"]:
+            parts.append(f"not tested: {', '.join(group['not_tested'])}")
+    if found := metrics.get("harmonized"):
+        done = "centred and scaled" if found["how"] == SCALE else "harmonised by ComBat"
+        parts.append(f"features {done} for each {found['column']}")
+    return parts
+
+
+def told_budget(metrics: Mapping[str, Any]) -> list[str]:
+    """The leading metric at each number of labels, a line a number; [] where it was not measured.
+
+    >>> rows = [{"labels": 6.0, "features": f, "mean": {"mae": 0.5}} for f in ("method", "raw")]
+    >>> told_budget({"task": "regression", "budget": rows})
+    ['with 6 labels: MAE 0.500, raw 0.500']
+    """
+    rows = metrics.get("budget") or []
+    lines = []
+    for labels in dict.fromkeys(row["labels"] for row in rows):
+        metric = leading_metric(metrics)
+        values = [
+            f"{row['features']} " * (row["features"] != "method")
+            + with_spread(row["mean"][metric], None)
+            for row in rows
+            if row["labels"] == labels
+        ]
+        lines.append(f"with {labels:.4g} labels: {metric_name(metric)} {', '.join(values)}")
+    return lines
 
 
 def told_subjects(n: int, tested: int) -> str:

@@ -7,6 +7,7 @@ which every network allows, but which shows it images that it has never seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,40 +28,36 @@ from vitaepp.system.devices import autocast
 CPU_TOKENS, DEVICE_TOKENS = 2**11, 2**15
 
 
-class LeftOut:
-    """The score of an image of which the encoder gets the patches of some parts only.
+@dataclass(frozen=True, eq=False)
+class _Game:
+    """An image, its parts, and the score that is asked for.
 
-    Args:
-        encoder: with a vision transformer.
-        image: standardised.
-        parts: `(*grid)`, the part that each patch belongs to.
+    Attributes:
+        encoder: any; with a vision transformer where patches are left out.
+        image: standardised, so that 0 is the mean.
+        parts: the part that each patch, `(*grid)`, or each voxel, `(*space)`, belongs to.
         scores: of features, and what stands in for absent ones.
         column: which of the scores.
         precision: of the encoder.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        image: Float[Tensor, "1 channel *space"],
-        parts: npt.NDArray[np.intp],
-        scores: Scores,
-        column: int,
-        precision: str,
-    ) -> None:
-        assert isinstance(encoder.backbone, VisionTransformer)
-        self.backbone, self.config = encoder.backbone, encoder.config
-        self.patches = patchify(image, self.backbone.patch_size)
-        self.parts, self.scores, self.column = parts.ravel(), scores, column
-        self.precision = precision
-        self.absent = torch.from_numpy(scores.absent).to(image.device)
+    encoder: Encoder
+    image: Float[Tensor, "1 channel *space"]
+    parts: npt.NDArray[np.intp]
+    scores: Scores
+    column: int
+    precision: str
+
+
+class LeftOut(_Game):
+    """The score of an image of which the encoder gets the patches of some parts only."""
 
     def __call__(self, coalitions: npt.NDArray[np.bool_]) -> Floats:
         """The score of each coalition of parts; of none, that of the absent features."""
-        shown = coalitions[:, self.parts]
+        shown = coalitions[:, self.parts.ravel()]
         counts = shown.sum(axis=1)
         features = np.tile(self.scores.absent, (len(shown), 1))
-        at_a_time = CPU_TOKENS if self.patches.device.type == "cpu" else DEVICE_TOKENS
+        at_a_time = CPU_TOKENS if self.image.device.type == "cpu" else DEVICE_TOKENS
         # Only images with equally many patches can be encoded together.
         for count in np.unique(counts[counts > 0]):
             rows = np.flatnonzero(counts == count)
@@ -71,49 +68,29 @@ class LeftOut:
         return self.scores(features)[:, self.column]
 
     def _features(self, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        visible = torch.from_numpy(indices).to(self.patches.device)
-        patches = self.patches.expand(len(visible), -1, -1)
+        backbone, config = self.encoder.backbone, self.encoder.config
+        assert isinstance(backbone, VisionTransformer)
+        visible = torch.from_numpy(indices).to(self.image.device)
+        absent = torch.from_numpy(self.scores.absent).to(self.image.device)
+        patches = patchify(self.image, backbone.patch_size).expand(len(visible), -1, -1)
         with torch.inference_mode(), autocast(visible.device, self.precision):
-            tokens = self.backbone.encode(patches, visible, blocks=self.config.block)
-        pooled = pool_visible(
-            tokens.float(), visible, self.config.pool, self.backbone.grid, self.absent
-        )
+            tokens = backbone.encode(patches, visible, blocks=config.block)
+        pooled = pool_visible(tokens.float(), visible, config.pool, backbone.grid, absent)
         return pooled.cpu().numpy()
 
 
-class Greyed:
-    """The score of an image of which all voxels but those of some parts have its mean intensity.
-
-    Args:
-        encoder: any.
-        image: standardised, so that 0 is the mean.
-        voxels: `(*space)`, the part that each voxel belongs to.
-        scores: of features.
-        column: which of the scores.
-        precision: of the encoder.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        image: Float[Tensor, "1 channel *space"],
-        voxels: npt.NDArray[np.intp],
-        scores: Scores,
-        column: int,
-        precision: str,
-    ) -> None:
-        self.encoder, self.image, self.scores, self.column = encoder, image, scores, column
-        self.voxels = torch.from_numpy(voxels).to(image.device)
-        self.precision = precision
+class Greyed(_Game):
+    """The score of an image of which all voxels but those of some parts have its mean intensity."""
 
     def __call__(self, coalitions: npt.NDArray[np.bool_]) -> Floats:
         """The score of each coalition of parts."""
         on, config = self.image.device, self.encoder.config
+        parts = torch.from_numpy(self.parts).to(on)
         step = at_once(on, self.image.shape[1:])
         found: list[npt.NDArray[Any]] = []
         for start in range(0, len(coalitions), step):
             kept = torch.from_numpy(coalitions[start : start + step]).to(on)
-            images = self.image * kept[:, self.voxels][:, None]
+            images = self.image * kept[:, parts][:, None]
             with torch.inference_mode(), autocast(on, self.precision):
                 features = self.encoder.backbone.features(images, config.pool, config.block)
             found.append(features.float().cpu().numpy())

@@ -71,7 +71,7 @@ def flow_chart(stages: Sequence[Stage], last: Sequence[Box] = (), *, says: str) 
     for first in range(0, len(last), _ABREAST):
         row = last[first : first + _ABREAST]
         across = min(len(last), _ABREAST)
-        width = (_WIDTH - (across - 1) * 10) / across
+        width = _MAIN if across == 1 else (_WIDTH - (across - 1) * 10) / across
         height = max(_height(box, width) for box in row)
         top = y + _GAP
         if not first:

@@ -53,9 +53,9 @@ def flow(
         return None
     whose = "the store and its evaluation" if last else "the store"
     drawing = flow_chart(stages, last, says=f"Flow of subjects into {whose}: {_in_words(stages)}")
-    note = (
-        "" if account or stages[0].box.title == "Embedded" else "what prepare left out is not kept"
-    )
+    note = ""
+    if not account and stages[0].box.title != "Embedded":
+        note = "the store, of an earlier version, does not say what prepare left out"
     boxes = [box for stage in stages for box in (stage.lost, stage.box) if box] + last
     table = [("box", "text"), *((box.title, "; ".join(box.lines)) for box in boxes)]
     return Figure("Flow of subjects", note, drawing, (), table)

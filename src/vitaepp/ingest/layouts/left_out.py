@@ -34,8 +34,9 @@ def left_out_in_words(cohort: Cohort) -> str:
     """
     path, why = cohort.left_out[0]
     number = len(cohort.left_out)
-    others = ", …" if number > 1 else ""
-    return f"{number} left out ({path}: {why}{others}); prepare `dry_run` lists more of them"
+    if number == 1:
+        return f"1 left out ({path}: {why})"
+    return f"{number} left out ({path}: {why}, …); prepare `dry_run` lists more of them"
 
 
 def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, Line, line_chart, unit_chart
 from vitaepp.presentation.drawing import Style
+from vitaepp.presentation.names import GOALS
 from vitaepp.reporting.contents import Evaluation
 
 #: Net benefits below this are not drawn: acting on everybody costs without bound.
@@ -47,7 +48,7 @@ def _values(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for goal, found in (report.get("operating") or {}).items():
         for side in ("sensitivity", "specificity"):
             if shown := text(found.get(side)):
-                yield f"{side.capitalize()}, {str(goal).replace('_', ' ')}", shown
+                yield f"{side.capitalize()}, threshold for {GOALS.get(goal, goal)}", shown
 
 
 def text(value: Any) -> str:

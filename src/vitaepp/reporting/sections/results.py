@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.evaluation.summary import Row, summary_rows, told_persons, verdict
+from vitaepp.evaluation.summary import Row, summary_rows, told_design, told_persons, verdict
 from vitaepp.presentation.charts import strip
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.names import metric_name, metric_title
@@ -38,7 +38,7 @@ class Result:
 
 
 def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Evaluations of one label, protocol, positive class and folds in one table each.
+    """Evaluations of one label, protocol, positive class, folds and sites in one table each.
 
     Args:
         runs: whose evaluations are shown.
@@ -54,7 +54,7 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
     named += [(str(other.folder), other) for other in others]
     grouped: dict[Any, list[_Named]] = {}
     for name_, evaluation in named:
-        facts = ("positive", "seed", "n", "sizes", "group")
+        facts = ("positive", "seed", "n", "sizes", "group", "harmonized")
         alike = [str(evaluation.metrics.get(fact)) for fact in facts]
         key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
         grouped.setdefault(key, []).append((name_, evaluation))
@@ -133,25 +133,15 @@ def _chance(metrics: Mapping[str, Any], metric: str) -> float | None:
 def _setting(metrics: Mapping[str, Any]) -> str:
     """How it was measured, in one line."""
     parts = []
-    members, classes = metrics.get("members") or {}, metrics.get("classes") or []
     if isinstance(metrics.get("n"), int):
-        subjects = told_persons(metrics)
-        if members:
-            subjects += f" ({', '.join(f'{count:,} {name}' for name, count in members.items())})"
-        elif classes:
-            subjects += f" in {len(classes)} classes"
-        parts.append(subjects)
+        parts.append(told_persons(metrics))
+    parts += told_design(metrics)
     folds, sizes = len(metrics["folds"]), metrics.get("sizes") or []
     if folds > 1 or metrics["protocol"] == "svm":
         spread = ", mean ± sample standard deviation over them"
         parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
     elif sizes:
         parts.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
-    if isinstance(group := metrics.get("group"), dict):
-        alone = "each left out once" if group["tested_alone"] else "none split by a fold"
-        parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
-        if group["not_tested"]:
-            parts.append(f"not tested: {', '.join(group['not_tested'])}")
     if metrics.get("positive") is not None:
         parts.append(f"positive class: {metrics['positive']}")
     left_out = metrics.get("left_out")
