@@ -20,7 +20,8 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import plan_folds, share_out
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.evaluation.tasks import Target, read_target
+from vitaepp.evaluation.tasks import read_target
+from vitaepp.evaluation.tasks.base import Target
 
 #: Most subjects that the embedding is asked about a fact with; more would take hours and change
 #: little. A training part of five folds has 1,000 then.
