@@ -22,8 +22,7 @@ from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
 from vitaepp.methods.base import Method, StepOutput, augmented_view, compared
 from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
-from vitaepp.nn.masking import Mask, random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import Mask, patchify, random_masks
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe

@@ -125,6 +125,14 @@ def _write_more(temporary: Path) -> None:
             os.fsync(handle.fileno())
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy, where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
     """Remove temporary files and folders of these names that killed processes left.
 

@@ -18,7 +18,7 @@ from vitaepp.methods import Method
 from vitaepp.system.devices import autocast
 from vitaepp.system.files import atomic_path
 from vitaepp.system.tensors import write_tensors
-from vitaepp.training.monitor import Monitor
+from vitaepp.training.callbacks import Monitor
 
 #: The column of metrics.csv.
 COLUMN = "held_out"

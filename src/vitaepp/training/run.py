@@ -16,9 +16,8 @@ from vitaepp.errors import TrainingError
 from vitaepp.system.files import write_json
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.training.batchnorm import join_batch_norms
-from vitaepp.training.callbacks import History
+from vitaepp.training.callbacks import History, Monitor
 from vitaepp.training.module import Training
-from vitaepp.training.monitor import Monitor
 from vitaepp.training.resume import go_on
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.summary import describe

@@ -25,7 +25,7 @@ from vitaepp.nn.backbones import Undrawn
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import counted
-from vitaepp.training.monitor import Monitor
+from vitaepp.training.callbacks import Monitor
 
 #: Share of the training's time that it may take.
 SHARE = 0.02

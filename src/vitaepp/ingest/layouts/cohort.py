@@ -16,8 +16,8 @@ from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
+from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import Item
-from vitaepp.ingest.readers.npy import npy_axes
 from vitaepp.system.paths import kind_of
 
 #: The name of a subject's only image, if its layout has no modalities.

@@ -18,8 +18,8 @@ from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
+from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import own_files, place_of
-from vitaepp.ingest.readers.npy import npy_axes
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 

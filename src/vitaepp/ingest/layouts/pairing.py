@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
 from vitaepp.ingest.layouts.names import (
+    CONTRAST,
     IMAGE_WORDS,
     LESION,
     MASK_WORDS,
     REGIONS,
+    WORDS,
     is_organ_mask,
     stem,
     words,

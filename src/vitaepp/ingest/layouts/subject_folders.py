@@ -25,8 +25,7 @@ from vitaepp.ingest.layouts.cohort import (
     common_folder,
     split_of,
 )
-from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS, modality_in
-from vitaepp.ingest.layouts.names import stem, words
+from vitaepp.ingest.layouts.names import CONTRAST, WORDS, modality_in, stem, words
 
 
 @dataclass(frozen=True)

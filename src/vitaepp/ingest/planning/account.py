@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vitaepp.data.account import Account
 from vitaepp.data.store import PARTICIPANT, Failure, column_counts
+from vitaepp.data.storeinfo import Account
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.readers.items import ArrayItem, Item, VolumeItem, own_files, place_of
 from vitaepp.ingest.task import ImageSpec

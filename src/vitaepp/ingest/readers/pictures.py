@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
+from vitaepp.ingest.readers.arrays import read_npy_picture
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
@@ -26,9 +27,8 @@ from vitaepp.ingest.readers.image import (
     checked,
     quiet,
     read_image,
+    refuse_absurd_size,
 )
-from vitaepp.ingest.readers.limits import refuse_absurd_size
-from vitaepp.ingest.readers.npy import read_npy_picture
 
 Pixels = npt.NDArray[Any]
 

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart, is_usable, straightened
 from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.compressed import check_compressed
+from vitaepp.ingest.readers.arrays import read_npy_scan
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
 from vitaepp.ingest.readers.items import SeriesItem, VolumeItem, files_of
-from vitaepp.ingest.readers.meta import check_meta
+from vitaepp.ingest.readers.meta import check_compressed, check_meta
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
-from vitaepp.ingest.readers.npy import read_npy_scan
 from vitaepp.system.text import dimensions
 
 SHEARED = "axes are not at right angles; the scan is resampled to a crop with right angles"
@@ -38,10 +37,10 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         return read_series(item.files, name, constant=constant)
     path = item if isinstance(item, Path) else item.file
     suffix = suffix_of(path.name, SCAN_SUFFIXES).lower()
-    if suffix == ".npy":
-        return read_npy_scan(path, name, constant=constant)
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
+    if suffix == ".npy":
+        return read_npy_scan(path, name, constant=constant)
     reader = SCAN_READERS.get(suffix, "")
     notes: tuple[str, ...] = ()
     if reader == "nibabel":
