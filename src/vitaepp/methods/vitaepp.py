@@ -26,13 +26,8 @@ from vitaepp.nn.patches import Mask, patchify, random_masks
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.views import transforms
 from vitaepp.views.draws import Draws
-from vitaepp.views.transforms import (
-    channel_moments,
-    seen_modalities,
-    standardize,
-    zero_missing,
-)
 
 
 class ViTAE(Method):
@@ -107,12 +102,12 @@ class ViTAE(Method):
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
         recipe, model, views = self.recipe, self.backbone, self.recipe.views
-        unit = zero_missing(images.float() / 255, present)
-        seen = seen_modalities(unit.shape[1], present, draws, views)
+        unit = transforms.zero_missing(images.float() / 255, present)
+        seen = transforms.seen_modalities(unit.shape[1], present, draws, views)
         original = augmented_view(unit, draws, views, "first", present)
         target = patches = patchify(original, model.patch_size)
         if views.modality_dropout:
-            patches = patchify(zero_missing(original, seen), model.patch_size)
+            patches = patchify(transforms.zero_missing(original, seen), model.patch_size)
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
         visible = mask.visible
         if self.predictor is not None:
@@ -257,13 +252,13 @@ def reconstruct_images(
     recipe, model = method.recipe, method.backbone
     assert isinstance(model, MaskedAutoencoder)
     unit, how = images / 255, (recipe.views.normalize, recipe.views.cohort)
-    patches = patchify(standardize(unit, *how), model.patch_size)
+    patches = patchify(transforms.standardize(unit, *how), model.patch_size)
     mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
     decoded = decode(model, model.encode(patches, mask.visible), mask, patches, recipe, present)
     seen = torch.zeros_like(patches)
     seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
     visible = model.assemble(seen) > 0
-    mean, deviation = channel_moments(unit, *how)
+    mean, deviation = transforms.channel_moments(unit, *how)
     filled = (model.assemble(decoded.patches) * deviation + mean) * 255
     return torch.where(visible, images, filled.clamp(0, 255)), visible
 

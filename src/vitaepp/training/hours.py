@@ -20,19 +20,9 @@ from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine, chosen_device
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.progress import counted, say
+from vitaepp.training import propose
 from vitaepp.training.launch import find_cluster
-from vitaepp.training.propose import (
-    FULL_BATCH,
-    LEAST_UPDATES,
-    MODEL_SETTINGS,
-    SLICES,
-    Images,
-    fit_to,
-    in_order,
-    models_to_try,
-    names_of,
-    propose_training,
-)
+from vitaepp.training.propose import LEAST_UPDATES, MODEL_SETTINGS, SLICES, Images
 from vitaepp.training.step import prepare_for_training, timed_steps
 
 #: Seconds of steps that are timed, after those that warm up; at least so many steps.
@@ -149,7 +139,7 @@ def recipe_in_hours(
         RecipeError: a length is given, too, or settings do not fit.
     """
     settings = as_settings(settings)
-    given = names_of(settings)
+    given = propose.names_of(settings)
     refuse_two_lengths(given, clock)
     asked = resolve(recipe, settings)
     refuse_several_processes(asked, clock)
@@ -213,10 +203,13 @@ def chosen_in_time(
     Returns:
         The recipe, and what was chosen, each with its reason.
     """
-    basis = propose_training(images, machine, recipe, given)
+    basis = propose.propose_training(images, machine, recipe, given)
     timed = {*MODEL_SETTINGS, SLICES, "optim.epochs", "optim.batch_size", "optim.accumulate"}
     common = resolve(recipe, {c.name: c.value for c in basis if c.name not in {*timed, "optim.lr"}})
-    fits = [fit_to(images, machine, model, given) for model in models_to_try(common, given)]
+    fits = [
+        propose.fit_to(images, machine, model, given)
+        for model in propose.models_to_try(common, given)
+    ]
     fits = [fit for fit in fits if fit.enough_memory] or fits[-1:]
 
     def made(changed: Recipe, rate: float) -> int:
@@ -244,7 +237,7 @@ def chosen_in_time(
             break
     assert chosen is not None
     batch = chosen.optim.batch_size
-    least = max(FULL_BATCH, METHODS[chosen.method].smallest_batch)
+    least = max(propose.FULL_BATCH, METHODS[chosen.method].smallest_batch)
     while made(chosen, rate) < LEAST_UPDATES and batch // 2 >= least:
         if "optim.batch_size" in given:
             break
@@ -270,9 +263,11 @@ def chosen_in_time(
     timed_recipe, (length,) = with_length(chosen, images.trained, left, rate)
     choices.append(length)
     names = {choice.name for choice in choices}
-    rest = propose_training(images, machine, timed_recipe, {*given, *names, *MODEL_SETTINGS})
+    rest = propose.propose_training(
+        images, machine, timed_recipe, {*given, *names, *MODEL_SETTINGS}
+    )
     choices += [choice for choice in rest if choice.name not in names]
-    return resolve(recipe, {c.name: c.value for c in choices}), in_order(choices)
+    return resolve(recipe, {c.name: c.value for c in choices}), propose.in_order(choices)
 
 
 def with_length(
