@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.auditing.permutation import AT_ONCE, SHUFFLES, p_of, shuffles
+from vitaepp.auditing.permutation import SHUFFLES, blocks_of_shuffles, p_of
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation import bootstrap
 from vitaepp.evaluation.result import METHOD, Evaluation
@@ -182,14 +182,10 @@ def spread_test(
     """
     strata = decisions.folds * (decisions.codes.max() + 1) + decisions.codes
     observed = _spread(decisions, inside[None])
-    values, held = [], []
-    step = max(1, AT_ONCE // inside.size)
-    moves = shuffles(decisions.persons, seed=seed, strata=strata, count=count)
-    for i, rows in enumerate(moves, start=1):
-        held.append(rows)
-        if len(held) == step or i == count:
-            values.append(_spread(decisions, np.moveaxis(inside[:, np.stack(held)], 1, 0)))
-            held = []
+    blocks = blocks_of_shuffles(
+        decisions.persons, inside.size, seed=seed, strata=strata, count=count
+    )
+    values = [_spread(decisions, np.moveaxis(inside[:, rows], 1, 0)) for rows in blocks]
     return p_of(float(observed[0]), np.concatenate(values))
 
 

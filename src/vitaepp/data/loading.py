@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -178,12 +179,7 @@ def training_rows(
         hint = nearest(str(split), known) if known else "the store has no splits"
         raise RecipeError(f"data.split={split}: no subject of {store.path} is in it; {hint}")
     if label is not None:
-        known = store.label_columns
-        if label not in known:
-            hint = nearest(label, known) if known else "the store has no labels"
-            raise RecipeError(f"data.without_label={label}: no such label; {hint}")
-        values = store.table[label]
-        chosen = chosen & (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
+        chosen = chosen & unlabelled(store, label, f"data.without_label={label}")
         if not chosen.any():
             raise RecipeError(
                 f"data.without_label={label}: every subject of the training split of {store.path} "
@@ -203,6 +199,20 @@ def training_rows(
                 "on; list subjects of its training split, one per line, as in the column subject"
             )
     return np.flatnonzero(chosen).tolist()
+
+
+def unlabelled(store: Store, label: str, setting: str) -> npt.NDArray[np.bool_]:
+    """Which subjects of a store have no value of a label, `(subject,)`.
+
+    Raises:
+        RecipeError: the store has no such label; the message begins with `setting`.
+    """
+    known = store.label_columns
+    if label not in known:
+        hint = nearest(label, known) if known else "the store has no labels"
+        raise RecipeError(f"{setting}: no such label; {hint}")
+    values = store.table[label]
+    return (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
 
 
 def training_loader(

@@ -36,6 +36,7 @@ from vitaepp.interop import vits
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, check_writable, read_json
 from vitaepp.system.paths import kind_of
+from vitaepp.system.progress import quieter
 from vitaepp.weights.runs import load_method
 
 #: ONNX's set of operators: the first with everything that an encoder needs.
@@ -155,12 +156,6 @@ def _example(encoder: Encoder) -> Tensor:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch warns of tracing: the shapes that it fixes are those of the encoder."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quieter("torch.onnx", logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.profiler import record_function
 
@@ -19,7 +19,7 @@ from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
-from vitaepp.methods.base import Method, StepOutput, augmented_view, compared
+from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view, compared
 from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.patches import Mask, patchify, random_masks
@@ -94,11 +94,7 @@ class ViTAE(Method):
                 ) from None
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
         recipe, model, views = self.recipe, self.backbone, self.recipe.views
@@ -159,7 +155,7 @@ class ViTAE(Method):
         mask: Mask,
         original: Float[Tensor, "batch channel *space"],
         draws: Draws,
-        present: Bool[Tensor, "batch channel"] | None,
+        present: Present,
     ) -> dict[str, Tensor]:
         loss = self.recipe.loss
         terms = {}
@@ -210,7 +206,7 @@ def decode(
     mask: Mask,
     patches: Float[Tensor, "batch patch value"],
     recipe: Recipe,
-    present: Bool[Tensor, "batch channel"] | None = None,
+    present: Present = None,
 ) -> Decoded:
     """Predict every patch of standardised images from the encoded visible ones.
 
@@ -235,7 +231,7 @@ def reconstruct_images(
     method: ViTAE,
     images: Float[Tensor, "batch channel *space"],
     draws: Draws,
-    present: Bool[Tensor, "batch channel"] | None = None,
+    present: Present = None,
 ) -> tuple[Float[Tensor, "batch channel *space"], Bool[Tensor, "batch channel *space"]]:
     """Hide patches as in training, without augmentation, and replace them by the prediction.
 

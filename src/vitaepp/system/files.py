@@ -52,10 +52,7 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
                     os.fsync(handle.fileno())
             os.replace(temporary, target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
@@ -131,6 +128,14 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder as far as that is possible, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:

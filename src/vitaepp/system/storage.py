@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vitaepp.errors import StorageError
-from vitaepp.system.files import atomic_path, link_or_copy, locked, make_folder
+from vitaepp.system.files import atomic_path, link_or_copy, locked, make_folder, remove
 from vitaepp.system.urls import Location, filesystem, location_of, storage_errors
 
 #: Protocols without folders; asked to make one, some would make a bucket.
@@ -105,10 +105,7 @@ class LocalFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed processes; nobody may be writing meanwhile."""
         for leftover in list(self.path.glob("**/.tmp-*")):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+            remove(leftover)
 
     @contextmanager
     def lock(self) -> Iterator[Lock]:

@@ -186,7 +186,7 @@ def check_architecture(
     """
     _check_names(given, model)
     _check_size(given, model, checkpoint)
-    heads = _num_heads(model.blocks)
+    heads = num_heads(model.blocks)
     if checkpoint.num_heads not in (None, heads):
         raise RunError(
             f"attention has {checkpoint.num_heads} heads by its config, this recipe's {heads}; "
@@ -237,7 +237,7 @@ def check_decoder_heads(model: MaskedAutoencoder, checkpoint: Checkpoint) -> Non
     Raises:
         RunError: naming the setting that would fit.
     """
-    heads = _num_heads(model.decoder_blocks)
+    heads = num_heads(model.decoder_blocks)
     if checkpoint.decoder_num_heads not in (None, heads):
         raise RunError(
             f"the decoder has {checkpoint.decoder_num_heads} heads by its config, this recipe's "
@@ -277,5 +277,6 @@ def _first_block(name: str) -> str:
     return re.sub(r"\.\d+\.", ".0.", name)
 
 
-def _num_heads(blocks: nn.ModuleList) -> int:
+def num_heads(blocks: nn.Module) -> int:
+    """How many heads the attention of transformer blocks has."""
     return next(part.num_heads for part in blocks.modules() if isinstance(part, Attention))

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
@@ -268,11 +267,6 @@ class Source:
             left_out=tuple(left_out),
             **more,
         )
-
-
-def split_of(path: PurePosixPath) -> str:
-    """The split that some part of a path names, or an empty string."""
-    return next(filter(None, map(split_word, path.parts)), "")
 
 
 def below(folder: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:

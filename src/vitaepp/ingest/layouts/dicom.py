@@ -18,16 +18,10 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import dicom_series
-from vitaepp.ingest.layouts.cohort import (
-    SINGLE,
-    Cohort,
-    Source,
-    SubjectFiles,
-    common_folder,
-    split_of,
-)
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.dicom_series import LeftOut, Series
 from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
+from vitaepp.ingest.layouts.names import split_of
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
 from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 
 #: Words in a file's name, in lower case, and the modality that each stands for.
@@ -71,6 +72,11 @@ def stem(name: str | PurePosixPath) -> str:
     """
     text = str(name)
     return text.removesuffix(suffix_of(text, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)))
+
+
+def split_of(path: PurePosixPath) -> str:
+    """The split that some part of a path names, or an empty string."""
+    return next(filter(None, map(split_word, path.parts)), "")
 
 
 def is_mask_name(name: str) -> bool:
