@@ -17,8 +17,8 @@ SHARED = {
         *("pairing", "persons", "series"),
     },
     "ingest/readers": {
-        *("arrays", "cifar", "detached", "dicom_elements", "dicom_header", "header", "image"),
-        *("items", "scans", "tar"),
+        *("arrays", "cifar", "detached", "dicom_elements", "dicom_header", "image", "items"),
+        *("scans", "tar"),
     },
 }
 

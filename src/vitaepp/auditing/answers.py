@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.auditing import shortcuts
-from vitaepp.auditing.duplicates import Pair
 from vitaepp.auditing.facts import Fact, Facts, cut
+from vitaepp.auditing.images import Pair
 from vitaepp.auditing.items import Item, Verdict, joined
 from vitaepp.auditing.permutation import SHUFFLES
 from vitaepp.auditing.shortcuts import NO_CONTROL, Cohort, Told

@@ -21,9 +21,9 @@ from vitaepp.explanation import networks
 from vitaepp.explanation.checks import NUMBERS, averaged
 from vitaepp.explanation.patchmaps import patch_features, patch_maps
 from vitaepp.explanation.subject import explain_one, remove_earlier
-from vitaepp.explanation.words import map_lines, plain
+from vitaepp.explanation.words import map_lines
 from vitaepp.system.devices import chosen_device, device_name
-from vitaepp.system.files import check_writable, write_json, write_text
+from vitaepp.system.files import check_writable, without_nan, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track, warn
@@ -140,7 +140,7 @@ def explain(
             "seed": seed,
             "device": device_name(on),
             "seconds_per_subject": round(float(np.mean([t["seconds"] for t in told])), 1),
-            "patch_maps": {"variance": maps.variance, "position": plain(maps.position)},
+            "patch_maps": {"variance": maps.variance, "position": without_nan(maps.position)},
             "maps": averaged(table),
             "subjects": told,
         },

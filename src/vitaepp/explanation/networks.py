@@ -24,10 +24,10 @@ from vitaepp.explanation.lattice import parts as parts_of
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.scores import Scores, decision_of, distance_in, imitation
 from vitaepp.explanation.shapley import Floats
-from vitaepp.explanation.words import plain
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.devices import resolved_precision
+from vitaepp.system.files import without_nan
 from vitaepp.system.progress import say
 
 #: Subjects over which scores vary, and to which the untrained encoder's regression is fitted.
@@ -136,7 +136,7 @@ def networks_of(
         "taken_away": "left out" if first.is_vit else "made grey",
         "reference_subjects": len(reference),
         "spread": scores.spread.tolist(),
-        "untrained_r2": plain([r2])[0],
+        "untrained_r2": without_nan(r2),
         "grid": list(grid),
         "parts": int(parts.max()) + 1,
         "precision": precision,

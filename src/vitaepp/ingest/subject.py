@@ -23,20 +23,10 @@ from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers.arrays import read_array, read_given
-from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, to_grey
-from vitaepp.ingest.readers.items import (
-    ArrayItem,
-    GivenItem,
-    Item,
-    SeriesItem,
-    VolumeItem,
-    files_of,
-    own_files,
-    place_of,
-)
+from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
 from vitaepp.ingest.readers.pictures import read_picture
-from vitaepp.ingest.readers.scans import read_scan
+from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions
 
@@ -121,8 +111,7 @@ def _failed(spec: ImageSpec, task: Task, error: Exception) -> Failure:
 def failure_of(spec: ImageSpec, subject: SubjectFiles, reason: str) -> Failure:
     """The record of a subject that cannot be prepared; with a secret, it has no file names."""
     if spec.secret is not None:
-        files = [file for item in subject.items for file in own_files(item)]
-        reason = without_names(reason, files, spec.root, spec.secret)
+        reason = without_names(reason, subject.own_files, spec.root, spec.secret)
     return Failure(subject.subject, reason)
 
 
@@ -180,11 +169,7 @@ def _named(spec: ImageSpec, item: Item) -> str:
     """The name of an image in errors and records: its path in the source, or its pseudonym."""
     if isinstance(item, GivenItem):
         return item.name
-    name = place_of(item, spec.root)
-    if isinstance(item, VolumeItem):
-        name += f"[{item.index}]"
-    elif isinstance(item, ArrayItem):
-        name = f"{item.file.name}:{item.key}[{item.index}]"
+    name = name_of(item, spec.root)
     return name if spec.secret is None else pseudonym(spec.secret, name)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def to_json(value: Any) -> str:
     """JSON as every file here has it; NaN and infinity are refused, because JSON has none."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def without_nan(value: Any) -> Any:
+    """Values for JSON, which has no NaN and no infinity: None stands for them."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

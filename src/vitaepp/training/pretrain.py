@@ -21,15 +21,13 @@ from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system import files
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
-from vitaepp.training.hours import Clock, recipe_in_hours
+from vitaepp.training.hours import Clock, Pace, recipe_in_hours
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.pace import Pace
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.resume import check_folder, recipe_to_resume, subjects_to_resume
-from vitaepp.training.run import train
+from vitaepp.training.run import announce, train
 from vitaepp.training.settle import prepare_not_used, settled
-from vitaepp.training.summary import announce
 from vitaepp.training.threads import free_threads
 from vitaepp.training.trainer import Processes, quiet_lightning
 from vitaepp.training.watch import watch_of

@@ -291,7 +291,7 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
     """Images that belong to no subject."""
     items = [item for subject in cohort.subjects for item in subject.items]
-    used = {file for item in items for file in own_files(item)}
+    used = {file for subject in cohort.subjects for file in subject.own_files}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
     candidates = {
         **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
