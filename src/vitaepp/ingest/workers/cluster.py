@@ -54,7 +54,8 @@ def run_on_cluster(
     with _client(address) as client:
         _check_workers(client, address)
         lost: list[Task] = []
-        groups = _groups(tasks, batch)
+        rest = iter(tasks)
+        groups = iter(lambda: list(islice(rest, batch)), [])
         yield from _under_way(client, function, groups, lost)
         for task in lost:
             blamed: list[Task] = []
@@ -90,12 +91,6 @@ def _run(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Resu
     # On a worker, tasks run in parallel, and not the threads of one task.
     simpleitk().ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return [function(task) for task in tasks]
-
-
-def _groups(tasks: Iterable[Task], batch: int) -> Iterator[list[Task]]:
-    tasks = iter(tasks)
-    while group := list(islice(tasks, batch)):
-        yield group
 
 
 def _slots(client: Any) -> int:
