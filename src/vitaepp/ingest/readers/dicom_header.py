@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers import dicom_elements as tags
-from vitaepp.ingest.readers.dicom_elements import DeflatedError, Elements, read_elements, silent
+from vitaepp.ingest.readers.dicom_elements import DeflatedError, Elements, items, number, text
 
 #: DICOM objects that are not images of the body, by the beginning of their SOP class.
 OTHER_OBJECTS = {
@@ -95,8 +95,8 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
         SubjectError: the file is truncated, corrupt, or not DICOM.
     """
     try:
-        with silent():
-            elements = read_elements(path)
+        with tags.silent():
+            elements = tags.read_elements(path)
             for start, kind in OTHER_OBJECTS.items():
                 if elements.sop_class.startswith(start):
                     raise OtherObject(f"{name}: is {kind}, not an image")
@@ -115,53 +115,49 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
 
 def _header(elements: Elements) -> DicomHeader:
     dataset = elements.dataset
-    frames = int(tags.text(dataset, tags.FRAMES) or 1)
+    frames = int(text(dataset, tags.FRAMES) or 1)
     return DicomHeader(
-        study=tags.text(dataset, tags.STUDY),
-        series=tags.text(dataset, tags.SERIES),
-        instance=tags.text(dataset, tags.INSTANCE),
-        patient="\n".join(tags.text(dataset, tag) for tag in tags.PATIENT).strip(),
-        date=tags.text(dataset, tags.DATE),
-        description=tags.text(dataset, tags.DESCRIPTION),
-        modality=tags.text(dataset, tags.MODALITY).upper(),
-        image_type=tuple(
-            v.strip() for v in tags.text(dataset, tags.IMAGE_TYPE).upper().split("\\")
-        ),
-        size=(tags.number(dataset, tags.COLUMNS), tags.number(dataset, tags.ROWS), frames),
-        colours=tags.number(dataset, tags.COLOURS) or 1,
-        slices=_frames(dataset)
-        if frames > 1
-        else _slices([lambda _, tag: tags.text(dataset, tag)]),
+        study=text(dataset, tags.STUDY),
+        series=text(dataset, tags.SERIES),
+        instance=text(dataset, tags.INSTANCE),
+        patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        date=text(dataset, tags.DATE),
+        description=text(dataset, tags.DESCRIPTION),
+        modality=text(dataset, tags.MODALITY).upper(),
+        image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
+        size=(number(dataset, tags.COLUMNS), number(dataset, tags.ROWS), frames),
+        colours=number(dataset, tags.COLOURS) or 1,
+        slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
         padding=_padding(dataset),
-        inverted=tags.text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
+        inverted=text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
     )
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:
     if tags.PADDING not in dataset:
         return None
-    signed = tags.number(dataset, tags.SIGNED) == 1
+    signed = number(dataset, tags.SIGNED) == 1
     last = tags.PADDING_LIMIT if tags.PADDING_LIMIT in dataset else tags.PADDING
-    ends = [tags.number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
+    ends = [number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
     return min(ends), max(ends)
 
 
 def _frames(dataset: Dataset) -> tuple[Slice, ...]:
     """The slices of a multi-frame file; empty if the position of a frame is missing."""
-    shared = tags.items(dataset, tags.SHARED_GROUPS)[:1]
+    shared = items(dataset, tags.SHARED_GROUPS)[:1]
 
     def lookup_in(frame: Dataset) -> Callable[[int, int], str]:
         def lookup(group: int, tag: int) -> str:
             # A frame's own value has priority over the value that all frames share.
             for groups in (frame, *shared):
-                for item in tags.items(groups, group)[:1]:
+                for item in items(groups, group)[:1]:
                     if tag in item:
-                        return tags.text(item, tag)
+                        return text(item, tag)
             return ""
 
         return lookup
 
-    return _slices([lookup_in(frame) for frame in tags.items(dataset, tags.FRAME_GROUPS)])
+    return _slices([lookup_in(frame) for frame in items(dataset, tags.FRAME_GROUPS)])
 
 
 def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
