@@ -21,7 +21,6 @@ from vitaepp.system.urls import Location, filesystem, location_of, storage_error
 #: Protocols without folders; asked to make one, some would make a bucket.
 OBJECT_STORES = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"))
 
-
 #: A holder writes its lock anew after this time ...
 SECONDS_BETWEEN_BEATS = 5.0
 #: ... and one that has not done so for this long is dead.

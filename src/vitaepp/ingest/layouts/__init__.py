@@ -90,7 +90,6 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None]], ...] = (
 #: Layouts whose masks are found by file names; the others find masks themselves.
 MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "pictures")
 
-
 #: Suffixes of image formats that cannot be read.
 FOREIGN_SUFFIXES = (
     *(".nii.bz2", ".nii.xz", ".nii.zst", ".mnc", ".mif", ".mif.gz", ".gipl"),

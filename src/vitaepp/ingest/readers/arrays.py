@@ -18,12 +18,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Floats, Grid, is_usable
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.readers.cifar import cifar_images
-from vitaepp.ingest.readers.image import (
-    MOST_EXPANSION,
-    Image,
-    checked,
-    refuse_absurd_size,
-)
+from vitaepp.ingest.readers.image import MOST_EXPANSION, Image, checked, refuse_absurd_size
 from vitaepp.system.text import dimensions
 
 

@@ -38,13 +38,11 @@ MOST_EXPANSION = 1100
 #: Bytes of memory that a voxel needs until it is in the store.
 BYTES_A_VOXEL = 8
 
-
 #: Weights that turn colour into grey: luma of Rec. ITU-R BT.601, as in common tools.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 #: A colour picture counts as grey if its channels differ by at most this; JPEG rounds each channel.
 GREY_TOLERANCE = 2
-
 
 #: SimpleITK's name for its DICOM reader.
 DICOM_READER = "GDCMImageIO"
