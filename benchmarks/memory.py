@@ -72,7 +72,7 @@ class PeakMemory(threading.Thread):
             self.peak = max(self.peak, process.memory_info().rss)
 
 
-def measure(name: str) -> dict[str, float | str]:
+def measure(name: str, count: int = STEPS) -> dict[str, float | str]:
     channels, size, batch, settings = CASES[name]
     recipe = Recipe.load(settings=("trainer.precision=32", *settings))
     # Whatever torch loads at its first step is not the step's.
@@ -84,7 +84,7 @@ def measure(name: str) -> dict[str, float | str]:
     watch = PeakMemory()
     watch.start()
     started = time.monotonic()
-    steps(recipe, channels, size, batch, STEPS)
+    steps(recipe, channels, size, batch, count)
     seconds = time.monotonic() - started
     watch.done.set()
     watch.join()
@@ -96,7 +96,7 @@ def measure(name: str) -> dict[str, float | str]:
         "estimated_mib": round(told.memory(batch) / MIB),
         "ratio": round(told.memory(batch) / measured, 2),
         "gflops_per_core": round(
-            STEPS * batch * told.flops / seconds / 1e9 / torch.get_num_threads(), 1
+            count * batch * told.flops / seconds / 1e9 / torch.get_num_threads(), 1
         ),
     }
 
@@ -105,14 +105,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help="the second has the optimizer's state"
+    )
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.alone:
-        print(json.dumps(measure(asked.case[0])))
+        print(json.dumps(measure(asked.case[0], asked.steps)))
         return
     results = []
     for name in asked.case or CASES:
-        command = [sys.executable, __file__, "--alone", "--case", name]
+        command = [sys.executable, __file__, "--alone", "--case", name, "--steps", str(asked.steps)]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         results.append(json.loads(out))
         print(json.dumps(results[-1], ensure_ascii=False), flush=True)

@@ -22,16 +22,15 @@ vitaepp inspect "$out/store"
 vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours" \
   --set model.embed_dim=128 --set model.depth=6 --set model.num_heads=4 \
   --set model.decoder_embed_dim=64 --set model.decoder_depth=1 --set model.decoder_num_heads=2
-# The size is the label, so it is kept. Nested cross-validation over all 130 subjects.
+# Nested cross-validation over all 130 subjects.
 for blocks in 0 2 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/classes-$blocks" --label large --protocol svm \
-    --set finetune.blocks=$blocks --set views.keep=size --set optim.epochs=25
+    --set finetune.blocks=$blocks --set optim.epochs=25
   vitaepp compare "$out/classes-$blocks/linear" "$out/classes-$blocks" --controls \
     --out "$out/classes-$blocks/compare"
 done
 for subjects in 10 30 all; do
   vitaepp finetune "$out/run" "$out/store" "$out/masks-$subjects" --task segmentation \
-    --set finetune.width=8 --set optim.epochs=12 --set optim.updates=500 --set optim.lr=1e-3 \
-    --set optim.batch_size=2 \
+    --set finetune.width=8 --set optim.epochs=12 --set optim.updates=500 --set optim.batch_size=2 \
     $([ "$subjects" = all ] || echo "--set finetune.subjects=$subjects")
 done

@@ -17,6 +17,7 @@ from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
+from vitaepp.evaluation import choice, clinical
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -47,10 +48,27 @@ def _maps() -> Iterator[None]:
         yield
 
 
+#: How often training rows are held out, to choose a strength and to find thresholds.
+DRAWS, INNER_FOLDS = choice.DRAWS, clinical.INNER_FOLDS
+
+
+def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int) -> None:
+    patch.setattr(choice, "DRAWS", draws)
+    patch.setattr(clinical, "INNER_FOLDS", folds)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_draws() -> Iterator[None]:
+    """Evaluations hold out as little as they can: three quarters of what they cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        _hold_out(patch, 1, 2)
+        yield
+
+
 @pytest.fixture
-def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C is chosen on one held-out part instead of five, where its choice is not the subject."""
-    monkeypatch.setattr("vitaepp.evaluation.choice.DRAWS", 1)
+def every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations hold out as often as they do for users, where that is the subject."""
+    _hold_out(monkeypatch, DRAWS, INNER_FOLDS)
 
 
 def write_store(
@@ -129,6 +147,10 @@ TINY = (
     "optim.epochs=3",
     "optim.batch_size=4",
 )
+
+
+#: The same without the perceptual loss, which is half the time, where what is trained is no matter.
+LIGHT = (*TINY, "loss.perceptual.weight=0")
 
 
 def encoder_like(store: Store) -> Encoder:

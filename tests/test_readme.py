@@ -11,10 +11,8 @@ import pytest
 
 import vitaepp
 from tests.cli.conftest import vitaepp as command  # noqa: F401
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from tests.ingest import dicom_files
-
-pytestmark = pytest.mark.usefixtures("one_draw")
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines.append(f"s{i:02d},{i % 2}")
     (root / "labels.csv").write_text("\n".join(lines) + "\n")
     vitaepp.prepare(root / "scans", root / "store", labels=root / "labels.csv", size=16)
-    vitaepp.pretrain(root / "store", root / "run", settings=TINY)
+    vitaepp.pretrain(root / "store", root / "run", settings=LIGHT)
     vitaepp.embed(root / "run", root / "store", root / "run/embeddings.parquet")
     vitaepp.evaluate(root / "run/embeddings.parquet", "grade", root / "run/evaluation", folds=2)
     new = rng.normal(100, 10, (16, 16, 16))

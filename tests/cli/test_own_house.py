@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY, write_store
+from tests.conftest import LIGHT, write_store
 from vitaepp.cli import app as cli
 from vitaepp.data.nifti import write_scan
 from vitaepp.encoder.model import Encoder
@@ -27,9 +27,7 @@ from vitaepp.system.files import atomic_path, check_writable, write_text
 from vitaepp.training.callbacks import History
 from vitaepp.training.trainer import AtomicCheckpoints, load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
-QUICK = [part for s in (*TINY, "optim.epochs=1") for part in ("--set", s)]
+QUICK = [part for s in (*LIGHT, "optim.epochs=1") for part in ("--set", s)]
 
 
 def call(monkeypatch, capsys, *arguments):

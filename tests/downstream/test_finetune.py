@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import vitaepp
-from tests.conftest import TINY, write_store
+from tests.conftest import LIGHT, write_store
 from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
@@ -42,7 +42,7 @@ def trained(tmp_path_factory) -> Path:
     """A store of pictures with a label, and a run on it."""
     root = tmp_path_factory.mktemp("finetune")
     store = write_store(root / "store", 24, (16, 16), ("t1",))
-    vitaepp.pretrain(store.path, root / "run", settings=[*TINY, *RUN])
+    vitaepp.pretrain(store.path, root / "run", settings=[*LIGHT, *RUN])
     return root
 
 
@@ -147,7 +147,7 @@ def test_another_fine_tuning_in_its_folder_is_refused(trained, tuned, tmp_path):
 
 
 def method_of(settings=(), classes=2) -> Supervised:
-    recipe = Recipe.load(settings=[*TINY, "model.pool=grid+gridmax", *settings])
+    recipe = Recipe.load(settings=[*LIGHT, "model.pool=grid+gridmax", *settings])
     recipe = recipe.changed(views={"first": {"crop": 1.0, "flip": "none", "rotation": 0.0}})
     shape = {"in_channels": 1, "image_size": (16, 16), "patch_size": (8, 8)}
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import vitaepp
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.downstream.quality import LIMIT, deviations, judged, reconstruction_errors
 from vitaepp.errors import RunError
 from vitaepp.ingest.prepare import prepare
@@ -35,7 +35,7 @@ def odd(tmp_path_factory):
         shown = picture.clip(0, 255).astype(np.uint8)
         Image.fromarray(shown).save(root / "scans" / f"{name}.png")
     prepare(root / "scans", root / "store", size=16, workers=1)
-    settings = [s.replace("epochs=3", "epochs=10") for s in TINY]
+    settings = [s.replace("epochs=3", "epochs=10") for s in LIGHT]
     settings += ["model.patch_size=4", "model.mask_ratio=0.5", "loss.contrastive.weight=0"]
     vitaepp.pretrain(root / "store", root / "run", settings=settings)
     return root

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 import vitaepp
-from tests.conftest import TINY, write_store
+from tests.conftest import LIGHT, write_store
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
@@ -65,7 +65,7 @@ def trained(tmp_path_factory) -> Path:
     write_masked_store(root / "store", (16, 16, 16))
     write_masked_store(root / "large", (20, 16, 24))
     write_store(root / "unmasked", 6, (16, 16, 16), ("t1",))
-    settings = [*TINY, "method=vitae", "optim.epochs=1", "model.patch_size=4"]
+    settings = [*LIGHT, "method=vitae", "optim.epochs=1", "model.patch_size=4"]
     vitaepp.pretrain(root / "store", root / "run", settings=settings)
     return root
 
@@ -186,13 +186,13 @@ def test_the_loss_of_a_training_step_is_that_of_evaluation_without_augmentation(
     masks[:, 9:14, 4:8] = 2
     method = segmenter((16, 16), masks).eval()
     images = torch.randint(0, 256, (3, 1, 16, 16))
-    step = method(images, Draws(0, 0, range(3)), 0.0).loss
+    step = method(images, Draws(0, 0, range(3)), 1.0).loss
     total, count = method.evaluate(images, [0, 1, 2])
     assert torch.isclose(step, total / count, atol=1e-5)
     assert method.predict(images).shape == (3, 3, 16, 16)
 
 
-def test_the_loss_is_dice_and_a_cross_entropy_in_which_rare_labels_count_more():
+def test_the_loss_is_dice_and_a_cross_entropy_in_which_rare_labels_count_more_at_first():
     masks = torch.zeros(1, 8, 8, dtype=torch.uint8)
     masks[:, :2, :2], masks[:, 4:, 4:] = 1, 2  # 4 and 16 of 64 voxels
     method = segmenter((8, 8), masks)
@@ -203,15 +203,16 @@ def test_the_loss_is_dice_and_a_cross_entropy_in_which_rare_labels_count_more():
     one_hot = torch.stack([masks[0] == label for label in range(3)]).float()
     both, each = (shares * one_hot).sum((1, 2)), (shares + one_hot).sum((1, 2))
     dice = 1 - (2 * both / each)[1:].mean()
-    counted = (weights[:, None, None] * one_hot).sum()
-    entropy = -(weights[:, None, None] * one_hot * shares.log()).sum() / counted
-    loss = method._loss(scores, masks)
-    assert loss.item() == pytest.approx((dice + entropy).item(), rel=1e-4)
+    for progress, weight in ((0.0, weights), (0.5, weights.sqrt()), (1.0, torch.ones(3))):
+        counted = (weight[:, None, None] * one_hot).sum()
+        entropy = -(weight[:, None, None] * one_hot * shares.log()).sum() / counted
+        loss = method._loss(scores, masks, progress)
+        assert loss.item() == pytest.approx((dice + entropy).item(), rel=1e-4)
     # A label that is given up gets a gradient all the same.
     given_up = torch.zeros(1, 3, 8, 8)
     given_up[:, 1] = -20
     given_up.requires_grad_()
-    method._loss(given_up, masks).backward()
+    method._loss(given_up, masks, 0.0).backward()
     assert given_up.grad[0, 1, :2, :2].sum() < -0.1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.poolings import Pooling, pooled_beside, pooled_path
@@ -22,7 +22,7 @@ from vitaepp.training.pretrain import pretrain
 
 
 def untrained(store, *settings):
-    return Encoder.untrained(Recipe.load(settings=(*TINY, *settings)), store.info)
+    return Encoder.untrained(Recipe.load(settings=(*LIGHT, *settings)), store.info)
 
 
 def test_features_do_not_depend_on_batches_order_or_intensity_scale(make_store):
@@ -113,7 +113,7 @@ def test_loading_draws_no_random_weights(make_store, tmp_path, settings):
 
 def test_embeddings_carry_labels_and_their_controls(make_store, tmp_path):
     store = make_store(splits=True)
-    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
     out = embed(run, store.path, tmp_path / "e.parquet")
     embedded = Embeddings.load(out)
     assert list(embedded.table) == ["subject", "bright", "split"]
@@ -160,7 +160,7 @@ def test_channels_go_by_their_names_and_any_subset_of_them_does(make_store):
 
 
 def test_a_store_with_fewer_modalities_is_embedded_with_its_controls(make_store, tmp_path, capsys):
-    exact = (*TINY, "trainer.precision=32")
+    exact = (*LIGHT, "trainer.precision=32")
     run = pretrain(make_store().path, tmp_path / "run", settings=exact)
     fewer = make_store(modalities=("t2",), name="fewer")
     out = embed(run, fewer.path, tmp_path / "e.parquet")
@@ -241,7 +241,7 @@ def test_going_on_with_another_store_is_told_everywhere(make_store, tmp_path, ca
             main()
         return ended.value.code, capsys.readouterr()
 
-    run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
+    run = pretrain(make_store().path, tmp_path / "run", settings=(*LIGHT, "optim.epochs=1"))
     other = otherwise(make_store(subjects=24, name="other"), spacing=[2.0] * 3)
     file, told = tmp_path / "e.parquet", "spacing 2,2,2 instead of 1,1,1"
     for words in (
@@ -292,7 +292,7 @@ def test_embedding_leaves_the_callers_module_as_it_was(make_store):
 
 def test_embeddings_say_what_made_them_and_not_where(make_store, tmp_path):
     store = make_store()
-    plain = (*TINY, "method=vitae", "optim.epochs=1")
+    plain = (*LIGHT, "method=vitae", "optim.epochs=1")
     subjects = [f"s{i:03d}" for i in range(6)]
     run = pretrain(store.path, tmp_path / "run", settings=plain, subjects=subjects)
     out = embed(run, store.path, run / "e.parquet")

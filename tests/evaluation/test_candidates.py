@@ -20,8 +20,6 @@ from vitaepp.evaluation.question import Question
 from vitaepp.evaluation.summary import summary_table
 from vitaepp.evaluation.tasks import read_target
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
 
 def several(seed=0):
     """A cohort, the features that tell of it, and noise of other widths."""

@@ -214,7 +214,7 @@ def test_a_threshold_reaches_its_goal_where_it_is_chosen_and_gives_the_least_awa
 
 
 @pytest.mark.parametrize("kind", [fit, fit_knn])
-def test_thresholds_and_probabilities_of_the_training_part_carry_over(kind):
+def test_thresholds_and_probabilities_of_the_training_part_carry_over(kind, every_draw):
     """Of many new subjects, the specificity is near the one asked for, and the slope near 1."""
     random = np.random.default_rng(8)
     features = random.normal(size=(1200, 5))

@@ -16,8 +16,6 @@ from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
 
 def shared(table, **asked):
     ordered = by_subject(table)

@@ -12,13 +12,13 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from tests.conftest import DRAWS, INNER_FOLDS
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
-from vitaepp.evaluation.choice import DRAWS, hold_out
+from vitaepp.evaluation.choice import hold_out
 from vitaepp.evaluation.classifier import fit, outer_folds
-from vitaepp.evaluation.clinical import INNER_FOLDS
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
@@ -47,7 +47,7 @@ def with_controls(path, embedded, seed=1):
     return path
 
 
-def test_every_fold_equals_a_plain_scikit_learn_script(tmp_path):
+def test_every_fold_equals_a_plain_scikit_learn_script(tmp_path, every_draw):
     path = with_controls(tmp_path / "e.parquet", cohort(n=61, signal=0.5))
     metrics = evaluate(path, "grade", tmp_path / "out", seed=3)
 
@@ -120,7 +120,7 @@ def test_shuffled_labels_are_at_chance_and_the_label_itself_is_perfect(tmp_path)
 
 @pytest.mark.parametrize("pca", [False, True])
 @pytest.mark.parametrize("protocol", ["svm", "linear"])
-def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, protocol, pca):
+def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, every_draw, protocol, pca):
     split = ["test" if i % 5 == 0 else "train" for i in range(60)]
     embedded = cohort(split=split, d=40)
     # A second feature names the row, so that spies see which rows reach a fit.

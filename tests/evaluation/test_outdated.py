@@ -15,8 +15,6 @@ from vitaepp.evaluation.comparison import compare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
 
 def train(run, epochs):
     """As `pretrain` leaves a run, without the training."""
@@ -41,20 +39,26 @@ def embed(run, file, seed=0, images="a", epochs=2):
     return file
 
 
-@pytest.fixture
-def run(tmp_path):
-    made = train(tmp_path / "run", 2)
-    embed(made, made / "embeddings.parquet")
-    evaluate(made / "embeddings.parquet", "grade", made / "evaluation" / "grade")
-    return made
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A run with its evaluation, and outside of it another evaluation of the same subjects."""
+    root = tmp_path_factory.mktemp("outdated")
+    run = train(root / "run", 2)
+    file = embed(run, run / "embeddings.parquet")
+    evaluate(file, "grade", run / "evaluation" / "grade")
+    file = embed(run, root / "other" / "e.parquet", seed=1)
+    evaluate(file, "grade", root / "other" / "evaluation")
+    return root
 
 
 @pytest.fixture
-def other(tmp_path, run):
-    """Another evaluation of the same subjects, outside of any run."""
-    file = embed(run, tmp_path / "other" / "e.parquet", seed=1)
-    evaluate(file, "grade", tmp_path / "other" / "evaluation")
-    return tmp_path / "other" / "evaluation"
+def run(both, tmp_path):
+    return shutil.copytree(both / "run", tmp_path / "run")
+
+
+@pytest.fixture
+def other(both, tmp_path):
+    return shutil.copytree(both / "other", tmp_path / "other") / "evaluation"
 
 
 def test_what_belongs_together_is_not_warned_of_wherever_it_is_moved(run, other, tmp_path, capsys):

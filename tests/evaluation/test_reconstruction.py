@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.data.runfolder import weights_id
 from vitaepp.evaluation.reconstruction import (
     choose_rows,
@@ -25,7 +25,7 @@ from vitaepp.weights.runs import load_method
 @pytest.mark.parametrize("size", [(16, 16, 16), (32, 16)])
 def test_files_of_a_reconstruction(make_store, tmp_path, size):
     store = make_store(size=size)
-    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
     out = tmp_path / "out"
     table = reconstruct(run, store.path, out, subjects=3)
     assert list(pd.read_csv(out / "metrics.csv")) == ["subject", "psnr", "ssim"]
@@ -46,7 +46,7 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):
     store = make_store()
-    run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "model.mask_ratio=0.5"))
+    run = pretrain(store.path, tmp_path / "run", settings=(*LIGHT, "model.mask_ratio=0.5"))
     method, _ = load_method(run)
     image = torch.from_numpy(store.read([0])).float()
     first, visible = reconstruct_images(method, image, Draws(0, 0, [0]))
@@ -89,7 +89,7 @@ def test_subjects_that_were_not_trained_on_come_first(make_store):
 
 def test_missing_modalities_are_shown_as_such_and_not_measured(make_store, tmp_path):
     store = make_store()
-    run = pretrain(store.path, tmp_path / "run", settings=TINY)
+    run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
     lacks = np.ones((8, 2), bool)
     lacks[0, 0] = False
     table = pd.read_parquet(store.path / "table.parquet")

@@ -24,8 +24,6 @@ from vitaepp.experiments.tables import to_csv, to_latex, to_markdown, to_text
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe, changed_settings
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
 QUICK = (*TINY, "optim.epochs=1", "simsiam.projection_dim=32", "mocov3.hidden_dim=32")
 
 
@@ -111,10 +109,8 @@ def store(make_store):
 def measured(tmp_path_factory):
     """An OUT with both rows of `linear-probe` trained, embedded and evaluated."""
     root = tmp_path_factory.mktemp("measured")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitaepp.evaluation.choice.DRAWS", 1)
-        store = write_store(root / "store", subjects=24, size=(16, 16), modalities=("grey",))
-        experiment("linear-probe", store.path, root / "out", label="bright", settings=QUICK)
+    store = write_store(root / "store", subjects=24, size=(16, 16), modalities=("grey",))
+    experiment("linear-probe", store.path, root / "out", label="bright", settings=QUICK)
     return root / "out"
 
 

@@ -6,16 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import simple_features
 
-pytestmark = pytest.mark.usefixtures("one_draw")
-
-QUICK = (*TINY, "optim.epochs=1")
+QUICK = (*LIGHT, "optim.epochs=1")
 FROZEN = ("prior", "metadata", "raw", "simple", "untrained", "vitae", "vitae++")
 
 

@@ -4,13 +4,11 @@ import json
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT, TINY
 from vitaepp.errors import RecipeError
 from vitaepp.experiments.catalogue import read_experiment
 from vitaepp.experiments.experiment import experiment
 from vitaepp.recipe.recipe import Recipe
-
-pytestmark = pytest.mark.usefixtures("one_draw")
 
 SWEEP = """
 title: Width
@@ -85,7 +83,7 @@ def test_a_wrong_file_is_refused_in_one_line(store, tmp_path, text, message):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     with pytest.raises(RecipeError, match=message) as refused:
-        experiment(file, store.path, tmp_path / "out", label="bright", settings=TINY)
+        experiment(file, store.path, tmp_path / "out", label="bright", settings=LIGHT)
     assert str(refused.value).startswith(str(file))
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.data.inspection import inspect
 from vitaepp.data.store import Store
@@ -263,7 +263,7 @@ def test_a_run_remembers_them_and_a_reconstruction_is_in_the_scans_own_unit(tmp_
     for name in "ab":
         scan(tmp_path / "x" / f"{name}.nii.gz", values=values)
     prepare(tmp_path / "x", tmp_path / "s", size=16, window={"image": (0, 1000)})
-    settings = (*TINY, "optim.epochs=1", "model.mask_ratio=0.5")
+    settings = (*LIGHT, "optim.epochs=1", "model.mask_ratio=0.5")
     run = pretrain(tmp_path / "s", tmp_path / "run", settings=settings)
     assert Recipe.load(run / "recipe.yaml").prepare.window == {"image": (0.0, 1000.0)}
     reconstruct(run, tmp_path / "s", tmp_path / "out")

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from tests.ingest import dicom_files
 from tests.processes import Forked, command_line
 from vitaepp.data.suffixes import SCAN_SUFFIXES
@@ -345,7 +345,7 @@ def test_nor_in_anything_that_training_embedding_evaluation_and_reports_write(tm
     (tmp_path / "l.csv").write_text(f"subject,grade\n{rows}")
     out = tmp_path / "out"
     out.mkdir()
-    settings = [part for setting in TINY for part in ("--set", setting)]
+    settings = [part for setting in LIGHT for part in ("--set", setting)]
     said = []
     for line in (
         ("prepare", source, "s", "--size", 16, "--labels", tmp_path / "l.csv"),

@@ -20,7 +20,7 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import center_of_mass, map_coordinates
 from scipy.spatial.transform import Rotation
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.data.store import Store
 from vitaepp.evaluation.reconstruction import reconstruct, write_volumes
 from vitaepp.ingest.prepare import prepare
@@ -226,7 +226,7 @@ def test_reconstruct_writes_what_simpleitk_makes_of_the_original_files(tmp_path)
             save(path, values, affine)
             sources[subject, modality] = path
     prepare(tmp_path / "scans", tmp_path / "store", size=16, spacing=2)
-    settings = (*TINY, "model.mask_ratio=0.1", "optim.epochs=1")
+    settings = (*LIGHT, "model.mask_ratio=0.1", "optim.epochs=1")
     run = pretrain(tmp_path / "store", tmp_path / "run", settings=settings)
     reconstruct(run, tmp_path / "store", tmp_path / "out")
     for (subject, modality), path in sources.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import vitaepp
-from tests.conftest import TINY, encoder_like
+from tests.conftest import LIGHT, encoder_like
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import MissingPackageError, RecipeError, RunError
 
@@ -110,12 +110,12 @@ class Hub(types.ModuleType):
 
 def test_a_card_shows_no_number_of_an_earlier_encoder(make_store, tmp_path):
     store, run = make_store(subjects=20, size=(16, 16)), tmp_path / "run"
-    vitaepp.pretrain(store.path, run, settings=TINY)
+    vitaepp.pretrain(store.path, run, settings=LIGHT)
     vitaepp.embed(run, store.path, run / "e.parquet")
     vitaepp.evaluate(run / "e.parquet", "bright", run / "evaluation")
     card = (vitaepp.export(run, tmp_path / "a", "hf") / "README.md").read_text()
     assert "A linear classifier of `bright`" in card
-    vitaepp.pretrain(store.path, run, settings=(*TINY, "optim.epochs=4"), resume=True)
+    vitaepp.pretrain(store.path, run, settings=(*LIGHT, "optim.epochs=4"), resume=True)
     card = (vitaepp.export(run, tmp_path / "b", "hf") / "README.md").read_text()
     assert "Nothing was handed on" in card
     assert "A linear classifier" not in card

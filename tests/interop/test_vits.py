@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import vitaepp
-from tests.conftest import TINY, encoder_like
+from tests.conftest import LIGHT, TINY, encoder_like
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.model import Encoder, EncoderConfig
 from vitaepp.errors import RunError
@@ -173,7 +173,7 @@ def test_what_has_no_form_in_another_library_is_one_line(make_store, tmp_path):
 
 
 def test_a_trained_run_is_exported_with_its_decoder(make_store, tmp_path):
-    vitaepp.pretrain(make_store(size=(16, 16)).path, tmp_path / "run", settings=TINY)
+    vitaepp.pretrain(make_store(size=(16, 16)).path, tmp_path / "run", settings=LIGHT)
     for _ in range(2):  # the second replaces the first
         vitaepp.export(tmp_path / "run", tmp_path / "mae", "transformers-mae")
     state = load_file(tmp_path / "mae" / "model.safetensors")

@@ -17,7 +17,7 @@ import pytest
 import zarr
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.data.inspection import ContactSheet, inspect
 from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
@@ -284,7 +284,7 @@ class Words(HTMLParser):
 
 def test_a_run_draws_what_it_was_trained_on_and_its_report_is_marked(make_store, tmp_path):
     store = make_store()
-    run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
+    run = pretrain(store.path, tmp_path / "run", settings=(*LIGHT, "optim.epochs=1"))
     reconstruct(run, store.path, run / "reconstruction", subjects=2)
     with Image.open(run / "prepared.png") as picture:
         assert coloured(picture).any()

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from tests.ingest.trees import scan
 
 WITHOUT = """
@@ -41,7 +41,7 @@ def test_the_workflow_needs_neither_unix_nor_extras(tmp_path):
         scan(tmp_path / "scans" / f"p{i}" / f"p{i}_t1.nii.gz", seed=i)
         rows.append(f"p{i},{i % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    program = WITHOUT + WORKFLOW.format(settings=[*TINY, "optim.epochs=1"])
+    program = WITHOUT + WORKFLOW.format(settings=[*LIGHT, "optim.epochs=1"])
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )

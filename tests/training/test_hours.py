@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, RunError
@@ -25,7 +25,7 @@ from vitaepp.training.propose import LEAST_UPDATES, Images
 
 PICTURES = Images(StoreInfo(("grey",), (64, 64), None, "uint8", "image"), 5000, 2**24)
 LAPTOP = Machine(2, 8 * 2**30)
-FAST = [s for s in TINY if "epochs" not in s]
+FAST = [s for s in LIGHT if "epochs" not in s]
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_named_recipe_gets_a_length_and_no_more():
 
 def test_a_table_shares_its_time_over_rows_and_seeds(make_store, tmp_path):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
-    base = Recipe.load(settings=TINY)
+    base = Recipe.load(settings=LIGHT)
     setup = Setup(store, tmp_path, base, "bright", None, per_fold=False, seeds=3)
     images = Images.of(store.info, trained=20, stored=20)
     both = find("ablation").choose(["vitae", "vitae++"])
@@ -152,7 +152,7 @@ def test_a_resumed_run_keeps_its_length(make_store, tmp_path, quick, capsys):
     assert "keeps its length; `hours` is for a run that begins" in capsys.readouterr().err
 
 
-def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, one_draw):
+def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
     sweep = tmp_path / "s.yaml"
     sweep.write_text("base: {method: vitae}\nvariants: {a: {}, b: {optim.lr: 1e-4}}")

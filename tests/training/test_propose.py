@@ -257,7 +257,7 @@ def test_memory_estimate_is_near_what_a_step_takes(tmp_path):
     benchmark = Path(__file__).parents[2] / "benchmarks" / "memory.py"
     case = "vitae tiny light 1×40×56×48 bf16"
     out = subprocess.run(
-        [sys.executable, benchmark, "--alone", "--case", case],
+        [sys.executable, benchmark, "--alone", "--case", case, "--steps=2"],
         check=True,
         capture_output=True,
         text=True,

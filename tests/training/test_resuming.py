@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import TINY, write_store
 from tests.processes import Forked, command
 from tests.training.test_distributed import METHODS, ONE_THREAD, environment
 from vitaepp.data.checkpoints import is_whole, load_checkpoint
@@ -52,6 +52,14 @@ def assert_equal_runs(run: Path, other: Path) -> None:
         pd.read_csv(r / "metrics.csv").drop(columns=["seconds", "waiting"]) for r in (run, other)
     ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run of `vitae` that nothing interrupted, on `make_store(subjects=SUBJECTS)`."""
+    root = tmp_path_factory.mktemp("whole")
+    store = write_store(root / "store", SUBJECTS)
+    return pretrain(store.path, root / "run", settings=(*SETTINGS, "method=vitae"))
 
 
 @pytest.fixture
@@ -103,10 +111,9 @@ def test_dying_again_and_again_ends_where_an_uninterrupted_training_does(
     assert sorted(path.name for path in run.glob("*.ckpt")) == ["last.ckpt", "previous.ckpt"]
 
 
-def test_reading_processes_go_on_in_the_right_epoch(make_store, tmp_path, dying):
+def test_reading_processes_go_on_in_the_right_epoch(make_store, tmp_path, dying, whole):
     store = make_store(subjects=SUBJECTS)
     settings = (*SETTINGS, "method=vitae", "data.cache=none", "data.workers=1")
-    whole = pretrain(store.path, tmp_path / "whole", settings=(*SETTINGS, "method=vitae"))
     dying(6)
     with pytest.raises(SystemExit):
         pretrain(store.path, tmp_path / "run", settings=settings)
@@ -116,11 +123,10 @@ def test_reading_processes_go_on_in_the_right_epoch(make_store, tmp_path, dying)
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "encrypt", "remove"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    make_store, tmp_path, dying, capsys, damage
+    make_store, tmp_path, dying, capsys, whole, damage
 ):
     store = make_store(subjects=SUBJECTS)
     settings = (*SETTINGS, "method=vitae")
-    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
     run = tmp_path / "run"
     dying(6)
     with pytest.raises(SystemExit):
@@ -171,11 +177,10 @@ def test_without_a_whole_checkpoint_resuming_says_what_to_do(make_store, tmp_pat
 
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_saves_and_stops_after_the_step_at_hand(
-    make_store, tmp_path, monkeypatch, capsys, number
+    make_store, tmp_path, monkeypatch, capsys, whole, number
 ):
     store = make_store(subjects=SUBJECTS)
     settings = (*SETTINGS, "method=vitae", "trainer.checkpoint_every=1000")
-    whole = pretrain(store.path, tmp_path / "whole", settings=settings)
     step = Training.training_step
 
     def signalled(self, batch, index):

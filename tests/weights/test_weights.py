@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from vitaepp import Encoder, pretrain
 from vitaepp.errors import RunError
 from vitaepp.nn.autoencoder import MaskedAutoencoder
@@ -488,7 +488,7 @@ def test_volumes_are_encoded_and_decoded_as_monai_does(tmp_path):
 
 def test_own_runs_start_others(make_store, tmp_path, capsys):
     store = make_store()
-    run = pretrain(store.path, tmp_path / "run", settings=(*TINY, "optim.epochs=1"))
+    run = pretrain(store.path, tmp_path / "run", settings=(*LIGHT, "optim.epochs=1"))
     trained = load_method(run)[0].backbone.state_dict()
     shape = (2, (16,) * 3, (8,) * 3, 48, 2, 4)
     for path, whole in ((run, 0), (run / "encoder", 0), (run / "last.ckpt", 1)):
@@ -711,7 +711,7 @@ def test_as_many_values_of_other_patches_are_not_taken_for_the_same(tmp_path, ca
 def test_training_starts_from_a_hugging_face_folder(vit, make_store, tmp_path, capsys):
     store = make_store(size=(32, 32), modalities=("grey",))
     folder = write("folder", vit, tmp_path / "vit")
-    still = (*TINY, "optim.epochs=1", "optim.base_lr=1e-12", f"model.init={folder}")
+    still = (*LIGHT, "optim.epochs=1", "optim.base_lr=1e-12", f"model.init={folder}")
     run = pretrain(store.path, tmp_path / "run", settings=still)
     said = capsys.readouterr().err
     assert (

@@ -86,7 +86,9 @@ def fit(
 
     def losses(inner: Rows, held: Rows) -> list[Loss]:
         tried = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
-        return [_loss(protocol, codes[held], one, features[held]) for one in tried]
+        before = tried[0].model[:-1]  # the classifiers'; the same for all
+        reduced = before.transform(features[held].astype(np.float64, copy=False))
+        return [_loss(protocol, codes[held], one.model[-1], reduced) for one in tried]
 
     strength, loss = choose(GRID[protocol], losses, codes, seed=seed, persons=persons)
     return replace(_fit_grid(protocol, features, codes, (strength,), pca)[0], loss=loss)
@@ -154,15 +156,15 @@ def outer_folds(
 def _loss(
     protocol: str,
     codes: npt.NDArray[np.intp],
-    fitted: Fitted,
-    features: npt.NDArray[np.floating[Any]],
+    classifier: Any,
+    reduced: npt.NDArray[np.float64],
 ) -> Loss:
     """How bad a classifier is on held-out rows; the first value decides."""
     if protocol == "linear":
         from sklearn.metrics import log_loss
 
-        return (float(log_loss(codes, fitted.model.predict_proba(features))),)
-    scores = fold_scores(codes, fitted.decision(features))
+        return (float(log_loss(codes, classifier.predict_proba(reduced))),)
+    scores = fold_scores(codes, classifier.decision_function(reduced))
     return -scores["auc"], -(scores["sensitivity"] + scores["specificity"]) / 2
 
 

@@ -117,13 +117,16 @@ def held_out_decisions(
     Raises:
         EvaluationError: a class has one person only, or the folds cannot have every class each.
     """
+    from sklearn import config_context
+
     who = np.arange(len(codes)) if persons is None else persons
     folds = min(folds, *(len(np.unique(who[codes == c])) for c in np.unique(codes)))
     if folds < 2:
         raise EvaluationError("a class of the training part has one participant only")
     fold_of = outer_folds(codes, folds=folds, seed=seed, persons=persons)
     tested = [np.flatnonzero(fold_of == k) for k in range(folds)]
-    each = [decide(np.flatnonzero(fold_of != k), rows) for k, rows in enumerate(tested)]
+    with config_context(skip_parameter_validation=True):  # as in `choose`
+        each = [decide(np.flatnonzero(fold_of != k), rows) for k, rows in enumerate(tested)]
     decisions = np.empty((len(codes), *each[0].shape[1:]))
     for rows, one in zip(tested, each, strict=True):
         decisions[rows] = one
@@ -172,7 +175,7 @@ def learn(
         and the reason.
     """
     try:
-        decisions = held_out_decisions(decide, codes, seed=seed, persons=persons)
+        decisions = held_out_decisions(decide, codes, seed=seed, persons=persons, folds=INNER_FOLDS)
     except ValueError as error:  # also scikit-learn's, where an inner fold leaves too few rows
         return Learned(reason=f"nothing could be held out in the training part: {one_line(error)}")
     return learn_from(codes, decisions)

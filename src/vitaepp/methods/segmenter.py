@@ -89,7 +89,7 @@ class Segmenter(FineTuned):
         """The summed loss of whole images, and their number."""
         masks = self._masks(rows, images.device)
         scores = self.predict(images, present).float()
-        losses = [self._loss(s[None], m[None]) for s, m in zip(scores, masks, strict=True)]
+        losses = [self._loss(s[None], m[None], 1.0) for s, m in zip(scores, masks, strict=True)]
         return torch.stack(losses).sum(), torch.tensor(float(len(rows)))
 
     def forward(
@@ -108,14 +108,18 @@ class Segmenter(FineTuned):
         background = (1 - moved.sum(dim=1, keepdim=True)).clamp(min=0)
         target = torch.cat([background, moved], dim=1).argmax(dim=1)
         scores = self._scores(zero_missing(view, present), self._kept_branches(draws))
-        return StepOutput({"mask": self._loss(scores.float(), target)}, {"mask": 1.0})
+        return StepOutput({"mask": self._loss(scores.float(), target, progress)}, {"mask": 1.0})
 
     def _loss(
-        self, scores: Float[Tensor, "batch label *space"], masks: Shaped[Tensor, "batch ..."]
+        self,
+        scores: Float[Tensor, "batch label *space"],
+        masks: Shaped[Tensor, "batch ..."],
+        progress: float,
     ) -> Float[Tensor, ""]:
-        return self._dice(scores, masks[:, None]) + F.cross_entropy(
-            scores, masks.long(), self.weights
-        )
+        # Without weights a rare label may be given up in the first steps and stay so; with them to
+        # the end, too much is labelled.
+        weights = self.weights ** (1 - progress)
+        return self._dice(scores, masks[:, None]) + F.cross_entropy(scores, masks.long(), weights)
 
     def _masks(self, rows: Sequence[int], device: torch.device) -> UInt8[Tensor, "batch ..."]:
         return self.masks[list(rows)].to(device)

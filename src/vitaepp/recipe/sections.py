@@ -444,7 +444,8 @@ class FinetuneSettings(Section):
     class_weights: Literal["balanced", "none"] = Field(
         "balanced",
         description="balanced: each class counts alike, however many subjects it has; of masks, "
-        "labels count by the square root of how rare they are. none: as many as there are.",
+        "labels count by the square root of how rare they are at first, alike in the end. none: as "
+        "many as there are.",
     )
     mixup: float = Field(
         0.0,

@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from tests.conftest import TINY
+from tests.conftest import LIGHT
 from tests.ingest.trees import brats, picture, scan
 from tests.ingest.workers.test_killed import (
     MASKED,
@@ -274,7 +274,7 @@ def test_a_remote_store_trains_and_embeds(tmp_path, memory):
     prepare(tmp_path / "x", "memory://s", size=16, spacing=1.0)
     prepare(tmp_path / "x", tmp_path / "s", size=16, spacing=1.0, workers=1)
     for store, run in (("memory://s", "far"), (tmp_path / "s", "near")):
-        pretrain(store, tmp_path / run, settings=[*TINY, "optim.epochs=1"])
+        pretrain(store, tmp_path / run, settings=[*LIGHT, "optim.epochs=1"])
         embed(tmp_path / run, store, tmp_path / f"{run}.parquet", controls=False)
     far = Embeddings.load(tmp_path / "far.parquet")
     assert far.provenance["store"] == "s"
