@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = {
     "losses": {"present"},
     "ingest/layouts": {
-        *("cohort", "dicom_series", "dicom_studies", "documents", "left_out", "masks"),
-        *("modalities", "names", "pairing", "persons", "series"),
+        *("cohort", "dicom_series", "dicom_studies", "documents", "masks", "names"),
+        *("pairing", "persons", "series"),
     },
     "ingest/readers": {
-        *("arrays", "cifar", "compressed", "detached", "dicom_elements", "dicom_header"),
-        *("header", "image", "items", "limits", "npy", "scans", "tar"),
+        *("arrays", "cifar", "detached", "dicom_elements", "dicom_header", "image", "items"),
+        *("scans", "tar"),
     },
 }
 

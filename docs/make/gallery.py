@@ -22,8 +22,7 @@ from vitaepp.losses.edge import edge_loss, gaussian_blur, gradient_magnitude
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import reconstruction_loss
 from vitaepp.nn.autoencoder import MaskedAutoencoder
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify, unpatchify
+from vitaepp.nn.patches import patchify, random_masks, unpatchify
 from vitaepp.nn.vgg import VGG16
 from vitaepp.recipe.sections import AugmentationSettings, FirstViewSettings
 from vitaepp.views.draws import Draws

@@ -6,9 +6,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from vitaepp.auditing.duplicates import near_duplicates
 from vitaepp.auditing.facts import Fact, cut, kind_of, usable
-from vitaepp.auditing.images import empty_border, perceptual_hash
+from vitaepp.auditing.images import empty_border, near_duplicates, perceptual_hash
 from vitaepp.auditing.permutation import association_test, p_of, shuffles
 from vitaepp.auditing.subgroups import Decisions, errors_by, spread_test
 

@@ -25,7 +25,7 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import one_line
 from vitaepp.system.files import atomic_path, check_writable, write_text
 from vitaepp.training.callbacks import History
-from vitaepp.training.checkpoints import AtomicCheckpoints, load_checkpoint
+from vitaepp.training.trainer import AtomicCheckpoints, load_checkpoint
 
 QUICK = [part for s in (*LIGHT, "optim.epochs=1") for part in ("--set", s)]
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import LIGHT, TINY
 from vitaepp.errors import RecipeError
+from vitaepp.experiments.catalogue import read_experiment
 from vitaepp.experiments.experiment import experiment
-from vitaepp.experiments.sweep import read_experiment
 from vitaepp.recipe.recipe import Recipe
 
 SWEEP = """

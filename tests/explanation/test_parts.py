@@ -10,10 +10,9 @@ from tests.explanation.test_shapley import exact
 from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
-from vitaepp.explanation.attention import mean_attention, rollout
 from vitaepp.explanation.games import Greyed, LeftOut, occlusion
 from vitaepp.explanation.lattice import parts, spread
-from vitaepp.explanation.networks import image_of
+from vitaepp.explanation.networks import image_of, mean_attention, rollout
 from vitaepp.explanation.pooling import pool_visible
 from vitaepp.explanation.scores import decision_of, distance_in, imitation
 from vitaepp.explanation.shapley import shapley

@@ -17,8 +17,7 @@ from vitaepp.encoder.model import Encoder, EncoderConfig
 from vitaepp.errors import RunError
 from vitaepp.interop.vits import write_mae
 from vitaepp.methods import build_method
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import patchify, random_masks
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.transforms import standardize
 

@@ -7,8 +7,7 @@ from safetensors.torch import save_file
 from vitaepp.errors import RecipeError
 from vitaepp.losses.reconstruction import reconstruction_loss
 from vitaepp.nn.autoencoder import MaskedAutoencoder
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import patchify, random_masks
 from vitaepp.nn.transformer import SIZES, VisionTransformer, attend
 
 

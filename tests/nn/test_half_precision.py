@@ -17,8 +17,7 @@ from vitaepp.losses.reconstruction import reconstruction_loss
 from vitaepp.methods import build_method
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.heads import Predictor, mlp_head
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import patchify, random_masks
 from vitaepp.nn.resnet import ResNet
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.vgg import VGG16

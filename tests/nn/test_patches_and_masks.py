@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitaepp.errors import RecipeError
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patch_grid, patchify, unpatchify
+from vitaepp.nn.patches import patch_grid, patchify, random_masks, unpatchify
 from vitaepp.nn.positions import axis_widths, sincos_positions
 
 axes = st.integers(2, 3).flatmap(

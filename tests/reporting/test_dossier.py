@@ -16,9 +16,9 @@ import pytest
 from tests.conftest import write_store
 from tests.evaluation.test_tasks import cohort
 from tests.reporting.test_report import make_run
-from vitaepp.data.account import Account
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.runfolder import weights_id
+from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
 from vitaepp.reporting.dossier import verify

@@ -10,7 +10,7 @@ CODE = """
 import tempfile
 from multiprocessing import util
 from multiprocessing.connection import Listener
-from vitaepp.system.spawning import spawning
+from vitaepp.data.loading import spawning
 before = tempfile.gettempdir()
 assert spawning().get_start_method() == "spawn"
 assert tempfile.gettempdir() == before

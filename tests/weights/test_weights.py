@@ -19,8 +19,7 @@ from tests.conftest import LIGHT
 from vitaepp import Encoder, pretrain
 from vitaepp.errors import RunError
 from vitaepp.nn.autoencoder import MaskedAutoencoder
-from vitaepp.nn.masking import random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import patchify, random_masks
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.weights.adapt import initialize_from

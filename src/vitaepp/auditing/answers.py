@@ -10,19 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.auditing.duplicates import Pair
+from vitaepp.auditing import shortcuts
 from vitaepp.auditing.facts import Fact, Facts, cut
+from vitaepp.auditing.images import Pair
 from vitaepp.auditing.items import Item, Verdict, joined
 from vitaepp.auditing.permutation import SHUFFLES
-from vitaepp.auditing.shortcuts import (
-    NO_CONTROL,
-    Cohort,
-    Told,
-    fact_from_embedding,
-    label_from_both,
-    label_from_facts,
-    label_without_facts,
-)
+from vitaepp.auditing.shortcuts import NO_CONTROL, Cohort, Told
 from vitaepp.auditing.subgroups import Decisions, Errors, errors_by
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.result import Evaluation
@@ -112,7 +105,7 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
     decisions = _decisions(cohort, evaluation)
     asked, unasked = [], []
     for fact in track(facts, "audit", len(facts), unit="facts"):
-        told = fact_from_embedding(cohort, fact)
+        told = shortcuts.fact_from_embedding(cohort, fact)
         if told is None:
             unasked.append(fact.name)
             continue
@@ -122,18 +115,18 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
             Asked(
                 fact,
                 told,
-                label_from_facts(cohort, [fact]) if is_control else None,
+                shortcuts.label_from_facts(cohort, [fact]) if is_control else None,
                 errors_by(decisions, groups, seed=cohort.seed) if is_control else None,
             )
         )
     control = [a.fact for a in asked if a.label is not None]
     together = None
     if control:
-        without = label_without_facts(cohort, control)
+        without = shortcuts.label_without_facts(cohort, control)
         ends = _decisions(cohort, without).interval()
         together = Together(
-            label_from_facts(cohort, control),
-            float(label_from_both(cohort, control)["mean"]["auc"]),
+            shortcuts.label_from_facts(cohort, control),
+            float(shortcuts.label_from_both(cohort, control)["mean"]["auc"]),
             float(without["mean"]["auc"]),
             (ends.low, ends.high),
         )

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.auditing.answers import Measured, crosses, items, measure, sides_of
-from vitaepp.auditing.duplicates import Pair, near_duplicates
 from vitaepp.auditing.facts import facts_of
-from vitaepp.auditing.images import look_at
+from vitaepp.auditing.images import Pair, look_at, near_duplicates
 from vitaepp.auditing.items import Audit
 from vitaepp.auditing.shortcuts import Cohort
 from vitaepp.data.embeddings import Embeddings
@@ -169,15 +168,15 @@ def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
         return
     cohort, sides = measured.cohort, sides_of(measured.cohort)
     table = cohort.table
+    columns = {"": "subject", "participant of ": PARTICIPANT, "label of ": cohort.label}
+    columns = {head: column for head, column in columns.items() if column in table}
     lines = [
         {
-            **{f"{end}": table["subject"][row] for end, row in _ends(pair)},
-            **(
-                {f"participant of {end}": table[PARTICIPANT][row] for end, row in _ends(pair)}
-                if PARTICIPANT in table
-                else {}
-            ),
-            **{f"label of {end}": table[cohort.label][row] for end, row in _ends(pair)},
+            **{
+                f"{head}{end}": table[column][row]
+                for head, column in columns.items()
+                for end, row in _ends(pair)
+            },
             **{f"tested in, {end}": sides[row] for end, row in _ends(pair)},
             "both sides": crosses(sides, pair),
             "bits": pair.bits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,23 @@ def shuffles(
         yield rows_of[donor[person], slot]
 
 
+def blocks_of_shuffles(
+    persons: Persons, size: int, *, seed: int, strata: Persons | None = None, count: int = SHUFFLES
+) -> Iterator[npt.NDArray[np.intp]]:
+    """The same shuffles, several at a time, `(shuffle, subject)`.
+
+    Args:
+        persons: of each subject.
+        size: values that a shuffle takes; `AT_ONCE` of them are held at a time.
+        seed: of the shuffles.
+        strata: as in `shuffles`.
+        count: how many shuffles there are in all.
+    """
+    each = shuffles(persons, seed=seed, strata=strata, count=count)
+    while block := list(islice(each, max(1, AT_ONCE // size))):
+        yield np.stack(block)
+
+
 def p_of(observed: float, shuffled: npt.NDArray[np.float64]) -> float:
     """How often shuffled values give at least what was observed, which counts as one of them.
 
@@ -119,14 +137,8 @@ def association_test(
     spread = targets.std(axis=0)
     scaled = (targets - targets.mean(axis=0)) / np.where(spread > 0, spread, 1)
     observed = _correlations(scaled[:, None], fold_of, smoothers)[0]
-    values: list[npt.NDArray[np.float64]] = []
-    held: list[Rows] = []
-    step = max(1, AT_ONCE // scaled.size)
-    for i, rows in enumerate(shuffles(persons, seed=seed, count=count), start=1):
-        held.append(rows)
-        if len(held) == step or i == count:
-            values.append(_correlations(scaled[np.stack(held, axis=1)], fold_of, smoothers))
-            held = []
+    blocks = blocks_of_shuffles(persons, scaled.size, seed=seed, count=count)
+    values = [_correlations(scaled[rows.T], fold_of, smoothers) for rows in blocks]
     return p_of(float(observed), np.concatenate(values))
 
 

@@ -9,17 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.auditing.permutation import AT_ONCE, SHUFFLES, p_of, shuffles
+from vitaepp.auditing.permutation import SHUFFLES, blocks_of_shuffles, p_of
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.bootstrap import (
-    RESAMPLES,
-    Interval,
-    mean_of_defined,
-    percentiles,
-    ratio,
-    resampled_persons,
-    weighted_auc,
-)
+from vitaepp.evaluation import bootstrap
 from vitaepp.evaluation.result import METHOD, Evaluation
 
 #: Participants of each class that a subgroup needs, so that its AUC says anything.
@@ -83,21 +75,21 @@ class Decisions:
                 rows = self.folds == fold
                 w, is_positive = weights[:, rows], positive[rows]
                 count = w[:, is_positive].sum(axis=1) * w[:, ~is_positive].sum(axis=1)
-                won += count * np.nan_to_num(weighted_auc(is_positive, scores[rows], w))
+                won += count * np.nan_to_num(bootstrap.weighted_auc(is_positive, scores[rows], w))
                 pairs += count
-            values.append(ratio(won, pairs))
-        return mean_of_defined(np.stack(values, axis=-1))
+            values.append(bootstrap.ratio(won, pairs))
+        return bootstrap.mean_of_defined(np.stack(values, axis=-1))
 
-    def interval(self, among: npt.NDArray[np.bool_] | None = None) -> Interval:
+    def interval(self, among: npt.NDArray[np.bool_] | None = None) -> bootstrap.Interval:
         """A 95 % interval of the AUC, had other participants been tested: a bootstrap of them.
 
         Args:
             among: `(row,)`, a subgroup; unset, all rows.
         """
         rows = np.ones(len(self.codes), bool) if among is None else among
-        resamples = resampled_persons(self.codes, self.persons, RESAMPLES, 0)
+        resamples = bootstrap.resampled_persons(self.codes, self.persons, bootstrap.RESAMPLES, 0)
         values = np.concatenate([self.auc(w * rows) for w in resamples])
-        return percentiles(values[np.isfinite(values)])
+        return bootstrap.percentiles(values[np.isfinite(values)])
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,7 @@ class Subgroup:
     n: int
     participants: int
     auc: float | None
-    interval: Interval | None
+    interval: bootstrap.Interval | None
 
 
 @dataclass(frozen=True)
@@ -190,14 +182,10 @@ def spread_test(
     """
     strata = decisions.folds * (decisions.codes.max() + 1) + decisions.codes
     observed = _spread(decisions, inside[None])
-    values, held = [], []
-    step = max(1, AT_ONCE // inside.size)
-    moves = shuffles(decisions.persons, seed=seed, strata=strata, count=count)
-    for i, rows in enumerate(moves, start=1):
-        held.append(rows)
-        if len(held) == step or i == count:
-            values.append(_spread(decisions, np.moveaxis(inside[:, np.stack(held)], 1, 0)))
-            held = []
+    blocks = blocks_of_shuffles(
+        decisions.persons, inside.size, seed=seed, strata=strata, count=count
+    )
+    values = [_spread(decisions, np.moveaxis(inside[:, rows], 1, 0)) for rows in blocks]
     return p_of(float(observed[0]), np.concatenate(values))
 
 

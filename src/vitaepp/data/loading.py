@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import get_context, util
+from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -20,10 +25,16 @@ from vitaepp.errors import RecipeError, nearest
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
-from vitaepp.system.spawning import spawning
 
 #: Share of the free memory that `cache=auto` may use.
 CACHE_SHARE = 0.5
+
+#: Bytes that the path of a socket may have on every system; and those of its name below the folder
+#: of temporary files.
+SOCKET_PATH, SOCKET_NAME = 104, 32
+
+#: Where sockets lie if that folder's path is too long.
+SHORT_FOLDER = Path("/tmp")
 
 #: Images, their rows in the store, and the weight of their mean. The rows are a list, because a
 #: tensor would go to the GPU with the images, and reading it would wait for the GPU's other work.
@@ -178,12 +189,7 @@ def training_rows(
         hint = nearest(str(split), known) if known else "the store has no splits"
         raise RecipeError(f"data.split={split}: no subject of {store.path} is in it; {hint}")
     if label is not None:
-        known = store.label_columns
-        if label not in known:
-            hint = nearest(label, known) if known else "the store has no labels"
-            raise RecipeError(f"data.without_label={label}: no such label; {hint}")
-        values = store.table[label]
-        chosen = chosen & (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
+        chosen = chosen & unlabelled(store, label, f"data.without_label={label}")
         if not chosen.any():
             raise RecipeError(
                 f"data.without_label={label}: every subject of the training split of {store.path} "
@@ -203,6 +209,20 @@ def training_rows(
                 "on; list subjects of its training split, one per line, as in the column subject"
             )
     return np.flatnonzero(chosen).tolist()
+
+
+def unlabelled(store: Store, label: str, setting: str) -> npt.NDArray[np.bool_]:
+    """Which subjects of a store have no value of a label, `(subject,)`.
+
+    Raises:
+        RecipeError: the store has no such label; the message begins with `setting`.
+    """
+    known = store.label_columns
+    if label not in known:
+        hint = nearest(label, known) if known else "the store has no labels"
+        raise RecipeError(f"{setting}: no such label; {hint}")
+    values = store.table[label]
+    return (values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
 
 
 def training_loader(
@@ -258,3 +278,20 @@ def cache_device(
     if device.type == "cuda" and size < CACHE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return device
     return memory if size * sharing < CACHE_SHARE * free_memory() else None
+
+
+def spawning() -> SpawnContext:
+    """How processes are started that hand over tensors.
+
+    They talk over sockets in a folder below `TMPDIR`. If that path is too long for a socket, as on
+    some clusters, a process that reads images can hand none over, and training would wait for it
+    for ever. The sockets then lie below `/tmp`.
+    """
+    length = len(os.fsencode(tempfile.gettempdir())) + SOCKET_NAME
+    if length > SOCKET_PATH and os.access(SHORT_FOLDER, os.W_OK):
+        before, tempfile.tempdir = tempfile.tempdir, str(SHORT_FOLDER)
+        try:
+            util.get_temp_dir()  # it is made once, and kept
+        finally:
+            tempfile.tempdir = before
+    return get_context("spawn")

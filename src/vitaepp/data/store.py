@@ -22,7 +22,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
@@ -35,8 +35,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
-from vitaepp.data.account import Account
-from vitaepp.data.storeinfo import StoreInfo, difference, with_tuples
+from vitaepp.data.storeinfo import Account, StoreInfo, difference, with_tuples
 from vitaepp.errors import StoreError, StoreNotFoundError, one_line
 from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
@@ -47,30 +46,6 @@ from vitaepp.system.text import dimensions, evenly, fact_list, first_few
 from vitaepp.system.urls import Location
 
 FORMAT = 1
-
-#: Columns that every store has; all others are the user's labels.
-RESERVED_COLUMNS = (
-    "subject",
-    "split",
-    "affine",
-    "intensity_min",
-    "intensity_max",
-    "source",
-    "checksum",
-    "modality_present",
-    "crop_center",
-    "prepare_notes",
-    "source_size",
-    "source_spacing",
-    "mask_checksum",
-    "mask_labels",
-)
-
-#: Those of them that only a store with masks has.
-OF_MASKS = ("mask_checksum", "mask_labels")
-
-#: Those of them that stores of earlier versions lack.
-ADDED_LATER = ("modality_present", "source_size", "source_spacing", *OF_MASKS)
 
 #: A label column that says whose images a subject's are, where one person has several; evaluation
 #: keeps those of one person on one side of every split.
@@ -121,6 +96,16 @@ class Record:
     def checksums(self) -> tuple[str, str]:
         """Digests of what shaped its image and its mask."""
         return self.checksum, self.mask_checksum
+
+
+#: Columns that every store has; all others are the user's labels.
+RESERVED_COLUMNS = ("subject", "split", *(f.name for f in fields(Record) if f.name != "subject"))
+
+#: Those of them that only a store with masks has.
+OF_MASKS = ("mask_checksum", "mask_labels")
+
+#: Those of them that stores of earlier versions lack.
+ADDED_LATER = ("modality_present", "source_size", "source_spacing", *OF_MASKS)
 
 
 @dataclass(frozen=True)

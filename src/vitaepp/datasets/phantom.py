@@ -336,9 +336,7 @@ def _paint_tumour(
     settings: PhantomSettings,
 ) -> npt.NDArray[np.uint8]:
     radius = rng.uniform(*settings.radius)
-    heading = rng.normal(size=3)
-    heading /= np.linalg.norm(heading)
-    center = heading * semi_axes * rng.uniform(*settings.eccentricity)
+    center = _unit(rng) * semi_axes * rng.uniform(*settings.eccentricity)
     turned = np.tensordot(
         _rotation(rng, 180.0), canvas.points - center[:, None, None, None], axes=1
     )

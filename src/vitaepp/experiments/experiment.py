@@ -12,7 +12,7 @@ from typing import Any
 
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
-from vitaepp.experiments.catalogue import Experiment, Variant
+from vitaepp.experiments.catalogue import Experiment, Variant, read_experiment
 from vitaepp.experiments.classification import Classification
 from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.kind import Folders, Kind, Measured
@@ -20,7 +20,6 @@ from vitaepp.experiments.losses import Losses
 from vitaepp.experiments.reconstructions import Reconstructions
 from vitaepp.experiments.results import Result, Row
 from vitaepp.experiments.runs import Setup
-from vitaepp.experiments.sweep import read_experiment
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown
 from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing

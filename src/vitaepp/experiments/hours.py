@@ -16,14 +16,8 @@ from vitaepp.recipe.recipe import Recipe, flatten, resolve
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import read_json, write_json
 from vitaepp.system.progress import counted, say
-from vitaepp.training.hours import (
-    Clock,
-    Speed,
-    chosen_in_time,
-    measured_speed,
-    refuse_several_processes,
-    refuse_two_lengths,
-)
+from vitaepp.training import hours
+from vitaepp.training.hours import Clock, Speed
 from vitaepp.training.propose import Images, names_of, propose_training
 from vitaepp.training.threads import free_threads
 
@@ -76,7 +70,7 @@ def in_hours(
     with free_threads():
         store = setup.store
         rows = training_rows(store, setup.recipe.data)
-        speed = measured_speed(store, rows)
+        speed = hours.measured_speed(store, rows)
         images = Images.of(store.info, trained=len(rows), stored=len(store))
         given = {*names_of(settings), *flatten(base or {})}
         timed, reasons = timed_recipe(
@@ -110,8 +104,8 @@ def timed_recipe(
         speed: of a recipe.
         choose: choose model and batch, too.
     """
-    refuse_two_lengths(given, left)
-    refuse_several_processes(setup.recipe, left)
+    hours.refuse_two_lengths(given, left)
+    hours.refuse_several_processes(setup.recipe, left)
     recipe, choices = setup.recipe, []
     trainings, trained = setup.seeds, images.trained
     if setup.per_fold:
@@ -119,7 +113,7 @@ def timed_recipe(
         trainings, trained = trainings * folds, trained * (folds - 1) // folds
     if choose:
         runs = trainings * len(experiment.variants)
-        recipe, proposed = chosen_in_time(
+        recipe, proposed = hours.chosen_in_time(
             images, machine, recipe, given, lambda: left() * (1 - RESERVE) / runs, speed
         )
         choices += [c for c in proposed if c.name not in ("optim.epochs", "optim.lr")]

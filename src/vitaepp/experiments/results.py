@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from vitaepp.evaluation.bootstrap import LEVEL, Interval
 from vitaepp.presentation import numbers
+from vitaepp.system.files import without_nan
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,5 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values; None for what is not finite."""
-        plain: dict[str, Any] = _finite(asdict(self))
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,21 +17,13 @@ from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import Encoder, check_fits, check_like
 from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.reconstruction import choose_rows
+from vitaepp.explanation import networks
 from vitaepp.explanation.checks import NUMBERS, averaged
-from vitaepp.explanation.networks import (
-    MANY,
-    caveat_of,
-    check_of,
-    explained_by,
-    image_of,
-    networks_of,
-    untrained_like,
-)
 from vitaepp.explanation.patchmaps import patch_features, patch_maps
 from vitaepp.explanation.subject import explain_one, remove_earlier
-from vitaepp.explanation.words import map_lines, plain
+from vitaepp.explanation.words import map_lines
 from vitaepp.system.devices import chosen_device, device_name
-from vitaepp.system.files import check_writable, write_json, write_text
+from vitaepp.system.files import check_writable, without_nan, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track, warn
@@ -101,7 +93,7 @@ def explain(
         raise StoreError(f"{opened.path}: one subject cannot be compared with others; give more")
     fitted = model if isinstance(model, Model) or model is None else Model.load(model)
     if fitted is not None:
-        check_of(fitted, encoder, run)
+        networks.check_of(fitted, encoder, run)
     check_writable(target / "explain.json")
     for table_or_numbers in ("explain.json", "explain.csv"):
         (target / table_or_numbers).unlink(missing_ok=True)
@@ -111,28 +103,27 @@ def explain(
     keep_freed_memory()
     on = chosen_device(device)
     wanted = encoder.config.precision if fitted is None else fitted.precision
-    networks, facts = networks_of(
-        encoder.to(on), untrained_like(encoder, run).to(on), opened, fitted, parts, wanted, on
-    )
-    if parts is None and prod(facts["grid"]) > MANY:
+    untrained = networks.untrained_like(encoder, run).to(on)
+    both, facts = networks.networks_of(encoder.to(on), untrained, opened, fitted, parts, wanted, on)
+    if parts is None and prod(facts["grid"]) > networks.MANY:
         say(f"an image is divided into {facts['parts']} parts; `parts` says how many at most")
     name = model if isinstance(model, str | os.PathLike) else None
-    facts |= explained_by(fitted, None if name is None else Path(name).resolve().name)
-    if caveat := caveat_of(networks[0]):
+    facts |= networks.explained_by(fitted, None if name is None else Path(name).resolve().name)
+    if caveat := networks.caveat_of(both[0]):
         facts["caveat"] = caveat
         warn(caveat)
     rows = choose_rows(opened, subjects)
     if len(rows) < len(opened):
         say(f"{len(rows)} of {counted(len(opened), 'subject')} explained; `subjects` says how many")
     features = [
-        patch_features(encoder, image_of(encoder, opened, row, on), networks[0].precision)
+        patch_features(encoder, networks.image_of(encoder, opened, row, on), both[0].precision)
         for row in track(rows, "features of patches", len(rows))
     ]
     maps = patch_maps(np.stack(features), seed)
     numbers: list[dict[str, Any]] = []
     told: list[dict[str, Any]] = []
     for index, row in enumerate(track(rows, "explaining", len(rows))):
-        one, of_each = explain_one(networks, opened, row, maps, index, target, pairs, seed)
+        one, of_each = explain_one(both, opened, row, maps, index, target, pairs, seed)
         told.append(one)
         numbers += [{"subject": one["subject"], "map": k, **v} for k, v in of_each.items()]
     table = pd.DataFrame(numbers, columns=["subject", "map", *NUMBERS])
@@ -149,7 +140,7 @@ def explain(
             "seed": seed,
             "device": device_name(on),
             "seconds_per_subject": round(float(np.mean([t["seconds"] for t in told])), 1),
-            "patch_maps": {"variance": maps.variance, "position": plain(maps.position)},
+            "patch_maps": {"variance": maps.variance, "position": without_nan(maps.position)},
             "maps": averaged(table),
             "subjects": told,
         },

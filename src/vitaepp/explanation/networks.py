@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from vitaepp.data.runfolder import RunFolder
@@ -18,16 +20,15 @@ from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import ModelError
-from vitaepp.explanation.attention import rollout
 from vitaepp.explanation.games import Greyed, LeftOut, occlusion
 from vitaepp.explanation.lattice import parts as parts_of
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.scores import Scores, decision_of, distance_in, imitation
 from vitaepp.explanation.shapley import Floats
-from vitaepp.explanation.words import plain
-from vitaepp.nn.transformer import VisionTransformer
+from vitaepp.nn.transformer import Attention, VisionTransformer
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.devices import resolved_precision
+from vitaepp.system.files import without_nan
 from vitaepp.system.progress import say
 
 #: Subjects over which scores vary, and to which the untrained encoder's regression is fitted.
@@ -136,7 +137,7 @@ def networks_of(
         "taken_away": "left out" if first.is_vit else "made grey",
         "reference_subjects": len(reference),
         "spread": scores.spread.tolist(),
-        "untrained_r2": plain([r2])[0],
+        "untrained_r2": without_nan(r2),
         "grid": list(grid),
         "parts": int(parts.max()) + 1,
         "precision": precision,
@@ -189,3 +190,64 @@ def caveat_of(network: Network) -> str:
 def image_of(encoder: Encoder, store: Store, row: int, on: torch.device) -> Tensor:
     """One subject's image as the backbone takes it, with a batch axis."""
     return encoder.standardized(torch.from_numpy(store.read([row])).to(on), store.info.modalities)
+
+
+def rollout(
+    backbone: VisionTransformer,
+    image: Float[Tensor, "1 channel *space"],
+    pool: str = "mean",
+    block: int | None = None,
+) -> Float[Tensor, "*grid"]:
+    """How much of the pooled tokens comes from each patch, if attention were all that mixes them.
+
+    The attention of each block is averaged over heads and with the residual branch, and the blocks
+    are multiplied. It knows nothing of values, MLPs or a classifier: it is shown as a control.
+
+    Args:
+        backbone: in evaluation mode.
+        image: standardised.
+        pool: what is pooled: the CLS token if it is `cls`, else the patches.
+        block: how many blocks the image passes; all without it.
+
+    Returns:
+        Shares; they sum to 1 less what comes from the CLS token.
+
+    Source:
+        Abnar & Zuidema 2020, "Quantifying attention flow in transformers".
+    """
+    mixed: list[Float[Tensor, "token token"]] = []
+
+    def keep(module: Any, arguments: tuple[Tensor, ...]) -> None:
+        mixed.append(mean_attention(module, arguments[0])[0])
+
+    blocks: list[Any] = list(backbone.blocks)
+    hooks = [each.attn.register_forward_pre_hook(keep) for each in blocks[:block]]
+    try:
+        with torch.inference_mode():
+            backbone(image, block)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    count = backbone.num_patches
+    share = torch.zeros(count + 1, device=image.device)
+    if pool == "cls":
+        share[0] = 1
+    else:
+        share[1:] = 1 / count
+    for attention in reversed(mixed):
+        share = (share + share @ attention) / 2
+    return share[1:].reshape(backbone.grid)
+
+
+def mean_attention(
+    attention: Attention, x: Float[Tensor, "batch token dim"]
+) -> Float[Tensor, "batch token token"]:
+    """Attention weights, averaged over heads; rows sum to 1."""
+    q, k, _ = rearrange(
+        attention.qkv(x),
+        "b t (three heads d) -> three b heads t d",
+        three=3,
+        heads=attention.num_heads,
+    )
+    weights = (q.float() * q.shape[-1] ** -0.5) @ k.float().mT
+    return weights.softmax(dim=-1).mean(dim=1)

@@ -20,9 +20,9 @@ from vitaepp.explanation.networks import Network, image_of
 from vitaepp.explanation.patchmaps import PatchMaps
 from vitaepp.explanation.pictures import density, draw_maps
 from vitaepp.explanation.shapley import shapley
-from vitaepp.explanation.words import HEADS, caption, plain
+from vitaepp.explanation.words import HEADS, caption
 from vitaepp.presentation.planes import are_colours
-from vitaepp.system.files import atomic_path, file_stem
+from vitaepp.system.files import atomic_path, file_stem, without_nan
 
 #: The maps of a volume that become NIfTI files.
 VOLUMES = (*HEADS, "shapley_error")
@@ -65,10 +65,10 @@ def explain_one(
         "total": found.total,
         "baseline": found.baseline,
         "sum": float(found.values.sum()),
-        "error": plain([np.sqrt(np.mean(found.errors**2))])[0],
-        "reliability": plain([found.reliability])[0],
+        "error": without_nan(float(np.sqrt(np.mean(found.errors**2)))),
+        "reliability": without_nan(found.reliability),
         "seconds": round(time.monotonic() - started, 1),
-        "maps": {name: dict(zip(n, plain(n.values()), strict=True)) for name, n in numbers.items()},
+        "maps": without_nan(numbers),
     }
     arrays = {
         "image": _shown(store, row),

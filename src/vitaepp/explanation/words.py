@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 #: The maps in the order in which they are shown, and what people call them.
 HEADS = {
     "shapley": "Shapley values",
@@ -56,8 +54,3 @@ def _told(numbers: Mapping[str, float | None]) -> Iterable[str]:
         yield f"correlation with random weights {numbers['untrained_correlation']:.2f}"
     if numbers["lesion_auc"] is not None:
         yield f"AUC for the mask {numbers['lesion_auc']:.2f}"
-
-
-def plain(values: Iterable[float | None]) -> list[float | None]:
-    """Numbers for JSON, which has no NaN."""
-    return [None if v is None or not np.isfinite(v) else float(v) for v in values]

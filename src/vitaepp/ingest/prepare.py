@@ -22,8 +22,7 @@ from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
 from vitaepp.ingest.layouts.series import series_rules
-from vitaepp.ingest.planning.account import account, account_of, files_in_words, note_lines
-from vitaepp.ingest.planning.dry_run import DryRun
+from vitaepp.ingest.planning.account import DryRun, account, account_of, files_in_words, note_lines
 from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of

@@ -13,21 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import (
-    Floats,
-    Grid,
-    centroid,
-    closest_ras,
-    crop_grid,
-    fit_grid,
-    foreground,
-    holds,
-    overlaps,
-    resample,
-    rescale,
-    share_inside,
-    thinned,
-)
+from vitaepp.data import geometry
+from vitaepp.data.geometry import Floats, Grid
 from vitaepp.data.store import Failure, Record, stage
 from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line
@@ -36,20 +23,10 @@ from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers.arrays import read_array, read_given
-from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.image import Image, to_grey
-from vitaepp.ingest.readers.items import (
-    ArrayItem,
-    GivenItem,
-    Item,
-    SeriesItem,
-    VolumeItem,
-    files_of,
-    own_files,
-    place_of,
-)
+from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
 from vitaepp.ingest.readers.pictures import read_picture
-from vitaepp.ingest.readers.scans import read_scan
+from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions
 
@@ -134,8 +111,7 @@ def _failed(spec: ImageSpec, task: Task, error: Exception) -> Failure:
 def failure_of(spec: ImageSpec, subject: SubjectFiles, reason: str) -> Failure:
     """The record of a subject that cannot be prepared; with a secret, it has no file names."""
     if spec.secret is not None:
-        files = [file for item in subject.items for file in own_files(item)]
-        reason = without_names(reason, files, spec.root, spec.secret)
+        reason = without_names(reason, subject.own_files, spec.root, spec.secret)
     return Failure(subject.subject, reason)
 
 
@@ -193,11 +169,7 @@ def _named(spec: ImageSpec, item: Item) -> str:
     """The name of an image in errors and records: its path in the source, or its pseudonym."""
     if isinstance(item, GivenItem):
         return item.name
-    name = place_of(item, spec.root)
-    if isinstance(item, VolumeItem):
-        name += f"[{item.index}]"
-    elif isinstance(item, ArrayItem):
-        name = f"{item.file.name}:{item.key}[{item.index}]"
+    name = name_of(item, spec.root)
     return name if spec.secret is None else pseudonym(spec.secret, name)
 
 
@@ -269,7 +241,7 @@ def _make(
                 f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
                 f"{dimensions(reference.size)}; all pictures of a subject must have one size"
             )
-        if not overlaps(image.grid, target):
+        if not geometry.overlaps(image.grid, target):
             error = SubjectError(
                 f"{name}: lies entirely outside the crop; its affine is wrong",
                 kind="lies elsewhere",
@@ -279,7 +251,7 @@ def _make(
             lost[modality] = error
             continue
         low, high = intensity_range(image, modality, spec.info, name)
-        move = resample if image.physical else rescale
+        move = geometry.resample if image.physical else geometry.rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
             for values in _values(spec, image)
@@ -303,7 +275,7 @@ def _make(
     absent = [Channel(np.zeros(spec.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in spec.files for c in made.get(modality, absent)]
     # Along the axes of the crop, so that subjects that were stored in other orders compare.
-    original = closest_ras(reference) if first[2].physical else reference
+    original = geometry.closest_ras(reference) if first[2].physical else reference
     record = Record(
         subject=task.files.subject,
         affine=tuple((target.affine.ravel() + 0.0).tolist()),  # + 0.0 removes negative zeros
@@ -337,7 +309,7 @@ def _target(
     info, center = spec.info, spec.info.center
     notes = () if mask is None else mask.notes
     if info.spacing is None:
-        return fit_grid(reference.grid, info.size), "", notes
+        return geometry.fit_grid(reference.grid, info.size), "", notes
     middle = reference.grid.center
     if center == "mask" and mask is None:  # this is allowed for new scans of a run
         center, notes = "foreground", (*notes, NO_MASK)
@@ -349,8 +321,8 @@ def _target(
         else:
             middle = middle_of_mask
     if center == "foreground":
-        middle = centroid(foreground(to_grey(reference)), reference.grid)
-    target = crop_grid(reference.grid, info.spacing, info.size, middle)
+        middle = geometry.centroid(geometry.foreground(to_grey(reference)), reference.grid)
+    target = geometry.crop_grid(reference.grid, info.spacing, info.size, middle)
     if center != "mask" and _share_kept(reference, target) < LEAST_KEPT:
         notes = (*notes, CUT_OFF)
     return target, center, notes
@@ -358,10 +330,10 @@ def _target(
 
 def _share_kept(reference: Image, target: Grid) -> float:
     """The share of an image's foreground that a crop keeps."""
-    if holds(target, reference.grid.corners()).all():
+    if geometry.holds(target, reference.grid.corners()).all():
         return 1.0
-    few, grid = thinned(to_grey(reference), reference.grid)
-    return share_inside(foreground(few), grid, target)
+    few, grid = geometry.thinned(to_grey(reference), reference.grid)
+    return geometry.share_inside(geometry.foreground(few), grid, target)
 
 
 def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
@@ -385,9 +357,9 @@ def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, .
             f"{mask.name}: the mask has {one_line(error)}; kept masks need labels from 0 to 255: "
             "change the labels, or prepare without `keep_masks`"
         ) from None
-    if labels.any() and share_inside(labels != 0, mask.grid, target) < LEAST_KEPT:
+    if labels.any() and geometry.share_inside(labels != 0, mask.grid, target) < LEAST_KEPT:
         notes = (*notes, CUT_MASK)
-    return resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
+    return geometry.resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 
 
 def _center_of_mask(
@@ -397,7 +369,7 @@ def _center_of_mask(
     inside, notes = lesion(mask.image, spec.info.mask_values)
     if not inside.any():
         return None, (*notes, EMPTY_MASK)
-    center = centroid(inside, mask.grid)
+    center = geometry.centroid(inside, mask.grid)
     index = reference.grid.to_index(center)
     if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):
         raise SubjectError(

@@ -32,16 +32,11 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, nearest
 from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.interop.vits import (
-    preprocessing,
-    write_mae,
-    write_monai,
-    write_timm,
-    write_transformers,
-)
+from vitaepp.interop import vits
 from vitaepp.system.extras import require
 from vitaepp.system.files import atomic_path, check_writable, read_json
 from vitaepp.system.paths import kind_of
+from vitaepp.system.progress import quieter
 from vitaepp.weights.runs import load_method
 
 #: ONNX's set of operators: the first with everything that an encoder needs.
@@ -92,20 +87,22 @@ def _onnx(encoder: Encoder, path: Path) -> None:
         **names,
     )
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {"vitaepp": preprocessing(encoder.config)})
+    onnx.helper.set_model_props(model, {"vitaepp": vits.preprocessing(encoder.config)})
     onnx.save(model, str(path))
 
 
 def _torchscript(encoder: Encoder, path: Path) -> None:
     traced = torch.jit.trace(encoder, (_example(encoder),), check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={"vitaepp": preprocessing(encoder.config)})
+    torch.jit.save(traced, str(path), _extra_files={"vitaepp": vits.preprocessing(encoder.config)})
 
 
 def _torch_export(encoder: Encoder, path: Path) -> None:
     batch = torch.export.Dim("batch")
     program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: batch},))
     with open(path, "wb") as file:
-        torch.export.save(program, file, extra_files={"vitaepp": preprocessing(encoder.config)})
+        torch.export.save(
+            program, file, extra_files={"vitaepp": vits.preprocessing(encoder.config)}
+        )
 
 
 def _check_folder(out: Path, file: str, key: str) -> None:
@@ -135,10 +132,10 @@ WRITERS: dict[str, Callable[[Any, Path], Any]] = {
     "onnx": _onnx,
     "torchscript": _torchscript,
     "torch-export": _torch_export,
-    "transformers": write_transformers,
-    "transformers-mae": write_mae,
-    "timm": write_timm,
-    "monai": write_monai,
+    "transformers": vits.write_transformers,
+    "transformers-mae": vits.write_mae,
+    "timm": vits.write_timm,
+    "monai": vits.write_monai,
 }
 
 #: Formats that are folders: a file in it, and a key of it that only this format has.
@@ -159,12 +156,6 @@ def _example(encoder: Encoder) -> Tensor:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch warns of tracing: the shapes that it fixes are those of the encoder."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quieter("torch.onnx", logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -39,8 +39,7 @@ from vitaepp.system.devices import autocast, chosen_device, resolved_precision
 from vitaepp.system.files import check_writable, read_json
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import dimensions
-from vitaepp.weights.adapt import adapt
-from vitaepp.weights.checks import KERNEL, depth_of
+from vitaepp.weights.adapt import KERNEL, adapt, depth_of
 from vitaepp.weights.names import find, mae_names
 from vitaepp.weights.read import HEADS, MARKERS, read_checkpoint
 

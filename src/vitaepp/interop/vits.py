@@ -25,9 +25,10 @@ from vitaepp.encoder.model import Encoder, EncoderConfig
 from vitaepp.errors import RunError
 from vitaepp.methods import Method
 from vitaepp.nn.autoencoder import MaskedAutoencoder
-from vitaepp.nn.transformer import Attention, VisionTransformer
+from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.files import write_json
 from vitaepp.system.text import dimensions
+from vitaepp.weights.adapt import num_heads
 from vitaepp.weights.names import hugging_face_names
 
 #: Of every norm in this library.
@@ -88,7 +89,7 @@ def write_mae(source: tuple[Method, EncoderConfig], folder: Path) -> None:
         "architectures": ["ViTMAEForPreTraining"],
         "decoder_hidden_size": mae.mask_token.shape[-1],
         "decoder_num_hidden_layers": len(mae.decoder_blocks),
-        "decoder_num_attention_heads": _heads(decoder),
+        "decoder_num_attention_heads": num_heads(decoder),
         "decoder_intermediate_size": _hidden(decoder),
         "mask_ratio": method.recipe.model.mask_ratio,
         "norm_pix_loss": method.recipe.loss.reconstruction.normalize_targets,
@@ -290,10 +291,6 @@ def _whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _side(sizes: tuple[int, ...]) -> int | list[int]:
     return sizes[0] if len(set(sizes)) == 1 else list(sizes)
-
-
-def _heads(block: nn.Module) -> int:
-    return next(part.num_heads for part in block.modules() if isinstance(part, Attention))
 
 
 def _hidden(block: nn.Module) -> int:

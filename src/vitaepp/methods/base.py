@@ -20,6 +20,12 @@ from vitaepp.recipe.sections import ViewSettings
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import random_view, seen_modalities, standardize, zero_missing
 
+#: Images of a store, with intensities in [0, 255].
+Images = Shaped[Tensor, "batch channel *space"]
+
+#: Which channels each image has; None where all have all.
+Present = Bool[Tensor, "batch channel"] | None
+
 
 @dataclass
 class StepOutput:
@@ -85,11 +91,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """One training step up to its loss.
 
@@ -125,10 +127,7 @@ class Method(nn.Module, ABC):
 
 
 def two_views(
-    images: Shaped[Tensor, "batch channel *space"],
-    draws: Draws,
-    settings: ViewSettings,
-    present: Bool[Tensor, "batch channel"] | None = None,
+    images: Images, draws: Draws, settings: ViewSettings, present: Present = None
 ) -> tuple[Float[Tensor, "batch channel *space"], Float[Tensor, "batch channel *space"]]:
     """Two random views of each image, standardised.
 
@@ -163,7 +162,7 @@ def augmented_view(
     draws: Draws,
     settings: ViewSettings,
     which: Literal["first", "second"],
-    present: Bool[Tensor, "batch channel"] | None,
+    present: Present,
 ) -> Float[Tensor, "batch channel *space"]:
     """A random view of each image, standardised; channels that it does not show are 0.
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Shaped
-from torch import Tensor, nn
+from torch import nn
 
 from vitaepp.losses.contrastive import feature_spread
 from vitaepp.losses.info_nce import info_nce
-from vitaepp.methods.base import Method, StepOutput, features, two_views
+from vitaepp.methods.base import Images, Method, Present, StepOutput, features, two_views
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.nn.transformer import VisionTransformer
@@ -48,11 +47,7 @@ class MoCoV3(Method):
         self.momentum_projector = _copy(self.projector).requires_grad_(False)
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """Symmetric InfoNCE: the queries of each view against the keys of the other."""
         temperature = self.recipe.mocov3.temperature

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from monai.inferers.utils import sliding_window_inference
 from monai.losses.dice import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitaepp.methods.base import StepOutput
+from vitaepp.methods.base import Images, Present, StepOutput
 from vitaepp.methods.supervised import FineTuned
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.unetr import UnetrDecoder
@@ -71,9 +71,7 @@ class Segmenter(FineTuned):
         self._dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True)
 
     def predict(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, present: Present = None
     ) -> Float[Tensor, "batch label *space"]:
         """Scores of each label in each voxel of whole images, with intensities in [0, 255]."""
         unit = zero_missing(images.float() / 255, present)
@@ -86,10 +84,7 @@ class Segmenter(FineTuned):
         return scores
 
     def evaluate(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        rows: Sequence[int],
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, rows: Sequence[int], present: Present = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The summed loss of whole images, and their number."""
         masks = self._masks(rows, images.device)
@@ -98,11 +93,7 @@ class Segmenter(FineTuned):
         return torch.stack(losses).sum(), torch.tensor(float(len(rows)))
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """The loss of one random view of each image."""
         unit = zero_missing(images.float() / 255, present)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Bool, Shaped
-from torch import Tensor
-
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
-from vitaepp.methods.base import Method, StepOutput, features, two_views
+from vitaepp.methods.base import Images, Method, Present, StepOutput, features, two_views
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.heads import mlp_head
 from vitaepp.recipe.recipe import Recipe
@@ -33,11 +30,7 @@ class SimSiam(Method):
         self.predictor = mlp_head((width, hidden, width), last_norm=False)
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """Symmetric negative cosine between predictions and the other view's projections."""
         # Each view goes through on its own, for its own statistics in every batch norm.

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitaepp.errors import RecipeError
-from vitaepp.methods.base import Method, StepOutput, augmented_view
+from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view
 from vitaepp.nn.backbone import Backbone
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
@@ -65,9 +65,7 @@ class FineTuned(Method):
 
     @abstractmethod
     def predict(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, present: Present = None
     ) -> Float[Tensor, "batch class *space"]:
         """Scores of whole images.
 
@@ -78,10 +76,7 @@ class FineTuned(Method):
 
     @abstractmethod
     def evaluate(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        rows: Sequence[int],
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, rows: Sequence[int], present: Present = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The summed loss of whole images, and the sum of their weights.
 
@@ -149,28 +144,17 @@ class Supervised(FineTuned):
         """Features as the head gets them."""
         return (features.float() - self.mean) / (self.deviation * features.shape[1] ** 0.5)
 
-    def features(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        present: Bool[Tensor, "batch channel"] | None = None,
-    ) -> Float[Tensor, "batch feature"]:
+    def features(self, images: Images, present: Present = None) -> Float[Tensor, "batch feature"]:
         """Pooled features of whole images, with intensities in [0, 255]."""
         unit, views = zero_missing(images.float() / 255, present), self.recipe.views
         return self._pooled(standardize(unit, views.normalize, views.cohort))
 
-    def predict(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        present: Bool[Tensor, "batch channel"] | None = None,
-    ) -> Float[Tensor, "batch class"]:
+    def predict(self, images: Images, present: Present = None) -> Float[Tensor, "batch class"]:
         """What the head gives for whole images: a score of each class, or a value."""
         return self.head(self.standardised(self.features(images, present)))
 
     def evaluate(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        rows: Sequence[int],
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, rows: Sequence[int], present: Present = None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The summed loss of whole images, and the sum of their weights."""
         targets = self.targets[list(rows)]
@@ -192,11 +176,7 @@ class Supervised(FineTuned):
         return self.weights[targets]
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """The loss of one random view of each image."""
         targets = self.targets[draws.samples]

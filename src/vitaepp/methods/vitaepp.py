@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.profiler import record_function
 
@@ -19,21 +19,15 @@ from vitaepp.losses.contrastive import contrastive_loss, feature_spread
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
-from vitaepp.methods.base import Method, StepOutput, augmented_view, compared
+from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view, compared
 from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
-from vitaepp.nn.masking import Mask, random_masks
-from vitaepp.nn.patches import patchify
+from vitaepp.nn.patches import Mask, patchify, random_masks
 from vitaepp.nn.transformer import VisionTransformer, pool_tokens
 from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.views import transforms
 from vitaepp.views.draws import Draws
-from vitaepp.views.transforms import (
-    channel_moments,
-    seen_modalities,
-    standardize,
-    zero_missing,
-)
 
 
 class ViTAE(Method):
@@ -100,20 +94,16 @@ class ViTAE(Method):
                 ) from None
 
     def forward(
-        self,
-        images: Shaped[Tensor, "batch channel *space"],
-        draws: Draws,
-        progress: float,
-        present: Bool[Tensor, "batch channel"] | None = None,
+        self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
         recipe, model, views = self.recipe, self.backbone, self.recipe.views
-        unit = zero_missing(images.float() / 255, present)
-        seen = seen_modalities(unit.shape[1], present, draws, views)
+        unit = transforms.zero_missing(images.float() / 255, present)
+        seen = transforms.seen_modalities(unit.shape[1], present, draws, views)
         original = augmented_view(unit, draws, views, "first", present)
         target = patches = patchify(original, model.patch_size)
         if views.modality_dropout:
-            patches = patchify(zero_missing(original, seen), model.patch_size)
+            patches = patchify(transforms.zero_missing(original, seen), model.patch_size)
         mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
         visible = mask.visible
         if self.predictor is not None:
@@ -165,7 +155,7 @@ class ViTAE(Method):
         mask: Mask,
         original: Float[Tensor, "batch channel *space"],
         draws: Draws,
-        present: Bool[Tensor, "batch channel"] | None,
+        present: Present,
     ) -> dict[str, Tensor]:
         loss = self.recipe.loss
         terms = {}
@@ -216,7 +206,7 @@ def decode(
     mask: Mask,
     patches: Float[Tensor, "batch patch value"],
     recipe: Recipe,
-    present: Bool[Tensor, "batch channel"] | None = None,
+    present: Present = None,
 ) -> Decoded:
     """Predict every patch of standardised images from the encoded visible ones.
 
@@ -241,7 +231,7 @@ def reconstruct_images(
     method: ViTAE,
     images: Float[Tensor, "batch channel *space"],
     draws: Draws,
-    present: Bool[Tensor, "batch channel"] | None = None,
+    present: Present = None,
 ) -> tuple[Float[Tensor, "batch channel *space"], Bool[Tensor, "batch channel *space"]]:
     """Hide patches as in training, without augmentation, and replace them by the prediction.
 
@@ -258,13 +248,13 @@ def reconstruct_images(
     recipe, model = method.recipe, method.backbone
     assert isinstance(model, MaskedAutoencoder)
     unit, how = images / 255, (recipe.views.normalize, recipe.views.cohort)
-    patches = patchify(standardize(unit, *how), model.patch_size)
+    patches = patchify(transforms.standardize(unit, *how), model.patch_size)
     mask = random_masks(draws.uniform(model.num_patches), recipe.model.mask_ratio)
     decoded = decode(model, model.encode(patches, mask.visible), mask, patches, recipe, present)
     seen = torch.zeros_like(patches)
     seen.scatter_(1, mask.visible[..., None].expand(-1, -1, patches.shape[-1]), 1.0)
     visible = model.assemble(seen) > 0
-    mean, deviation = channel_moments(unit, *how)
+    mean, deviation = transforms.channel_moments(unit, *how)
     filled = (model.assemble(decoded.patches) * deviation + mean) * 255
     return torch.where(visible, images, filled.clamp(0, 255)), visible
 

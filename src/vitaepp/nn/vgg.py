@@ -126,8 +126,7 @@ def known_weights(weights: str) -> str:
     """What `auto` stands for here: `imagenet` where that has been downloaded, else `none`."""
     if weights != "auto":
         return weights
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET_URL).name)
-    return "imagenet" if file.is_file() else "none"
+    return "imagenet" if imagenet_file().is_file() else "none"
 
 
 def imagenet_file() -> Path:

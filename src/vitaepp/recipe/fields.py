@@ -145,6 +145,9 @@ Flips = Annotated[
 Window = Annotated[tuple[float, Annotated[float, Field(gt=0)]], BeforeValidator(_window)]
 
 
+Windows = Annotated[dict[str, Window], BeforeValidator(_windows)]
+
+
 def per_axis(values: Sequence[Any], ndim: int, name: str) -> tuple[Any, ...]:
     """Spread one value over `ndim` axes, or check that there is one for each.
 

@@ -17,21 +17,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from vitaepp.errors import RecipeError, nearest, one_line, plainly
+from vitaepp.recipe import sections
 from vitaepp.recipe.methods import CONTRASTIVE, METHODS, MethodKey
-from vitaepp.recipe.sections import (
-    DataSettings,
-    FinetuneSettings,
-    LossSettings,
-    MoCoV3Settings,
-    ModelSettings,
-    OptimSettings,
-    PerceptualSettings,
-    PrepareSettings,
-    Section,
-    SimSiamSettings,
-    TrainerSettings,
-    ViewSettings,
-)
 from vitaepp.recipe.values import read_mapping, read_text_file, read_value, split_setting
 from vitaepp.system.files import write_text
 from vitaepp.system.text import as_typed
@@ -74,7 +61,7 @@ class Setting(NamedTuple):
         }
 
 
-class Recipe(Section):
+class Recipe(sections.Section):
     """Every setting of a run."""
 
     method: MethodKey = Field(
@@ -87,16 +74,16 @@ class Recipe(Section):
     seed: int = Field(
         0, ge=0, lt=2**32, description="Seed of weights, order, masks, views and slices."
     )
-    prepare: PrepareSettings = Field(default_factory=PrepareSettings)
-    model: ModelSettings = Field(default_factory=ModelSettings)
-    loss: LossSettings = Field(default_factory=LossSettings)
-    simsiam: SimSiamSettings = Field(default_factory=SimSiamSettings)
-    mocov3: MoCoV3Settings = Field(default_factory=MoCoV3Settings)
-    views: ViewSettings = Field(default_factory=ViewSettings)
-    optim: OptimSettings = Field(default_factory=OptimSettings)
-    finetune: FinetuneSettings = Field(default_factory=FinetuneSettings)
-    data: DataSettings = Field(default_factory=DataSettings)
-    trainer: TrainerSettings = Field(default_factory=TrainerSettings)
+    prepare: sections.PrepareSettings = Field(default_factory=sections.PrepareSettings)
+    model: sections.ModelSettings = Field(default_factory=sections.ModelSettings)
+    loss: sections.LossSettings = Field(default_factory=sections.LossSettings)
+    simsiam: sections.SimSiamSettings = Field(default_factory=sections.SimSiamSettings)
+    mocov3: sections.MoCoV3Settings = Field(default_factory=sections.MoCoV3Settings)
+    views: sections.ViewSettings = Field(default_factory=sections.ViewSettings)
+    optim: sections.OptimSettings = Field(default_factory=sections.OptimSettings)
+    finetune: sections.FinetuneSettings = Field(default_factory=sections.FinetuneSettings)
+    data: sections.DataSettings = Field(default_factory=sections.DataSettings)
+    trainer: sections.TrainerSettings = Field(default_factory=sections.TrainerSettings)
 
     @model_validator(mode="before")
     @classmethod
@@ -242,9 +229,9 @@ def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str
     if {perceptual + "weights", perceptual + "relative"} & set(changes):
         # What is the default beside some weights is not what was asked for beside others.
         weights, relative = values[perceptual + "weights"], values[perceptual + "relative"]
-        if values[perceptual + "weight"] == PerceptualSettings(relative=relative).weight:
+        if values[perceptual + "weight"] == sections.PerceptualSettings(relative=relative).weight:
             names.append(perceptual + "weight")
-        if relative == PerceptualSettings(weights=weights).relative:
+        if relative == sections.PerceptualSettings(weights=weights).relative:
             names.append(perceptual + "relative")
     for name, instead in INSTEAD.items():
         if f"optim.{name}" in changes:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from vitaepp.recipe.fields import (
-    Flips,
-    Integers,
-    Kept,
-    Names,
-    PerAxisFloat,
-    PerAxisInt,
-    Percentiles,
-    Pool,
-    Shares,
-    Values,
-    Weight,
-    Window,
-    _windows,
-)
+from vitaepp.recipe import fields
 
 #: Mark of a setting of `prepare` that shapes the images of a store: it is kept with the store, and
 #: stores are compared by it.
@@ -29,6 +15,10 @@ OF_IMAGES: JsonDict = {"shapes_images": True}
 
 #: Mark of one that says what to find and keep of a source: a new source has its own.
 OF_SOURCE: JsonDict = {"of_source": True}
+
+Kind = TypeVar("Kind")
+OfImages = Annotated[Kind, Field(json_schema_extra=OF_IMAGES)]
+OfSource = Annotated[Kind, Field(json_schema_extra=OF_SOURCE)]
 
 
 class Section(BaseModel):
@@ -42,62 +32,52 @@ class Section(BaseModel):
 class PrepareSettings(Section):
     """How raw files become a store."""
 
-    size: PerAxisInt | None = Field(
+    size: OfImages[fields.PerAxisInt | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Crop in voxels, one value or one an axis: 96,96,64. Unset: 96 for volumes of "
         "scans, 224 for image folders, less where the images are smaller; for arrays their own "
         "size.",
     )
-    spacing: PerAxisFloat | None = Field(
+    spacing: OfImages[fields.PerAxisFloat | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Voxel size in mm. Unset: 1 mm for scans, unless theirs is far from it; images "
         "without a physical spacing are scaled as a whole to fit into the size.",
     )
-    modalities: Names | None = Field(
+    modalities: OfImages[fields.Names | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Channels, in order: flair,t1,t1ce,t2. Unset: those that the layout finds.",
     )
-    center: Literal["mask", "foreground", "image"] | None = Field(
+    center: OfImages[Literal["mask", "foreground", "image"] | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="What the crop is centred on. Unset: the mask where there is one, else the "
         "image.",
     )
-    layout: str | None = Field(
+    layout: OfSource[str | None] = Field(
         None,
-        json_schema_extra=OF_SOURCE,
         description="The only layout to try: manifest, bids, decathlon, brats, subject-folders, "
         "named-files, dicom, scans, pictures, …. Unset: the first that fits.",
     )
-    mask_pattern: str | None = Field(
+    mask_pattern: OfSource[str | None] = Field(
         None,
-        json_schema_extra=OF_SOURCE,
         description="Which files are masks, by name or path, with * for anything: *_roi.nii.gz; "
         "an empty one takes every file for an image. Unset: recognised by their names and voxels.",
     )
-    mask_values: Integers | None = Field(
+    mask_values: OfImages[fields.Integers | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Values of a mask that are the lesion to centre on: 1,4. Unset: all but 0.",
     )
-    clip: Percentiles | None = Field(
+    clip: OfImages[fields.Percentiles | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Percentiles of each scan that become 0 and 255, such as 0.5,99.5; beyond is "
         "clipped. Unset: its minimum and maximum.",
     )
-    window: Annotated[dict[str, Window], BeforeValidator(_windows)] | None = Field(
+    window: OfImages[fields.Windows | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="Modalities that have a window instead, by name: centre and width, or brain, "
         "lung, mediastinum, abdomen, bone (CT, in Hounsfield units).",
     )
-    statistics: Literal["foreground"] | None = Field(
+    statistics: OfImages[Literal["foreground"] | None] = Field(
         None,
-        json_schema_extra=OF_IMAGES,
         description="foreground: percentiles and range do not depend on how much background there "
         "is: they are those of the voxels that are not 0 where 0 surrounds the scan, else the "
         "upper one is of those above Otsu's lower threshold of two. Unset: of the whole scan.",
@@ -121,19 +101,16 @@ class PrepareSettings(Section):
         description="File with a secret of 16 bytes or more: subjects and files are then named by "
         "a hash that only this secret gives. Unset: by their own names.",
     )
-    dtype: Literal["float16", "uint8"] = Field(
+    dtype: OfImages[Literal["float16", "uint8"]] = Field(
         "float16",
-        json_schema_extra=OF_IMAGES,
         description="How intensities in [0, 255] are stored.",
     )
-    keep_masks: bool = Field(
+    keep_masks: OfSource[bool] = Field(
         False,
-        json_schema_extra=OF_SOURCE,
         description="Keep each subject's mask beside its images, on their grid, with its labels.",
     )
-    classes: int | None = Field(
+    classes: OfSource[int | None] = Field(
         None,
-        json_schema_extra=OF_SOURCE,
         ge=1,
         description="Only the first so many classes, in the source's own order. Unset: all.",
     )
@@ -145,8 +122,8 @@ def marked(settings: type[BaseModel], mark: JsonDict) -> list[str]:
     >>> marked(PrepareSettings, OF_SOURCE)
     ['layout', 'mask_pattern', 'keep_masks', 'classes']
     """
-    fields = settings.model_fields.items()
-    return [name for name, field in fields if field.json_schema_extra == mark]
+    known = settings.model_fields.items()
+    return [name for name, field in known if field.json_schema_extra == mark]
 
 
 class ModelSettings(Section):
@@ -162,9 +139,11 @@ class ModelSettings(Section):
     embed_dim: int | None = Field(None, ge=2, description="Width, instead of the size's own.")
     depth: int | None = Field(None, ge=1, description="Blocks, instead of the size's own.")
     num_heads: int | None = Field(None, ge=1, description="Heads, instead of the size's own.")
-    patch_size: PerAxisInt = Field((8,), description="Patch in voxels, one value or one an axis.")
+    patch_size: fields.PerAxisInt = Field(
+        (8,), description="Patch in voxels, one value or one an axis."
+    )
     mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
-    pool: Pool = Field(
+    pool: fields.Pool = Field(
         "grid+gridmax",
         description="Embedding, one or several joined by +: mean, std or max of the patch tokens; "
         "cls, the CLS token; grid or gridmax, the mean or the maximum in each half of each axis "
@@ -202,7 +181,7 @@ class ModelSettings(Section):
 class ReconstructionSettings(Section):
     """L_rec, the mean squared error of intensities."""
 
-    weight: Weight = Field(1.0, description="Factor of L_rec.")
+    weight: fields.Weight = Field(1.0, description="Factor of L_rec.")
     patches: Literal["masked", "all"] = Field("masked", description="Patches it is taken over.")
     normalize_targets: bool = Field(
         False, description="Standardise each target patch by its own mean and variance."
@@ -212,7 +191,7 @@ class ReconstructionSettings(Section):
 class PerceptualSettings(Section):
     """L_per, the distance of VGG-16 features (Johnson et al. 2016)."""
 
-    weight: Weight = Field(
+    weight: fields.Weight = Field(
         0.01, description="λ_per. By default 0.01, and 1 where loss.perceptual.relative is on."
     )
     weights: str = Field(
@@ -259,7 +238,7 @@ class PerceptualSettings(Section):
 class EdgeSettings(Section):
     """L_edge, the mean squared error of Sobel gradient magnitudes."""
 
-    weight: Weight = Field(10.0, description="λ_edge at the start of training.")
+    weight: fields.Weight = Field(10.0, description="λ_edge at the start of training.")
     decay: Literal["linear", "none"] = Field(
         "linear", description="linear: falls to 0 over the training."
     )
@@ -271,7 +250,7 @@ class EdgeSettings(Section):
 class ContrastiveSettings(Section):
     """L_cl of ViT-AE++, SimSiam's loss between the pooled features of two masked views."""
 
-    weight: Weight = Field(1.0, description="λ_cl.")
+    weight: fields.Weight = Field(1.0, description="λ_cl.")
     features: Literal["pooled", "tokens"] = Field(
         "pooled",
         description="What is compared: one vector an image (the CLS token where model.pool is cls, "
@@ -316,7 +295,7 @@ class MoCoV3Settings(Section):
 class AugmentationSettings(Section):
     """How one view of an image differs from it."""
 
-    crop: Shares = Field(
+    crop: fields.Shares = Field(
         (0.4, 1.0),
         description="Random resized crops: smallest and largest share of the area, in 3D of the "
         "volume. 1: no crop, the size of things stays.",
@@ -324,7 +303,7 @@ class AugmentationSettings(Section):
     aspect: float = Field(
         4 / 3, ge=1, le=4, description="A crop's side is up to so many times another."
     )
-    flip: Flips = Field(
+    flip: fields.Flips = Field(
         "sides",
         description="Axes that are mirrored in every other view: sides (left and right, a "
         "volume's first axis and a picture's second), all, none, or numbers from 0.",
@@ -364,13 +343,15 @@ class ViewSettings(Section):
         description="Voxels whose mean and deviation z-score a channel: those of each crop, of its "
         "foreground, or of all images that are trained on, which keeps what intensities mean (CT).",
     )
-    cohort_mean: Values | None = Field(
+    cohort_mean: fields.Values | None = Field(
         None,
         description="Mean of each channel for normalize=cohort, in [0, 1]. Unset: that of the "
         "images that are trained on.",
     )
-    cohort_std: Values | None = Field(None, description="Deviation of each channel, likewise.")
-    keep: Kept = Field(
+    cohort_std: fields.Values | None = Field(
+        None, description="Deviation of each channel, likewise."
+    )
+    keep: fields.Kept = Field(
         (),
         description="What a label may be, which no view then changes: size (no crops, no scaling), "
         "side (left and right are not mirrored), or both.",

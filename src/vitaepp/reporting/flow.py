@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from vitaepp.data.account import Account
+from vitaepp.data.storeinfo import Account
 from vitaepp.presentation.charts import Figure
 from vitaepp.presentation.flow import Box, Stage, flow_chart
 from vitaepp.reporting.contents import Evaluation, RunContents

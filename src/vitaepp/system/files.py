@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,7 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
                     os.fsync(handle.fileno())
             os.replace(temporary, target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
@@ -123,6 +121,22 @@ def _write_more(temporary: Path) -> None:
             handle.write(bytes(1 << 20))
             handle.flush()
             os.fsync(handle.fileno())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy, where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder as far as that is possible, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
@@ -198,3 +212,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def to_json(value: Any) -> str:
     """JSON as every file here has it; NaN and infinity are refused, because JSON has none."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def without_nan(value: Any) -> Any:
+    """Values for JSON, which has no NaN and no infinity: None stands for them."""
+    if isinstance(value, Mapping):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -53,8 +53,7 @@ def refuse_as_results(path: AnyPath, name: str) -> None:
         RunError: saying what it is.
     """
     if (kind := kind_of(path)) in ("store", "run", "encoder", "model"):
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise RunError(f"{path}: is {article} {kind}; give a folder of its own, as {path}/{name}")
+        raise RunError(f"{path}: is {_a(kind)}; give a folder of its own, as {path}/{name}")
 
 
 def instead_of(kind: str, path: AnyPath) -> str:

@@ -76,6 +76,18 @@ def messages_on_stderr() -> Iterator[None]:
         _lines.always, _logger.propagate = before
 
 
+@contextmanager
+def quieter(logger: str, level: int) -> Iterator[None]:
+    """Keep another library's logger from saying what is below a level."""
+    own = logging.getLogger(logger)
+    before = own.level
+    own.setLevel(level)
+    try:
+        yield
+    finally:
+        own.setLevel(before)
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things in words.
 
@@ -116,21 +128,15 @@ def open_bar(description: str, total: int | None) -> Bar | None:
     console = Console(stderr=True)
     if not (terminal or console.is_jupyter):
         return None
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
     )
-    return Bar(Progress(*columns, console=console), description, total)
+    return Bar(progress.Progress(*columns, console=console), description, total)
 
 
 def track(

@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
@@ -19,11 +20,11 @@ from lightning.pytorch.callbacks import Callback
 from vitaepp.data.loading import TrainingLoader
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import Stopped
+from vitaepp.methods import Method
 from vitaepp.system.files import atomic_path
 from vitaepp.system.progress import SECONDS_BETWEEN_LINES, Bar, open_bar, say
 from vitaepp.system.signals import STOPPING, signal_name
 from vitaepp.training.module import Training
-from vitaepp.training.monitor import Monitor
 
 #: Processes ask each other whether one was signalled to stop, at most once in so many seconds.
 SECONDS_BETWEEN_QUESTIONS = 2.0
@@ -33,6 +34,42 @@ FIRST_STEPS = 10
 
 #: A warning says when one term is this many times all others together: they change nothing then.
 DOMINANT = 100
+
+
+class Monitor(ABC):
+    """Looks at what is trained after each epoch, and leaves it as it is.
+
+    Attributes:
+        ended: whether it wants no further epoch.
+    """
+
+    ended = False
+
+    def begin(self, method: Method) -> None:
+        """Look at it before its first step; most have nothing to see then."""
+        self.ended = False
+
+    @abstractmethod
+    def scores(
+        self, method: Method, epoch: int, seconds: float, first: bool = True, last: bool = False
+    ) -> dict[str, float]:
+        """Its columns of metrics.csv for an epoch; NaN where there is no score.
+
+        Args:
+            method: what is trained.
+            epoch: number of the epoch that has ended.
+            seconds: how long it took.
+            first: whether this is the one process that writes.
+            last: whether training ends with it.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what a checkpoint kept."""
 
 
 class History(Callback):
@@ -156,9 +193,7 @@ class History(Callback):
         """Write what is left."""
         self.write(trainer)
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Write what is left, if the disk is not what failed."""
         with suppress(OSError):
             self.write(trainer)
@@ -328,9 +363,7 @@ class TrainingProgress(Callback):
         if trainer.is_global_zero:
             self.bar = open_bar("training", int(trainer.estimated_stepping_batches))
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Move the bar."""
         if self.bar is not None:
             self.bar.move(trainer.global_step)
@@ -350,13 +383,9 @@ class TrainingProgress(Callback):
             say(f"{text}, about {timedelta(seconds=round(left))} left" if done < total else text)
             self.last = now
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, *_: Any, **__: Any) -> None:
         """Close the bar."""
         if self.bar is not None:
             self.bar.close()
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Close the bar."""
-        self.on_fit_end(trainer, pl_module)
+    on_exception = on_fit_end

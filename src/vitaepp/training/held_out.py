@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ from vitaepp.methods import Method
 from vitaepp.system.devices import autocast
 from vitaepp.system.files import atomic_path
 from vitaepp.system.tensors import write_tensors
-from vitaepp.training.monitor import Monitor
+from vitaepp.training.callbacks import Monitor
 
 #: The column of metrics.csv.
 COLUMN = "held_out"
@@ -97,18 +96,13 @@ def over_rows(
     device = next(method.parameters()).device
     present = torch.from_numpy(store.present)
     size = at_once(device, store.info.shape)
-    with _evaluating(method), torch.inference_mode():
-        for start, images in enumerate(store.batches(size, list(rows))):
-            part = list(rows[start * size : start * size + len(images)])
-            with autocast(device, method.recipe.trainer.precision):
-                yield call(torch.from_numpy(images).to(device), part, present[part].to(device))
-
-
-@contextmanager
-def _evaluating(method: Method) -> Iterator[None]:
     training = method.training
     method.eval()
     try:
-        yield
+        with torch.inference_mode():
+            for start, images in enumerate(store.batches(size, list(rows))):
+                part = list(rows[start * size : start * size + len(images)])
+                with autocast(device, method.recipe.trainer.precision):
+                    yield call(torch.from_numpy(images).to(device), part, present[part].to(device))
     finally:
         method.train(training)

@@ -1,4 +1,4 @@
-"""Hours: what to train in a given time, from the speed that real steps have on this machine."""
+"""Hours: what to train in a given time, by the speed of real steps here, and keeping to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
@@ -20,19 +22,10 @@ from vitaepp.recipe.recipe import Recipe, as_settings, resolve
 from vitaepp.system.devices import Machine, chosen_device
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.progress import counted, say
+from vitaepp.training import propose
 from vitaepp.training.launch import find_cluster
-from vitaepp.training.propose import (
-    FULL_BATCH,
-    LEAST_UPDATES,
-    MODEL_SETTINGS,
-    SLICES,
-    Images,
-    fit_to,
-    in_order,
-    models_to_try,
-    names_of,
-    propose_training,
-)
+from vitaepp.training.module import Training
+from vitaepp.training.propose import LEAST_UPDATES, MODEL_SETTINGS, SLICES, Images
 from vitaepp.training.step import prepare_for_training, timed_steps
 
 #: Seconds of steps that are timed, after those that warm up; at least so many steps.
@@ -50,6 +43,16 @@ SAMPLE = 256
 #: A larger model is timed where the operations that it needs promise so large a share of the
 #: updates that it should make: large matrices are faster than small ones.
 PROMISING = 1 / 3
+
+#: The speed is taken over at least so many epochs, and so large a share of all hours or half of the
+#: training.
+LEAST_EPOCHS, LEAST_SHARE = 3, 0.05
+
+#: Of all hours, by how much a training may end too late or too early before its length changes.
+TOLERANCE = 0.08
+
+#: A training that is so far is not made longer: its learning rate is nearly 0.
+FAR = 0.8
 
 #: Images per second of a recipe.
 Speed = Callable[[Recipe], float]
@@ -149,7 +152,7 @@ def recipe_in_hours(
         RecipeError: a length is given, too, or settings do not fit.
     """
     settings = as_settings(settings)
-    given = names_of(settings)
+    given = propose.names_of(settings)
     refuse_two_lengths(given, clock)
     asked = resolve(recipe, settings)
     refuse_several_processes(asked, clock)
@@ -213,10 +216,13 @@ def chosen_in_time(
     Returns:
         The recipe, and what was chosen, each with its reason.
     """
-    basis = propose_training(images, machine, recipe, given)
+    basis = propose.propose_training(images, machine, recipe, given)
     timed = {*MODEL_SETTINGS, SLICES, "optim.epochs", "optim.batch_size", "optim.accumulate"}
     common = resolve(recipe, {c.name: c.value for c in basis if c.name not in {*timed, "optim.lr"}})
-    fits = [fit_to(images, machine, model, given) for model in models_to_try(common, given)]
+    fits = [
+        propose.fit_to(images, machine, model, given)
+        for model in propose.models_to_try(common, given)
+    ]
     fits = [fit for fit in fits if fit.enough_memory] or fits[-1:]
 
     def made(changed: Recipe, rate: float) -> int:
@@ -244,7 +250,7 @@ def chosen_in_time(
             break
     assert chosen is not None
     batch = chosen.optim.batch_size
-    least = max(FULL_BATCH, METHODS[chosen.method].smallest_batch)
+    least = max(propose.FULL_BATCH, METHODS[chosen.method].smallest_batch)
     while made(chosen, rate) < LEAST_UPDATES and batch // 2 >= least:
         if "optim.batch_size" in given:
             break
@@ -270,9 +276,11 @@ def chosen_in_time(
     timed_recipe, (length,) = with_length(chosen, images.trained, left, rate)
     choices.append(length)
     names = {choice.name for choice in choices}
-    rest = propose_training(images, machine, timed_recipe, {*given, *names, *MODEL_SETTINGS})
+    rest = propose.propose_training(
+        images, machine, timed_recipe, {*given, *names, *MODEL_SETTINGS}
+    )
     choices += [choice for choice in rest if choice.name not in names]
-    return resolve(recipe, {c.name: c.value for c in choices}), in_order(choices)
+    return resolve(recipe, {c.name: c.value for c in choices}), propose.in_order(choices)
 
 
 def with_length(
@@ -300,3 +308,48 @@ def with_length(
     changes: dict[str, Any] = {"optim.epochs": max(1, epochs)}
     choice = Choice("optim.epochs", max(1, epochs), why)
     return resolve(recipe, changes), (choice,)
+
+
+class Pace(Callback):
+    """Ends a training after an epoch, if its length does not fit the time that is left.
+
+    Args:
+        clock: the time that is left.
+
+    Attributes:
+        length: epochs with which the training should go on; None while its length fits.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.length: int | None = None
+        self._ends: list[float] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the speed from here on."""
+        self.length, self._ends = None, [time.monotonic()]
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare what is left of the training with what is left of the time."""
+        assert isinstance(pl_module, Training)
+        self._ends.append(time.monotonic())
+        done, total = trainer.current_epoch + 1, pl_module.recipe.optim.epochs
+        whole = 3600 * self.clock.hours
+        epochs, seconds = len(self._ends) - 1, self._ends[-1] - self._ends[0]
+        early = seconds < LEAST_SHARE * whole and done < total / 2
+        if done >= total or epochs < LEAST_EPOCHS or early:
+            return
+        left = self.clock() * (1 - RESERVE)
+        each = seconds / epochs
+        late = (total - done) * each - left
+        length = done + max(1, int(left / each))
+        too_far = length > total and done / total > FAR
+        if abs(late) <= TOLERANCE * whole or length == total or too_far:
+            self._ends = self._ends[-epochs // 2 - 1 :]  # the speed of late is what counts
+            return
+        self.length = length
+        trainer.should_stop = True
+        say(
+            f"the machine is {'slower' if late > 0 else 'faster'} than it was measured to be: "
+            f"{each:.3g} s an epoch"
+        )

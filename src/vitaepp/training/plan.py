@@ -12,7 +12,7 @@ from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store, stored_info
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.ingest.planning.dry_run import DryRun
+from vitaepp.ingest.planning.account import DryRun
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.choices import Choice, as_yaml
 from vitaepp.recipe.recipe import Recipe, resolve

@@ -18,25 +18,16 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe, as_settings
-from vitaepp.system.files import (
-    clear_temporaries,
-    locked,
-    make_folder,
-    naming,
-    write_json,
-    write_text,
-)
+from vitaepp.system import files
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say
-from vitaepp.training.hours import Clock, recipe_in_hours
+from vitaepp.training.hours import Clock, Pace, recipe_in_hours
 from vitaepp.training.launch import devices_per_node, find_cluster, train_in_processes
 from vitaepp.training.module import Training
-from vitaepp.training.pace import Pace
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.resume import check_folder, recipe_to_resume, subjects_to_resume
-from vitaepp.training.run import train
+from vitaepp.training.run import announce, train
 from vitaepp.training.settle import prepare_not_used, settled
-from vitaepp.training.summary import announce
 from vitaepp.training.threads import free_threads
 from vitaepp.training.trainer import Processes, quiet_lightning
 from vitaepp.training.watch import watch_of
@@ -170,7 +161,7 @@ def _pretrain(
             if summary is not None and (pace is None or pace.length is None):
                 # The last checkpoint has all of it, whatever the weights were spread over.
                 Encoder.from_checkpoint(folder.checkpoint).save(folder.encoder)
-                write_json(folder.summary_file, summary)
+                files.write_json(folder.summary_file, summary)
                 say(
                     f"trained {counted(chosen.optim.epochs, 'epoch')} in "
                     f"{summary['seconds']:.0f} s, {summary['waiting']:.1%} of it waiting for data: "
@@ -185,14 +176,14 @@ def _pretrain(
 @contextmanager
 def _claimed(folder: RunFolder, subjects: Sequence[str] | None) -> Iterator[None]:
     """Hold a run folder for a training, without what a killed one left."""
-    make_folder(folder.path)
+    files.make_folder(folder.path)
     try:
-        with naming(folder.path), locked(folder.path):
-            clear_temporaries(folder.path, *(path.name for path in folder.of_training))
+        with files.naming(folder.path), files.locked(folder.path):
+            files.clear_temporaries(folder.path, *(path.name for path in folder.of_training))
             if subjects is None:
                 folder.subjects_file.unlink(missing_ok=True)
             else:
-                write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
+                files.write_text(folder.subjects_file, "".join(f"{s}\n" for s in subjects))
             yield
     except BlockingIOError:
         raise RunError(f"{folder.path}: another training is writing here; let it end") from None

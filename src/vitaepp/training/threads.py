@@ -53,11 +53,8 @@ def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Itera
     if CHOSEN in os.environ or chosen_device().type != "cpu":
         yield ""
         return
-    before, threads, cores = (
-        torch.get_num_threads(),
-        threads_to_take(folder, resume),
-        usable_cores(),
-    )
+    before, cores = torch.get_num_threads(), usable_cores()
+    threads = threads_to_take(folder, resume)
     why = "all are free" if threads >= cores else "the others are busy"
     if resume and folder is not None and threads_at_begin(folder):
         why = "as when the run began"

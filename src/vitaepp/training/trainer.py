@@ -16,16 +16,18 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
+from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.data.loading import TrainingLoader
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.compat import compile_error
 from vitaepp.system.devices import chosen_device, resolved_precision
+from vitaepp.system.files import atomic_path, link_or_copy
 from vitaepp.training.callbacks import Checkpoints, History, LossBalance, TrainingProgress
-from vitaepp.training.checkpoints import AtomicCheckpoints
 from vitaepp.training.module import Training
 from vitaepp.training.sharding import ShardedStrategy
 
@@ -44,6 +46,37 @@ class Processes:
 
     cluster: ClusterEnvironment | None
     devices: int
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that appear whole or not at all, and hold only tensors and plain values.
+
+    Args:
+        folder: the run, whose last two checkpoints are kept.
+        damaged: the last checkpoint is damaged, and must not replace the one before.
+    """
+
+    def __init__(self, folder: RunFolder, damaged: bool = False) -> None:
+        super().__init__()
+        self.folder = folder
+        self.damaged = damaged
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        """Write beside, then rename; what was the last becomes the one before."""
+        with atomic_path(path) as temporary:
+            torch.save(checkpoint, temporary)
+            if self.folder.checkpoint.is_file() and not self.damaged:
+                with atomic_path(self.folder.checkpoint_before) as before:
+                    link_or_copy(self.folder.checkpoint, before)
+        self.damaged = False
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; no code in the file is run, whatever `weights_only` says."""
+        return load_checkpoint(path)
 
 
 def build_trainer(

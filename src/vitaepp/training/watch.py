@@ -16,16 +16,17 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 
+from vitaepp.data.loading import unlabelled
 from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder, EncoderConfig, at_once
-from vitaepp.errors import RecipeError, nearest
+from vitaepp.errors import RecipeError
 from vitaepp.methods import Method
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import counted
-from vitaepp.training.monitor import Monitor
+from vitaepp.training.callbacks import Monitor
 
 #: Share of the training's time that it may take.
 SHARE = 0.02
@@ -48,12 +49,8 @@ def watch_of(store: Store, recipe: Recipe, rows: Sequence[int]) -> Watch | None:
         return None
     if recipe.trainer.strategy == "fsdp":
         raise RecipeError(f"`watch={name}` does not go with trainer.strategy=fsdp; leave out one")
-    known = store.label_columns
-    if name not in known:
-        hint = nearest(name, known) if known else "the store has no labels"
-        raise RecipeError(f"`watch={name}`: no such label; {hint}")
+    given = ~unlabelled(store, name, f"`watch={name}`")[list(rows)]
     values = store.table[name].iloc[list(rows)]
-    given = ~(values.isna() | (values.astype(str).str.strip() == "")).to_numpy(bool)
     labelled = np.asarray(rows)[given]
     classes, codes = np.unique(values[given].astype(str).to_numpy(str), return_inverse=True)
     if not 2 <= len(classes) <= min(MOST_CLASSES, max(2, len(labelled) // 2)):

@@ -5,7 +5,7 @@ import pytest
 from tests.ingest.trees import brats, mask, scan
 from vitaepp.data.store import Store
 from vitaepp.ingest.layouts import recognise
-from vitaepp.ingest.layouts.modalities import modality_in
+from vitaepp.ingest.layouts.names import modality_in
 from vitaepp.ingest.prepare import prepare
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import SourceError, SubjectError
-from vitaepp.ingest.readers import limits
+from vitaepp.ingest.readers import image
 from vitaepp.ingest.readers.arrays import NpzArray
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
@@ -76,7 +76,7 @@ def test_a_gzip_bomb_is_stopped_on_either_side_of_the_promise(tmp_path, monkeypa
     with pytest.raises(SubjectError, match="more than its header promises"):
         read_scan(bomb, "x")
     # As large as it promises, but more than the machine takes.
-    monkeypatch.setattr(limits, "most_voxels", lambda: 1 << 20)
+    monkeypatch.setattr(image, "most_voxels", lambda: 1 << 20)
     data = bytearray(path.read_bytes()[:352])
     struct.pack_into("<3h", data, DIM, 250, 250, 250)
     bomb.write_bytes(gzip.compress(bytes(data) + b"\0" * (2 * 250**3), 1))
@@ -101,7 +101,7 @@ def test_a_picture_beyond_pillows_limit_is_an_error(tmp_path, size):
 
 
 def test_a_picture_at_the_limit_is_not_refused_for_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "MOST_PIXELS", 20 * 16 * 3)
+    monkeypatch.setattr(image, "MOST_PIXELS", 20 * 16 * 3)
     assert read_picture(picture(tmp_path / "x.png", shape=(20, 16)), "x").grid.size == (20, 16)
     with pytest.raises(SubjectError, match="17×20, more than"):
         read_picture(picture(tmp_path / "y.png", shape=(20, 17)), "y")
@@ -128,7 +128,7 @@ def test_an_array_that_promises_the_absurd_is_refused(tmp_path, shape, fortran, 
 
 
 def test_an_item_that_is_a_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "most_voxels", lambda: 1 << 20)
+    monkeypatch.setattr(image, "most_voxels", lambda: 1 << 20)
     np.savez_compressed(tmp_path / "x.npz", a=np.zeros((2, 4 << 20), np.uint8))
     with pytest.raises(SourceError, match="more than the 1048576 values"):
         NpzArray(tmp_path / "x.npz", "a")

@@ -17,9 +17,8 @@ from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import nifti
-from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.items import VolumeItem
-from vitaepp.ingest.readers.scans import SHEARED, read_scan
+from vitaepp.ingest.readers.scans import SHEARED, read_grid, read_scan
 
 SHAPE = (10, 12, 9)
 

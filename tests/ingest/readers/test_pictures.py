@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers.header import read_grid
 from vitaepp.ingest.readers.pictures import TRANSPARENT, TURNED, read_picture
+from vitaepp.ingest.readers.scans import read_grid
 
 SHAPE = (11, 7)
 GREY, ALPHA = np.random.default_rng(0).integers(1, 255, (2, *SHAPE)).astype(np.uint8)

@@ -30,7 +30,7 @@ from vitaepp.data.store import Store, StoreWriter
 from vitaepp.errors import SourceError, StorageError, StoreError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.workers import pool
-from vitaepp.system import lease
+from vitaepp.system import storage
 from vitaepp.system.storage import RemoteFolder, folder_at
 
 
@@ -169,8 +169,8 @@ def test_one_line_on_what_cannot_be_opened(tmp_path, memory):
 
 @pytest.fixture
 def quick_lock(monkeypatch):
-    monkeypatch.setattr(lease, "SECONDS_BETWEEN_BEATS", 0.1)
-    monkeypatch.setattr(lease, "SECONDS_TO_DIE", 1.0)
+    monkeypatch.setattr(storage, "SECONDS_BETWEEN_BEATS", 0.1)
+    monkeypatch.setattr(storage, "SECONDS_TO_DIE", 1.0)
 
 
 def test_a_remote_store_in_use_is_refused_and_a_dead_holder_is_not_waited_for(

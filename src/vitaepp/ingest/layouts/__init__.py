@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -21,16 +21,16 @@ from vitaepp.ingest.layouts.cifar import cifar_cohort
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
 from vitaepp.ingest.layouts.egd import egd_cohort
 from vitaepp.ingest.layouts.folders import numbered_cohort, pictures_cohort, scans_cohort
-from vitaepp.ingest.layouts.left_out import left_out_in_words, with_left_out
 from vitaepp.ingest.layouts.manifest import manifest_cohort
 from vitaepp.ingest.layouts.medmnist import medmnist_cohort
 from vitaepp.ingest.layouts.pairing import pair
 from vitaepp.ingest.layouts.persons import with_persons
 from vitaepp.ingest.layouts.subject_folders import named_files_cohort, subject_folders_cohort
 from vitaepp.ingest.layouts.tiny_imagenet import tiny_imagenet_cohort
-from vitaepp.ingest.readers.items import Item, files_of, own_files
+from vitaepp.ingest.readers.items import Item, SeriesItem, files_of, own_files, place_of
 from vitaepp.system.paths import kind_of
 
 __all__ = ["Cohort", "Kind", "SubjectFiles", "left_out_in_words", "recognise"]
@@ -89,6 +89,12 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None]], ...] = (
 
 #: Layouts whose masks are found by file names; the others find masks themselves.
 MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "pictures")
+
+#: Suffixes of image formats that cannot be read.
+FOREIGN_SUFFIXES = (
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".mnc", ".mif", ".mif.gz", ".gipl"),
+    *(".par", ".rec", ".czi", ".svs", ".ndpi"),
+)
 
 
 def recognise(
@@ -247,3 +253,54 @@ def _reasons(left_out: Sequence[tuple[str, str]]) -> str:
     """The end of a message: the first three files that are left out, and why."""
     more = "; …" if len(left_out) > 3 else ""
     return "".join(f"; {name}: {reason}" for name, reason in left_out[:3]) + more
+
+
+def with_left_out(cohort: Cohort, source: Source) -> Cohort:
+    """A cohort in which every image of its source is either used or left out with a reason."""
+    reasons = dict(cohort.left_out)
+    for path, why in (*_rare_modalities(cohort, source), *_unused_files(cohort, source)):
+        reasons.setdefault(path, why)
+    return replace(cohort, left_out=tuple(sorted(reasons.items())))
+
+
+def left_out_in_words(cohort: Cohort) -> str:
+    """One line for the user: how many files are left out, and one of them as an example.
+
+    Args:
+        cohort: one that leaves out at least one file.
+    """
+    path, why = cohort.left_out[0]
+    number = len(cohort.left_out)
+    if number == 1:
+        return f"1 left out ({path}: {why})"
+    return f"{number} left out ({path}: {why}, …); prepare `dry_run` lists more of them"
+
+
+def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
+    """Images of modalities that do not become channels, because most subjects lack them."""
+    if source.requested is not None:
+        return
+    counts = Counter(m for s in cohort.subjects for m in s.files)
+    for subject in cohort.subjects:
+        for modality, item in subject.files.items():
+            if modality not in cohort.modalities:
+                why = f"modality {modality}: {counts[modality]} of {len(cohort.subjects)} subjects "
+                yield place_of(item, source.path), f"{why}have it; `modalities` can include it"
+
+
+def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
+    """Images that belong to no subject."""
+    items = [item for subject in cohort.subjects for item in subject.items]
+    used = {file for subject in cohort.subjects for file in subject.own_files}
+    reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
+    candidates = {
+        **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
+        **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
+        **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
+    }
+    # The layout of DICOM lists itself what it leaves out.
+    if not any(isinstance(item, SeriesItem) for item in items):
+        candidates |= dict.fromkeys(source.ending_in(DICOM_SUFFIXES), "DICOM beside other images")
+    for file, reason in candidates.items():
+        if source.path / file not in used:
+            yield file.as_posix(), reason

@@ -29,8 +29,7 @@ from vitaepp.data.suffixes import SCAN_SUFFIXES
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, below
-from vitaepp.ingest.layouts.modalities import without_synonym
-from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem
+from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem, without_synonym
 from vitaepp.ingest.layouts.pairing import OF_ORGAN, best_mask
 from vitaepp.system.progress import say
 

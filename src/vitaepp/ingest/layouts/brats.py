@@ -18,8 +18,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vitaepp.data.cells import read_plain_table
-from vitaepp.ingest.layouts.cohort import KNOWN_MODALITIES, Cohort, Source, SubjectFiles, split_of
-from vitaepp.ingest.layouts.names import stem
+from vitaepp.ingest.layouts.cohort import KNOWN_MODALITIES, Cohort, Source, SubjectFiles
+from vitaepp.ingest.layouts.names import split_of, stem
 
 GRADES = ("HGG", "LGG")
 

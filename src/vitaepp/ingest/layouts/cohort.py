@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
-from vitaepp.ingest.readers.items import Item
-from vitaepp.ingest.readers.npy import npy_axes
+from vitaepp.ingest.readers.arrays import npy_axes
+from vitaepp.ingest.readers.items import Item, own_files
 from vitaepp.system.paths import kind_of
 
 #: The name of a subject's only image, if its layout has no modalities.
@@ -64,6 +63,11 @@ class SubjectFiles:
     def items(self) -> tuple[Item, ...]:
         """Its images, and its mask if it has one."""
         return (*self.files.values(), *(() if self.mask is None else (self.mask,)))
+
+    @property
+    def own_files(self) -> tuple[Path, ...]:
+        """The files that these name; a header may keep its voxels in another file."""
+        return tuple(file for item in self.items for file in own_files(item))
 
 
 @dataclass(frozen=True)
@@ -268,11 +272,6 @@ class Source:
             left_out=tuple(left_out),
             **more,
         )
-
-
-def split_of(path: PurePosixPath) -> str:
-    """The split that some part of a path names, or an empty string."""
-    return next(filter(None, map(split_word, path.parts)), "")
 
 
 def below(folder: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:

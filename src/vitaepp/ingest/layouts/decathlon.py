@@ -24,8 +24,7 @@ from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.documents import read_json
-from vitaepp.ingest.layouts.modalities import without_synonym
-from vitaepp.ingest.layouts.names import stem
+from vitaepp.ingest.layouts.names import stem, without_synonym
 from vitaepp.ingest.readers.items import Item, VolumeItem
 
 DESCRIPTION = "dataset.json"

@@ -17,24 +17,11 @@ from pathlib import PurePosixPath
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import (
-    SINGLE,
-    Cohort,
-    Source,
-    SubjectFiles,
-    common_folder,
-    split_of,
-)
-from vitaepp.ingest.layouts.dicom_series import (
-    DICOM_SUFFIXES,
-    LeftOut,
-    Series,
-    may_be_dicom,
-    read_headers,
-    volumes_of,
-    with_damaged,
-)
+from vitaepp.ingest.layouts import dicom_series
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles, common_folder
+from vitaepp.ingest.layouts.dicom_series import LeftOut, Series
 from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
+from vitaepp.ingest.layouts.names import split_of
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
 from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem
@@ -49,16 +36,16 @@ def dicom_cohort(source: Source) -> Cohort | None:
         SourceError: the source is a single DICOM file.
     """
     if source.path.is_file():
-        if may_be_dicom(source.path):
+        if dicom_series.may_be_dicom(source.path):
             raise SourceError(f"{source.path}: is one DICOM file; give the folder that holds it")
         return None
-    files = [f for f in source.files if may_be_dicom(source.path / f)]
+    files = [f for f in source.files if dicom_series.may_be_dicom(source.path / f)]
     left_out: list[LeftOut] = []
     pictures: list[PurePosixPath] = []
-    headers, damaged = read_headers(source, files, left_out, pictures)
+    headers, damaged = dicom_series.read_headers(source, files, left_out, pictures)
     modalities = _Modalities(source)
     keys = study_keys(headers, modalities.of_header)
-    volumes = volumes_of(headers, keys, left_out)
+    volumes = dicom_series.volumes_of(headers, keys, left_out)
     if len(source.ending_in(SCAN_SUFFIXES)) > len(volumes):
         return None
     if not volumes and (not files or (not pictures and source.ending_in(PICTURE_SUFFIXES))):
@@ -66,7 +53,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
     if pictures and not volumes:
         return _pictures_cohort(source, [*pictures, *damaged], left_out)
     left_out += [(str(f), "a 2D image; a volume has more slices") for f in pictures]
-    series = with_damaged(source, volumes, damaged, left_out)
+    series = dicom_series.with_damaged(source, volumes, damaged, left_out)
     folders, mixed = subject_folders({s.files[0]: keys[s.files[0]] for s in series})
     for folder, count in mixed.items():
         why = f"{count} studies lie in one folder; give each a folder of its own"
@@ -226,7 +213,7 @@ def _pictures_cohort(
 ) -> Cohort:
     subjects = []
     for file in sorted(files):
-        subject = str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES))
+        subject = str(file).removesuffix(suffix_of(file.name, dicom_series.DICOM_SUFFIXES))
         split = split_of(file)
         subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
     return source.cohort("2D DICOM images", subjects, kind="pictures", left_out=left_out)

@@ -9,17 +9,9 @@ from pathlib import PurePosixPath
 
 from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts.cohort import (
-    SINGLE,
-    Cohort,
-    Kind,
-    Source,
-    SubjectFiles,
-    common_folder,
-    split_of,
-)
+from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.masks import partners_by_word
-from vitaepp.ingest.layouts.names import IMAGE_WORDS, stem, words
+from vitaepp.ingest.layouts.names import IMAGE_WORDS, split_of, stem, words
 from vitaepp.ingest.layouts.persons import names_visit_or_side
 
 #: nnU-Net's folders of images; the number at the end of a file's name is the modality.

@@ -18,8 +18,8 @@ from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
-from vitaepp.ingest.readers.items import own_files, place_of
-from vitaepp.ingest.readers.npy import npy_axes
+from vitaepp.ingest.readers.arrays import npy_axes
+from vitaepp.ingest.readers.items import place_of
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
@@ -131,8 +131,7 @@ def _path(folder: Path, value: Any) -> Path:
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:
     """Images in the same folders that the manifest does not name."""
-    items = [item for subject in subjects for item in subject.items]
-    named = {Path(os.path.normpath(file)) for item in items for file in own_files(item)}
+    named = {Path(os.path.normpath(file)) for s in subjects for file in s.own_files}
     for parent in sorted({file.parent for file in named}):
         for file in sorted(parent.iterdir()) if parent.is_dir() else ():
             image = suffix_of(file.name, IMAGE_SUFFIXES) and not file.name.startswith(".")

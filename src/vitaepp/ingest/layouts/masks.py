@@ -22,8 +22,7 @@ import numpy as np
 from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
-from vitaepp.ingest.layouts.names import LONE_MASK_WORDS, is_mask_name, stem, words
+from vitaepp.ingest.layouts.names import CONTRAST, LONE_MASK_WORDS, WORDS, is_mask_name, stem, words
 from vitaepp.ingest.readers.image import Image, to_grey
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan

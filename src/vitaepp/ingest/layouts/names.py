@@ -1,4 +1,4 @@
-"""Words in the names of files and folders: which of them mark a mask, an organ or an image."""
+"""Words in the names of files and folders: modalities, and marks of masks, organs and images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+
+#: Words in a file's name, in lower case, and the modality that each stands for.
+WORDS = {
+    **dict.fromkeys(("flair", "t2f", "t2flair"), "flair"),
+    **dict.fromkeys(("t1", "t1w", "t1n", "mprage", "t1mprage"), "t1"),
+    **dict.fromkeys(("t1ce", "t1gd", "t1c", "t1post", "t1wce", "t1km"), "t1ce"),
+    **dict.fromkeys(("t2", "t2w"), "t2"),
+    **dict.fromkeys(("pd", "pdw"), "pd"),
+    **dict.fromkeys(("t2star", "t2starw"), "t2star"),
+    **{word: word for word in ("adc", "dwi", "swi", "ct", "pet")},
+}
+
+#: Words for a scan with contrast agent.
+CONTRAST = frozenset(("ce", "gd", "gad", "gado", "contrast", "post", "postcontrast", "km"))
 
 #: Words for masks that divide the whole image into regions and show no lesion.
 REGIONS = ("aseg", "aparc", "parcellation", "superpixels")
@@ -59,6 +74,11 @@ def stem(name: str | PurePosixPath) -> str:
     return text.removesuffix(suffix_of(text, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)))
 
 
+def split_of(path: PurePosixPath) -> str:
+    """The split that some part of a path names, or an empty string."""
+    return next(filter(None, map(split_word, path.parts)), "")
+
+
 def is_mask_name(name: str) -> bool:
     """Whether a name contains a word for masks.
 
@@ -85,3 +105,27 @@ def words_and_pieces(name: str) -> Iterator[tuple[str, list[str]]]:
 
 def _pieces(name: str) -> set[str]:
     return {piece for word, pieces in words_and_pieces(name) for piece in (word, *pieces)}
+
+
+def modality_in(name: str) -> str:
+    """The modality that a name contains, or an empty string if it contains none or several.
+
+    >>> modality_in("T2_FLAIR_brain"), modality_in("p01-T1w-post"), modality_in("t1_t2_ratio")
+    ('flair', 't1ce', '')
+    """
+    parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
+    modalities = {WORDS[part] for part in parts if part in WORDS}
+    if "flair" in modalities:
+        modalities -= {"t1", "t2"}  # these only describe the weighting of a FLAIR
+    if "t1" in modalities and CONTRAST.intersection(parts):
+        modalities = modalities - {"t1"} | {"t1ce"}
+    return modalities.pop() if len(modalities) == 1 else ""
+
+
+def without_synonym(name: str) -> str:
+    """This package's name for a modality; if it has none, the given name in lower case.
+
+    >>> without_synonym("T1w"), without_synonym("t1gd"), without_synonym("T1map")
+    ('t1', 't1ce', 't1map')
+    """
+    return WORDS.get(name.lower(), name.lower())

@@ -9,17 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS
-from vitaepp.ingest.layouts.names import (
-    IMAGE_WORDS,
-    LESION,
-    MASK_WORDS,
-    REGIONS,
-    is_organ_mask,
-    stem,
-    words,
-    words_and_pieces,
-)
+from vitaepp.ingest.layouts import names
+from vitaepp.ingest.layouts.names import stem, words
 
 #: Why masks are left out.
 OF_ORGAN = "a mask of the brain, not of a lesion"
@@ -65,7 +56,7 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             left_out[mask] = "a mask without an image"
     chosen = {}
     for subject, several in by_subject.items():
-        organs = [mask for mask in several if is_organ_mask(stem(mask.name))]
+        organs = [mask for mask in several if names.is_organ_mask(stem(mask.name))]
         left_out |= dict.fromkeys(organs, OF_ORGAN)
         ranks = {mask: _rank(mask, images[subject][0]) for mask in several if mask not in organs}
         best = best_mask(ranks, "`mask_pattern` can name one", left_out)
@@ -106,7 +97,7 @@ def _rank(mask: PurePosixPath, first: PurePosixPath) -> tuple[int, int, int]:
     """Order of preference: masks of lesions, then of the first modality, then with plain names."""
     name = " ".join(words(stem(mask.name)))
     of_first = _key(mask, modalities=True) == _key(first, modalities=True)
-    kind = 0 if LESION.search(name) else 2 if any(word in name for word in REGIONS) else 1
+    kind = 0 if names.LESION.search(name) else 1 + any(word in name for word in names.REGIONS)
     return kind, 0 if of_first else 1, len(name.split())
 
 
@@ -186,14 +177,14 @@ def _identifying(part: str, modalities: bool, numbered: bool) -> list[str]:
     """The words of one part of a path that may identify a subject."""
     kept: list[str] = []
     after_mask = False
-    for word, pieces in words_and_pieces(part):
-        if word in WORDS or word in CONTRAST:
+    for word, pieces in names.words_and_pieces(part):
+        if word in names.WORDS or word in names.CONTRAST:
             kept += [word] * modalities
             continue
         rest = ""
         for piece in pieces:
-            after_mask = after_mask or piece in MASK_WORDS
-            if piece in MASK_WORDS or piece in IMAGE_WORDS:
+            after_mask = after_mask or piece in names.MASK_WORDS
+            if piece in names.MASK_WORDS or piece in names.IMAGE_WORDS:
                 kept += [rest] if rest else []
                 rest = ""
             elif numbered or not (after_mask and piece.isdigit()):

@@ -17,16 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from vitaepp.ingest.layouts.cohort import (
-    PLAINER,
-    Cohort,
-    Source,
-    SubjectFiles,
-    common_folder,
-    split_of,
-)
-from vitaepp.ingest.layouts.modalities import CONTRAST, WORDS, modality_in
-from vitaepp.ingest.layouts.names import stem, words
+from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, common_folder
+from vitaepp.ingest.layouts.names import CONTRAST, WORDS, modality_in, split_of, stem, words
 
 
 @dataclass(frozen=True)

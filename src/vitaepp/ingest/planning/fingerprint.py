@@ -85,14 +85,6 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One subject to look at, and whether its voxels are wanted."""
-
-    files: SubjectFiles
-    voxels: bool
-
-
-@dataclass(frozen=True)
 class _Seen:
     """What was found of one subject; ranges are (low, robust low, robust high, high)."""
 
@@ -136,19 +128,20 @@ def voxel_sample(total: int) -> set[int]:
 def _looks(spec: ImageSpec, cohort: Cohort, workers: int | None) -> Iterator[_Seen]:
     total = len(cohort.subjects)
     with_voxels = voxel_sample(total)
-    looks = [_Look(s, i in with_voxels) for i, s in enumerate(cohort.subjects)]
+    looks = [(subject, i in with_voxels) for i, subject in enumerate(cohort.subjects)]
     seen = run_each(partial(_look, spec), looks, total, died=_died, workers=workers, batch=BATCH)
     return track(seen, "reading headers", total)
 
 
-def _died(look: _Look) -> _Seen:
-    failure = Failure(look.files.subject, "the process that read it died twice")
+def _died(look: tuple[SubjectFiles, bool]) -> _Seen:
+    failure = Failure(look[0].subject, "the process that read it died twice")
     return _Seen((), {}, (failure,))
 
 
-def _look(spec: ImageSpec, look: _Look) -> _Seen:
+def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
+    """Look at a subject, and at its voxels where they are wanted, too."""
     headers, ranges, failures = [], {}, []
-    subject = look.files
+    subject, voxels = look
     images = {m: subject.files[m] for m in spec.files if m in subject.files}
     if subject.mask is not None and (spec.info.center == "mask" or spec.info.masks):
         images["mask"] = subject.mask
@@ -158,7 +151,7 @@ def _look(spec: ImageSpec, look: _Look) -> _Seen:
             if modality == "mask":
                 continue  # its header is read only to know that it can be
             headers.append(_header(modality, grid, spec.kind == "scans"))
-            if look.voxels:
+            if voxels:
                 ranges[modality] = _range(to_grey(image_of(spec, item)))
         except SubjectError as error:
             failures.append(failure_of(spec, subject, one_line(error)))

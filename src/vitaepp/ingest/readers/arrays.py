@@ -1,7 +1,8 @@
-"""Images that are items of an array, and the arrays of a `.npz`."""
+"""Images that are items of an array, the arrays of a `.npz`, and the image in a `.npy`."""
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,8 +18,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Floats, Grid, is_usable
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.readers.cifar import cifar_images
-from vitaepp.ingest.readers.image import Image, checked
-from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
+from vitaepp.ingest.readers.image import MOST_EXPANSION, Image, checked, refuse_absurd_size
 from vitaepp.system.text import dimensions
 
 
@@ -190,3 +190,69 @@ def open_array(path: Path, key: str) -> ImageArray:
         SourceError: it is missing, damaged, or of another kind.
     """
     return NpzArray(path, key) if path.suffix.lower() == ".npz" else cifar_images(path, key)
+
+
+def npy_axes(path: Path) -> int:
+    """The number of spatial axes of a `.npy`, by its header; 0 if the file cannot be read.
+
+    A last axis of 1 or 3 after two others is colour.
+    """
+    try:
+        with open(path, "rb") as file:
+            return len(space_of(npy_header(file)[0]))
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError):
+        return 0
+
+
+def read_npy_picture(path: Path, name: str, *, constant: bool = False) -> Image:
+    """Read a picture `(row, column)` or `(row, column, 3)`.
+
+    Raises:
+        SubjectError: the file is not readable, pickled, not numbers, not 2D, not finite, or
+            constant.
+    """
+    image = read_array(_values(path, name), name, constant=constant)
+    if image.grid.ndim != 2:
+        raise SubjectError(f"{name}: is {image.grid.ndim}D; a picture has two axes")
+    return image
+
+
+def read_npy_scan(path: Path, name: str, *, constant: bool = False) -> Image:
+    """Read a volume `(x, y, z)`; 1 mm and left to right, back to front, feet to head are assumed.
+
+    Raises:
+        SubjectError: the file is not readable, pickled, not numbers, not 3D, not finite, or
+            constant.
+    """
+    image = read_array(_values(path, name), name, constant=constant)
+    if image.grid.ndim != 3:
+        raise SubjectError(f"{name}: is {image.grid.ndim}D; a 3D volume is needed")
+    if image.is_colour:
+        raise SubjectError(f"{name}: has 3 values per voxel; a scan has one")
+    return replace(image, physical=True)
+
+
+def _values(path: Path, name: str) -> npt.NDArray[Any]:
+    try:
+        with open(path, "rb") as file:
+            shape, _, dtype = npy_header(file)
+            if dtype.hasobject:
+                raise SubjectError(
+                    f"{name}: holds pickled Python objects, which are not opened; save numbers"
+                )
+            _check_length(file, prod(shape) * dtype.itemsize, name)
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError):
+        raise SubjectError(
+            f"{name}: cannot be read: truncated, corrupt or not a .npy file"
+        ) from None
+
+
+def _check_length(file: IO[bytes], promised: int, name: str) -> None:
+    start = file.tell()
+    length = file.seek(0, 2) - start
+    if length < promised:
+        raise SubjectError(
+            f"{name}: truncated: its header promises {promised} bytes of values, it has {length}; "
+            "copy it again"
+        )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -60,16 +59,10 @@ def archive_members(path: Path) -> Iterator[tuple[str, BufferedReader]]:
     Raises:
         SourceError: the file is not a tar archive, or damaged.
     """
-    with _named_errors(path):
+    try:
         for member, file in tar_entries(path):
             if file is not None:
                 yield member.name, cast(BufferedReader, file)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
     except (*BROKEN_TAR, OSError):
         raise SourceError(
             f"{path.name}: truncated, corrupt or not a tar archive; download it again"

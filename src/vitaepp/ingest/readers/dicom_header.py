@@ -14,15 +14,7 @@ from pydicom.dataset import Dataset
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers import dicom_elements as tags
-from vitaepp.ingest.readers.dicom_elements import (
-    DeflatedError,
-    Elements,
-    items,
-    number,
-    read_elements,
-    silent,
-    text,
-)
+from vitaepp.ingest.readers.dicom_elements import DeflatedError, Elements, items, number, text
 
 #: DICOM objects that are not images of the body, by the beginning of their SOP class.
 OTHER_OBJECTS = {
@@ -103,8 +95,8 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
         SubjectError: the file is truncated, corrupt, or not DICOM.
     """
     try:
-        with silent():
-            elements = read_elements(path)
+        with tags.silent():
+            elements = tags.read_elements(path)
             for start, kind in OTHER_OBJECTS.items():
                 if elements.sop_class.startswith(start):
                     raise OtherObject(f"{name}: is {kind}, not an image")

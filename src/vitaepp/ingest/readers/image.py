@@ -7,9 +7,10 @@ import locale
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -21,14 +22,27 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_elements import unpacked
-from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
+from vitaepp.system.host import installed_memory
+from vitaepp.system.text import dimensions
+
+#: Most pixels of a picture; Pillow, too, refuses more as a decompression bomb (twice its
+#: `Image.MAX_IMAGE_PIXELS`).
+MOST_PIXELS = 178_956_970
+
+#: Most pixels along one side of a picture; no JPEG is longer.
+MOST_ALONG_A_SIDE = 65_535
+
+#: Most bytes that one compressed byte can become; the densest compression, deflate, gives 1032.
+MOST_EXPANSION = 1100
+
+#: Bytes of memory that a voxel needs until it is in the store.
+BYTES_A_VOXEL = 8
 
 #: Weights that turn colour into grey: luma of Rec. ITU-R BT.601, as in common tools.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 #: A colour picture counts as grey if its channels differ by at most this; JPEG rounds each channel.
 GREY_TOLERANCE = 2
-
 
 #: SimpleITK's name for its DICOM reader.
 DICOM_READER = "GDCMImageIO"
@@ -104,6 +118,29 @@ def checked(values: npt.NDArray[Any], name: str, constant: bool) -> npt.NDArray[
     if not constant and few.min() == few.max() and values.min() == values.max():
         raise SubjectError(f"{name}: every voxel has the same value, {values.flat[0]:g}")
     return values
+
+
+@cache
+def most_voxels() -> int:
+    """The most voxels that one file may have; they would fill half of the machine's memory."""
+    return installed_memory() // 2 // BYTES_A_VOXEL
+
+
+def refuse_absurd_size(size: Sequence[int], name: str, components: int = 1) -> None:
+    """Refuse an image that would fill the memory, by the size in its header.
+
+    Raises:
+        SubjectError: the picture has too many pixels, or the scan too many voxels.
+    """
+    most = min(most_voxels(), MOST_PIXELS) if len(size) == 2 else most_voxels()
+    too_long = len(size) == 2 and max(size) > MOST_ALONG_A_SIDE
+    if too_long or prod(int(n) for n in size) * components > most:
+        shape = dimensions(size)
+        raise SubjectError(
+            f"{name}: its header promises an image of {shape}, more than the {most} values "
+            f"({MOST_ALONG_A_SIDE} along a side of a picture) that are read on this machine; if "
+            "the size is right, crop the image or use a machine with more memory"
+        )
 
 
 def check_present(path: Path, name: str) -> None:

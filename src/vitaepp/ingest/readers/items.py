@@ -74,6 +74,14 @@ def place_of(item: Item, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
+def name_of(item: Item, root: Path) -> str:
+    """What an item of files is called: its path below a folder, and its place in the file."""
+    if isinstance(item, ArrayItem):
+        return f"{item.file.name}:{item.key}[{item.index}]"
+    place = place_of(item, root)
+    return f"{place}[{item.index}]" if isinstance(item, VolumeItem) else place
+
+
 def files_of(item: Item) -> tuple[Path, ...]:
     """All files that an item is read from, including those that a header names.
 

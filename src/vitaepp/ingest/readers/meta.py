@@ -1,4 +1,4 @@
-"""MetaImage: checks of the header before the image library reads the file."""
+"""MetaImage and NRRD: checks of a file before the image library reads it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from math import prod
 from pathlib import Path
 
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.detached import voxel_files
-
-#: Most bytes of a header; comments can make it long.
-MOST_BYTES = 1 << 16
+from vitaepp.ingest.readers.detached import MOST_BYTES, text_header, voxel_files
 
 #: Bytes per value; MET_LONG is missing because it depends on the machine that wrote the file.
 BYTES = {
-    b"MET_CHAR": 1,
-    b"MET_UCHAR": 1,
-    b"MET_SHORT": 2,
-    b"MET_USHORT": 2,
-    b"MET_INT": 4,
-    b"MET_UINT": 4,
-    b"MET_FLOAT": 4,
-    b"MET_DOUBLE": 8,
-    b"MET_LONG_LONG": 8,
-    b"MET_ULONG_LONG": 8,
+    **dict.fromkeys((b"MET_CHAR", b"MET_UCHAR"), 1),
+    **dict.fromkeys((b"MET_SHORT", b"MET_USHORT"), 2),
+    **dict.fromkeys((b"MET_INT", b"MET_UINT", b"MET_FLOAT"), 4),
+    **dict.fromkeys((b"MET_LONG_LONG", b"MET_ULONG_LONG", b"MET_DOUBLE"), 8),
 }
 
-
 SIZES = (b"NDims", b"DimSize")
+
+#: The line in a header that says that the voxels are compressed, by format.
+COMPRESSED = {
+    **dict.fromkeys((".nrrd", ".nhdr"), rb"^encoding\s*:\s*(gz|gzip)\s*$"),
+    **dict.fromkeys((".mha", ".mhd"), rb"^CompressedData\s*=\s*(True|1)\s*$"),
+}
+
+#: Fields of a header that say that other data come before the voxels.
+SKIPPED = re.compile(rb"^((line|byte) ?skip\s*:|HeaderSize\s*=)", re.MULTILINE | re.IGNORECASE)
+
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
 def check_meta(path: Path, name: str) -> None:
@@ -77,3 +78,32 @@ def _lengths(path: Path, offset: int, most: int) -> tuple[int, int]:
 
 def _whole(text: bytes) -> int:
     return int(text) if re.fullmatch(rb"\d{1,9}", text) else 0
+
+
+def check_compressed(path: Path, name: str) -> None:
+    """Refuse a file whose compressed voxels are truncated or do not match their checksum.
+
+    The image library ignores the checksum.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED:
+        return
+    header, start = text_header(path)
+    compressed = re.search(COMPRESSED[suffix], header, re.MULTILINE | re.IGNORECASE)
+    if compressed is None or SKIPPED.search(header):
+        return
+    detached = voxel_files(path)
+    stream = zlib.decompressobj(GZIP_OR_ZLIB)
+    with open(detached[0] if detached else path, "rb") as file:
+        file.seek(0 if detached else start)
+        try:
+            while not stream.eof and (block := file.read(1 << 16)):
+                stream.decompress(block)
+        except zlib.error:
+            raise SubjectError(
+                f"{name}: cannot be read: corrupt (its compressed data have errors); copy it again"
+            ) from None
+    if not stream.eof:
+        raise SubjectError(
+            f"{name}: cannot be read: truncated (its compressed data break off); copy it again"
+        )

@@ -26,8 +26,7 @@ from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart
 from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import voxel_files
-from vitaepp.ingest.readers.image import NO_FORM, read_image
-from vitaepp.ingest.readers.limits import MOST_EXPANSION, refuse_absurd_size
+from vitaepp.ingest.readers.image import MOST_EXPANSION, NO_FORM, read_image, refuse_absurd_size
 
 #: Most bytes that may follow the voxels; real files have a few, decompression bombs have many.
 MOST_SPARE = 1 << 30

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageOps
+from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
+from vitaepp.ingest.readers.arrays import read_npy_picture
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
@@ -26,9 +28,8 @@ from vitaepp.ingest.readers.image import (
     checked,
     quiet,
     read_image,
+    refuse_absurd_size,
 )
-from vitaepp.ingest.readers.limits import refuse_absurd_size
-from vitaepp.ingest.readers.npy import read_npy_picture
 
 Pixels = npt.NDArray[Any]
 
@@ -42,8 +43,8 @@ FORMATS = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
 }
 
-#: The tag for orientation in EXIF and TIFF, and its value for an upright picture.
-ORIENTATION, UPRIGHT = 274, 1
+#: Values of the orientation tag: an upright picture, and one whose first row is at the bottom.
+UPRIGHT, BOTTOM_UP = 1, 4
 
 TURNED = "turned or mirrored to be upright, by its orientation tag"
 TRANSPARENT = "transparent; placed on black"
@@ -99,7 +100,7 @@ def picture_grid(path: Path) -> Grid | None:
             width, height = picture.size
             if kind == "TIFF":  # its size is as stored or upright, depending on Pillow's version
                 plain = (
-                    picture.getexif().get(ORIENTATION, 1) < 5
+                    picture.getexif().get(Tag.Orientation, 1) < 5
                     and getattr(picture, "n_frames", 1) == 1
                 )
                 return Grid.of_indices((height, width)) if plain else None
@@ -151,27 +152,27 @@ def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
     except Exception:  # damaged directories may raise anything
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a TIFF") from None
     # Thumbnails and masks do not count as pages.
-    whole = [i for i, tags in enumerate(pages) if not tags.get(NEW_SUBFILE_TYPE, 0) & 5]
+    whole = [i for i, tags in enumerate(pages) if not tags.get(Tag.NewSubfileType, 0) & 5]
     if len(whole) != 1:
         raise SubjectError(
             f"{name}: has {len(whole)} pages; one picture per file is needed, so save each page as "
             "a file"
         )
     tags = pages[whole[0]]
-    bits, samples = int(np.max(tags.get(BITS_PER_SAMPLE, 1))), tags.get(SAMPLES_PER_PIXEL, 1)
-    float_, signed = (np.max(tags.get(SAMPLE_FORMAT, 1)) == code for code in (3, 2))
+    bits, samples = int(np.max(tags.get(Tag.BitsPerSample, 1))), tags.get(Tag.SamplesPerPixel, 1)
+    float_, signed = (np.max(tags.get(Tag.SampleFormat, 1)) == code for code in (3, 2))
     kind = f"{bits}-bit {'floats' if float_ else 'integers'}"
     if bits > 32 or (float_ and bits != 32):
         raise SubjectError(
             f"{name}: a TIFF of {kind} cannot be read; save it as 32-bit floats or 16-bit integers"
         )
-    white_is_zero = tags.get(PHOTOMETRIC_INTERPRETATION) == 0
+    white_is_zero = tags.get(Tag.PhotometricInterpretation) == 0
     if (bits <= 8 and not signed) or (samples == 1 and (float_ or (bits == 16 and not signed))):
         values, notes = _by_pillow(path, name, whole[0])
         if white_is_zero and bits > 8:
             values = _negative(values)
         return values, notes
-    orientation = tags.get(ORIENTATION, UPRIGHT)
+    orientation = tags.get(Tag.Orientation, UPRIGHT)
     if samples not in (1, 3, 4) or orientation not in (UPRIGHT, BOTTOM_UP) or len(pages) > 1:
         raise SubjectError(
             f"{name}: a TIFF of {samples} times {kind} with orientation {orientation} cannot be "
@@ -180,7 +181,7 @@ def _read_tiff(path: Path, name: str) -> tuple[Pixels, list[str]]:
     values = _by_simpleitk(path, name, "TIFFImageIO")  # it handles rows from the bottom up
     if white_is_zero and values.ndim == 2:
         values = _negative(values)
-    if values.ndim == 3 and tags.get(EXTRA_SAMPLES) not in (2, (2,)):
+    if values.ndim == 3 and tags.get(Tag.ExtraSamples) not in (2, (2,)):
         values = values[..., :3]  # the rest is not transparency, or already applied
     values, notes = _opaque(values)
     return values, notes + ([] if orientation == UPRIGHT else [TURNED])
@@ -223,7 +224,7 @@ def _by_pillow(path: Path, name: str, page: int = 0) -> tuple[Pixels, list[str]]
             if frames > 1 and picture.format != "TIFF":
                 raise SubjectError(f"{name}: has {frames} frames; one picture per file is needed")
             picture.seek(page)
-            orientation = picture.getexif().get(ORIENTATION, UPRIGHT)
+            orientation = picture.getexif().get(Tag.Orientation, UPRIGHT)
             depth = _png_depth(path) if picture.format == "PNG" else 8
             values, notes = _opaque(_pixels(PIL.ImageOps.exif_transpose(picture), depth))
     except SubjectError:
@@ -292,9 +293,9 @@ def _orientation(path: Path, kind: str) -> int:
         if kind == "PNG":
             exif = PIL.Image.Exif()
             exif.load(_chunk(path, b"eXIf") or b"")
-            return int(exif.get(ORIENTATION, UPRIGHT))
+            return int(exif.get(Tag.Orientation, UPRIGHT))
         with _pillow(path) as picture:
-            return int(picture.getexif().get(ORIENTATION, UPRIGHT))
+            return int(picture.getexif().get(Tag.Orientation, UPRIGHT))
     except Exception:  # a damaged tag counts as missing
         return UPRIGHT
 
@@ -351,12 +352,3 @@ READERS = {
     "GIF": _by_pillow,
     "WEBP": _by_pillow,
 }
-
-# Tags of TIFF.
-NEW_SUBFILE_TYPE = 254
-BITS_PER_SAMPLE = 258
-PHOTOMETRIC_INTERPRETATION = 262
-SAMPLES_PER_PIXEL = 277
-EXTRA_SAMPLES = 338
-SAMPLE_FORMAT = 339
-BOTTOM_UP = 4

@@ -1,23 +1,26 @@
-"""Scans: 3D volumes in physical space."""
+"""Scans: 3D volumes in physical space, and the grid of any image by its header."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart, is_usable, straightened
+from vitaepp.data import geometry
+from vitaepp.data.geometry import Floats, Grid
 from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.compressed import check_compressed
-from vitaepp.ingest.readers.dicom import read_series
-from vitaepp.ingest.readers.image import Image, check_present, checked, read_image
-from vitaepp.ingest.readers.items import SeriesItem, VolumeItem, files_of
-from vitaepp.ingest.readers.meta import check_meta
-from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume
-from vitaepp.ingest.readers.npy import read_npy_scan
+from vitaepp.ingest.readers.arrays import read_npy_scan
+from vitaepp.ingest.readers.dicom import read_series, series_grid
+from vitaepp.ingest.readers.dicom_elements import is_dicom
+from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
+from vitaepp.ingest.readers.items import Item, SeriesItem, VolumeItem, files_of
+from vitaepp.ingest.readers.meta import check_compressed, check_meta
+from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume, read_volume_header
+from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.system.text import dimensions
 
 SHEARED = "axes are not at right angles; the scan is resampled to a crop with right angles"
@@ -38,10 +41,10 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         return read_series(item.files, name, constant=constant)
     path = item if isinstance(item, Path) else item.file
     suffix = suffix_of(path.name, SCAN_SUFFIXES).lower()
-    if suffix == ".npy":
-        return read_npy_scan(path, name, constant=constant)
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
+    if suffix == ".npy":
+        return read_npy_scan(path, name, constant=constant)
     reader = SCAN_READERS.get(suffix, "")
     notes: tuple[str, ...] = ()
     if reader == "nibabel":
@@ -74,10 +77,10 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             f"{name}: is {values.ndim}D ({dimensions(values.shape)}); a 3D volume is needed, one "
             "file per modality"
         )
-    if not is_usable(affine):
+    if not geometry.is_usable(affine):
         raise SubjectError(f"{name}: its header gives no usable spacing and orientation")
     grid = Grid(values.shape, affine)
-    if farthest_apart(grid, straightened(grid).affine) > SAME_PLACE:
+    if geometry.farthest_apart(grid, geometry.straightened(grid).affine) > SAME_PLACE:
         notes += (SHEARED,)
     return Image(checked(values, name, constant), grid, True, notes)
 
@@ -90,7 +93,7 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
     """The values of a SimpleITK image, `(x, y, z, …)`."""
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise _several(image.GetNumberOfComponentsPerPixel(), name)
-    return array_of(image).T
+    return geometry.array_of(image).T
 
 
 def affine_of(image: Any) -> Floats:
@@ -104,3 +107,60 @@ def affine_of(image: Any) -> Floats:
     affine[:space, 3] = image.GetOrigin()[:space]
     affine[:2] *= -1  # SimpleITK's world is LPS
     return affine
+
+
+def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
+    """Read the grid from a file's header, in the file's own order of axes.
+
+    Args:
+        item: a file, one volume of a 4D file, or a DICOM series.
+        name: its name in error messages.
+        ndim: number of spatial axes: 3 for scans, 2 for pictures.
+
+    Returns:
+        The grid: RAS+ world in mm for scans, indices `(row, column)` for pictures. None if the
+        header does not give it (`.npy`, a damaged file); then the voxels have to be read.
+
+    Raises:
+        SubjectError: the file is missing or empty, or the DICOM series is not a volume.
+    """
+    if isinstance(item, SeriesItem):
+        return series_grid(item.files, name)
+    if not isinstance(item, Path | VolumeItem):
+        return None
+    path = item if isinstance(item, Path) else item.file
+    for file in files_of(item):
+        check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
+    reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "") if ndim == 3 else ""
+    if path.suffix.lower() == ".npy":
+        return None
+    if ndim == 2 and not is_dicom(path):
+        return picture_grid(path)
+    if reader == "nibabel":
+        try:
+            volume = read_volume_header(path, name)
+        except SubjectError:
+            return None
+        return _usable_grid(item, volume.shape, volume.affine)
+    header = geometry.simpleitk().ImageFileReader()
+    try:
+        with quiet():
+            header.SetFileName(os.fspath(path))
+            header.SetImageIO(reader)
+            header.ReadImageInformation()
+    except RuntimeError:
+        return None
+    size = tuple(header.GetSize())
+    if ndim == 2:
+        return Grid.of_indices(size[::-1]) if len(size) == 2 and min(size) > 0 else None
+    return _usable_grid(item, size, affine_of(header))
+
+
+def _usable_grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
+    """The grid of a 3D scan, or of one volume of a 4D scan; None if it is not usable."""
+    if isinstance(item, VolumeItem):
+        size = size[:3]
+    while len(size) > 3 and size[-1] == 1:
+        size = size[:-1]
+    usable = len(size) == 3 and min(size) > 0 and geometry.is_usable(affine)
+    return Grid(size, affine) if usable else None

@@ -183,9 +183,9 @@ def write_member(member: Member, path: Path) -> None:
 
 
 def _extract(archive: Path, folder: Path, settings: PrepareSettings) -> None:
-    allowance = _Allowance(archive, folder, settings)
+    allowance = _allowance(archive, folder, settings)
     left_out: list[PurePosixPath] = []
-    entries = track(members(archive, allowance.count), f"extracting {archive.name}", None, "files")
+    entries = track(members(archive, allowance), f"extracting {archive.name}", None, "files")
     with damage_named(archive):
         for member in entries:
             if member.content is None:
@@ -224,33 +224,30 @@ def _no_room() -> str:
     )
 
 
-class _Allowance:
+def _allowance(archive: Path, folder: Path, settings: PrepareSettings) -> Count:
     """Adds up what an archive holds, and refuses more than it may."""
+    room, packed = shutil.disk_usage(folder).free, archive.stat().st_size
+    gib = settings.archive_gib
+    allowed = GIB + USUAL_RATIO * packed if gib is None else int(gib * GIB)
+    files = held = 0
 
-    def __init__(self, archive: Path, folder: Path, settings: PrepareSettings) -> None:
-        self.archive = archive
-        self.room = shutil.disk_usage(folder).free
-        self.files = settings.archive_files
-        usual = GIB + USUAL_RATIO * archive.stat().st_size
-        self.bytes = usual if settings.archive_gib is None else int(settings.archive_gib * GIB)
-        self.found_bytes = self.found_files = 0
+    def count(size: int) -> None:
+        nonlocal files, held
+        files, held = files + 1, held + size
+        if files > settings.archive_files:
+            raise SourceError(
+                f"{archive.name}: holds more than {settings.archive_files} files; if that is "
+                "right, raise `archive_files`"
+            )
+        if held > allowed:
+            raise SourceError(
+                f"{archive.name}: {_size(packed)} that hold more than {_size(allowed)}, as a "
+                "decompression bomb does; if that is right, set `archive_gib` to what it may hold"
+            )
+        if held > room:
+            raise SourceError(f"{archive.name}: {_no_room()}")
 
-    def count(self, size: int) -> None:
-        self.found_bytes += size
-        self.found_files += 1
-        if self.found_files > self.files:
-            raise SourceError(
-                f"{self.archive.name}: holds more than {self.files} files; if that is right, raise "
-                "`archive_files`"
-            )
-        if self.found_bytes > self.bytes:
-            raise SourceError(
-                f"{self.archive.name}: {_size(self.archive.stat().st_size)} that hold more than "
-                f"{_size(self.bytes)}, as a decompression bomb does; if that is right, set "
-                "`archive_gib` to what it may hold"
-            )
-        if self.found_bytes > self.room:
-            raise SourceError(f"{self.archive.name}: {_no_room()}")
+    return count
 
 
 def _size(number: int | float) -> str:

@@ -16,7 +16,7 @@ from vitaepp.data.geometry import simpleitk
 from vitaepp.errors import ClusterError, one_line
 from vitaepp.ingest.task import METHOD_VERSION
 from vitaepp.system.extras import require
-from vitaepp.system.progress import say
+from vitaepp.system.progress import quieter, say
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -54,7 +54,8 @@ def run_on_cluster(
     with _client(address) as client:
         _check_workers(client, address)
         lost: list[Task] = []
-        groups = _groups(tasks, batch)
+        rest = iter(tasks)
+        groups = iter(lambda: list(islice(rest, batch)), [])
         yield from _under_way(client, function, groups, lost)
         for task in lost:
             blamed: list[Task] = []
@@ -92,12 +93,6 @@ def _run(function: Callable[[Task], Result], tasks: Sequence[Task]) -> list[Resu
     return [function(task) for task in tasks]
 
 
-def _groups(tasks: Iterable[Task], batch: int) -> Iterator[list[Task]]:
-    tasks = iter(tasks)
-    while group := list(islice(tasks, batch)):
-        yield group
-
-
 def _slots(client: Any) -> int:
     """Groups to submit at once: two for each thread of the cluster, at least two."""
     try:
@@ -117,8 +112,10 @@ def _ended() -> ClusterError:
 def _client(address: str) -> Iterator[Any]:
     distributed = require("distributed", "dask", "a Dask cluster needs")
     dask = require("dask", "dask", "a Dask cluster needs")
-    # A task with an array has megabytes, and Dask would warn of each.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GiB"}), _unlogged():
+    # A task with an array has megabytes, and Dask would warn of each. Its client would log
+    # tracebacks; our errors say the same in one line.
+    large = {"distributed.admin.large-graph-warning-threshold": "1GiB"}
+    with dask.config.set(large), quieter("distributed.client", logging.CRITICAL + 1):
         try:
             client = distributed.Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -128,18 +125,6 @@ def _client(address: str) -> Iterator[Any]:
             ) from None
         with client:
             yield client
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep Dask's client from logging tracebacks; our errors say the same in one line."""
-    logger = logging.getLogger("distributed.client")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _check_workers(client: Any, address: str) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from vitaepp.data.account import Account
 from vitaepp.data.store import Store
+from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
 from vitaepp.evaluation.summary import count_tested, told_subjects
 from vitaepp.presentation.charts import Figure, side_by_side

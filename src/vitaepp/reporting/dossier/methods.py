@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vitaepp.data.account import Account
+from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation import classifier, knn, ordinal, regression, survival
 from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
