@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import vitaepp
-from tests.conftest import LIGHT
+from tests.conftest import TINY
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import EvaluationError, RecipeError, StoreError
 from vitaepp.recipe.recipe import Recipe
@@ -17,7 +17,7 @@ from vitaepp.recipe.recipe import Recipe
 @pytest.fixture
 def recipe(tmp_path):
     """A recipe file that trains in seconds."""
-    Recipe.load(settings=LIGHT).save(tmp_path / "tiny.yaml")
+    Recipe.load(settings=TINY).save(tmp_path / "tiny.yaml")
     return tmp_path / "tiny.yaml"
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import LIGHT
+from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
 from vitaepp import __version__
 from vitaepp.data.embeddings import Embeddings
@@ -40,7 +40,7 @@ def test_the_whole_way_by_commands(vitaepp, medmnist, tmp_path):
     status, out, _ = vitaepp("inspect", store)
     assert status == 0
     assert "16×16" in out
-    sets = [part for setting in LIGHT for part in ("--set", setting)]
+    sets = [part for setting in TINY for part in ("--set", setting)]
     status, _, err = vitaepp("pretrain", store, run, *sets)
     assert status == 0
     assert "random weights" in err  # said, never silent
@@ -232,7 +232,7 @@ def test_settings_that_do_not_fit_leave_no_run_behind(
 
 def test_an_experiment_by_command(vitaepp, make_store, tmp_path):
     store, out = make_store(subjects=16, size=(16, 16)).path, tmp_path / "out"
-    sets = [part for setting in (*LIGHT, "optim.epochs=1") for part in ("--set", setting)]
+    sets = [part for setting in (*TINY, "optim.epochs=1") for part in ("--set", setting)]
     asked = ("experiment", "ablation", store, out, "--label", "bright", *sets)
     status, _, err = vitaepp(*asked, "--variants", "vitae,vitea++")
     assert (status, err.count("\n"), out.exists()) == (2, 1, False)
@@ -253,7 +253,7 @@ def test_help_is_light_and_training_needs_no_reader_of_scans(make_store, tmp_pat
     code = (
         "import sys, vitaepp; sys.modules['SimpleITK'] = sys.modules['monai'] = None\n"
         f"run = vitaepp.pretrain({str(store.path)!r}, {str(tmp_path / 'run')!r}, "
-        f"settings={list(LIGHT)!r})\n"
+        f"settings={list(TINY)!r})\n"
         f"vitaepp.embed(run, {str(store.path)!r}, {str(tmp_path / 'e.parquet')!r})"
     )
     subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.conftest import LIGHT
+from tests.conftest import LIGHT, TINY
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, RunError
@@ -113,7 +113,7 @@ def test_a_named_recipe_gets_a_length_and_no_more():
 
 def test_a_table_shares_its_time_over_rows_and_seeds(make_store, tmp_path):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
-    base = Recipe.load(settings=LIGHT)
+    base = Recipe.load(settings=TINY)
     setup = Setup(store, tmp_path, base, "bright", None, per_fold=False, seeds=3)
     images = Images.of(store.info, trained=20, stored=20)
     both = find("ablation").choose(["vitae", "vitae++"])
