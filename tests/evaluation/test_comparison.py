@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 import vitaepp
+from vitaepp.cli.app import app
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate
@@ -330,6 +332,16 @@ def test_what_evaluate_writes_is_what_compare_reads(tmp_path, protocol, classes,
     assert [row.name for row in table.rows] == ["a", "a: raw intensities (PCA)", "b"]
     assert all(row.difference.test.startswith(test) for row in table.rows[1:])
     assert all(row.difference.interval is not None for row in table.rows[1:])
+
+
+def test_the_table_is_written_even_if_nobody_reads_what_is_shown(evaluated, tmp_path, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("vitaepp.cli.verbs.compare.show", closed)
+    both = [str(evaluated(name, signal)) for name, signal in (("a", 1.0), ("b", 0.5))]
+    CliRunner().invoke(app, ["compare", *both, "--out", str(tmp_path / "t")])
+    assert len(list((tmp_path / "t").iterdir())) == 4
 
 
 def test_an_interval_without_width_is_remarked_on(evaluated):

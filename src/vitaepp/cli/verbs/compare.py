@@ -36,6 +36,6 @@ def compare(
     from vitaepp.evaluation.comparison import compare as run_compare
 
     comparison = run_compare(metrics, reference=reference, metric=metric, controls=controls)
-    show(comparison, comparison.to_json() if as_json else None)
-    if out is not None:
+    if out is not None:  # first: a reader of what is shown may close the pipe
         comparison.save(out)
+    show(comparison, comparison.to_json() if as_json else None)
