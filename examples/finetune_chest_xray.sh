@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What fine-tuning is worth on the X-rays of examples/chest_xray.sh: the head alone, the last two
 # blocks and all blocks of its encoder, each beside the same network from scratch. Four passes
-# over the training images; an hour and a half on one core.
+# over the training images; an hour on one core.
 #
 #   examples/finetune_chest_xray.sh FOLDER [OUT]
 #
