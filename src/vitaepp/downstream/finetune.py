@@ -62,8 +62,8 @@ DEFAULTS: dict[str, Any] = {
     "trainer.watch": None,
 }
 
-#: The head of classes or a value starts as a model of whole images: crops are strange to it, and
-#: its first steps would undo it. Nothing of a decoder is learned yet: crops, larger steps are good.
+#: What it changes besides, by task. The head of classes or a value starts as a model of whole
+#: images, and with crops or large steps the first ones undo it. A decoder knows nothing yet.
 OF_TASK: dict[str, dict[str, Any]] = {
     "classification": {"optim.lr": 2e-4, "views.first.crop": 1.0},
     "regression": {"optim.lr": 2e-4, "views.first.crop": 1.0},
