@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.participants import Persons
+from vitaepp.evaluation.difference import mean_of_persons
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
@@ -86,17 +88,19 @@ def difference(
     by_fold: npt.NDArray[np.float64],
     by_subject: npt.NDArray[np.float64],
     sizes: Sequence[Mapping[str, int]],
+    persons: Persons | None = None,
 ) -> dict[str, Any]:
     """How much higher a metric is of fine-tuned networks than from scratch, and its test.
 
     Over several folds it is the corrected resampled t-test. On one split it is Wilcoxon's
-    signed-rank test over subjects, which takes the trained networks as they are.
+    signed-rank test over persons, which takes the trained networks as they are.
 
     Args:
         metric: that is compared.
         by_fold: the difference in each fold.
         by_subject: the difference of each test subject; NaN where it has none.
         sizes: `train` and `test` subjects of each fold.
+        persons: the person of each test subject; unset, each is another.
     """
     from scipy.stats import wilcoxon
 
@@ -105,6 +109,7 @@ def difference(
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
         return found | {"p": p, "test": "corrected resampled t-test over folds"}
-    values = by_subject[np.isfinite(by_subject)]
+    known = np.isfinite(by_subject)
+    values, over = mean_of_persons(by_subject[known], None if persons is None else persons[known])
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return found | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}
+    return found | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}

@@ -44,12 +44,14 @@ class Predictions:
         folds: `(row,)`, the fold in which it was tested.
         codes: `(row,)`, its true class, 0 … K-1.
         scores: decision scores, `(row,)` for two classes and `(row, class)` for more.
+        persons: `(row,)`, the person of each; None where every subject is another person.
     """
 
     subjects: npt.NDArray[np.intp]
     folds: npt.NDArray[np.intp]
     codes: npt.NDArray[np.intp]
     scores: npt.NDArray[np.float64]
+    persons: Persons | None = None
 
 
 def bootstrap_difference(
@@ -62,8 +64,8 @@ def bootstrap_difference(
 ) -> Interval:
     """A confidence interval of the difference of a metric, had other subjects been tested.
 
-    Percentile bootstrap over subjects: each resample draws, within each class, as many subjects as
-    there are, with replacement. It is paired: both methods get the same resample, and a subject is
+    Percentile bootstrap over persons: each resample draws, within each class, as many persons with
+    their subjects as there are, with replacement (`resampled_persons`). It is paired: both methods get the same resample, and a subject is
     there equally often in every repetition. The metric is taken in each fold with a subject's
     count as its weight, and the differences are averaged over folds and repetitions, as the
     evaluation averages. A fold where a resample has no subject of a class that the metric needs
@@ -93,10 +95,13 @@ def bootstrap_difference(
     if metric not in METRICS:
         raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
     codes = _codes_of_subjects(first, second)
+    persons = first[0].persons
+    if persons is not None:
+        persons = persons[np.argsort(first[0].subjects)]
     differences = np.concatenate(
         [
             _mean_difference(first, second, metric, w)
-            for w in resampled_counts(codes, resamples, seed)
+            for w in resampled_persons(codes, persons, resamples, seed)
         ]
     )
     differences = differences[np.isfinite(differences)]
@@ -109,6 +114,7 @@ def bootstrap_mean_of_folds(
     values: npt.NDArray[np.float64],
     folds: npt.NDArray[np.intp],
     *,
+    persons: Persons | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -117,6 +123,7 @@ def bootstrap_mean_of_folds(
     Args:
         values: `(row,)`, one a subject, such as the difference of two absolute errors.
         folds: `(row,)`, the fold in which each was tested.
+        persons: `(row,)`, the person of each; unset, every subject is another person.
         resamples: how many.
         seed: of the resamples.
 
@@ -124,12 +131,15 @@ def bootstrap_mean_of_folds(
         >>> bootstrap_mean_of_folds(np.ones(6), np.arange(6) // 3)
         Interval(low=1.0, high=1.0, level=0.95)
     """
+    numbers, fold_of = np.unique(folds, return_inverse=True)
     means = []
-    for fold in np.unique(folds):
-        of_fold = values[folds == fold]
-        draw = np.random.default_rng([seed, int(fold)])
-        means.append(of_fold[draw.integers(len(of_fold), size=(resamples, len(of_fold)))].mean(1))
-    return percentiles(np.mean(means, axis=0))
+    for weights in resampled_persons(fold_of, persons, resamples, seed):
+        each = [
+            ratio(weights[:, rows] @ values[rows], weights[:, rows].sum(axis=1))
+            for rows in (fold_of == k for k in range(len(numbers)))
+        ]
+        means.append(mean_of_defined(np.stack(each, axis=-1)))
+    return percentiles(np.concatenate(means))
 
 
 def weighted_score(

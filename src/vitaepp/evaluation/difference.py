@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
     Interval,
@@ -52,7 +53,7 @@ class Difference:
         mean: variant minus reference, the mean over folds and seeds.
         p: two-sided; None where no test is possible.
         test: its name; None where no test is possible.
-        interval: bootstrap over subjects; None where there are no predictions.
+        interval: bootstrap over persons; None where there are no predictions.
         folds: folds of each seed.
         seeds: repetitions.
         reason: why `p` or `interval` is None; None where neither is.
@@ -85,10 +86,10 @@ def difference_between(
     With several folds the test is the corrected resampled t-test. Seeds that share their folds are
     crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
-    extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
-    for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
-    seed. Whatever has no test, or lacks the predictions that it needs, has `p` or `interval` None
-    and a `reason`.
+    extension, the exact sign-flip test over subjects, or over persons where some have several;
+    these are for accuracy and, with two classes, for sensitivity and specificity. The AUC of one
+    split is compared by DeLong's test, with one seed. Whatever has no test, or lacks the predictions
+    that it needs, has `p` or `interval` None and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
@@ -132,7 +133,12 @@ def difference_between(
     lacking = [e for e in (*variant, *reference) if e.predictions is None]
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
-        return replace(difference, reason=f"no predictions.parquet{where}")
+        return replace(
+            difference,
+            reason=f"no predictions.parquet{where} tells whether the same subjects were tested",
+        )
+    if (unknown := _unknown_persons(variant, reference)) is not None:
+        return replace(difference, reason=unknown)
     if variant[0].task != "classification":
         return _of_values(difference, variant, reference, variant_key, reference_key)
     first = _repetitions(variant, variant_key)
@@ -142,7 +148,9 @@ def difference_between(
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        found = delong_test(first[0].codes, first[0].scores, second[0].scores)
+        found = delong_test(
+            first[0].codes, first[0].scores, second[0].scores, persons=first[0].persons
+        )
         return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
     if relevant is None:
         title = metric_name(metric)
@@ -172,11 +180,14 @@ def _of_values(
     ]
     lead = errors[0] - errors[1]
     fold = variant[0].rows()["fold"].to_numpy(np.intp)
-    difference = replace(difference, interval=bootstrap_mean_of_folds(lead, fold))
+    persons = variant[0].persons()
+    interval = bootstrap_mean_of_folds(lead, fold, persons=persons)
+    difference = replace(difference, interval=interval)
     if difference.folds > 1:
         return difference
+    lead, over = mean_of_persons(lead, persons)
     p = float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
-    return replace(difference, p=p, test="Wilcoxon's signed-rank test over subjects")
+    return replace(difference, p=p, test=f"Wilcoxon's signed-rank test over {over}")
 
 
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:
@@ -196,6 +207,8 @@ def _require_same(one: Evaluation, other: Evaluation) -> None:
     """Refuse evaluations of different questions."""
     for key, title in _SHARED.items():
         a, b = (task_of(e) if key == "task" else e.get(key) for e in (one, other))
+        if key in ("classes", "positive") and _texts(a) == _texts(b):
+            continue  # 1 and "1" are the same class, which predictions have as text
         # Evaluations of earlier versions do not say how many persons there were.
         if a != b and (key != "persons" or None not in (a, b)):
             raise EvaluationError(
@@ -210,6 +223,10 @@ def _require_same(one: Evaluation, other: Evaluation) -> None:
         )
 
 
+def _texts(value: Any) -> list[str]:
+    return [str(v) for v in (value if isinstance(value, list) else [value])]
+
+
 def _require_same_folds(one: Evaluation, other: Evaluation) -> None:
     """Refuse evaluations on other folds, by their predictions or, without, by seed and sizes."""
     _require_same(one, other)
@@ -222,10 +239,14 @@ def _folds_differ(one: Evaluation, other: Evaluation) -> str | None:
     """In what the folds of two evaluations differ; None where they are the same."""
     if one.predictions is not None and other.predictions is not None:
         a, b = one.rows(), other.rows()
-        for column, title in (("subject", "subjects"), ("fold", "folds"), ("label", "labels")):
+        for column, title, remedy in (
+            ("subject", "subjects", "of the same subjects"),
+            ("fold", "folds", "with the same seed"),
+            ("label", "labels", "with the same table of labels"),
+        ):
             by_subject = [t.sort_values(["subject", "fold"])[column].tolist() for t in (a, b)]
             if by_subject[0] != by_subject[1]:
-                return f"the tested {title} differ; evaluate both with the same seed"
+                return f"the tested {title} differ; evaluate both {remedy}"
         return None
     for key in ("seed", "sizes"):
         if one.metrics[key] != other.metrics[key]:
@@ -249,8 +270,34 @@ def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Prediction
             )
         subjects = np.array([number[s] for s in rows["subject"]], np.intp)
         folds = rows["fold"].to_numpy(np.intp)
-        repetitions.append(Predictions(subjects, folds, evaluation.codes(), evaluation.scores(key)))
+        codes, scores = evaluation.codes(), evaluation.scores(key)
+        repetitions.append(Predictions(subjects, folds, codes, scores, evaluation.persons()))
     return repetitions
+
+
+def mean_of_persons(
+    values: npt.NDArray[np.float64], persons: Persons | None
+) -> tuple[npt.NDArray[np.float64], str]:
+    """One value a person, the mean over its subjects, and the word for what there is one of.
+
+    Args:
+        values: `(row,)`, one a subject.
+        persons: `(row,)`, the person of each; None where every subject is another person.
+    """
+    if persons is None or len(np.unique(persons)) == len(persons):
+        return values, "subjects"
+    _, who = np.unique(persons, return_inverse=True)
+    return np.bincount(who, values) / np.bincount(who), "persons"
+
+
+def _unknown_persons(*sides: Sequence[Evaluation]) -> str | None:
+    """Why there is neither test nor interval over persons; None where they are known."""
+    for evaluation in (e for side in sides for e in side):
+        try:
+            evaluation.persons()
+        except EvaluationError as error:
+            return str(error)
+    return None
 
 
 def _test_over_folds(
@@ -281,7 +328,13 @@ def _test_on_one_split(
         np.array([(predicted_codes(p.scores) == p.codes)[relevant] for p in side])
         for side in (first, second)
     )
-    if len(first) == 1:
+    persons = first[0].persons
+    if len(first) == 1 and persons is None:
         return mcnemar(one[0], other[0]).p, "McNemar's exact test"
     difference = one.sum(axis=0, dtype=np.int64) - other.sum(axis=0, dtype=np.int64)
-    return sign_flip_test(difference), "exact sign-flip test over subjects"
+    if persons is None:
+        return sign_flip_test(difference), "exact sign-flip test over subjects"
+    # Subjects of one person are right or wrong together, so that their signs flip together.
+    of_persons = np.zeros(persons.max() + 1, np.int64)
+    np.add.at(of_persons, persons[relevant], difference)
+    return sign_flip_test(of_persons), "exact sign-flip test over persons"

@@ -21,7 +21,7 @@ from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sit
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
-from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
+from vitaepp.evaluation.result import METHOD, PERSON, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Rows, Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
@@ -242,7 +242,7 @@ def evaluate_features(
 
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
         metrics["budget"] = summarised(learning, task)
-    predictions = _predictions(subjects, target, parts, measured)
+    predictions = _predictions(subjects, people, target, parts, measured)
     return Evaluation(metrics, predictions, points, external=outside, budget=learning)
 
 
@@ -328,7 +328,11 @@ def _repeated(features: Features, persons: Persons) -> str:
 
 
 def _predictions(
-    subjects: npt.NDArray[Any], target: Target, parts: list[Fold], measured: Mapping[str, _Measured]
+    subjects: npt.NDArray[Any],
+    people: Persons,
+    target: Target,
+    parts: list[Fold],
+    measured: Mapping[str, _Measured],
 ) -> pd.DataFrame:
     tested = np.concatenate([p.test for p in parts])
     columns: dict[str, Any] = {
@@ -340,4 +344,6 @@ def _predictions(
         scores = np.concatenate(result.decisions).reshape(len(tested), -1)
         names = score_columns(name, target.classes, target.task)
         columns |= dict(zip(names, scores.T, strict=True))
+    if len(np.unique(people)) < len(people):
+        columns[PERSON] = people[tested]
     return pd.DataFrame(columns)

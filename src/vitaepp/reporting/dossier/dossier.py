@@ -24,6 +24,7 @@ import yaml
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
+from vitaepp.evaluation.result import PERSON
 from vitaepp.evaluation.summary import count_tested, told_subjects
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
@@ -144,7 +145,11 @@ def _write(
             table = entry.evaluation.predictions
             assert table is not None  # questions_of leaves out what has none
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
-            true = [c for c in map(str, table) if c in ("time", "event") or c.startswith("label:")]
+            true = [
+                c
+                for c in map(str, table)
+                if c in ("time", "event", PERSON) or c.startswith("label:")
+            ]
             kept = ["fold", "label", *true, *dict.fromkeys(c for c in columns if c in table)]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)

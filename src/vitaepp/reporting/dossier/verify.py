@@ -12,6 +12,9 @@ probability each, values a prediction, survival a risk. With several folds the t
 resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, McNemar's
 exact test of the accuracy, or Wilcoxon's signed-rank test of absolute errors. Intervals are the
 percentile bootstrap over subjects, of classes drawn within their class, of values within folds.
+Where a person has several subjects, all of these are over persons: they are drawn within those
+whose subjects have the same classes or folds, the accuracy is tested by the exact sign-flip test,
+the AUC by DeLong's test for clustered data (Obuchowski 1997), and an error is a person's mean.
 """
 
 import json
@@ -50,6 +53,8 @@ class Features:
         self.subject = table["subject"].astype(str).to_numpy()
         self.fold = table["fold"].to_numpy()
         self.score = table[columns].to_numpy(float)
+        alone = np.arange(len(table))
+        self.person = np.unique(table.get("person", pd.Series(alone)), return_inverse=True)[1]
         self.names = [str(c) for c in classes]
         self.true: Any
         if self.task in ("classification", "ordinal"):
@@ -238,13 +243,8 @@ def interval(one: Features, other: Features, metric: str) -> Any:
     if one.task != "classification":
         return None
     order = np.argsort(one.subject)
-    true = one.true[order]
-    weights = np.zeros((RESAMPLES, len(true)))
-    for c, code in enumerate(np.unique(true)):
-        members = np.flatnonzero(true == code)
-        drawn = np.random.default_rng([0, c]).integers(len(members), size=(RESAMPLES, len(members)))
-        for r in range(RESAMPLES):
-            weights[r, members] = np.bincount(drawn[r], minlength=len(members))
+    strata = np.unique(one.true[order], return_inverse=True)[1]
+    weights = drawn(strata, one.person[order])
     difference = one.resampled(metric, weights) - other.resampled(metric, weights)
     means = mean_of_defined(difference)
     ends = np.quantile(means[np.isfinite(means)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -253,13 +253,32 @@ def interval(one: Features, other: Features, metric: str) -> Any:
 
 def interval_of_errors(one: Features, other: Features) -> tuple[float, float]:
     """Of the difference of two mean absolute errors."""
-    lead, means = lead_of(one, other), []
-    for k in sorted(set(one.fold)):
-        of_fold = lead[one.fold == k]
-        drawn = np.random.default_rng([0, int(k)])
-        means.append(of_fold[drawn.integers(len(of_fold), size=(RESAMPLES, len(of_fold)))].mean(1))
-    ends = np.quantile(np.mean(means, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    lead = lead_of(one, other)
+    fold = np.unique(one.fold, return_inverse=True)[1]
+    weights = drawn(fold, one.person)
+    each = [
+        divided(weights[:, fold == k] @ lead[fold == k], weights[:, fold == k].sum(1))
+        for k in range(fold.max() + 1)
+    ]
+    means = mean_of_defined(np.stack(each, axis=-1))
+    ends = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(ends[0]), float(ends[1])
+
+
+def drawn(strata: Any, person: Any) -> Any:
+    """How often each subject is in each resample of persons, within those of the same strata."""
+    has = np.zeros((person.max() + 1, strata.max() + 1), bool)
+    has[person, strata] = True
+    several = len(has) < len(person)
+    kinds = np.unique(has, axis=0, return_inverse=True)[1].ravel() if several else strata
+    weights = np.zeros((RESAMPLES, len(kinds)))
+    for kind in range(kinds.max() + 1):
+        members = np.flatnonzero(kinds == kind)
+        drawn = np.random.default_rng([0, kind])
+        chosen = drawn.integers(len(members), size=(RESAMPLES, len(members)))
+        for r in range(RESAMPLES):
+            weights[r, members] = np.bincount(chosen[r], minlength=len(members))
+    return weights[:, person] if several else weights
 
 
 def lead_of(one: Features, other: Features) -> Any:
@@ -282,7 +301,7 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
             return float(2 * student.sf(abs(t), len(differences) - 1))
         return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
     if one.task == "regression" and metric == "mae":
-        lead = lead_of(one, other)
+        lead = np.bincount(one.person, lead_of(one, other)) / np.bincount(one.person)
         return float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
     if one.task != "classification":
         return None
@@ -291,8 +310,22 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
     if metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
+    if one.person.max() + 1 < len(right):
+        return flipped(np.bincount(one.person, right.astype(float) - others))
     first, second = int((right & ~others).sum()), int((others & ~right).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
+
+
+def flipped(sums: Any) -> float:
+    """Two-sided p of whole-numbered differences, were either sign of each equally likely."""
+    chance = {0: 1.0}
+    for size in np.abs(sums[sums != 0]).astype(int):
+        both: dict[int, float] = {}
+        for total, p in chance.items():
+            for moved in (total - size, total + size):
+                both[moved] = both.get(moved, 0.0) + p / 2
+        chance = both
+    return min(1.0, sum(p for total, p in chance.items() if abs(total) >= abs(sums.sum())))
 
 
 def holm(values: list[float]) -> list[float]:
@@ -453,22 +486,23 @@ def p_of_areas(one: Features, other: Features) -> Any:
     moved = np.zeros(len(one.true))
     for i, c in enumerate(one.classes):
         positive = one.true == c
-        parts = [placements(positive, features.score[:, i]) for features in (one, other)]
+        parts = [placements(positive, f.score[:, i], f.person) for f in (one, other)]
         moved += (parts[0] - parts[1]) / len(one.classes)
-    error = np.sqrt(np.sum(moved**2))
+    error = np.sqrt(np.sum(np.bincount(one.person, moved) ** 2))
     if error <= 1e-12:
         return None
     return float(2 * normal.sf(abs(one.mean("auc") - other.mean("auc")) / error))
 
 
-def placements(positive: Any, score: Any) -> Any:
+def placements(positive: Any, score: Any, person: Any) -> Any:
     """How much each subject moves the area: its share of pairs that are in order, less the mean."""
     high, low = score[positive][:, None], score[~positive][None]
     order = (high > low) + 0.5 * (high == low)
     moved = np.empty(len(score))
     for side, share_in_order in ((positive, order.mean(axis=1)), (~positive, order.mean(axis=0))):
-        count = len(share_in_order)
-        moved[side] = (share_in_order - order.mean()) / np.sqrt(count * max(count - 1, 1))
+        people = len(np.unique(person[side]))
+        correction = np.sqrt(people / (people - 1)) if people > 1 else 1.0
+        moved[side] = (share_in_order - order.mean()) / len(share_in_order) * correction
     return moved
 
 
