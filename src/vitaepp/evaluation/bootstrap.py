@@ -65,12 +65,12 @@ def bootstrap_difference(
     """A confidence interval of the difference of a metric, had other subjects been tested.
 
     Percentile bootstrap over persons: each resample draws, within each class, as many persons with
-    their subjects as there are, with replacement (`resampled_persons`). It is paired: both methods get the same resample, and a subject is
-    there equally often in every repetition. The metric is taken in each fold with a subject's
-    count as its weight, and the differences are averaged over folds and repetitions, as the
-    evaluation averages. A fold where a resample has no subject of a class that the metric needs
-    takes no part in that resample. Encoders and classifiers are not trained anew: the interval is
-    conditional on them.
+    their subjects as there are, with replacement (`resampled_persons`). It is paired: both methods
+    get the same resample, and a subject is there equally often in every repetition. The metric is
+    taken in each fold with a subject's count as its weight, and the differences are averaged over
+    folds and repetitions, as the evaluation averages. A fold where a resample has no subject of a class
+    that the metric needs takes no part in that resample. Encoders and classifiers are not trained
+    anew: the interval is conditional on them.
 
     Args:
         first: one entry a repetition (a seed).

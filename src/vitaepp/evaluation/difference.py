@@ -88,8 +88,9 @@ def difference_between(
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects, or over persons where some have several;
     these are for accuracy and, with two classes, for sensitivity and specificity. The AUC of one
-    split is compared by DeLong's test, with one seed. Whatever has no test, or lacks the predictions
-    that it needs, has `p` or `interval` None and a `reason`.
+    split is compared by DeLong's test, with one seed; where both AUCs are without variance, such as
+    1 and 0.5, by the test of the accuracy. Whatever has no test, or lacks the
+    predictions that it needs, has `p` or `interval` None and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
@@ -151,7 +152,12 @@ def difference_between(
         found = delong_test(
             first[0].codes, first[0].scores, second[0].scores, persons=first[0].persons
         )
-        return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
+        if found["p"] is not None or not difference.mean:
+            reason = found.get("reason")
+            return replace(difference, p=found["p"], test="DeLong's test", reason=reason)
+        # Each parts the classes wholly, or not at all, so that the AUC has no variance.
+        p, name = _test_on_one_split(first, second, np.ones(len(first[0].codes), np.bool_))
+        return replace(difference, p=p, test=f"{name} of the accuracy")
     if relevant is None:
         title = metric_name(metric)
         return replace(

@@ -10,8 +10,9 @@ survival was predicted; nothing else, and nothing of the program that wrote the 
 of two, or that a label is there; of more, the largest score is the class. Ordered classes have a
 probability each, values a prediction, survival a risk. With several folds the test is the corrected
 resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, McNemar's
-exact test of the accuracy, or Wilcoxon's signed-rank test of absolute errors. Intervals are the
-percentile bootstrap over subjects, of classes drawn within their class, of values within folds.
+exact test of the accuracy (and of AUCs without variance, as 1 and 0.5), or Wilcoxon's signed-rank
+test of absolute errors. Intervals are the percentile bootstrap over subjects, of classes drawn
+within their class, of values within folds.
 Where a person has several subjects, all of these are over persons: they are drawn within those
 whose subjects have the same classes or folds, the accuracy is tested by the exact sign-flip test,
 the AUC by DeLong's test for clustered data (Obuchowski 1997), and an error is a person's mean.
@@ -306,8 +307,10 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
     if one.task != "classification":
         return None
     if metric == "auc":
-        return p_of_areas(one, other)
-    if metric != "accuracy":
+        p = p_of_areas(one, other)
+        if p is not None or one.mean("auc") == other.mean("auc"):
+            return p
+    elif metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
     if one.person.max() + 1 < len(right):
