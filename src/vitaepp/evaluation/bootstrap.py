@@ -68,9 +68,9 @@ def bootstrap_difference(
     their subjects as there are, with replacement (`resampled_persons`). It is paired: both methods
     get the same resample, and a subject is there equally often in every repetition. The metric is
     taken in each fold with a subject's count as its weight, and the differences are averaged over
-    folds and repetitions, as the evaluation averages. A fold where a resample has no subject of a class
-    that the metric needs takes no part in that resample. Encoders and classifiers are not trained
-    anew: the interval is conditional on them.
+    folds and repetitions, as the evaluation averages. A fold where a resample has no subject of a
+    class that the metric needs takes no part in that resample. Encoders and classifiers are not
+    trained anew: the interval is conditional on them.
 
     Args:
         first: one entry a repetition (a seed).
