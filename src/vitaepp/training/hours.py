@@ -267,10 +267,7 @@ def chosen_in_time(
     choices = []
     if len(fits) > 1 or any(c.name == "model.size" for c in basis):
         choices.append(Choice("model.size", chosen.model.size, told))
-    slices = chosen.loss.perceptual.slices
-    if slices != recipe.loss.perceptual.slices and images.info.ndim == 3:
-        why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
-        choices.append(Choice(SLICES, slices, why))
+    choices += propose.slice_choices(images, chosen, recipe)
     if "optim.batch_size" not in given:
         choices.append(Choice("optim.batch_size", batch, told))
     timed_recipe, (length,) = with_length(chosen, images.trained, left, rate)
