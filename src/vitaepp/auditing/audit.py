@@ -97,7 +97,7 @@ def audit(
             f"not taken for metadata by their names: {first_few(facts.unused)}; add those that "
             "tell how a scan was made, or of whom it is, with `metadata`"
         )
-    measured = measure(cohort, facts.asked)
+    measured = measure(cohort, facts.usable)
     pairs = near_duplicates(looks.hashes, features)
     _write_pairs(Path(out) / "duplicates.csv", pairs, measured)
     return Audit(tuple(items(measured, facts, pairs))).save(out)
@@ -181,7 +181,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
             "both sides": crosses(sides, pair),
             "bits": pair.bits,
             "distance": pair.distance,
-            "found by": pair.by,
+            "found by": pair.evidence,
         }
         for pair in pairs
     ]

@@ -132,7 +132,7 @@ class Pair:
     distance: float
 
     @property
-    def by(self) -> str:
+    def evidence(self) -> str:
         """What found them: `hash`, `embedding` or `both`."""
         hashed, near = self.bits < BITS, self.distance < CLOSER
         return "both" if hashed and near else "hash" if hashed else "embedding"
@@ -151,7 +151,7 @@ def near_duplicates(
         >>> random = np.random.default_rng(0)
         >>> hashes, features = random.random((9, 256)) < 0.5, random.normal(size=(9, 32))
         >>> hashes[7] = hashes[2]
-        >>> [(pair.first, pair.second, pair.by) for pair in near_duplicates(hashes, features)]
+        >>> [(pair.first, pair.second, pair.evidence) for pair in near_duplicates(hashes, features)]
         [(2, 7, 'hash')]
     """
     signs = hashes.astype(np.float32) * 2 - 1

@@ -90,16 +90,16 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well something is told, and whether by chance.
+class Association:
+    """How well features or facts predict something, and whether that may be chance.
 
     Attributes:
         score: the AUC of classes, Spearman's correlation of numbers; the mean over folds.
         metric: `auc` or `spearman`.
         p: of `association_test`, not corrected.
         n: subjects.
-        column: which of several columns the score is of, the one that is told best.
-        evaluation: where the label was told.
+        column: which of several columns the score is of, the one that is predicted best.
+        evaluation: of the label, where that is predicted.
     """
 
     score: float
@@ -115,7 +115,7 @@ class Told:
         return 2 * self.score - 1 if self.metric == "auc" else self.score
 
 
-def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
+def fact_from_embedding(cohort: Cohort, fact: Fact) -> Association | None:
     """Ask the embedding about a fact; None where its numbers differ too little to be ranked."""
     known = _some(fact, cohort.persons, cohort.seed)
     columns, persons = fact.columns.iloc[known], cohort.persons[known]
@@ -126,13 +126,13 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
     scores = {}
     for name in columns:
         # A name of its own: `split` has a meaning for the evaluation.
-        asked = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
-        values = table.assign(**{asked: columns[name].to_numpy()})
-        folds = _most_folds(read_target(values, asked, kind), values, cohort)
+        column = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
+        values = table.assign(**{column: columns[name].to_numpy()})
+        folds = _most_folds(read_target(values, column, kind), values, cohort)
         if not folds:
             continue
         result = evaluate_features(
-            features, values, asked, task=kind, seed=cohort.seed, folds=folds
+            features, values, column, task=kind, seed=cohort.seed, folds=folds
         )
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
@@ -140,7 +140,9 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
         return None
     best = max(scores, key=lambda name: scores[name])
     p = association_test(features, targets(fact)[known], persons, seed=cohort.seed)
-    return Told(scores[best], metric, p, len(known), best if len(columns.columns) > 1 else "")
+    return Association(
+        scores[best], metric, p, len(known), best if len(columns.columns) > 1 else ""
+    )
 
 
 def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
@@ -155,13 +157,13 @@ def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
     return 0
 
 
-def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Told:
+def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Association:
     """Ask facts alone about the label, in the folds of the embedding's own evaluation."""
     evaluation = cohort.evaluate([matrix for matrix, _ in _designs(cohort, facts)])
     rows, classes = cohort.classes()
     matrix = design(facts, np.arange(len(cohort.table)))[rows]
     p = association_test(matrix, classes, cohort.persons[rows], seed=cohort.seed)
-    return Told(evaluation["mean"]["auc"], "auc", p, evaluation["n"], evaluation=evaluation)
+    return Association(evaluation["mean"]["auc"], "auc", p, evaluation["n"], evaluation=evaluation)
 
 
 def label_from_both(cohort: Cohort, facts: Sequence[Fact]) -> Evaluation:
@@ -251,7 +253,7 @@ def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
     who, first, counts = np.unique(persons[rows], return_index=True, return_counts=True)
     random = np.random.default_rng(seed).permutation(len(who))
     value = fact.columns.iloc[rows[first[random]], 0].to_numpy(object)
-    place = pd.Series(value).groupby(value).cumcount() if fact.is_classes else np.zeros(len(who))
-    order = random[np.argsort(np.asarray(place) >= 100, kind="stable")]
+    number = pd.Series(value).groupby(value).cumcount() if fact.is_classes else np.zeros(len(who))
+    order = random[np.argsort(np.asarray(number) >= 100, kind="stable")]
     taken = who[order[: max(1, int((np.cumsum(counts[order]) <= MOST).sum()))]]
     return rows[np.isin(persons[rows], taken)]

@@ -147,7 +147,7 @@ def errors_by(
     if sum(large) < 2:
         return None
     aucs = decisions.auc(inside.astype(float))
-    found = [
+    of_groups = [
         Subgroup(
             name,
             int(rows.sum()),
@@ -162,7 +162,7 @@ def errors_by(
     others = tested.sum(axis=0) * ~inside[worst]
     gap = float(decisions.auc(others[None])[0] - aucs[worst])
     p = spread_test(decisions, tested, seed=seed, count=count)
-    return Errors(found, found[worst], gap, p)
+    return Errors(of_groups, of_groups[worst], gap, p)
 
 
 def spread_test(

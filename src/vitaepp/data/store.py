@@ -222,8 +222,8 @@ class Store:
         if not self.has_masks:
             return {}
         names = dict(self.info.mask_names)
-        found = {int(v) for values in self._mask_labels.dropna() for v in values}
-        return {value: names.get(value, str(value)) for value in sorted(found)}
+        values_there = {int(v) for values in self._mask_labels.dropna() for v in values}
+        return {value: names.get(value, str(value)) for value in sorted(values_there)}
 
     @property
     def _mask_labels(self) -> pd.Series[Any]:

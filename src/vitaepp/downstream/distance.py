@@ -100,8 +100,8 @@ class Cohort:
             features: `(subject, feature)`.
         """
         nearer = np.zeros(len(features))
-        for k, found in enumerate(self.distances(features)):
-            nearer += np.searchsorted(np.sort(self.own[self.fold == k]), found)
+        for k, distances in enumerate(self.distances(features)):
+            nearer += np.searchsorted(np.sort(self.own[self.fold == k]), distances)
         return nearer * 100 / len(self.own)
 
 

@@ -98,10 +98,10 @@ class Model:
 
     def __repr__(self) -> str:
         auc, spread = self.metrics["mean"]["auc"], self.metrics["std"]["auc"]
-        told = f"{auc:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+        score = f"{auc:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
         return (
             f"Model({self.label}: {', '.join(map(str, self.classes))}; fitted on "
-            f"{len(self.cohort.own)} subjects; AUC in {self._validation} {told})"
+            f"{len(self.cohort.own)} subjects; AUC in {self._validation} {score})"
         )
 
     @property
@@ -191,8 +191,8 @@ class Model:
             cohort=cohort,
             metrics=read_json(folder / "metrics.json"),
         )
-        found = model.classifier.decision(model.cohort.features[:SAMPLE])
-        if not np.allclose(found, facts["decisions"], rtol=1e-4, atol=1e-4):
+        decisions = model.classifier.decision(model.cohort.features[:SAMPLE])
+        if not np.allclose(decisions, facts["decisions"], rtol=1e-4, atol=1e-4):
             raise ModelError(
                 f"{folder}: gives other scores than when it was fitted, as another version of "
                 "scikit-learn may; fit the model again"

@@ -100,11 +100,11 @@ def difference(
     """
     from scipy.stats import wilcoxon
 
-    found: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
+    facts: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
     if len(by_fold) > 1:
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
-        return found | {"p": p, "test": "corrected resampled t-test over folds"}
+        return facts | {"p": p, "test": "corrected resampled t-test over folds"}
     values = by_subject[np.isfinite(by_subject)]
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return found | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}
+    return facts | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}

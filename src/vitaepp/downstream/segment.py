@@ -174,14 +174,14 @@ def mask_scores(
         if both.any():
             with warnings.catch_warnings():  # it calls itself by a name that it will drop
                 warnings.simplefilter("ignore", FutureWarning)
-                found = compute_hausdorff_distance(
+                distances = compute_hausdorff_distance(
                     own[both],
                     other[both],
                     include_background=False,
                     percentile=95,
                     spacing=None if spacing is None else list(spacing),
                 )
-            distance[both] = found[:, 0].numpy()
+            distance[both] = distances[:, 0].numpy()
         values[f"hd95/{name}"] = distance
     table = pd.DataFrame(values)
     for at, metric in enumerate(("dice", "hd95")):

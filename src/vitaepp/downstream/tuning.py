@@ -102,11 +102,11 @@ class Tuning(Base):
         self._trained(folder, job, "pretrained", "all labelled subjects, ")
         return folder
 
-    def _trained(self, folder: RunFolder, job: Job, start: str, what: str) -> npt.NDArray[Any]:
+    def _trained(self, folder: RunFolder, job: Job, start: str, title: str) -> npt.NDArray[Any]:
         """The predictions of a training, which is made or ended where it was not yet."""
         if not predictions_file(folder).is_file():
             subjects = f"{counted(len(job.fit), 'subject')}, and {len(job.held)} held out"
-            say(f"{what}{STARTS[start]}: {subjects}")
+            say(f"{title}{STARTS[start]}: {subjects}")
             make_folder(folder.path)
             job.save(folder)
             devices = devices_per_node(self.recipe.trainer, None)

@@ -437,9 +437,9 @@ class Encoder(nn.Module):
 
         def prepared() -> Iterator[npt.NDArray[Any]]:
             for i, scan in enumerate(track(scans, "embedding", len(scans), unit="scans")):
-                found = one_image(info, scan, spacing, f"scan {i}")
-                decisions.append(found.decisions)
-                yield found.image
+                image = one_image(info, scan, spacing, f"scan {i}")
+                decisions.append(image.decisions)
+                yield image.image
 
         features = self.embed_images(
             prepared(), batch_size=batch_size, device=device, precision=precision

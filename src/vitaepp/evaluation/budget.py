@@ -116,10 +116,10 @@ def measure_budget(
         EvaluationError: more labels than a training part has, or fewer than a model needs.
     """
     sizes = checked_budget(budget, target, parts)
-    asked: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
+    wanted: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
     jobs = [
         (size, draw, k, name)
-        for size in asked
+        for size in wanted
         for draw in range(1 if size == ALL else DRAWS)
         for k in range(len(parts))
         for name in sets

@@ -265,7 +265,7 @@ def delong(
     none = {"value": None, "se": None, "low": None, "high": None, "level": LEVEL}
     if not np.isfinite(value):
         return none | {"reason": reason}
-    found = none | {"value": value}
+    facts = none | {"value": value}
     se = _standard_error(influence, persons)
     if not se > 1e-12:
         why = (
@@ -273,10 +273,10 @@ def delong(
             if value == 0.5
             else "every positive is on the same side of every negative"
         )
-        return found | {"reason": f"{why}, of which DeLong's variance is 0: no interval"}
+        return facts | {"reason": f"{why}, of which DeLong's variance is 0: no interval"}
     reach = _normal_quantile() * se
-    found |= {"se": se, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
-    return found | ({"reason": reason} if reason else {})
+    facts |= {"se": se, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+    return facts | ({"reason": reason} if reason else {})
 
 
 def delong_test(
@@ -315,14 +315,14 @@ def delong_test(
     none: dict[str, Any] = dict.fromkeys(names) | {"level": LEVEL}
     if not np.isfinite(one - other):
         return none | {"reason": reason}
-    found = none | {"difference": one - other}
+    facts = none | {"difference": one - other}
     se = _standard_error(of_one - of_other, persons)
     if not se > 1e-12:
         same = "the two order all pairs alike" if one == other else "the variance is 0"
-        return found | {"reason": f"{same}: no test"}
+        return facts | {"reason": f"{same}: no test"}
     z, reach = (one - other) / se, _normal_quantile() * se
-    found |= {"se": se, "low": one - other - reach, "high": one - other + reach, "z": float(z)}
-    return found | {"p": float(2 * norm.sf(abs(z)))} | ({"reason": reason} if reason else {})
+    facts |= {"se": se, "low": one - other - reach, "high": one - other + reach, "z": float(z)}
+    return facts | {"p": float(2 * norm.sf(abs(z)))} | ({"reason": reason} if reason else {})
 
 
 def clinical_report(
@@ -443,9 +443,9 @@ def clinical_report(
         "ece": float(np.mean([one["ece"] for one in each])),
         "classes": dict(zip(shown, each, strict=True)),
     }
-    for name, found in zip(shown, each, strict=True):
-        if "reason" in found:
-            reasons[f"calibration of {name}"] = found.pop("reason")
+    for name, calibrated in zip(shown, each, strict=True):
+        if "reason" in calibrated:
+            reasons[f"calibration of {name}"] = calibrated.pop("reason")
     report["decision_curve"] = {
         "threshold": ACTED_AT.tolist(),
         "classes": {n: net_benefit(*c) for n, c in zip(shown, columns, strict=True)},
@@ -473,23 +473,23 @@ def calibration(
     Source:
         Cox 1958; Van Calster et al. 2016, "A calibration hierarchy for risk models was defined".
     """
-    found: dict[str, Any] = {"slope": None, "intercept": None}
+    facts: dict[str, Any] = {"slope": None, "intercept": None}
     clipped = np.clip(probability, 1e-12, 1 - 1e-12)
     logit = np.log(clipped / (1 - clipped))
     ones = np.ones_like(logit)
     if positive.all() or not positive.any():
-        found["reason"] = "all subjects are of one class: no slope and no intercept"
+        facts["reason"] = "all subjects are of one class: no slope and no intercept"
     else:
-        found["intercept"] = _logistic(positive, ones[:, None], logit, persons)
+        facts["intercept"] = _logistic(positive, ones[:, None], logit, persons)
         if np.ptp(logit) < 1e-9:
-            found["reason"] = "all probabilities are the same: no slope"
+            facts["reason"] = "all probabilities are the same: no slope"
         elif _separated(positive, logit):
-            found["reason"] = "the probability parts the classes without an error: no finite slope"
+            facts["reason"] = "the probability parts the classes without an error: no finite slope"
         else:
-            found["slope"] = _logistic(positive, np.stack([logit, ones], 1), 0 * logit, persons)
+            facts["slope"] = _logistic(positive, np.stack([logit, ones], 1), 0 * logit, persons)
     curve = calibration_curve(positive, probability)
     gap = np.abs(np.subtract(curve["predicted"], curve["observed"]))
-    return found | {"ece": float(np.average(gap, weights=curve["n"])), "curve": curve}
+    return facts | {"ece": float(np.average(gap, weights=curve["n"])), "curve": curve}
 
 
 def calibration_curve(positive: Flags, probability: Floats) -> dict[str, list[Any]]:
@@ -639,19 +639,19 @@ def _with_intervals(
     for weights in resampled_persons(codes, persons, resamples, seed):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
-    found: dict[str, dict[str, float | None]] = {}
+    scores: dict[str, dict[str, float | None]] = {}
     for name, statistic in statistics.items():
         value = float(statistic(once)[0])
         values = np.concatenate(drawn[name])
         values = values[np.isfinite(values)]
         interval = percentiles(values) if len(values) and np.isfinite(value) else None
-        found[name] = {
+        scores[name] = {
             "value": value if np.isfinite(value) else None,
             "low": interval.low if interval else None,
             "high": interval.high if interval else None,
             "level": LEVEL,
         }
-    return found
+    return scores
 
 
 def _one_against_rest(codes: Rows, scores: Floats) -> list[tuple[Flags, Floats]]:

@@ -142,8 +142,8 @@ def difference_between(
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        found = delong_test(first[0].codes, first[0].scores, second[0].scores)
-        return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
+        delong = delong_test(first[0].codes, first[0].scores, second[0].scores)
+        return replace(difference, p=delong["p"], test="DeLong's test", reason=delong.get("reason"))
     if relevant is None:
         title = metric_name(metric)
         return replace(

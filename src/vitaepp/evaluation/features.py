@@ -47,10 +47,10 @@ class _Measured:
         decision = np.concatenate(self.decisions)
         clinical = target.clinical(Tested(tested, fold, decision, persons[tested], self.learned))
         folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
-        found = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
+        facts = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
         if any(self.candidates):
-            found["candidate"] = self.candidates
-        return found if clinical is None else found | {"clinical": clinical}
+            facts["candidate"] = self.candidates
+        return facts if clinical is None else facts | {"clinical": clinical}
 
 
 def evaluate_features(

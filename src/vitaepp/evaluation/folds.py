@@ -217,10 +217,10 @@ def _inner(target: Target, parts: Sequence[Fold], persons: Persons, together: Pe
 
 def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
     """What to say of groups that may not be meant."""
-    found = []
+    doubts = []
     different = sorted(set(map(str, names)))
     if len(different) > len(names) / 2:
-        found.append(
+        doubts.append(
             f"column {group!r} has {len(different)} groups in {counted(len(names), 'subject')}: "
             "most are one subject, as of a measurement; is it the column of sites?"
         )
@@ -230,10 +230,10 @@ def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
     for same in alike.values():
         if len(same) > 1:
             shown = " and ".join(map(repr, same))
-            found.append(
+            doubts.append(
                 f"column {group!r}: {shown} are {len(same)} groups here; if one, write alike"
             )
-    return found
+    return doubts
 
 
 def groups_of(table: pd.DataFrame, group: str) -> npt.NDArray[np.object_]:

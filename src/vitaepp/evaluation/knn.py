@@ -120,8 +120,8 @@ def _shares(train: Floats, codes: Rows, test: Floats, grid: list[int]) -> list[F
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=min(max(grid), len(train)), metric="cosine")
-    distances, found = search.fit(train).kneighbors(test)
-    weights = _weights(distances)[..., None] * np.eye(codes.max() + 1)[codes[found]]
+    distances, neighbours = search.fit(train).kneighbors(test)
+    weights = _weights(distances)[..., None] * np.eye(codes.max() + 1)[codes[neighbours]]
     total = np.cumsum(weights, axis=1)
     each = [total[:, min(k, len(train)) - 1] for k in grid]
     return [one / one.sum(axis=1, keepdims=True) for one in each]

@@ -155,12 +155,12 @@ def regression_intervals(
                 _weighted(metric, truth[rows], predicted[rows], counts[:, rows]) for rows in parts
             ]
             drawn[metric].append(mean_of_defined(np.stack(folds, axis=-1)))
-    found: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval | None] = {}
     for metric in METRICS:
         values = np.concatenate(drawn[metric])
         values = values[np.isfinite(values)]
-        found[metric] = percentiles(values) if len(values) else None
-    return found
+        intervals[metric] = percentiles(values) if len(values) else None
+    return intervals
 
 
 def _weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
@@ -187,8 +187,8 @@ def _variance(values: Floats, weights: Floats) -> Floats:
     """Of values `(subject,)` or `(resample, subject)`; exactly zero where they are all the same."""
     centred = values - _mean(values, weights)[:, None]
     scale = np.abs(values).max(initial=0.0)
-    found = _mean(centred**2, weights)
-    return np.where(found > (1e-12 * scale) ** 2, found, 0.0)
+    variance = _mean(centred**2, weights)
+    return np.where(variance > (1e-12 * scale) ** 2, variance, 0.0)
 
 
 def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
@@ -200,12 +200,12 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
 
 def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
     """Mid-ranks of values of which each is there as often as its weight says."""
-    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    _, rank, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(rank, kind="stable")
     below = np.zeros((len(weights), len(values) + 1))
     np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
     ends = np.cumsum(sizes)
-    return (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
+    return (below[:, (ends - sizes)[rank]] + below[:, ends[rank]]) / 2
 
 
 def _fit_grid(

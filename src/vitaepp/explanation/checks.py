@@ -104,7 +104,7 @@ def of_maps(
         spread: of the score over subjects.
     """
     sizes = np.bincount(voxels.ravel())
-    found = {}
+    scores = {}
     for name, values in maps.items():
         numbers = dict.fromkeys(NUMBERS, float("nan"))
         numbers |= curve_numbers(game, random, spread, values)
@@ -112,8 +112,8 @@ def of_maps(
             numbers["untrained_correlation"] = rank_correlation(values, untrained[name])
         if lesion is not None:
             numbers |= lesion_numbers((values / sizes)[voxels], lesion)
-        found[name] = numbers
-    return found
+        scores[name] = numbers
+    return scores
 
 
 def averaged(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -87,14 +87,14 @@ class Greyed(_Game):
         on, config = self.image.device, self.encoder.config
         parts = torch.from_numpy(self.parts).to(on)
         step = at_once(on, self.image.shape[1:])
-        found: list[npt.NDArray[Any]] = []
+        features_of_each: list[npt.NDArray[Any]] = []
         for start in range(0, len(coalitions), step):
             kept = torch.from_numpy(coalitions[start : start + step]).to(on)
             images = self.image * kept[:, parts][:, None]
             with torch.inference_mode(), autocast(on, self.precision):
                 features = self.encoder.backbone.features(images, config.pool, config.block)
-            found.append(features.float().cpu().numpy())
-        return self.scores(np.concatenate(found))[:, self.column]
+            features_of_each.append(features.float().cpu().numpy())
+        return self.scores(np.concatenate(features_of_each))[:, self.column]
 
 
 def occlusion(game: Greyed, parts: int) -> Floats:

@@ -128,7 +128,7 @@ class RunContents:
         """Whether a result was made with the weights that this run has now."""
         return self.weights is not None and not other_encoder(result.weights, self.weights)
 
-    def place(self, result: Result) -> str:
+    def location_of(self, result: Result) -> str:
         """Where a result lies, from the run on if it is there."""
         inside = result.folder.is_relative_to(self.path)
         return str(result.folder.relative_to(self.path) if inside else result.folder)

@@ -80,14 +80,14 @@ class Regression(Target):
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        found = regression_intervals(
+        intervals = regression_intervals(
             self.values[tested.rows],
             tested.decision,
             tested.fold,
             persons=tested.persons,
             seed=tested.seed,
         )
-        return {name: None if one is None else asdict(one) for name, one in found.items()}
+        return {name: None if one is None else asdict(one) for name, one in intervals.items()}
 
     def of_other(self, table: pd.DataFrame) -> Regression:
         """The same column of another cohort."""

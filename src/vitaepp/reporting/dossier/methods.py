@@ -454,11 +454,13 @@ def _classifier(question: Question) -> Iterator[str]:
     how = "centred" if protocol == "knn" else "standardised"
     each = ", one for each label" * (task == "multilabel")
     yield f"The model was a {title}{of}{each}, {how} on the training part."
-    if found := metrics.get("harmonized"):
+    if harmonized := metrics.get("harmonized"):
         done = (
-            "centred and scaled by" if found["how"] == "scale" else "harmonised by ComBat between"
+            "centred and scaled by"
+            if harmonized["how"] == "scale"
+            else "harmonised by ComBat between"
         )
-        yield f"Before, features were {done} {found['column']}, fitted to the training part."
+        yield f"Before, features were {done} {harmonized['column']}, fitted to the training part."
     if strength := _STRENGTHS.get((_kind(task), protocol)):
         name, grid, unit = strength
         tried = ", ".join(f"{c:g}" for c in grid)
