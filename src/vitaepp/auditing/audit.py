@@ -21,6 +21,7 @@ from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import Pair, look_at, near_duplicates
 from vitaepp.auditing.items import Audit
 from vitaepp.auditing.shortcuts import Cohort
+from vitaepp.data.arrays import Indices
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.labels import join_labels, say_missing
 from vitaepp.data.participants import persons_of
@@ -104,11 +105,8 @@ def audit(
 
 
 def joined(
-    path: Path,
-    store: Store,
-    labels: str | os.PathLike[str] | None,
-    id_column: str | None,
-) -> tuple[pd.DataFrame, npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    path: Path, store: Store, labels: str | os.PathLike[str] | None, id_column: str | None
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32], Indices]:
     """The embedded subjects in order, with all that is known of them, and their rows in the store.
 
     Args:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Flags, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
@@ -51,7 +52,7 @@ MOST_ALIKE = 0.9
 #: Persons that a class needs, as many as there are folds.
 FEWEST = 5
 
-Border = npt.NDArray[np.intp]
+Border = Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Fact:
         return not pd.api.types.is_numeric_dtype(self.columns.iloc[:, 0])
 
     @property
-    def known(self) -> npt.NDArray[np.bool_]:
+    def known(self) -> Flags:
         """Of which subjects it is known, `(subject,)`."""
         return np.asarray(self.columns.notna().all(axis=1), np.bool_)
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from vitaepp.auditing.facts import FEWEST, Fact
 from vitaepp.auditing.permutation import association_test
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
@@ -31,7 +32,6 @@ MOST = 1250
 NO_CONTROL = ("split",)
 
 Features = npt.NDArray[Any]
-Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Cohort:
             positive=self.positive,
         )
 
-    def parts(self) -> list[tuple[Rows, Rows]]:
+    def parts(self) -> list[tuple[Indices, Indices]]:
         """The rows that each fold is fitted on, and those that it is tested on.
 
         Raises:
@@ -83,7 +83,7 @@ class Cohort:
             for train, test in parts
         ]
 
-    def classes(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    def classes(self) -> tuple[Indices, Floats]:
         """The labelled rows, and a column of 0 and 1 for each class of theirs."""
         labels = read_labels(self.table, self.label)
         return labels.rows, np.eye(len(labels.classes))[labels.codes]
@@ -197,12 +197,12 @@ def label_without_facts(cohort: Cohort, facts: Sequence[Fact]) -> Evaluation:
     return cohort.evaluate(left)
 
 
-def _designs(cohort: Cohort, facts: Sequence[Fact]) -> list[tuple[Features, Rows]]:
+def _designs(cohort: Cohort, facts: Sequence[Fact]) -> list[tuple[Features, Indices]]:
     """Facts as features for each fold, with the rows of its training part."""
     return [(design(facts, train), train) for train, _ in cohort.parts()]
 
 
-def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
+def design(facts: Sequence[Fact], train: Indices) -> Floats:
     """Facts as columns of numbers, `(subject, column)`: classes one-hot, numbers standardised.
 
     What is not known is a class of its own, or the median with a column that says so.
@@ -235,14 +235,14 @@ def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(make.fit(whole.iloc[train]).transform(whole), np.float64)
 
 
-def targets(fact: Fact) -> npt.NDArray[np.float64]:
+def targets(fact: Fact) -> Floats:
     """What `association_test` is asked of a fact: a column for each class, or ranks of numbers."""
     if fact.is_classes:
         return pd.get_dummies(fact.columns.iloc[:, 0]).to_numpy(np.float64)
     return fact.columns.rank().to_numpy(np.float64)
 
 
-def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
+def _some(fact: Fact, persons: Persons, seed: int) -> Indices:
     """Rows where a fact is known, about `MOST` at most, of persons drawn with all their subjects.
 
     Of each class, a hundred persons are drawn first, so that a rare one stays.

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Numbers
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.model import Encoder
@@ -88,11 +88,11 @@ class Model:
     cohort: Cohort
     metrics: Mapping[str, Any]
 
-    def probabilities(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def probabilities(self, features: Numbers) -> Floats:
         """The probability of each class, `(subject, class)`."""
         return self.calibration.probabilities(self.classifier.decision(features))
 
-    def percentiles(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def percentiles(self, features: Numbers) -> Floats:
         """How far subjects are from the cohort, see `Cohort.percentiles`."""
         return self.cohort.percentiles(features)
 

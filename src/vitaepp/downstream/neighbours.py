@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.inspection import Cells, save_page
 from vitaepp.data.labels import join_labels, say_missing
@@ -207,11 +208,11 @@ def neighbours(
 class _Nearest:
     """The nearest subjects of each query, in order: rows of the cohort, and similarities."""
 
-    rows: npt.NDArray[np.intp]
-    similarity: npt.NDArray[np.float64]
+    rows: Indices
+    similarity: Floats
 
     @property
-    def distances(self) -> npt.NDArray[np.float64]:
+    def distances(self) -> Floats:
         """Between the ends of unit vectors; 0 where features are the same."""
         distances = np.sqrt(np.maximum(2 - 2 * self.similarity, 0))
         return np.where(distances < SAME, 0.0, distances)
@@ -222,8 +223,8 @@ class _Cohort:
     """Subjects in the order of their names, their standardised features, persons and labels."""
 
     table: pd.DataFrame
-    mean: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
+    mean: Floats
+    scale: Floats
     unit: Unit
     persons: Persons
     labels: Labels | None
@@ -277,9 +278,7 @@ class _Cohort:
         return _nearest(self.unit, self.unit, min(most, count - 1), np.arange(count))
 
 
-def _standardised(
-    features: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Unit]:
+def _standardised(features: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Unit]:
     """Mean and deviation of features, and the directions of their standardised values.
 
     A feature that does not vary tells nothing, and is left out by an infinite scale.
@@ -291,7 +290,7 @@ def _standardised(
     return mean, scale, _unit((values - mean) / scale)
 
 
-def _unit(values: npt.NDArray[np.float64]) -> Unit:
+def _unit(values: Floats) -> Unit:
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
@@ -466,7 +465,7 @@ def _duplicates(
     )
 
 
-def _dimension(distances: npt.NDArray[np.float64]) -> float | None:
+def _dimension(distances: Floats) -> float | None:
     """The dimension of the space in which a cohort seems to lie; None of too few subjects.
 
     Args:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
@@ -82,10 +82,7 @@ def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def difference(
-    metric: str,
-    by_fold: npt.NDArray[np.float64],
-    by_subject: npt.NDArray[np.float64],
-    sizes: Sequence[Mapping[str, int]],
+    metric: str, by_fold: Floats, by_subject: Floats, sizes: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
     """How much higher a metric is of fine-tuned networks than from scratch, and its test.
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.inspection import Cells, save_page
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder, weights_id
@@ -48,8 +48,6 @@ MASKS = 4
 
 #: Flagged scans on the page, the oddest first; and its width in pixels.
 SHOWN, PAGE_WIDTH = 60, 1200
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.bootstrap import (
@@ -36,10 +36,6 @@ from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted, outer_folds
 from vitaepp.evaluation.knn import Neighbours
 from vitaepp.evaluation.scores import predicted_codes
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.intp]
 
 #: Folds of a training part that its own thresholds and probabilities come from.
 INNER_FOLDS = 5
@@ -92,8 +88,8 @@ class Learned:
 
 
 def held_out_decisions(
-    decide: Callable[[Rows, Rows], Floats],
-    codes: Rows,
+    decide: Callable[[Indices, Indices], Floats],
+    codes: Indices,
     *,
     seed: int,
     persons: Persons | None = None,
@@ -134,8 +130,8 @@ def held_out_decisions(
 
 
 def refits(
-    fitted: Fitted | Neighbours, features: npt.NDArray[np.floating[Any]], codes: Rows
-) -> Callable[[Rows, Rows], Floats]:
+    fitted: Fitted | Neighbours, features: Numbers, codes: Indices
+) -> Callable[[Indices, Indices], Floats]:
     """Fit a classifier anew on some of its training rows, with the strength that was chosen.
 
     Args:
@@ -148,7 +144,7 @@ def refits(
     """
     from sklearn.base import clone
 
-    def decide(inner: Rows, held: Rows) -> Floats:
+    def decide(inner: Indices, held: Indices) -> Floats:
         model = clone(fitted.model).fit(features[inner].astype(np.float64), codes[inner])
         return replace(fitted, model=model).decision(features[held])
 
@@ -156,8 +152,8 @@ def refits(
 
 
 def learn(
-    decide: Callable[[Rows, Rows], Floats],
-    codes: Rows,
+    decide: Callable[[Indices, Indices], Floats],
+    codes: Indices,
     *,
     seed: int,
     persons: Persons | None = None,
@@ -181,7 +177,7 @@ def learn(
     return learn_from(codes, decisions)
 
 
-def learn_from(codes: Rows, decision: Floats) -> Learned:
+def learn_from(codes: Indices, decision: Floats) -> Learned:
     """Thresholds and probabilities from decisions of subjects that the classifier did not see.
 
     Args:
@@ -238,7 +234,7 @@ def choose_threshold(positive: Flags, score: Floats, goal: str) -> Threshold:
 
 
 def delong(
-    codes: Rows, decision: Floats, fold: Rows | None = None, *, persons: Persons | None = None
+    codes: Indices, decision: Floats, fold: Indices | None = None, *, persons: Persons | None = None
 ) -> dict[str, Any]:
     """The AUC, the mean over folds, with DeLong's 95 % interval.
 
@@ -280,10 +276,10 @@ def delong(
 
 
 def delong_test(
-    codes: Rows,
+    codes: Indices,
     first: Floats,
     second: Floats,
-    fold: Rows | None = None,
+    fold: Indices | None = None,
     *,
     persons: Persons | None = None,
 ) -> dict[str, Any]:
@@ -326,9 +322,9 @@ def delong_test(
 
 
 def clinical_report(
-    codes: Rows,
+    codes: Indices,
     decision: Floats,
-    fold: Rows,
+    fold: Indices,
     learned: Sequence[Learned] = (),
     *,
     persons: Persons | None = None,
@@ -571,13 +567,13 @@ def average_precision(positive: Flags, score: Floats, weights: Floats) -> Floats
 
 
 def _statistics(
-    codes: Rows, decision: Floats, parts: Sequence[Rows]
+    codes: Indices, decision: Floats, parts: Sequence[Indices]
 ) -> dict[str, Callable[[Floats], Floats]]:
     """What needs neither thresholds nor probabilities, as functions of the weights."""
     columns = _one_against_rest(codes, decision)
     predicted = predicted_codes(decision)
 
-    def over_folds(of: Callable[[Rows, Floats], list[Floats]]) -> Callable[[Floats], Floats]:
+    def over_folds(of: Callable[[Indices, Floats], list[Floats]]) -> Callable[[Floats], Floats]:
         def statistic(weights: Floats) -> Floats:
             folds = [mean_of_defined(np.stack(of(r, weights[:, r]), axis=-1)) for r in parts]
             return mean_of_defined(np.stack(folds, axis=-1))
@@ -596,7 +592,7 @@ def _statistics(
 
 
 def _at_thresholds(
-    codes: Rows, decision: Floats, parts: Sequence[Rows], used: Sequence[Learned], goal: str
+    codes: Indices, decision: Floats, parts: Sequence[Indices], used: Sequence[Learned], goal: str
 ) -> dict[str, Callable[[Floats], Floats]]:
     """Sensitivity and specificity at the thresholds of the training parts."""
     columns = _one_against_rest(codes, decision)
@@ -628,7 +624,7 @@ def _brier(columns: Sequence[tuple[Flags, Floats]], weights: Floats) -> Floats:
 
 def _with_intervals(
     statistics: Mapping[str, Callable[[Floats], Floats]],
-    codes: Rows,
+    codes: Indices,
     persons: Persons | None,
     resamples: int,
     seed: int,
@@ -654,7 +650,7 @@ def _with_intervals(
     return scores
 
 
-def _one_against_rest(codes: Rows, scores: Floats) -> list[tuple[Flags, Floats]]:
+def _one_against_rest(codes: Indices, scores: Floats) -> list[tuple[Flags, Floats]]:
     """Who is positive, and the score for it: of the second of two classes, or of each of more."""
     if scores.ndim == 1:
         return [(codes == 1, scores)]
@@ -667,7 +663,7 @@ def _column(probabilities: Floats) -> Floats:
 
 
 def _auc_influence(
-    codes: Rows, decision: Floats, fold: Rows | None, persons: Persons | None
+    codes: Indices, decision: Floats, fold: Indices | None, persons: Persons | None
 ) -> tuple[float, Floats, str]:
     """The mean AUC over classes and folds, how much each subject moves it, and what was left out.
 

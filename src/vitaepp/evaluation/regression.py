@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import (
@@ -18,13 +18,12 @@ from vitaepp.evaluation.bootstrap import (
     ratio,
     resampled_persons,
 )
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["ridge", "svr"]
 
 #: Strengths that are tried, the strongest first: alpha of the ridge, for standardised features. C
@@ -55,13 +54,13 @@ class FittedRegression:
     strength: float
     loss: Loss = ()
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """Predicted values, `(subject,)`, in the unit of those that were fitted."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
 
 def fit_regression(
-    features: npt.NDArray[np.floating[Any]],
+    features: Numbers,
     values: Floats,
     *,
     seed: int,
@@ -91,7 +90,7 @@ def fit_regression(
         raise EvaluationError(f"all {len(values)} values to fit on are the same; nothing to learn")
     x: Floats = features.astype(np.float64, copy=False)
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         if not np.ptp(values[inner]) > 0:
             return [float("nan")] * len(GRID[kind])
         models = _fit_grid(kind, x[inner], values[inner], GRID[kind], pca)
@@ -121,7 +120,7 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
 def regression_intervals(
     truth: Floats,
     predicted: Floats,
-    fold: Rows,
+    fold: Indices,
     *,
     persons: Persons | None = None,
     resamples: int = RESAMPLES,

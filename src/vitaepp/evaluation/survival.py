@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import LEVEL
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.system.extras import require
 from vitaepp.system.progress import counted
@@ -25,8 +26,6 @@ from vitaepp.system.progress import counted
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 #: What a cell of an event column may say, in small letters.
 EVENT = frozenset({"1", "true", "yes", "y", "t", "dead", "died", "deceased", "death", "event"})
@@ -92,7 +91,7 @@ class FittedSurvival:
         """alpha."""
         return self.alpha
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """The log relative hazard of each, `(subject,)`: higher is earlier."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
@@ -127,7 +126,7 @@ class Learned:
         return np.power(np.concatenate([[1.0], self.curve])[index], np.exp(risk)[:, None])
 
 
-def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Rows, Survival]:
+def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Indices, Survival]:
     """Take two columns of a table as survival.
 
     Args:
@@ -199,7 +198,7 @@ def survival_doubts(survival: Survival, event: str) -> list[str]:
 
 
 def fit_survival(
-    features: npt.NDArray[np.floating[Any]],
+    features: Numbers,
     time: Floats,
     event: Flags,
     *,
@@ -239,7 +238,7 @@ def fit_survival(
             f"{EVENTS}: follow up longer, join parts, or ask for fewer `folds`"
         )
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         values = []
         for model in _fit_grid(x[inner], times[inner], GRID, pca):
             risk = np.asarray(model.predict(x), np.float64)
@@ -378,7 +377,7 @@ def integrated_brier(learned: Learned, test: Survival, risk: Floats) -> tuple[fl
 
 
 def over_time(
-    learned: Sequence[Learned], test: Survival, risk: Floats, fold: Rows
+    learned: Sequence[Learned], test: Survival, risk: Floats, fold: Indices
 ) -> dict[str, Any]:
     """The time-dependent AUC and the integrated Brier score of each fold's model, over folds.
 
@@ -443,7 +442,7 @@ def concordance(test: Survival, risk: Floats) -> float:
 
 
 def concordance_interval(
-    test: Survival, risk: Floats, fold: Rows, *, persons: Persons | None = None
+    test: Survival, risk: Floats, fold: Indices, *, persons: Persons | None = None
 ) -> dict[str, Any]:
     """Harrell's concordance, the mean over folds, with its 95 % interval.
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import look_at
 from vitaepp.auditing.shortcuts import NO_CONTROL, design
+from vitaepp.data.arrays import Floats
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder
@@ -316,7 +316,7 @@ class _Climber:
         tuned = Rung("finetuned", RUNGS["finetuned"], evaluation, minutes=whole)
         return {rung.key: rung for rung in (scratch, tuned)}
 
-    def _metadata(self) -> list[npt.NDArray[np.float64]] | str:
+    def _metadata(self) -> list[Floats] | str:
         """What is known of subjects besides their images, as features for each fold."""
         table, order = self.ordered.reset_index(drop=True), self.ordered.index.to_numpy()
         border = look_at(self.store, order).border

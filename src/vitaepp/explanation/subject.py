@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.store import Store
 from vitaepp.explanation.checks import of_maps
@@ -109,10 +110,7 @@ def _shown(store: Store, row: int) -> npt.NDArray[np.uint8]:
 
 
 def _write_volumes(
-    stem: Path,
-    arrays: dict[str, npt.NDArray[Any]],
-    affine: npt.NDArray[np.float64],
-    size: tuple[int, ...],
+    stem: Path, arrays: dict[str, npt.NDArray[Any]], affine: Floats, size: tuple[int, ...]
 ) -> None:
     """NIfTI files of a volume's maps, on the grid of the crop in the scan's space."""
     for name in VOLUMES:
