@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,22 @@ import pandas as pd
 
 from vitaepp.data.arrays import Floats
 from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Metrics
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
 from vitaepp.system.files import write_json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Outcome(Mapping[str, Any]):
-    """A mapping of what metrics.json holds: `outcome["mean"]["dice"]`.
+class Outcome(Metrics):
+    """The scores of masks, as `outcome["mean"]["dice"]`.
 
     Attributes:
         metrics: the content of metrics.json.
         table: a row a tested subject.
     """
 
-    metrics: dict[str, Any]
     table: pd.DataFrame
-
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
 
     def __repr__(self) -> str:
         return f"Outcome({self._line(self.metrics['metric'])})"
@@ -48,6 +40,10 @@ class Outcome(Mapping[str, Any]):
         difference = f"{lead['metric']}: fine-tuned minus from scratch {lead['mean']:+.3f}"
         how = "not tested" if lead["p"] is None else f"p = {lead['p']:.2g}"
         return "\n".join([*lines, f"{difference}, {how} ({lead['test']})"])
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
+        return f"{lines}{self.to_frame().to_html(index=False, border=0)}"
 
     def to_frame(self) -> pd.DataFrame:
         """The scores of each fold, one row a set of predictions and fold."""

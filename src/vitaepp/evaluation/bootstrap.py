@@ -105,16 +105,12 @@ def bootstrap_difference(
     return percentiles(differences)
 
 
-def bootstrap_mean_of_folds(
-    values: Floats, folds: Indices, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def bootstrap_mean_of_folds(values: Floats, folds: Indices) -> Interval:
     """A confidence interval of a mean within folds, averaged over them, had others been tested.
 
     Args:
         values: `(row,)`, one a subject, such as the difference of two absolute errors.
         folds: `(row,)`, the fold in which each was tested.
-        resamples: how many.
-        seed: of the resamples.
 
     Example:
         >>> bootstrap_mean_of_folds(np.ones(6), np.arange(6) // 3)
@@ -123,8 +119,8 @@ def bootstrap_mean_of_folds(
     means = []
     for fold in np.unique(folds):
         of_fold = values[folds == fold]
-        draw = np.random.default_rng([seed, int(fold)])
-        means.append(of_fold[draw.integers(len(of_fold), size=(resamples, len(of_fold)))].mean(1))
+        draw = np.random.default_rng([0, int(fold)])
+        means.append(of_fold[draw.integers(len(of_fold), size=(RESAMPLES, len(of_fold)))].mean(1))
     return percentiles(np.mean(means, axis=0))
 
 

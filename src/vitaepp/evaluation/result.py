@@ -37,10 +37,28 @@ _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation(Mapping[str, Any]):
-    """What simple models measured of an embedding and of its controls.
+class Metrics(Mapping[str, Any]):
+    """A mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
-    It is a mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
+    Attributes:
+        metrics: the content of metrics.json.
+    """
+
+    metrics: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metrics[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Metrics):
+    """What simple models measured of an embedding and of its controls.
 
     Attributes:
         metrics: the content of metrics.json.
@@ -53,7 +71,6 @@ class Evaluation(Mapping[str, Any]):
         budget: a row per training on few labels, if asked for.
     """
 
-    metrics: dict[str, Any]
     predictions: pd.DataFrame | None = None
     points: pd.DataFrame | None = None
     path: Path | None = None
@@ -118,15 +135,6 @@ class Evaluation(Mapping[str, Any]):
         # Last, because a report takes a folder for complete when it finds this file.
         write_json(folder / "metrics.json", self.metrics)
         return replace(self, path=folder / "metrics.json")
-
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
 
     def __repr__(self) -> str:
         return f"Evaluation({headline(self)})"
