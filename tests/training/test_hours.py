@@ -219,9 +219,10 @@ def test_a_machine_that_was_measured_wrongly_ends_in_time_all_the_same(
         assert f"{length} epochs instead of" in told
         assert time.monotonic() - begun < 60  # not the hour that all epochs would take
     else:
-        assert length > before
         assert "the machine is faster" in told
     rows = (run / "metrics.csv").read_text().splitlines()
     assert len(rows) == length + 1
     lengths = json.loads((run / "summary.json").read_text())["lengths"]
     assert lengths[0]["epochs"] == pytest.approx(before, rel=0.1)
+    if measured < 1000:  # other work may make it slow again before the end
+        assert max(each["epochs"] for each in lengths) > before
