@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
     Interval,
@@ -39,8 +39,6 @@ _SHARED = {
     "n": "subjects",
     "persons": "persons",
 }
-
-_Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,8 @@ def difference_between(
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        found = delong_test(first[0].codes, first[0].scores, second[0].scores)
-        return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
+        delong = delong_test(first[0].codes, first[0].scores, second[0].scores)
+        return replace(difference, p=delong["p"], test="DeLong's test", reason=delong.get("reason"))
     if relevant is None:
         title = metric_name(metric)
         return replace(
@@ -253,9 +251,7 @@ def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Prediction
     return repetitions
 
 
-def _test_over_folds(
-    evaluations: Sequence[Evaluation], differences: npt.NDArray[np.float64]
-) -> TTest:
+def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> TTest:
     """The t-test of `(seed, fold)` differences, by whether seeds share their folds."""
     sizes = [size for evaluation in evaluations for size in evaluation.metrics["sizes"]]
     train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
@@ -264,7 +260,7 @@ def _test_over_folds(
     return corrected_resampled_t_test(differences.ravel(), train=train, test=test)
 
 
-def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] | None:
+def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
     """The subjects whose share of right ones is the metric; None where it is no such share."""
     if metric == "accuracy":
         return np.ones(len(codes), np.bool_)
@@ -274,7 +270,7 @@ def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] 
 
 
 def _test_on_one_split(
-    first: Sequence[Predictions], second: Sequence[Predictions], relevant: npt.NDArray[np.bool_]
+    first: Sequence[Predictions], second: Sequence[Predictions], relevant: Flags
 ) -> tuple[float, str]:
     """The p of who is right more often on one test set, and the test's name."""
     one, other = (

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
@@ -181,12 +181,12 @@ class Evaluation(Mapping[str, Any]):
         """
         return self._sorted()[["subject", "fold", "label"]]
 
-    def codes(self) -> npt.NDArray[np.intp]:
+    def codes(self) -> Indices:
         """The true class of each of `rows`, as an index into the classes."""
         code = {str(c): i for i, c in enumerate(self.metrics["classes"])}
         return np.array([code[label] for label in self._sorted()["label"]], np.intp)
 
-    def scores(self, key: str) -> npt.NDArray[np.float64]:
+    def scores(self, key: str) -> Floats:
         """Decision scores of each of `rows`: `(row,)` for two classes, else `(row, class)`.
 
         Raises:
@@ -211,7 +211,7 @@ class Evaluation(Mapping[str, Any]):
         """A name in `measures.TASKS`."""
         return task_of(self.metrics)
 
-    def rescored(self, truth: pd.DataFrame, scores: npt.NDArray[np.float64]) -> dict[str, float]:
+    def rescored(self, truth: pd.DataFrame, scores: Floats) -> dict[str, float]:
         """Metrics of some rows of the predictions, as far as these rows alone give them."""
         from vitaepp.evaluation.tasks import TARGETS
 
