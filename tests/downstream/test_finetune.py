@@ -346,8 +346,23 @@ def test_few_subjects_are_seen_more_often(trained):
         recipe = resolve(run.recipe(), DEFAULTS).with_settings(settings)
         base = Base(run, store, trained, recipe, folds=2, seed=0)
         tuning, _, _ = planned(base, "bright", "classification", None, None)
-        lengths.append([tuning._recipe(count, 1).optim.epochs for count in (10, 40, 4000)])
+        lengths.append(
+            [tuning._recipe("scratch", count, 1).optim.epochs for count in (10, 40, 4000)]
+        )
     assert lengths == [[500, 167, 30], [7, 7, 7]]
+
+
+def test_from_scratch_has_a_rate_of_its_own_that_is_the_same_in_all_blocks(tuned):
+    for start, rate in (("pretrained", 2e-4), ("scratch", 5e-4)):
+        folder = RunFolder(tuned / "folds" / "fold0" / start)
+        assert max(pd.read_csv(folder.path / "metrics.csv")["lr"]) == pytest.approx(rate, rel=0.5)
+    run, store = RunFolder(tuned.parent / "run"), Store(tuned.parent / "store")
+    recipe = Recipe.load(tuned / "finetune.yaml").with_settings("finetune.scratch_lr=null")
+    base = Base(run, store, tuned, recipe, folds=2, seed=0)
+    tuning, _, _ = planned(base, "bright", "classification", None, None)
+    scratch = tuning._recipe("scratch", 10, 1)
+    assert (scratch.finetune.layer_decay, scratch.optim.lr) == (1.0, recipe.optim.lr)
+    assert tuning._recipe("pretrained", 10, 1).finetune.layer_decay < 1
 
 
 def test_what_has_changed_since_is_refused_and_slips_claim_no_folder(trained, tuned, tmp_path):

@@ -62,11 +62,18 @@ DEFAULTS: dict[str, Any] = {
     "trainer.watch": None,
 }
 
-#: What it changes besides, by task. The head of classes or a value starts as a model of whole
-#: images, and with crops or large steps the first ones undo it. A decoder knows nothing yet.
+#: What it changes besides for classes and values. The head starts as a model of whole images, and
+#: with crops or large steps the first ones undo it. A network from scratch has less to lose.
+_LABELS: dict[str, Any] = {
+    "optim.lr": 2e-4,
+    "finetune.scratch_lr": 5e-4,
+    "views.first.crop": 1.0,
+}
+
+#: What it changes besides, by task. A decoder knows nothing yet.
 OF_TASK: dict[str, dict[str, Any]] = {
-    "classification": {"optim.lr": 2e-4, "views.first.crop": 1.0},
-    "regression": {"optim.lr": 2e-4, "views.first.crop": 1.0},
+    "classification": _LABELS,
+    "regression": _LABELS,
     "segmentation": {"optim.lr": 1e-3},
 }
 
@@ -92,7 +99,7 @@ def finetune(
 
     In each fold a fifth of the training part is held out: the epoch with the lowest loss there is
     the one that is tested. The same network from random weights, those that pre-training started
-    from, is trained in the same way.
+    from, is trained for as long, with a learning rate of its own that is the same in all blocks.
 
     Of classes and values the folds are those of `evaluate`. Linear models of the encoder as it
     is, of an untrained one and of raw intensities go through them, too;

@@ -116,7 +116,7 @@ class Tuning(Base):
                 "store": os.fspath(self.store.path),
                 "run": os.fspath(self.run.path),
                 "start": start,
-                "recipe": self._recipe(len(job.fit), devices).model_dump(mode="json"),
+                "recipe": self._recipe(start, len(job.fit), devices).model_dump(mode="json"),
             }
             try:
                 if devices > 1:
@@ -129,13 +129,17 @@ class Tuning(Base):
                 ) from None
         return np.load(predictions_file(folder), allow_pickle=False)
 
-    def _recipe(self, count: int, devices: int) -> Recipe:
+    def _recipe(self, start: str, count: int, devices: int) -> Recipe:
         """The recipe of a training on so many subjects, with its length in epochs."""
-        optim = self.recipe.optim
+        recipe, optim = self.recipe, self.recipe.optim
+        if start == "scratch":
+            # Layer decay keeps what the first blocks have learned; here it is nothing yet.
+            lr = recipe.finetune.scratch_lr or optim.lr
+            recipe = recipe.changed(finetune={"layer_decay": 1.0}, optim={"lr": lr})
         if optim.updates is None:
-            return self.recipe
-        epochs = math.ceil(optim.updates / updates_per_epoch(self.recipe, count, devices))
-        return self.recipe.with_settings({"optim": {"epochs": max(optim.epochs, epochs)}})
+            return recipe
+        epochs = math.ceil(optim.updates / updates_per_epoch(recipe, count, devices))
+        return recipe.changed(optim={"epochs": max(optim.epochs, epochs)})
 
     def epochs(self, start: str) -> list[int]:
         """The epoch of each fold whose weights were tested."""
@@ -144,13 +148,13 @@ class Tuning(Base):
 
     def say_what_did_not_learn(self) -> None:
         """Say where no epoch was better than the start, so that the start is what was tested."""
-        for start, name in STARTS.items():
+        for start, rate in (("pretrained", "optim.lr"), ("scratch", "finetune.scratch_lr")):
             if still := self.epochs(start).count(0):
                 folds = counted(len(self.parts), "fold")
                 say(
-                    f"{name}: in {still} of {folds} no epoch lowered the loss on the held-out "
-                    "part, so the network is tested as it started; train longer "
-                    "(optim.epochs) or with a lower rate (optim.lr)"
+                    f"{STARTS[start]}: in {still} of {folds} no epoch lowered the loss on the "
+                    "held-out part, so the network is tested as it started; train longer "
+                    f"(optim.epochs) or with a lower rate ({rate})"
                 )
 
     def digest(self) -> str:

@@ -132,7 +132,7 @@ class ModelSettings(Section):
     backbone: Literal["vit", "resnet18", "resnet50"] = Field(
         "vit", description="Encoder architecture; a ResNet (MONAI's) for simsiam and mocov3 only."
     )
-    size: Literal["tiny", "small", "base", "large"] = Field(
+    size: Literal["light", "tiny", "small", "base", "large"] = Field(
         "base",
         description="The whole model by name: width, depth and heads of encoder and decoder.",
     )
@@ -439,7 +439,10 @@ class FinetuneSettings(Section):
         gt=0,
         le=1,
         description="Factor of the learning rate from a block to the one before it; the head has "
-        "optim.lr itself.",
+        "optim.lr itself. The same network from scratch learns alike in all blocks.",
+    )
+    scratch_lr: float | None = Field(
+        None, gt=0, description="Learning rate of the same network from scratch. Unset: optim.lr."
     )
     class_weights: Literal["balanced", "none"] = Field(
         "balanced",

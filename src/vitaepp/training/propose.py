@@ -32,8 +32,8 @@ PATCHES = {2: (49, 256), 3: (64, 2048)}
 #: The paper's batch in 3D; in 2D, where it gives none, that of our recipe for X-rays.
 BATCH = {2: 64, 3: 4}
 
-#: Models from the paper's down.
-MODELS = ("base", "small", "tiny")
+#: Models from the paper's down. Only the last two are trained for fewer epochs than are wanted.
+MODELS = ("base", "small", "tiny", "light")
 
 #: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice, drawn anew at each
 #: step, still estimates the perceptual loss without bias.
@@ -279,12 +279,11 @@ def _model_and_schedule(
 ) -> list[Choice]:
     tried: list[Fit] = []
     for variant in models_to_try(recipe, given):
-        tried.append(fit_to(images, machine, variant, given))
-        if tried[-1].enough_memory and _in_time(tried[-1]):
+        fit = fit_to(images, machine, variant, given)
+        tried.append(fit)
+        if fit.enough_memory and (_in_time(fit) or _long_enough(fit, images, given)):
             break
-    else:
-        # Nothing fits as it is: the smallest, for as many epochs as there is time for.
-        tried[-1] = _with_fewer_epochs(tried[-1], given)
+    tried[-1] = _with_fewer_epochs(tried[-1], given)
     if "optim.epochs" not in given:
         tried[-1] = _with_enough_updates(tried[-1], images, given)
     fit, paper = tried[-1], tried[0]
@@ -382,6 +381,12 @@ def _with_fewer_epochs(fit: Fit, given: Collection[str]) -> Fit:
     # Two figures are as much as the assumption of a speed allows.
     epochs = max(1, int(float(f"{epochs:.2g}")))
     return replace(fit, epochs=epochs)
+
+
+def _long_enough(fit: Fit, images: Images, given: Collection[str]) -> bool:
+    """Whether one of the two smallest models makes enough updates in the time there is."""
+    updates = _with_fewer_epochs(fit, given).epochs * _updates_each(images, fit.recipe, given)
+    return fit.recipe.model.size in MODELS[-2:] and updates >= LEAST_UPDATES
 
 
 def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int:
