@@ -31,7 +31,7 @@ FAST = [s for s in LIGHT if "epochs" not in s]
 @pytest.fixture
 def counted_once(monkeypatch):
     """Footprints that are made up: to count operations takes seconds."""
-    flops = {"tiny": 1e9, "small": 4e9, "base": 16e9}
+    flops = {"light": 0.5e9, "tiny": 1e9, "small": 4e9, "base": 16e9}
 
     def footprint(recipe, *_, **__):
         return Footprint(2**27, 2**22, flops[recipe.model.size])
@@ -39,13 +39,13 @@ def counted_once(monkeypatch):
     monkeypatch.setattr(propose, "step_footprint", footprint)
 
 
-def speeds(tiny, small, base):
+def speeds(light, tiny, small, base):
     """Images per second by size, whatever the batch."""
     asked = []
 
     def speed(recipe):
         asked.append(recipe.model.size)
-        return {"tiny": tiny, "small": small, "base": base}[recipe.model.size]
+        return {"light": light, "tiny": tiny, "small": small, "base": base}[recipe.model.size]
 
     return speed, asked
 
@@ -57,7 +57,7 @@ def chosen(speed, seconds=3600.0, given=()):
 
 
 def test_measuring_that_took_all_of_the_time_is_said(counted_once):
-    speed, _ = speeds(2000.0, 400.0, 90.0)
+    speed, _ = speeds(4000.0, 2000.0, 400.0, 90.0)
     recipe, choices = chosen(speed, seconds=-5.0)
     assert recipe.optim.epochs == 1
     reasons = {choice.name: choice.reason for choice in choices}
@@ -66,10 +66,10 @@ def test_measuring_that_took_all_of_the_time_is_said(counted_once):
 
 
 def test_the_largest_model_that_makes_enough_updates_is_taken(counted_once):
-    speed, asked = speeds(2000.0, 400.0, 90.0)
+    speed, asked = speeds(4000.0, 2000.0, 400.0, 90.0)
     recipe, choices = chosen(speed)
     assert (recipe.model.size, recipe.optim.batch_size) == ("small", 64)
-    assert asked == ["tiny", "small", "base"]
+    assert asked == ["light", "tiny", "small", "base"]
     assert recipe.optim.epochs == int(3600 * 0.97 * 400 / 5000)
     reasons = {c.name: c.reason for c in choices}
     assert "base would make 4,910" in reasons["model.size"]
@@ -78,21 +78,21 @@ def test_the_largest_model_that_makes_enough_updates_is_taken(counted_once):
 
 
 def test_a_model_without_a_chance_is_not_even_timed(counted_once):
-    speed, asked = speeds(200.0, 100.0, 90.0)
-    chosen(speed)
-    assert set(asked) == {"tiny"}
+    speed, asked = speeds(400.0, 190.0, 100.0, 90.0)
+    assert chosen(speed)[0].model.size == "tiny"
+    assert asked == ["light", "tiny"]
 
 
 def test_little_time_makes_the_batch_smaller_down_to_its_floor(counted_once):
-    recipe, _ = chosen(speeds(100.0, 1.0, 1.0)[0])
+    recipe, _ = chosen(speeds(100.0, 80.0, 1.0, 1.0)[0])
     assert recipe.optim.batch_size == 32
     assert LEAST_UPDATES <= 3600 * 0.97 * 100 / 32
-    assert chosen(speeds(2.0, 1.0, 1.0)[0])[0].optim.batch_size == 16
+    assert chosen(speeds(3.0, 2.0, 1.0, 1.0)[0])[0].optim.batch_size == 16
 
 
 def test_what_the_user_gave_stays(counted_once):
     given = ("optim.batch_size=128", "model.size=tiny", "optim.lr=0.5")
-    recipe, choices = chosen(speeds(10.0, 1.0, 1.0)[0], given=given)
+    recipe, choices = chosen(speeds(20.0, 10.0, 1.0, 1.0)[0], given=given)
     assert (recipe.optim.batch_size, recipe.model.size, recipe.optim.lr) == (128, "tiny", 0.5)
     assert not {c.name for c in choices} & {"optim.batch_size", "model.size", "optim.lr"}
 
@@ -219,9 +219,10 @@ def test_a_machine_that_was_measured_wrongly_ends_in_time_all_the_same(
         assert f"{length} epochs instead of" in told
         assert time.monotonic() - begun < 60  # not the hour that all epochs would take
     else:
-        assert length > before
         assert "the machine is faster" in told
     rows = (run / "metrics.csv").read_text().splitlines()
     assert len(rows) == length + 1
     lengths = json.loads((run / "summary.json").read_text())["lengths"]
     assert lengths[0]["epochs"] == pytest.approx(before, rel=0.1)
+    if measured < 1000:  # other work may make it slow again before the end
+        assert max(each["epochs"] for each in lengths) > before

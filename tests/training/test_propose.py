@@ -51,11 +51,11 @@ def chosen(*args, given=(), recipe=None):
 @pytest.fixture
 def footprints(monkeypatch):
     """Footprints that cost nothing to have: what each model takes, by its name."""
-    sizes = {"base": 8, "small": 3, "tiny": 1}
+    sizes = {"base": 8, "small": 3, "tiny": 1, "light": 0.5}
 
     def traced(recipe, channels, image_size, *, bf16=False):
         scale = sizes[recipe.model.size]
-        return Footprint(scale * GIB // 4, scale * GIB // 2, scale * 1e12)
+        return Footprint(int(scale * GIB) // 4, int(scale * GIB) // 2, scale * 1e12)
 
     monkeypatch.setattr("vitaepp.training.propose.step_footprint", traced)
 
@@ -124,11 +124,17 @@ def test_less_memory_splits_the_batch_then_shrinks_the_model(footprints):
 
 
 def test_a_cpu_is_given_a_night(footprints):
-    got = chosen(images((96, 96, 96), trained=50), LAPTOP)
-    assert got["model.size"] == "tiny"
-    assert got["loss.perceptual.slices"] == 1
-    seconds = 1e12 * 50 * got["optim.epochs"] / (CPU_FLOPS_PER_CORE * LAPTOP.cores)
+    cohort = images((96, 96, 96), trained=50)
+    for weights, slices in (("random", 1), ("none", None)):
+        recipe = Recipe.load(settings=f"loss.perceptual.weights={weights}")
+        got = chosen(cohort, LAPTOP, recipe=recipe)
+        assert (got["model.size"], got.get("loss.perceptual.slices")) == ("light", slices)
+    seconds = 0.5e12 * 50 * got["optim.epochs"] / (CPU_FLOPS_PER_CORE * LAPTOP.cores)
     assert 0.9 * CPU_SECONDS < seconds <= CPU_SECONDS
+    # Of the two smallest, the larger if fewer epochs are enough updates.
+    pictures = chosen(images((64, 64), trained=3200), Machine(1000, 16 * GIB))
+    assert pictures["model.size"] == "tiny"
+    assert LEAST_UPDATES <= 50 * pictures["optim.epochs"] < 50 * 1000
     few = chosen(images((96, 96, 96), trained=1), LAPTOP)
     assert (few["model.size"], few["optim.epochs"], few["optim.batch_size"]) == ("small", 1400, 1)
     assert chosen(images((96, 96, 96), trained=10**6), LAPTOP)["optim.epochs"] == 1

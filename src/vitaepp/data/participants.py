@@ -6,14 +6,14 @@ import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.labels import DOUBTFUL, written_alike
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.system.text import first_few
 
-Persons = npt.NDArray[np.intp]
+Persons = Indices
 
 
 def persons_of(table: pd.DataFrame) -> Persons:

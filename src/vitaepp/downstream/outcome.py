@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.difference import mean_of_persons
 from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Metrics
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
 from vitaepp.system.files import write_json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Outcome(Mapping[str, Any]):
-    """A mapping of what metrics.json holds: `outcome["mean"]["dice"]`.
+class Outcome(Metrics):
+    """The scores of masks, as `outcome["mean"]["dice"]`.
 
     Attributes:
         metrics: the content of metrics.json.
         table: a row a tested subject.
     """
 
-    metrics: dict[str, Any]
     table: pd.DataFrame
-
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
 
     def __repr__(self) -> str:
         return f"Outcome({self._line(self.metrics['metric'])})"
@@ -50,6 +42,10 @@ class Outcome(Mapping[str, Any]):
         difference = f"{lead['metric']}: fine-tuned minus from scratch {lead['mean']:+.3f}"
         how = "not tested" if lead["p"] is None else f"p = {lead['p']:.2g}"
         return "\n".join([*lines, f"{difference}, {how} ({lead['test']})"])
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
+        return f"{lines}{self.to_frame().to_html(index=False, border=0)}"
 
     def to_frame(self) -> pd.DataFrame:
         """The scores of each fold, one row a set of predictions and fold."""
@@ -85,8 +81,8 @@ def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def difference(
     metric: str,
-    by_fold: npt.NDArray[np.float64],
-    by_subject: npt.NDArray[np.float64],
+    by_fold: Floats,
+    by_subject: Floats,
     sizes: Sequence[Mapping[str, int]],
     persons: Persons | None = None,
 ) -> dict[str, Any]:
@@ -104,12 +100,12 @@ def difference(
     """
     from scipy.stats import wilcoxon
 
-    found: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
+    facts: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
     if len(by_fold) > 1:
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
-        return found | {"p": p, "test": "corrected resampled t-test over folds"}
+        return facts | {"p": p, "test": "corrected resampled t-test over folds"}
     known = np.isfinite(by_subject)
     values, over = mean_of_persons(by_subject[known], None if persons is None else persons[known])
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return found | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}
+    return facts | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.scores import METRICS, predicted_codes
@@ -47,10 +47,10 @@ class Predictions:
         persons: `(row,)`, the person of each; None where every subject is another person.
     """
 
-    subjects: npt.NDArray[np.intp]
-    folds: npt.NDArray[np.intp]
-    codes: npt.NDArray[np.intp]
-    scores: npt.NDArray[np.float64]
+    subjects: Indices
+    folds: Indices
+    codes: Indices
+    scores: Floats
     persons: Persons | None = None
 
 
@@ -111,12 +111,7 @@ def bootstrap_difference(
 
 
 def bootstrap_mean_of_folds(
-    values: npt.NDArray[np.float64],
-    folds: npt.NDArray[np.intp],
-    *,
-    persons: Persons | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: Floats, folds: Indices, *, persons: Persons | None = None
 ) -> Interval:
     """A confidence interval of a mean within folds, averaged over them, had others been tested.
 
@@ -124,8 +119,6 @@ def bootstrap_mean_of_folds(
         values: `(row,)`, one a subject, such as the difference of two absolute errors.
         folds: `(row,)`, the fold in which each was tested.
         persons: `(row,)`, the person of each; unset, every subject is another person.
-        resamples: how many.
-        seed: of the resamples.
 
     Example:
         >>> bootstrap_mean_of_folds(np.ones(6), np.arange(6) // 3)
@@ -133,7 +126,7 @@ def bootstrap_mean_of_folds(
     """
     numbers, fold_of = np.unique(folds, return_inverse=True)
     means = []
-    for weights in resampled_persons(fold_of, persons, resamples, seed):
+    for weights in resampled_persons(fold_of, persons, RESAMPLES, 0):
         each = [
             ratio(weights[:, rows] @ values[rows], weights[:, rows].sum(axis=1))
             for rows in (fold_of == k for k in range(len(numbers)))
@@ -142,12 +135,7 @@ def bootstrap_mean_of_folds(
     return percentiles(np.concatenate(means))
 
 
-def weighted_score(
-    codes: npt.NDArray[np.intp],
-    decision: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    metric: str,
-) -> npt.NDArray[np.float64]:
+def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: str) -> Floats:
     """A metric of `scores.fold_scores` with each subject there as often as its weight says.
 
     Args:
@@ -171,7 +159,7 @@ def weighted_score(
         return share(weights, predicted == codes, np.ones(len(codes), np.bool_))
     columns = decision[:, None] if decision.ndim == 1 else decision
 
-    def of_class(c: int, column: int) -> npt.NDArray[np.float64]:
+    def of_class(c: int, column: int) -> Floats:
         if metric == "auc":
             return weighted_auc(codes == c, columns[:, column], weights)
         if metric == "sensitivity":
@@ -183,11 +171,7 @@ def weighted_score(
     return mean_of_defined(np.stack([of_class(c, c) for c in range(columns.shape[1])], axis=-1))
 
 
-def weighted_auc(
-    positive: npt.NDArray[np.bool_],
-    score: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+def weighted_auc(positive: Flags, score: Floats, weights: Floats) -> Floats:
     """How often a positive outscores a negative, each pair as often as the product of weights.
 
     From sorted scores, in memory of the size of the weights: a positive beats the weight of the
@@ -212,9 +196,7 @@ def weighted_auc(
     return ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
 
 
-def share(
-    weights: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def share(weights: Floats, right: Flags, among: Flags) -> Floats:
     """The weight of those `among` the subjects who are right, as a share of all `among`.
 
     Args:
@@ -228,25 +210,20 @@ def share(
     return ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
 
 
-def ratio(
-    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def ratio(above: Floats, below: Floats) -> Floats:
     """The quotient of each resample, `(resample,)`; NaN where the divisor is not above zero."""
     return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
-def mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def mean_of_defined(values: Floats) -> Floats:
     """Mean over the last axis of what is no NaN, and NaN where nothing is left."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(float))
 
 
 def _mean_difference(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
-    metric: str,
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+    first: Sequence[Predictions], second: Sequence[Predictions], metric: str, weights: Floats
+) -> Floats:
     """Difference of the metric for each resample, the mean over folds and repetitions."""
     folds = []
     for one, other in zip(first, second, strict=True):
@@ -260,9 +237,7 @@ def _mean_difference(
     return mean_of_defined(np.stack(folds, axis=-1))
 
 
-def resampled_counts(
-    codes: npt.NDArray[np.intp], resamples: int, seed: int
-) -> Iterator[npt.NDArray[np.float64]]:
+def resampled_counts(codes: Indices, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each subject is in each resample, `(resample, subject)`, some resamples at a time.
 
     Each class draws from numbers of its own, so that the resamples of one do not depend on another,
@@ -282,8 +257,8 @@ def resampled_counts(
 
 
 def resampled_persons(
-    strata: npt.NDArray[np.intp], persons: Persons | None, resamples: int, seed: int
-) -> Iterator[npt.NDArray[np.float64]]:
+    strata: Indices, persons: Persons | None, resamples: int, seed: int
+) -> Iterator[Floats]:
     """How often each subject is in each resample of persons, `(resample, subject)`.
 
     A person is drawn with all its subjects, within the persons whose subjects are of the same
@@ -306,9 +281,7 @@ def resampled_persons(
         yield counts[:, who]
 
 
-def _codes_of_subjects(
-    first: Sequence[Predictions], second: Sequence[Predictions]
-) -> npt.NDArray[np.intp]:
+def _codes_of_subjects(first: Sequence[Predictions], second: Sequence[Predictions]) -> Indices:
     """The class of each subject, after it is sure that all predictions belong together."""
     if not first or len(first) != len(second):
         raise EvaluationError(
@@ -330,7 +303,7 @@ def _codes_of_subjects(
     return codes
 
 
-def percentiles(values: npt.NDArray[np.float64]) -> Interval:
+def percentiles(values: Floats) -> Interval:
     """The interval that holds a share `LEVEL` of values, with as many below as above it."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), LEVEL)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
@@ -40,8 +40,6 @@ _SHARED = {
     "n": "subjects",
     "persons": "persons",
 }
-
-_Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -149,12 +147,12 @@ def difference_between(
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        found = delong_test(
+        delong = delong_test(
             first[0].codes, first[0].scores, second[0].scores, persons=first[0].persons
         )
-        if found["p"] is not None or not difference.mean:
-            reason = found.get("reason")
-            return replace(difference, p=found["p"], test="DeLong's test", reason=reason)
+        if delong["p"] is not None or not difference.mean:
+            reason = delong.get("reason")
+            return replace(difference, p=delong["p"], test="DeLong's test", reason=reason)
         # Each parts the classes wholly, or not at all, so that the AUC has no variance.
         p, name = _test_on_one_split(first, second, np.ones(len(first[0].codes), np.bool_))
         return replace(difference, p=p, test=f"{name} of the accuracy")
@@ -281,9 +279,7 @@ def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Prediction
     return repetitions
 
 
-def mean_of_persons(
-    values: npt.NDArray[np.float64], persons: Persons | None
-) -> tuple[npt.NDArray[np.float64], str]:
+def mean_of_persons(values: Floats, persons: Persons | None) -> tuple[Floats, str]:
     """One value a person, the mean over its subjects, and the word for what there is one of.
 
     Args:
@@ -306,9 +302,7 @@ def _unknown_persons(*sides: Sequence[Evaluation]) -> str | None:
     return None
 
 
-def _test_over_folds(
-    evaluations: Sequence[Evaluation], differences: npt.NDArray[np.float64]
-) -> TTest:
+def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> TTest:
     """The t-test of `(seed, fold)` differences, by whether seeds share their folds."""
     sizes = [size for evaluation in evaluations for size in evaluation.metrics["sizes"]]
     train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
@@ -317,7 +311,7 @@ def _test_over_folds(
     return corrected_resampled_t_test(differences.ravel(), train=train, test=test)
 
 
-def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] | None:
+def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
     """The subjects whose share of right ones is the metric; None where it is no such share."""
     if metric == "accuracy":
         return np.ones(len(codes), np.bool_)
@@ -327,7 +321,7 @@ def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] 
 
 
 def _test_on_one_split(
-    first: Sequence[Predictions], second: Sequence[Predictions], relevant: npt.NDArray[np.bool_]
+    first: Sequence[Predictions], second: Sequence[Predictions], relevant: Flags
 ) -> tuple[float, str]:
     """The p of who is right more often on one test set, and the test's name."""
     one, other = (

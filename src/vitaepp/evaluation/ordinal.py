@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.evaluation.scores import auc
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 
 #: Values of C that are tried, the strongest regularisation first.
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -48,20 +47,20 @@ class FittedOrdinal:
         """C."""
         return self.C
 
-    def score(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def score(self, features: Numbers) -> Floats:
         """The place of each subject along the direction, `(subject,)`; higher for higher ranks."""
         return np.asarray(
             self.front.transform(features.astype(np.float64, copy=False)) @ self.weights
         )
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """The probability of each class, `(subject, class)`; rows sum to 1."""
         return _probabilities(self.score(features), self.thresholds)
 
 
 def fit_ordinal(
-    features: npt.NDArray[np.floating[Any]],
-    codes: Rows,
+    features: Numbers,
+    codes: Indices,
     *,
     seed: int,
     pca: bool = False,
@@ -89,7 +88,7 @@ def fit_ordinal(
     """
     x: Floats = features.astype(np.float64, copy=False)
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         steps = front(x[inner], pca=pca)
         train, test = steps.fit_transform(x[inner]), steps.transform(x[held])
         above = _above(codes[held], int(codes.max()) + 1)
@@ -105,7 +104,7 @@ def fit_ordinal(
     return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C, loss)
 
 
-def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:
+def ordinal_scores(codes: Indices, probabilities: Floats) -> dict[str, float]:
     """How well ranks are predicted.
 
     The predicted rank is the median of a subject's probabilities: the highest rank that is reached
@@ -147,7 +146,7 @@ def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:
     }
 
 
-def _quadratic_kappa(codes: Rows, predicted: Rows, classes: int) -> float:
+def _quadratic_kappa(codes: Indices, predicted: Indices, classes: int) -> float:
     """One minus the mean squared distance, as a share of what chance with these ranks gives."""
     by_chance = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
     shares = [np.bincount(ranks, minlength=classes) / len(codes) for ranks in (codes, predicted)]
@@ -155,12 +154,12 @@ def _quadratic_kappa(codes: Rows, predicted: Rows, classes: int) -> float:
     return 1 - float(np.mean((codes - predicted) ** 2)) / chance if chance > 0 else float("nan")
 
 
-def _above(codes: Rows, classes: int) -> npt.NDArray[np.bool_]:
+def _above(codes: Indices, classes: int) -> Flags:
     """Whether each rank is above k, `(subject, K-1)`."""
     return codes[:, None] > np.arange(classes - 1)
 
 
-def _fit(features: Floats, codes: Rows, C: float) -> tuple[Floats, Floats]:
+def _fit(features: Floats, codes: Indices, C: float) -> tuple[Floats, Floats]:
     """Direction and thresholds: each subject is there K − 1 times, once for each question."""
     from sklearn.linear_model import LogisticRegression
 

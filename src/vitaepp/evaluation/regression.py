@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import (
@@ -18,13 +18,12 @@ from vitaepp.evaluation.bootstrap import (
     ratio,
     resampled_persons,
 )
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["ridge", "svr"]
 
 #: Strengths that are tried, the strongest first: alpha of the ridge, for standardised features. C
@@ -55,13 +54,13 @@ class FittedRegression:
     strength: float
     loss: Loss = ()
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """Predicted values, `(subject,)`, in the unit of those that were fitted."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
 
 def fit_regression(
-    features: npt.NDArray[np.floating[Any]],
+    features: Numbers,
     values: Floats,
     *,
     seed: int,
@@ -91,7 +90,7 @@ def fit_regression(
         raise EvaluationError(f"all {len(values)} values to fit on are the same; nothing to learn")
     x: Floats = features.astype(np.float64, copy=False)
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         if not np.ptp(values[inner]) > 0:
             return [float("nan")] * len(GRID[kind])
         models = _fit_grid(kind, x[inner], values[inner], GRID[kind], pca)
@@ -121,7 +120,7 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
 def regression_intervals(
     truth: Floats,
     predicted: Floats,
-    fold: Rows,
+    fold: Indices,
     *,
     persons: Persons | None = None,
     resamples: int = RESAMPLES,
@@ -155,12 +154,12 @@ def regression_intervals(
                 _weighted(metric, truth[rows], predicted[rows], counts[:, rows]) for rows in parts
             ]
             drawn[metric].append(mean_of_defined(np.stack(folds, axis=-1)))
-    found: dict[str, Interval | None] = {}
+    intervals: dict[str, Interval | None] = {}
     for metric in METRICS:
         values = np.concatenate(drawn[metric])
         values = values[np.isfinite(values)]
-        found[metric] = percentiles(values) if len(values) else None
-    return found
+        intervals[metric] = percentiles(values) if len(values) else None
+    return intervals
 
 
 def _weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
@@ -187,8 +186,8 @@ def _variance(values: Floats, weights: Floats) -> Floats:
     """Of values `(subject,)` or `(resample, subject)`; exactly zero where they are all the same."""
     centred = values - _mean(values, weights)[:, None]
     scale = np.abs(values).max(initial=0.0)
-    found = _mean(centred**2, weights)
-    return np.where(found > (1e-12 * scale) ** 2, found, 0.0)
+    variance = _mean(centred**2, weights)
+    return np.where(variance > (1e-12 * scale) ** 2, variance, 0.0)
 
 
 def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
@@ -200,12 +199,12 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
 
 def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
     """Mid-ranks of values of which each is there as often as its weight says."""
-    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    _, rank, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(rank, kind="stable")
     below = np.zeros((len(weights), len(values) + 1))
     np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
     ends = np.cumsum(sizes)
-    return (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
+    return (below[:, (ends - sizes)[rank]] + below[:, ends[rank]]) / 2
 
 
 def _fit_grid(

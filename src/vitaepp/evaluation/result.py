@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
@@ -41,10 +41,28 @@ _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation(Mapping[str, Any]):
-    """What simple models measured of an embedding and of its controls.
+class Metrics(Mapping[str, Any]):
+    """A mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
-    It is a mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
+    Attributes:
+        metrics: the content of metrics.json.
+    """
+
+    metrics: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metrics[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Metrics):
+    """What simple models measured of an embedding and of its controls.
 
     Attributes:
         metrics: the content of metrics.json.
@@ -57,7 +75,6 @@ class Evaluation(Mapping[str, Any]):
         budget: a row per training on few labels, if asked for.
     """
 
-    metrics: dict[str, Any]
     predictions: pd.DataFrame | None = None
     points: pd.DataFrame | None = None
     path: Path | None = None
@@ -123,15 +140,6 @@ class Evaluation(Mapping[str, Any]):
         write_json(folder / "metrics.json", self.metrics)
         return replace(self, path=folder / "metrics.json")
 
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
     def __repr__(self) -> str:
         return f"Evaluation({headline(self)})"
 
@@ -185,12 +193,12 @@ class Evaluation(Mapping[str, Any]):
         """
         return self._sorted()[["subject", "fold", "label"]]
 
-    def codes(self) -> npt.NDArray[np.intp]:
+    def codes(self) -> Indices:
         """The true class of each of `rows`, as an index into the classes."""
         code = {str(c): i for i, c in enumerate(self.metrics["classes"])}
         return np.array([code[label] for label in self._sorted()["label"]], np.intp)
 
-    def persons(self) -> npt.NDArray[np.intp] | None:
+    def persons(self) -> Indices | None:
         """A number for the person of each of `rows`; None where every subject is another person.
 
         Raises:
@@ -206,7 +214,7 @@ class Evaluation(Mapping[str, Any]):
             )
         return None
 
-    def scores(self, key: str) -> npt.NDArray[np.float64]:
+    def scores(self, key: str) -> Floats:
         """Decision scores of each of `rows`: `(row,)` for two classes, else `(row, class)`.
 
         Raises:
@@ -231,7 +239,7 @@ class Evaluation(Mapping[str, Any]):
         """A name in `measures.TASKS`."""
         return task_of(self.metrics)
 
-    def rescored(self, truth: pd.DataFrame, scores: npt.NDArray[np.float64]) -> dict[str, float]:
+    def rescored(self, truth: pd.DataFrame, scores: Floats) -> dict[str, float]:
         """Metrics of some rows of the predictions, as far as these rows alone give them."""
         from vitaepp.evaluation.tasks import TARGETS
 

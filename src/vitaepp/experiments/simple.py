@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats
 from vitaepp.data.geometry import foreground
 from vitaepp.data.store import Store
 from vitaepp.system.progress import track
@@ -18,7 +18,7 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BINS = 32
 
 
-def simple_features(store: Store) -> npt.NDArray[np.float64]:
+def simple_features(store: Store) -> Floats:
     """First-order statistics of each channel, and the shape of the mask, of every subject.
 
     Without a mask that is kept, the shape is that of what is brighter than Otsu's threshold of the
@@ -41,7 +41,7 @@ def simple_features(store: Store) -> npt.NDArray[np.float64]:
     return np.nan_to_num(np.array(rows, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _first_order(values: npt.NDArray[np.float64]) -> list[float]:
+def _first_order(values: Floats) -> list[float]:
     """Mean, deviation, skewness, kurtosis, entropy, energy and quantiles; zeros of nothing."""
     if len(values) < 2:
         return [0.0] * (6 + len(QUANTILES))
@@ -53,7 +53,7 @@ def _first_order(values: npt.NDArray[np.float64]) -> list[float]:
     return [*moments, entropy, float((values**2).mean()), *np.quantile(values, QUANTILES).tolist()]
 
 
-def _shape(mask: npt.NDArray[np.bool_], spacing: tuple[float, ...]) -> list[float]:
+def _shape(mask: Flags, spacing: tuple[float, ...]) -> list[float]:
     """Size, surface, roundness, elongation, flatness, diameters, principal moments and place."""
     import SimpleITK as sitk
 

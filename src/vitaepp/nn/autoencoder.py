@@ -15,6 +15,7 @@ from vitaepp.nn.transformer import Block, VisionTransformer, check_width, initia
 #: Width, blocks and heads of the decoder of each size. Half the paper's width and depth cost little
 #: (He et al. 2021, Table 1), and beside a small encoder more would take most of the time.
 DECODERS = {
+    "light": (128, 2, 4),
     "tiny": (128, 2, 4),
     "small": (256, 4, 8),
     "base": (512, 8, 16),

@@ -20,8 +20,9 @@ from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.patches import patch_grid, patchify
 from vitaepp.nn.positions import sincos_positions
 
-#: Width, number of blocks and number of heads of the named sizes.
+#: Width, number of blocks and number of heads of the named sizes; `light` has no name elsewhere.
 SIZES = {
+    "light": (192, 6, 6),
     "tiny": (192, 12, 3),
     "small": (384, 12, 6),
     "base": (768, 12, 12),

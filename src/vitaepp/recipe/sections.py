@@ -132,7 +132,7 @@ class ModelSettings(Section):
     backbone: Literal["vit", "resnet18", "resnet50"] = Field(
         "vit", description="Encoder architecture; a ResNet (MONAI's) for simsiam and mocov3 only."
     )
-    size: Literal["tiny", "small", "base", "large"] = Field(
+    size: Literal["light", "tiny", "small", "base", "large"] = Field(
         "base",
         description="The whole model by name: width, depth and heads of encoder and decoder.",
     )

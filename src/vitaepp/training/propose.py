@@ -13,6 +13,7 @@ import numpy as np
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
@@ -31,8 +32,8 @@ PATCHES = {2: (49, 256), 3: (64, 2048)}
 #: The paper's batch in 3D; in 2D, where it gives none, that of our recipe for X-rays.
 BATCH = {2: 64, 3: 4}
 
-#: Models from the paper's down.
-MODELS = ("base", "small", "tiny")
+#: Models from the paper's down. Only the last two are trained for fewer epochs than are wanted.
+MODELS = ("base", "small", "tiny", "light")
 
 #: Beside a smaller model, VGG-16 would take most of the time in 3D; one slice, drawn anew at each
 #: step, still estimates the perceptual loss without bias.
@@ -278,12 +279,11 @@ def _model_and_schedule(
 ) -> list[Choice]:
     tried: list[Fit] = []
     for variant in models_to_try(recipe, given):
-        tried.append(fit_to(images, machine, variant, given))
-        if tried[-1].enough_memory and _in_time(tried[-1]):
+        fit = fit_to(images, machine, variant, given)
+        tried.append(fit)
+        if fit.enough_memory and (_in_time(fit) or _long_enough(fit, images, given)):
             break
-    else:
-        # Nothing fits as it is: the smallest, for as many epochs as there is time for.
-        tried[-1] = _with_fewer_epochs(tried[-1], given)
+    tried[-1] = _with_fewer_epochs(tried[-1], given)
     if "optim.epochs" not in given:
         tried[-1] = _with_enough_updates(tried[-1], images, given)
     fit, paper = tried[-1], tried[0]
@@ -292,10 +292,7 @@ def _model_and_schedule(
     if not set(MODEL_SETTINGS) & set(given) and model.backbone == "vit":
         why = "the paper's" if fit is paper else _why_smaller(tried, machine)
         choices.append(Choice("model.size", model.size, why))
-        perceptual = fit.recipe.loss.perceptual
-        if perceptual != recipe.loss.perceptual and perceptual.weight and images.info.ndim == 3:
-            why = f"beside {model.size}, VGG-16 would take most of the time; still unbiased"
-            choices.append(Choice(SLICES, FEWER_SLICES, why))
+        choices += slice_choices(images, fit.recipe, recipe)
     if "optim.epochs" not in given:
         why = "the paper's"
         if fit.epochs < optim.epochs:
@@ -309,6 +306,16 @@ def _model_and_schedule(
     if "optim.batch_size" not in given:
         choices += _batch_choices(images, fit, machine, given)
     return choices
+
+
+def slice_choices(images: Images, chosen: Recipe, before: Recipe) -> list[Choice]:
+    """Fewer slices for the perceptual loss than before; nothing where that loss is off."""
+    now, facts = chosen.loss.perceptual, METHODS[chosen.method]
+    is_on = facts.masked and now.weight and known_weights(now.weights) != "none"
+    if not is_on or images.info.ndim < 3 or now.slices == before.loss.perceptual.slices:
+        return []
+    why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
+    return [Choice(SLICES, now.slices, why)]
 
 
 def models_to_try(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:
@@ -374,6 +381,12 @@ def _with_fewer_epochs(fit: Fit, given: Collection[str]) -> Fit:
     # Two figures are as much as the assumption of a speed allows.
     epochs = max(1, int(float(f"{epochs:.2g}")))
     return replace(fit, epochs=epochs)
+
+
+def _long_enough(fit: Fit, images: Images, given: Collection[str]) -> bool:
+    """Whether one of the two smallest models makes enough updates in the time there is."""
+    updates = _with_fewer_epochs(fit, given).epochs * _updates_each(images, fit.recipe, given)
+    return fit.recipe.model.size in MODELS[-2:] and updates >= LEAST_UPDATES
 
 
 def _updates_each(images: Images, recipe: Recipe, given: Collection[str]) -> int:

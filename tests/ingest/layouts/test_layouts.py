@@ -224,4 +224,4 @@ def test_colours_on_the_first_axis_are_asked_about(tmp_path, shape, told):
     np.savez(tmp_path / "a.npz", train_images=np.zeros((2, *shape), np.uint8))
     notes = recognise(tmp_path / "a.npz").notes
     assert bool(notes) == told
-    assert all("volumes of 3 slices; if these are colours, move that axis last" in n for n in notes)
+    assert all("volumes of 3 slices; if they are colours, move that axis last" in n for n in notes)

@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
-
-Rows = npt.NDArray[np.intp]
-Values = npt.NDArray[np.float64]
 
 
 @runtime_checkable
@@ -31,7 +27,7 @@ class Fitted(Protocol):
     def loss(self) -> Loss:
         """What was lost there with it, by which candidates are chosen; less is better."""
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores of rows of features, `(subject,)` or `(subject, output)`."""
 
 
@@ -47,8 +43,8 @@ class Training:
         pca: reduce the features first, as for raw intensities.
     """
 
-    rows: Rows
-    features: npt.NDArray[np.floating[Any]]
+    rows: Indices
+    features: Numbers
     persons: Persons
     seed: int
     pca: bool = False
@@ -72,9 +68,9 @@ class Tested:
         seed: of resamples.
     """
 
-    rows: Rows
-    fold: Rows
-    decision: Values
+    rows: Indices
+    fold: Indices
+    decision: Floats
     persons: Persons
     learned: Sequence[Any] = ()
     seed: int = 0
@@ -95,8 +91,8 @@ class Target(ABC):
     task: ClassVar[str]
     stratum: ClassVar[str] = "class"
     name: str
-    rows: Rows
-    strata: Rows
+    rows: Indices
+    strata: Indices
     missing: int
 
     @property
@@ -126,7 +122,7 @@ class Target(ABC):
         return "linear"
 
     @abstractmethod
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Refuse a train and test split that does not allow to fit and to score.
 
         Raises:
@@ -141,12 +137,12 @@ class Target(ABC):
             EvaluationError: naming what there is and what is needed.
         """
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part can be tested alone, as one site of several."""
         return len(test) > 1
 
     @abstractmethod
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """What metrics.json holds of the labels beside the classes: `members`, …"""
 
     @abstractmethod
@@ -183,7 +179,7 @@ class Target(ABC):
         """
 
     def scores(
-        self, test: Rows, decision: Values, fitted_to: Target, train: Rows
+        self, test: Indices, decision: Floats, fitted_to: Target, train: Indices
     ) -> dict[str, float]:
         """The metrics of a tested part.
 
@@ -197,7 +193,7 @@ class Target(ABC):
 
     @staticmethod
     @abstractmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Metrics of rows of predictions.parquet, as far as these rows alone give them.
 
         Args:

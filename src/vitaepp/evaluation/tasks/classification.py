@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.choice import Loss
@@ -24,7 +24,7 @@ from vitaepp.evaluation.labels import (
     told_order,
 )
 from vitaepp.evaluation.scores import fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Reversed:
         """What was lost with it."""
         return self.fitted.loss
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores, above zero for the first class."""
         return -self.fitted.decision(features)
 
@@ -83,7 +83,7 @@ class Classification(Target):
         """The paper's: a linear probe on given parts, else an SVM in cross-validation."""
         return "linear" if split else "svm"
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Every class in both parts."""
         require_in_both(self.labels, train, test)
 
@@ -92,12 +92,12 @@ class Classification(Target):
         # With two folds, a training part is half a class, and must itself be split once more.
         require_members(self.labels, folds if folds > 2 else 4, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part has every class, and leaves two of each to fit on."""
         counts = np.bincount(self.strata[train], minlength=len(self.labels.classes))
         return set(self.strata[test]) == set(self.strata) and bool(counts.min() > 1)
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """The members of the classes, and the positive one."""
         classes = self.shown.classes
         counts = np.bincount(self.shown.codes[used], minlength=len(classes))
@@ -157,7 +157,7 @@ class Classification(Target):
         return pd.DataFrame({"label": [str(value) for value in self.labels.values]})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """AUC, sensitivity, specificity and accuracy."""
         code = {str(c): i for i, c in enumerate(classes)}
         return fold_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)

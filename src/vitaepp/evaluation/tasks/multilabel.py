@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Training
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -34,7 +34,7 @@ class _Several:
         """The mean over labels of what was lost with it."""
         return tuple(np.mean([fitted.loss for fitted in self.each], axis=0).round(9).tolist())
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores, `(subject, label)`, above zero where the label is there."""
         return np.stack([fitted.decision(features) for fitted in self.each], axis=1)
 
@@ -85,7 +85,7 @@ class Multilabel(Target):
         """As of classes."""
         return "linear" if split else "svm"
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Every class of every label in both parts."""
         for one in self.single:
             one.require_train_and_test(train, test)
@@ -95,11 +95,11 @@ class Multilabel(Target):
         for one in self.single:
             one.require_members(folds, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part has every class of every label."""
         return all(one.scored(train, test) for one in self.single)
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """How many subjects have each label, and by which class of its column."""
         counts = self.codes[used].sum(axis=0).tolist()
         return {
@@ -126,7 +126,7 @@ class Multilabel(Target):
         return pd.DataFrame({"label": text, **columns})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """The mean over labels of AUC, sensitivity, specificity and accuracy."""
         each = [
             fold_scores(truth[f"label:{name}"].to_numpy(np.intp), decision[:, i])
@@ -135,7 +135,7 @@ class Multilabel(Target):
         return {metric: float(np.mean([one[metric] for one in each])) for metric in METRICS}
 
 
-def _strata(codes: npt.NDArray[np.intp]) -> Rows:
+def _strata(codes: Indices) -> Indices:
     """Groups for balanced folds: subjects by the rarest of the labels that they have."""
     rarity = codes.sum(axis=0)
     ranked = np.where(codes == 1, rarity, np.iinfo(np.intp).max)

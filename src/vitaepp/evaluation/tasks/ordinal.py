@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores
-from vitaepp.evaluation.tasks.base import Fitted, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Tested, Training
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -50,7 +51,7 @@ class Ordinal(Classification):
         """Nothing beside the metrics."""
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Quadratic weighted kappa, MAE of ranks, Spearman, AUC of the cumulative splits."""
         code = {str(c): i for i, c in enumerate(classes)}
         return ordinal_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)

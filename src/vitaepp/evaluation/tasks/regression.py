@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.labels import label_column
@@ -18,7 +19,7 @@ from vitaepp.evaluation.regression import (
     regression_intervals,
     regression_scores,
 )
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.system.progress import counted
 
 #: Most groups of equal size, by the value, over which folds are balanced.
@@ -57,7 +58,7 @@ class Regression(Target):
         """Those of the other cohort, and whether its values may have another unit."""
         return [*other.doubts(), *other_unit(self.values, other.values, f"label {self.name!r}")]
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Some subjects in both parts."""
         require_some(self.name, train, test)
 
@@ -65,11 +66,11 @@ class Regression(Target):
         """Two persons a fold."""
         require_persons(self.name, folds, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part varies, and leaves enough to fit on."""
         return len(train) > 4 and len(np.unique(self.values[test])) > 2
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """The range of the values."""
         values = self.values[used]
         low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
@@ -84,14 +85,14 @@ class Regression(Target):
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        found = regression_intervals(
+        intervals = regression_intervals(
             self.values[tested.rows],
             tested.decision,
             tested.fold,
             persons=tested.persons,
             seed=tested.seed,
         )
-        return {name: None if one is None else asdict(one) for name, one in found.items()}
+        return {name: None if one is None else asdict(one) for name, one in intervals.items()}
 
     def of_other(self, table: pd.DataFrame) -> Regression:
         """The same column of another cohort."""
@@ -102,12 +103,12 @@ class Regression(Target):
         return pd.DataFrame({"label": self.values})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """MAE, RMSE, R², Pearson and Spearman."""
         return regression_scores(truth["label"].to_numpy(np.float64), decision)
 
 
-def far_values(values: Values, title: str) -> list[str]:
+def far_values(values: Floats, title: str) -> list[str]:
     """A line where values lie more than `FAR` robust deviations from the median, or where a number
     below 0 is repeated and the only one there; else nothing."""
     middle = np.median(values)
@@ -128,7 +129,7 @@ def far_values(values: Values, title: str) -> list[str]:
     return []
 
 
-def other_unit(inside: Values, outside: Values, title: str) -> list[str]:
+def other_unit(inside: Floats, outside: Floats, title: str) -> list[str]:
     """A line where the values of another cohort are so unlike that they may have another unit."""
     own, other = np.median(inside), np.median(outside)
     deviation = 1.4826 * np.median(np.abs(inside - own))
@@ -156,7 +157,7 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
     return values
 
 
-def require_some(name: str, train: Rows, test: Rows) -> None:
+def require_some(name: str, train: Indices, test: Indices) -> None:
     """Refuse parts that are too small to fit on or to score.
 
     Raises:

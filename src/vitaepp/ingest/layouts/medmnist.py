@@ -33,7 +33,7 @@ def medmnist_cohort(source: Source) -> Cohort | None:
         shape = images.shape[1:]
         if len(shape) == 3 and shape[0] in (3, 4) and min(shape[1:]) > shape[0] and shape[2] != 3:
             notes = (
-                f"images of {dimensions(shape)} are taken as volumes of {shape[0]} slices; if these "
+                f"images of {dimensions(shape)} are taken as volumes of {shape[0]} slices; if they "
                 "are colours, move that axis last",
             )
         labels = (
