@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -9,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.regression import (
+    EPSILON,
     METRICS,
     fit_regression,
     regression_intervals,
@@ -52,6 +54,27 @@ def test_a_ridge_is_scikit_learn_s_of_standardised_features_with_the_strength_it
     z = StandardScaler().fit_transform(x)
     expected = Ridge(fitted.strength).fit(z, values).predict(z)
     assert fitted.decision(x) == pytest.approx(expected)
+
+
+def test_a_support_vector_regression_minimises_its_equation():
+    """Half the squared weights and C times what errors beyond epsilon cost, as SciPy minimises it."""
+    x, values = _drawn(np.random.default_rng(10), 24, features=3)
+    fitted = fit_regression(x, values, seed=0, kind="svr")
+    z, y = (StandardScaler().fit_transform(v) for v in (x, values[:, None]))
+
+    def beyond(unknown):
+        errors = y[:, 0] - z @ unknown[:3] - unknown[3]
+        return np.concatenate([unknown[4:] + EPSILON - errors, unknown[4:] + EPSILON + errors])
+
+    best = minimize(
+        lambda unknown: unknown[:3] @ unknown[:3] / 2 + fitted.strength * unknown[4:].sum(),
+        np.concatenate([np.zeros(4), np.abs(y[:, 0])]),
+        bounds=[(None, None)] * 4 + [(0, None)] * 24,
+        constraints={"type": "ineq", "fun": beyond},
+        options={"ftol": 1e-12, "maxiter": 500},
+    ).x
+    expected = values.mean() + values.std() * (z @ best[:3] + best[3])
+    assert fitted.decision(x) == pytest.approx(expected, abs=0.01 * values.std())
 
 
 @pytest.mark.parametrize("kind", ["ridge", "svr"])
