@@ -57,7 +57,7 @@ def test_a_ridge_is_scikit_learn_s_of_standardised_features_with_the_strength_it
 
 
 def test_a_support_vector_regression_minimises_its_equation():
-    """Half the squared weights and C times what errors beyond epsilon cost, as SciPy minimises it."""
+    """Half the squared weights and C times the errors beyond epsilon, as SciPy minimises it."""
     x, values = _drawn(np.random.default_rng(10), 24, features=3)
     fitted = fit_regression(x, values, seed=0, kind="svr")
     z, y = (StandardScaler().fit_transform(v) for v in (x, values[:, None]))
@@ -146,16 +146,16 @@ def test_intervals_are_of_persons():
 
 
 def test_the_bootstrap_of_ranks_is_that_of_drawn_rows():
-    from vitaepp.evaluation.regression import _weighted
+    from vitaepp.evaluation.regression import weighted
 
     random = np.random.default_rng(7)
     truth, predicted = np.round(random.normal(size=(2, 30)), 1)
     rows = random.integers(30, size=30)
     weights = np.bincount(rows, minlength=30)[None].astype(float)
     for metric, value in regression_scores(truth[rows], predicted[rows]).items():
-        assert _weighted(metric, truth, predicted, weights)[0] == pytest.approx(value)
+        assert weighted(metric, truth, predicted, weights)[0] == pytest.approx(value)
     assert spearmanr(truth[rows], predicted[rows]).statistic == pytest.approx(
-        _weighted("spearman", truth, predicted, weights)[0]
+        weighted("spearman", truth, predicted, weights)[0]
     )
 
 

@@ -360,7 +360,7 @@ def test_methods_tell_of_every_task(outcomes):
         "MAE, RMSE, R², Pearson's r and Spearman's ρ are given",
         "Harrell's C-index, Uno's C and AUC are given",
         "Wilcoxon's signed-rank test",
-        "2,000 resamples within folds",
+        "2,000 resamples, trained models held fixed",
         "follow-up in the unit of months",
         "80 subjects with values in the columns sick, old were evaluated",
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from vitaepp.evaluation.labels import label_column
 from vitaepp.evaluation.regression import (
     Kind,
     fit_regression,
-    regression_intervals,
     regression_scores,
+    weighted,
 )
 from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
 from vitaepp.system.progress import counted
@@ -80,14 +79,7 @@ class Regression(Target):
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        found = regression_intervals(
-            self.values[tested.rows],
-            tested.decision,
-            tested.fold,
-            persons=tested.persons,
-            seed=tested.seed,
-        )
-        return {name: None if one is None else asdict(one) for name, one in found.items()}
+        return self.intervals(tested)
 
     def of_other(self, table: pd.DataFrame) -> Regression:
         """The same column of another cohort."""
@@ -101,6 +93,13 @@ class Regression(Target):
     def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
         """MAE, RMSE, R², Pearson and Spearman."""
         return regression_scores(truth["label"].to_numpy(np.float64), decision)
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
+    ) -> Values:
+        """MAE, RMSE, R², Pearson and Spearman."""
+        return weighted(metric, truth["label"].to_numpy(np.float64), decision, weights)
 
 
 def far_values(values: Values, title: str) -> list[str]:
