@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from tests.conftest import LIGHT
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
-from vitaepp.experiments.simple import simple_features
+from vitaepp.experiments.simple import _first_order, _shape, simple_features
 
 QUICK = (*LIGHT, "optim.epochs=1")
 FROZEN = ("prior", "metadata", "raw", "simple", "untrained", "vitae", "vitae++")
@@ -86,6 +87,49 @@ def test_simple_features_are_finite_and_know_size_and_brightness(make_store):
     means = np.array([store[i][0].mean() for i in range(6)])
     place = 8 + 2 * 3  # after the shape
     assert np.corrcoef(features[:, place], means)[0, 1] > 0.999
+
+
+def test_first_order_statistics_and_shapes_are_the_true_ones():
+    values = np.random.default_rng(0).gamma(2.0, size=500)
+    mean, deviation, skewness, kurtosis, entropy, energy, *quantiles = _first_order(values)
+    assert (mean, deviation) == pytest.approx((values.mean(), values.std()))
+    expected = (stats.skew(values), stats.kurtosis(values, fisher=False))
+    assert (skewness, kurtosis) == pytest.approx(expected)
+    assert entropy == pytest.approx(stats.entropy(np.histogram(values, 32)[0], base=2))
+    assert energy == pytest.approx((values**2).mean())
+    assert quantiles[3] == pytest.approx(np.median(values))
+    # An ellipsoid of half axes 12, 6 and 6 mm, in voxels of 1 by 1 by 0.5 mm.
+    x, y, z = np.ogrid[-15:16, -15:16, -15:15.5:0.5]
+    mask = (x / 12) ** 2 + (y / 6) ** 2 + (z / 6) ** 2 <= 1
+    volume, surface, _, elongation, flatness, radius, feret, share, *moments = _shape(
+        mask, (1.0, 1.0, 0.5)
+    )
+    assert volume == pytest.approx(4 / 3 * np.pi * 12 * 6 * 6, rel=0.02)
+    assert surface == pytest.approx(773, rel=0.1)  # of a prolate spheroid; it is estimated
+    assert (elongation, flatness) == pytest.approx((2, 1), rel=0.03)
+    assert radius == pytest.approx((12 * 6 * 6) ** (1 / 3), rel=0.01)
+    assert feret == pytest.approx(24, rel=0.05)
+    assert share == mask.mean()
+    assert moments[:3] == pytest.approx([36 / 5, 36 / 5, 144 / 5], rel=0.05)
+    assert moments[3:] == pytest.approx([15, 15, 15])
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (24, 24)])
+def test_where_pyradiomics_is_installed_its_features_are_added(make_store, monkeypatch, size):
+    pytest.importorskip("radiomics")
+    store = make_store(subjects=3, size=size, modalities=("one", "two")[: 4 - len(size)])
+    both = simple_features(store)
+    monkeypatch.setattr("vitaepp.experiments.simple.radiomics", lambda _: None)
+    own = simple_features(store)
+    assert (both[:, : own.shape[1]] == own).all()
+    added = both[:, own.shape[1] :]
+    channels, shapes = len(store.info.modalities), 14 if len(size) == 3 else 9
+    assert added.shape[1] == channels * (93 + shapes)
+    assert np.isfinite(added).all()
+    # The mean intensity of the part is among both.
+    place = 8 + 2 * len(size) + 6 + 7
+    distance = np.abs(added - own[:, place, None]).max(axis=0)
+    assert distance.min() < 1e-3 * np.abs(own[:, place]).max()
 
 
 @pytest.mark.parametrize(
