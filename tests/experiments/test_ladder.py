@@ -10,6 +10,9 @@ from scipy import stats
 from tests.conftest import LIGHT
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.scores import METRICS
 from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import _first_order, _shape, simple_features
@@ -77,6 +80,33 @@ def test_the_lowest_rung_is_taken_that_no_other_is_shown_to_beat():
     lost = climbed(0.0, 3.0, 0.5, 0.5)
     assert "Do not pre-train" in lost.recommendation
     assert [p is not None and p < 0.05 for _, p in lost.steps()][:2] == [False, True]
+
+
+def drawn(random, *aucs):
+    """A ladder of rungs with these true AUCs, in five folds that share training subjects."""
+    rungs = []
+    for key, auc in zip(("prior", "raw", "untrained", "vitae++"), aucs, strict=True):
+        # Such folds correlate by test / (test + train) = 0.2; guessing is the same in all.
+        noise = np.sqrt(0.8) * random.normal(size=5) + np.sqrt(0.2) * random.normal()
+        values = auc + 0.05 * noise * (key != "prior")
+        folds = [dict.fromkeys(METRICS, float(v)) for v in values]
+        mean, std = spread(folds)
+        metrics = {"protocol": "svm", "label": "sick", "n": 100, "classes": [0, 1], "seed": 0}
+        metrics |= {"sizes": [{"train": 80, "test": 20}] * 5, "controls": {}}
+        found = Evaluation(metrics | {"folds": folds, "mean": mean, "std": std})
+        rungs.append(Rung(key, key, found))
+    return Ladder(tuple(rungs), {}, {})
+
+
+def test_without_an_effect_a_ladder_recommends_guessing_at_the_stated_rate():
+    random = np.random.default_rng(0)
+    climbed_for_nothing = [
+        drawn(random, 0.5, 0.5, 0.5, 0.5).taken.key != "prior" for _ in range(80)
+    ]
+    assert np.mean(climbed_for_nothing) <= 0.05
+    found = [drawn(random, 0.5, 0.9, 0.9, 0.9).taken.key for _ in range(30)]
+    assert found.count("prior") <= 1
+    assert found.count("raw") >= 27
 
 
 def test_simple_features_are_finite_and_know_size_and_brightness(make_store):
