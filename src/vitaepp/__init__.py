@@ -14,43 +14,53 @@ Everything else may change with any version. Every name is imported when it is f
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# For those who check types; `as` says that a name is public.
 if TYPE_CHECKING:
-    from vitaepp.auditing.audit import audit
-    from vitaepp.auditing.items import Audit
-    from vitaepp.cli.demo import demo
-    from vitaepp.cli.doctor import doctor
-    from vitaepp.data.embeddings import Embeddings
-    from vitaepp.data.inspection import inspect
-    from vitaepp.data.store import Store
-    from vitaepp.datasets.download import download
-    from vitaepp.datasets.phantom import write_phantoms
-    from vitaepp.downstream.finetune import finetune
-    from vitaepp.downstream.fit import fit
-    from vitaepp.downstream.model import Model
-    from vitaepp.downstream.neighbours import neighbours
-    from vitaepp.downstream.predict import predict
-    from vitaepp.downstream.quality import qc
-    from vitaepp.encoder.embed import embed, embed_store, raw_features
-    from vitaepp.encoder.model import Encoder
-    from vitaepp.errors import VitaeppError
-    from vitaepp.evaluation.comparison import Comparison, compare, compare_evaluations
-    from vitaepp.evaluation.evaluation import evaluate
-    from vitaepp.evaluation.features import evaluate_features
-    from vitaepp.evaluation.reconstruction import reconstruct
-    from vitaepp.evaluation.result import Evaluation
-    from vitaepp.experiments.experiment import experiment
-    from vitaepp.experiments.ladder import ladder
-    from vitaepp.explanation.explain import explain
-    from vitaepp.ingest.prepare import prepare
-    from vitaepp.interop.export import export
-    from vitaepp.interop.public import embed_public
-    from vitaepp.recipe.recipe import Recipe
-    from vitaepp.reporting.dossier.dossier import dossier
-    from vitaepp.reporting.report import report
-    from vitaepp.training.bench import bench
-    from vitaepp.training.plan import plan
-    from vitaepp.training.pretrain import pretrain
+    from vitaepp.auditing.audit import audit as audit
+    from vitaepp.auditing.items import Audit as Audit
+    from vitaepp.cli.demo import demo as demo
+    from vitaepp.cli.doctor import doctor as doctor
+    from vitaepp.data.embeddings import Embeddings as Embeddings
+    from vitaepp.data.inspection import inspect as inspect
+    from vitaepp.data.store import Store as Store
+    from vitaepp.datasets.download import download as download
+    from vitaepp.datasets.phantom import write_phantoms as write_phantoms
+    from vitaepp.downstream.finetune import finetune as finetune
+    from vitaepp.downstream.fit import fit as fit
+    from vitaepp.downstream.model import Model as Model
+    from vitaepp.downstream.neighbours import neighbours as neighbours
+    from vitaepp.downstream.predict import predict as predict
+    from vitaepp.downstream.quality import qc as qc
+    from vitaepp.encoder.embed import (
+        embed as embed,
+        embed_store as embed_store,
+        raw_features as raw_features,
+    )
+    from vitaepp.encoder.model import Encoder as Encoder
+    from vitaepp.errors import VitaeppError as VitaeppError
+    from vitaepp.evaluation.comparison import (
+        Comparison as Comparison,
+        compare as compare,
+        compare_evaluations as compare_evaluations,
+    )
+    from vitaepp.evaluation.evaluation import evaluate as evaluate
+    from vitaepp.evaluation.features import evaluate_features as evaluate_features
+    from vitaepp.evaluation.reconstruction import reconstruct as reconstruct
+    from vitaepp.evaluation.result import Evaluation as Evaluation
+    from vitaepp.experiments.experiment import experiment as experiment
+    from vitaepp.experiments.ladder import ladder as ladder
+    from vitaepp.explanation.explain import explain as explain
+    from vitaepp.ingest.prepare import prepare as prepare
+    from vitaepp.interop.export import export as export
+    from vitaepp.interop.public import embed_public as embed_public
+    from vitaepp.recipe.recipe import Recipe as Recipe
+    from vitaepp.reporting.dossier.dossier import dossier as dossier
+    from vitaepp.reporting.report import report as report
+    from vitaepp.training.bench import bench as bench
+    from vitaepp.training.plan import plan as plan
+    from vitaepp.training.pretrain import pretrain as pretrain
 
+#: The module of each public name.
 _HOMES = {
     "Audit": "vitaepp.auditing.items",
     "Comparison": "vitaepp.evaluation.comparison",
@@ -95,48 +105,7 @@ _HOMES = {
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Audit",
-    "Comparison",
-    "Embeddings",
-    "Encoder",
-    "Evaluation",
-    "Model",
-    "Recipe",
-    "Store",
-    "VitaeppError",
-    "__version__",
-    "audit",
-    "bench",
-    "compare",
-    "compare_evaluations",
-    "demo",
-    "doctor",
-    "dossier",
-    "download",
-    "embed",
-    "embed_public",
-    "embed_store",
-    "evaluate",
-    "evaluate_features",
-    "experiment",
-    "explain",
-    "export",
-    "finetune",
-    "fit",
-    "inspect",
-    "ladder",
-    "neighbours",
-    "plan",
-    "predict",
-    "prepare",
-    "pretrain",
-    "qc",
-    "raw_features",
-    "reconstruct",
-    "report",
-    "write_phantoms",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

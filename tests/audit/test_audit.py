@@ -190,7 +190,7 @@ def test_a_table_of_labels_and_named_columns(tmp_path, label, site, capsys):
     assert "not taken for metadata by their names: room" in capsys.readouterr().err
     table, _, _ = joined(path, Store(store), None, None)
     facts = facts_of(table, Store(store), np.zeros((N, 2), int), np.arange(N), "sick", ["room"])
-    assert [fact.name for fact in facts.asked] == ["room"]
+    assert [fact.name for fact in facts.usable] == ["room"]
 
 
 def test_what_is_refused(tmp_path, label, site):

@@ -126,7 +126,7 @@ def test_near_duplicates_by_features_are_found_at_any_scale():
     hashes = random.random((1500, 255)) < 0.5
     for scale in (1e-4, 1e4):
         pairs = near_duplicates(hashes, scale * features)
-        assert [(p.first, p.second, p.by) for p in pairs] == [(3, 1400, "embedding")]
+        assert [(p.first, p.second, p.evidence) for p in pairs] == [(3, 1400, "embedding")]
     assert near_duplicates(hashes, np.ones((1500, 16))) == []
 
 

@@ -191,7 +191,8 @@ pretrain store new --set model.patch_size=0|model.patch_size=-1|model.patch_size
 pretrain store new --set model.mask_ratio=1|model.mask_ratio=nan|model.mask_ratio=0.999
 pretrain store new --set model.embed_dim=7|model.embed_dim=0|model.depth=-1|model.num_heads=0
 pretrain store new --set model.init=nowhere|model.init=empty|model.init=empty.txt|model.init=store
-pretrain store new --set loss.perceptual.weights=empty.txt|loss.edge.weight=inf
+pretrain store new --set loss.perceptual.weight=1 --set loss.perceptual.weights=empty.txt
+pretrain store new --set loss.edge.weight=inf
 pretrain store new --set data.split=x|trainer.devices=0|trainer.precision=64|method=x|é=1
 pretrain store new --set seed=99999999999999999999999999|optim.weight_decay=nan
 pretrain store new --set model.decoder_depth=-1|trainer.devices=999

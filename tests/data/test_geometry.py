@@ -224,7 +224,7 @@ def test_foreground_is_the_bright_class():
     assert np.array_equal(foreground(image), image > 50)
 
 
-def test_boxes_that_do_not_meet_are_told_apart():
+def test_boxes_that_do_not_meet_are_distinct():
     here = Grid((10, 10, 10), np.eye(4))
     far = Grid((5, 5, 5), np.eye(4))
     far.affine[:3, 3] = 30

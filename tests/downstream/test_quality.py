@@ -1,17 +1,22 @@
 """Quality control: what is unlike the others is flagged, and why is said."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import vitaepp
 from tests.conftest import LIGHT
+from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.downstream.quality import LIMIT, deviations, judged, reconstruction_errors
-from vitaepp.errors import RunError
+from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.views.draws import Draws
@@ -116,9 +121,35 @@ def test_reasons_name_what_is_odd():
     assert table.oddity[0] > table.oddity[1] > LIMIT
 
 
-def test_what_cannot_be_done_is_said(odd, tmp_path):
+def test_what_cannot_be_done_is_said(odd, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="is a store, not the run; did you mean vitaepp qc"):
         vitaepp.qc(odd / "store", odd / "run", tmp_path / "out")
     with pytest.raises(RunError, match="`masks=0`"):
         vitaepp.qc(odd / "run", odd / "store", tmp_path / "out", masks=0)
+    everybody = "vitaepp.downstream.quality.persons_of"
+    monkeypatch.setattr(everybody, lambda table: np.zeros(len(table), np.intp))
+    with pytest.raises(EvaluationError, match="25 subjects of 1 person"):
+        vitaepp.qc(odd / "run", odd / "store", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_with_another_versions_settings_of_finetune_is_used(odd, tmp_path, capsys):
+    """They are in its recipe and in its checkpoint."""
+    run = shutil.copytree(odd / "run", tmp_path / "run")
+    file, last = run / "recipe.yaml", run / "last.ckpt"
+    checkpoint = load_checkpoint(last)
+    for values in (recipe := yaml.safe_load(file.read_text()), checkpoint["vitaepp"]["recipe"]):
+        values["finetune"]["patience"] = 10
+    file.write_text(yaml.safe_dump(recipe))
+    torch.save(checkpoint, last)
+    was = RunFolder(odd / "run").recipe()
+    capsys.readouterr()
+    assert RunFolder(run).recipe() == was
+    line = "finetune.patience=10: give at most 1; its settings of finetune are replaced"
+    assert f"{file}: {line}" in capsys.readouterr().err
+    assert load_method(run)[1].epochs == 10
+    assert f"{last}: {line}" in capsys.readouterr().err
+    recipe["optim"]["epochs"] = 0
+    file.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(RecipeError, match=re.escape(f"{file}: optim.epochs=0: give at least 1")):
+        RunFolder(run).recipe()

@@ -90,7 +90,7 @@ def test_a_map_keeps_inside_its_frame():
     assert scatter(y[2:], y[2:], [0], ["c"], says="map") is None
 
 
-def test_series_are_told_apart_without_their_colours():
+def test_series_are_distinct_without_their_colours():
     for a, b in combinations(SERIES, 2):
         assert a.dash != b.dash
         assert a.marker != b.marker

@@ -518,7 +518,7 @@ def test_the_roc_of_a_fold_is_scikit_learns(ties):
     assert area == pytest.approx(roc_auc_score(label == "p", score), abs=0.01)
 
 
-def test_names_of_runs_are_told_apart(tmp_path):
+def test_names_of_runs_are_distinct(tmp_path):
     paths = [tmp_path / "a" / "run", tmp_path / "b" / "run", tmp_path / "c"]
     assert unique_names(paths) == ["a/run", "b/run", "c"]
     assert len(unique_names([tmp_path, tmp_path])) == 2

@@ -124,9 +124,11 @@ def test_less_memory_splits_the_batch_then_shrinks_the_model(footprints):
 
 
 def test_a_cpu_is_given_a_night(footprints):
-    got = chosen(images((96, 96, 96), trained=50), LAPTOP)
-    assert got["model.size"] == "light"
-    assert got["loss.perceptual.slices"] == 1
+    cohort = images((96, 96, 96), trained=50)
+    for weights, slices in (("random", 1), ("none", None)):
+        recipe = Recipe.load(settings=f"loss.perceptual.weights={weights}")
+        got = chosen(cohort, LAPTOP, recipe=recipe)
+        assert (got["model.size"], got.get("loss.perceptual.slices")) == ("light", slices)
     seconds = 0.5e12 * 50 * got["optim.epochs"] / (CPU_FLOPS_PER_CORE * LAPTOP.cores)
     assert 0.9 * CPU_SECONDS < seconds <= CPU_SECONDS
     # Of the two smallest, the larger if fewer epochs are enough updates.

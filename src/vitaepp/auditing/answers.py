@@ -15,7 +15,7 @@ from vitaepp.auditing.facts import Fact, Facts, cut
 from vitaepp.auditing.images import Pair
 from vitaepp.auditing.items import Item, Verdict, joined
 from vitaepp.auditing.permutation import SHUFFLES
-from vitaepp.auditing.shortcuts import NO_CONTROL, Cohort, Told
+from vitaepp.auditing.shortcuts import NO_CONTROL, Association, Cohort
 from vitaepp.auditing.subgroups import Decisions, Errors, errors_by
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.result import Evaluation
@@ -40,7 +40,7 @@ _METRICS = {"auc": "AUC", "spearman": "Spearman"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answers:
     """What was measured about one fact.
 
     Attributes:
@@ -51,8 +51,8 @@ class Asked:
     """
 
     fact: Fact
-    embedding: Told
-    label: Told | None
+    embedding: Association
+    label: Association | None
     errors: Errors | None
 
 
@@ -67,7 +67,7 @@ class Together:
         left_interval: of it.
     """
 
-    label: Told
+    label: Association
     both: float
     left: float
     left_interval: tuple[float, float]
@@ -81,17 +81,17 @@ class Measured:
         cohort: what it is of.
         evaluation: of the embedding alone.
         decisions: of the same.
-        asked: about each fact.
+        answers: of each fact.
         together: about all of those that are properties of scans; None without any.
-        unasked: names of facts whose numbers differ too little to be asked about.
+        unranked: names of facts whose numbers differ too little to be ranked.
     """
 
     cohort: Cohort
     evaluation: Evaluation
     decisions: Decisions
-    asked: list[Asked]
+    answers: list[Answers]
     together: Together | None
-    unasked: list[str]
+    unranked: list[str]
 
     @property
     def effect(self) -> float:
@@ -103,23 +103,23 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
     """Ask the embedding and the facts everything."""
     evaluation = cohort.evaluate(cohort.features)
     decisions = _decisions(cohort, evaluation)
-    asked, unasked = [], []
+    answers, unranked = [], []
     for fact in track(facts, "audit", len(facts), unit="facts"):
-        told = shortcuts.fact_from_embedding(cohort, fact)
-        if told is None:
-            unasked.append(fact.name)
+        association = shortcuts.fact_from_embedding(cohort, fact)
+        if association is None:
+            unranked.append(fact.name)
             continue
         is_control = fact.name not in NO_CONTROL
         groups = pd.Series(cut(fact).to_numpy(object), index=cohort.table["subject"])
-        asked.append(
-            Asked(
+        answers.append(
+            Answers(
                 fact,
-                told,
+                association,
                 shortcuts.label_from_facts(cohort, [fact]) if is_control else None,
                 errors_by(decisions, groups, seed=cohort.seed) if is_control else None,
             )
         )
-    control = [a.fact for a in asked if a.label is not None]
+    control = [a.fact for a in answers if a.label is not None]
     together = None
     if control:
         without = shortcuts.label_without_facts(cohort, control)
@@ -130,7 +130,7 @@ def measure(cohort: Cohort, facts: Sequence[Fact]) -> Measured:
             float(without["mean"]["auc"]),
             (ends.low, ends.high),
         )
-    return Measured(cohort, evaluation, decisions, asked, together, unasked)
+    return Measured(cohort, evaluation, decisions, answers, together, unranked)
 
 
 def items(measured: Measured, facts: Facts, pairs: Sequence[Pair]) -> Iterator[Item]:
@@ -139,24 +139,24 @@ def items(measured: Measured, facts: Facts, pairs: Sequence[Pair]) -> Iterator[I
     yield _participants(measured)
     if measured.together is not None:
         yield from _together(measured, measured.together, corrected)
-    for asked in measured.asked:
-        yield _fact(measured, asked, corrected)
-    for asked in measured.asked:
-        if asked.label is not None:
-            number = _one_number(measured.cohort, asked.fact)
-            yield _label(measured, asked.fact.name, asked.label, corrected, number)
+    for answers in measured.answers:
+        yield _fact(measured, answers, corrected)
+    for answers in measured.answers:
+        if answers.label is not None:
+            number = _one_number(measured.cohort, answers.fact)
+            yield _label(measured, answers.fact.name, answers.label, corrected, number)
     yield duplicates(measured, pairs)
-    for asked in measured.asked:
-        if asked.errors is not None:
-            yield _errors(asked.fact.name, asked.errors, corrected)
+    for answers in measured.answers:
+        if answers.errors is not None:
+            yield _errors(answers.fact.name, answers.errors, corrected)
     yield _silent(facts, measured)
 
 
 def _corrected(measured: Measured) -> Callable[[float], float]:
     """The correction of Holm for all tests of the audit, for a p of theirs."""
-    tests = [a.embedding.p for a in measured.asked]
-    tests += [a.label.p for a in measured.asked if a.label is not None]
-    tests += [a.errors.p for a in measured.asked if a.errors is not None]
+    tests = [a.embedding.p for a in measured.answers]
+    tests += [a.label.p for a in measured.answers if a.label is not None]
+    tests += [a.errors.p for a in measured.answers if a.errors is not None]
     tests += [measured.together.label.p] if measured.together is not None else []
     by_p = dict(zip(tests, holm(tests), strict=True))  # equal ones are corrected alike
     return by_p.__getitem__
@@ -166,23 +166,28 @@ def _decisions(cohort: Cohort, evaluation: Evaluation) -> Decisions:
     return Decisions.of(evaluation, pd.Series(cohort.persons, index=cohort.table["subject"]))
 
 
-def _is_told(told: Told, p: float) -> bool:
-    return p < SIGNIFICANT and told.effect >= LEAST
+def _is_associated(association: Association, p: float) -> bool:
+    return p < SIGNIFICANT and association.effect >= LEAST
 
 
-def _not_told(p: float) -> str:
+def _no_association(p: float) -> str:
     """What is said of what is not told: it may be there, but too small to matter."""
     return "hardly tells" if p < SIGNIFICANT else "does not tell"
 
 
-def _numbers(told: Told, p: float) -> dict[str, Any]:
-    more = {"metric": _METRICS[told.metric], "p": told.p, "p_holm": p, "n": told.n}
-    return more | ({"of": told.column} if told.column else {})
+def _numbers(association: Association, p: float) -> dict[str, Any]:
+    more = {
+        "metric": _METRICS[association.metric],
+        "p": association.p,
+        "p_holm": p,
+        "n": association.n,
+    }
+    return more | ({"of": association.column} if association.column else {})
 
 
-def _shown(told: Told, p: float) -> str:
-    of = f" of {told.column}" if told.column else ""
-    return f"{_METRICS[told.metric]} {told.score:.2f}{of}, {p_value(p, 'p')}"
+def _shown(association: Association, p: float) -> str:
+    of = f" of {association.column}" if association.column else ""
+    return f"{_METRICS[association.metric]} {association.score:.2f}{of}, {p_value(p, 'p')}"
 
 
 def _participants(measured: Measured) -> Item:
@@ -211,7 +216,7 @@ def _participants(measured: Measured) -> Item:
 def _together(
     measured: Measured, together: Together, corrected: Callable[[float], float]
 ) -> Iterator[Item]:
-    names = [a.fact.name for a in measured.asked if a.label is not None]
+    names = [a.fact.name for a in measured.answers if a.label is not None]
     alone = float(measured.evaluation["mean"]["auc"])
     item = _label(measured, "all of this metadata", together.label, corrected)
     more = item.more | {"embedding": alone, "both": together.both, "facts": names}
@@ -240,48 +245,50 @@ def _together(
 def _label(
     measured: Measured,
     name: str,
-    told: Told,
+    association: Association,
     corrected: Callable[[float], float],
     one_number: tuple[str, float] | None = None,
 ) -> Item:
-    p = corrected(told.p)
-    assert told.evaluation is not None
-    ends = _decisions(measured.cohort, told.evaluation).interval()
-    share = told.effect / measured.effect if measured.effect > 0 else np.inf
+    p = corrected(association.p)
+    assert association.evaluation is not None
+    ends = _decisions(measured.cohort, association.evaluation).interval()
+    share = association.effect / measured.effect if measured.effect > 0 else np.inf
     verdict: Verdict = "green"
     name_of_label = measured.cohort.label
-    sentence = f"{_capital(name)} alone {_not_told(p)} {name_of_label} ({_shown(told, p)})."
-    if _is_told(told, p):
+    sentence = (
+        f"{_capital(name)} alone {_no_association(p)} {name_of_label} ({_shown(association, p)})."
+    )
+    if _is_associated(association, p):
         verdict = "red" if share >= HALF else "yellow"
         much = (
             "as much as the embedding" if share >= 1 else f"{share:.0%} of what the embedding does"
         )
         sentence = (
-            f"{_capital(name)} alone tells {name_of_label} ({_shown(told, p)}): beyond chance, "
-            f"{much}."
+            f"{_capital(name)} alone tells {name_of_label} ({_shown(association, p)}): beyond "
+            f"chance, {much}."
         )
-        if told.score > 0.99:
+        if association.score > 0.99:
             sentence += " Is it the label under another name?"
-    more = _numbers(told, p) | {"interval": [ends.low, ends.high]}
+    more = _numbers(association, p) | {"interval": [ends.low, ends.high]}
     if one_number is not None:
         more["one_number"] = {"name": one_number[0], "auc": one_number[1]}
         sentence += f" As one number, {one_number[0]}, it has an AUC of {one_number[1]:.2f}."
-    return Item(f"label from {name}", told.score, verdict, sentence, more)
+    return Item(f"label from {name}", association.score, verdict, sentence, more)
 
 
-def _fact(measured: Measured, asked: Asked, corrected: Callable[[float], float]) -> Item:
-    name, told = asked.fact.name, asked.embedding
-    p = corrected(told.p)
+def _fact(measured: Measured, answers: Answers, corrected: Callable[[float], float]) -> Item:
+    name, association = answers.fact.name, answers.embedding
+    p = corrected(association.p)
     verdict: Verdict = "green"
-    sentence = f"The embedding {_not_told(p)} {name} ({_shown(told, p)})."
-    if _is_told(told, p):
+    sentence = f"The embedding {_no_association(p)} {name} ({_shown(association, p)})."
+    if _is_associated(association, p):
         verdict = "yellow"
-        sentence = f"The embedding tells {name} ({_shown(told, p)})"
-        if asked.label is None:
+        sentence = f"The embedding tells {name} ({_shown(association, p)})"
+        if answers.label is None:
             sentence += (
                 ": the parts look different, so that results of one need not hold for the other."
             )
-        elif _is_told(asked.label, corrected(asked.label.p)):
+        elif _is_associated(answers.label, corrected(answers.label.p)):
             verdict = "red"
             sentence += f", and {name} tells {measured.cohort.label}: a possible shortcut."
         else:
@@ -289,7 +296,9 @@ def _fact(measured: Measured, asked: Asked, corrected: Callable[[float], float])
                 f", but {name} does not tell {measured.cohort.label} here: no shortcut in this "
                 "cohort, but a risk where it does."
             )
-    return Item(f"{name} from the embedding", told.score, verdict, sentence, _numbers(told, p))
+    return Item(
+        f"{name} from the embedding", association.score, verdict, sentence, _numbers(association, p)
+    )
 
 
 def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
@@ -306,7 +315,10 @@ def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
         "pairs": len(pairs),
         "of_one_participant": len(own),
         "of_different_labels": differ,
-        "by": {by: sum(p.by == by for p in pairs) for by in ("hash", "embedding", "both")},
+        "by": {
+            evidence: sum(p.evidence == evidence for p in pairs)
+            for evidence in ("hash", "embedding", "both")
+        },
     }
     if not pairs:
         return Item("near-duplicates", 0.0, "green", "No image is there twice.", more)
@@ -381,11 +393,11 @@ def _errors(name: str, errors: Errors, corrected: Callable[[float], float]) -> I
 
 
 def _silent(facts: Facts, measured: Measured) -> Item:
-    tests = sum((a.label is not None) + (a.errors is not None) + 1 for a in measured.asked)
+    tests = sum((a.label is not None) + (a.errors is not None) + 1 for a in measured.answers)
     tests += measured.together is not None
-    no_errors = [a.fact.name for a in measured.asked if a.label is not None and a.errors is None]
+    no_errors = [a.fact.name for a in measured.answers if a.label is not None and a.errors is None]
     silent = list(facts.silent) + [f"errors by {name} (subgroups too small)" for name in no_errors]
-    silent += [f"{name} (nearly all have the same value)" for name in measured.unasked]
+    silent += [f"{name} (nearly all have the same value)" for name in measured.unranked]
     more = {"metric": "questions", "tests": tests, "not_asked": silent, "unused": facts.unused}
     more["constant"] = facts.constant
     sentence = "" if measured.together else "No metadata varies that could tell the label alone. "

@@ -21,6 +21,7 @@ from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import Pair, look_at, near_duplicates
 from vitaepp.auditing.items import Audit
 from vitaepp.auditing.shortcuts import Cohort
+from vitaepp.data.arrays import Indices
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.labels import join_labels, say_missing
 from vitaepp.data.participants import persons_of
@@ -97,18 +98,15 @@ def audit(
             f"not taken for metadata by their names: {first_few(facts.unused)}; add those that "
             "tell how a scan was made, or of whom it is, with `metadata`"
         )
-    measured = measure(cohort, facts.asked)
+    measured = measure(cohort, facts.usable)
     pairs = near_duplicates(looks.hashes, features)
     _write_pairs(Path(out) / "duplicates.csv", pairs, measured)
     return Audit(tuple(items(measured, facts, pairs))).save(out)
 
 
 def joined(
-    path: Path,
-    store: Store,
-    labels: str | os.PathLike[str] | None,
-    id_column: str | None,
-) -> tuple[pd.DataFrame, npt.NDArray[np.float32], npt.NDArray[np.intp]]:
+    path: Path, store: Store, labels: str | os.PathLike[str] | None, id_column: str | None
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32], Indices]:
     """The embedded subjects in order, with all that is known of them, and their rows in the store.
 
     Args:
@@ -181,7 +179,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
             "both sides": crosses(sides, pair),
             "bits": pair.bits,
             "distance": pair.distance,
-            "found by": pair.by,
+            "found by": pair.evidence,
         }
         for pair in pairs
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Flags, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
@@ -51,7 +52,7 @@ MOST_ALIKE = 0.9
 #: Persons that a class needs, as many as there are folds.
 FEWEST = 5
 
-Border = npt.NDArray[np.intp]
+Border = Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,23 +77,23 @@ class Fact:
         return not pd.api.types.is_numeric_dtype(self.columns.iloc[:, 0])
 
     @property
-    def known(self) -> npt.NDArray[np.bool_]:
+    def known(self) -> Flags:
         """Of which subjects it is known, `(subject,)`."""
         return np.asarray(self.columns.notna().all(axis=1), np.bool_)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What can be asked, and what cannot.
+    """The facts that an audit can use, and those that it cannot.
 
     Attributes:
-        asked: the facts.
-        silent: what cannot be asked, and why, in words.
+        usable: the facts.
+        silent: what cannot be used, and why, in words.
         constant: what is the same for all, and so no shortcut.
         unused: columns whose names do not say that they tell how a scan was made, or of whom.
     """
 
-    asked: list[Fact]
+    usable: list[Fact]
     silent: list[str]
     constant: list[str]
     unused: list[str]
@@ -126,17 +127,17 @@ def facts_of(
         if name not in own:
             raise EvaluationError(f"`metadata`: no column {name!r}; {nearest(name, own)}")
     kinds = {name: kind_of(name) for name in own if name != label}
-    found = [
+    facts = [
         Fact(name, pd.DataFrame({name: _typed(table[name], kind)}))
         for name, kind in kinds.items()
         if kind or name in metadata
     ]
-    found += _of_store(table, store, border)
-    asked, silent, constant = [], [], []
-    for fact in found:
+    facts += _of_store(table, store, border)
+    varied, silent, constant = [], [], []
+    for fact in facts:
         left, why = usable(fact, persons)
         if left is not None:
-            asked.append(left)
+            varied.append(left)
         elif why:
             silent.append(f"{fact.name} ({why})")
         else:
@@ -146,7 +147,7 @@ def facts_of(
     if "source_size" not in table:
         silent.append("original size and spacing (the store is of an earlier version)")
     unused = [name for name, kind in kinds.items() if not kind and name not in metadata]
-    return Facts(asked, silent, constant, unused)
+    return Facts(varied, silent, constant, unused)
 
 
 def kind_of(name: str) -> str:
@@ -194,8 +195,8 @@ def _typed(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
 
 def _year(value: object) -> object:
     """The year of a date, as 2019-03-05, 20190305 or 5.3.2019; other values as they are."""
-    found = re.search(r"(?<!\d)(19|20)\d\d(?=\D|$|(0\d|1[0-2])[0-3]\d(\D|$))", str(value))
-    return float(found[0]) if found else value
+    year = re.search(r"(?<!\d)(19|20)\d\d(?=\D|$|(0\d|1[0-2])[0-3]\d(\D|$))", str(value))
+    return float(year[0]) if year else value
 
 
 def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Indices, Numbers
 from vitaepp.data.store import Store
 from vitaepp.system.progress import track
 
@@ -40,8 +41,8 @@ class Looks:
         hashes: perceptual hashes, `(subject, bit)`.
     """
 
-    border: npt.NDArray[np.intp]
-    hashes: npt.NDArray[np.bool_]
+    border: Indices
+    hashes: Flags
 
 
 def look_at(store: Store, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Looks:
@@ -61,7 +62,7 @@ def look_at(store: Store, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) ->
     return Looks(np.concatenate(borders), np.concatenate(hashes))
 
 
-def empty_border(shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def empty_border(shown: Flags) -> Indices:
     """Planes at either side of each axis in which nothing is shown, counted together.
 
     Args:
@@ -86,7 +87,7 @@ def empty_border(shown: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     return np.stack(counts, axis=1).astype(np.intp)
 
 
-def perceptual_hash(images: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+def perceptual_hash(images: Numbers) -> Flags:
     """A hash that is nearly the same for images that look nearly the same.
 
     Of the lowest frequencies of the discrete cosine transform, without the mean, each bit says
@@ -132,15 +133,13 @@ class Pair:
     distance: float
 
     @property
-    def by(self) -> str:
+    def evidence(self) -> str:
         """What found them: `hash`, `embedding` or `both`."""
         hashed, near = self.bits < BITS, self.distance < CLOSER
         return "both" if hashed and near else "hash" if hashed else "embedding"
 
 
-def near_duplicates(
-    hashes: npt.NDArray[np.bool_], features: npt.NDArray[np.floating[Any]]
-) -> list[Pair]:
+def near_duplicates(hashes: Flags, features: Numbers) -> list[Pair]:
     """Find the pairs whose hashes or features are nearly the same.
 
     Args:
@@ -151,7 +150,7 @@ def near_duplicates(
         >>> random = np.random.default_rng(0)
         >>> hashes, features = random.random((9, 256)) < 0.5, random.normal(size=(9, 32))
         >>> hashes[7] = hashes[2]
-        >>> [(pair.first, pair.second, pair.by) for pair in near_duplicates(hashes, features)]
+        >>> [(pair.first, pair.second, pair.evidence) for pair in near_duplicates(hashes, features)]
         [(2, 7, 'hash')]
     """
     signs = hashes.astype(np.float32) * 2 - 1
@@ -172,9 +171,7 @@ def near_duplicates(
     return pairs
 
 
-def _distances(
-    scaled: npt.NDArray[np.float32],
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def _distances(scaled: npt.NDArray[np.float32]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Distances of some rows at a time to all, with the first of them; infinite to itself."""
     squares = (scaled**2).sum(axis=1)
     for start in range(0, len(scaled), ROWS_AT_ONCE):

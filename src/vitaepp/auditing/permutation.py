@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 
 #: How often values are shuffled. The smallest p is 1 / 2000, which stays significant among a
@@ -23,12 +23,10 @@ PENALTIES = (0.1, 1.0, 10.0, 100.0)
 #: Values of shuffled targets that are held at once.
 AT_ONCE = 4_000_000
 
-Rows = npt.NDArray[np.intp]
-
 
 def shuffles(
     persons: Persons, *, seed: int, strata: Persons | None = None, count: int = SHUFFLES
-) -> Iterator[Rows]:
+) -> Iterator[Indices]:
     """Rows whose values each subject gets instead of its own, anew in every shuffle.
 
     A participant gets the values of one other participant, subject by subject; of one with fewer
@@ -66,7 +64,7 @@ def shuffles(
 
 def blocks_of_shuffles(
     persons: Persons, size: int, *, seed: int, strata: Persons | None = None, count: int = SHUFFLES
-) -> Iterator[npt.NDArray[np.intp]]:
+) -> Iterator[Indices]:
     """The same shuffles, several at a time, `(shuffle, subject)`.
 
     Args:
@@ -81,7 +79,7 @@ def blocks_of_shuffles(
         yield np.stack(block)
 
 
-def p_of(observed: float, shuffled: npt.NDArray[np.float64]) -> float:
+def p_of(observed: float, shuffled: Floats) -> float:
     """How often shuffled values give at least what was observed, which counts as one of them.
 
     Source:
@@ -96,12 +94,7 @@ def p_of(observed: float, shuffled: npt.NDArray[np.float64]) -> float:
 
 
 def association_test(
-    features: npt.NDArray[np.floating[Any]],
-    targets: npt.NDArray[np.floating[Any]],
-    persons: Persons,
-    *,
-    seed: int,
-    count: int = SHUFFLES,
+    features: Numbers, targets: Numbers, persons: Persons, *, seed: int, count: int = SHUFFLES
 ) -> float:
     """Do features tell targets of participants that were not trained on? A p, one-sided.
 
@@ -142,11 +135,7 @@ def association_test(
     return p_of(float(observed), np.concatenate(values))
 
 
-def _smoother(
-    features: npt.NDArray[np.floating[Any]],
-    train: npt.NDArray[np.bool_],
-    test: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _smoother(features: Numbers, train: Flags, test: Flags) -> tuple[Floats, Floats, Floats]:
     """What makes predictions of training targets: left, the squared singular values, and right."""
     inner = features[train].astype(np.float64)
     spread = inner.std(axis=0)
@@ -158,9 +147,7 @@ def _smoother(
     return ((features[test] - mean) / scale) @ vt.T * s, s**2, u.T
 
 
-def _correlations(
-    targets: npt.NDArray[np.float64], fold_of: npt.NDArray[np.intp], smoothers: Any
-) -> npt.NDArray[np.float64]:
+def _correlations(targets: Floats, fold_of: Indices, smoothers: Any) -> Floats:
     """The correlation with predictions of each shuffle, at its best penalty.
 
     Args:

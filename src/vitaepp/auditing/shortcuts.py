@@ -13,6 +13,7 @@ import pandas as pd
 
 from vitaepp.auditing.facts import FEWEST, Fact
 from vitaepp.auditing.permutation import association_test
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
@@ -31,7 +32,6 @@ MOST = 1250
 NO_CONTROL = ("split",)
 
 Features = npt.NDArray[Any]
-Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Cohort:
             positive=self.positive,
         )
 
-    def parts(self) -> list[tuple[Rows, Rows]]:
+    def parts(self) -> list[tuple[Indices, Indices]]:
         """The rows that each fold is fitted on, and those that it is tested on.
 
         Raises:
@@ -83,23 +83,23 @@ class Cohort:
             for train, test in parts
         ]
 
-    def classes(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    def classes(self) -> tuple[Indices, Floats]:
         """The labelled rows, and a column of 0 and 1 for each class of theirs."""
         labels = read_labels(self.table, self.label)
         return labels.rows, np.eye(len(labels.classes))[labels.codes]
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well something is told, and whether by chance.
+class Association:
+    """How well features or facts predict something, and whether that may be chance.
 
     Attributes:
         score: the AUC of classes, Spearman's correlation of numbers; the mean over folds.
         metric: `auc` or `spearman`.
         p: of `association_test`, not corrected.
         n: subjects.
-        column: which of several columns the score is of, the one that is told best.
-        evaluation: where the label was told.
+        column: which of several columns the score is of, the one that is predicted best.
+        evaluation: of the label, where that is predicted.
     """
 
     score: float
@@ -115,7 +115,7 @@ class Told:
         return 2 * self.score - 1 if self.metric == "auc" else self.score
 
 
-def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
+def fact_from_embedding(cohort: Cohort, fact: Fact) -> Association | None:
     """Ask the embedding about a fact; None where its numbers differ too little to be ranked."""
     known = _some(fact, cohort.persons, cohort.seed)
     columns, persons = fact.columns.iloc[known], cohort.persons[known]
@@ -126,13 +126,13 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
     scores = {}
     for name in columns:
         # A name of its own: `split` has a meaning for the evaluation.
-        asked = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
-        values = table.assign(**{asked: columns[name].to_numpy()})
-        folds = _most_folds(read_target(values, asked, kind), values, cohort)
+        column = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
+        values = table.assign(**{column: columns[name].to_numpy()})
+        folds = _most_folds(read_target(values, column, kind), values, cohort)
         if not folds:
             continue
         result = evaluate_features(
-            features, values, asked, task=kind, seed=cohort.seed, folds=folds
+            features, values, column, task=kind, seed=cohort.seed, folds=folds
         )
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))
@@ -140,7 +140,9 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Told | None:
         return None
     best = max(scores, key=lambda name: scores[name])
     p = association_test(features, targets(fact)[known], persons, seed=cohort.seed)
-    return Told(scores[best], metric, p, len(known), best if len(columns.columns) > 1 else "")
+    return Association(
+        scores[best], metric, p, len(known), best if len(columns.columns) > 1 else ""
+    )
 
 
 def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
@@ -155,13 +157,13 @@ def _most_folds(target: Target, table: pd.DataFrame, cohort: Cohort) -> int:
     return 0
 
 
-def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Told:
+def label_from_facts(cohort: Cohort, facts: Sequence[Fact]) -> Association:
     """Ask facts alone about the label, in the folds of the embedding's own evaluation."""
     evaluation = cohort.evaluate([matrix for matrix, _ in _designs(cohort, facts)])
     rows, classes = cohort.classes()
     matrix = design(facts, np.arange(len(cohort.table)))[rows]
     p = association_test(matrix, classes, cohort.persons[rows], seed=cohort.seed)
-    return Told(evaluation["mean"]["auc"], "auc", p, evaluation["n"], evaluation=evaluation)
+    return Association(evaluation["mean"]["auc"], "auc", p, evaluation["n"], evaluation=evaluation)
 
 
 def label_from_both(cohort: Cohort, facts: Sequence[Fact]) -> Evaluation:
@@ -195,12 +197,12 @@ def label_without_facts(cohort: Cohort, facts: Sequence[Fact]) -> Evaluation:
     return cohort.evaluate(left)
 
 
-def _designs(cohort: Cohort, facts: Sequence[Fact]) -> list[tuple[Features, Rows]]:
+def _designs(cohort: Cohort, facts: Sequence[Fact]) -> list[tuple[Features, Indices]]:
     """Facts as features for each fold, with the rows of its training part."""
     return [(design(facts, train), train) for train, _ in cohort.parts()]
 
 
-def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
+def design(facts: Sequence[Fact], train: Indices) -> Floats:
     """Facts as columns of numbers, `(subject, column)`: classes one-hot, numbers standardised.
 
     What is not known is a class of its own, or the median with a column that says so.
@@ -233,14 +235,14 @@ def design(facts: Sequence[Fact], train: Rows) -> npt.NDArray[np.float64]:
     return np.asarray(make.fit(whole.iloc[train]).transform(whole), np.float64)
 
 
-def targets(fact: Fact) -> npt.NDArray[np.float64]:
+def targets(fact: Fact) -> Floats:
     """What `association_test` is asked of a fact: a column for each class, or ranks of numbers."""
     if fact.is_classes:
         return pd.get_dummies(fact.columns.iloc[:, 0]).to_numpy(np.float64)
     return fact.columns.rank().to_numpy(np.float64)
 
 
-def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
+def _some(fact: Fact, persons: Persons, seed: int) -> Indices:
     """Rows where a fact is known, about `MOST` at most, of persons drawn with all their subjects.
 
     Of each class, a hundred persons are drawn first, so that a rare one stays.
@@ -251,7 +253,7 @@ def _some(fact: Fact, persons: Persons, seed: int) -> Rows:
     who, first, counts = np.unique(persons[rows], return_index=True, return_counts=True)
     random = np.random.default_rng(seed).permutation(len(who))
     value = fact.columns.iloc[rows[first[random]], 0].to_numpy(object)
-    place = pd.Series(value).groupby(value).cumcount() if fact.is_classes else np.zeros(len(who))
-    order = random[np.argsort(np.asarray(place) >= 100, kind="stable")]
+    number = pd.Series(value).groupby(value).cumcount() if fact.is_classes else np.zeros(len(who))
+    order = random[np.argsort(np.asarray(number) >= 100, kind="stable")]
     taken = who[order[: max(1, int((np.cumsum(counts[order]) <= MOST).sum()))]]
     return rows[np.isin(persons[rows], taken)]

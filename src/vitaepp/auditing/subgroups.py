@@ -10,14 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.auditing.permutation import SHUFFLES, blocks_of_shuffles, p_of
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation import bootstrap
 from vitaepp.evaluation.result import METHOD, Evaluation
 
 #: Participants of each class that a subgroup needs, so that its AUC says anything.
 FEWEST = 5
-
-Weights = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +34,9 @@ class Decisions:
 
     subjects: npt.NDArray[Any]
     persons: Persons
-    codes: npt.NDArray[np.intp]
-    folds: npt.NDArray[np.intp]
-    columns: list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]]
+    codes: Indices
+    folds: Indices
+    columns: list[tuple[Flags, Floats]]
 
     @classmethod
     def of(cls, evaluation: Evaluation, person_of: pd.Series[Any]) -> Decisions:
@@ -55,7 +54,7 @@ class Decisions:
         persons = person_of.loc[subjects].to_numpy(np.intp)
         return cls(subjects, persons, codes, rows["fold"].to_numpy(np.intp), columns)
 
-    def auc(self, weights: Weights) -> npt.NDArray[np.float64]:
+    def auc(self, weights: Floats) -> Floats:
         """The AUC of weighted rows, over the pairs of subjects that were tested in one fold.
 
         Scores of two folds do not compare. Folds count by their pairs; so a subgroup that is small
@@ -80,7 +79,7 @@ class Decisions:
             values.append(bootstrap.ratio(won, pairs))
         return bootstrap.mean_of_defined(np.stack(values, axis=-1))
 
-    def interval(self, among: npt.NDArray[np.bool_] | None = None) -> bootstrap.Interval:
+    def interval(self, among: Flags | None = None) -> bootstrap.Interval:
         """A 95 % interval of the AUC, had other participants been tested: a bootstrap of them.
 
         Args:
@@ -147,7 +146,7 @@ def errors_by(
     if sum(large) < 2:
         return None
     aucs = decisions.auc(inside.astype(float))
-    found = [
+    of_groups = [
         Subgroup(
             name,
             int(rows.sum()),
@@ -162,12 +161,10 @@ def errors_by(
     others = tested.sum(axis=0) * ~inside[worst]
     gap = float(decisions.auc(others[None])[0] - aucs[worst])
     p = spread_test(decisions, tested, seed=seed, count=count)
-    return Errors(found, found[worst], gap, p)
+    return Errors(of_groups, of_groups[worst], gap, p)
 
 
-def spread_test(
-    decisions: Decisions, inside: Weights, *, seed: int, count: int = SHUFFLES
-) -> float:
+def spread_test(decisions: Decisions, inside: Floats, *, seed: int, count: int = SHUFFLES) -> float:
     """Are all subgroups told equally well? A p.
 
     Subgroups are shuffled between participants who were tested in one fold and are of one class.
@@ -189,7 +186,7 @@ def spread_test(
     return p_of(float(observed[0]), np.concatenate(values))
 
 
-def _spread(decisions: Decisions, inside: Weights) -> Weights:
+def _spread(decisions: Decisions, inside: Floats) -> Floats:
     """How far subgroups are from the AUC of all, the mean square by size.
 
     Args:

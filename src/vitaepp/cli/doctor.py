@@ -137,14 +137,14 @@ def doctor() -> Health:
         for name, version in installed.items()
         if version is not None and name not in SLOW_TO_IMPORT
     ]
-    told = _probe(modules)
-    problems += _import_problems(modules, told)
-    torch = next((line for line in told if "devices" in line), {})
+    steps = _probe(modules)
+    problems += _import_problems(modules, steps)
+    torch = next((line for line in steps if "devices" in line), {})
     problems += _device_problems(torch)
     memory = {"installed": installed_memory(), "usable": usable_memory(), "free": free_memory()}
     if memory["free"] < LITTLE_MEMORY:
-        what = f"only {_size(memory['free'])} of memory are free"
-        problems.append(Problem(what, "close other programs, or ask for more memory"))
+        little = f"only {_size(memory['free'])} of memory are free"
+        problems.append(Problem(little, "close other programs, or ask for more memory"))
     disks = dict(_disks(torch.get("weights")))
     problems += _disk_problems(disks)
     extras = _extras()
@@ -228,7 +228,7 @@ def _packages() -> tuple[dict[str, str | None], list[Problem]]:
 
 def _extras() -> dict[str, Any]:
     """Each extra: whether all of it is installed, what is not, and the line that installs it."""
-    found: dict[str, Any] = {}
+    extras: dict[str, Any] = {}
     with suppress(metadata.PackageNotFoundError):
         needed = metadata.requires("vitaepp") or []
         for extra in metadata.metadata("vitaepp").get_all("Provides-Extra") or []:
@@ -238,13 +238,13 @@ def _extras() -> dict[str, Any]:
             lines = [line for line in needed if of_extra.search(line)]
             missing = [_name(line) for line in lines if _version(_name(line)) is None]
             outdated = [w for line in lines if _name(line) not in missing and (w := _wrong(line))]
-            found[extra] = {
+            extras[extra] = {
                 "installed": not missing and not outdated,
                 "missing": missing,
                 "outdated": outdated,
                 "install": install(extra),
             }
-    return found
+    return extras
 
 
 def _name(requirement: str) -> str:
@@ -281,7 +281,7 @@ def _probe(modules: Sequence[str]) -> list[dict[str, Any]]:
     # -P: a file of the current folder that is called like a package is not taken for it.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "vitaepp.cli.probe", *modules]
     environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-    told, ending = "", None
+    output, ending = "", None
     try:
         done = subprocess.run(
             command,
@@ -291,17 +291,17 @@ def _probe(modules: Sequence[str]) -> list[dict[str, Any]]:
             check=False,
             env=environment,
         )
-        told = done.stdout.decode(errors="replace")
+        output = done.stdout.decode(errors="replace")
         if done.returncode:
             ending = f"Python ended with status {done.returncode}"
     except subprocess.TimeoutExpired as late:
-        told = (late.stdout or b"").decode(errors="replace")
+        output = (late.stdout or b"").decode(errors="replace")
         ending = f"no answer within {PATIENCE} s"
     except OSError as error:
         ending = anonymous(f"no new Python can be started: {error}")
     lines = [
         json.loads(line.removeprefix(MARK))
-        for line in told.splitlines()
+        for line in output.splitlines()
         if line.startswith(f"{MARK} ")
     ]
     for line in lines:
@@ -312,16 +312,16 @@ def _probe(modules: Sequence[str]) -> list[dict[str, Any]]:
     return [*lines, {"ending": ending}]
 
 
-def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> Iterator[Problem]:
+def _import_problems(modules: Sequence[str], lines: Sequence[dict[str, Any]]) -> Iterator[Problem]:
     """The modules that cannot be imported: with an error, or with the end of the interpreter."""
     packages = {module: package for package, module in MODULES.items()}
-    ending = told[-1]["ending"]
-    steps = [line for line in told if "module" in line or "device" in line]
+    ending = lines[-1]["ending"]
+    steps = [line for line in lines if "module" in line or "device" in line]
     at_work: dict[str, Any] = steps[-1] if steps else {}
     for module in modules:
-        said = [line for line in told if line.get("module") == module]
-        error = next((line["error"] for line in said if line.get("error")), None)
-        if error is None and ending and at_work is (said[-1] if said else None):
+        of_module = [line for line in lines if line.get("module") == module]
+        error = next((line["error"] for line in of_module if line.get("error")), None)
+        if error is None and ending and at_work is (of_module[-1] if of_module else None):
             error = ending if "error" not in at_work else None
         if error:
             package = packages.get(module, module)
@@ -330,7 +330,7 @@ def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> 
                 f"install it anew: pip install --force-reinstall {package}",
                 essential=True,
             )
-    of_device = next((line for line in told if line.get("device") and line.get("error")), None)
+    of_device = next((line for line in lines if line.get("device") and line.get("error")), None)
     if of_device or (ending and "device" in at_work and "devices" not in at_work):
         why = of_device["error"] if of_device else ending
         yield Problem(
@@ -339,7 +339,7 @@ def _import_problems(modules: Sequence[str], told: Sequence[dict[str, Any]]) -> 
             "by CUDA_VISIBLE_DEVICES=''",
             essential=True,
         )
-    elif ending and not told[:-1]:
+    elif ending and not lines[:-1]:
         yield Problem(f"packages could not be tried: {ending}", "repair Python", essential=True)
 
 

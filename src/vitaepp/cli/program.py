@@ -52,10 +52,10 @@ def _torch() -> str:
     try:
         from vitaepp.system.devices import chosen_device, device_name
 
-        found = f"torch {installed('torch')} on {device_name(chosen_device())}"
+        version = f"torch {installed('torch')} on {device_name(chosen_device())}"
     except Exception:  # an installation can fail in every way
-        found = "torch cannot be imported: see vitaepp doctor"
-    return f"{found}\nPython {platform.python_version()} on {platform.system()}"
+        version = "torch cannot be imported: see vitaepp doctor"
+    return f"{version}\nPython {platform.python_version()} on {platform.system()}"
 
 
 @app.callback()

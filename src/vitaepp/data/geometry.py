@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from vitaepp.data.arrays import Flags, Floats
 
 #: One vector of coordinates or many; the last axis counts the coordinates.
 Vectors = Sequence[Any] | npt.NDArray[Any]
@@ -215,7 +215,7 @@ def centroid(mask: npt.NDArray[Any], grid: Grid) -> Floats:
     return grid.to_world(index)
 
 
-def foreground(image: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def foreground(image: npt.NDArray[Any]) -> Flags:
     """Voxels above Otsu's threshold (Otsu 1979), which splits intensities into two classes."""
     sitk = simpleitk()
     otsu = sitk.OtsuThresholdImageFilter()
@@ -232,7 +232,7 @@ def overlaps(source: Grid, target: Grid) -> bool:
     return not bool(np.any(below | above))
 
 
-def share_inside(mask: npt.NDArray[np.bool_], source: Grid, target: Grid) -> float:
+def share_inside(mask: Flags, source: Grid, target: Grid) -> float:
     """The share of a mask's voxels that lie inside another grid, from a sample of its voxels.
 
     Args:
@@ -254,7 +254,7 @@ def thinned(image: npt.NDArray[Any], grid: Grid) -> tuple[npt.NDArray[Any], Grid
     return few, Grid(few.shape, affine)
 
 
-def holds(grid: Grid, points: Floats) -> npt.NDArray[np.bool_]:
+def holds(grid: Grid, points: Floats) -> Flags:
     """Which world points lie in a grid's box, which ends half a voxel beyond the outer voxels."""
     index = grid.to_index(points)
     return np.asarray(((index >= -0.5) & (index <= np.array(grid.size) - 0.5)).all(axis=1))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from vitaepp.data.arrays import Flags
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import StoreError
@@ -192,9 +193,9 @@ class Cells:
     def draw(
         self,
         image: npt.NDArray[Any],
-        present: Sequence[bool] | npt.NDArray[np.bool_],
+        present: Sequence[bool] | Flags,
         captions: Sequence[str],
-        mask: npt.NDArray[np.bool_] | None = None,
+        mask: Flags | None = None,
     ) -> Image.Image:
         """The cell of one subject.
 

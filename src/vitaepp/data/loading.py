@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from vitaepp.data.arrays import Flags
 from vitaepp.data.splits import canonical_splits, split_word
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, nearest
@@ -211,7 +211,7 @@ def training_rows(
     return np.flatnonzero(chosen).tolist()
 
 
-def unlabelled(store: Store, label: str, setting: str) -> npt.NDArray[np.bool_]:
+def unlabelled(store: Store, label: str, setting: str) -> Flags:
     """Which subjects of a store have no value of a label, `(subject,)`.
 
     Raises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.store import PARTICIPANT
 
-Persons = npt.NDArray[np.intp]
+Persons = Indices
 
 
 def persons_of(table: pd.DataFrame) -> Persons:

@@ -67,7 +67,7 @@ def pooled_path(path: str | os.PathLike[str], pooling: Pooling | str) -> Path:
 def pooled_beside(path: str | os.PathLike[str]) -> list[Path]:
     """The files of other poolings beside a file of embeddings, in the order of their names."""
     path = Path(path)
-    found = []
+    files = []
     for file in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
         name = file.name.removeprefix(f"{path.stem}.").removesuffix(path.suffix)
         if file == path or pooled_path(path, name).name != file.name:
@@ -76,5 +76,5 @@ def pooled_beside(path: str | os.PathLike[str]) -> list[Path]:
             Pooling.parse(name)
         except RunError:  # a control, or another file
             continue
-        found.append(file)
-    return found
+        files.append(file)
+    return files

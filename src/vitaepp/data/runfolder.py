@@ -50,8 +50,10 @@ class RunFolder:
     def recipe(self) -> vitaepp.recipe.recipe.Recipe:
         """The resolved recipe that made this run."""
         from vitaepp.recipe.recipe import Recipe
+        from vitaepp.recipe.values import read_mapping, read_text_file
 
-        return Recipe.load(self.recipe_file)
+        name = str(self.recipe_file)
+        return Recipe.of_run(read_mapping(read_text_file(self.recipe_file), name), name)
 
     def epochs(self) -> int:
         """The epochs that its recipe asks for, read without the checks of a whole recipe."""

@@ -35,6 +35,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from vitaepp.data.arrays import Flags
 from vitaepp.data.storeinfo import Account, StoreInfo, difference, with_tuples
 from vitaepp.errors import StoreError, StoreNotFoundError, one_line
 from vitaepp.system.compat import zarr_buffer
@@ -185,7 +186,7 @@ class Store:
         return self._open(_images(self.info))
 
     @cached_property
-    def present(self) -> npt.NDArray[np.bool_]:
+    def present(self) -> Flags:
         """Which modalities each subject has, `(subject, channel)`; the others are zero."""
         shape = (len(self), len(self.info.modalities))
         if "modality_present" not in self.table:  # made before there was such a thing
@@ -207,7 +208,7 @@ class Store:
         return bool(self.info.masks)
 
     @cached_property
-    def masked(self) -> npt.NDArray[np.bool_]:
+    def masked(self) -> Flags:
         """Which subjects have a mask that is kept, `(subject,)`."""
         if not self.has_masks:
             return np.zeros(len(self), bool)
@@ -222,8 +223,8 @@ class Store:
         if not self.has_masks:
             return {}
         names = dict(self.info.mask_names)
-        found = {int(v) for values in self._mask_labels.dropna() for v in values}
-        return {value: names.get(value, str(value)) for value in sorted(found)}
+        values_there = {int(v) for values in self._mask_labels.dropna() for v in values}
+        return {value: names.get(value, str(value)) for value in sorted(values_there)}
 
     @property
     def _mask_labels(self) -> pd.Series[Any]:
@@ -481,10 +482,7 @@ class StoreWriter:
         return committed | {record.subject: record.checksums for record in self._staged()}
 
     def commit(
-        self,
-        labels: pd.DataFrame,
-        failures: Sequence[Failure],
-        account: Account | None = None,
+        self, labels: pd.DataFrame, failures: Sequence[Failure], account: Account | None = None
     ) -> None:
         """Make every staged subject part of the store.
 

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.system.progress import counted
-
-Floats = npt.NDArray[np.floating]
 
 #: So many principal components do not count; of few subjects or features, half as many as these.
 COMPONENTS = 64
@@ -45,7 +44,7 @@ class Cohort:
 
     features: npt.NDArray[np.float32]
     fold: npt.NDArray[np.int64]
-    own: npt.NDArray[np.float64]
+    own: Floats
     means: npt.NDArray[np.float32]
     scales: npt.NDArray[np.float32]
     directions: npt.NDArray[np.float32]
@@ -78,7 +77,7 @@ class Cohort:
             own[fold == k] = _outside(features[fold == k], *spaces[k])
         return cls(features, fold, own, *(np.stack(parts) for parts in zip(*spaces, strict=True)))
 
-    def distances(self, features: Floats) -> npt.NDArray[np.float64]:
+    def distances(self, features: Numbers) -> Floats:
         """How far new subjects are from the cohort without each of its parts.
 
         Args:
@@ -90,7 +89,7 @@ class Cohort:
         spaces = zip(self.means, self.scales, self.directions, strict=True)
         return np.stack([_outside(features, *space) for space in spaces])
 
-    def percentiles(self, features: Floats) -> npt.NDArray[np.float64]:
+    def percentiles(self, features: Numbers) -> Floats:
         """The share of the cohort that is nearer to the rest of it than new subjects are, in %.
 
         Each of the cohort is compared with the new subject's distance to what the cohort is
@@ -100,12 +99,12 @@ class Cohort:
             features: `(subject, feature)`.
         """
         nearer = np.zeros(len(features))
-        for k, found in enumerate(self.distances(features)):
-            nearer += np.searchsorted(np.sort(self.own[self.fold == k]), found)
+        for k, distances in enumerate(self.distances(features)):
+            nearer += np.searchsorted(np.sort(self.own[self.fold == k]), distances)
         return nearer * 100 / len(self.own)
 
 
-def _space(features: Floats, components: int) -> tuple[Floats, Floats, Floats]:
+def _space(features: Numbers, components: int) -> tuple[Numbers, Numbers, Numbers]:
     """Mean and deviation of features, and the directions in which they vary most.
 
     They are of single precision, as they are kept.
@@ -132,9 +131,7 @@ def _space(features: Floats, components: int) -> tuple[Floats, Floats, Floats]:
     return mean.astype(np.float32), scale.astype(np.float32), kept.astype(np.float32)
 
 
-def _outside(
-    features: Floats, mean: Floats, scale: Floats, directions: Floats
-) -> npt.NDArray[np.float64]:
+def _outside(features: Numbers, mean: Numbers, scale: Numbers, directions: Numbers) -> Floats:
     """The length of what standardised features have outside some directions."""
     z = (features.astype(np.float64) - mean) / scale
     inside = z @ directions.T.astype(np.float64)

@@ -120,27 +120,27 @@ def _fitted(
     seed: int,
 ) -> Model:
     ordered = by_subject(table)
-    found, protocol, parts = labelled_folds(ordered, label, metrics["protocol"], folds, seed)
-    check_classes(label, found.classes)
-    features = embedded.features[ordered.index.to_numpy()][found.rows]
+    labels, protocol, parts = labelled_folds(ordered, label, metrics["protocol"], folds, seed)
+    check_classes(label, labels.classes)
+    features = embedded.features[ordered.index.to_numpy()][labels.rows]
     # The lower of two in the middle, so that it is one that a fold chose.
     C = sorted(metrics["C"])[(len(metrics["C"]) - 1) // 2]
     # With the same C in all folds, their scores are of one scale.
     decisions = [
-        fit_with(protocol, features[p.train], found.codes[p.train], C).decision(features[p.test])
+        fit_with(protocol, features[p.train], labels.codes[p.train], C).decision(features[p.test])
         for p in parts
     ]
     tested = np.concatenate([p.test for p in parts])
-    calibration = Calibration.of(found.codes[tested], np.concatenate(decisions))
+    calibration = Calibration.of(labels.codes[tested], np.concatenate(decisions))
     return Model(
         label=label,
-        classes=found.classes,
+        classes=labels.classes,
         encoder=encoder,
         prepared=StoreInfo.parse(embedded.provenance["prepared"] | {"masks": None}),
         precision=embedded.provenance["precision"],
-        classifier=fit_with(protocol, features, found.codes, C),
+        classifier=fit_with(protocol, features, labels.codes, C),
         calibration=calibration,
-        cohort=Cohort.of(features, persons_of(ordered.iloc[found.rows])),
+        cohort=Cohort.of(features, persons_of(ordered.iloc[labels.rows])),
         metrics=metrics,
     )
 

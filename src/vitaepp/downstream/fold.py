@@ -109,8 +109,8 @@ def train_fold(
         start: `pretrained`, or `scratch` for the weights that pre-training started from.
         recipe: every setting.
     """
-    place, opened = RunFolder(folder, must_exist=False), Store(store)
-    settings, job = Recipe.parse(recipe), Job.load(place)
+    run_folder, opened = RunFolder(folder, must_exist=False), Store(store)
+    settings, job = Recipe.parse(recipe), Job.load(run_folder)
     row_of = {subject: row for row, subject in enumerate(opened.table["subject"].astype(str))}
     fit, held, test = ([row_of[s] for s in part] for part in (job.fit, job.held, job.test))
     encoder = Encoder.from_pretrained(run)
@@ -121,10 +121,10 @@ def train_fold(
     for subject, value in job.targets.items():
         targets[row_of[subject]] = value
     method = _method(job, encoder, settings, opened, targets, fit)
-    best = place.path / "best.safetensors"
+    best = run_folder.path / "best.safetensors"
     with quiet_lightning():
         cluster = find_cluster()
-        checkpoint = newest_checkpoint(place)
+        checkpoint = newest_checkpoint(run_folder)
         if checkpoint is None and isinstance(method, Supervised):
             _start_head(method, opened, fit, held)
         patience = max(ENOUGH, math.ceil(settings.finetune.patience * settings.optim.epochs))
@@ -132,19 +132,19 @@ def train_fold(
         resumed = checkpoint is not None
         module = Training(settings, opened, resumed, rows=fit, method=method)
         processes = Processes(cluster, 1 if cluster is None else cluster.world_size())
-        summary = train(opened, fit, module, place, checkpoint, processes, monitor)
+        summary = train(opened, fit, module, run_folder, checkpoint, processes, monitor)
     if summary is None:
         return  # the first process goes on
     method.load_state_dict(read_tensors(best), strict=False)
     if job.keep:
         assert isinstance(method, Supervised)
-        _keep(encoder, method, settings, place)
+        _keep(encoder, method, settings, run_folder)
     predictions = _predictions(job, method, opened, test)
-    write_json(place.summary_file, summary | {"best_epoch": monitor.best})
-    with atomic_path(predictions_file(place)) as temporary, open(temporary, "wb") as file:
+    write_json(run_folder.summary_file, summary | {"best_epoch": monitor.best})
+    with atomic_path(predictions_file(run_folder)) as temporary, open(temporary, "wb") as file:
         np.save(file, predictions)
     # What could only be gone on with, or be predicted with once more.
-    for path in (place.checkpoint, place.checkpoint_before, best):
+    for path in (run_folder.checkpoint, run_folder.checkpoint_before, best):
         path.unlink(missing_ok=True)
     say(f"the lowest loss on the held-out part is {monitor.lowest:.4g}, after epoch {monitor.best}")
 
@@ -213,11 +213,11 @@ def _predictions(job: Job, method: FineTuned, store: Store, rows: Sequence[int])
         scores = method.predict(images, present).float()
         return scores.argmax(dim=1).byte() if job.task == "segmentation" else scores
 
-    found = torch.cat([part.cpu() for part in over_rows(method, store, rows, predict)]).numpy()
+    outputs = torch.cat([part.cpu() for part in over_rows(method, store, rows, predict)]).numpy()
     if job.task != "regression":
-        return found
+        return outputs
     values = np.array([job.targets[subject] for subject in job.fit])
-    return found[:, 0].astype(np.float64) * _deviation(values) + values.mean()
+    return outputs[:, 0].astype(np.float64) * _deviation(values) + values.mean()
 
 
 def _standardised(targets: Tensor, fit: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.participants import persons_of
 from vitaepp.downstream.distance import Cohort
 from vitaepp.downstream.fold import encoder_folder, head_file
@@ -68,7 +69,7 @@ def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -
     return folder
 
 
-def _decision(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _decision(scores: npt.NDArray[Any]) -> Floats:
     """Of two classes the difference of their scores, of more the scores about their mean."""
     scores = scores.astype(np.float64)
     if scores.shape[1] == 2:

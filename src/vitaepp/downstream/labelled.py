@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import weights_id
@@ -19,7 +20,7 @@ from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Target, Tested, Values
+from vitaepp.evaluation.tasks.base import Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.evaluation.tasks.regression import Regression
 from vitaepp.system.progress import say
@@ -139,10 +140,10 @@ def _are_these(file: Path, tuning: Tuning) -> bool:
     )
 
 
-def _decision(tuning: Tuning, k: int, start: str, target: Target) -> Values:
+def _decision(tuning: Tuning, k: int, start: str, target: Target) -> Floats:
     """Decision scores as `evaluate` has them: of two classes the difference."""
     scores = tuning.predictions(k, start).astype(np.float64)
     if not isinstance(target, Classification) or scores.shape[1] != 2:
         return scores
-    difference: Values = scores[:, 1] - scores[:, 0]
+    difference: Floats = scores[:, 1] - scores[:, 0]
     return difference if target.shown.classes == target.labels.classes else -difference

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Numbers
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.model import Encoder
@@ -88,20 +88,20 @@ class Model:
     cohort: Cohort
     metrics: Mapping[str, Any]
 
-    def probabilities(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def probabilities(self, features: Numbers) -> Floats:
         """The probability of each class, `(subject, class)`."""
         return self.calibration.probabilities(self.classifier.decision(features))
 
-    def percentiles(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def percentiles(self, features: Numbers) -> Floats:
         """How far subjects are from the cohort, see `Cohort.percentiles`."""
         return self.cohort.percentiles(features)
 
     def __repr__(self) -> str:
         auc, spread = self.metrics["mean"]["auc"], self.metrics["std"]["auc"]
-        told = f"{auc:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+        score = f"{auc:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
         return (
             f"Model({self.label}: {', '.join(map(str, self.classes))}; fitted on "
-            f"{len(self.cohort.own)} subjects; AUC in {self._validation} {told})"
+            f"{len(self.cohort.own)} subjects; AUC in {self._validation} {score})"
         )
 
     @property
@@ -191,8 +191,8 @@ class Model:
             cohort=cohort,
             metrics=read_json(folder / "metrics.json"),
         )
-        found = model.classifier.decision(model.cohort.features[:SAMPLE])
-        if not np.allclose(found, facts["decisions"], rtol=1e-4, atol=1e-4):
+        decisions = model.classifier.decision(model.cohort.features[:SAMPLE])
+        if not np.allclose(decisions, facts["decisions"], rtol=1e-4, atol=1e-4):
             raise ModelError(
                 f"{folder}: gives other scores than when it was fitted, as another version of "
                 "scikit-learn may; fit the model again"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.inspection import Cells, save_page
 from vitaepp.data.labels import join_labels, say_missing
@@ -82,23 +83,23 @@ class Neighbours:
         lines = []
         if self.metrics["new"]:
             for query, rows in self.table.groupby("query", sort=False):
-                told = []
+                shown = []
                 for row in rows.head(3).itertuples():
                     label = f", {row.label!s}" if row.label else ""
-                    told.append(f"{row.subject!s} ({row.similarity:.2f}{label})")
-                lines.append(f"{query!s}: {', '.join(told)}")
+                    shown.append(f"{row.subject!s} ({row.similarity:.2f}{label})")
+                lines.append(f"{query!s}: {', '.join(shown)}")
         else:
             lines.append(
                 f"{counted(self.metrics['queries'], 'subject')}: the "
                 f"{counted(int(self.table['rank'].max()), 'nearest other')} of each"
             )
-        for k, found in self.metrics.get("precision", {}).items():
-            beside = [f"chance {found['chance']:.3f}"]
+        for k, precision in self.metrics.get("precision", {}).items():
+            beside = [f"chance {precision['chance']:.3f}"]
             for name, control in self.metrics["controls"].items():
                 beside.append(f"{name} {control['precision'][k]['value']:.3f}")
-            interval = f"{found['low']:.3f} … {found['high']:.3f}"
+            interval = f"{precision['low']:.3f} … {precision['high']:.3f}"
             lines.append(
-                f"precision at {k}: {found['value']:.3f} ({interval}); {', '.join(beside)}"
+                f"precision at {k}: {precision['value']:.3f} ({interval}); {', '.join(beside)}"
             )
         pairs = counted(len(self.duplicates), "pair")
         lines.append(f"near-duplicates: {pairs if len(self.duplicates) else 'none'}")
@@ -166,11 +167,11 @@ def neighbours(
     cohort = _Cohort.of(path, embedded, label, labels, id_column)
     opened = _store_of(embedded, path, store)
     new = _new_scans(embedded, path, query, run, device) if query is not None else None
-    found = cohort.nearest(None if new is None else new.features, max(k, REFERENCE))
+    nearest = cohort.nearest(None if new is None else new.features, max(k, REFERENCE))
     names = cohort.subjects if new is None else np.array(new.names, dtype=object)
-    around = found if new is None else cohort.nearest(None, REFERENCE)
-    duplicates = _duplicates(cohort, found, around, names, new is None)
-    table = _table(cohort, found, names, k, new is None)
+    around = nearest if new is None else cohort.nearest(None, REFERENCE)
+    duplicates = _duplicates(cohort, nearest, around, names, new is None)
+    table = _table(cohort, nearest, names, k, new is None)
     metrics: dict[str, Any] = {
         "encoder": embedded.provenance.get("encoder"),
         "n": len(embedded),
@@ -204,17 +205,17 @@ def neighbours(
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Nearest:
     """The nearest subjects of each query, in order: rows of the cohort, and similarities."""
 
-    rows: npt.NDArray[np.intp]
-    similarity: npt.NDArray[np.float64]
+    rows: Indices
+    similarity: Floats
 
     @property
-    def distances(self) -> npt.NDArray[np.float64]:
+    def distances(self) -> Floats:
         """Between the ends of unit vectors; 0 where features are the same."""
-        found = np.sqrt(np.maximum(2 - 2 * self.similarity, 0))
-        return np.where(found < SAME, 0.0, found)
+        distances = np.sqrt(np.maximum(2 - 2 * self.similarity, 0))
+        return np.where(distances < SAME, 0.0, distances)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +223,8 @@ class _Cohort:
     """Subjects in the order of their names, their standardised features, persons and labels."""
 
     table: pd.DataFrame
-    mean: npt.NDArray[np.float64]
-    scale: npt.NDArray[np.float64]
+    mean: Floats
+    scale: Floats
     unit: Unit
     persons: Persons
     labels: Labels | None
@@ -268,7 +269,7 @@ class _Cohort:
                 values[row] = str(value)
         return values
 
-    def nearest(self, features: npt.NDArray[np.float32] | None, most: int) -> _Found:
+    def nearest(self, features: npt.NDArray[np.float32] | None, most: int) -> _Nearest:
         """The nearest subjects of new features, or of each subject among the others."""
         count = len(self.unit)
         if features is not None:
@@ -277,9 +278,7 @@ class _Cohort:
         return _nearest(self.unit, self.unit, min(most, count - 1), np.arange(count))
 
 
-def _standardised(
-    features: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Unit]:
+def _standardised(features: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Unit]:
     """Mean and deviation of features, and the directions of their standardised values.
 
     A feature that does not vary tells nothing, and is left out by an infinite scale.
@@ -291,12 +290,12 @@ def _standardised(
     return mean, scale, _unit((values - mean) / scale)
 
 
-def _unit(values: npt.NDArray[np.float64]) -> Unit:
+def _unit(values: Floats) -> Unit:
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     return (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
 
 
-def _nearest(queries: Unit, cohort: Unit, most: int, persons: Persons | None = None) -> _Found:
+def _nearest(queries: Unit, cohort: Unit, most: int, persons: Persons | None = None) -> _Nearest:
     """The `most` subjects of a cohort that are most similar to each query, in order.
 
     Args:
@@ -309,21 +308,21 @@ def _nearest(queries: Unit, cohort: Unit, most: int, persons: Persons | None = N
     rows, similar = [], []
     for start in range(0, len(queries), ROWS):
         part = slice(start, start + ROWS)
-        found = (queries[part] @ cohort.T).astype(np.float64)
+        similarity = (queries[part] @ cohort.T).astype(np.float64)
         if persons is not None:
-            found[persons[part, None] == persons] = -np.inf
-        first = np.argpartition(-found, most - 1, axis=1)[:, :most]
+            similarity[persons[part, None] == persons] = -np.inf
+        first = np.argpartition(-similarity, most - 1, axis=1)[:, :most]
         first.sort(axis=1)  # of equal ones the first in order of the table
-        order = np.argsort(-np.take_along_axis(found, first, 1), axis=1, kind="stable")
+        order = np.argsort(-np.take_along_axis(similarity, first, 1), axis=1, kind="stable")
         rows.append(np.take_along_axis(first, order, 1))
-        similar.append(np.clip(np.take_along_axis(found, rows[-1], 1), -1, 1))
-    return _Found(np.concatenate(rows), np.concatenate(similar))
+        similar.append(np.clip(np.take_along_axis(similarity, rows[-1], 1), -1, 1))
+    return _Nearest(np.concatenate(rows), np.concatenate(similar))
 
 
 def _table(
-    cohort: _Cohort, found: _Found, names: npt.NDArray[Any], k: int, of_cohort: bool
+    cohort: _Cohort, nearest: _Nearest, names: npt.NDArray[Any], k: int, of_cohort: bool
 ) -> pd.DataFrame:
-    rows = found.rows[:, :k]
+    rows = nearest.rows[:, :k]
     count, kept = rows.shape
     own = np.repeat(cohort.persons[:count], kept) if of_cohort else -1
     values = np.array(cohort.values, dtype=object)
@@ -332,7 +331,7 @@ def _table(
             "query": np.repeat(names, kept),
             "rank": np.tile(np.arange(1, kept + 1), count),
             "subject": cohort.subjects[rows.ravel()],
-            "similarity": found.similarity[:, :k].ravel().round(6),
+            "similarity": nearest.similarity[:, :k].ravel().round(6),
             "label": values[rows.ravel()],
             "same_participant": cohort.persons[rows.ravel()] == own,
         }
@@ -363,8 +362,8 @@ def _precision(cohort: _Cohort, path: Path, seed: int) -> dict[str, Any]:
     chance = (members[codes] - own) / (len(rows) - np.bincount(persons)[persons])
 
     def of(unit: Unit) -> dict[str, Any]:
-        found = _nearest(unit[rows], unit[rows], at[-1], persons)
-        right = codes[found.rows] == codes[:, None]
+        nearest = _nearest(unit[rows], unit[rows], at[-1], persons)
+        right = codes[nearest.rows] == codes[:, None]
         shares = np.stack([right[:, :k].mean(axis=1) for k in at], axis=1)
         drawn = [
             weights @ shares / weights.sum(axis=1, keepdims=True)
@@ -382,12 +381,12 @@ def _precision(cohort: _Cohort, path: Path, seed: int) -> dict[str, Any]:
         return result
 
     controls = {}
-    for name, what in CONTROLS.items():
+    for name, title in CONTROLS.items():
         file = control_path(path, name)
         if file.is_file():
             control = _control(file, cohort, centred_only=name == "raw")
             if control is not None:
-                controls[name] = {"what": what, "precision": of(control)}
+                controls[name] = {"what": title, "precision": of(control)}
     return {
         "label": labels.name,
         "labelled": len(rows),
@@ -418,7 +417,7 @@ def _control(file: Path, cohort: _Cohort, centred_only: bool) -> Unit | None:
 
 
 def _duplicates(
-    cohort: _Cohort, found: _Found, around: _Found, names: npt.NDArray[Any], of_cohort: bool
+    cohort: _Cohort, nearest: _Nearest, around: _Nearest, names: npt.NDArray[Any], of_cohort: bool
 ) -> pd.DataFrame:
     """Pairs that are nearer to each other than chance can make any pair of the cohort.
 
@@ -430,7 +429,7 @@ def _duplicates(
     """
     from scipy.stats import beta
 
-    distances = found.distances
+    distances = nearest.distances
     most = min(REFERENCE, distances.shape[1])
     expected = np.where(distances == 0, 0.0, np.inf)[:, :most]
     dimension = _dimension(around.distances[:, :REFERENCE])
@@ -442,9 +441,9 @@ def _duplicates(
         expected[:, :-1] = np.minimum(expected[:, :-1], chance * len(cohort.unit) * (most - 1))
     pairs: dict[tuple[int, int], list[Any]] = {}
     for i, j in np.argwhere(expected < BY_CHANCE).tolist():
-        row = int(found.rows[i, j])
+        row = int(nearest.rows[i, j])
         pair = (min(i, row), max(i, row)) if of_cohort else (i, row)
-        pairs.setdefault(pair, []).append((float(found.similarity[i, j]), float(expected[i, j])))
+        pairs.setdefault(pair, []).append((float(nearest.similarity[i, j]), float(expected[i, j])))
     lines = []
     for (i, row), seen in pairs.items():
         if of_cohort and len(seen) < 2 and seen[0][1] > 0:
@@ -466,7 +465,7 @@ def _duplicates(
     )
 
 
-def _dimension(distances: npt.NDArray[np.float64]) -> float | None:
+def _dimension(distances: Floats) -> float | None:
     """The dimension of the space in which a cohort seems to lie; None of too few subjects.
 
     Args:
@@ -594,9 +593,9 @@ class _Pictures:
         row = self._rows[name]
         return self._store.read([row])[0], self._store.present[row]
 
-    def _cell(self, name: str, new: bool, told: str) -> Image.Image:
+    def _cell(self, name: str, new: bool, caption: str) -> Image.Image:
         image, present = self._image(name, new)
-        return self._cells.draw(image, present, [name, told])
+        return self._cells.draw(image, present, [name, caption])
 
     def page(self, table: pd.DataFrame, queries: Sequence[Any], cohort: _Cohort) -> Image.Image:
         """A line a query: its image, then those of its neighbours."""
@@ -608,9 +607,9 @@ class _Pictures:
             own = values.get(query, "") if self._new is None else ""
             cells = [self._cell(query, True, f"{label}{own}" if own else "")]
             for row in rows.itertuples():
-                told = [f"{row.similarity:.2f}", f"{label}{row.label}" if row.label else ""]
-                told += ["same participant"] if row.same_participant else []
-                cells.append(self._cell(row.subject, False, ", ".join(t for t in told if t)))
+                caption = [f"{row.similarity:.2f}", f"{label}{row.label}" if row.label else ""]
+                caption += ["same participant"] if row.same_participant else []
+                cells.append(self._cell(row.subject, False, ", ".join(t for t in caption if t)))
             lines.append(("", cells))
         heads = ["query", *(f"neighbour {rank}" for rank in range(1, SHOWN_NEIGHBOURS + 1))]
         return stacked(lines, heads[: len(lines[0][1])])
@@ -619,9 +618,9 @@ class _Pictures:
         """Pairs side by side, three in a line."""
         cells = []
         for row in duplicates.head(SHOWN_PAIRS).itertuples():
-            told = f"similarity {row.similarity:.3f}"
+            caption = f"similarity {row.similarity:.3f}"
             cells += [
-                self._cell(str(row.subject), self._new is not None, told),
+                self._cell(str(row.subject), self._new is not None, caption),
                 self._cell(str(row.other), False, f"correlation {row.correlation:.3f}"),
             ]
         return stacked([("", cells[start : start + 6]) for start in range(0, len(cells), 6)])

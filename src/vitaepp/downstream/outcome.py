@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
@@ -82,10 +82,7 @@ def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def difference(
-    metric: str,
-    by_fold: npt.NDArray[np.float64],
-    by_subject: npt.NDArray[np.float64],
-    sizes: Sequence[Mapping[str, int]],
+    metric: str, by_fold: Floats, by_subject: Floats, sizes: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
     """How much higher a metric is of fine-tuned networks than from scratch, and its test.
 
@@ -100,11 +97,11 @@ def difference(
     """
     from scipy.stats import wilcoxon
 
-    found: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
+    facts: dict[str, Any] = {"metric": metric, "mean": float(by_fold.mean())}
     if len(by_fold) > 1:
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
-        return found | {"p": p, "test": "corrected resampled t-test over folds"}
+        return facts | {"p": p, "test": "corrected resampled t-test over folds"}
     values = by_subject[np.isfinite(by_subject)]
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return found | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}
+    return facts | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}

@@ -90,13 +90,13 @@ def predict(
         check_writable(out)
     subjects: list[str] = []
     failures: list[Failure] = []
-    found: list[npt.NDArray[np.float32]] = []
+    features_of_each: list[npt.NDArray[np.float32]] = []
     rest = []
     for i, scan in enumerate(each):
         if isinstance(scan, str | os.PathLike) and kind_of(scan) == "store":
             store = Store(scan)
             subjects += map(str, store.table["subject"])
-            found.append(_of_store(model, store, device))
+            features_of_each.append(_of_store(model, store, device))
         else:
             rest.append((f"scan {i}", scan))
     decisions: list[tuple[str, ...]] = []
@@ -113,7 +113,7 @@ def predict(
                     failures.append(one)
 
     if rest:
-        found.append(
+        features_of_each.append(
             model.encoder.embed_images(
                 images(),
                 modalities=model.prepared.modalities,
@@ -133,7 +133,7 @@ def predict(
     twice = {s for s in subjects if subjects.count(s) > 1}
     if twice:
         raise SourceError(f"subject {min(twice)} is given twice; give each subject once")
-    features = np.concatenate(found)
+    features = np.concatenate(features_of_each)
     if not np.isfinite(features).all():
         raise ModelError("features are not finite; the encoder must have gone out of bounds")
     table = pd.DataFrame(model.probabilities(features), columns=[str(c) for c in model.classes])
@@ -151,10 +151,10 @@ def predict(
 
 def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:
     check_fits(model.encoder.config, store)
-    if told := unlike(store.info, model.prepared):
+    if differences := unlike(store.info, model.prepared):
         raise ModelError(
-            f"{store.path}: {', '.join(told)} in the images that the model was fitted on; give the "
-            "scans themselves, or prepare them with the model's encoder as `recipe`"
+            f"{store.path}: {', '.join(differences)} in the images that the model was fitted on; "
+            "give the scans themselves, or prepare them with the model's encoder as `recipe`"
         )
     return model.encoder.embed(store, device=device, precision=model.precision, any_store=True)
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.inspection import Cells, save_page
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder, weights_id
@@ -48,8 +48,6 @@ MASKS = 4
 
 #: Flagged scans on the page, the oddest first; and its width in pixels.
 SHOWN, PAGE_WIDTH = 60, 1200
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,17 +169,17 @@ def judged(subjects: Sequence[str], errors: Floats, distances: Floats) -> pd.Dat
     far, wrong = deviations(distances), deviations(errors)
     reasons = []
     for d, e in zip(far, wrong, strict=True):
-        told = []
+        parts = []
         if d > LIMIT:
-            told.append(f"far from the other scans: distance {d:.1f} deviations above the median")
+            parts.append(f"far from the other scans: distance {d:.1f} deviations above the median")
         if e > LIMIT:
-            told.append(f"hard to fill in: error {e:.1f} deviations above the median")
+            parts.append(f"hard to fill in: error {e:.1f} deviations above the median")
         if e < -LIMIT:
-            told.append(
+            parts.append(
                 f"too easy to fill in, as blurred or nearly empty images are: error {-e:.1f} "
                 "deviations below the median"
             )
-        reasons.append("; ".join(told))
+        reasons.append("; ".join(parts))
     return pd.DataFrame(
         {
             "subject": subjects,
@@ -221,8 +219,8 @@ def deviations(values: Floats, reference: Floats | None = None) -> Floats:
 
 def _percentiles(values: Floats) -> Floats:
     known = np.sort(values[np.isfinite(values)])
-    found = np.searchsorted(known, values) * 100 / max(len(known), 1)
-    return np.where(np.isfinite(values), found, np.nan)
+    shares = np.searchsorted(known, values) * 100 / max(len(known), 1)
+    return np.where(np.isfinite(values), shares, np.nan)
 
 
 def _errors_of_store(
@@ -239,14 +237,14 @@ def _errors_of_store(
     method.to(on)
     have, want = store.info.modalities, config.modalities
     size = at_once(on, store.info.shape)
-    found = []
+    errors = []
     starts = range(0, len(store), size)
     for start in track(starts, "reconstructing", len(starts), unit="batches"):
         rows = list(range(start, min(start + size, len(store))))
         images = place_channels(torch.from_numpy(store.read(rows)).float(), have, want)
         there = place_channels(torch.from_numpy(store.present[rows]), have, want)
-        found.append(reconstruction_errors(method, images.to(on), there.to(on), masks, seed, rows))
-    return np.concatenate(found)
+        errors.append(reconstruction_errors(method, images.to(on), there.to(on), masks, seed, rows))
+    return np.concatenate(errors)
 
 
 def reconstruction_errors(
@@ -298,8 +296,8 @@ def _draw(store: Store, table: pd.DataFrame, rows: Sequence[int], path: Path) ->
     for row in rows:
         record = table.iloc[row]
         error = "" if np.isnan(record["error"]) else f", error {record['error']:.2f}"
-        told = f"distance {record['distance']:.0f}{error}"
+        caption = f"distance {record['distance']:.0f}{error}"
         image, present = store.read([row])[0], store.present[row]
-        drawn.append(cells.draw(image, present, [record["subject"], told]))
+        drawn.append(cells.draw(image, present, [record["subject"], caption]))
     lines = [("", drawn[start : start + across]) for start in range(0, len(drawn), across)]
     save_page(stacked(lines), path)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.store import Store
 from vitaepp.downstream.outcome import Outcome, difference, summarised
@@ -174,14 +175,14 @@ def mask_scores(
         if both.any():
             with warnings.catch_warnings():  # it calls itself by a name that it will drop
                 warnings.simplefilter("ignore", FutureWarning)
-                found = compute_hausdorff_distance(
+                distances = compute_hausdorff_distance(
                     own[both],
                     other[both],
                     include_background=False,
                     percentile=95,
                     spacing=None if spacing is None else list(spacing),
                 )
-            distance[both] = found[:, 0].numpy()
+            distance[both] = distances[:, 0].numpy()
         values[f"hd95/{name}"] = distance
     table = pd.DataFrame(values)
     for at, metric in enumerate(("dice", "hd95")):
@@ -195,9 +196,7 @@ def _by_fold(table: pd.DataFrame) -> list[dict[str, float]]:
     return [{str(k): float(v) for k, v in row.items()} for row in means.to_dict("records")]
 
 
-def _write_masks(
-    tuning: Tuning, rows: npt.NDArray[np.intp], predicted: Masks, values: Sequence[int]
-) -> None:
+def _write_masks(tuning: Tuning, rows: Indices, predicted: Masks, values: Sequence[int]) -> None:
     own = np.array([0, *values], np.uint8)
     table = tuning.store.table
     for row, mask in zip(rows, predicted, strict=True):

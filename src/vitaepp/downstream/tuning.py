@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.splits import canonical_splits
@@ -102,11 +103,11 @@ class Tuning(Base):
         self._trained(folder, job, "pretrained", "all labelled subjects, ")
         return folder
 
-    def _trained(self, folder: RunFolder, job: Job, start: str, what: str) -> npt.NDArray[Any]:
+    def _trained(self, folder: RunFolder, job: Job, start: str, title: str) -> npt.NDArray[Any]:
         """The predictions of a training, which is made or ended where it was not yet."""
         if not predictions_file(folder).is_file():
             subjects = f"{counted(len(job.fit), 'subject')}, and {len(job.held)} held out"
-            say(f"{what}{STARTS[start]}: {subjects}")
+            say(f"{title}{STARTS[start]}: {subjects}")
             make_folder(folder.path)
             job.save(folder)
             devices = devices_per_node(self.recipe.trainer, None)
@@ -218,7 +219,7 @@ class Tuning(Base):
             classes=self.classes,
         )
 
-    def _drawn(self, targets: npt.NDArray[Any], count: int, k: int) -> npt.NDArray[np.intp]:
+    def _drawn(self, targets: npt.NDArray[Any], count: int, k: int) -> Indices:
         """So many of a training part, sorted; fewer are among more. Classes keep their shares."""
         order = np.random.default_rng([self.seed + k, 1]).permutation(len(targets))
         if self.task == "classification":
@@ -231,9 +232,7 @@ class Tuning(Base):
         return np.sort(order[:count])
 
 
-def _hold_out_persons(
-    persons: npt.NDArray[np.intp], seed: Sequence[int]
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _hold_out_persons(persons: Indices, seed: Sequence[int]) -> tuple[Indices, Indices]:
     """Split rows into four fifths and a fifth of the persons."""
     unique = np.random.default_rng(seed).permutation(np.unique(persons))
     if len(unique) < 2:

@@ -135,18 +135,18 @@ def _poolings(encoder: Encoder, pools: Sequence[str] | str) -> list[Pooling]:
         RunError: an encoder without tokens, or a block that it does not have.
     """
     own = Pooling(encoder.config.pool, encoder.config.block)
-    asked = parse_poolings(pools)
-    if asked and encoder.config.backbone != "vit":
+    others = parse_poolings(pools)
+    if others and encoder.config.backbone != "vit":
         raise RunError(
             f"`pools` are of the tokens of a vision transformer, and the encoder is a "
             f"{encoder.config.backbone}; embed without them"
         )
     depth = encoder.config.shape.get("depth", 0)
-    for pooling in asked:
+    for pooling in others:
         if pooling.block is not None and pooling.block > depth:
             raise RunError(f"pooling {pooling}: the encoder has {counted(depth, 'block')}")
     # All blocks and the last one are the same.
-    whole = [p._replace(block=None) if p.block == depth else p for p in (own, *asked)]
+    whole = [p._replace(block=None) if p.block == depth else p for p in (own, *others)]
     return list(dict.fromkeys(whole))
 
 

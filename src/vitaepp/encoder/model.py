@@ -124,14 +124,16 @@ class EncoderConfig:
         )
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> EncoderConfig:
-        """The encoder whose training a checkpoint is of."""
+    def of_checkpoint(
+        cls, checkpoint: Mapping[str, Any], path: str | os.PathLike[str]
+    ) -> EncoderConfig:
+        """The encoder whose training a checkpoint is of; errors name its file."""
         from vitaepp.recipe.recipe import Recipe
 
         facts = checkpoint["vitaepp"]
         # An older version's checkpoint does not tell how its store was prepared.
         prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
-        recipe = Recipe.parse(facts["recipe"])
+        recipe = Recipe.of_run(facts["recipe"], os.fspath(path))
         config = cls.of(recipe, facts["modalities"], tuple(facts["image_size"]), prepared)
         return replace(config, epochs=progress_of(checkpoint)[0])
 
@@ -174,7 +176,7 @@ class Encoder(nn.Module):
             RunError: it is missing, damaged, or not one of ours.
         """
         checkpoint = load_checkpoint(path)
-        config, trained = EncoderConfig.of_checkpoint(checkpoint), checkpoint["state_dict"]
+        config, trained = EncoderConfig.of_checkpoint(checkpoint, path), checkpoint["state_dict"]
         with Undrawn():
             encoder = cls(config)
         names = encoder.backbone.state_dict()
@@ -435,9 +437,9 @@ class Encoder(nn.Module):
 
         def prepared() -> Iterator[npt.NDArray[Any]]:
             for i, scan in enumerate(track(scans, "embedding", len(scans), unit="scans")):
-                found = one_image(info, scan, spacing, f"scan {i}")
-                decisions.append(found.decisions)
-                yield found.image
+                image = one_image(info, scan, spacing, f"scan {i}")
+                decisions.append(image.decisions)
+                yield image.image
 
         features = self.embed_images(
             prepared(), batch_size=batch_size, device=device, precision=precision

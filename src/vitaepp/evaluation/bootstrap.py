@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.scores import METRICS, predicted_codes
@@ -28,7 +28,7 @@ CHUNK = 1_000_000
 
 #: A score of the subjects of a fold, of how often each is there in each resample, `(resample,
 #: subject)`: `(resample,)`.
-Score = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Score = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Predictions:
         scores: decision scores, `(row,)` for two classes and `(row, class)` for more.
     """
 
-    subjects: npt.NDArray[np.intp]
-    folds: npt.NDArray[np.intp]
-    codes: npt.NDArray[np.intp]
-    scores: npt.NDArray[np.float64]
+    subjects: Indices
+    folds: Indices
+    codes: Indices
+    scores: Floats
 
 
 def bootstrap_difference(
@@ -113,7 +113,7 @@ def bootstrap_difference(
 
 
 def bootstrap_folds(
-    folds: Sequence[tuple[npt.NDArray[np.intp], Score]],
+    folds: Sequence[tuple[Indices, Score]],
     persons: Persons,
     *,
     resamples: int = RESAMPLES,
@@ -151,12 +151,7 @@ def bootstrap_folds(
     return percentiles(values) if len(values) else None
 
 
-def weighted_score(
-    codes: npt.NDArray[np.intp],
-    decision: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    metric: str,
-) -> npt.NDArray[np.float64]:
+def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: str) -> Floats:
     """A metric of `scores.fold_scores` with each subject there as often as its weight says.
 
     Args:
@@ -180,7 +175,7 @@ def weighted_score(
         return share(weights, predicted == codes, np.ones(len(codes), np.bool_))
     columns = decision[:, None] if decision.ndim == 1 else decision
 
-    def of_class(c: int, column: int) -> npt.NDArray[np.float64]:
+    def of_class(c: int, column: int) -> Floats:
         if metric == "auc":
             return weighted_auc(codes == c, columns[:, column], weights)
         if metric == "sensitivity":
@@ -192,11 +187,7 @@ def weighted_score(
     return mean_of_defined(np.stack([of_class(c, c) for c in range(columns.shape[1])], axis=-1))
 
 
-def weighted_auc(
-    positive: npt.NDArray[np.bool_],
-    score: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+def weighted_auc(positive: Flags, score: Floats, weights: Floats) -> Floats:
     """How often a positive outscores a negative, each pair as often as the product of weights.
 
     From sorted scores, in memory of the size of the weights: a positive beats the weight of the
@@ -221,9 +212,7 @@ def weighted_auc(
     return ratio((weight * beaten).sum(axis=1), weight.sum(axis=1) * below[:, -1])
 
 
-def share(
-    weights: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def share(weights: Floats, right: Flags, among: Flags) -> Floats:
     """The weight of those `among` the subjects who are right, as a share of all `among`.
 
     Args:
@@ -237,25 +226,20 @@ def share(
     return ratio(weights @ (right & among).astype(np.float64), weights @ among.astype(np.float64))
 
 
-def ratio(
-    above: npt.NDArray[np.float64], below: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def ratio(above: Floats, below: Floats) -> Floats:
     """The quotient of each resample, `(resample,)`; NaN where the divisor is not above zero."""
     return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
-def mean_of_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def mean_of_defined(values: Floats) -> Floats:
     """Mean over the last axis of what is no NaN, and NaN where nothing is left."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(float))
 
 
 def _mean_difference(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
-    metric: str,
-    weights: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
+    first: Sequence[Predictions], second: Sequence[Predictions], metric: str, weights: Floats
+) -> Floats:
     """Difference of the metric for each resample, the mean over folds and repetitions."""
     folds = []
     for one, other in zip(first, second, strict=True):
@@ -269,9 +253,7 @@ def _mean_difference(
     return mean_of_defined(np.stack(folds, axis=-1))
 
 
-def resampled_counts(
-    codes: npt.NDArray[np.intp], resamples: int, seed: int
-) -> Iterator[npt.NDArray[np.float64]]:
+def resampled_counts(codes: Indices, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each subject is in each resample, `(resample, subject)`, some resamples at a time.
 
     Each class draws from numbers of its own, so that the resamples of one do not depend on another,
@@ -291,8 +273,8 @@ def resampled_counts(
 
 
 def resampled_persons(
-    strata: npt.NDArray[np.intp], persons: Persons | None, resamples: int, seed: int
-) -> Iterator[npt.NDArray[np.float64]]:
+    strata: Indices, persons: Persons | None, resamples: int, seed: int
+) -> Iterator[Floats]:
     """How often each subject is in each resample of persons, `(resample, subject)`.
 
     A person is drawn with all its subjects, within the persons whose subjects are of the same
@@ -315,9 +297,7 @@ def resampled_persons(
         yield counts[:, who]
 
 
-def _codes_of_subjects(
-    first: Sequence[Predictions], second: Sequence[Predictions]
-) -> npt.NDArray[np.intp]:
+def _codes_of_subjects(first: Sequence[Predictions], second: Sequence[Predictions]) -> Indices:
     """The class of each subject, after it is sure that all predictions belong together."""
     if not first or len(first) != len(second):
         raise EvaluationError(
@@ -339,7 +319,7 @@ def _codes_of_subjects(
     return codes
 
 
-def percentiles(values: npt.NDArray[np.float64]) -> Interval:
+def percentiles(values: Floats) -> Interval:
     """The interval that holds a share `LEVEL` of values, with as many below as above it."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), LEVEL)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.folds import Fold
 from vitaepp.evaluation.measures import TASKS
-from vitaepp.evaluation.tasks.base import Rows, Target
+from vitaepp.evaluation.tasks.base import Target
 from vitaepp.system.progress import track
 
 #: How often the subjects to label are drawn.
@@ -43,7 +44,7 @@ def parse_budget(text: str) -> list[Budget]:
     return [p if p == ALL else int(p) for p in parts]
 
 
-def nested_order(strata: Rows, persons: Persons, seed: Sequence[int]) -> Rows:
+def nested_order(strata: Indices, persons: Persons, seed: Sequence[int]) -> Indices:
     """An order of training rows whose every beginning is a sample balanced over the classes.
 
     It begins with two rows of each class, of different persons, so that even the smallest sample
@@ -95,7 +96,7 @@ def measure_budget(
     persons: Persons,
     sets: Sequence[str],
     seed: int,
-    measure: Callable[[str, int, Rows, int], dict[str, float]],
+    measure: Callable[[str, int, Indices, int], dict[str, float]],
 ) -> pd.DataFrame:
     """Scores of models that were fitted on so many subjects of each training part.
 
@@ -116,10 +117,10 @@ def measure_budget(
         EvaluationError: more labels than a training part has, or fewer than a model needs.
     """
     sizes = checked_budget(budget, target, parts)
-    asked: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
+    wanted: list[Budget] = [*sizes, *([ALL] * (ALL in budget))]
     jobs = [
         (size, draw, k, name)
-        for size in asked
+        for size in wanted
         for draw in range(1 if size == ALL else DRAWS)
         for k in range(len(parts))
         for name in sets

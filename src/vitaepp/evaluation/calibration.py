@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from vitaepp.data.arrays import Flags, Floats, Indices
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Calibration:
     intercepts: tuple[float, ...]
 
     @classmethod
-    def of(cls, codes: npt.NDArray[np.intp], decision: Floats) -> Calibration:
+    def of(cls, codes: Indices, decision: Floats) -> Calibration:
         """Fit the curves to scores of subjects that the classifier was not fitted on.
 
         Args:
@@ -53,7 +52,7 @@ class Calibration:
         return np.asarray(each / each.sum(axis=1, keepdims=True))
 
 
-def _curve(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _curve(scores: Floats, positive: Flags) -> tuple[float, float]:
     """Slope and intercept of one curve."""
     from sklearn.linear_model import LogisticRegression
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.system.progress import counted
 
-Rows = npt.NDArray[np.intp]
 T = TypeVar("T")
 
 #: What a model lost on held-out rows, less is better; the second value parts those of equal first.
@@ -28,8 +27,8 @@ DRAWS, ENOUGH = 5, 1000
 
 def choose(
     grid: Sequence[T],
-    losses: Callable[[Rows, Rows], Sequence[float] | Sequence[Loss]],
-    strata: Rows,
+    losses: Callable[[Indices, Indices], Sequence[float] | Sequence[Loss]],
+    strata: Indices,
     *,
     seed: int,
     persons: Persons | None = None,
@@ -76,8 +75,8 @@ def choose(
 
 
 def hold_out(
-    codes: npt.NDArray[np.intp], *, seed: int | Sequence[int], persons: Persons | None = None
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    codes: Indices, *, seed: int | Sequence[int], persons: Persons | None = None
+) -> tuple[Indices, Indices]:
     """Split rows into 80 % and 20 % of each class, with every class in both parts.
 
     A class of few members gives at least one to the held-out part; scikit-learn's stratified split

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.evaluation.scores import fold_scores
 
@@ -54,7 +54,7 @@ class Fitted:
         """C."""
         return self.C
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    def decision(self, features: Numbers) -> Floats:
         """Decision scores, `(subject,)` for two classes and `(subject, class)` for more."""
         scores = self.model.decision_function(features.astype(np.float64, copy=False))
         return np.asarray(scores, np.float64)
@@ -62,8 +62,8 @@ class Fitted:
 
 def fit(
     protocol: str,
-    features: npt.NDArray[np.floating[Any]],
-    codes: npt.NDArray[np.intp],
+    features: Numbers,
+    codes: Indices,
     *,
     seed: int,
     pca: bool = False,
@@ -84,7 +84,7 @@ def fit(
         persons: `(subject,)`, the person of each; unset, every subject is another person.
     """
 
-    def losses(inner: Rows, held: Rows) -> list[Loss]:
+    def losses(inner: Indices, held: Indices) -> list[Loss]:
         tried = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
         before = tried[0].model[:-1]  # the classifiers'; the same for all
         reduced = before.transform(features[held].astype(np.float64, copy=False))
@@ -94,12 +94,7 @@ def fit(
     return replace(_fit_grid(protocol, features, codes, (strength,), pca)[0], loss=loss)
 
 
-def fit_with(
-    protocol: str,
-    features: npt.NDArray[np.floating[Any]],
-    codes: npt.NDArray[np.intp],
-    C: float,
-) -> Fitted:
+def fit_with(protocol: str, features: Numbers, codes: Indices, C: float) -> Fitted:
     """Fit with a given C, as `fit` does with the one that it chose.
 
     Args:
@@ -113,13 +108,8 @@ def fit_with(
 
 
 def outer_folds(
-    codes: npt.NDArray[np.intp],
-    *,
-    folds: int,
-    seed: int,
-    persons: Persons | None = None,
-    every: bool = True,
-) -> npt.NDArray[np.intp]:
+    codes: Indices, *, folds: int, seed: int, persons: Persons | None = None, every: bool = True
+) -> Indices:
     """The outer fold in which each subject is tested, stratified by class.
 
     Args:
@@ -153,12 +143,7 @@ def outer_folds(
     return fold_of
 
 
-def _loss(
-    protocol: str,
-    codes: npt.NDArray[np.intp],
-    classifier: Any,
-    reduced: npt.NDArray[np.float64],
-) -> Loss:
+def _loss(protocol: str, codes: Indices, classifier: Any, reduced: Floats) -> Loss:
     """How bad a classifier is on held-out rows; the first value decides."""
     if protocol == "linear":
         from sklearn.metrics import log_loss
@@ -169,11 +154,7 @@ def _loss(
 
 
 def _fit_grid(
-    protocol: str,
-    features: npt.NDArray[np.floating[Any]],
-    codes: npt.NDArray[np.intp],
-    grid: tuple[float, ...],
-    pca: bool,
+    protocol: str, features: Numbers, codes: Indices, grid: tuple[float, ...], pca: bool
 ) -> list[Fitted]:
     """One classifier for each C; what comes before it is the same and fitted once."""
     from sklearn.exceptions import ConvergenceWarning

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.bootstrap import (
@@ -36,10 +36,6 @@ from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted, outer_folds
 from vitaepp.evaluation.knn import Neighbours
 from vitaepp.evaluation.scores import predicted_codes
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.intp]
 
 #: Folds of a training part that its own thresholds and probabilities come from.
 INNER_FOLDS = 5
@@ -92,8 +88,8 @@ class Learned:
 
 
 def held_out_decisions(
-    decide: Callable[[Rows, Rows], Floats],
-    codes: Rows,
+    decide: Callable[[Indices, Indices], Floats],
+    codes: Indices,
     *,
     seed: int,
     persons: Persons | None = None,
@@ -134,8 +130,8 @@ def held_out_decisions(
 
 
 def refits(
-    fitted: Fitted | Neighbours, features: npt.NDArray[np.floating[Any]], codes: Rows
-) -> Callable[[Rows, Rows], Floats]:
+    fitted: Fitted | Neighbours, features: Numbers, codes: Indices
+) -> Callable[[Indices, Indices], Floats]:
     """Fit a classifier anew on some of its training rows, with the strength that was chosen.
 
     Args:
@@ -148,7 +144,7 @@ def refits(
     """
     from sklearn.base import clone
 
-    def decide(inner: Rows, held: Rows) -> Floats:
+    def decide(inner: Indices, held: Indices) -> Floats:
         model = clone(fitted.model).fit(features[inner].astype(np.float64), codes[inner])
         return replace(fitted, model=model).decision(features[held])
 
@@ -156,8 +152,8 @@ def refits(
 
 
 def learn(
-    decide: Callable[[Rows, Rows], Floats],
-    codes: Rows,
+    decide: Callable[[Indices, Indices], Floats],
+    codes: Indices,
     *,
     seed: int,
     persons: Persons | None = None,
@@ -181,7 +177,7 @@ def learn(
     return learn_from(codes, decisions)
 
 
-def learn_from(codes: Rows, decision: Floats) -> Learned:
+def learn_from(codes: Indices, decision: Floats) -> Learned:
     """Thresholds and probabilities from decisions of subjects that the classifier did not see.
 
     Args:
@@ -238,7 +234,7 @@ def choose_threshold(positive: Flags, score: Floats, goal: str) -> Threshold:
 
 
 def delong(
-    codes: Rows, decision: Floats, fold: Rows | None = None, *, persons: Persons | None = None
+    codes: Indices, decision: Floats, fold: Indices | None = None, *, persons: Persons | None = None
 ) -> dict[str, Any]:
     """The AUC, the mean over folds, with DeLong's 95 % interval.
 
@@ -265,7 +261,7 @@ def delong(
     none = {"value": None, "se": None, "low": None, "high": None, "level": LEVEL}
     if not np.isfinite(value):
         return none | {"reason": reason}
-    found = none | {"value": value}
+    facts = none | {"value": value}
     se = _standard_error(influence, persons)
     if not se > 1e-12:
         why = (
@@ -273,17 +269,17 @@ def delong(
             if value == 0.5
             else "every positive is on the same side of every negative"
         )
-        return found | {"reason": f"{why}, of which DeLong's variance is 0: no interval"}
+        return facts | {"reason": f"{why}, of which DeLong's variance is 0: no interval"}
     reach = _normal_quantile() * se
-    found |= {"se": se, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
-    return found | ({"reason": reason} if reason else {})
+    facts |= {"se": se, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+    return facts | ({"reason": reason} if reason else {})
 
 
 def delong_test(
-    codes: Rows,
+    codes: Indices,
     first: Floats,
     second: Floats,
-    fold: Rows | None = None,
+    fold: Indices | None = None,
     *,
     persons: Persons | None = None,
 ) -> dict[str, Any]:
@@ -315,20 +311,20 @@ def delong_test(
     none: dict[str, Any] = dict.fromkeys(names) | {"level": LEVEL}
     if not np.isfinite(one - other):
         return none | {"reason": reason}
-    found = none | {"difference": one - other}
+    facts = none | {"difference": one - other}
     se = _standard_error(of_one - of_other, persons)
     if not se > 1e-12:
         same = "the two order all pairs alike" if one == other else "the variance is 0"
-        return found | {"reason": f"{same}: no test"}
+        return facts | {"reason": f"{same}: no test"}
     z, reach = (one - other) / se, _normal_quantile() * se
-    found |= {"se": se, "low": one - other - reach, "high": one - other + reach, "z": float(z)}
-    return found | {"p": float(2 * norm.sf(abs(z)))} | ({"reason": reason} if reason else {})
+    facts |= {"se": se, "low": one - other - reach, "high": one - other + reach, "z": float(z)}
+    return facts | {"p": float(2 * norm.sf(abs(z)))} | ({"reason": reason} if reason else {})
 
 
 def clinical_report(
-    codes: Rows,
+    codes: Indices,
     decision: Floats,
-    fold: Rows,
+    fold: Indices,
     learned: Sequence[Learned] = (),
     *,
     persons: Persons | None = None,
@@ -443,9 +439,9 @@ def clinical_report(
         "ece": float(np.mean([one["ece"] for one in each])),
         "classes": dict(zip(shown, each, strict=True)),
     }
-    for name, found in zip(shown, each, strict=True):
-        if "reason" in found:
-            reasons[f"calibration of {name}"] = found.pop("reason")
+    for name, calibrated in zip(shown, each, strict=True):
+        if "reason" in calibrated:
+            reasons[f"calibration of {name}"] = calibrated.pop("reason")
     report["decision_curve"] = {
         "threshold": ACTED_AT.tolist(),
         "classes": {n: net_benefit(*c) for n, c in zip(shown, columns, strict=True)},
@@ -473,23 +469,23 @@ def calibration(
     Source:
         Cox 1958; Van Calster et al. 2016, "A calibration hierarchy for risk models was defined".
     """
-    found: dict[str, Any] = {"slope": None, "intercept": None}
+    facts: dict[str, Any] = {"slope": None, "intercept": None}
     clipped = np.clip(probability, 1e-12, 1 - 1e-12)
     logit = np.log(clipped / (1 - clipped))
     ones = np.ones_like(logit)
     if positive.all() or not positive.any():
-        found["reason"] = "all subjects are of one class: no slope and no intercept"
+        facts["reason"] = "all subjects are of one class: no slope and no intercept"
     else:
-        found["intercept"] = _logistic(positive, ones[:, None], logit, persons)
+        facts["intercept"] = _logistic(positive, ones[:, None], logit, persons)
         if np.ptp(logit) < 1e-9:
-            found["reason"] = "all probabilities are the same: no slope"
+            facts["reason"] = "all probabilities are the same: no slope"
         elif _separated(positive, logit):
-            found["reason"] = "the probability parts the classes without an error: no finite slope"
+            facts["reason"] = "the probability parts the classes without an error: no finite slope"
         else:
-            found["slope"] = _logistic(positive, np.stack([logit, ones], 1), 0 * logit, persons)
+            facts["slope"] = _logistic(positive, np.stack([logit, ones], 1), 0 * logit, persons)
     curve = calibration_curve(positive, probability)
     gap = np.abs(np.subtract(curve["predicted"], curve["observed"]))
-    return found | {"ece": float(np.average(gap, weights=curve["n"])), "curve": curve}
+    return facts | {"ece": float(np.average(gap, weights=curve["n"])), "curve": curve}
 
 
 def calibration_curve(positive: Flags, probability: Floats) -> dict[str, list[Any]]:
@@ -571,13 +567,13 @@ def average_precision(positive: Flags, score: Floats, weights: Floats) -> Floats
 
 
 def _statistics(
-    codes: Rows, decision: Floats, parts: Sequence[Rows]
+    codes: Indices, decision: Floats, parts: Sequence[Indices]
 ) -> dict[str, Callable[[Floats], Floats]]:
     """What needs neither thresholds nor probabilities, as functions of the weights."""
     columns = _one_against_rest(codes, decision)
     predicted = predicted_codes(decision)
 
-    def over_folds(of: Callable[[Rows, Floats], list[Floats]]) -> Callable[[Floats], Floats]:
+    def over_folds(of: Callable[[Indices, Floats], list[Floats]]) -> Callable[[Floats], Floats]:
         def statistic(weights: Floats) -> Floats:
             folds = [mean_of_defined(np.stack(of(r, weights[:, r]), axis=-1)) for r in parts]
             return mean_of_defined(np.stack(folds, axis=-1))
@@ -596,7 +592,7 @@ def _statistics(
 
 
 def _at_thresholds(
-    codes: Rows, decision: Floats, parts: Sequence[Rows], used: Sequence[Learned], goal: str
+    codes: Indices, decision: Floats, parts: Sequence[Indices], used: Sequence[Learned], goal: str
 ) -> dict[str, Callable[[Floats], Floats]]:
     """Sensitivity and specificity at the thresholds of the training parts."""
     columns = _one_against_rest(codes, decision)
@@ -628,7 +624,7 @@ def _brier(columns: Sequence[tuple[Flags, Floats]], weights: Floats) -> Floats:
 
 def _with_intervals(
     statistics: Mapping[str, Callable[[Floats], Floats]],
-    codes: Rows,
+    codes: Indices,
     persons: Persons | None,
     resamples: int,
     seed: int,
@@ -639,22 +635,22 @@ def _with_intervals(
     for weights in resampled_persons(codes, persons, resamples, seed):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
-    found: dict[str, dict[str, float | None]] = {}
+    scores: dict[str, dict[str, float | None]] = {}
     for name, statistic in statistics.items():
         value = float(statistic(once)[0])
         values = np.concatenate(drawn[name])
         values = values[np.isfinite(values)]
         interval = percentiles(values) if len(values) and np.isfinite(value) else None
-        found[name] = {
+        scores[name] = {
             "value": value if np.isfinite(value) else None,
             "low": interval.low if interval else None,
             "high": interval.high if interval else None,
             "level": LEVEL,
         }
-    return found
+    return scores
 
 
-def _one_against_rest(codes: Rows, scores: Floats) -> list[tuple[Flags, Floats]]:
+def _one_against_rest(codes: Indices, scores: Floats) -> list[tuple[Flags, Floats]]:
     """Who is positive, and the score for it: of the second of two classes, or of each of more."""
     if scores.ndim == 1:
         return [(codes == 1, scores)]
@@ -667,7 +663,7 @@ def _column(probabilities: Floats) -> Floats:
 
 
 def _auc_influence(
-    codes: Rows, decision: Floats, fold: Rows | None, persons: Persons | None
+    codes: Indices, decision: Floats, fold: Indices | None, persons: Persons | None
 ) -> tuple[float, Floats, str]:
     """The mean AUC over classes and folds, how much each subject moves it, and what was left out.
 

@@ -22,7 +22,7 @@ from vitaepp.evaluation.measures import Measures, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
 from vitaepp.evaluation.summary import Row as Scores
-from vitaepp.evaluation.summary import count_tested, summary_rows, told_subjects
+from vitaepp.evaluation.summary import count_tested, subjects_text, summary_rows
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
@@ -76,7 +76,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
-        subjects = told_subjects(self.n, self.tested)
+        subjects = subjects_text(self.n, self.tested)
         return f"Comparison({metric_name(self.metric)} of {self.label}, {subjects}: {rows})"
 
     def _repr_html_(self) -> str:
@@ -200,7 +200,7 @@ class Comparison:
     def _note(self) -> str:
         tests = sorted({d.test for d in self._differences() if d.test})
         seen = [
-            f"{self.label}, {told_subjects(self.n, self.tested)}",
+            f"{self.label}, {subjects_text(self.n, self.tested)}",
             *(f"p: {test}, two-sided" for test in tests),
         ]
         if any(d.interval for d in self._differences()):

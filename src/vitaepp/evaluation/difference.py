@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
@@ -41,8 +42,6 @@ _SHARED = {
     "n": "subjects",
     "persons": "persons",
 }
-
-_Codes = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,8 @@ def difference_between(
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
         who = None if persons is None else persons[first[0].subjects]
-        found = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
-        return replace(difference, p=found["p"], test="DeLong's test", reason=found.get("reason"))
+        delong = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
+        return replace(difference, p=delong["p"], test="DeLong's test", reason=delong.get("reason"))
     if relevant is None:
         title = metric_name(metric)
         return replace(
@@ -203,7 +202,7 @@ def _interval(
 ) -> Interval | None:
     """The bootstrap of a difference over persons, the same in every repetition."""
 
-    def lead(one: Evaluation, rows: npt.NDArray[np.bool_], scores: Sequence[Any]) -> Score:
+    def lead(one: Evaluation, rows: Flags, scores: Sequence[Any]) -> Score:
         truth, (first, second) = one.rows()[rows], [s[rows] for s in scores]
         return lambda w: (
             one.weighted(metric, truth, first, w) - one.weighted(metric, truth, second, w)
@@ -219,7 +218,7 @@ def _interval(
     return bootstrap_folds(folds, who)
 
 
-def _numbers_of(evaluation: Evaluation) -> _Codes:
+def _numbers_of(evaluation: Evaluation) -> Indices:
     """A number for the subject of each row, the same in every repetition, 0 … N-1."""
     return np.unique(evaluation.rows()["subject"], return_inverse=True)[1].astype(np.intp)
 
@@ -235,9 +234,10 @@ def _persons(evaluations: Sequence[Evaluation]) -> Persons | None:
     return None
 
 
-def _by_person(values: npt.NDArray[Any], persons: Persons) -> npt.NDArray[np.float64]:
+def _by_person(values: npt.NDArray[Any], persons: Persons) -> Floats:
     """The sum of each person's values."""
-    return np.bincount(np.unique(persons, return_inverse=True)[1], values)
+    summed = np.bincount(np.unique(persons, return_inverse=True)[1], values)
+    return np.asarray(summed, np.float64)
 
 
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:
@@ -316,9 +316,7 @@ def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Prediction
     ]
 
 
-def _test_over_folds(
-    evaluations: Sequence[Evaluation], differences: npt.NDArray[np.float64]
-) -> TTest:
+def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> TTest:
     """The t-test of `(seed, fold)` differences, by whether seeds share their folds."""
     sizes = [size for evaluation in evaluations for size in evaluation.metrics["sizes"]]
     train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
@@ -327,7 +325,7 @@ def _test_over_folds(
     return corrected_resampled_t_test(differences.ravel(), train=train, test=test)
 
 
-def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] | None:
+def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
     """The subjects whose share of right ones is the metric; None where it is no such share."""
     if metric == "accuracy":
         return np.ones(len(codes), np.bool_)
@@ -339,7 +337,7 @@ def _decided(codes: _Codes, metric: str, classes: int) -> npt.NDArray[np.bool_] 
 def _test_on_one_split(
     first: Sequence[Predictions],
     second: Sequence[Predictions],
-    relevant: npt.NDArray[np.bool_],
+    relevant: Flags,
     persons: Persons | None,
 ) -> tuple[float, str]:
     """The p of who is right more often on one test set, and the test's name."""

@@ -104,15 +104,15 @@ def tested_outside(
 def _require_same(cohort: str, inside: Candidates, outside: Candidates) -> None:
     """Refuse a cohort with other candidates, or with other features."""
     for name, values in inside.items():
-        what = f" of candidate {name!r}" if name else ""
+        of_candidate = f" of candidate {name!r}" if name else ""
         if name not in outside:
             raise EvaluationError(
-                f"{cohort}: has no features{what}; embed it with the same `pools`"
+                f"{cohort}: has no features{of_candidate}; embed it with the same `pools`"
             )
         if values.shape[1] != outside[name].shape[1]:
             raise EvaluationError(
-                f"{cohort}: {outside[name].shape[1]} features{what}, but {values.shape[1]} inside; "
-                "embed both by the same encoder"
+                f"{cohort}: {outside[name].shape[1]} features{of_candidate}, but {values.shape[1]} "
+                "inside; embed both by the same encoder"
             )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons, no_participant, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
@@ -23,7 +24,7 @@ from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Rows, Target, Tested
+from vitaepp.evaluation.tasks.base import Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.progress import counted, say, track, warn
 from vitaepp.system.text import first_few
@@ -34,7 +35,7 @@ class _Measured:
     """One set of features: in each fold its scores, its decisions and what was chosen."""
 
     folds: list[dict[str, float]] = field(default_factory=list)
-    decisions: list[npt.NDArray[np.float64]] = field(default_factory=list)
+    decisions: list[Floats] = field(default_factory=list)
     chosen: list[Any] = field(default_factory=list)
     learned: list[Any] = field(default_factory=list)
     candidates: list[str] = field(default_factory=list)
@@ -47,10 +48,10 @@ class _Measured:
         decision = np.concatenate(self.decisions)
         clinical = target.clinical(Tested(tested, fold, decision, persons[tested], self.learned))
         folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
-        found = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
+        facts = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
         if any(self.candidates):
-            found["candidate"] = self.candidates
-        return found if clinical is None else found | {"clinical": clinical}
+            facts["candidate"] = self.candidates
+        return facts if clinical is None else facts | {"clinical": clinical}
 
 
 def evaluate_features(
@@ -232,7 +233,7 @@ def evaluate_features(
     learning = None
     if budget:
 
-        def measure(name: str, k: int, train: Rows, seed: int) -> dict[str, float]:
+        def measure(name: str, k: int, train: Indices, seed: int) -> dict[str, float]:
             return question.tested(name, sets[name][k], train, parts[k].test, seed)[2]
 
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
@@ -260,7 +261,7 @@ def _harmonized(
     return how, groups_of(labelled, column) if how and column is not None else None
 
 
-def _of(candidates: Candidates, rows: Rows) -> Candidates:
+def _of(candidates: Candidates, rows: Indices) -> Candidates:
     return {name: values[rows] for name, values in candidates.items()}
 
 

@@ -70,7 +70,7 @@ def load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
 
 
 def load_candidates(
-    path: Path, embedded: Embeddings, asked: Sequence[str | os.PathLike[str]] | str
+    path: Path, embedded: Embeddings, wanted: Sequence[str | os.PathLike[str]] | str
 ) -> dict[str, Candidate]:
     """Embeddings and those of other poolings or blocks of the same encoder, by name.
 
@@ -83,7 +83,7 @@ def load_candidates(
         EvaluationError: there are none, or one is of another encoder or of other subjects, or is
             there twice.
     """
-    if asked == "all":
+    if wanted == "all":
         files = pooled_beside(path)
         if not files:
             raise EvaluationError(
@@ -91,9 +91,9 @@ def load_candidates(
                 "`pools=mean,mean+std,cls`"
             )
     else:
-        texts = asked.split(",") if isinstance(asked, str) else asked
+        texts = wanted.split(",") if isinstance(wanted, str) else wanted
         files = [Path(text.strip() if isinstance(text, str) else text) for text in texts]
-    found = [Candidate(path, embedded)]
+    candidates = [Candidate(path, embedded)]
     for file in files:
         other = embeddings_of(file)
         require_alike(file, other, path, embedded, SAME_STORE)
@@ -105,20 +105,20 @@ def load_candidates(
                 f"{file}: was made by another encoder than {path.name}; candidates are poolings "
                 "and blocks of one, so embed again with `pools`, or evaluate it by itself"
             )
-        for one in found:
+        for one in candidates:
             if np.array_equal(one.embedded.features, other.features):
                 raise EvaluationError(
                     f"{file}: has the same features as {one.path.name}; give each candidate once"
                 )
-        found.append(Candidate(file, other))
+        candidates.append(Candidate(file, other))
     for names in (
-        [_fact(c.embedded, "pool") or c.path.stem for c in found],
-        [c.path.name for c in found],
-        [str(c.path) for c in found],
+        [_fact(c.embedded, "pool") or c.path.stem for c in candidates],
+        [c.path.name for c in candidates],
+        [str(c.path) for c in candidates],
     ):
         if len(set(names)) == len(names):
             break
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, candidates, strict=True))
 
 
 def untrained_of(candidates: Mapping[str, Candidate]) -> dict[str, Features]:
@@ -127,7 +127,7 @@ def untrained_of(candidates: Mapping[str, Candidate]) -> dict[str, Features]:
     Raises:
         EvaluationError: one has none beside it.
     """
-    found = {}
+    features = {}
     for name, candidate in candidates.items():
         file = control_path(candidate.path, "untrained")
         if not file.is_file():
@@ -137,8 +137,8 @@ def untrained_of(candidates: Mapping[str, Candidate]) -> dict[str, Features]:
             )
         control = embeddings_of(file)
         require_alike(file, control, candidate.path, candidate.embedded, SAME_STORE)
-        found[name] = control.features
-    return found
+        features[name] = control.features
+    return features
 
 
 def other_cohort(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
@@ -35,8 +36,8 @@ class Fold:
         test: what it is tested on.
     """
 
-    train: npt.NDArray[np.intp]
-    test: npt.NDArray[np.intp]
+    train: Indices
+    test: Indices
 
 
 def plan_folds(
@@ -217,10 +218,10 @@ def _inner(target: Target, parts: Sequence[Fold], persons: Persons, together: Pe
 
 def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
     """What to say of groups that may not be meant."""
-    found = []
+    doubts = []
     different = sorted(set(map(str, names)))
     if len(different) > len(names) / 2:
-        found.append(
+        doubts.append(
             f"column {group!r} has {len(different)} groups in {counted(len(names), 'subject')}: "
             "most are one subject, as of a measurement; is it the column of sites?"
         )
@@ -230,10 +231,10 @@ def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
     for same in alike.values():
         if len(same) > 1:
             shown = " and ".join(map(repr, same))
-            found.append(
+            doubts.append(
                 f"column {group!r}: {shown} are {len(same)} groups here; if one, write alike"
             )
-    return found
+    return doubts
 
 
 def groups_of(table: pd.DataFrame, group: str) -> npt.NDArray[np.object_]:
@@ -290,7 +291,7 @@ def _one_group_out(
     return Shared(protocol, parts, tested, False, inner, untested, notes)
 
 
-def _joined(one: Persons, other: npt.NDArray[np.intp]) -> Persons:
+def _joined(one: Persons, other: Indices) -> Persons:
     """Numbers that subjects share where they share either of two, directly or through others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -301,7 +302,7 @@ def _joined(one: Persons, other: npt.NDArray[np.intp]) -> Persons:
     return np.asarray(connected_components(graph, directed=False)[1][one], np.intp)
 
 
-def require_apart(table: pd.DataFrame, rows: dict[str, npt.NDArray[np.intp]]) -> None:
+def require_apart(table: pd.DataFrame, rows: dict[str, Indices]) -> None:
     """Refuse a split that has one person on both sides.
 
     Args:

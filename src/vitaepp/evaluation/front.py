@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from vitaepp.data.arrays import Numbers
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -17,7 +16,7 @@ COMPONENTS = 64
 LARGE = 500
 
 
-def front(features: npt.NDArray[np.floating[Any]], *, pca: bool) -> Pipeline:
+def front(features: Numbers, *, pca: bool) -> Pipeline:
     """Standardisation, after PCA for raw intensities; not fitted yet.
 
     Args:
@@ -30,7 +29,7 @@ def front(features: npt.NDArray[np.floating[Any]], *, pca: bool) -> Pipeline:
     return make_pipeline(*([reduction(features)] if pca else []), StandardScaler())
 
 
-def reduction(features: npt.NDArray[np.floating[Any]]) -> Any:
+def reduction(features: Numbers) -> Any:
     """PCA to at most `COMPONENTS`, and at most half as many as there are training rows.
 
     Args:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import reduction
 from vitaepp.evaluation.scores import auc
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 
 #: Numbers of neighbours that are tried, as far as there are subjects; the most first, because they
 #: smooth the most.
@@ -45,7 +44,7 @@ class Neighbours:
         """The number of neighbours."""
         return float(self.k)
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """The share of the neighbours' weight that each class has, `(subject, class)`.
 
         With two classes it is the second's share minus one half, `(subject,)`: above zero where
@@ -56,8 +55,8 @@ class Neighbours:
 
 
 def fit_knn(
-    features: npt.NDArray[np.floating[Any]],
-    codes: Rows,
+    features: Numbers,
+    codes: Indices,
     *,
     seed: int,
     pca: bool = False,
@@ -83,7 +82,7 @@ def fit_knn(
     x: Floats = features.astype(np.float64, copy=False)
     grid = [k for k in GRID if k < len(codes) // 2] or [1]
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         front = _front(x[inner], pca)
         front.fit(x[inner])
         shares = _shares(front.transform(x[inner]), codes[inner], front.transform(x[held]), grid)
@@ -115,17 +114,17 @@ def _weights(distances: Floats) -> Floats:
     return np.exp((distances.min(axis=1, keepdims=True) - distances) / TEMPERATURE)
 
 
-def _shares(train: Floats, codes: Rows, test: Floats, grid: list[int]) -> list[Floats]:
+def _shares(train: Floats, codes: Indices, test: Floats, grid: list[int]) -> list[Floats]:
     """For each k the share of each class, `(subject, class)`, from one search."""
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=min(max(grid), len(train)), metric="cosine")
-    distances, found = search.fit(train).kneighbors(test)
-    weights = _weights(distances)[..., None] * np.eye(codes.max() + 1)[codes[found]]
+    distances, neighbours = search.fit(train).kneighbors(test)
+    weights = _weights(distances)[..., None] * np.eye(codes.max() + 1)[codes[neighbours]]
     total = np.cumsum(weights, axis=1)
     each = [total[:, min(k, len(train)) - 1] for k in grid]
     return [one / one.sum(axis=1, keepdims=True) for one in each]
 
 
-def _macro_auc(codes: Rows, shares: Floats) -> float:
+def _macro_auc(codes: Indices, shares: Floats) -> float:
     return float(np.mean([auc(codes == c, shares[:, c]) for c in np.unique(codes)]))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.labels import DOUBTFUL
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
@@ -36,8 +36,8 @@ class Labels:
     """
 
     name: str
-    rows: npt.NDArray[np.intp]
-    codes: npt.NDArray[np.intp]
+    rows: Indices
+    codes: Indices
     classes: tuple[Class, ...]
     missing: int
 
@@ -197,9 +197,7 @@ def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
         )
 
 
-def require_in_both(
-    labels: Labels, train: npt.NDArray[np.intp], test: npt.NDArray[np.intp]
-) -> None:
+def require_in_both(labels: Labels, train: Indices, test: Indices) -> None:
     """Refuse a train and test split where a class is missing from one of them.
 
     Args:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
+
+from vitaepp.data.arrays import Floats, Indices, Numbers
 
 #: Below this many subjects neighbourhoods mean little, and the map is the plain PCA.
 FEWEST_FOR_TSNE = 10
@@ -14,16 +13,14 @@ FEWEST_FOR_TSNE = 10
 MOST_POINTS = 1000
 
 
-def map_rows(n: int, *, seed: int) -> npt.NDArray[np.intp]:
+def map_rows(n: int, *, seed: int) -> Indices:
     """Rows that are shown on the map: all, or a random sample of `MOST_POINTS`, in order."""
     if n <= MOST_POINTS:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, MOST_POINTS, replace=False))
 
 
-def embedding_map(
-    features: npt.NDArray[np.floating[Any]], *, seed: int
-) -> tuple[npt.NDArray[np.float64], str]:
+def embedding_map(features: Numbers, *, seed: int) -> tuple[Floats, str]:
     """Place subjects in the plane so that similar ones are near each other.
 
     Standardised features go through PCA to at most 50 components and then t-SNE with a perplexity

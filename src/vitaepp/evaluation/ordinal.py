@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.bootstrap import mean_of_defined, ratio, weighted_auc
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.evaluation.regression import weighted as weighted_values
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 
-#: Values of C that are tried, the strongest regularisation first.
+#: Floats of C that are tried, the strongest regularisation first.
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 #: In the order of metrics.json.
@@ -52,20 +51,20 @@ class FittedOrdinal:
         """C."""
         return self.C
 
-    def score(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def score(self, features: Numbers) -> Floats:
         """The place of each subject along the direction, `(subject,)`; higher for higher ranks."""
         return np.asarray(
             self.front.transform(features.astype(np.float64, copy=False)) @ self.weights
         )
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """The probability of each class, `(subject, class)`; rows sum to 1."""
         return _probabilities(self.score(features), self.thresholds)
 
 
 def fit_ordinal(
-    features: npt.NDArray[np.floating[Any]],
-    codes: Rows,
+    features: Numbers,
+    codes: Indices,
     *,
     seed: int,
     pca: bool = False,
@@ -93,7 +92,7 @@ def fit_ordinal(
     """
     x: Floats = features.astype(np.float64, copy=False)
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         steps = front(x[inner], pca=pca)
         train, test = steps.fit_transform(x[inner]), steps.transform(x[held])
         above = _above(codes[held], int(codes.max()) + 1)
@@ -109,7 +108,7 @@ def fit_ordinal(
     return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C, loss)
 
 
-def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:
+def ordinal_scores(codes: Indices, probabilities: Floats) -> dict[str, float]:
     """How well ranks are predicted.
 
     The predicted rank is the median of a subject's probabilities: the highest rank that is reached
@@ -136,7 +135,7 @@ def ordinal_scores(codes: Rows, probabilities: Floats) -> dict[str, float]:
     return {metric: float(weighted(metric, codes, probabilities, once)[0]) for metric in METRICS}
 
 
-def weighted(metric: str, codes: Rows, probabilities: Floats, weights: Floats) -> Floats:
+def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats) -> Floats:
     """A score of `ordinal_scores` with each subject there as often as its weight says.
 
     Args:
@@ -169,12 +168,12 @@ def weighted(metric: str, codes: Rows, probabilities: Floats, weights: Floats) -
     return 1 - ratio(weights @ (codes - predicted) ** 2.0 * total, by_chance)
 
 
-def _above(codes: Rows, classes: int) -> npt.NDArray[np.bool_]:
+def _above(codes: Indices, classes: int) -> Flags:
     """Whether each rank is above k, `(subject, K-1)`."""
     return codes[:, None] > np.arange(classes - 1)
 
 
-def _fit(features: Floats, codes: Rows, C: float) -> tuple[Floats, Floats]:
+def _fit(features: Floats, codes: Indices, C: float) -> tuple[Floats, Floats]:
     """Direction and thresholds: each subject is there K − 1 times, once for each question."""
     from sklearn.linear_model import LogisticRegression
 

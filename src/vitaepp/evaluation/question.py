@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.harmonize import SCALE, Harmonizer, fit_harmonizer
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Training
+from vitaepp.evaluation.tasks.base import Fitted, Target, Training
 from vitaepp.evaluation.tasks.regression import Regression
 
 Features = npt.NDArray[Any]
@@ -53,7 +54,7 @@ class Question:
     reduced: frozenset[str] = frozenset({"raw"})
     harmonize: str = SCALE
 
-    def fit(self, name: str, features: Candidates, train: Rows, seed: int) -> Model:
+    def fit(self, name: str, features: Candidates, train: Indices, seed: int) -> Model:
         """A model of training rows of one set of features.
 
         Of several candidates it takes the one that loses least on held-out training rows, by what
@@ -71,7 +72,9 @@ class Question:
         models = [self._of(name, one, values, train, seed) for one, values in features.items()]
         return min(models, key=lambda model: model.fitted.loss)
 
-    def _of(self, name: str, candidate: str, features: Features, train: Rows, seed: int) -> Model:
+    def _of(
+        self, name: str, candidate: str, features: Features, train: Indices, seed: int
+    ) -> Model:
         """A model of training rows of one candidate."""
         rows = features[train]
         harmonizer = None
@@ -82,15 +85,15 @@ class Question:
         return Model(self.target.fit(self.protocol, part), harmonizer, candidate)
 
     def tested(
-        self, name: str, features: Candidates, train: Rows, test: Rows, seed: int
-    ) -> tuple[Model, npt.NDArray[np.float64], dict[str, float]]:
+        self, name: str, features: Candidates, train: Indices, test: Indices, seed: int
+    ) -> tuple[Model, Floats, dict[str, float]]:
         """Fit to training rows and test: the model, its decisions, and their metrics."""
         model = self.fit(name, features, train, seed)
         sites = None if self.sites is None else self.sites[test]
         decision = model.decision(features[model.candidate][test], sites)
         return model, decision, self.target.scores(test, decision, self.target, train)
 
-    def learn(self, model: Model, features: Candidates, train: Rows, seed: int) -> Any:
+    def learn(self, model: Model, features: Candidates, train: Indices, seed: int) -> Any:
         """What the training part says beside the model, as a threshold."""
         if isinstance(model.fitted, _Mean):
             return None
@@ -108,7 +111,7 @@ class _Mean:
     strength: None = None
     loss: Loss = ()
 
-    def decision(self, features: Features) -> npt.NDArray[np.float64]:
+    def decision(self, features: Features) -> Floats:
         return np.full(len(features), self.value)
 
 
@@ -131,7 +134,7 @@ class Model:
         """What was chosen on held-out rows: C, alpha or k; one a label, of several."""
         return self.fitted.strength
 
-    def decision(self, features: Features, sites: Sites | None) -> npt.NDArray[np.float64]:
+    def decision(self, features: Features, sites: Sites | None) -> Floats:
         """Scores of subjects, `(subject,)` or `(subject, class)`."""
         if self.harmonizer is not None and sites is not None:
             features = self.harmonizer(features, sites)

@@ -1,4 +1,4 @@
-"""Values, such as a volume or an age: linear models and their scores."""
+"""Floats, such as a volume or an age: linear models and their scores."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import ratio
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
 Kind = Literal["ridge", "svr"]
 
 #: Strengths that are tried, the strongest first: alpha of the ridge, for standardised features. C
@@ -48,13 +47,13 @@ class FittedRegression:
     strength: float
     loss: Loss = ()
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """Predicted values, `(subject,)`, in the unit of those that were fitted."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
 
 def fit_regression(
-    features: npt.NDArray[np.floating[Any]],
+    features: Numbers,
     values: Floats,
     *,
     seed: int,
@@ -84,7 +83,7 @@ def fit_regression(
         raise EvaluationError(f"all {len(values)} values to fit on are the same; nothing to learn")
     x: Floats = features.astype(np.float64, copy=False)
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         if not np.ptp(values[inner]) > 0:
             return [float("nan")] * len(GRID[kind])
         models = _fit_grid(kind, x[inner], values[inner], GRID[kind], pca)
@@ -145,8 +144,8 @@ def _variance(values: Floats, weights: Floats) -> Floats:
     """Of values `(subject,)` or `(resample, subject)`; exactly zero where they are all the same."""
     centred = values - _mean(values, weights)[:, None]
     scale = np.abs(values).max(initial=0.0)
-    found = _mean(centred**2, weights)
-    return np.where(found > (1e-12 * scale) ** 2, found, 0.0)
+    variance = _mean(centred**2, weights)
+    return np.where(variance > (1e-12 * scale) ** 2, variance, 0.0)
 
 
 def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
@@ -158,12 +157,12 @@ def _correlation(one: Floats, other: Floats, weights: Floats) -> Floats:
 
 def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
     """Mid-ranks of values of which each is there as often as its weight says."""
-    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    _, rank, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(rank, kind="stable")
     below = np.zeros((len(weights), len(values) + 1))
     np.cumsum(weights[:, order], axis=1, out=below[:, 1:])
     ends = np.cumsum(sizes)
-    return (below[:, (ends - sizes)[place]] + below[:, ends[place]]) / 2
+    return (below[:, (ends - sizes)[rank]] + below[:, ends[rank]]) / 2
 
 
 def _fit_grid(

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
@@ -189,12 +189,12 @@ class Evaluation(Mapping[str, Any]):
         table = self._sorted()
         return table[[c for c in map(str, table) if c in _TRUE or c.startswith("label:")]]
 
-    def codes(self) -> npt.NDArray[np.intp]:
+    def codes(self) -> Indices:
         """The true class of each of `rows`, as an index into the classes."""
         code = {str(c): i for i, c in enumerate(self.metrics["classes"])}
         return np.array([code[label] for label in self._sorted()["label"]], np.intp)
 
-    def scores(self, key: str) -> npt.NDArray[np.float64]:
+    def scores(self, key: str) -> Floats:
         """Decision scores of each of `rows`: `(row,)` for two classes, else `(row, class)`.
 
         Raises:
@@ -219,7 +219,7 @@ class Evaluation(Mapping[str, Any]):
         """A name in `measures.TASKS`."""
         return task_of(self.metrics)
 
-    def rescored(self, truth: pd.DataFrame, scores: npt.NDArray[np.float64]) -> dict[str, float]:
+    def rescored(self, truth: pd.DataFrame, scores: Floats) -> dict[str, float]:
         """Metrics of some rows of the predictions, as far as these rows alone give them."""
         from vitaepp.evaluation.tasks import TARGETS
 
@@ -229,9 +229,9 @@ class Evaluation(Mapping[str, Any]):
         self,
         metric: str,
         truth: pd.DataFrame,
-        scores: npt.NDArray[np.float64],
-        weights: npt.NDArray[np.float64],
-    ) -> npt.NDArray[np.float64]:
+        scores: Floats,
+        weights: Floats,
+    ) -> Floats:
         """A metric of some rows of the predictions, each there as often as its weight says.
 
         Args:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
+
+from vitaepp.data.arrays import Flags, Floats, Indices
 
 #: What is measured in every fold, in the order of metrics.json.
 METRICS = ("auc", "sensitivity", "specificity", "accuracy")
 
 
-def fold_scores(codes: npt.NDArray[np.intp], decision: npt.NDArray[np.float64]) -> dict[str, float]:
+def fold_scores(codes: Indices, decision: Floats) -> dict[str, float]:
     """AUC, sensitivity, specificity and accuracy of decision scores.
 
     With two classes the second is the positive one and the decision is positive above zero. With
@@ -48,7 +49,7 @@ def fold_scores(codes: npt.NDArray[np.intp], decision: npt.NDArray[np.float64]) 
     }
 
 
-def predicted_codes(decision: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+def predicted_codes(decision: Floats) -> Indices:
     """The class that decision scores choose: above zero with two classes, else the largest.
 
     Args:
@@ -59,7 +60,7 @@ def predicted_codes(decision: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     return decision.argmax(axis=1)
 
 
-def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float:
+def auc(positive: Flags, score: Floats) -> float:
     """Area under the ROC curve: how often a positive outscores a negative, ties counting half.
 
     Computed from ranks (Mann and Whitney 1947), exactly.
@@ -81,7 +82,7 @@ def auc(positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> floa
 
 def mean_roc(
     predictions: pd.DataFrame, columns: Sequence[str], classes: Sequence[str]
-) -> tuple[npt.NDArray[np.float64], list[npt.NDArray[np.float64]]]:
+) -> tuple[Floats, list[Floats]]:
     """Sensitivity over 1 − specificity, per fold, on a common grid.
 
     With more than two classes, each is held against the rest and the curves are averaged.
@@ -112,9 +113,7 @@ def mean_roc(
     return grid, curves
 
 
-def _roc_on(
-    grid: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _roc_on(grid: Floats, positive: Flags, score: Floats) -> Floats:
     order = np.argsort(-score, kind="stable")
     # Subjects of equal score pass the threshold together.
     last = np.r_[np.diff(score[order]) != 0, True]

@@ -39,7 +39,7 @@ class Rival:
         """Of the difference, two-sided; None where no test is possible."""
         return None if self.difference is None else self.difference.p
 
-    def tells(self, sign: int) -> bool:
+    def is_significant(self, sign: int) -> bool:
         """Whether a test tells that the encoder is better (sign 1) or worse (-1)."""
         difference, p = self.difference, self.p
         return (
@@ -69,12 +69,12 @@ class Standing:
     @property
     def beats_all(self) -> bool:
         """Whether a test tells that it is better than each control."""
-        return all(rival.tells(1) for rival in self.rivals)
+        return all(rival.is_significant(1) for rival in self.rivals)
 
     @property
     def beaten_by(self) -> list[Rival]:
         """Controls that a test tells to be better."""
-        return [rival for rival in self.rivals if rival.tells(-1)]
+        return [rival for rival in self.rivals if rival.is_significant(-1)]
 
     def __str__(self) -> str:
         """One sentence with the figures and the tests."""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Numbers
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import RESAMPLES, Interval, percentiles, resampled_counts
 
-_Values = npt.NDArray[np.floating[Any]]
 _Number = int | float
 
 
@@ -82,7 +82,7 @@ class McNemar:
     p: float
 
 
-def corrected_resampled_t_test(differences: _Values, *, train: _Number, test: _Number) -> TTest:
+def corrected_resampled_t_test(differences: Numbers, *, train: _Number, test: _Number) -> TTest:
     """The t-test for differences from folds whose training sets overlap.
 
         t = mean / sqrt((1 / J + test / train) · var),   J - 1 degrees of freedom
@@ -115,7 +115,7 @@ def corrected_resampled_t_test(differences: _Values, *, train: _Number, test: _N
     return _t_test(differences, factor * _variance(differences), len(differences) - 1)
 
 
-def crossed_t_test(differences: _Values, *, train: _Number, test: _Number) -> TTest:
+def crossed_t_test(differences: Numbers, *, train: _Number, test: _Number) -> TTest:
     """The corrected resampled t-test where several seeds go through the very same folds.
 
         t = mean / sqrt(F + S)
@@ -162,7 +162,7 @@ def crossed_t_test(differences: _Values, *, train: _Number, test: _Number) -> TT
 
 
 def paired_difference(
-    first: _Values, second: _Values, *, resamples: int = RESAMPLES, seed: int = 0
+    first: Numbers, second: Numbers, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
     """Compare a measure of each subject, such as PSNR, between two methods.
 
@@ -205,7 +205,7 @@ def paired_difference(
     return PairedDifference(n, t.mean, t, rank_p, percentiles(means))
 
 
-def mcnemar(first_correct: npt.NDArray[np.bool_], second_correct: npt.NDArray[np.bool_]) -> McNemar:
+def mcnemar(first_correct: Flags, second_correct: Flags) -> McNemar:
     """Are two classifiers equally often right on one test set?
 
     Of the subjects that only one of them gets right, each is equally likely to be the first's, if
@@ -283,12 +283,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _variance(values: _Values) -> float:
+def _variance(values: Numbers) -> float:
     """Sample variance; exactly zero where all values are the same, which rounding would hide."""
     return 0.0 if np.ptp(values) <= 1e-12 else float(values.var(ddof=1))
 
 
-def _t_test(differences: _Values, variance_of_mean: float, freedom: _Number) -> TTest:
+def _t_test(differences: Numbers, variance_of_mean: float, freedom: _Number) -> TTest:
     from scipy.stats import t as student
 
     mean, df = float(differences.mean()), float(freedom)
@@ -300,7 +300,7 @@ def _t_test(differences: _Values, variance_of_mean: float, freedom: _Number) -> 
     return TTest(mean, math.copysign(math.inf, mean), df, 0.0)
 
 
-def _require(differences: _Values) -> None:
+def _require(differences: Numbers) -> None:
     if len(differences) < 2:
         raise EvaluationError(f"{len(differences)} differences; a test needs at least two")
     if not np.isfinite(differences).all():

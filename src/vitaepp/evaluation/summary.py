@@ -71,7 +71,7 @@ def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
     rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
-    subjects = told_subjects(metrics["n"], count_tested(metrics))
+    subjects = subjects_text(metrics["n"], count_tested(metrics))
     return f"{metric_name(metric)} of {metrics['label']}, {subjects}: {rows}"
 
 
@@ -135,25 +135,25 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         metrics: what `evaluate` returned, or the content of a metrics.json.
     """
     table = aligned(summary_cells(metrics))
-    notes = [told_persons(metrics)] if "n" in metrics else []
-    if design := told_design(metrics):
+    notes = [persons_text(metrics)] if "n" in metrics else []
+    if design := design_text(metrics):
         notes.append("; ".join(design))
     if metrics.get("positive") is not None:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
-    notes += [*told_candidates(metrics), *told_over_time(metrics), *told_outside(metrics)]
+    notes += [*candidates_text(metrics), *over_time_text(metrics), *outside_text(metrics)]
     notes += [f"{label}: {text}" for label, text in labels_text(metrics)]
-    notes += told_budget(metrics)
+    notes += budget_text(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return "\n".join([table, *notes, "", verdict(metrics)])
 
 
-def told_candidates(metrics: Mapping[str, Any]) -> list[str]:
+def candidates_text(metrics: Mapping[str, Any]) -> list[str]:
     """The candidates, and which of them how many training parts chose; [] without any.
 
-    >>> told_candidates({"candidates": {"mean": 8, "cls": 8}, "candidate": ["cls", "mean", "cls"]})
+    >>> candidates_text({"candidates": {"mean": 8, "cls": 8}, "candidate": ["cls", "mean", "cls"]})
     ['candidates: mean, cls', 'embedding: the training parts chose cls (2 of 3), mean (1 of 3)']
     """
     names = list(metrics.get("candidates") or ())
@@ -170,18 +170,18 @@ def told_candidates(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def told_over_time(metrics: Mapping[str, Any]) -> list[str]:
+def over_time_text(metrics: Mapping[str, Any]) -> list[str]:
     """The AUC at times and the integrated Brier score, of survival; [] of other tasks."""
-    found = (metrics.get("clinical") or {}).get("over_time")
-    if not found:
+    scores = (metrics.get("clinical") or {}).get("over_time")
+    if not scores:
         return []
     areas = [
         f"{with_spread(one['auc'], one['std'])} at {one['time']:.4g}"
-        for one in found["auc"]
+        for one in scores["auc"]
         if one["auc"] is not None
     ]
     lines = [f"time-dependent AUC: {', '.join(areas)}"] if areas else []
-    if (brier := found["brier"])["value"] is not None:
+    if (brier := scores["brier"])["value"] is not None:
         lines.append(
             f"integrated Brier score: {with_spread(brier['value'], brier['std'])}, less is better; "
             f"{brier['reference']:.3f} by the Kaplan-Meier curve of the training part"
@@ -212,17 +212,15 @@ def labels_text(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def told_outside(metrics: Mapping[str, Any]) -> list[str]:
+def outside_text(metrics: Mapping[str, Any]) -> list[str]:
     """What the other cohort gave, also at thresholds that were chosen inside; [] without one."""
-    found = metrics.get("external")
-    if not isinstance(found, Mapping):
+    outside = metrics.get("external")
+    if not isinstance(outside, Mapping):
         return []
     metric = leading_metric(metrics)
-    lines = [
-        f"outside, in {found['name']} ({counted(found['n'], 'subject')}): {metric_name(metric)} "
-        f"{with_spread(found['mean'][metric], None)}"
-    ]
-    for goal, point in ((found.get("clinical") or {}).get("operating") or {}).items():
+    score = f"{metric_name(metric)} {with_spread(outside['mean'][metric], None)}"
+    lines = [f"outside, in {outside['name']} ({counted(outside['n'], 'subject')}): {score}"]
+    for goal, point in ((outside.get("clinical") or {}).get("operating") or {}).items():
         values = [point[side]["value"] for side in ("sensitivity", "specificity")]
         if None not in values:
             lines.append(
@@ -232,18 +230,18 @@ def told_outside(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def told_persons(metrics: Mapping[str, Any]) -> str:
+def persons_text(metrics: Mapping[str, Any]) -> str:
     """How many persons stand behind how many subjects, in words.
 
     Args:
         metrics: content of a metrics.json.
 
-    >>> told_persons({"n": 120, "persons": 60, "persons_by": "participant"})
+    >>> persons_text({"n": 120, "persons": 60, "persons_by": "participant"})
     '120 subjects of 60 persons'
-    >>> told_persons({"n": 120, "persons": 120, "persons_by": "subject"})
+    >>> persons_text({"n": 120, "persons": 120, "persons_by": "subject"})
     '120 subjects; without a column participant, each counts as a person of its own'
     """
-    subjects = told_subjects(metrics["n"], count_tested(metrics))
+    subjects = subjects_text(metrics["n"], count_tested(metrics))
     if "persons" not in metrics:  # of an earlier version
         return subjects
     if metrics["persons_by"] != PARTICIPANT:
@@ -251,10 +249,10 @@ def told_persons(metrics: Mapping[str, Any]) -> str:
     return f"{subjects} of {metrics['persons']:,} persons"
 
 
-def told_design(metrics: Mapping[str, Any]) -> list[str]:
+def design_text(metrics: Mapping[str, Any]) -> list[str]:
     """How many there are of what is predicted, and what was done about groups and sites.
 
-    >>> told_design({"members": {"0": 15, "1": 9}, "harmonized": {"column": "site", "how": SCALE}})
+    >>> design_text({"members": {"0": 15, "1": 9}, "harmonized": {"column": "site", "how": SCALE}})
     ['15 of class 0, 9 of class 1', 'features centred and scaled for each site']
     """
     parts = []
@@ -269,18 +267,18 @@ def told_design(metrics: Mapping[str, Any]) -> list[str]:
         parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
         if group["not_tested"]:
             parts.append(f"not tested: {', '.join(group['not_tested'])}")
-    if found := metrics.get("harmonized"):
-        done = "centred and scaled" if found["how"] == SCALE else "harmonised by ComBat"
-        parts.append(f"features {done} for each {found['column']}")
+    if harmonized := metrics.get("harmonized"):
+        done = "centred and scaled" if harmonized["how"] == SCALE else "harmonised by ComBat"
+        parts.append(f"features {done} for each {harmonized['column']}")
     return parts
 
 
-def told_budget(metrics: Mapping[str, Any]) -> list[str]:
+def budget_text(metrics: Mapping[str, Any]) -> list[str]:
     """The leading metric at each number of labels, a line a number; [] where it was not measured.
 
     >>> row = {"labels": 6.0, "mean": {"mae": 0.5}, "low": {"mae": 0.4}, "high": {"mae": 0.6}}
     >>> rows = [row | {"features": name} for name in ("method", "raw")]
-    >>> told_budget({"task": "regression", "budget": rows})
+    >>> budget_text({"task": "regression", "budget": rows})
     ['with 6 labels: MAE 0.500 [0.400, 0.600], raw 0.500 [0.400, 0.600]']
     """
     rows = metrics.get("budget") or []
@@ -311,10 +309,10 @@ def count_text(count: float) -> str:
     return f"{count:,.1f}".removesuffix(".0")
 
 
-def told_subjects(n: int, tested: int) -> str:
+def subjects_text(n: int, tested: int) -> str:
     """The number of subjects, and of those that were tested where a split leaves others untested.
 
-    >>> told_subjects(5840, 624), told_subjects(130, 130)
+    >>> subjects_text(5840, 624), subjects_text(130, 130)
     ('5,840 subjects, 624 of them tested', '130 subjects')
     """
     subjects = counted(n, "subject")

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import LEVEL, ratio
-from vitaepp.evaluation.choice import Loss, Rows, choose
+from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.system.extras import require
 from vitaepp.system.progress import counted
@@ -25,8 +26,6 @@ from vitaepp.system.progress import counted
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 #: What a cell of an event column may say, in small letters.
 EVENT = frozenset({"1", "true", "yes", "y", "t", "dead", "died", "deceased", "death", "event"})
@@ -92,7 +91,7 @@ class FittedSurvival:
         """alpha."""
         return self.alpha
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
+    def decision(self, features: Numbers) -> Floats:
         """The log relative hazard of each, `(subject,)`: higher is earlier."""
         return np.asarray(self.model.predict(features.astype(np.float64, copy=False)), np.float64)
 
@@ -123,11 +122,11 @@ class Learned:
 
         Before the first time of the training part it is 1; after its last, that of the last.
         """
-        place = np.searchsorted(self.at, times, side="right")
-        return np.power(np.concatenate([[1.0], self.curve])[place], np.exp(risk)[:, None])
+        index = np.searchsorted(self.at, times, side="right")
+        return np.power(np.concatenate([[1.0], self.curve])[index], np.exp(risk)[:, None])
 
 
-def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Rows, Survival]:
+def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Indices, Survival]:
     """Take two columns of a table as survival.
 
     Args:
@@ -199,7 +198,7 @@ def survival_doubts(survival: Survival, event: str) -> list[str]:
 
 
 def fit_survival(
-    features: npt.NDArray[np.floating[Any]],
+    features: Numbers,
     time: Floats,
     event: Flags,
     *,
@@ -239,7 +238,7 @@ def fit_survival(
             f"{EVENTS}: follow up longer, join parts, or ask for fewer `folds`"
         )
 
-    def losses(inner: Rows, held: Rows) -> list[float]:
+    def losses(inner: Indices, held: Indices) -> list[float]:
         values = []
         for model in _fit_grid(x[inner], times[inner], GRID, pca):
             risk = np.asarray(model.predict(x), np.float64)
@@ -277,24 +276,24 @@ def survival_scores(train: Survival, test: Survival, risk: Floats) -> dict[str, 
     """
     metrics = require("sksurv.metrics", "survival", "survival needs")
     value, _ = _concordance(test, risk)
-    found = {"c_index": value, "c_uno": np.nan, "auc": np.nan}
+    scores = {"c_index": value, "c_uno": np.nan, "auc": np.nan}
     if not np.isfinite(value):
-        return found
+        return scores
     # What lies after the training part's follow-up has no weight of censoring, and counts as
     # censored there.
     seen = _until(test, train.time.max())
     # Uno's weights may leave no pair, where every event of the test part is after the follow-up.
     try:
         uno = metrics.concordance_index_ipcw(train.structured(), seen.structured(), risk)[0]
-        found["c_uno"] = float(uno)
+        scores["c_uno"] = float(uno)
     except ValueError:
         pass
     times = auc_times(train, test)
     if len(times):
-        found["auc"] = float(
+        scores["auc"] = float(
             metrics.cumulative_dynamic_auc(train.structured(), seen.structured(), risk, times)[1]
         )
-    return found
+    return scores
 
 
 def time_dependent_auc(train: Survival, test: Survival, risk: Floats) -> list[dict[str, float]]:
@@ -378,7 +377,7 @@ def integrated_brier(learned: Learned, test: Survival, risk: Floats) -> tuple[fl
 
 
 def over_time(
-    learned: Sequence[Learned], test: Survival, risk: Floats, fold: Rows
+    learned: Sequence[Learned], test: Survival, risk: Floats, fold: Indices
 ) -> dict[str, Any]:
     """The time-dependent AUC and the integrated Brier score of each fold's model, over folds.
 
@@ -398,9 +397,9 @@ def over_time(
     briers = []
     for k, one in enumerate(learned):
         rows = fold == k
-        for found in time_dependent_auc(one.train, test[rows], risk[rows]):
-            if np.isfinite(found["auc"]):
-                areas[found["quantile"]].append(found)
+        for at_quantile in time_dependent_auc(one.train, test[rows], risk[rows]):
+            if np.isfinite(at_quantile["auc"]):
+                areas[at_quantile["quantile"]].append(at_quantile)
         scores = integrated_brier(one, test[rows], risk[rows])
         if np.isfinite(scores).all():
             briers.append(scores)
@@ -408,12 +407,12 @@ def over_time(
         "auc": [
             {
                 "quantile": quantile,
-                "time": _mean([one["time"] for one in found]),
-                "auc": _mean([one["auc"] for one in found]),
-                "std": _std([one["auc"] for one in found]),
-                "folds": len(found),
+                "time": _mean([one["time"] for one in at_quantile]),
+                "auc": _mean([one["auc"] for one in at_quantile]),
+                "std": _std([one["auc"] for one in at_quantile]),
+                "folds": len(at_quantile),
             }
-            for quantile, found in areas.items()
+            for quantile, at_quantile in areas.items()
         ],
         "brier": {
             "value": _mean([own for own, _ in briers]),
@@ -461,7 +460,7 @@ def weighted_concordance(times: Survival, risk: Floats, weights: Floats) -> Floa
 
 
 def concordance_interval(
-    test: Survival, risk: Floats, fold: Rows, *, persons: Persons | None = None
+    test: Survival, risk: Floats, fold: Indices, *, persons: Persons | None = None
 ) -> dict[str, Any]:
     """Harrell's concordance, the mean over folds, with its 95 % interval.
 
@@ -502,11 +501,11 @@ def concordance_interval(
         }
     value = float(np.mean(values))
     se = float(np.sqrt(np.sum(np.bincount(who, influence / len(values)) ** 2)))
-    found = {"value": value, "se": se, "low": None, "high": None, "level": LEVEL}
+    facts = {"value": value, "se": se, "low": None, "high": None, "level": LEVEL}
     if se == 0:
-        return found | {"reason": "all pairs are ordered alike, or not at all: no interval"}
+        return facts | {"reason": "all pairs are ordered alike, or not at all: no interval"}
     reach = float(norm.ppf((1 + LEVEL) / 2)) * se
-    return found | {"low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+    return facts | {"low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 
 def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
@@ -533,16 +532,16 @@ def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
     require("sksurv", "survival", "survival needs")
     from sksurv.compare import compare_survival
 
-    found: dict[str, Any] = {"high": _curve(test[high]), "low": _curve(test[~high])}
+    facts: dict[str, Any] = {"high": _curve(test[high]), "low": _curve(test[~high])}
     reason = ""
     if high.all() or not high.any():
         reason = "all subjects are in one half"
     elif not test.event.any():
         reason = "no subject has an event"
     if reason:
-        return found | {"logrank": None, "reason": reason}
+        return facts | {"logrank": None, "reason": reason}
     chi2, p = compare_survival(test.structured(), high.astype(np.intp))
-    return found | {"logrank": {"chi2": float(chi2), "p": float(p)}}
+    return facts | {"logrank": {"chi2": float(chi2), "p": float(p)}}
 
 
 def _texts(column: pd.Series) -> npt.NDArray[np.object_]:

@@ -15,7 +15,7 @@ from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import METRICS
-from vitaepp.evaluation.summary import told_persons
+from vitaepp.evaluation.summary import persons_text
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
 from vitaepp.experiments.results import Cell, Row, Versus, ends
@@ -119,7 +119,7 @@ class Classification(Kind):
         facts = {}
         if metrics:
             classifier = _CLASSIFIERS[str(metrics["protocol"])]
-            facts["label"] = f"{self.setup.label}, {told_persons(metrics)}"
+            facts["label"] = f"{self.setup.label}, {persons_text(metrics)}"
             if metrics.get("positive") is not None:
                 facts["positive class"] = str(metrics["positive"])
             facts["evaluated by"] = classifier.format(len(metrics["folds"]))

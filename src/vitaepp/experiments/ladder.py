@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import look_at
 from vitaepp.auditing.shortcuts import NO_CONTROL, design
+from vitaepp.data.arrays import Floats
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder
@@ -167,11 +167,11 @@ def ladder(
             left_out[key] = "no folder of a published encoder was given"
             continue
         trained = [k for k in trainings if k not in left_out]
-        found = climber.frozen(key, trained, public)
-        if isinstance(found, str):
-            left_out[key] = found
+        rung = climber.frozen(key, trained, public)
+        if isinstance(rung, str):
+            left_out[key] = rung
         else:
-            climbed[key] = found
+            climbed[key] = rung
     if tuning and "vitae++" not in left_out:
         climbed |= climber.tuned(tuned, None if hours is None else hours * (1 - PRETRAINING))
     chosen = tuple(climbed[key] for key in wanted if key in climbed)
@@ -250,10 +250,10 @@ class _Climber:
         elif key == "simple":
             features = simple_features(self.store)
         elif key == "metadata":
-            found = self._metadata()
-            if isinstance(found, str):
-                return found
-            features = found
+            metadata = self._metadata()
+            if isinstance(metadata, str):
+                return metadata
+            features = metadata
         elif key == "public":
             assert public is not None
             name = hashlib.sha256(os.path.abspath(public).encode()).hexdigest()[:12]
@@ -316,12 +316,12 @@ class _Climber:
         tuned = Rung("finetuned", RUNGS["finetuned"], evaluation, minutes=whole)
         return {rung.key: rung for rung in (scratch, tuned)}
 
-    def _metadata(self) -> list[npt.NDArray[np.float64]] | str:
+    def _metadata(self) -> list[Floats] | str:
         """What is known of subjects besides their images, as features for each fold."""
         table, order = self.ordered.reset_index(drop=True), self.ordered.index.to_numpy()
         border = look_at(self.store, order).border
-        found = facts_of(table, self.store, border, persons_of(table), self.label)
-        facts = [fact for fact in found.asked if fact.name not in NO_CONTROL]
+        known = facts_of(table, self.store, border, persons_of(table), self.label)
+        facts = [fact for fact in known.usable if fact.name not in NO_CONTROL]
         if not facts:
             return "nothing is known of the subjects besides their images"
         say(f"metadata: {', '.join(fact.name for fact in facts)}")
@@ -355,7 +355,7 @@ class _Climber:
         digest = hashlib.sha256()
         for one in each:
             digest.update(np.ascontiguousarray(one).tobytes())
-        asked = {
+        provenance = {
             "name": RUNGS[key],
             "features": digest.hexdigest(),
             "budget": list(self.budget),
@@ -364,7 +364,7 @@ class _Climber:
         }
         with suppress(EvaluationError):
             kept = Evaluation.load(folder)
-            same = {k: kept["provenance"].get(k) for k in asked} == asked
+            same = {k: kept["provenance"].get(k) for k in provenance} == provenance
             if same and kept["seed"] == self.seed:
                 return kept
         begun = time.monotonic()
@@ -379,7 +379,7 @@ class _Climber:
             budget=self.budget,
             reduce=key == "raw",
             draw_map=False,
-            provenance=asked,
+            provenance=provenance,
         )
         evaluation.metrics["provenance"]["minutes"] = (time.monotonic() - begun) / 60
         return evaluation.save(folder)

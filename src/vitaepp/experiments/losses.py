@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Numbers
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
@@ -43,7 +42,7 @@ class Course:
     diverged: bool
 
 
-def course(losses: npt.NDArray[np.floating[Any]]) -> Course:
+def course(losses: Numbers) -> Course:
     """Follow a loss over its epochs, and say whether it diverged.
 
     A training that fell and then lost more than half of what it had gained has diverged, whatever

@@ -90,10 +90,12 @@ class Ladder:
 
     def steps(self) -> list[tuple[Difference | None, float | None]]:
         """Of each rung the difference to the one below, and its p corrected for all (Holm)."""
-        found = [r.against(below, self.metric) for below, r in pairwise(self.rungs)]
-        tested = [i for i, d in enumerate(found) if d.p is not None]
-        corrected = dict(zip(tested, holm([float(found[i].p or 0) for i in tested]), strict=True))
-        return [(None, None), *((d, corrected.get(i)) for i, d in enumerate(found))]
+        differences = [r.against(below, self.metric) for below, r in pairwise(self.rungs)]
+        tested = [i for i, d in enumerate(differences) if d.p is not None]
+        corrected = dict(
+            zip(tested, holm([float(differences[i].p or 0) for i in tested]), strict=True)
+        )
+        return [(None, None), *((d, corrected.get(i)) for i, d in enumerate(differences))]
 
     @property
     def taken(self) -> Rung:

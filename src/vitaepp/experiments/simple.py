@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Flags, Floats
 from vitaepp.data.geometry import foreground
 from vitaepp.data.store import Store
 from vitaepp.system.progress import track
@@ -19,7 +19,7 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BINS = 32
 
 
-def simple_features(store: Store) -> npt.NDArray[np.float64]:
+def simple_features(store: Store) -> Floats:
     """First-order statistics of each channel, and the shape of the mask, of every subject.
 
     Without a mask that is kept, the shape is that of what is brighter than Otsu's threshold of the
@@ -67,14 +67,14 @@ def radiomics(ndim: int) -> Any:
 
 def _by_radiomics(
     extractor: Any,
-    image: npt.NDArray[np.float64],
-    mask: npt.NDArray[np.bool_],
+    image: Floats,
+    mask: Flags,
     spacing: tuple[float, ...],
 ) -> dict[str, float]:
     """Each feature of each channel by its name; none of a mask that is too small."""
     import SimpleITK as sitk
 
-    features = {}
+    features = dict[str, float]()
     marked = sitk.GetImageFromArray(mask.astype(np.uint8))
     marked.SetSpacing(spacing[::-1])
     for number, channel in enumerate(image):
@@ -88,7 +88,7 @@ def _by_radiomics(
     return features
 
 
-def _first_order(values: npt.NDArray[np.float64]) -> list[float]:
+def _first_order(values: Floats) -> list[float]:
     """Mean, deviation, skewness, kurtosis, entropy, energy and quantiles; zeros of nothing."""
     if len(values) < 2:
         return [0.0] * (6 + len(QUANTILES))
@@ -100,7 +100,7 @@ def _first_order(values: npt.NDArray[np.float64]) -> list[float]:
     return [*moments, entropy, float((values**2).mean()), *np.quantile(values, QUANTILES).tolist()]
 
 
-def _shape(mask: npt.NDArray[np.bool_], spacing: tuple[float, ...]) -> list[float]:
+def _shape(mask: Flags, spacing: tuple[float, ...]) -> list[float]:
     """Size, surface, roundness, elongation, flatness, diameters, principal moments and place."""
     import SimpleITK as sitk
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.explanation.shapley import Floats, Game, Shapley, areas_of, curves_of, rank_correlation
+from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
+from vitaepp.explanation.shapley import Game, Shapley, areas_of, curves_of, rank_correlation
 
 #: What is measured of each map, in this order.
 NUMBERS = (
@@ -60,9 +59,7 @@ def _share_below(value: float, others: Floats) -> float:
     return float(np.mean(np.where(equal, 0.5, others < value)))
 
 
-def lesion_numbers(
-    map_: npt.NDArray[np.floating[Any]], lesion: npt.NDArray[np.bool_]
-) -> dict[str, float]:
+def lesion_numbers(map_: Numbers, lesion: Flags) -> dict[str, float]:
     """How far a map, whatever its sign, is higher inside a lesion than outside.
 
     Args:
@@ -86,8 +83,8 @@ def lesion_numbers(
 def of_maps(
     maps: Mapping[str, Floats],
     untrained: Mapping[str, Floats],
-    voxels: npt.NDArray[np.intp],
-    lesion: npt.NDArray[np.bool_] | None,
+    voxels: Indices,
+    lesion: Flags | None,
     game: Game,
     random: Shapley,
     spread: float,
@@ -104,7 +101,7 @@ def of_maps(
         spread: of the score over subjects.
     """
     sizes = np.bincount(voxels.ravel())
-    found = {}
+    scores = {}
     for name, values in maps.items():
         numbers = dict.fromkeys(NUMBERS, float("nan"))
         numbers |= curve_numbers(game, random, spread, values)
@@ -112,8 +109,8 @@ def of_maps(
             numbers["untrained_correlation"] = rank_correlation(values, untrained[name])
         if lesion is not None:
             numbers |= lesion_numbers((values / sizes)[voxels], lesion)
-        found[name] = numbers
-    return found
+        scores[name] = numbers
+    return scores
 
 
 def averaged(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

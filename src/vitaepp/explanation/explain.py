@@ -121,10 +121,10 @@ def explain(
     ]
     maps = patch_maps(np.stack(features), seed)
     numbers: list[dict[str, Any]] = []
-    told: list[dict[str, Any]] = []
+    subjects_facts: list[dict[str, Any]] = []
     for index, row in enumerate(track(rows, "explaining", len(rows))):
         one, of_each = explain_one(both, opened, row, maps, index, target, pairs, seed)
-        told.append(one)
+        subjects_facts.append(one)
         numbers += [{"subject": one["subject"], "map": k, **v} for k, v in of_each.items()]
     table = pd.DataFrame(numbers, columns=["subject", "map", *NUMBERS])
     write_text(target / "explain.csv", table.to_csv(index=False))
@@ -139,10 +139,10 @@ def explain(
             "pairs": pairs,
             "seed": seed,
             "device": device_name(on),
-            "seconds_per_subject": round(float(np.mean([t["seconds"] for t in told])), 1),
+            "seconds_per_subject": round(float(np.mean([t["seconds"] for t in subjects_facts])), 1),
             "patch_maps": {"variance": maps.variance, "position": without_nan(maps.position)},
             "maps": averaged(table),
-            "subjects": told,
+            "subjects": subjects_facts,
         },
     )
     return table

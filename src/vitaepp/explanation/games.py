@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.encoder.model import Encoder, at_once
 from vitaepp.explanation.pooling import pool_visible
 from vitaepp.explanation.scores import Scores
-from vitaepp.explanation.shapley import Floats
 from vitaepp.nn.patches import patchify
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast
@@ -43,7 +43,7 @@ class _Game:
 
     encoder: Encoder
     image: Float[Tensor, "1 channel *space"]
-    parts: npt.NDArray[np.intp]
+    parts: Indices
     scores: Scores
     column: int
     precision: str
@@ -52,7 +52,7 @@ class _Game:
 class LeftOut(_Game):
     """The score of an image of which the encoder gets the patches of some parts only."""
 
-    def __call__(self, coalitions: npt.NDArray[np.bool_]) -> Floats:
+    def __call__(self, coalitions: Flags) -> Floats:
         """The score of each coalition of parts; of none, that of the absent features."""
         shown = coalitions[:, self.parts.ravel()]
         counts = shown.sum(axis=1)
@@ -67,7 +67,7 @@ class LeftOut(_Game):
                 features[some] = self._features(shown[some].nonzero()[1].reshape(len(some), -1))
         return self.scores(features)[:, self.column]
 
-    def _features(self, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    def _features(self, indices: Indices) -> npt.NDArray[np.float32]:
         backbone, config = self.encoder.backbone, self.encoder.config
         assert isinstance(backbone, VisionTransformer)
         visible = torch.from_numpy(indices).to(self.image.device)
@@ -82,19 +82,19 @@ class LeftOut(_Game):
 class Greyed(_Game):
     """The score of an image of which all voxels but those of some parts have its mean intensity."""
 
-    def __call__(self, coalitions: npt.NDArray[np.bool_]) -> Floats:
+    def __call__(self, coalitions: Flags) -> Floats:
         """The score of each coalition of parts."""
         on, config = self.image.device, self.encoder.config
         parts = torch.from_numpy(self.parts).to(on)
         step = at_once(on, self.image.shape[1:])
-        found: list[npt.NDArray[Any]] = []
+        features_of_each: list[npt.NDArray[Any]] = []
         for start in range(0, len(coalitions), step):
             kept = torch.from_numpy(coalitions[start : start + step]).to(on)
             images = self.image * kept[:, parts][:, None]
             with torch.inference_mode(), autocast(on, self.precision):
                 features = self.encoder.backbone.features(images, config.pool, config.block)
-            found.append(features.float().cpu().numpy())
-        return self.scores(np.concatenate(found))[:, self.column]
+            features_of_each.append(features.float().cpu().numpy())
+        return self.scores(np.concatenate(features_of_each))[:, self.column]
 
 
 def occlusion(game: Greyed, parts: int) -> Floats:

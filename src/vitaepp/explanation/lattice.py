@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Indices
+
 
 def spread(values: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
     """Values of a grid's cells at the voxels of the image that the grid divides.
@@ -28,7 +30,7 @@ def spread(values: npt.NDArray[Any], size: Sequence[int]) -> npt.NDArray[Any]:
     return values[np.ix_(*cells)]
 
 
-def parts(grid: Sequence[int], most: int) -> npt.NDArray[np.intp]:
+def parts(grid: Sequence[int], most: int) -> Indices:
     """Join neighbouring patches to cubes, the smallest of which there are no more than `most`.
 
     Cubes at the end of an axis are smaller where its number of patches is no multiple.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
@@ -24,7 +24,6 @@ from vitaepp.explanation.games import Greyed, LeftOut, occlusion
 from vitaepp.explanation.lattice import parts as parts_of
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.scores import Scores, decision_of, distance_in, imitation
-from vitaepp.explanation.shapley import Floats
 from vitaepp.nn.transformer import Attention, VisionTransformer
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.devices import resolved_precision
@@ -56,7 +55,7 @@ class Network:
 
     encoder: Encoder
     scores: Scores
-    parts: npt.NDArray[np.intp]
+    parts: Indices
     size: tuple[int, ...]
     precision: str
 
@@ -145,7 +144,7 @@ def networks_of(
     return (first, second), facts
 
 
-def parts_in(grid: tuple[int, ...], most: int | None) -> npt.NDArray[np.intp]:
+def parts_in(grid: tuple[int, ...], most: int | None) -> Indices:
     """The part of each cell of a grid; without `most`, as many as `explain` takes by itself."""
     return parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
 

@@ -59,13 +59,13 @@ def patch_features(
             tokens = backbone(image, encoder.config.block)[0, 1:]
             values = tokens.unflatten(0, backbone.grid)
         else:
-            found: list[Tensor] = []
-            hook = backbone.layer4.register_forward_hook(lambda *seen: found.append(seen[2]))
+            outputs: list[Tensor] = []
+            hook = backbone.layer4.register_forward_hook(lambda *seen: outputs.append(seen[2]))
             try:
                 backbone(image)
             finally:
                 hook.remove()
-            values = found[0][0].movedim(0, -1)
+            values = outputs[0][0].movedim(0, -1)
     return values.float().cpu().numpy()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw
 
+from vitaepp.data.arrays import Floats, Numbers
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.explanation.lattice import spread
 from vitaepp.explanation.words import HEADS
@@ -24,9 +25,7 @@ FOR, AGAINST = (236, 98, 52), (58, 128, 230)
 COVER = 0.8
 
 
-def overlay(
-    image: npt.NDArray[Any], values: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.float64]:
+def overlay(image: npt.NDArray[Any], values: Numbers) -> Floats:
     """A grey image with a signed map over it, `(*space, 3)`, intensities in [0, 255].
 
     Args:
@@ -40,7 +39,7 @@ def overlay(
     return (1 - cover) * image.astype(np.float64)[..., None] + cover * colour
 
 
-def region_colours(regions: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+def region_colours(regions: npt.NDArray[np.integer[Any]]) -> Floats:
     """A colour for each region, `(*space, 3)`.
 
     Args:
@@ -73,9 +72,7 @@ def columns_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[
     return columns
 
 
-def density(
-    values: npt.NDArray[np.floating[Any]], parts: npt.NDArray[np.integer[Any]], size: Sequence[int]
-) -> npt.NDArray[np.floating[Any]]:
+def density(values: Numbers, parts: npt.NDArray[np.integer[Any]], size: Sequence[int]) -> Numbers:
     """Values of parts, shared evenly among the voxels of each.
 
     Args:
@@ -90,7 +87,7 @@ def density(
     return spread(values / voxels[parts], size)
 
 
-def strength_of(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.floating[Any]]:
+def strength_of(arrays: Mapping[str, npt.NDArray[Any]]) -> Numbers:
     """How much there is to see at each voxel, `(*space)`: Shapley values where the image has any.
 
     Args:
@@ -103,7 +100,7 @@ def strength_of(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.floati
     return strength if strength.any() else body
 
 
-def slice_of(view: Plane, strength: npt.NDArray[np.floating[Any]]) -> int | None:
+def slice_of(view: Plane, strength: Numbers) -> int | None:
     """The slice in which a map is strongest, the middle one of equals; None of a flat image."""
     if view.across is None:
         return None
@@ -114,10 +111,7 @@ def slice_of(view: Plane, strength: npt.NDArray[np.floating[Any]]) -> int | None
 
 
 def draw_maps(
-    path: Path,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    info: StoreInfo,
-    caption: Sequence[str],
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], info: StoreInfo, caption: Sequence[str]
 ) -> None:
     """A picture with a column a map and a row a plane, and lines of text underneath.
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Floats
 from vitaepp.downstream.model import Model
-from vitaepp.explanation.shapley import Floats
 
 Features = npt.NDArray[np.float32]
 

@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
-Floats = npt.NDArray[np.float64]
+from vitaepp.data.arrays import Flags, Floats
 
 #: Values of coalitions, `(coalition, player)` to `(coalition,)`.
-Game = Callable[[npt.NDArray[np.bool_]], Floats]
+Game = Callable[[Flags], Floats]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.store import Store
 from vitaepp.explanation.checks import of_maps
@@ -46,8 +47,8 @@ def explain_one(
     image = image_of(trained.encoder, store, row, on)
     column = _column(trained, image)
     game, greyed = trained.games(image, column)
-    found = shapley(game, count, pairs, seed)
-    maps = {"shapley": found.values, **trained.simple_maps(image, greyed)}
+    estimate = shapley(game, count, pairs, seed)
+    maps = {"shapley": estimate.values, **trained.simple_maps(image, greyed)}
     other_game, other_greyed = untrained.games(image, column)
     random = shapley(other_game, count, pairs, seed)
     controls = {"shapley": random.values, **untrained.simple_maps(image, other_greyed)}
@@ -57,16 +58,16 @@ def explain_one(
         inside = store.read_masks([row])[0] > 0
         lesion = inside if inside.any() and not inside.all() else None
     unit = float(trained.scores.spread[column])
-    numbers = of_maps(maps, controls, voxels, lesion, game, found, unit)
+    numbers = of_maps(maps, controls, voxels, lesion, game, estimate, unit)
     subject = str(store.table["subject"].iloc[row])
-    told = {
+    facts = {
         "subject": subject,
         "explained": trained.scores.names[column],
-        "total": found.total,
-        "baseline": found.baseline,
-        "sum": float(found.values.sum()),
-        "error": without_nan(float(np.sqrt(np.mean(found.errors**2)))),
-        "reliability": without_nan(found.reliability),
+        "total": estimate.total,
+        "baseline": estimate.baseline,
+        "sum": float(estimate.values.sum()),
+        "error": without_nan(float(np.sqrt(np.mean(estimate.errors**2)))),
+        "reliability": without_nan(estimate.reliability),
         "seconds": round(time.monotonic() - started, 1),
         "maps": without_nan(numbers),
     }
@@ -74,7 +75,7 @@ def explain_one(
         "image": _shown(store, row),
         "parts": trained.parts,
         **{name: values[trained.parts].astype(np.float32) for name, values in maps.items()},
-        "shapley_error": found.errors[trained.parts].astype(np.float32),
+        "shapley_error": estimate.errors[trained.parts].astype(np.float32),
         "patches": patch.colours[index],
         "regions": patch.regions[index],
         **({} if patch.deviations is None else {"deviations": patch.deviations[index]}),
@@ -84,10 +85,10 @@ def explain_one(
     # First of all files of a subject, so that those of an interrupted call can be told.
     with atomic_path(stem.with_name(f"{stem.name}.npz")) as temporary:
         np.savez_compressed(temporary, **arrays)
-    draw_maps(stem.with_name(f"{stem.name}.png"), arrays, store.info, caption(told))
+    draw_maps(stem.with_name(f"{stem.name}.png"), arrays, store.info, caption(facts))
     if store.info.ndim == 3:
         _write_volumes(stem, arrays, store.table["affine"].iloc[row], size)
-    return told, numbers
+    return facts, numbers
 
 
 def _column(network: Network, image: Tensor) -> int:
@@ -109,10 +110,7 @@ def _shown(store: Store, row: int) -> npt.NDArray[np.uint8]:
 
 
 def _write_volumes(
-    stem: Path,
-    arrays: dict[str, npt.NDArray[Any]],
-    affine: npt.NDArray[np.float64],
-    size: tuple[int, ...],
+    stem: Path, arrays: dict[str, npt.NDArray[Any]], affine: Floats, size: tuple[int, ...]
 ) -> None:
     """NIfTI files of a volume's maps, on the grid of the crop in the scan's space."""
     for name in VOLUMES:

@@ -17,20 +17,20 @@ HEADS = {
 }
 
 
-def caption(told: Mapping[str, Any]) -> list[str]:
+def caption(facts: Mapping[str, Any]) -> list[str]:
     """What stands under the maps of a subject, in a few lines.
 
     Args:
         told: of the subject, as in explain.json.
     """
     # A baseline that is 0 but for rounding is shown as 0.
-    baseline = told["baseline"] if abs(told["baseline"]) > 1e-6 * abs(told["total"]) else 0.0
-    error = "" if told["error"] is None else f"; standard error of a part {told['error']:.2g}"
+    baseline = facts["baseline"] if abs(facts["baseline"]) > 1e-6 * abs(facts["total"]) else 0.0
+    error = "" if facts["error"] is None else f"; standard error of a part {facts['error']:.2g}"
     head = (
-        f"{told['explained']}: {told['total']:#.3g}. Shapley values (orange for, blue against) sum "
-        f"to {told['sum']:#.3g}, from {baseline:#.3g} on{error}"
+        f"{facts['explained']}: {facts['total']:#.3g}. Shapley values (orange for, blue against) "
+        f"sum to {facts['sum']:#.3g}, from {baseline:#.3g} on{error}"
     )
-    return [head, *map_lines(told["maps"])]
+    return [head, *map_lines(facts["maps"])]
 
 
 def map_lines(maps: Mapping[str, Mapping[str, float | None]]) -> list[str]:
@@ -39,10 +39,10 @@ def map_lines(maps: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     Args:
         maps: the numbers of `checks` by the maps' names, None where there is none.
     """
-    return [f"{HEADS[name]}: {'; '.join(_told(numbers))}" for name, numbers in maps.items()]
+    return [f"{HEADS[name]}: {'; '.join(_in_words(numbers))}" for name, numbers in maps.items()]
 
 
-def _told(numbers: Mapping[str, float | None]) -> Iterable[str]:
+def _in_words(numbers: Mapping[str, float | None]) -> Iterable[str]:
     if numbers["insertion"] is not None and numbers["deletion"] is not None:
         yield (
             f"insertion {numbers['insertion']:+.2f}, deletion {numbers['deletion']:+.2f} SD over "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags, Numbers
 from vitaepp.data.geometry import simpleitk
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import SubjectError
@@ -100,7 +101,7 @@ def zero_surrounds(values: npt.NDArray[Any]) -> bool:
     return zeros >= ZERO_FACES * sum(face.size for face in faces)
 
 
-def body(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def body(values: npt.NDArray[Any]) -> Flags:
     """Voxels above the lower of two thresholds, which separate air, tissue and bright tissue.
 
     A single threshold would separate fat from everything else in T1. Intensities above the 99.5th
@@ -168,7 +169,7 @@ def check_window(values: npt.NDArray[Any], window: tuple[float, float], name: st
         )
 
 
-def shows_nothing(values: npt.NDArray[np.floating[Any]], *, windowed: bool) -> bool:
+def shows_nothing(values: Numbers, *, windowed: bool) -> bool:
     """Whether all voxels of a crop in [0, 255] are equal; with a window, all but 0.2 % of them."""
     if not windowed:
         return bool(np.ptp(values) == 0)

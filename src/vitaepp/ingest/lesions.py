@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.arrays import Flags
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
@@ -28,9 +29,7 @@ NO_AFFINE = "the mask's header gives no position; the image's grid is used"
 APART = "the mask's header puts it outside the image; the image's grid is used"
 
 
-def lesion(
-    mask: Image, wanted: Sequence[int] | None = None
-) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
+def lesion(mask: Image, wanted: Sequence[int] | None = None) -> tuple[Flags, tuple[str, ...]]:
     """Find the voxels of a mask that are the lesion; also returns notes on decisions.
 
     In a soft mask (fractions, or the many greys of a saved picture), voxels above half of the

@@ -98,10 +98,10 @@ def one_image(
         SourceError: it holds several subjects, or is of another kind than the store's images.
         SubjectError: it cannot be read, or shows nothing.
     """
-    found = list(new_images(info, scan, spacing, name, most=1))
-    if isinstance(found[0], Failure):
-        raise SubjectError(f"{found[0].subject}: {found[0].reason}")
-    return found[0]
+    images = list(new_images(info, scan, spacing, name, most=1))
+    if isinstance(images[0], Failure):
+        raise SubjectError(f"{images[0].subject}: {images[0].reason}")
+    return images[0]
 
 
 def new_images(
@@ -133,7 +133,7 @@ def new_images(
         return
     path = Path(scan)
     with opened(path, PrepareSettings()) as folder:
-        cohort = _found(info, Path(folder))
+        cohort = _cohort_in(info, Path(folder))
         if most is not None and len(cohort.subjects) > most:
             raise SourceError(
                 f"{path}: holds {len(cohort.subjects)} subjects, where one is needed; name its "
@@ -161,11 +161,11 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
         spec = ImageSpec(
             info, Path(os.devnull), cohort.root, cohort.kind, files, without_masks=True
         )
-        found = made(spec, Task(subject, array, None))
-        if isinstance(found, Failure):
-            yield found
+        result = made(spec, Task(subject, array, None))
+        if isinstance(result, Failure):
+            yield result
             continue
-        image, record, _ = found
+        image, record, _ = result
         there = zip(info.modalities, record.modality_present, strict=True)
         missing = tuple(modality for modality, present in there if not present)
         notes = (*cohort.notes, *map(_plain, record.prepare_notes))
@@ -190,15 +190,15 @@ def _named_as_trained(info: StoreInfo, subject: SubjectFiles) -> SubjectFiles:
     return subject
 
 
-def _found(info: StoreInfo, path: Path) -> Cohort:
+def _cohort_in(info: StoreInfo, path: Path) -> Cohort:
     """The subjects below a path."""
     own = info.modalities
-    asked = None if own in OF_ONE_FILE else own
+    layout = None if own in OF_ONE_FILE else own
     if path.is_file() and suffix_of(path.name, DICOM_SUFFIXES):
         item = item_at(path) if info.directed else path
         return _of_one(info, path.parent, stem(path.name), {SINGLE: item})
     try:
-        return recognise(path, asked)
+        return recognise(path, layout)
     except SourceError:
         series = series_item(path) if path.is_dir() and info.directed and len(own) == 1 else None
         if series is None:

@@ -289,8 +289,8 @@ def _labelled(
 def _say_tables(archive: str, folder: Path) -> None:
     """Say which tables an archive holds, where no label is taken."""
     if tables := tables_in(folder):
-        said = f"`labels={tables[0]}` takes its columns as labels"
-        say(f"{archive}: holds {first_few(tables)}; {said}")
+        remedy = f"`labels={tables[0]}` takes its columns as labels"
+        say(f"{archive}: holds {first_few(tables)}; {remedy}")
 
 
 def _say_plan(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.recipe.recipe import Recipe, resolve
@@ -68,7 +69,8 @@ def _begun(recipe: str | os.PathLike[str] | None) -> tuple[Recipe, bool]:
         )
     plain = {n: PrepareSettings.model_fields[n].default for n in marked(PrepareSettings, OF_SOURCE)}
     of_store = {} if prepared is None else prepared.settings
-    return resolve(own if own.is_file() else None, {"prepare": plain | of_store}), True
+    begun = RunFolder(folder).recipe() if own.is_file() else None
+    return resolve(begun, {"prepare": plain | of_store}), True
 
 
 def _prepared(config: Path) -> StoreInfo | None:

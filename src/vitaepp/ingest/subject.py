@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data import geometry
-from vitaepp.data.geometry import Floats, Grid
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Failure, Record, stage
 from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line

@@ -144,13 +144,13 @@ def embed_public(
         f"resized to {dimensions(public.size)}"
     )
     batches = track(opened.batches(size), "embedding", -(-len(opened) // size), unit="batches")
-    found = []
+    features_of_each = []
     public.vit.to(on).eval()
     with torch.inference_mode(), autocast(on, precision):
         for images in batches:
             shown = torch.from_numpy(images).to(on).float()
-            found.append(public.features(shown, info, slices).cpu().numpy())
-    features = np.concatenate(found)
+            features_of_each.append(public.features(shown, info, slices).cpu().numpy())
+    features = np.concatenate(features_of_each)
     if not np.isfinite(features).all():
         raise RunError(f"{encoder}: its features are not finite; embed with `precision=32`")
     facts: dict[str, Any] = {
@@ -262,16 +262,21 @@ def _expected(
 ) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
     """Pixels, mean and deviation of the pictures that a model was published for."""
     file = folder / "preprocessor_config.json"
-    told = _read(file) if file.is_file() else {}
+    preprocessor = _read(file) if file.is_file() else {}
     of_timm = config.get("pretrained_cfg") or {}
-    mean = told.get("image_mean") or of_timm.get("mean")
-    std = told.get("image_std") or of_timm.get("std")
+    mean = preprocessor.get("image_mean") or of_timm.get("mean")
+    std = preprocessor.get("image_std") or of_timm.get("std")
     if mean is None or std is None:
         say(f"{folder.name}: does not tell how its pictures are normalised; taken as ImageNet's")
         mean, std = IMAGENET
     # A model that crops what it has resized sees the crop.
-    crop = told.get("crop_size") if told.get("do_center_crop", True) else None
-    whole = crop or told.get("size") or of_timm.get("input_size") or config.get("image_size", 224)
+    crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop", True) else None
+    whole = (
+        crop
+        or preprocessor.get("size")
+        or of_timm.get("input_size")
+        or config.get("image_size", 224)
+    )
     if isinstance(whole, Mapping):
         side = whole.get("shortest_edge")
         whole = [whole.get("height", side), whole.get("width", side)]

@@ -118,13 +118,13 @@ def _rows(store: Store, subjects: Any) -> list[int]:
     given = np.asarray(subjects)
     given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
     if given.ndim == 1 and given.dtype.kind in "iu":
-        found, outside = given, (given < 0) | (given >= len(store))
+        rows, outside = given, (given < 0) | (given >= len(store))
     elif given.ndim == 1:
         row_of = {str(subject): row for row, subject in enumerate(store.table["subject"])}
-        found = np.array([row_of.get(str(subject), -1) for subject in given], int)
-        outside = found < 0
+        rows = np.array([row_of.get(str(subject), -1) for subject in given], int)
+        outside = rows < 0
     else:
         raise RunError(f"subjects of shape {given.shape}; give a list of names, or of row numbers")
     if outside.any():
         raise RunError(f"{store.path}: has no subject {given[outside.argmax()]}")
-    return [int(row) for row in found]
+    return [int(row) for row in rows]

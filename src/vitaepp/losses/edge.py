@@ -105,10 +105,10 @@ def edge_loss(
     """
     with torch.no_grad():
         edges = gradient_magnitude(gaussian_blur(target, blur) if blur else target)
-    found = gradient_magnitude(prediction)
+    edges_made = gradient_magnitude(prediction)
     if present is None:
-        return F.mse_loss(found, edges)
-    return mean_over_present((found - edges).square(), present)
+        return F.mse_loss(edges_made, edges)
+    return mean_over_present((edges_made - edges).square(), present)
 
 
 def gaussian_blur(

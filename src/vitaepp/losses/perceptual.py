@@ -278,11 +278,11 @@ class _FeatureDistance(torch.autograd.Function):
         at_once = max(1, PIXELS // seen[0, 0].numel())
         parts = zip(seen.split(at_once), wanted.split(at_once), strict=True)
         wanted_too = ctx.needs_input_grad[0]
-        found = [_distances(vgg, mine, theirs, wanted_too, relative) for mine, theirs in parts]
+        results = [_distances(vgg, mine, theirs, wanted_too, relative) for mine, theirs in parts]
         if ctx.needs_input_grad[0]:
-            gradients = torch.cat([gradient for _, gradient in found])
+            gradients = torch.cat([gradient for _, gradient in results])
             ctx.save_for_backward(gradients * weights.view(-1, 1, 1, 1))
-        distances = torch.cat([distances for distances, _ in found])
+        distances = torch.cat([distances for distances, _ in results])
         return distances @ weights.to(distances.dtype)
 
     @staticmethod

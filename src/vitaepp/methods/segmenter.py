@@ -148,8 +148,8 @@ class Segmenter(FineTuned):
         images, labels = [], []
         for image, mask, (where, which, *places) in zip(unit, masks, drawn.tolist(), strict=True):
             starts = [
-                int(place * (n - w + 1))
-                for place, n, w in zip(places, space, self.window, strict=True)
+                int(share * (n - w + 1))
+                for share, n, w in zip(places, space, self.window, strict=True)
             ]
             inside = mask.nonzero()
             if where < 0.5 and len(inside):

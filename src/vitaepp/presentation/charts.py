@@ -257,8 +257,8 @@ def dots_chart(
         shapes.append(Stroke(((across.start, level), (across.end, level)), Style("chance")))
     radius = 5.2 if len(rows) <= 150 else 3.8 if len(rows) <= 500 else 2.8
     for row in rows.tolist():
-        place = across(float(x[row])), up(float(y[row]))
-        shapes.append(Dot(*place, radius, Style("dot", series[row]), tips[row]))
+        centre = across(float(x[row])), up(float(y[row]))
+        shapes.append(Dot(*centre, radius, Style("dot", series[row]), tips[row]))
     return Drawing(side, side, says, tuple(shapes))
 
 

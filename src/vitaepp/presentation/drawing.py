@@ -135,7 +135,7 @@ def css() -> str:
 def paper_css() -> str:
     """The looks as CSS with the colours of paper, for SVG outside of a page."""
     colours = PAPER | {f"s{i}": series.light for i, series in enumerate(SERIES)}
-    looks = re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], css())
+    looks = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], css())
     return f"{looks}\n.chart text {{ font-family: {FONTS}; }}"
 
 

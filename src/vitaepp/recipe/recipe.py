@@ -21,6 +21,7 @@ from vitaepp.recipe import sections
 from vitaepp.recipe.methods import CONTRASTIVE, METHODS, MethodKey
 from vitaepp.recipe.values import read_mapping, read_text_file, read_value, split_setting
 from vitaepp.system.files import write_text
+from vitaepp.system.progress import say
 from vitaepp.system.text import as_typed
 
 #: Where the names of settings are, which are too many for one line.
@@ -142,6 +143,25 @@ class Recipe(sections.Section):
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         """A recipe of plain values, nested or by their dotted names."""
         return resolve({}, values, where=where)
+
+    @classmethod
+    def of_run(cls, values: Mapping[str, Any], where: str) -> Recipe:
+        """The recipe that a run keeps.
+
+        What it says of fine-tuning is used by `finetune` alone. Where that is of another version,
+        it is replaced by the defaults, and a line says so.
+
+        Args:
+            values: all settings, nested.
+            where: the file that they are from, for errors.
+        """
+        try:
+            return resolve({}, values, where=where)
+        except RecipeError as error:
+            rest = {name: value for name, value in values.items() if name != "finetune"}
+            recipe = resolve({}, rest, where=where)
+            say(f"{error}; its settings of finetune are replaced by the defaults")
+            return recipe
 
     def with_settings(self, settings: Mapping[str, Any] | str | Sequence[str]) -> Recipe:
         """A copy with some settings changed, as `resolve` has it."""

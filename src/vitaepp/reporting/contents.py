@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from vitaepp.data.origin import other_encoder
+from vitaepp.errors import RecipeError
 from vitaepp.evaluation.measures import task_of
 from vitaepp.presentation.names import model_name
+from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.extras import Section
 
 
@@ -125,10 +128,18 @@ class RunContents:
         """Whether a result was made with the weights that this run has now."""
         return self.weights is not None and not other_encoder(result.weights, self.weights)
 
-    def place(self, result: Result) -> str:
+    def location_of(self, result: Result) -> str:
         """Where a result lies, from the run on if it is there."""
         inside = result.folder.is_relative_to(self.path)
         return str(result.folder.relative_to(self.path) if inside else result.folder)
+
+    @cached_property
+    def settings(self) -> Recipe | None:
+        """Its recipe; None of another version's, or a damaged one."""
+        try:
+            return Recipe.of_run(self.recipe, str(self.path)) if self.recipe else None
+        except RecipeError:
+            return None
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of its recipe; empty where there is none."""

@@ -99,11 +99,10 @@ def neighbours(content: Any, folder: Path) -> Section:
         sources = {"the encoder": content["precision"]}
         for name, control in content["controls"].items():
             sources[CONTROLS.get(name, name)] = control["precision"]
-        for name, found in sources.items():
-            cells = [
-                f"{found[k]['value']:.3f} {numbers.interval(found[k]['low'], found[k]['high'])}"
-                for k in columns
-            ]
+        for name, precision in sources.items():
+            each = [precision[k] for k in columns]
+            ends = [numbers.interval(one["low"], one["high"]) for one in each]
+            cells = [f"{one['value']:.3f} {e}" for one, e in zip(each, ends, strict=True)]
             lines.append((name, *cells))
         chance = [f"{content['precision'][k]['chance']:.3f}" for k in columns]
         lines.append(("chance", *chance))
@@ -115,14 +114,14 @@ def neighbours(content: Any, folder: Path) -> Section:
         table = pd.read_csv(folder / "neighbours.csv", dtype=str, keep_default_na=False)
         lines.append(("Scan", "Most similar subjects, with their similarity"))
         for query, rows in list(table.groupby("query", sort=False))[:MOST_ROWS]:
-            told = []
+            shown = []
             for row in rows.head(NEAREST).itertuples():
                 label = f", {row.label!s}" if row.label else ""
-                told.append(f"{row.subject!s} ({float(str(row.similarity)):.2f}{label})")
-            lines.append((str(query), ", ".join(told)))
-    found = "No near-duplicates were found."
+                shown.append(f"{row.subject!s} ({float(str(row.similarity)):.2f}{label})")
+            lines.append((str(query), ", ".join(shown)))
+    twins = "No near-duplicates were found."
     if pairs:
-        found = (
+        twins = (
             f"{counted(pairs, 'pair')} may be the same image twice: look at them before you trust "
             "a result, and see near_duplicates.csv."
         )
@@ -139,7 +138,7 @@ def neighbours(content: Any, folder: Path) -> Section:
         ),
     ]
     return Section(
-        "Similar subjects", f"{intro} {found}", lines, pictures=[p for p in pictures if p]
+        "Similar subjects", f"{intro} {twins}", lines, pictures=[p for p in pictures if p]
     )
 
 

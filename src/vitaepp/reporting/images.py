@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vitaepp.data.arrays import Numbers
 from vitaepp.explanation.pictures import columns_of, slice_of, strength_of
 from vitaepp.presentation.drawing import data_uri
 from vitaepp.presentation.planes import OUTLINE, Plane, are_colours, border, planes
@@ -84,7 +85,7 @@ class Pictures:
 
     size: tuple[int, ...]
     channels: Mapping[str, Mapping[str, Pixels]]
-    strength: npt.NDArray[np.floating] | None = None
+    strength: Numbers | None = None
 
 
 #: From the arrays of a subject's `.npz` file to what is shown of it.

@@ -256,10 +256,10 @@ def _read_explanation(files: _Files, folder: Path) -> Explanation | None:
         return None
     needed = {"explained", "taken_away", "patch_maps", "maps", "subjects"}
     own = {"subject", "explained", "total", "sum", "baseline", "error", "maps"}
-    if not needed <= set(facts) or not all(own <= set(told) for told in facts["subjects"]):
+    if not needed <= set(facts) or not all(own <= set(subject) for subject in facts["subjects"]):
         files.name_broken(folder / "explain.json", "lacks parts of what explain writes")
         return None
-    names = [str(told["subject"]) for told in facts["subjects"]]
+    names = [str(subject["subject"]) for subject in facts["subjects"]]
     volumes = {name: folder / f"{file_stem(name)}.npz" for name in names}
     there = {name: file for name, file in volumes.items() if file.is_file()}
     return Explanation(folder, facts.get("encoder"), facts, there)

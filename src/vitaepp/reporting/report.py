@@ -129,8 +129,8 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
     """Everything that the page says about one run."""
     spacing = run.store.get("spacing")
     looks = (spacing if isinstance(spacing, list) else None, run.directed, budget)
-    reconstructions = [reconstruction(r, run.place(r), *looks) for r in run.reconstructions]
-    explanations = [explanation(e, run.place(e), *looks) for e in run.explanations]
+    reconstructions = [reconstruction(r, run.location_of(r), *looks) for r in run.reconstructions]
+    explanations = [explanation(e, run.location_of(e), *looks) for e in run.explanations]
     picture, standing = run.prepared, header.standing_of(run)
     return {
         "name": run.name,
@@ -144,7 +144,7 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
         "prepared": picture and (data_uri(webp(picture), "webp"), picture.width, picture.height),
         "flows": _flows(run),
         "extras": run.extras,
-        "evaluations": [evaluation(e, run.place(e)) for e in run.evaluations],
+        "evaluations": [evaluation(e, run.location_of(e)) for e in run.evaluations],
         "reconstructions": reconstructions,
         "explanations": explanations,
         "recipe": run.recipe_text,
@@ -158,8 +158,8 @@ def _run(run: RunContents, budget: int) -> dict[str, Any]:
 
 def _flows(run: RunContents) -> list[Figure]:
     """The flow of subjects, for each label that was evaluated on other subjects."""
-    asked = {(e.metrics["label"], e.metrics.get("n")): e for e in reversed(run.evaluations)}
-    flows = [flow(run, e) for e in reversed(asked.values())] or [flow(run, None)]
+    newest = {(e.metrics["label"], e.metrics.get("n")): e for e in reversed(run.evaluations)}
+    flows = [flow(run, e) for e in reversed(newest.values())] or [flow(run, None)]
     return [figure for figure in flows if figure]
 
 

@@ -59,17 +59,25 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
 def check_writable(target: str | os.PathLike[str]) -> None:
     """Refuse a file that could not be written, before the long work whose result it will hold.
 
+    Nothing is left behind: the work may be refused yet, or fail.
+
     Raises:
         OSError: with the name of what is in the way.
     """
     target = Path(target)
     temporary = _temporary(target)
-    make_folder(target.parent)
-    with naming(target, temporary):
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        temporary.touch()
-        temporary.unlink()
+    missing = [folder for folder in target.parents if not folder.exists()]
+    try:
+        make_folder(target.parent)
+        with naming(target, temporary):
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            temporary.touch()
+            temporary.unlink()
+    finally:
+        for folder in missing:
+            with suppress(OSError):  # it could not be made, or others use it by now
+                folder.rmdir()
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

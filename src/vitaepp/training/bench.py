@@ -140,30 +140,30 @@ def bench(
     """
     opened = Store(store)
     chosen, choices = recipe_for(opened, recipe, settings, None)
-    place = chosen_device(device)
+    where = chosen_device(device)
     keep_freed_memory()
     rows = training_rows(opened, chosen.data)
     chosen, _ = settled(chosen, opened, rows)
-    module = Training(chosen, opened).to(place)
+    module = Training(chosen, opened).to(where)
     prepare_for_training(module.method)
     smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
     order = EpochOrder(rows, batch_size, chosen.seed, smallest=smallest)
     if len(order) == 0:
         raise RecipeError(f"optim.batch_size={batch_size}: no batch of {smallest} in this store")
-    loader = training_loader(opened, chosen.data, order, place)
+    loader = training_loader(opened, chosen.data, order, where)
     if chosen.trainer.devices != 1 or chosen.trainer.nodes > 1:
         say("this measures one process on one device; trainer.devices and .nodes play no part")
     say(f"measuring {WARM_UP + steps + PROFILED} steps")
-    step, batches = timed_steps(module.method, module.present, place), _endless(loader, order)
+    step, batches = timed_steps(module.method, module.present, where), _endless(loader, order)
     for _ in range(WARM_UP):
         step(next(batches))
     loader.waited = 0.0
     seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
-    waiting, memory = loader.waited / sum(seconds), most_memory(place)
+    waiting, memory = loader.waited / sum(seconds), most_memory(where)
     return Speed(
         description=f"{chosen.name} on {len(opened)} images of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
-        f"{resolved_precision(chosen.trainer.precision, place)} on {device_name(place)}",
+        f"{resolved_precision(chosen.trainer.precision, where)} on {device_name(where)}",
         seconds=seconds,
         images=images,
         batch_size=batch_size,
@@ -171,7 +171,7 @@ def bench(
         memory=memory,
         steps=len(order) * chosen.optim.epochs,
         trained=sum(len(part.rows) for part in order) * chosen.optim.epochs,
-        parts=_parts(step, batches, place),
+        parts=_parts(step, batches, where),
         choices=choices,
     )
 
@@ -201,8 +201,8 @@ def _parts(
             batch = next(batches)
             with record_function("whole step"):
                 step(batch)
-    found: dict[str, float] = defaultdict(float)
+    times: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
-        found[event.key] += event.device_time_total if on_gpu else event.cpu_time_total
-    shares = {name: found[name] / found["whole step"] for name in PARTS if found[name]}
+        times[event.key] += event.device_time_total if on_gpu else event.cpu_time_total
+    shares = {name: times[name] / times["whole step"] for name in PARTS if times[name]}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}

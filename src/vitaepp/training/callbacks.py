@@ -176,8 +176,8 @@ class History(Callback):
         }
         self.rows.append(row)
         if trainer.logger is not None:
-            found = {name: value for name, value in means.items() if not math.isnan(value)}
-            trainer.logger.log_metrics(found, step=trainer.current_epoch)
+            defined = {name: value for name, value in means.items() if not math.isnan(value)}
+            trainer.logger.log_metrics(defined, step=trainer.current_epoch)
         # Rewriting a long table after every short epoch would cost more than the epoch.
         if time.monotonic() - self.written > 5:
             self.write(trainer)
@@ -274,10 +274,10 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.folder.checkpoint)
             self.saved = time.monotonic()
         if stop and not last:
-            by = "a signal" if self.signal is None else signal_name(self.signal)
+            asker = "a signal" if self.signal is None else signal_name(self.signal)
             raise Stopped(
                 f"stopped after step {trainer.global_step} of "
-                f"{int(trainer.estimated_stepping_batches)}, as asked by {by}; all is saved, "
+                f"{int(trainer.estimated_stepping_batches)}, as asked by {asker}; all is saved, "
                 "go on with `resume=True`"
             )
 

@@ -26,11 +26,11 @@ def main(request: Path) -> int:
         The exit status of the process.
     """
     _end_with_parent()
-    asked: dict[str, Any] = read_json(request)
+    request_values: dict[str, Any] = read_json(request)
     try:
         with stoppable():
-            module, _, name = asked["call"].partition(":")
-            getattr(importlib.import_module(module), name)(**asked["arguments"])
+            module, _, name = request_values["call"].partition(":")
+            getattr(importlib.import_module(module), name)(**request_values["arguments"])
     except KeyboardInterrupt:
         return INTERRUPTED
     except (VitaeppError, OSError) as error:

@@ -94,7 +94,7 @@ def measured_speed(
             timed. None where it takes no part of the time.
     """
     timed = TIMED if whole is None else min(TIMED, MEASURED * whole)
-    place, info = chosen_device(), source.info if isinstance(source, Store) else source
+    device, info = chosen_device(), source.info if isinstance(source, Store) else source
     keep_freed_memory()
     if isinstance(source, Store):
         every = max(1, len(rows) // SAMPLE)
@@ -112,9 +112,9 @@ def measured_speed(
             recipe = resolve(recipe, {"views.cohort_mean": ones, "views.cohort_std": ones})
         method = build_method(
             recipe, len(info.modalities), info.size, rgb=info.modalities == RGB
-        ).to(place)
+        ).to(device)
         prepare_for_training(method)
-        make = timed_steps(method, present, place)
+        make = timed_steps(method, present, device)
         size, done, at, start = recipe.optim.batch_size, 0, 0, 0.0
         for step in range(10**9):
             if step == WARM_UP:
@@ -154,15 +154,15 @@ def recipe_in_hours(
     settings = as_settings(settings)
     given = propose.names_of(settings)
     refuse_two_lengths(given, clock)
-    asked = resolve(recipe, settings)
-    refuse_several_processes(asked, clock)
-    rows = training_rows(store, asked.data, subjects)
+    wanted = resolve(recipe, settings)
+    refuse_several_processes(wanted, clock)
+    rows = training_rows(store, wanted.data, subjects)
     images = Images.of(store.info, trained=len(rows), stored=len(store))
     say(f"measuring the speed of this machine, to train for {clock}")
     speed = measured_speed(store, rows, 3600 * clock.hours)
     if recipe is not None:
-        return with_length(asked, images.trained, clock, speed(asked))
-    return chosen_in_time(images, Machine.here(), asked, given, clock, speed)
+        return with_length(wanted, images.trained, clock, speed(wanted))
+    return chosen_in_time(images, Machine.here(), wanted, given, clock, speed)
 
 
 def refuse_several_processes(recipe: Recipe, clock: Clock) -> None:
@@ -240,12 +240,12 @@ def chosen_in_time(
             promised = made(chosen, rate) * flops / fit.footprint.flops
             if promised < PROMISING * LEAST_UPDATES:
                 break
-        found = speed(candidate)
-        updates = made(candidate, found)
+        measured = speed(candidate)
+        updates = made(candidate, measured)
         if chosen is not None and updates < LEAST_UPDATES:
             why = f"; {fit.recipe.model.size} would make {updates:,}"
             break
-        chosen, rate, flops = candidate, found, fit.footprint.flops
+        chosen, rate, flops = candidate, measured, fit.footprint.flops
         if number == 0 and updates < LEAST_UPDATES:
             break
     assert chosen is not None
@@ -259,20 +259,17 @@ def chosen_in_time(
     if batch < fits[-1].batch_size and "optim.batch_size" not in given:
         rate = speed(chosen)  # smaller matrices are slower
     updates = made(chosen, rate)
-    told = f"{counted(updates, 'update')} in the time{why}"
+    why_updates = f"{counted(updates, 'update')} in the time{why}"
     if updates < 1:
-        told = (
+        why_updates = (
             "the time is too short to compare sizes" if len(fits) > 1 else "the time is too short"
         )
     choices = []
     if len(fits) > 1 or any(c.name == "model.size" for c in basis):
-        choices.append(Choice("model.size", chosen.model.size, told))
-    slices = chosen.loss.perceptual.slices
-    if slices != recipe.loss.perceptual.slices and images.info.ndim == 3:
-        why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
-        choices.append(Choice(SLICES, slices, why))
+        choices.append(Choice("model.size", chosen.model.size, why_updates))
+    choices += propose.slice_choices(images, chosen, recipe)
     if "optim.batch_size" not in given:
-        choices.append(Choice("optim.batch_size", batch, told))
+        choices.append(Choice("optim.batch_size", batch, why_updates))
     timed_recipe, (length,) = with_length(chosen, images.trained, left, rate)
     choices.append(length)
     names = {choice.name for choice in choices}

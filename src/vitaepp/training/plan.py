@@ -62,8 +62,8 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        found = "" if self.dry_run is None else f"{self.dry_run}\n\n"
-        return found + self.to_yaml().rstrip()
+        before = "" if self.dry_run is None else f"{self.dry_run}\n\n"
+        return before + self.to_yaml().rstrip()
 
 
 def plan(
@@ -111,23 +111,23 @@ def plan(
         images = Images.of(dry_run.spec.info, trained=train, stored=len(splits))
         described = f"{dry_run.cohort.layout}, {counted(len(splits), 'subject')}"
         made = _prepare_choices(dry_run)
-    asked = (f"views.keep={','.join(keep)}",) if keep else ()
+    wanted = (f"views.keep={','.join(keep)}",) if keep else ()
     if hours is None:
-        recipe, choices = proposed_recipe(images, machine, asked)
+        recipe, choices = proposed_recipe(images, machine, wanted)
     else:
         Clock(hours)  # refuses no time at all
         with free_threads():
             recipe, choices = chosen_in_time(
                 images,
                 machine,
-                resolve(settings=asked),
-                names_of(asked),
+                resolve(settings=wanted),
+                names_of(wanted),
                 lambda: 3600 * hours,  # the time begins when the training does
                 measured_speed(measured, rows),
             )
     if keep:
         kept = recipe.views.keep
-        why = f"as asked: {' and '.join(KEPT[what] for what in kept)}"
+        why = f"as asked: {' and '.join(KEPT[name] for name in kept)}"
         choices = in_order((*choices, Choice("views.keep", list(kept), why)))
     time = "" if hours is None else f", to train for {hours:g} hours"
     heading = (

@@ -198,9 +198,9 @@ def _check_classes(store: Store, recipe: Recipe) -> None:
     """Refuse a store with more classes than the recipe asks for: it was prepared otherwise."""
     wanted = recipe.prepare.classes
     if wanted is not None and "label" in store.label_columns:
-        found = store.table["label"].nunique()
-        if found > wanted:
+        classes = store.table["label"].nunique()
+        if classes > wanted:
             raise RecipeError(
-                f"prepare.classes={wanted}: {store.path} has {found} classes; prepare another "
+                f"prepare.classes={wanted}: {store.path} has {classes} classes; prepare another "
                 "store with this recipe"
             )

@@ -13,6 +13,7 @@ import numpy as np
 from vitaepp.data.loading import training_rows
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.fields import per_axis
 from vitaepp.recipe.methods import METHODS
@@ -291,10 +292,7 @@ def _model_and_schedule(
     if not set(MODEL_SETTINGS) & set(given) and model.backbone == "vit":
         why = "the paper's" if fit is paper else _why_smaller(tried, machine)
         choices.append(Choice("model.size", model.size, why))
-        perceptual = fit.recipe.loss.perceptual
-        if perceptual != recipe.loss.perceptual and perceptual.weight and images.info.ndim == 3:
-            why = f"beside {model.size}, VGG-16 would take most of the time; still unbiased"
-            choices.append(Choice(SLICES, FEWER_SLICES, why))
+        choices += slice_choices(images, fit.recipe, recipe)
     if "optim.epochs" not in given:
         why = "the paper's"
         if fit.epochs < optim.epochs:
@@ -308,6 +306,16 @@ def _model_and_schedule(
     if "optim.batch_size" not in given:
         choices += _batch_choices(images, fit, machine, given)
     return choices
+
+
+def slice_choices(images: Images, chosen: Recipe, before: Recipe) -> list[Choice]:
+    """Fewer slices for the perceptual loss than before; nothing where that loss is off."""
+    now, facts = chosen.loss.perceptual, METHODS[chosen.method]
+    is_on = facts.masked and now.weight and known_weights(now.weights) != "none"
+    if not is_on or images.info.ndim < 3 or now.slices == before.loss.perceptual.slices:
+        return []
+    why = f"beside {chosen.model.size}, VGG-16 would take most of the time; still unbiased"
+    return [Choice(SLICES, now.slices, why)]
 
 
 def models_to_try(recipe: Recipe, given: Collection[str]) -> Iterable[Recipe]:

@@ -20,7 +20,7 @@ from vitaepp.training.module import Training
 EPOCHS = "optim.epochs"
 
 
-def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Path | None:
+def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Recipe | None:
     """The recipe that a run began with; None for a run that settings alone can begin.
 
     Raises:
@@ -28,7 +28,7 @@ def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Path |
             takes days, is not what was meant then.
     """
     if folder.recipe_file.is_file():
-        return folder.recipe_file
+        return folder.recipe()
     if settings:
         return None
     raise RunError(

@@ -28,7 +28,7 @@ def prepare_not_used(recipe: Recipe, info: StoreInfo) -> str:
         recipe: to train with.
         info: of the store, which is trained on as it is.
     """
-    have, asked, there = info.settings, [], []
+    have, asked_for, there = info.settings, [], []
     for name in marked(PrepareSettings, OF_IMAGES):
         wanted, is_ = getattr(recipe.prepare, name), have.get(name)
         if wanted in (None, PrepareSettings.model_fields[name].default):
@@ -38,13 +38,13 @@ def prepare_not_used(recipe: Recipe, info: StoreInfo) -> str:
         if name == "modalities" and wanted == ("rgb",):
             continue  # whose channels are the colours
         if not alike(wanted, is_):
-            asked.append(f"prepare.{name}={as_typed(getattr(recipe.prepare, name))}")
+            asked_for.append(f"prepare.{name}={as_typed(getattr(recipe.prepare, name))}")
             there.append(f"{name} {as_typed(is_)}")
-    if not asked:
+    if not asked_for:
         return ""
     return (
-        f"the recipe's {', '.join(asked)} {'is' if len(asked) == 1 else 'are'} not used: the store "
-        f"was prepared with {', '.join(there)}"
+        f"the recipe's {', '.join(asked_for)} {'is' if len(asked_for) == 1 else 'are'} not used: "
+        f"the store was prepared with {', '.join(there)}"
     )
 
 
@@ -63,7 +63,7 @@ def settled(
         processes: that share the batches.
     """
     changes: dict[str, Any] = {}
-    told = []
+    lines = []
     weights = known_weights(recipe.loss.perceptual.weights)
     if weights != recipe.loss.perceptual.weights:
         changes["loss.perceptual.weights"] = weights
@@ -72,7 +72,7 @@ def settled(
         each = updates_per_epoch(recipe, len(rows), processes)
         epochs = math.ceil(optim.updates / each)
         changes["optim.epochs"] = epochs
-        told.append(
+        lines.append(
             f"optim.updates={optim.updates}: {counted(epochs, 'epoch')} of "
             f"{counted(each, 'update')}"
         )
@@ -83,11 +83,11 @@ def settled(
         shown = (
             " and ".join(f"{255 * v:.4g}" for v in pair) for pair in zip(mean, std, strict=True)
         )
-        told.append(
+        lines.append(
             f"views.normalize=cohort: mean and deviation of {', '.join(shown)} in the stored "
             f"intensities of {counted(len(rows), 'image')}"
         )
-    return resolve(recipe, changes), tuple(told)
+    return resolve(recipe, changes), tuple(lines)
 
 
 def updates_per_epoch(recipe: Recipe, images: int, processes: int = 1) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 
+from vitaepp.data.arrays import Indices
 from vitaepp.data.loading import unlabelled
 from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
@@ -76,9 +77,7 @@ class Watch(Monitor):
         every: epochs from one score to the next; 0 before the first, whose time sets it.
     """
 
-    def __init__(
-        self, store: Store, recipe: Recipe, rows: npt.NDArray[np.intp], codes: npt.NDArray[np.intp]
-    ) -> None:
+    def __init__(self, store: Store, recipe: Recipe, rows: Indices, codes: Indices) -> None:
         self.store, self.rows, self.codes = store, rows.tolist(), codes
         self.column = f"{COLUMN}{recipe.trainer.watch}"
         self.persons = persons_of(store.table)[rows]

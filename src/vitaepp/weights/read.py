@@ -117,7 +117,7 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
     own = values.get("vitaepp")
     if isinstance(own, Mapping) and {"recipe", "modalities", "image_size"} <= own.keys():
         try:
-            recipe = Recipe.parse(own["recipe"])
+            recipe = Recipe.of_run(own["recipe"], "its recipe")
         except RecipeError:
             raise RunError("made by another version of vitaepp") from None
         facts = _own_facts(backbone_shape(recipe, len(own["modalities"]), own["image_size"]))

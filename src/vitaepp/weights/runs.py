@@ -22,7 +22,7 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
     folder = RunFolder(run)
     checkpoint = load_checkpoint(folder.checkpoint)
     facts = checkpoint["vitaepp"]
-    recipe = Recipe.parse(facts["recipe"])
+    recipe = Recipe.of_run(facts["recipe"], str(folder.checkpoint))
     # Only the loss looks through VGG, and it is not computed here; its weights may not be at hand.
     plain = recipe.changed(loss={"perceptual": {"weights": "none"}})
     modalities, size = tuple(facts["modalities"]), tuple(facts["image_size"])
@@ -35,4 +35,4 @@ def load_method(run: str | os.PathLike[str]) -> tuple[Method, EncoderConfig]:
         method.load_state_dict(state)
     except RuntimeError as error:
         raise RunError(f"{folder.checkpoint}: does not fit its recipe: {one_line(error)}") from None
-    return method.eval(), EncoderConfig.of_checkpoint(checkpoint)
+    return method.eval(), EncoderConfig.of_checkpoint(checkpoint, folder.checkpoint)

@@ -157,7 +157,7 @@ def test_pictures_keep_rows_columns_and_colours_and_lose_what_is_opaque(tmp_path
         ((8, 8, 8, 3), (8, 8, 8), True),
     ],
 )
-def test_arrays_of_pictures_and_volumes_are_told_apart(shape, space, colour):
+def test_arrays_of_pictures_and_volumes_are_distinct(shape, space, colour):
     image = read_array(np.random.default_rng(0).random(shape), "x")
     assert image.grid.size == space
     assert image.is_colour == colour

@@ -48,7 +48,7 @@ def audit(
     """Ask whether an embedding could have found a shortcut to a label."""
     from vitaepp.auditing.audit import audit as run_audit
 
-    found = run_audit(
+    result = run_audit(
         embeddings,
         store,
         label,
@@ -61,4 +61,4 @@ def audit(
         labels=labels,
         id_column=id_column,
     )
-    show(found, found.to_json() if as_json else None)
+    show(result, result.to_json() if as_json else None)

@@ -47,7 +47,7 @@ def neighbours(
     """Find the most similar subjects of each subject, or of a new scan, and near-duplicates."""
     from vitaepp.downstream.neighbours import neighbours as find
 
-    found = find(
+    result = find(
         embeddings,
         out,
         query=query or None,
@@ -60,6 +60,6 @@ def neighbours(
         id_column=id_column,
         device=device,
     )
-    show(found, found.metrics if as_json else None)
-    if found.failures:
+    show(result, result.metrics if as_json else None)
+    if result.failures:
         raise typer.Exit(1)

@@ -27,5 +27,5 @@ def qc(
     """Flag the scans of a store that are unlike the others, by two measures of the model."""
     from vitaepp.downstream.quality import qc as check
 
-    found = check(run, store, out, masks=masks, seed=seed, device=device, any_store=any_store)
-    show(found, found.facts if as_json else None)
+    result = check(run, store, out, masks=masks, seed=seed, device=device, any_store=any_store)
+    show(result, result.facts if as_json else None)

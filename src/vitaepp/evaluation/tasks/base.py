@@ -8,16 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.evaluation.bootstrap import Score, bootstrap_folds
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
-
-Rows = npt.NDArray[np.intp]
-Values = npt.NDArray[np.float64]
 
 
 @runtime_checkable
@@ -32,7 +29,7 @@ class Fitted(Protocol):
     def loss(self) -> Loss:
         """What was lost there with it, by which candidates are chosen; less is better."""
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores of rows of features, `(subject,)` or `(subject, output)`."""
 
 
@@ -48,8 +45,8 @@ class Training:
         pca: reduce the features first, as for raw intensities.
     """
 
-    rows: Rows
-    features: npt.NDArray[np.floating[Any]]
+    rows: Indices
+    features: Numbers
     persons: Persons
     seed: int
     pca: bool = False
@@ -73,9 +70,9 @@ class Tested:
         seed: of resamples.
     """
 
-    rows: Rows
-    fold: Rows
-    decision: Values
+    rows: Indices
+    fold: Indices
+    decision: Floats
     persons: Persons
     learned: Sequence[Any] = ()
     seed: int = 0
@@ -96,8 +93,8 @@ class Target(ABC):
     task: ClassVar[str]
     stratum: ClassVar[str] = "class"
     name: str
-    rows: Rows
-    strata: Rows
+    rows: Indices
+    strata: Indices
     missing: int
 
     @property
@@ -123,7 +120,7 @@ class Target(ABC):
         return "linear"
 
     @abstractmethod
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Refuse a train and test split that does not allow to fit and to score.
 
         Raises:
@@ -138,12 +135,12 @@ class Target(ABC):
             EvaluationError: naming what there is and what is needed.
         """
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part can be tested alone, as one site of several."""
         return len(test) > 1
 
     @abstractmethod
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """What metrics.json holds of the labels beside the classes: `members`, …"""
 
     @abstractmethod
@@ -180,7 +177,7 @@ class Target(ABC):
         """
 
     def scores(
-        self, test: Rows, decision: Values, fitted_to: Target, train: Rows
+        self, test: Indices, decision: Floats, fitted_to: Target, train: Indices
     ) -> dict[str, float]:
         """The metrics of a tested part.
 
@@ -194,7 +191,7 @@ class Target(ABC):
 
     @staticmethod
     @abstractmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Metrics of rows of predictions.parquet, as far as these rows alone give them.
 
         Args:
@@ -206,8 +203,8 @@ class Target(ABC):
     @staticmethod
     @abstractmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """A metric of rows of predictions.parquet with each there as often as its weight says.
 
         Args:
@@ -233,7 +230,7 @@ class Target(ABC):
         truth = self.truth().iloc[tested.rows]
         parts = [np.flatnonzero(tested.fold == k) for k in np.unique(tested.fold)]
 
-        def score(metric: str, rows: Rows) -> Score:
+        def score(metric: str, rows: Indices) -> Score:
             known = truth.iloc[rows], tested.decision[rows], self.classes
             return lambda weights: self.weighted(metric, *known, weights)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import weighted_score
@@ -25,7 +25,7 @@ from vitaepp.evaluation.labels import (
     told_order,
 )
 from vitaepp.evaluation.scores import fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Reversed:
         """What was lost with it."""
         return self.fitted.loss
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores, above zero for the first class."""
         return -self.fitted.decision(features)
 
@@ -84,7 +84,7 @@ class Classification(Target):
         """The paper's: a linear probe on given parts, else an SVM in cross-validation."""
         return "linear" if split else "svm"
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Every class in both parts."""
         require_in_both(self.labels, train, test)
 
@@ -93,12 +93,12 @@ class Classification(Target):
         # With two folds, a training part is half a class, and must itself be split once more.
         require_members(self.labels, folds if folds > 2 else 4, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part has every class, and leaves two of each to fit on."""
         counts = np.bincount(self.strata[train], minlength=len(self.labels.classes))
         return set(self.strata[test]) == set(self.strata) and bool(counts.min() > 1)
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """The members of the classes, and the positive one."""
         classes = self.shown.classes
         counts = np.bincount(self.shown.codes[used], minlength=len(classes))
@@ -158,19 +158,19 @@ class Classification(Target):
         return pd.DataFrame({"label": [str(value) for value in self.labels.values]})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """AUC, sensitivity, specificity and accuracy."""
         return fold_scores(codes_of(truth, classes), decision)
 
     @staticmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """AUC, sensitivity, specificity and accuracy."""
         return weighted_score(codes_of(truth, classes), decision, weights, metric)
 
 
-def codes_of(truth: pd.DataFrame, classes: Sequence[Any]) -> Rows:
+def codes_of(truth: pd.DataFrame, classes: Sequence[Any]) -> Indices:
     """The class of each row of predictions.parquet, as an index into the classes."""
     code = {str(c): i for i, c in enumerate(classes)}
     return np.array([code[t] for t in truth["label"]], np.intp)

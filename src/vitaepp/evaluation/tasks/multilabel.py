@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import mean_of_defined, weighted_score
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -35,7 +35,7 @@ class _Several:
         """The mean over labels of what was lost with it."""
         return tuple(np.mean([fitted.loss for fitted in self.each], axis=0).round(9).tolist())
 
-    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Values:
+    def decision(self, features: Numbers) -> Floats:
         """Scores, `(subject, label)`, above zero where the label is there."""
         return np.stack([fitted.decision(features) for fitted in self.each], axis=1)
 
@@ -86,7 +86,7 @@ class Multilabel(Target):
         """As of classes."""
         return "linear" if split else "svm"
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Every class of every label in both parts."""
         for one in self.single:
             one.require_train_and_test(train, test)
@@ -96,11 +96,11 @@ class Multilabel(Target):
         for one in self.single:
             one.require_members(folds, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part has every class of every label."""
         return all(one.scored(train, test) for one in self.single)
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """How many subjects have each label."""
         counts = self.codes[used].sum(axis=0).tolist()
         return {"members": dict(zip(self.classes, counts, strict=True))}
@@ -139,7 +139,7 @@ class Multilabel(Target):
         return pd.DataFrame({"label": text, **columns})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """The mean over labels of AUC, sensitivity, specificity and accuracy."""
         each = [
             fold_scores(truth[f"label:{name}"].to_numpy(np.intp), decision[:, i])
@@ -149,8 +149,8 @@ class Multilabel(Target):
 
     @staticmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """The same, of the labels that have both classes in a resample."""
         each = [
             weighted_score(truth[f"label:{n}"].to_numpy(np.intp), decision[:, i], weights, metric)
@@ -159,7 +159,7 @@ class Multilabel(Target):
         return mean_of_defined(np.stack(each, axis=-1))
 
 
-def _strata(codes: npt.NDArray[np.intp]) -> Rows:
+def _strata(codes: Indices) -> Indices:
     """Groups for balanced folds: subjects by the rarest of the labels that they have."""
     rarity = codes.sum(axis=0)
     ranked = np.where(codes == 1, rarity, np.iinfo(np.intp).max)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from vitaepp.data.arrays import Floats
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores, weighted
-from vitaepp.evaluation.tasks.base import Fitted, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Tested, Training
 from vitaepp.evaluation.tasks.classification import Classification, codes_of
 
 
@@ -50,13 +51,13 @@ class Ordinal(Classification):
         return self.intervals(tested)
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Quadratic weighted kappa, MAE of ranks, Spearman, AUC of the cumulative splits."""
         return ordinal_scores(codes_of(truth, classes), decision)
 
     @staticmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """The same."""
         return weighted(metric, codes_of(truth, classes), decision, weights)

@@ -1,4 +1,4 @@
-"""Values: ridge regression, or a linear support vector regression."""
+"""Floats: ridge regression, or a linear support vector regression."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.labels import label_column
@@ -17,7 +18,7 @@ from vitaepp.evaluation.regression import (
     regression_scores,
     weighted,
 )
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.system.progress import counted
 
 #: Most groups of equal size, by the value, over which folds are balanced.
@@ -49,10 +50,10 @@ class Regression(Target):
         self.strata = (rank * bins // len(rank)).astype(np.intp)
 
     def doubts(self) -> list[str]:
-        """Values that lie far from all others, as codes and other units do."""
+        """Floats that lie far from all others, as codes and other units do."""
         return far_values(self.values, f"label {self.name!r}")
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Some subjects in both parts."""
         require_some(self.name, train, test)
 
@@ -60,11 +61,11 @@ class Regression(Target):
         """Two persons a fold."""
         require_persons(self.name, folds, persons)
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a part varies, and leaves enough to fit on."""
         return len(train) > 4 and len(np.unique(self.values[test])) > 2
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """The range of the values."""
         values = self.values[used]
         low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
@@ -90,19 +91,19 @@ class Regression(Target):
         return pd.DataFrame({"label": self.values})
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """MAE, RMSE, R², Pearson and Spearman."""
         return regression_scores(truth["label"].to_numpy(np.float64), decision)
 
     @staticmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """MAE, RMSE, R², Pearson and Spearman."""
         return weighted(metric, truth["label"].to_numpy(np.float64), decision, weights)
 
 
-def far_values(values: Values, title: str) -> list[str]:
+def far_values(values: Floats, title: str) -> list[str]:
     """A line where values lie more than `FAR` robust deviations from the median; else nothing."""
     middle = np.median(values)
     deviation = 1.4826 * np.median(np.abs(values - middle))
@@ -133,7 +134,7 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
     return values
 
 
-def require_some(name: str, train: Rows, test: Rows) -> None:
+def require_some(name: str, train: Indices, test: Indices) -> None:
     """Refuse parts that are too small to fit on or to score.
 
     Raises:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import survival
-from vitaepp.evaluation.tasks.base import Fitted, Rows, Target, Tested, Training, Values
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.evaluation.tasks.regression import far_values, require_persons, require_some
 from vitaepp.system.progress import counted
 
@@ -33,7 +34,7 @@ class Survival(Target):
         self.missing = len(table) - len(self.rows)
         self.strata = self.times.event.astype(np.intp)
 
-    def require_train_and_test(self, train: Rows, test: Rows) -> None:
+    def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Subjects and events in both parts."""
         require_some(self.name, train, test)
         if not self.times.event[test].any():
@@ -49,12 +50,12 @@ class Survival(Target):
                 f"{folds} folds, which need {2 * folds}; follow up longer, or ask for fewer `folds`"
             )
 
-    def scored(self, train: Rows, test: Rows) -> bool:
+    def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a pair of the part can be ordered, and events are left to fit on."""
         enough = self.times.event[train].sum() >= survival.EVENTS
         return len(test) > 1 and bool(self.times.event[test].any() and enough)
 
-    def facts(self, used: Rows) -> dict[str, Any]:
+    def facts(self, used: Indices) -> dict[str, Any]:
         """How many events, and how long the follow-up was."""
         times = self.times[used]
         return {
@@ -105,21 +106,21 @@ class Survival(Target):
         return pd.DataFrame(columns | {"event": self.times.event.astype(np.intp)})
 
     def scores(
-        self, test: Rows, decision: Values, fitted_to: Target, train: Rows
+        self, test: Indices, decision: Floats, fitted_to: Target, train: Indices
     ) -> dict[str, float]:
         """Harrell's and Uno's concordance, and the time-dependent AUC."""
         assert isinstance(fitted_to, Survival)
         return survival.survival_scores(fitted_to.times[train], self.times[test], decision)
 
     @staticmethod
-    def rescored(truth: pd.DataFrame, decision: Values, classes: Sequence[Any]) -> dict[str, float]:
+    def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Harrell's concordance; the others need the training part."""
         return {"c_index": survival.concordance(_times(truth), decision)}
 
     @staticmethod
     def weighted(
-        metric: str, truth: pd.DataFrame, decision: Values, classes: Sequence[Any], weights: Values
-    ) -> Values:
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
         """Harrell's concordance; NaN of the others, which need the training part."""
         if metric != "c_index":
             return np.full(len(weights), np.nan)

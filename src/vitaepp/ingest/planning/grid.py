@@ -10,7 +10,8 @@ from math import ceil, prod
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Floats, Grid, closest_ras
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid, closest_ras
 from vitaepp.data.store import stored_info
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import Cohort

@@ -15,7 +15,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Floats, Grid, is_usable
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid, is_usable
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import MOST_EXPANSION, Image, checked, refuse_absurd_size

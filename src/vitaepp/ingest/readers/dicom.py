@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Floats, Grid, simpleitk
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_header import DicomHeader, Slice, read_dicom_header
 from vitaepp.ingest.readers.image import DICOM_READER, Image, check_present, checked, read_image

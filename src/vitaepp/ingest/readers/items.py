@@ -78,8 +78,8 @@ def name_of(item: Item, root: Path) -> str:
     """What an item of files is called: its path below a folder, and its place in the file."""
     if isinstance(item, ArrayItem):
         return f"{item.file.name}:{item.key}[{item.index}]"
-    place = place_of(item, root)
-    return f"{place}[{item.index}]" if isinstance(item, VolumeItem) else place
+    path = place_of(item, root)
+    return f"{path}[{item.index}]" if isinstance(item, VolumeItem) else path
 
 
 def files_of(item: Item) -> tuple[Path, ...]:

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.geometry import Floats, Grid, array_of, farthest_apart
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid, array_of, farthest_apart
 from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import voxel_files

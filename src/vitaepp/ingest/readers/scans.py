@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data import geometry
-from vitaepp.data.geometry import Floats, Grid
+from vitaepp.data.arrays import Floats
+from vitaepp.data.geometry import Grid
 from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.arrays import read_npy_scan

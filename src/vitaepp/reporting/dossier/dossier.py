@@ -24,7 +24,7 @@ import yaml
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
-from vitaepp.evaluation.summary import count_tested, told_subjects
+from vitaepp.evaluation.summary import count_tested, subjects_text
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
 from vitaepp.reporting.contents import RunContents
@@ -102,10 +102,10 @@ def _refuse_others(out: Path) -> None:
     if not out.is_dir():
         raise RunError(f"{out}: is a file; give a folder")
     if any(out.iterdir()):
-        what = (
+        content = (
             "a dossier, in which somebody may have written" if (out / _SIGN).is_file() else "files"
         )
-        raise RunError(f"{out}: holds {what}; choose another folder, or remove this one first")
+        raise RunError(f"{out}: holds {content}; choose another folder, or remove this one first")
 
 
 def _accounts(runs: Sequence[RunContents], store: Location | None) -> dict[str, Account | None]:
@@ -192,7 +192,12 @@ def _write_tables(folder: Path, question: Question) -> None:
     n, metrics = question.number, question.metrics
     spread = "mean ± sample standard deviation over folds" if len(metrics["folds"]) > 1 else ""
     positive = f"positive class: {metrics['positive']}" if metrics.get("positive") else ""
-    about = [question.title, told_subjects(metrics["n"], count_tested(metrics)), spread, positive]
+    about = [
+        question.title,
+        subjects_text(metrics["n"], count_tested(metrics)),
+        spread,
+        positive,
+    ]
     note = "; ".join(filter(None, about)) + "."
     write_table(folder, f"results-{n}", *question.results(), note)
     tested = f"{question.title}; subjects that each fold trains on and tests."

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from vitaepp.data.storeinfo import Account
-from vitaepp.errors import RecipeError
 from vitaepp.evaluation import classifier, knn, ordinal, regression, survival
 from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
 from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
@@ -136,12 +134,6 @@ def _by_question(questions: Sequence[Question], of: Any) -> str:
     return " ".join(f"For {' and '.join(titles)}: {text}" for text, titles in texts.items())
 
 
-def _recipe(run: RunContents) -> Recipe | None:
-    with suppress(RecipeError):  # another version's, or damaged
-        return Recipe.parse(run.recipe)
-    return None
-
-
 def _cohort(run: RunContents) -> Iterator[str]:
     stored, trained = run.store.get("subjects"), run.summary.get("trained_on")
     if isinstance(stored, int):
@@ -166,7 +158,7 @@ def _excluded(account: Account | None) -> str:
 
 def _images(run: RunContents) -> Iterator[str]:
     size, spacing = run.store.get("size"), run.store.get("spacing")
-    recipe = _recipe(run)
+    recipe = run.settings
     if not isinstance(size, list) or recipe is None:
         return
     if run.modalities not in ([], ["image"]):
@@ -191,7 +183,7 @@ def _centre(recipe: Recipe) -> str:
 
 
 def _intensities(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is None:
         return
     prepare, views = recipe.prepare, recipe.views
@@ -232,7 +224,7 @@ def _privacy(run: RunContents) -> Iterator[str]:
 
 
 def _model(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is None:
         return
     model, facts = recipe.model, METHODS[recipe.method]
@@ -263,7 +255,7 @@ def _per_axis(values: Sequence[int], ndim: int) -> Sequence[int]:
 
 
 def _initial(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is not None and recipe.model.init is None:
         yield "Its weights were drawn at random before training."
     elif recipe is not None:
@@ -272,7 +264,7 @@ def _initial(run: RunContents) -> Iterator[str]:
 
 
 def _losses(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is None or not METHODS[recipe.method].masked:
         return
     loss = recipe.loss
@@ -294,7 +286,7 @@ def _losses(run: RunContents) -> Iterator[str]:
 
 
 def _views(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is None:
         return
     first, second = _view(recipe.views.of("first")), _view(recipe.views.of("second"))
@@ -327,7 +319,7 @@ def _view(view: AugmentationSettings) -> str:
 
 
 def _optimisation(run: RunContents) -> Iterator[str]:
-    recipe = _recipe(run)
+    recipe = run.settings
     if recipe is None:
         return
     optim, devices = recipe.optim, run.summary.get("devices") or 1
@@ -462,11 +454,13 @@ def _classifier(question: Question) -> Iterator[str]:
     how = "centred" if protocol == "knn" else "standardised"
     each = ", one for each label" * (task == "multilabel")
     yield f"The model was a {title}{of}{each}, {how} on the training part."
-    if found := metrics.get("harmonized"):
+    if harmonized := metrics.get("harmonized"):
         done = (
-            "centred and scaled by" if found["how"] == "scale" else "harmonised by ComBat between"
+            "centred and scaled by"
+            if harmonized["how"] == "scale"
+            else "harmonised by ComBat between"
         )
-        yield f"Before, features were {done} {found['column']}, fitted to the training part."
+        yield f"Before, features were {done} {harmonized['column']}, fitted to the training part."
     if strength := _STRENGTHS.get((_kind(task), protocol)):
         name, grid, unit = strength
         tried = ", ".join(f"{c:g}" for c in grid)

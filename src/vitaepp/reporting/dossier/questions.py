@@ -78,9 +78,9 @@ class Question:
         records = [
             {"name": name}
             | {
-                f"{metric}_{what}": values[metric]
+                f"{metric}_{statistic}": values[metric]
                 for metric in names
-                for what, values in (("mean", row.mean), ("std", row.std))
+                for statistic, values in (("mean", row.mean), ("std", row.std))
             }
             for name, _, row in self.rows
         ]
@@ -143,10 +143,10 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     grouped: dict[Any, list[tuple[RunContents, Shown, Evaluation]]] = {}
     for run in runs:
         for shown in run.evaluations:
-            where = f"{run.name}/{run.place(shown)}"
+            where = f"{run.name}/{run.location_of(shown)}"
             evaluation = _measured(shown, where)
             if evaluation is not None:
-                grouped.setdefault(_asked(shown, evaluation), []).append((run, shown, evaluation))
+                grouped.setdefault(_key(shown, evaluation), []).append((run, shown, evaluation))
     titles = [key[0] for key in grouped]
     first = [members[0][2] for members in grouped.values()]
     for facts in (
@@ -154,7 +154,7 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
         [f", {number}" for number in range(1, len(first) + 1)],
     ):
-        titles = _told_apart(titles, facts)
+        titles = _distinct(titles, facts)
     questions = []
     for number, (title, members) in enumerate(zip(titles, grouped.values(), strict=True), start=1):
         names = _names(members, several=len(runs) > 1)
@@ -166,7 +166,7 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     return questions
 
 
-def _told_apart(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
+def _distinct(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
     """Titles with a fact where there are several of a name, and the facts differ."""
     of_title: dict[str, set[str]] = {}
     for title, fact in zip(titles, facts, strict=True):
@@ -196,7 +196,7 @@ def _measured(shown: Shown, where: str) -> Evaluation | None:
     return evaluation
 
 
-def _asked(shown: Shown, evaluation: Evaluation) -> tuple[str, ...]:
+def _key(shown: Shown, evaluation: Evaluation) -> tuple[str, ...]:
     """What is the same of evaluations that can be compared: the question, and who was tested."""
     tested = evaluation.rows().to_csv(index=False).encode()
     facts = [str(evaluation.get(key)) for key in ("positive", "classes", "n", "persons")]
@@ -210,7 +210,7 @@ def _names(members: Sequence[tuple[RunContents, Shown, Evaluation]], *, several:
         for run, _, evaluation in members
     ]
     return [
-        f"{name}, {run.place(shown)}" if names.count(name) > 1 else name
+        f"{name}, {run.location_of(shown)}" if names.count(name) > 1 else name
         for name, (run, shown, _) in zip(names, members, strict=True)
     ]
 

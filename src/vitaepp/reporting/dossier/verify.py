@@ -96,27 +96,27 @@ class Features:
 
         event = self.table["event"].to_numpy() == 1
         time, risk = self.true, self.score[:, 0]
-        found = {"c_index": np.nan}
+        scores = {"c_index": np.nan}
         if event[rows].any():
             c = concordance_index_censored(event[rows], time[rows], risk[rows], tied_tol=0)
-            found["c_index"] = float(c[0])
+            scores["c_index"] = float(c[0])
         k = int(self.fold[rows][0])
         if int((~rows).sum()) != self.sizes[k]:
-            return found
-        found |= {"c_uno": np.nan, "auc": np.nan}
+            return scores
+        scores |= {"c_uno": np.nan, "auc": np.nan}
         end = np.nextafter(time[~rows].max(), 0)
         came = event[rows] & (time[rows] <= end)
         if not came.any():
-            return found
+            return scores
         train = Surv.from_arrays(event[~rows], time[~rows])
         until = np.minimum(time[rows], end)
         test = Surv.from_arrays(came, until)
-        found["c_uno"] = float(concordance_index_ipcw(train, test, risk[rows])[0])
+        scores["c_uno"] = float(concordance_index_ipcw(train, test, risk[rows])[0])
         at = np.unique(np.quantile(time[~rows][event[~rows]], [0.25, 0.5, 0.75]))
         at = at[(at >= until[came].min()) & (at < until.max())]
         if len(at):
-            found["auc"] = float(cumulative_dynamic_auc(train, test, risk[rows], at)[1])
-        return found
+            scores["auc"] = float(cumulative_dynamic_auc(train, test, risk[rows], at)[1])
+        return scores
 
     def known(self, metric: str) -> bool:
         """Whether the predictions are enough to compute it."""
@@ -143,21 +143,21 @@ class Features:
         folds = []
         for k in sorted(set(self.fold)):
             rows = self.fold == k
-            w, true, said = weights[:, column[rows]], self.true[rows], self.said[rows]
+            w, true, predicted = weights[:, column[rows]], self.true[rows], self.said[rows]
             if self.task != "classification":
                 folds.append(self.weighted(rows, w))
                 continue
             if metric == "accuracy":
-                folds.append(share(w, said == true, np.ones(len(true), bool)))
+                folds.append(share(w, predicted == true, np.ones(len(true), bool)))
                 continue
             parts = []
             for i, c in enumerate(self.classes):
                 if metric == "auc":
                     parts.append(area(w, true == c, self.score[rows, i]))
                 elif metric == "sensitivity":
-                    parts.append(share(w, said == c, true == c))
+                    parts.append(share(w, predicted == c, true == c))
                 else:
-                    parts.append(share(w, said != c, true != c))
+                    parts.append(share(w, predicted != c, true != c))
             folds.append(mean_of_defined(np.stack(parts, axis=-1)))
         return np.stack(folds, axis=-1)
 
@@ -177,53 +177,53 @@ class Features:
         return kappa((weights @ np.eye(count**2)[cell]).reshape(-1, count, count))
 
 
-def of_classes(true: Any, said: Any, score: Any, classes: Any = (1,)) -> dict[str, float]:
+def of_classes(true: Any, predicted: Any, score: Any, classes: Any = (1,)) -> dict[str, float]:
     """Of classes, each against the rest and averaged."""
     parts = [
         (
             roc_auc_score(true == c, score[:, i]),
-            recall_score(true == c, said == c),
-            recall_score(true != c, said != c),
+            recall_score(true == c, predicted == c),
+            recall_score(true != c, predicted != c),
         )
         for i, c in enumerate(classes)
     ]
     area, sensitivity, specificity = (float(mean) for mean in np.mean(parts, axis=0))
-    found = {"auc": area, "sensitivity": sensitivity, "specificity": specificity}
-    return found | {"accuracy": float(accuracy_score(true, said))}
+    scores = {"auc": area, "sensitivity": sensitivity, "specificity": specificity}
+    return scores | {"accuracy": float(accuracy_score(true, predicted))}
 
 
-def of_values(true: Any, said: Any) -> dict[str, float]:
+def of_values(true: Any, predicted: Any) -> dict[str, float]:
     """Errors in the unit of the value, and how much of its variation is explained."""
-    found = {
-        "mae": float(mean_absolute_error(true, said)),
-        "rmse": float(root_mean_squared_error(true, said)),
-        "r2": float(r2_score(true, said)) if np.ptp(true) > 0 else np.nan,
+    scores = {
+        "mae": float(mean_absolute_error(true, predicted)),
+        "rmse": float(root_mean_squared_error(true, predicted)),
+        "r2": float(r2_score(true, predicted)) if np.ptp(true) > 0 else np.nan,
     }
-    varied = min(np.ptp(true), np.ptp(said)) > 0
+    varied = min(np.ptp(true), np.ptp(predicted)) > 0
     for name, correlation in (("pearson", pearsonr), ("spearman", spearmanr)):
-        found[name] = float(correlation(true, said).statistic) if varied else np.nan
-    return found
+        scores[name] = float(correlation(true, predicted).statistic) if varied else np.nan
+    return scores
 
 
 def of_ranks(true: Any, probability: Any) -> dict[str, float]:
     """Of ordered classes: the predicted one is the median of the probabilities."""
     count = probability.shape[1]
     higher = np.stack([probability[:, k:].sum(axis=1) for k in range(1, count)], axis=1)
-    said, expected = (higher > 0.5).sum(axis=1), higher.sum(axis=1)
+    predicted, expected = (higher > 0.5).sum(axis=1), higher.sum(axis=1)
     varied = np.ptp(true) > 0 and np.ptp(expected) > 1e-12
     areas = [
         roc_auc_score(true > k, higher[:, k]) for k in range(count - 1) if 0 < np.mean(true > k) < 1
     ]
     ranks = list(range(count))
-    one = len(set(true) | set(said)) == 1
+    one = len(set(true) | set(predicted)) == 1
     return {
         "kappa": np.nan
         if one
-        else float(cohen_kappa_score(true, said, labels=ranks, weights="quadratic")),
-        "mae": float(mean_absolute_error(true, said)),
+        else float(cohen_kappa_score(true, predicted, labels=ranks, weights="quadratic")),
+        "mae": float(mean_absolute_error(true, predicted)),
         "spearman": float(spearmanr(true, expected).statistic) if varied else np.nan,
         "auc": float(np.mean(areas)) if areas else np.nan,
-        "accuracy": float(accuracy_score(true, said)),
+        "accuracy": float(accuracy_score(true, predicted)),
     }
 
 
@@ -370,29 +370,32 @@ class Checks:
     def __init__(self) -> None:
         self.count, self.wrong, self.unknown = 0, list[str](), list[str]()
 
-    def number(self, where: str, found: Any, right: Any) -> None:
+    def number(self, where: str, stated: Any, right: Any) -> None:
         """An unrounded number, or none where there should be none."""
         self.count += 1
-        absent = found is None or pd.isna(found)
+        absent = stated is None or pd.isna(stated)
         same = absent if right is None else not absent
         if same and right is not None:
-            same = abs(float(found) - right) <= LARGEST_DIFFERENCE * max(1.0, abs(right))
+            same = abs(float(stated) - right) <= LARGEST_DIFFERENCE * max(1.0, abs(right))
         if not same:
-            self.wrong.append(f"{where}: {found} stands there, {right} is right")
+            self.wrong.append(f"{where}: {stated} stands there, {right} is right")
 
-    def text(self, where: str, found: str, right: list[str]) -> None:
+    def text(self, where: str, stated: str, right: list[str]) -> None:
         """A rounded number as it is written; of several right ones the first is the usual one."""
         self.count += 1
-        if found not in right:
-            self.wrong.append(f"{where}: {found!r} stands there, {right[0]!r} is right")
+        if stated not in right:
+            self.wrong.append(f"{where}: {stated!r} stands there, {right[0]!r} is right")
 
 
 def either(form: Callable[..., str], *values: Any) -> list[str]:
     """Values as they are rounded; a tie may go either way."""
     nudges = product((0.0, LARGEST_DIFFERENCE, -LARGEST_DIFFERENCE), repeat=len(values))
     moved = (
-        [None if v is None else v + n * max(1.0, abs(v)) for v, n in zip(values, by, strict=True)]
-        for by in nudges
+        [
+            None if v is None else v + n * max(1.0, abs(v))
+            for v, n in zip(values, shares, strict=True)
+        ]
+        for shares in nudges
     )
     return list(dict.fromkeys(form(*one) for one in moved))
 
@@ -447,9 +450,9 @@ def check_texts(checks: Checks, folder: Path, name: str, right: list[list[list[s
             if len(row) != len(expected) + 1:
                 checks.wrong.append(f"{path.name}, {row[0]}: {len(row)} cells stand there")
                 continue
-            for title, found, cell in zip(head[1:], row[1:], expected, strict=True):
+            for title, stated, cell in zip(head[1:], row[1:], expected, strict=True):
                 if cell:
-                    checks.text(f"{path.name}, {row[0]}, {title}", found, cell)
+                    checks.text(f"{path.name}, {row[0]}, {title}", stated, cell)
 
 
 def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
@@ -552,8 +555,8 @@ def check_comparison(
     rights: list[dict[str, Any]] = [dict.fromkeys(("difference", "low", "high", "p", "p_holm"))]
     for i, d in enumerate(differences):
         low, high = intervals[i] or (None, None)
-        found = {"difference": d, "low": low, "high": high, "p": ps[i], "p_holm": corrected[i]}
-        rights.append(found)
+        computed = {"difference": d, "low": low, "high": high, "p": ps[i], "p_holm": corrected[i]}
+        rights.append(computed)
     several = sum(p is not None for p in ps) > 1
     texts = []
     rows = zip(table.to_dict("records"), every, rights, names, strict=True)
@@ -590,10 +593,10 @@ def check_sentence(
     for name in sorted(names, key=len, reverse=True):
         sentence = sentence.replace(name, "")
     known = {n for text in written for n in re.findall(r"[-+]?\d+\.\d+", text)}
-    for found in re.findall(r"[-+]?\d+\.\d+", sentence):
+    for number in re.findall(r"[-+]?\d+\.\d+", sentence):
         checks.count += 1
-        if found not in known:
-            checks.wrong.append(f"{where}, sentence: {found} stands there, and is no such number")
+        if number not in known:
+            checks.wrong.append(f"{where}, sentence: {number} stands there, and is no such number")
 
 
 def main(folder: Path) -> int:

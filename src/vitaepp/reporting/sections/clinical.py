@@ -45,9 +45,9 @@ def _values(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("slope", "intercept"):
         if shown := text(calibration.get(key)):
             yield f"Calibration {key}", shown
-    for goal, found in (report.get("operating") or {}).items():
+    for goal, point in (report.get("operating") or {}).items():
         for side in ("sensitivity", "specificity"):
-            if shown := text(found.get(side)):
+            if shown := text(point.get(side)):
                 yield f"{side.capitalize()}, threshold for {GOALS.get(goal, goal)}", shown
 
 
@@ -65,8 +65,8 @@ def _calibration(report: Mapping[str, Any]) -> Figure | None:
     classes = (report.get("calibration") or {}).get("classes") or {}
     lines, legend = [], []
     table: list[tuple[object, ...]] = [("class", "predicted", "observed", "n")]
-    for i, (name, found) in enumerate(classes.items()):
-        curve = found["curve"]
+    for i, (name, of_class) in enumerate(classes.items()):
+        curve = of_class["curve"]
         predicted, observed = (np.asarray(curve[k], np.float64) for k in ("predicted", "observed"))
         lines.append(Line(predicted, observed, Style("line", i), np.zeros_like(observed)))
         legend.append((Style("line", i), str(name)))
@@ -91,9 +91,9 @@ def _benefit(report: Mapping[str, Any]) -> Figure | None:
     threshold = np.asarray(curve["threshold"], np.float64)
     lines, legend = [Line(threshold, np.zeros_like(threshold), Style("chance"))], []
     table: list[list[object]] = [["threshold", *threshold.tolist()]]
-    for i, (name, found) in enumerate(curve["classes"].items()):
+    for i, (name, of_class) in enumerate(curve["classes"].items()):
         for kind, key in (("line", "model"), ("thin", "all")):
-            benefit = np.asarray(found[key], np.float64)
+            benefit = np.asarray(of_class[key], np.float64)
             title = f"{name}: by the classifier" if key == "model" else f"{name}: act on everybody"
             shown = np.where(benefit >= LEAST_BENEFIT, benefit, np.nan)
             lines.append(Line(threshold, shown, Style(kind, i)))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vitaepp.evaluation.result import score_columns
 from vitaepp.evaluation.scores import mean_roc
-from vitaepp.evaluation.summary import summary_rows, told_candidates
+from vitaepp.evaluation.summary import candidates_text, summary_rows
 from vitaepp.presentation.charts import Figure, Line, roc_chart, scatter
 from vitaepp.presentation.drawing import Style
 from vitaepp.reporting.contents import Evaluation
@@ -32,7 +32,7 @@ def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
         "outside": outside(result),
         "few_labels": few_labels(result),
         "chosen": _chosen(result),
-        "candidates": told_candidates(result.metrics),
+        "candidates": candidates_text(result.metrics),
         "predictions": result.predictions is not None,
     }
 

@@ -56,6 +56,6 @@ def explanation(
         "variance": f"{sum(variance):.0%}",
         "position": "" if position[0] is None else f"{position[0]:.0%}",
         "subjects": grouped(made),
-        "told": {str(told["subject"]): caption(told) for told in facts["subjects"]},
+        "captions": {str(subject["subject"]): caption(subject) for subject in facts["subjects"]},
         "broken": [f"{folder}/{line}" for line in broken],
     }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
-from vitaepp.errors import RecipeError
 from vitaepp.evaluation.measures import leading_metric
 from vitaepp.evaluation.result import Evaluation as Measured
 from vitaepp.evaluation.standing import Standing, standing
@@ -13,7 +11,6 @@ from vitaepp.evaluation.summary import display_name, summary_rows
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import duration
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.contents import RunContents
 from vitaepp.system.progress import counted
 from vitaepp.system.text import dimensions
@@ -34,9 +31,8 @@ def title(runs: Sequence[RunContents]) -> str:
 
 def method(run: RunContents) -> str:
     """What the run's method is called in print."""
-    with suppress(RecipeError):  # another version's, or damaged
-        if run.recipe:
-            return Recipe.parse(run.recipe).name
+    if run.settings is not None:
+        return run.settings.name
     return display_name(run.recipe | run.summary)
 
 
@@ -122,16 +118,16 @@ def _tries(run: RunContents) -> Iterator[str]:
             f"a longer training, as this one made {counted(steps, 'step')} (pretrain --hours "
             "uses the time that there is)"
         )
-    with suppress(RecipeError):  # another version's, or damaged
-        recipe = Recipe.parse(run.recipe)
-        optim, first = recipe.optim, recipe.views.first
-        rate = optim.lr or optim.base_lr * optim.batch_size * optim.accumulate / 256
-        if rate < LOW_RATE:
-            yield f"a higher learning rate than {rate:.2g}, such as optim.lr=1e-3"
-        if METHODS[recipe.method].masked and first.crop[0] == 1 and "size" not in recipe.views.keep:
-            yield "random crops of what is reconstructed (views.first.crop=0.4)"
-        if not recipe.views.keep:
-            yield "views.keep=size,side, if the label may be how large something is, or its side"
+    if (recipe := run.settings) is None:
+        return
+    optim, first = recipe.optim, recipe.views.first
+    rate = optim.lr or optim.base_lr * optim.batch_size * optim.accumulate / 256
+    if rate < LOW_RATE:
+        yield f"a higher learning rate than {rate:.2g}, such as optim.lr=1e-3"
+    if METHODS[recipe.method].masked and first.crop[0] == 1 and "size" not in recipe.views.keep:
+        yield "random crops of what is reconstructed (views.first.crop=0.4)"
+    if not recipe.views.keep:
+        yield "views.keep=size,side, if the label may be how large something is, or its side"
 
 
 def tiles(run: RunContents) -> list[dict[str, object]]:

@@ -30,9 +30,9 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
     if result.task in ("regression", "ordinal"):
         mean = result.metrics["mean"]
         values = [
-            (metric_title(m), f"{mean[m]:.4g} {numbers.interval(found['low'], found['high'])}")
-            for m, found in report.items()
-            if found and mean.get(m) is not None
+            (metric_title(m), f"{mean[m]:.4g} {numbers.interval(ends['low'], ends['high'])}")
+            for m, ends in report.items()
+            if ends and mean.get(m) is not None
         ]
         return {"values": values, "figures": []}
     if result.task == "survival":
@@ -42,10 +42,10 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
 
 
 def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    found, halves = report["concordance"], report["halves"]
-    if found.get("low") is not None:
-        interval = numbers.interval(found["low"], found["high"])
-        yield "Harrell's concordance", f"{found['value']:.3f} {interval}"
+    concordance, halves = report["concordance"], report["halves"]
+    if concordance.get("low") is not None:
+        interval = numbers.interval(concordance["low"], concordance["high"])
+        yield "Harrell's concordance", f"{concordance['value']:.3f} {interval}"
     over_time = report.get("over_time") or {"auc": [], "brier": {"value": None}}
     for one in over_time["auc"]:
         if one["auc"] is not None:
@@ -92,11 +92,11 @@ def _survival(halves: Mapping[str, Any]) -> Figure | None:
 
 def outside(result: Evaluation) -> _Values | None:
     """Each metric inside and in another cohort; None where none was tested."""
-    found = result.metrics.get("external")
-    if not isinstance(found, Mapping):
+    cohort = result.metrics.get("external")
+    if not isinstance(cohort, Mapping):
         return None
     names = {row.key: row.name for row in summary_rows(result.metrics)}
-    parts = {"method": found["mean"]} | {k: c["mean"] for k, c in found["controls"].items()}
+    parts = {"method": cohort["mean"]} | {k: c["mean"] for k, c in cohort["controls"].items()}
     metric = leading_metric(result.metrics)
     inside = {row.key: row.text(metric) for row in summary_rows(result.metrics)}
     title = metric_name(metric)
@@ -107,10 +107,10 @@ def outside(result: Evaluation) -> _Values | None:
         )
         for key, mean in parts.items()
     ]
-    for goal, point in ((found.get("clinical") or {}).get("operating") or {}).items():
+    for goal, point in ((cohort.get("clinical") or {}).get("operating") or {}).items():
         sides = [f"{side} {text(point[side])}" for side in ("sensitivity", "specificity")]
         values.append((f"Outside, threshold for {GOALS[goal]}", f"{', '.join(sides)}"))
-    return [("Cohort", f"{found['name']}, {found['n']:,} subjects"), *values]
+    return [("Cohort", f"{cohort['name']}, {cohort['n']:,} subjects"), *values]
 
 
 def few_labels(result: Evaluation) -> Figure | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.evaluation.summary import Row, summary_rows, told_design, told_persons, verdict
+from vitaepp.evaluation.summary import Row, design_text, persons_text, summary_rows, verdict
 from vitaepp.presentation.charts import strip
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.names import metric_name, metric_title
@@ -49,7 +49,7 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
         for evaluation in run.evaluations:
             name = [run.name] if len(runs) > 1 else []
             if len(run.evaluations) > 1:
-                name.append(run.place(evaluation))
+                name.append(run.location_of(evaluation))
             named.append((" · ".join(name), evaluation))
     named += [(str(other.folder), other) for other in others]
     grouped: dict[Any, list[_Named]] = {}
@@ -134,8 +134,8 @@ def _setting(metrics: Mapping[str, Any]) -> str:
     """How it was measured, in one line."""
     parts = []
     if isinstance(metrics.get("n"), int):
-        parts.append(told_persons(metrics))
-    parts += told_design(metrics)
+        parts.append(persons_text(metrics))
+    parts += design_text(metrics)
     folds, sizes = len(metrics["folds"]), metrics.get("sizes") or []
     if folds > 1 or metrics["protocol"] == "svm":
         spread = ", mean ± sample standard deviation over them"
