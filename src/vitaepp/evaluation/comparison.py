@@ -204,7 +204,7 @@ class Comparison:
             *(f"p: {test}, two-sided" for test in tests),
         ]
         if any(d.interval for d in self._differences()):
-            seen.append("interval: bootstrap over subjects, trained models as they are")
+            seen.append("interval: bootstrap over persons, trained models as they are")
         seen += sorted({d.reason for d in self._differences() if d.reason})
         return "; ".join(seen) + "."
 

@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vitaepp.data.arrays import Flags, Floats, Indices
+from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
     Interval,
     Predictions,
+    Score,
     bootstrap_difference,
-    bootstrap_mean_of_folds,
+    bootstrap_folds,
 )
 from vitaepp.evaluation.clinical import delong_test
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
@@ -50,7 +53,7 @@ class Difference:
         mean: variant minus reference, the mean over folds and seeds.
         p: two-sided; None where no test is possible.
         test: its name; None where no test is possible.
-        interval: bootstrap over subjects; None where there are no predictions.
+        interval: bootstrap over persons; None where there are no predictions.
         folds: folds of each seed.
         seeds: repetitions.
         reason: why `p` or `interval` is None; None where neither is.
@@ -85,8 +88,9 @@ def difference_between(
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
     for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
-    seed. Whatever has no test, or lacks the predictions that it needs, has `p` or `interval` None
-    and a `reason`.
+    seed. Where predictions tell that a person has several subjects, intervals and tests of one
+    split keep these together. Whatever has no test, or lacks the predictions that it needs, has `p`
+    or `interval` None and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
@@ -131,23 +135,27 @@ def difference_between(
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
         return replace(difference, reason=f"no predictions.parquet{where}")
+    _require_same_subjects([*variant, *reference])
+    persons = _persons([variant[0], reference[0]])
     if variant[0].task != "classification":
-        return _of_values(difference, variant, reference, variant_key, reference_key)
+        return _of_values(difference, variant, reference, variant_key, reference_key, persons)
     first = _repetitions(variant, variant_key)
     second = _repetitions(reference, reference_key)
-    difference = replace(difference, interval=bootstrap_difference(first, second, metric))
+    interval = bootstrap_difference(first, second, metric, persons=persons)
+    difference = replace(difference, interval=interval)
     if folds > 1:
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        delong = delong_test(first[0].codes, first[0].scores, second[0].scores)
+        who = None if persons is None else persons[first[0].subjects]
+        delong = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
         return replace(difference, p=delong["p"], test="DeLong's test", reason=delong.get("reason"))
     if relevant is None:
         title = metric_name(metric)
         return replace(
             difference, reason=f"no test of the {title} of one test split is implemented"
         )
-    p, name = _test_on_one_split(first, second, relevant)
+    p, name = _test_on_one_split(first, second, relevant, persons)
     return replace(difference, p=p, test=name)
 
 
@@ -157,24 +165,79 @@ def _of_values(
     reference: Sequence[Evaluation],
     variant_key: str,
     reference_key: str,
+    persons: Persons | None,
 ) -> Difference:
-    """Interval and test of what is no class, where there are any: of the MAE of values."""
+    """Interval and test of what is no class; on one split there is a test of the MAE of values."""
     from scipy.stats import wilcoxon
 
+    keys = variant_key, reference_key
+    interval = _interval(difference.metric, variant, reference, keys, persons)
+    difference = replace(difference, interval=interval)
+    title = metric_name(difference.metric)
+    if interval is None:
+        why = f"no interval: resampled subjects do not give the {title}"
+        difference = replace(difference, reason=why)
+    if difference.folds > 1:
+        return difference
     if difference.metric != "mae" or variant[0].task != "regression" or len(variant) > 1:
-        title = metric_name(difference.metric)
-        return replace(difference, reason=f"no interval of a {title} is implemented")
+        why = f"no test of the {title} of one test split is implemented"
+        return replace(difference, reason=difference.reason or why)
     errors = [
         np.abs(e.scores(key) - e.rows()["label"].to_numpy(np.float64))
         for e, key in ((variant[0], variant_key), (reference[0], reference_key))
     ]
-    lead = errors[0] - errors[1]
-    fold = variant[0].rows()["fold"].to_numpy(np.intp)
-    difference = replace(difference, interval=bootstrap_mean_of_folds(lead, fold))
-    if difference.folds > 1:
-        return difference
+    lead, of = errors[0] - errors[1], "subjects"
+    if persons is not None:
+        lead, of = _by_person(lead, persons[_numbers_of(variant[0])]), "persons"
     p = float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
-    return replace(difference, p=p, test="Wilcoxon's signed-rank test over subjects")
+    return replace(difference, p=p, test=f"Wilcoxon's signed-rank test over {of}")
+
+
+def _interval(
+    metric: str,
+    variant: Sequence[Evaluation],
+    reference: Sequence[Evaluation],
+    keys: tuple[str, str],
+    persons: Persons | None,
+) -> Interval | None:
+    """The bootstrap of a difference over persons, the same in every repetition."""
+
+    def lead(one: Evaluation, rows: Flags, scores: Sequence[Any]) -> Score:
+        truth, (first, second) = one.rows()[rows], [s[rows] for s in scores]
+        return lambda w: (
+            one.weighted(metric, truth, first, w) - one.weighted(metric, truth, second, w)
+        )
+
+    folds = []
+    for one, other in zip(variant, reference, strict=True):
+        subjects, fold = _numbers_of(one), one.rows()["fold"].to_numpy()
+        scores = [e.scores(key) for e, key in zip((one, other), keys, strict=True)]
+        for k in np.unique(fold):
+            folds.append((subjects[fold == k], lead(one, fold == k, scores)))
+    who = np.arange(len(variant[0].rows())) if persons is None else persons
+    return bootstrap_folds(folds, who)
+
+
+def _numbers_of(evaluation: Evaluation) -> Indices:
+    """A number for the subject of each row, the same in every repetition, 0 … N-1."""
+    return np.unique(evaluation.rows()["subject"], return_inverse=True)[1].astype(np.intp)
+
+
+def _persons(evaluations: Sequence[Evaluation]) -> Persons | None:
+    """The person of each subject by its number, by the first that knows; None where none does."""
+    for evaluation in evaluations:
+        rows = evaluation.rows()
+        if "person" in rows:
+            persons = np.empty(len(rows), np.intp)
+            persons[_numbers_of(evaluation)] = rows["person"]
+            return persons
+    return None
+
+
+def _by_person(values: npt.NDArray[Any], persons: Persons) -> Floats:
+    """The sum of each person's values."""
+    summed = np.bincount(np.unique(persons, return_inverse=True)[1], values)
+    return np.asarray(summed, np.float64)
 
 
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:
@@ -234,21 +297,23 @@ def _folds_differ(one: Evaluation, other: Evaluation) -> str | None:
     return None
 
 
-def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Predictions]:
-    """What a method says in each repetition, with one number a subject in all of them."""
-    number = {s: i for i, s in enumerate(sorted(evaluations[0].rows()["subject"]))}
-    repetitions = []
+def _require_same_subjects(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse repetitions of which one tested others, or somebody twice."""
+    first = sorted(evaluations[0].rows()["subject"])
     for evaluation in evaluations:
-        rows = evaluation.rows()
-        if set(rows["subject"]) != set(number) or len(rows) != len(number):
+        if sorted(evaluation.rows()["subject"]) != first or len(set(first)) < len(first):
             raise EvaluationError(
                 f"{evaluation.source} and {evaluations[0].source}: the tested subjects "
                 "differ; give every seed the same store"
             )
-        subjects = np.array([number[s] for s in rows["subject"]], np.intp)
-        folds = rows["fold"].to_numpy(np.intp)
-        repetitions.append(Predictions(subjects, folds, evaluation.codes(), evaluation.scores(key)))
-    return repetitions
+
+
+def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Predictions]:
+    """What a method says in each repetition, with one number a subject in all of them."""
+    return [
+        Predictions(_numbers_of(e), e.rows()["fold"].to_numpy(np.intp), e.codes(), e.scores(key))
+        for e in evaluations
+    ]
 
 
 def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> TTest:
@@ -270,14 +335,20 @@ def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
 
 
 def _test_on_one_split(
-    first: Sequence[Predictions], second: Sequence[Predictions], relevant: Flags
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    relevant: Flags,
+    persons: Persons | None,
 ) -> tuple[float, str]:
     """The p of who is right more often on one test set, and the test's name."""
     one, other = (
         np.array([(predicted_codes(p.scores) == p.codes)[relevant] for p in side])
         for side in (first, second)
     )
-    if len(first) == 1:
+    if len(first) == 1 and persons is None:
         return mcnemar(one[0], other[0]).p, "McNemar's exact test"
     difference = one.sum(axis=0, dtype=np.int64) - other.sum(axis=0, dtype=np.int64)
-    return sign_flip_test(difference), "exact sign-flip test over subjects"
+    if persons is None:
+        return sign_flip_test(difference), "exact sign-flip test over subjects"
+    summed = _by_person(difference, persons[first[0].subjects][relevant]).astype(np.int64)
+    return sign_flip_test(summed), "exact sign-flip test over persons"

@@ -238,7 +238,7 @@ def evaluate_features(
 
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
         metrics["budget"] = summarised(learning, task)
-    predictions = _predictions(subjects, target, parts, measured)
+    predictions = _predictions(subjects, people, target, parts, measured)
     return Evaluation(metrics, predictions, points, external=outside, budget=learning)
 
 
@@ -325,7 +325,11 @@ def _repeated(features: Features, persons: Persons) -> str:
 
 
 def _predictions(
-    subjects: npt.NDArray[Any], target: Target, parts: list[Fold], measured: Mapping[str, _Measured]
+    subjects: npt.NDArray[Any],
+    people: Persons,
+    target: Target,
+    parts: list[Fold],
+    measured: Mapping[str, _Measured],
 ) -> pd.DataFrame:
     tested = np.concatenate([p.test for p in parts])
     columns: dict[str, Any] = {
@@ -333,6 +337,8 @@ def _predictions(
         "fold": np.repeat(np.arange(len(parts)), [len(p.test) for p in parts]),
         **{str(name): values.to_numpy()[tested] for name, values in target.truth().items()},
     }
+    if len(np.unique(people[tested])) < len(tested):  # resamples keep a person's subjects together
+        columns["person"] = people[tested]
     for name, result in measured.items():
         scores = np.concatenate(result.decisions).reshape(len(tested), -1)
         names = score_columns(name, target.classes, target.task)

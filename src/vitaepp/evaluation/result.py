@@ -33,6 +33,9 @@ from vitaepp.system.paths import instead_of
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
 
+#: Columns of predictions.parquet that are no scores.
+_TRUE = ("subject", "fold", "label", "time", "event", "person")
+
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
 
@@ -182,12 +185,17 @@ class Evaluation(Metrics):
         return list(part["folds"])
 
     def rows(self) -> pd.DataFrame:
-        """Subject, fold and label of every prediction, in an order that does not depend on a file.
+        """Who was tested and what is true of them, in an order that does not depend on a file.
+
+        Returns:
+            `subject`, `fold`, `label`; of several labels `label:NAME`, of survival `time` and
+            `event`; `person`, a number, where some have several subjects.
 
         Raises:
             EvaluationError: there are no predictions.
         """
-        return self._sorted()[["subject", "fold", "label"]]
+        table = self._sorted()
+        return table[[c for c in map(str, table) if c in _TRUE or c.startswith("label:")]]
 
     def codes(self) -> Indices:
         """The true class of each of `rows`, as an index into the classes."""
@@ -224,6 +232,28 @@ class Evaluation(Metrics):
         from vitaepp.evaluation.tasks import TARGETS
 
         return TARGETS[self.task].rescored(truth, scores, self.metrics["classes"])
+
+    def weighted(
+        self,
+        metric: str,
+        truth: pd.DataFrame,
+        scores: Floats,
+        weights: Floats,
+    ) -> Floats:
+        """A metric of some rows of the predictions, each there as often as its weight says.
+
+        Args:
+            metric: a name of the task's measures.
+            truth: of `rows`.
+            scores: of the same.
+            weights: `(resample, row)`, counts.
+
+        Returns:
+            `(resample,)`; NaN where these rows alone do not give it.
+        """
+        from vitaepp.evaluation.tasks import TARGETS
+
+        return TARGETS[self.task].weighted(metric, truth, scores, self.metrics["classes"], weights)
 
     def _require_own_predictions(self) -> None:
         """Predictions that do not give the metrics beside them are of another evaluation."""

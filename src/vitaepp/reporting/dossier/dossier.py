@@ -144,8 +144,8 @@ def _write(
             table = entry.evaluation.predictions
             assert table is not None  # questions_of leaves out what has none
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
-            true = [c for c in map(str, table) if c in ("time", "event") or c.startswith("label:")]
-            kept = ["fold", "label", *true, *dict.fromkeys(c for c in columns if c in table)]
+            true = [c for c in entry.evaluation.rows() if c != "subject"]
+            kept = [*true, *dict.fromkeys(c for c in columns if c in table)]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)
             rows.to_parquet(folder / "data" / entry.predictions, index=False)

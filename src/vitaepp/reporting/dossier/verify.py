@@ -11,7 +11,9 @@ of two, or that a label is there; of more, the largest score is the class. Order
 probability each, values a prediction, survival a risk. With several folds the test is the corrected
 resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, McNemar's
 exact test of the accuracy, or Wilcoxon's signed-rank test of absolute errors. Intervals are the
-percentile bootstrap over subjects, of classes drawn within their class, of values within folds.
+percentile bootstrap over persons, of classes drawn within their class. A column `person` is there
+where some have several subjects; then tests of one split are by person, too, and the exact
+sign-flip test stands for McNemar's.
 """
 
 import json
@@ -50,6 +52,8 @@ class Features:
         self.subject = table["subject"].astype(str).to_numpy()
         self.fold = table["fold"].to_numpy()
         self.score = table[columns].to_numpy(float)
+        self.several = "person" in table
+        self.person = table["person" if self.several else "subject"].to_numpy()
         self.names = [str(c) for c in classes]
         self.true: Any
         if self.task in ("classification", "ordinal"):
@@ -140,6 +144,9 @@ class Features:
         for k in sorted(set(self.fold)):
             rows = self.fold == k
             w, true, predicted = weights[:, column[rows]], self.true[rows], self.said[rows]
+            if self.task != "classification":
+                folds.append(self.weighted(rows, w))
+                continue
             if metric == "accuracy":
                 folds.append(share(w, predicted == true, np.ones(len(true), bool)))
                 continue
@@ -153,6 +160,21 @@ class Features:
                     parts.append(share(w, predicted != c, true != c))
             folds.append(mean_of_defined(np.stack(parts, axis=-1)))
         return np.stack(folds, axis=-1)
+
+    def weighted(self, rows: Any, weights: Any) -> Any:
+        """`(resample,)`: the first metric of what is no class, of some rows."""
+        true, score = self.true[rows], self.score[rows]
+        if self.task == "regression":
+            return divided(weights @ np.abs(score[:, 0] - true), weights.sum(1))
+        if self.task == "multilabel":
+            areas = [area(weights, true[:, i] == 1, score[:, i]) for i in range(len(self.names))]
+            return mean_of_defined(np.stack(areas, axis=-1))
+        if self.task == "survival":
+            return concordance(weights, true, self.table["event"].to_numpy()[rows] == 1, score)
+        count = score.shape[1]
+        higher = np.stack([score[:, k:].sum(axis=1) for k in range(1, count)], axis=1)
+        cell = count * true + (higher > 0.5).sum(axis=1)
+        return kappa((weights @ np.eye(count**2)[cell]).reshape(-1, count, count))
 
 
 def of_classes(true: Any, predicted: Any, score: Any, classes: Any = (1,)) -> dict[str, float]:
@@ -215,6 +237,26 @@ def area(weights: Any, positive: Any, score: Any) -> Any:
     return divided(of_pairs, weights[:, positive].sum(1) * weights[:, ~positive].sum(1))
 
 
+def concordance(weights: Any, time: Any, event: Any, risk: Any) -> Any:
+    """Harrell's, of each resample: of the pairs whose order is known the share in order."""
+    before = (time[:, None] < time) | ((time[:, None] == time) & ~event)
+    known = (event[:, None] & before).astype(float)
+    wins = known * ((risk > risk[:, 0]) + 0.5 * (risk == risk[:, 0]))
+    right, pairs = (
+        np.einsum("ri,ij,rj->r", weights, of, weights, optimize=True) for of in (wins, known)
+    )
+    return divided(right, pairs)
+
+
+def kappa(table: Any) -> Any:
+    """With quadratic weights, of tables of the true by the predicted rank."""
+    ranks = np.arange(table.shape[-1])
+    cost = (ranks[:, None] - ranks) ** 2.0
+    chance = table.sum(2)[:, :, None] * table.sum(1)[:, None]
+    observed = (table * cost).sum((1, 2)) * table.sum((1, 2))
+    return 1 - divided(observed, (chance * cost).sum((1, 2)))
+
+
 def share(weights: Any, right: Any, among: Any) -> Any:
     """The weight of those `among` who are right."""
     return divided(weights @ (right & among).astype(float), weights @ among.astype(float))
@@ -232,34 +274,50 @@ def mean_of_defined(values: Any) -> Any:
 
 
 def interval(one: Features, other: Features, metric: str) -> Any:
-    """Of the difference, over resampled subjects; None where there is none."""
-    if one.task == "regression" and metric == "mae":
-        return interval_of_errors(one, other)
-    if one.task != "classification":
-        return None
+    """Of the difference, over resampled persons; None where no resample has one."""
     order = np.argsort(one.subject)
-    true = one.true[order]
-    weights = np.zeros((RESAMPLES, len(true)))
-    for c, code in enumerate(np.unique(true)):
-        members = np.flatnonzero(true == code)
-        drawn = np.random.default_rng([0, c]).integers(len(members), size=(RESAMPLES, len(members)))
-        for r in range(RESAMPLES):
-            weights[r, members] = np.bincount(drawn[r], minlength=len(members))
+    classes = one.true[order] if one.task == "classification" else np.zeros(len(order), int)
+    weights = drawn(classes, one.person[order], one.several)
     difference = one.resampled(metric, weights) - other.resampled(metric, weights)
     means = mean_of_defined(difference)
-    ends = np.quantile(means[np.isfinite(means)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    means = means[np.isfinite(means)]
+    if not len(means):
+        return None
+    ends = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(ends[0]), float(ends[1])
 
 
-def interval_of_errors(one: Features, other: Features) -> tuple[float, float]:
-    """Of the difference of two mean absolute errors."""
-    lead, means = lead_of(one, other), []
-    for k in sorted(set(one.fold)):
-        of_fold = lead[one.fold == k]
-        drawn = np.random.default_rng([0, int(k)])
-        means.append(of_fold[drawn.integers(len(of_fold), size=(RESAMPLES, len(of_fold)))].mean(1))
-    ends = np.quantile(np.mean(means, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(ends[0]), float(ends[1])
+def drawn(classes: Any, person: Any, several: bool) -> Any:
+    """`(resample, subject)`: how often each is drawn, a person with all its subjects."""
+    kinds, who = np.unique(classes, return_inverse=True)[1], np.arange(len(classes))
+    if several:
+        who = np.unique(person, return_inverse=True)[1]
+        has = np.zeros((who.max() + 1, kinds.max() + 1), bool)
+        has[who, kinds] = True
+        kinds = np.unique(has, axis=0, return_inverse=True)[1].ravel()
+    weights = np.zeros((RESAMPLES, len(kinds)))
+    for kind in range(kinds.max() + 1):
+        members = np.flatnonzero(kinds == kind)
+        draw = np.random.default_rng([0, kind]).integers(
+            len(members), size=(RESAMPLES, len(members))
+        )
+        for r in range(RESAMPLES):
+            weights[r, members] = np.bincount(draw[r], minlength=len(members))
+    return weights[:, who]
+
+
+def by_person(one: Features, values: Any) -> Any:
+    """The sum of each person's values."""
+    return np.bincount(np.unique(one.person, return_inverse=True)[1], values)
+
+
+def sign_flip(differences: Any) -> float:
+    """The exact test of whole numbers, if either sign of each were equally likely."""
+    sums = np.ones(1)
+    for size in np.abs(differences[differences != 0]).astype(int):
+        sums = np.convolve(sums, np.concatenate([[0.5], np.zeros(2 * size - 1), [0.5]]))
+    at = np.arange(len(sums)) - len(sums) // 2
+    return float(min(1.0, sums[np.abs(at) >= abs(differences.sum()) - 0.5].sum()))
 
 
 def lead_of(one: Features, other: Features) -> Any:
@@ -282,7 +340,7 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
             return float(2 * student.sf(abs(t), len(differences) - 1))
         return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
     if one.task == "regression" and metric == "mae":
-        lead = lead_of(one, other)
+        lead = by_person(one, lead_of(one, other))
         return float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
     if one.task != "classification":
         return None
@@ -291,6 +349,8 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
     if metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
+    if one.several:
+        return sign_flip(by_person(one, right.astype(int) - others))
     first, second = int((right & ~others).sum()), int((others & ~right).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
 
@@ -452,26 +512,27 @@ def counted(one: Features, rows: Any) -> dict[str, int]:
 
 
 def p_of_areas(one: Features, other: Features) -> Any:
-    """DeLong's test (1988) of one test split; None where the two order all pairs alike."""
+    """DeLong's test (1988) of one test split, by person (Obuchowski 1997); None without a test."""
     moved = np.zeros(len(one.true))
     for i, c in enumerate(one.classes):
         positive = one.true == c
-        parts = [placements(positive, features.score[:, i]) for features in (one, other)]
+        parts = [placements(positive, f.score[:, i], one.person) for f in (one, other)]
         moved += (parts[0] - parts[1]) / len(one.classes)
-    error = np.sqrt(np.sum(moved**2))
+    error = np.sqrt(np.sum(by_person(one, moved) ** 2))
     if error <= 1e-12:
         return None
     return float(2 * normal.sf(abs(one.mean("auc") - other.mean("auc")) / error))
 
 
-def placements(positive: Any, score: Any) -> Any:
+def placements(positive: Any, score: Any, person: Any) -> Any:
     """How much each subject moves the area: its share of pairs that are in order, less the mean."""
     high, low = score[positive][:, None], score[~positive][None]
     order = (high > low) + 0.5 * (high == low)
     moved = np.empty(len(score))
     for side, share_in_order in ((positive, order.mean(axis=1)), (~positive, order.mean(axis=0))):
-        count = len(share_in_order)
-        moved[side] = (share_in_order - order.mean()) / np.sqrt(count * max(count - 1, 1))
+        persons = len(set(person[side]))
+        scale = np.sqrt(persons / max(persons - 1, 1)) / len(share_in_order)
+        moved[side] = (share_in_order - order.mean()) * scale
     return moved
 
 
