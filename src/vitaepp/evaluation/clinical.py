@@ -275,7 +275,14 @@ def delong(
     return facts | ({"reason": reason} if reason else {})
 
 
-def delong_test(codes: Indices, first: Floats, second: Floats) -> dict[str, Any]:
+def delong_test(
+    codes: Indices,
+    first: Floats,
+    second: Floats,
+    fold: Indices | None = None,
+    *,
+    persons: Persons | None = None,
+) -> dict[str, Any]:
     """Do two scores of the same subjects have the same AUC? DeLong's test, two-sided.
 
     It takes the classifiers as they are. Over several folds these share training subjects, and
@@ -286,24 +293,26 @@ def delong_test(codes: Indices, first: Floats, second: Floats) -> dict[str, Any]
         codes: `(subject,)`, true classes.
         first: decisions, `(subject,)` or `(subject, class)`.
         second: likewise, of the same subjects.
+        fold: `(subject,)`, in which each was tested; unset, all in one.
+        persons: `(subject,)`, the person of each; unset, every subject is another person.
 
     Returns:
         `difference`, first minus second, with `se`, `low`, `high`, `level`, `z` and `p`; `reason`
         where they are None.
 
     Source:
-        DeLong et al. 1988; Sun and Xu 2014.
+        DeLong et al. 1988; Sun and Xu 2014; Obuchowski 1997 for several subjects a person.
     """
     from scipy.stats import norm
 
-    one, of_one, reason = _auc_influence(codes, first, None, None)
-    other, of_other, _ = _auc_influence(codes, second, None, None)
+    one, of_one, reason = _auc_influence(codes, first, fold, persons)
+    other, of_other, _ = _auc_influence(codes, second, fold, persons)
     names = ("difference", "se", "low", "high", "z", "p")
     none: dict[str, Any] = dict.fromkeys(names) | {"level": LEVEL}
     if not np.isfinite(one - other):
         return none | {"reason": reason}
     facts = none | {"difference": one - other}
-    se = _standard_error(of_one - of_other, None)
+    se = _standard_error(of_one - of_other, persons)
     if not se > 1e-12:
         same = "the two order all pairs alike" if one == other else "the variance is 0"
         return facts | {"reason": f"{same}: no test"}

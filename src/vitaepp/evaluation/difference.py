@@ -134,9 +134,15 @@ def difference_between(
     lacking = [e for e in (*variant, *reference) if e.predictions is None]
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
-        return replace(difference, reason=f"no predictions.parquet{where}")
+        return replace(
+            difference,
+            reason=f"no predictions.parquet{where} tells whether the same subjects were tested",
+        )
     _require_same_subjects([*variant, *reference])
-    persons = _persons([variant[0], reference[0]])
+    try:
+        persons = _persons([variant[0], reference[0]])
+    except EvaluationError as error:
+        return replace(difference, reason=str(error))
     if variant[0].task != "classification":
         return _of_values(difference, variant, reference, variant_key, reference_key, persons)
     first = _repetitions(variant, variant_key)
@@ -226,10 +232,9 @@ def _numbers_of(evaluation: Evaluation) -> Indices:
 def _persons(evaluations: Sequence[Evaluation]) -> Persons | None:
     """The person of each subject by its number, by the first that knows; None where none does."""
     for evaluation in evaluations:
-        rows = evaluation.rows()
-        if "person" in rows:
-            persons = np.empty(len(rows), np.intp)
-            persons[_numbers_of(evaluation)] = rows["person"]
+        if (of_rows := evaluation.persons()) is not None:
+            persons = np.empty_like(of_rows)
+            persons[_numbers_of(evaluation)] = of_rows
             return persons
     return None
 

@@ -2,7 +2,8 @@
 
 DIR/
   metrics.json          the contract: protocol, label, n, classes, folds, mean, std, controls
-  predictions.parquet   a row per tested subject: fold, label, decision scores of all
+  predictions.parquet   a row per tested subject: fold, label, decision scores of all; a number for
+                        its person, where a person has several
   map.csv               the embedding in two dimensions: subject, label, x, y
   external.parquet      a row per subject of another cohort, if one was tested
   budget.csv            a row per training on few labels, if asked for
@@ -33,8 +34,11 @@ from vitaepp.system.paths import instead_of
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
 
+#: Column of predictions.parquet with a number for the person of each subject, if some have several.
+PERSON = "person"
+
 #: Columns of predictions.parquet that are no scores.
-_TRUE = ("subject", "fold", "label", "time", "event", "person")
+_TRUE = ("subject", "fold", "label", "time", "event", PERSON)
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
@@ -201,6 +205,22 @@ class Evaluation(Metrics):
         """The true class of each of `rows`, as an index into the classes."""
         code = {str(c): i for i, c in enumerate(self.metrics["classes"])}
         return np.array([code[label] for label in self._sorted()["label"]], np.intp)
+
+    def persons(self) -> Indices | None:
+        """A number for the person of each of `rows`; None where every subject is another person.
+
+        Raises:
+            EvaluationError: the predictions do not tell, as those of an earlier version.
+        """
+        table = self._sorted()
+        if PERSON in table:
+            return table[PERSON].to_numpy(np.intp)
+        if (count := self.metrics.get("persons")) is not None and count < self.metrics["n"]:
+            raise EvaluationError(
+                f"{self.source}: its predictions do not tell which subjects are of one person; "
+                "evaluate again"
+            )
+        return None
 
     def scores(self, key: str) -> Floats:
         """Decision scores of each of `rows`: `(row,)` for two classes, else `(row, class)`.
