@@ -345,6 +345,34 @@ def test_the_table_is_written_even_if_nobody_reads_what_is_shown(evaluated, tmp_
     assert len(list((tmp_path / "t").iterdir())) == 4
 
 
+def images(evaluation, count=4, persons=True):
+    """An evaluation with so many equal images of each subject."""
+    table = evaluation.predictions
+    person = pd.factorize(table["subject"], sort=True)[0]
+    copies = [table.assign(subject=table["subject"] + f"-{i}", person=person) for i in range(count)]
+    several = pd.concat(copies, ignore_index=True)
+    return Evaluation(evaluation.metrics, several if persons else several.drop(columns="person"))
+
+
+@pytest.mark.parametrize(("split", "metric"), [(None, "auc"), (TEST, "auc"), (TEST, "accuracy")])
+def test_images_of_one_person_are_no_more_people(evaluated, split, metric):
+    n = 60 if split is None else 90
+    given = [evaluated(name, s, n=n, split=split) for name, s in (("a", 1.5), ("b", 0.8))]
+    once = [Evaluation.load(path) for path in given]
+    people, pictures = ([images(e, persons=p) for e in once] for p in (True, False))
+    one, many, wrong = (
+        difference_between([a], [b], metric=metric) for a, b in (once, people, pictures)
+    )
+    assert many.p == pytest.approx(one.p)
+    widths = [d.interval.high - d.interval.low for d in (one, many, wrong)]
+    assert widths[1] == pytest.approx(widths[0], rel=0.05)
+    assert widths[2] < 0.7 * widths[0]
+    if metric == "accuracy":
+        assert many.test == "exact sign-flip test over persons"
+    if split is not None:
+        assert wrong.p < one.p
+
+
 def test_an_interval_without_width_is_remarked_on(evaluated):
     strong, weak = evaluated("strong", 50.0), evaluated("weak", 1.0)
     same = Evaluation.load(evaluated("same", 50.0))
@@ -407,3 +435,17 @@ def test_copies_of_everybodys_images_make_nothing_surer(task, metric):
     )
     assert (unknown.p, unknown.interval) == (None, None)
     assert "do not tell which subjects are of one person" in str(unknown.reason)
+
+
+def test_classes_are_the_same_as_numbers_and_as_text(evaluated):
+    one, other = (Evaluation.load(evaluated(name, 1.0, encoder=i)) for i, name in enumerate("ab"))
+    found = difference_between([other], [one])
+    texts = Evaluation({**other.metrics, "classes": ["0", "1"]}, other.predictions)
+    assert difference_between([texts], [one]) == found
+    flipped = other.predictions.assign(label=lambda t: t["label"].map({"0": "1", "1": "0"}))
+    for predictions, told in (
+        (flipped, "labels differ; evaluate both with the same table of labels"),
+        (other.predictions.assign(subject=lambda t: "x" + t["subject"]), "of the same subjects"),
+    ):
+        with pytest.raises(EvaluationError, match=told):
+            difference_between([Evaluation(other.metrics, predictions)], [one])

@@ -2,23 +2,42 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import pearsonr, spearmanr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from sklearn.preprocessing import StandardScaler
 
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.bootstrap import bootstrap_folds
 from vitaepp.evaluation.regression import (
+    EPSILON,
     METRICS,
     fit_regression,
-    regression_intervals,
     regression_scores,
+    weighted,
 )
 
 
 def _drawn(random, n, features=10, noise=1.0):
     x = random.normal(size=(n, features))
     return x, 40 + 10 * (x[:, 0] + noise * random.normal(size=n))
+
+
+def intervals(truth, predicted, fold, persons=None, resamples=2000):
+    """Of each metric, as `Target.intervals` takes them."""
+
+    def score(metric, rows):
+        return lambda weights: weighted(metric, truth[rows], predicted[rows], weights)
+
+    parts = [np.flatnonzero(fold == k) for k in np.unique(fold)]
+    who = np.arange(len(truth)) if persons is None else persons
+    return {
+        metric: bootstrap_folds(
+            [(rows, score(metric, rows)) for rows in parts], who, resamples=resamples
+        )
+        for metric in METRICS
+    }
 
 
 def test_scores_are_those_of_scikit_learn_and_scipy():
@@ -52,6 +71,27 @@ def test_a_ridge_is_scikit_learn_s_of_standardised_features_with_the_strength_it
     z = StandardScaler().fit_transform(x)
     expected = Ridge(fitted.strength).fit(z, values).predict(z)
     assert fitted.decision(x) == pytest.approx(expected)
+
+
+def test_a_support_vector_regression_minimises_its_equation():
+    """Half the squared weights and C times the errors beyond epsilon, as SciPy minimises it."""
+    x, values = _drawn(np.random.default_rng(10), 24, features=3)
+    fitted = fit_regression(x, values, seed=0, kind="svr")
+    z, y = (StandardScaler().fit_transform(v) for v in (x, values[:, None]))
+
+    def beyond(unknown):
+        errors = y[:, 0] - z @ unknown[:3] - unknown[3]
+        return np.concatenate([unknown[4:] + EPSILON - errors, unknown[4:] + EPSILON + errors])
+
+    best = minimize(
+        lambda unknown: unknown[:3] @ unknown[:3] / 2 + fitted.strength * unknown[4:].sum(),
+        np.concatenate([np.zeros(4), np.abs(y[:, 0])]),
+        bounds=[(None, None)] * 4 + [(0, None)] * 24,
+        constraints={"type": "ineq", "fun": beyond},
+        options={"ftol": 1e-12, "maxiter": 500},
+    ).x
+    expected = values.mean() + values.std() * (z @ best[:3] + best[3])
+    assert fitted.decision(x) == pytest.approx(expected, abs=0.01 * values.std())
 
 
 @pytest.mark.parametrize("kind", ["ridge", "svr"])
@@ -100,7 +140,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for _ in range(80):
         predicted = random.normal(size=100)
         values = predicted + random.normal(size=100)
-        found = regression_intervals(values, predicted, np.arange(100) % 2, resamples=300)
+        found = intervals(values, predicted, np.arange(100) % 2, resamples=300)
         for name, interval in found.items():
             if name in truth:
                 inside[name].append(interval.low <= truth[name] <= interval.high)
@@ -112,27 +152,23 @@ def test_intervals_are_of_persons():
     random = np.random.default_rng(6)
     values, predicted = random.normal(size=(2, 40))
     four = np.repeat(np.arange(40), 4)
-    once = regression_intervals(values, predicted, np.zeros(40, int))["mae"]
-    clustered = regression_intervals(
-        values[four], predicted[four], np.zeros(160, int), persons=four
-    )
-    naive = regression_intervals(values[four], predicted[four], np.zeros(160, int))
+    once = intervals(values, predicted, np.zeros(40, int))["mae"]
+    clustered = intervals(values[four], predicted[four], np.zeros(160, int), persons=four)
+    naive = intervals(values[four], predicted[four], np.zeros(160, int))
     width = [i.high - i.low for i in (once, clustered["mae"], naive["mae"])]
     assert width[1] == pytest.approx(width[0], rel=0.1)
     assert width[2] == pytest.approx(width[0] / 2, rel=0.15)
 
 
 def test_the_bootstrap_of_ranks_is_that_of_drawn_rows():
-    from vitaepp.evaluation.regression import _weighted
-
     random = np.random.default_rng(7)
     truth, predicted = np.round(random.normal(size=(2, 30)), 1)
     rows = random.integers(30, size=30)
     weights = np.bincount(rows, minlength=30)[None].astype(float)
     for metric, value in regression_scores(truth[rows], predicted[rows]).items():
-        assert _weighted(metric, truth, predicted, weights)[0] == pytest.approx(value)
+        assert weighted(metric, truth, predicted, weights)[0] == pytest.approx(value)
     assert spearmanr(truth[rows], predicted[rows]).statistic == pytest.approx(
-        _weighted("spearman", truth, predicted, weights)[0]
+        weighted("spearman", truth, predicted, weights)[0]
     )
 
 

@@ -120,6 +120,61 @@ def test_a_lower_error_is_the_better_one(evaluated):
     assert "mean of the training part is behind" in sentence
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_metric_of_drawn_rows_is_that_of_rows_with_weights(evaluated, task):
+    """What every interval is made of, against the metric of rows that are there so often."""
+    found = evaluated[task]
+    truth, scores = found.rows(), found.scores("method")
+    drawn = np.random.default_rng(0).integers(N, size=N)
+    weights = np.bincount(drawn, minlength=N)[None].astype(float)
+    expected = found.rescored(truth.iloc[drawn], scores[drawn])
+    for metric in TASKS[task].names:
+        value = found.weighted(metric, truth, scores, weights)[0]
+        assert value == pytest.approx(expected.get(metric, np.nan), nan_ok=True)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_difference_has_an_interval(evaluated, task):
+    found = evaluated[task]
+    other = "mean" if task == "regression" else "untrained"
+    for metric in TASKS[task].names:
+        asked = {"metric": metric, "reference_key": other}
+        difference = difference_between([found], [found], **asked)
+        if difference.p is None:
+            assert "is not defined" in difference.reason
+        elif task == "survival" and metric != "c_index":  # these need the training part
+            assert difference.interval is None
+            assert difference.reason.startswith("no interval: resampled subjects")
+        else:
+            assert difference.interval.low < difference.mean < difference.interval.high
+            assert difference.reason is None
+    same = difference_between([found], [found])
+    assert (same.interval.low, same.interval.high) == (0, 0)
+
+
+def test_the_interval_of_a_concordance_is_about_that_of_the_jackknife(evaluated):
+    """Two methods of which one orders by chance: the variances of both add up."""
+    found = evaluated["survival"]
+    own = found["clinical"]["concordance"]
+    blind = found["controls"]["untrained"]["clinical"]["concordance"]
+    reach = 1.96 * np.hypot(own["se"], blind["se"])
+    interval = difference_between([found], [found], reference_key="untrained").interval
+    assert (interval.high - interval.low) / 2 == pytest.approx(reach, rel=0.3)
+
+
+def test_each_of_several_labels_has_what_one_alone_has(evaluated):
+    found, alone = evaluated["multilabel"], evaluated["classification"]
+    reports = found["clinical"]["labels"]
+    assert [*reports] == found["classes"]
+    assert reports["sick"].keys() == alone["clinical"].keys()
+    table = found.predictions
+    by_hand = [roc_auc_score(p["label:old"], p["method:old"]) for _, p in table.groupby("fold")]
+    assert reports["old"]["auc"]["value"] == pytest.approx(np.mean(by_hand))
+    point = reports["old"]["operating"]["specificity_90"]
+    assert point["training"]["specificity"] >= 0.9
+    assert f"old: AUC {np.mean(by_hand):.3f} [" in str(found)
+
+
 def test_several_labels_are_as_many_single_ones(evaluated):
     found = evaluated["multilabel"]
     table = found.predictions
@@ -136,6 +191,8 @@ def test_what_papers_report_stands_beside_the_metrics(evaluated):
     low, high = (clinical["auc"]["delong"][end] for end in ("low", "high"))
     assert low < clinical["auc"]["value"] < high
     assert evaluated["regression"]["clinical"]["mae"]["low"] > 0
+    kappa = evaluated["ordinal"]["clinical"]["kappa"]
+    assert kappa["low"] < evaluated["ordinal"]["mean"]["kappa"] < kappa["high"]
     halves = evaluated["survival"]["clinical"]["halves"]
     assert halves["high"]["n"] + halves["low"]["n"] == N
     assert halves["logrank"]["p"] < 0.01

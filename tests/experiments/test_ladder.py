@@ -7,13 +7,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from tests.conftest import LIGHT, write_store
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.scores import METRICS
 from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
-from vitaepp.experiments.simple import simple_features
+from vitaepp.experiments.simple import _first_order, _shape, simple_features
 
 QUICK = (*LIGHT, "optim.epochs=1")
 FROZEN = ("prior", "metadata", "raw", "simple", "untrained", "vitae", "vitae++")
@@ -117,6 +121,33 @@ def test_the_lowest_rung_is_taken_that_no_other_is_shown_to_beat():
     assert [p is not None and p < 0.05 for _, p in lost.steps()][:2] == [False, True]
 
 
+def drawn(random, *aucs):
+    """A ladder of rungs with these true AUCs, in five folds that share training subjects."""
+    rungs = []
+    for key, auc in zip(("prior", "raw", "untrained", "vitae++"), aucs, strict=True):
+        # Such folds correlate by test / (test + train) = 0.2; guessing is the same in all.
+        noise = np.sqrt(0.8) * random.normal(size=5) + np.sqrt(0.2) * random.normal()
+        values = auc + 0.05 * noise * (key != "prior")
+        folds = [dict.fromkeys(METRICS, float(v)) for v in values]
+        mean, std = spread(folds)
+        metrics = {"protocol": "svm", "label": "sick", "n": 100, "classes": [0, 1], "seed": 0}
+        metrics |= {"sizes": [{"train": 80, "test": 20}] * 5, "controls": {}}
+        found = Evaluation(metrics | {"folds": folds, "mean": mean, "std": std})
+        rungs.append(Rung(key, key, found))
+    return Ladder(tuple(rungs), {}, {})
+
+
+def test_without_an_effect_a_ladder_recommends_guessing_at_the_stated_rate():
+    random = np.random.default_rng(0)
+    climbed_for_nothing = [
+        drawn(random, 0.5, 0.5, 0.5, 0.5).taken.key != "prior" for _ in range(80)
+    ]
+    assert np.mean(climbed_for_nothing) <= 0.05
+    found = [drawn(random, 0.5, 0.9, 0.9, 0.9).taken.key for _ in range(30)]
+    assert found.count("prior") <= 1
+    assert found.count("raw") >= 27
+
+
 def test_simple_features_are_finite_and_know_size_and_brightness(make_store):
     store = make_store(subjects=6, size=(16, 16, 16), modalities=("t1", "t2"))
     features = simple_features(store)
@@ -125,6 +156,49 @@ def test_simple_features_are_finite_and_know_size_and_brightness(make_store):
     means = np.array([store[i][0].mean() for i in range(6)])
     place = 8 + 2 * 3  # after the shape
     assert np.corrcoef(features[:, place], means)[0, 1] > 0.999
+
+
+def test_first_order_statistics_and_shapes_are_the_true_ones():
+    values = np.random.default_rng(0).gamma(2.0, size=500)
+    mean, deviation, skewness, kurtosis, entropy, energy, *quantiles = _first_order(values)
+    assert (mean, deviation) == pytest.approx((values.mean(), values.std()))
+    expected = (stats.skew(values), stats.kurtosis(values, fisher=False))
+    assert (skewness, kurtosis) == pytest.approx(expected)
+    assert entropy == pytest.approx(stats.entropy(np.histogram(values, 32)[0], base=2))
+    assert energy == pytest.approx((values**2).mean())
+    assert quantiles[3] == pytest.approx(np.median(values))
+    # An ellipsoid of half axes 12, 6 and 6 mm, in voxels of 1 by 1 by 0.5 mm.
+    x, y, z = np.ogrid[-15:16, -15:16, -15:15.5:0.5]
+    mask = (x / 12) ** 2 + (y / 6) ** 2 + (z / 6) ** 2 <= 1
+    volume, surface, _, elongation, flatness, radius, feret, share, *moments = _shape(
+        mask, (1.0, 1.0, 0.5)
+    )
+    assert volume == pytest.approx(4 / 3 * np.pi * 12 * 6 * 6, rel=0.02)
+    assert surface == pytest.approx(773, rel=0.1)  # of a prolate spheroid; it is estimated
+    assert (elongation, flatness) == pytest.approx((2, 1), rel=0.03)
+    assert radius == pytest.approx((12 * 6 * 6) ** (1 / 3), rel=0.01)
+    assert feret == pytest.approx(24, rel=0.05)
+    assert share == mask.mean()
+    assert moments[:3] == pytest.approx([36 / 5, 36 / 5, 144 / 5], rel=0.05)
+    assert moments[3:] == pytest.approx([15, 15, 15])
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (24, 24)])
+def test_where_pyradiomics_is_installed_its_features_are_added(make_store, monkeypatch, size):
+    pytest.importorskip("radiomics")
+    store = make_store(subjects=3, size=size, modalities=("one", "two")[: 4 - len(size)])
+    both = simple_features(store)
+    monkeypatch.setattr("vitaepp.experiments.simple.radiomics", lambda _: None)
+    own = simple_features(store)
+    assert (both[:, : own.shape[1]] == own).all()
+    added = both[:, own.shape[1] :]
+    channels, shapes = len(store.info.modalities), 14 if len(size) == 3 else 9
+    assert added.shape[1] == channels * (93 + shapes)
+    assert np.isfinite(added).all()
+    # The mean intensity of the part is among both.
+    place = 8 + 2 * len(size) + 6 + 7
+    distance = np.abs(added - own[:, place, None]).max(axis=0)
+    assert distance.min() < 1e-3 * np.abs(own[:, place]).max()
 
 
 @pytest.mark.parametrize(

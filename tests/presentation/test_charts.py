@@ -70,6 +70,12 @@ def test_a_spread_is_drawn_to_either_side_of_its_marker():
         assert x0 == dot.x
         assert low - dot.y == pytest.approx(dot.y - high)
     assert {s.text for s in chart.shapes if isinstance(s, Label)} >= {"0.5", "0.75"}
+    uneven = line_chart([Line(x, y, LINE, np.array([[0.2, 0.1], [0.0, 0.05]]))], says="x")
+    marks = [s.y for s in uneven.shapes if isinstance(s, Dot)]
+    bars = [s.points for s in uneven.shapes if isinstance(s, Stroke) and s.style.kind == "error"]
+    (_, low), (_, high) = bars[0]
+    assert high == pytest.approx(marks[0])  # nothing above the first value
+    assert low > marks[0]
     two = line_chart([line, line], says="x", x_ticks=[0.5, 0.75])
     at = {s.x for s in two.shapes if isinstance(s, Dot)}
     assert len(at) == 4  # beside each other, not on each other

@@ -14,7 +14,6 @@ import pandas as pd
 
 from vitaepp.data.arrays import Floats
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.difference import mean_of_persons
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Metrics
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
@@ -79,6 +78,14 @@ def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {"folds": kept, "mean": mean, "std": std}
 
 
+def _mean_of_persons(values: Floats, persons: Persons | None) -> tuple[Floats, str]:
+    """One value a person, the mean over its subjects, and the word for what there is one of."""
+    if persons is None or len(np.unique(persons)) == len(persons):
+        return values, "subjects"
+    _, who = np.unique(persons, return_inverse=True)
+    return np.bincount(who, values) / np.bincount(who), "persons"
+
+
 def difference(
     metric: str,
     by_fold: Floats,
@@ -106,6 +113,6 @@ def difference(
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
         return facts | {"p": p, "test": "corrected resampled t-test over folds"}
     known = np.isfinite(by_subject)
-    values, over = mean_of_persons(by_subject[known], None if persons is None else persons[known])
+    values, over = _mean_of_persons(by_subject[known], None if persons is None else persons[known])
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
     return facts | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}

@@ -6,7 +6,7 @@ docstrings, and in docs/statistics.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,11 @@ LEVEL = 0.95
 
 #: Counts (resamples × subjects) that are held at once, so that memory does not grow with either.
 CHUNK = 1_000_000
+
+
+#: A score of the subjects of a fold, of how often each is there in each resample, `(resample,
+#: subject)`: `(resample,)`.
+Score = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,12 @@ class Predictions:
         folds: `(row,)`, the fold in which it was tested.
         codes: `(row,)`, its true class, 0 … K-1.
         scores: decision scores, `(row,)` for two classes and `(row, class)` for more.
-        persons: `(row,)`, the person of each; None where every subject is another person.
     """
 
     subjects: Indices
     folds: Indices
     codes: Indices
     scores: Floats
-    persons: Persons | None = None
 
 
 def bootstrap_difference(
@@ -59,23 +62,25 @@ def bootstrap_difference(
     second: Sequence[Predictions],
     metric: str,
     *,
+    persons: Persons | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """A confidence interval of the difference of a metric, had other subjects been tested.
+    """A confidence interval of the difference of a metric, had other persons been tested.
 
-    Percentile bootstrap over persons: each resample draws, within each class, as many persons with
-    their subjects as there are, with replacement (`resampled_persons`). It is paired: both methods
-    get the same resample, and a subject is there equally often in every repetition. The metric is
-    taken in each fold with a subject's count as its weight, and the differences are averaged over
-    folds and repetitions, as the evaluation averages. A fold where a resample has no subject of a
-    class that the metric needs takes no part in that resample. Encoders and classifiers are not
-    trained anew: the interval is conditional on them.
+    Percentile bootstrap: each resample draws, within each class, as many persons as there are, with
+    replacement, each with all its subjects. It is paired: both methods get the same resample, and a
+    subject is there equally often in every repetition. The metric is taken in each fold with a
+    subject's count as its weight, and the differences are averaged over folds and repetitions, as
+    the evaluation averages. A fold where a resample has no subject of a class that the metric needs
+    takes no part in that resample. Encoders and classifiers are not trained anew: the interval is
+    conditional on them.
 
     Args:
         first: one entry a repetition (a seed).
         second: the same repetitions of the other method, row by row the same subjects and folds.
         metric: `auc`, `sensitivity`, `specificity` or `accuracy`, as in `scores.fold_scores`.
+        persons: of each subject by its number; unset, every subject is another person.
         resamples: how many.
         seed: of the resamples.
 
@@ -95,9 +100,6 @@ def bootstrap_difference(
     if metric not in METRICS:
         raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
     codes = _codes_of_subjects(first, second)
-    persons = first[0].persons
-    if persons is not None:
-        persons = persons[np.argsort(first[0].subjects)]
     differences = np.concatenate(
         [
             _mean_difference(first, second, metric, w)
@@ -110,29 +112,43 @@ def bootstrap_difference(
     return percentiles(differences)
 
 
-def bootstrap_mean_of_folds(
-    values: Floats, folds: Indices, *, persons: Persons | None = None
-) -> Interval:
-    """A confidence interval of a mean within folds, averaged over them, had others been tested.
+def bootstrap_folds(
+    folds: Sequence[tuple[Indices, Score]],
+    persons: Persons,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """A confidence interval of a score within folds, averaged over them, had others been tested.
+
+    Each resample draws as many persons as there are, with replacement, each with all its subjects.
+    A fold where the score is not defined takes no part in that resample.
 
     Args:
-        values: `(row,)`, one a subject, such as the difference of two absolute errors.
-        folds: `(row,)`, the fold in which each was tested.
-        persons: `(row,)`, the person of each; unset, every subject is another person.
+        folds: of each the numbers of its subjects, and the score of these.
+        persons: of each subject by its number.
+        resamples: how many.
+        seed: of the resamples.
+
+    Returns:
+        None where the score can be taken in no resample.
+
+    Source:
+        Efron and Tibshirani 1993, chapter 13.
 
     Example:
-        >>> bootstrap_mean_of_folds(np.ones(6), np.arange(6) // 3)
+        >>> def share_of_first(weights):
+        ...     return ratio(weights[:, 0], weights.sum(axis=1))
+        >>> bootstrap_folds([(np.arange(1), share_of_first)], np.arange(6))
         Interval(low=1.0, high=1.0, level=0.95)
     """
-    numbers, fold_of = np.unique(folds, return_inverse=True)
-    means = []
-    for weights in resampled_persons(fold_of, persons, RESAMPLES, 0):
-        each = [
-            ratio(weights[:, rows] @ values[rows], weights[:, rows].sum(axis=1))
-            for rows in (fold_of == k for k in range(len(numbers)))
-        ]
-        means.append(mean_of_defined(np.stack(each, axis=-1)))
-    return percentiles(np.concatenate(means))
+    drawn = []
+    for weights in resampled_persons(np.zeros(len(persons), np.intp), persons, resamples, seed):
+        scores = [score(weights[:, subjects]) for subjects, score in folds]
+        drawn.append(mean_of_defined(np.stack(scores, axis=-1)))
+    values = np.concatenate(drawn)
+    values = values[np.isfinite(values)]
+    return percentiles(values) if len(values) else None
 
 
 def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: str) -> Floats:

@@ -276,7 +276,12 @@ def delong(
 
 
 def delong_test(
-    codes: Indices, first: Floats, second: Floats, *, persons: Persons | None = None
+    codes: Indices,
+    first: Floats,
+    second: Floats,
+    fold: Indices | None = None,
+    *,
+    persons: Persons | None = None,
 ) -> dict[str, Any]:
     """Do two scores of the same subjects have the same AUC? DeLong's test, two-sided.
 
@@ -288,6 +293,7 @@ def delong_test(
         codes: `(subject,)`, true classes.
         first: decisions, `(subject,)` or `(subject, class)`.
         second: likewise, of the same subjects.
+        fold: `(subject,)`, in which each was tested; unset, all in one.
         persons: `(subject,)`, the person of each; unset, every subject is another person.
 
     Returns:
@@ -299,8 +305,8 @@ def delong_test(
     """
     from scipy.stats import norm
 
-    one, of_one, reason = _auc_influence(codes, first, None, persons)
-    other, of_other, _ = _auc_influence(codes, second, None, persons)
+    one, of_one, reason = _auc_influence(codes, first, fold, persons)
+    other, of_other, _ = _auc_influence(codes, second, fold, persons)
     names = ("difference", "se", "low", "high", "z", "p")
     none: dict[str, Any] = dict.fromkeys(names) | {"level": LEVEL}
     if not np.isfinite(one - other):

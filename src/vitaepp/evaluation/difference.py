@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
@@ -14,8 +15,9 @@ from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.bootstrap import (
     Interval,
     Predictions,
+    Score,
     bootstrap_difference,
-    bootstrap_mean_of_folds,
+    bootstrap_folds,
 )
 from vitaepp.evaluation.clinical import delong_test
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
@@ -84,11 +86,12 @@ def difference_between(
     With several folds the test is the corrected resampled t-test. Seeds that share their folds are
     crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
-    extension, the exact sign-flip test over subjects, or over persons where some have several;
-    these are for accuracy and, with two classes, for sensitivity and specificity. The AUC of one
-    split is compared by DeLong's test, with one seed; where both AUCs are without variance, such as
-    1 and 0.5, by the test of the accuracy. Whatever has no test, or lacks the
-    predictions that it needs, has `p` or `interval` None and a `reason`.
+    extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
+    for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
+    seed; where both AUCs are without variance, such as 1 and 0.5, by the test of the accuracy.
+    Where predictions tell that a person has several subjects, intervals and tests of one split keep
+    these together. Whatever has no test, or lacks the predictions that it needs, has `p` or
+    `interval` None and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
@@ -136,32 +139,36 @@ def difference_between(
             difference,
             reason=f"no predictions.parquet{where} tells whether the same subjects were tested",
         )
-    if (unknown := _unknown_persons(variant, reference)) is not None:
-        return replace(difference, reason=unknown)
+    _require_same_subjects([*variant, *reference])
+    try:
+        persons = _persons([variant[0], reference[0]])
+    except EvaluationError as error:
+        return replace(difference, reason=str(error))
     if variant[0].task != "classification":
-        return _of_values(difference, variant, reference, variant_key, reference_key)
+        return _of_values(difference, variant, reference, variant_key, reference_key, persons)
     first = _repetitions(variant, variant_key)
     second = _repetitions(reference, reference_key)
-    difference = replace(difference, interval=bootstrap_difference(first, second, metric))
+    interval = bootstrap_difference(first, second, metric, persons=persons)
+    difference = replace(difference, interval=interval)
     if folds > 1:
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
     if relevant is None and metric == "auc" and len(first) == 1:
-        delong = delong_test(
-            first[0].codes, first[0].scores, second[0].scores, persons=first[0].persons
-        )
+        who = None if persons is None else persons[first[0].subjects]
+        delong = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
         if delong["p"] is not None or not difference.mean:
             reason = delong.get("reason")
             return replace(difference, p=delong["p"], test="DeLong's test", reason=reason)
         # Each parts the classes wholly, or not at all, so that the AUC has no variance.
-        p, name = _test_on_one_split(first, second, np.ones(len(first[0].codes), np.bool_))
+        all_of_them = np.ones(len(first[0].codes), np.bool_)
+        p, name = _test_on_one_split(first, second, all_of_them, persons)
         return replace(difference, p=p, test=f"{name} of the accuracy")
     if relevant is None:
         title = metric_name(metric)
         return replace(
             difference, reason=f"no test of the {title} of one test split is implemented"
         )
-    p, name = _test_on_one_split(first, second, relevant)
+    p, name = _test_on_one_split(first, second, relevant, persons)
     return replace(difference, p=p, test=name)
 
 
@@ -171,27 +178,78 @@ def _of_values(
     reference: Sequence[Evaluation],
     variant_key: str,
     reference_key: str,
+    persons: Persons | None,
 ) -> Difference:
-    """Interval and test of what is no class, where there are any: of the MAE of values."""
+    """Interval and test of what is no class; on one split there is a test of the MAE of values."""
     from scipy.stats import wilcoxon
 
+    keys = variant_key, reference_key
+    interval = _interval(difference.metric, variant, reference, keys, persons)
+    difference = replace(difference, interval=interval)
+    title = metric_name(difference.metric)
+    if interval is None:
+        why = f"no interval: resampled subjects do not give the {title}"
+        difference = replace(difference, reason=why)
+    if difference.folds > 1:
+        return difference
     if difference.metric != "mae" or variant[0].task != "regression" or len(variant) > 1:
-        title = metric_name(difference.metric)
-        return replace(difference, reason=f"no interval of a {title} is implemented")
+        why = f"no test of the {title} of one test split is implemented"
+        return replace(difference, reason=difference.reason or why)
     errors = [
         np.abs(e.scores(key) - e.rows()["label"].to_numpy(np.float64))
         for e, key in ((variant[0], variant_key), (reference[0], reference_key))
     ]
-    lead = errors[0] - errors[1]
-    fold = variant[0].rows()["fold"].to_numpy(np.intp)
-    persons = variant[0].persons()
-    interval = bootstrap_mean_of_folds(lead, fold, persons=persons)
-    difference = replace(difference, interval=interval)
-    if difference.folds > 1:
-        return difference
-    lead, over = mean_of_persons(lead, persons)
+    lead, of = errors[0] - errors[1], "subjects"
+    if persons is not None:
+        lead, of = _by_person(lead, persons[_numbers_of(variant[0])]), "persons"
     p = float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
-    return replace(difference, p=p, test=f"Wilcoxon's signed-rank test over {over}")
+    return replace(difference, p=p, test=f"Wilcoxon's signed-rank test over {of}")
+
+
+def _interval(
+    metric: str,
+    variant: Sequence[Evaluation],
+    reference: Sequence[Evaluation],
+    keys: tuple[str, str],
+    persons: Persons | None,
+) -> Interval | None:
+    """The bootstrap of a difference over persons, the same in every repetition."""
+
+    def lead(one: Evaluation, rows: Flags, scores: Sequence[Any]) -> Score:
+        truth, (first, second) = one.rows()[rows], [s[rows] for s in scores]
+        return lambda w: (
+            one.weighted(metric, truth, first, w) - one.weighted(metric, truth, second, w)
+        )
+
+    folds = []
+    for one, other in zip(variant, reference, strict=True):
+        subjects, fold = _numbers_of(one), one.rows()["fold"].to_numpy()
+        scores = [e.scores(key) for e, key in zip((one, other), keys, strict=True)]
+        for k in np.unique(fold):
+            folds.append((subjects[fold == k], lead(one, fold == k, scores)))
+    who = np.arange(len(variant[0].rows())) if persons is None else persons
+    return bootstrap_folds(folds, who)
+
+
+def _numbers_of(evaluation: Evaluation) -> Indices:
+    """A number for the subject of each row, the same in every repetition, 0 … N-1."""
+    return np.unique(evaluation.rows()["subject"], return_inverse=True)[1].astype(np.intp)
+
+
+def _persons(evaluations: Sequence[Evaluation]) -> Persons | None:
+    """The person of each subject by its number, by the first that knows; None where none does."""
+    for evaluation in evaluations:
+        if (of_rows := evaluation.persons()) is not None:
+            persons = np.empty_like(of_rows)
+            persons[_numbers_of(evaluation)] = of_rows
+            return persons
+    return None
+
+
+def _by_person(values: npt.NDArray[Any], persons: Persons) -> Floats:
+    """The sum of each person's values."""
+    summed = np.bincount(np.unique(persons, return_inverse=True)[1], values)
+    return np.asarray(summed, np.float64)
 
 
 def known_metric(metric: str | None, evaluation: Evaluation) -> str:
@@ -261,45 +319,23 @@ def _folds_differ(one: Evaluation, other: Evaluation) -> str | None:
     return None
 
 
-def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Predictions]:
-    """What a method says in each repetition, with one number a subject in all of them."""
-    number = {s: i for i, s in enumerate(sorted(evaluations[0].rows()["subject"]))}
-    repetitions = []
+def _require_same_subjects(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse repetitions of which one tested others, or somebody twice."""
+    first = sorted(evaluations[0].rows()["subject"])
     for evaluation in evaluations:
-        rows = evaluation.rows()
-        if set(rows["subject"]) != set(number) or len(rows) != len(number):
+        if sorted(evaluation.rows()["subject"]) != first or len(set(first)) < len(first):
             raise EvaluationError(
                 f"{evaluation.source} and {evaluations[0].source}: the tested subjects "
                 "differ; give every seed the same store"
             )
-        subjects = np.array([number[s] for s in rows["subject"]], np.intp)
-        folds = rows["fold"].to_numpy(np.intp)
-        codes, scores = evaluation.codes(), evaluation.scores(key)
-        repetitions.append(Predictions(subjects, folds, codes, scores, evaluation.persons()))
-    return repetitions
 
 
-def mean_of_persons(values: Floats, persons: Persons | None) -> tuple[Floats, str]:
-    """One value a person, the mean over its subjects, and the word for what there is one of.
-
-    Args:
-        values: `(row,)`, one a subject.
-        persons: `(row,)`, the person of each; None where every subject is another person.
-    """
-    if persons is None or len(np.unique(persons)) == len(persons):
-        return values, "subjects"
-    _, who = np.unique(persons, return_inverse=True)
-    return np.bincount(who, values) / np.bincount(who), "persons"
-
-
-def _unknown_persons(*sides: Sequence[Evaluation]) -> str | None:
-    """Why there is neither test nor interval over persons; None where they are known."""
-    for evaluation in (e for side in sides for e in side):
-        try:
-            evaluation.persons()
-        except EvaluationError as error:
-            return str(error)
-    return None
+def _repetitions(evaluations: Sequence[Evaluation], key: str) -> list[Predictions]:
+    """What a method says in each repetition, with one number a subject in all of them."""
+    return [
+        Predictions(_numbers_of(e), e.rows()["fold"].to_numpy(np.intp), e.codes(), e.scores(key))
+        for e in evaluations
+    ]
 
 
 def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> TTest:
@@ -321,20 +357,20 @@ def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
 
 
 def _test_on_one_split(
-    first: Sequence[Predictions], second: Sequence[Predictions], relevant: Flags
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    relevant: Flags,
+    persons: Persons | None,
 ) -> tuple[float, str]:
     """The p of who is right more often on one test set, and the test's name."""
     one, other = (
         np.array([(predicted_codes(p.scores) == p.codes)[relevant] for p in side])
         for side in (first, second)
     )
-    persons = first[0].persons
     if len(first) == 1 and persons is None:
         return mcnemar(one[0], other[0]).p, "McNemar's exact test"
     difference = one.sum(axis=0, dtype=np.int64) - other.sum(axis=0, dtype=np.int64)
     if persons is None:
         return sign_flip_test(difference), "exact sign-flip test over subjects"
-    # Subjects of one person are right or wrong together, so that their signs flip together.
-    of_persons = np.zeros(persons.max() + 1, np.int64)
-    np.add.at(of_persons, persons[relevant], difference)
-    return sign_flip_test(of_persons), "exact sign-flip test over persons"
+    summed = _by_person(difference, persons[first[0].subjects][relevant]).astype(np.int64)
+    return sign_flip_test(summed), "exact sign-flip test over persons"

@@ -341,10 +341,10 @@ def _predictions(
         "fold": np.repeat(np.arange(len(parts)), [len(p.test) for p in parts]),
         **{str(name): values.to_numpy()[tested] for name, values in target.truth().items()},
     }
+    if len(np.unique(people[tested])) < len(tested):  # resamples keep a person's subjects together
+        columns[PERSON] = people[tested]
     for name, result in measured.items():
         scores = np.concatenate(result.decisions).reshape(len(tested), -1)
         names = score_columns(name, target.classes, target.task)
         columns |= dict(zip(names, scores.T, strict=True))
-    if len(np.unique(people)) < len(people):
-        columns[PERSON] = people[tested]
     return pd.DataFrame(columns)

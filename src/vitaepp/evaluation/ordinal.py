@@ -9,16 +9,20 @@ import numpy as np
 
 from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
+from vitaepp.evaluation.bootstrap import mean_of_defined, ratio, weighted_auc
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
-from vitaepp.evaluation.scores import auc
+from vitaepp.evaluation.regression import weighted as weighted_values
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-#: Values of C that are tried, the strongest regularisation first.
+#: Floats of C that are tried, the strongest regularisation first.
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+#: In the order of metrics.json.
+METRICS = ("kappa", "mae", "spearman", "auc", "accuracy")
 
 #: Thresholds are coded by this number instead of 1, so that they are hardly regularised.
 UNPENALISED = 1e3
@@ -127,31 +131,41 @@ def ordinal_scores(codes: Indices, probabilities: Floats) -> dict[str, float]:
         >>> ordinal_scores(np.array([0, 1, 2]), np.eye(3))["kappa"]
         1.0
     """
-    from scipy.stats import spearmanr
+    once = np.ones((1, len(codes)))
+    return {metric: float(weighted(metric, codes, probabilities, once)[0]) for metric in METRICS}
 
-    classes = probabilities.shape[1]
+
+def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats) -> Floats:
+    """A score of `ordinal_scores` with each subject there as often as its weight says.
+
+    Args:
+        metric: a name of `METRICS`.
+        codes: `(subject,)`, the true rank, 0 … K-1.
+        probabilities: `(subject, class)`.
+        weights: `(resample, subject)`, counts.
+
+    Returns:
+        `(resample,)`; NaN where it is not defined.
+    """
     higher = np.cumsum(probabilities[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    predicted = (higher > 0.5).sum(axis=1)
-    expected = higher.sum(axis=1)
-    varied = np.ptp(codes) > 0 and np.ptp(expected) > 1e-12
-    splits = [
-        auc(codes > k, higher[:, k]) for k in range(classes - 1) if 0 < (codes > k).mean() < 1
-    ]
-    return {
-        "kappa": _quadratic_kappa(codes, predicted, classes),
-        "mae": float(np.abs(codes - predicted).mean()),
-        "spearman": float(spearmanr(codes, expected).statistic) if varied else float("nan"),
-        "auc": float(np.mean(splits)) if splits else float("nan"),
-        "accuracy": float((codes == predicted).mean()),
-    }
-
-
-def _quadratic_kappa(codes: Indices, predicted: Indices, classes: int) -> float:
-    """One minus the mean squared distance, as a share of what chance with these ranks gives."""
-    by_chance = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
-    shares = [np.bincount(ranks, minlength=classes) / len(codes) for ranks in (codes, predicted)]
-    chance = float(shares[0] @ by_chance @ shares[1])
-    return 1 - float(np.mean((codes - predicted) ** 2)) / chance if chance > 0 else float("nan")
+    predicted, expected = (higher > 0.5).sum(axis=1), higher.sum(axis=1)
+    total = weights.sum(axis=1)
+    if metric == "accuracy":
+        return ratio(weights @ (codes == predicted).astype(np.float64), total)
+    if metric == "mae":
+        return ratio(weights @ np.abs(codes - predicted), total)
+    if metric == "spearman":
+        if np.ptp(expected) <= 1e-12:
+            return np.full(len(weights), np.nan)
+        return weighted_values("spearman", codes.astype(np.float64), expected, weights)
+    if metric == "auc":
+        splits = [weighted_auc(codes > k, higher[:, k], weights) for k in range(higher.shape[1])]
+        return mean_of_defined(np.stack(splits, axis=-1))
+    # One minus the mean squared distance, as a share of what chance with these ranks gives.
+    ranks = np.arange(probabilities.shape[1])
+    true, rated = (weights @ (v[:, None] == ranks).astype(np.float64) for v in (codes, predicted))
+    by_chance = np.einsum("ri,ij,rj->r", true, np.subtract.outer(ranks, ranks) ** 2.0, rated)
+    return 1 - ratio(weights @ (codes - predicted) ** 2.0 * total, by_chance)
 
 
 def _above(codes: Indices, classes: int) -> Flags:
@@ -164,6 +178,11 @@ def _fit(features: Floats, codes: Indices, C: float) -> tuple[Floats, Floats]:
     from sklearn.linear_model import LogisticRegression
 
     n, d = features.shape
+    if d > n:
+        # The direction lies in what the subjects span: the same model with fewer features, sooner.
+        span = np.linalg.svd(features, full_matrices=False)[2]
+        weights, thresholds = _fit(features @ span.T, codes, C)
+        return span.T @ weights, thresholds
     classes = int(codes.max()) + 1
     rows = np.empty((n, classes - 1, d + classes - 1))
     rows[:, :, :d] = features[:, None]

@@ -1,4 +1,4 @@
-"""Values, such as a volume or an age: linear models, their scores, and intervals by person."""
+"""Floats, such as a volume or an age: linear models and their scores."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ import numpy as np
 from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.bootstrap import (
-    RESAMPLES,
-    Interval,
-    mean_of_defined,
-    percentiles,
-    ratio,
-    resampled_persons,
-)
+from vitaepp.evaluation.bootstrap import ratio
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 
@@ -114,56 +107,21 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     0.333
     """
     once = np.ones((1, len(truth)))
-    return {metric: float(_weighted(metric, truth, predicted, once)[0]) for metric in METRICS}
+    return {metric: float(weighted(metric, truth, predicted, once)[0]) for metric in METRICS}
 
 
-def regression_intervals(
-    truth: Floats,
-    predicted: Floats,
-    fold: Indices,
-    *,
-    persons: Persons | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, Interval | None]:
-    """95 % intervals of the scores, had other persons been tested.
-
-    Percentile bootstrap: each resample draws as many persons as there are, with replacement, and
-    the scores are taken in each fold and averaged, as an evaluation averages. Models are not fitted
-    anew: the intervals are conditional on them.
+def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """A score with each subject there as often as its weight says.
 
     Args:
+        metric: a name of `METRICS`.
         truth: `(subject,)`.
-        predicted: `(subject,)`, each by a model that did not see the subject.
-        fold: `(subject,)`, in which each was tested.
-        persons: `(subject,)`, the person of each; unset, every subject is another person.
-        resamples: how many.
-        seed: of the resamples.
+        predicted: `(subject,)`.
+        weights: `(resample, subject)`, counts.
 
     Returns:
-        Of each of `METRICS`; None where it can be taken in no resample.
-
-    Source:
-        Efron and Tibshirani 1993, chapter 13.
+        `(resample,)`; NaN where it is not defined.
     """
-    parts = [np.flatnonzero(fold == k) for k in np.unique(fold)]
-    drawn: dict[str, list[Floats]] = {metric: [] for metric in METRICS}
-    for counts in resampled_persons(np.zeros(len(truth), np.intp), persons, resamples, seed):
-        for metric in METRICS:
-            folds = [
-                _weighted(metric, truth[rows], predicted[rows], counts[:, rows]) for rows in parts
-            ]
-            drawn[metric].append(mean_of_defined(np.stack(folds, axis=-1)))
-    intervals: dict[str, Interval | None] = {}
-    for metric in METRICS:
-        values = np.concatenate(drawn[metric])
-        values = values[np.isfinite(values)]
-        intervals[metric] = percentiles(values) if len(values) else None
-    return intervals
-
-
-def _weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
-    """A score with each subject there as often as its weight says, `(resample,)`."""
     if metric in ("mae", "rmse"):
         errors = np.abs(predicted - truth)
         if metric == "mae":

@@ -37,6 +37,9 @@ METHOD = "method"
 #: Column of predictions.parquet with a number for the person of each subject, if some have several.
 PERSON = "person"
 
+#: Columns of predictions.parquet that are no scores.
+_TRUE = ("subject", "fold", "label", "time", "event", PERSON)
+
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
 
@@ -186,12 +189,17 @@ class Evaluation(Metrics):
         return list(part["folds"])
 
     def rows(self) -> pd.DataFrame:
-        """Subject, fold and label of every prediction, in an order that does not depend on a file.
+        """Who was tested and what is true of them, in an order that does not depend on a file.
+
+        Returns:
+            `subject`, `fold`, `label`; of several labels `label:NAME`, of survival `time` and
+            `event`; `person`, a number, where some have several subjects.
 
         Raises:
             EvaluationError: there are no predictions.
         """
-        return self._sorted()[["subject", "fold", "label"]]
+        table = self._sorted()
+        return table[[c for c in map(str, table) if c in _TRUE or c.startswith("label:")]]
 
     def codes(self) -> Indices:
         """The true class of each of `rows`, as an index into the classes."""
@@ -244,6 +252,28 @@ class Evaluation(Metrics):
         from vitaepp.evaluation.tasks import TARGETS
 
         return TARGETS[self.task].rescored(truth, scores, self.metrics["classes"])
+
+    def weighted(
+        self,
+        metric: str,
+        truth: pd.DataFrame,
+        scores: Floats,
+        weights: Floats,
+    ) -> Floats:
+        """A metric of some rows of the predictions, each there as often as its weight says.
+
+        Args:
+            metric: a name of the task's measures.
+            truth: of `rows`.
+            scores: of the same.
+            weights: `(resample, row)`, counts.
+
+        Returns:
+            `(resample,)`; NaN where these rows alone do not give it.
+        """
+        from vitaepp.evaluation.tasks import TARGETS
+
+        return TARGETS[self.task].weighted(metric, truth, scores, self.metrics["classes"], weights)
 
     def _require_own_predictions(self) -> None:
         """Predictions that do not give the metrics beside them are of another evaluation."""

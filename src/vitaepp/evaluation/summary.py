@@ -11,7 +11,7 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
-from vitaepp.presentation.numbers import with_spread
+from vitaepp.presentation.numbers import interval, with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
@@ -145,11 +145,8 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     if positives := metrics.get("positives"):
         shown = ", ".join(f"{name} = {value}" for name, value in positives.items())
         notes.append(f"positive classes: {shown}, the last in order")
-    notes += [
-        *candidates_text(metrics),
-        *over_time_text(metrics),
-        *outside_text(metrics),
-    ]
+    notes += [*candidates_text(metrics), *over_time_text(metrics), *outside_text(metrics)]
+    notes += [f"{label}: {text}" for label, text in labels_text(metrics)]
     notes += budget_text(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
@@ -192,6 +189,29 @@ def over_time_text(metrics: Mapping[str, Any]) -> list[str]:
             f"integrated Brier score: {with_spread(brier['value'], brier['std'])}, less is better; "
             f"{brier['reference']:.3f} by the Kaplan-Meier curve of the training part"
         )
+    return lines
+
+
+def labels_text(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What there is of each of several labels; [] of other tasks.
+
+    >>> area = {"value": 0.8, "low": 0.7, "high": 0.9}
+    >>> report = {"n": 60, "positives": {"1": 9}, "auc": area, "average_precision": area}
+    >>> labels_text({"clinical": {"labels": {"edema": report}}})
+    [('edema', 'AUC 0.800 [0.700, 0.900], average precision 0.800 [0.700, 0.900], 9 of 60')]
+    """
+    lines = []
+    for name, report in ((metrics.get("clinical") or {}).get("labels") or {}).items():
+        scores = [
+            f"{title} {value['value']:.3f} {interval(value['low'], value['high'])}"
+            for title, value in (
+                ("AUC", report["auc"]),
+                ("average precision", report["average_precision"]),
+            )
+            if None not in (value["value"], value["low"])
+        ]
+        (positive,) = report["positives"].values()
+        lines.append((name, ", ".join([*scores, f"{positive:,} of {report['n']:,}"])))
     return lines
 
 
@@ -259,22 +279,37 @@ def design_text(metrics: Mapping[str, Any]) -> list[str]:
 def budget_text(metrics: Mapping[str, Any]) -> list[str]:
     """The leading metric at each number of labels, a line a number; [] where it was not measured.
 
-    >>> rows = [{"labels": 6.0, "features": f, "mean": {"mae": 0.5}} for f in ("method", "raw")]
+    >>> row = {"labels": 6.0, "mean": {"mae": 0.5}, "low": {"mae": 0.4}, "high": {"mae": 0.6}}
+    >>> rows = [row | {"features": name} for name in ("method", "raw")]
     >>> budget_text({"task": "regression", "budget": rows})
-    ['with 6 labels: MAE 0.500, raw 0.500']
+    ['with 6 labels: MAE 0.500 [0.400, 0.600], raw 0.500 [0.400, 0.600]']
     """
     rows = metrics.get("budget") or []
     lines = []
     for labels in dict.fromkeys(row["labels"] for row in rows):
         metric = leading_metric(metrics)
         values = [
-            f"{row['features']} " * (row["features"] != "method")
-            + with_spread(row["mean"][metric], None)
+            f"{row['features']} " * (row["features"] != "method") + with_ends(row, metric)
             for row in rows
             if row["labels"] == labels
         ]
-        lines.append(f"with {labels:.4g} labels: {metric_name(metric)} {', '.join(values)}")
+        lines.append(f"with {count_text(labels)} labels: {metric_name(metric)} {', '.join(values)}")
     return lines
+
+
+def with_ends(row: Mapping[str, Any], metric: str) -> str:
+    """The mean of a row of `budget`, and the range that 95 of 100 trainings lie in."""
+    mean, low, high = (row[name][metric] for name in ("mean", "low", "high"))
+    return with_spread(mean, None) + ("" if low is None else f" {interval(low, high)}")
+
+
+def count_text(count: float) -> str:
+    """A number of labels, which may be a mean over folds.
+
+    >>> count_text(78468.0), count_text(62.4)
+    ('78,468', '62.4')
+    """
+    return f"{count:,.1f}".removesuffix(".0")
 
 
 def subjects_text(n: int, tested: int) -> str:

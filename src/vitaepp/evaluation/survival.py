@@ -7,7 +7,7 @@ curves and the log-rank test are scikit-survival's (extra `survival`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import pandas as pd
 from vitaepp.data.arrays import Flags, Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.bootstrap import LEVEL
+from vitaepp.evaluation.bootstrap import LEVEL, ratio
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
 from vitaepp.system.extras import require
@@ -468,6 +468,24 @@ def concordance(test: Survival, risk: Floats) -> float:
     return _concordance(test, risk)[0]
 
 
+def weighted_concordance(times: Survival, risk: Floats, weights: Floats) -> Floats:
+    """Harrell's concordance with each subject there as often as its weight says.
+
+    Args:
+        times: of the subjects.
+        risk: `(subject,)`, higher for an earlier event.
+        weights: `(resample, subject)`, counts.
+
+    Returns:
+        `(resample,)`; NaN where the order of no pair is known.
+    """
+    known, right = np.zeros(len(weights)), np.zeros(len(weights))
+    for rows, first, wins in _pairs(times, risk):
+        known += ((weights[:, rows] @ first.astype(np.float64)) * weights).sum(axis=1)
+        right += ((weights[:, rows] @ wins) * weights).sum(axis=1)
+    return ratio(right, known)
+
+
 def concordance_interval(
     test: Survival, risk: Floats, fold: Indices, *, persons: Persons | None = None
 ) -> dict[str, Any]:
@@ -604,12 +622,7 @@ def _concordance(times: Survival, risk: Floats) -> tuple[float, Floats]:
     """
     n = len(times)
     known, right = np.zeros(n), np.zeros(n)
-    step = max(1, PAIRS // max(n, 1))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        t = times.time[rows, None]
-        first = times.event[rows, None] & ((t < times.time) | ((t == times.time) & ~times.event))
-        wins = np.where(risk[rows, None] > risk, 1.0, 0.5 * (risk[rows, None] == risk)) * first
+    for rows, first, wins in _pairs(times, risk):
         known[rows] += first.sum(axis=1)
         right[rows] += wins.sum(axis=1)
         known += first.sum(axis=0)
@@ -619,6 +632,18 @@ def _concordance(times: Survival, risk: Floats) -> tuple[float, Floats]:
         return float("nan"), np.zeros(n)
     value = float(right.sum() / 2 / pairs)
     return value, (right - value * known) / pairs
+
+
+def _pairs(times: Survival, risk: Floats) -> Iterator[tuple[slice, Flags, Floats]]:
+    """Some subjects at a time: of which others each is known to be before, and the risk's share."""
+    n = len(times)
+    step = max(1, PAIRS // max(n, 1))
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        t = times.time[rows, None]
+        first = times.event[rows, None] & ((t < times.time) | ((t == times.time) & ~times.event))
+        wins = np.where(risk[rows, None] > risk, 1.0, 0.5 * (risk[rows, None] == risk)) * first
+        yield rows, first, wins
 
 
 def _log_likelihood(times: Survival, risk: Floats) -> float:

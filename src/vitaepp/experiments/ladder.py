@@ -45,7 +45,7 @@ from vitaepp.experiments.experiment import base_recipe
 from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.runs import Setup
-from vitaepp.experiments.simple import simple_features
+from vitaepp.experiments.simple import radiomics, simple_features
 from vitaepp.interop.public import embed_public
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.devices import Machine
@@ -276,7 +276,7 @@ class _Climber:
         spent = float(evaluation["provenance"].get("minutes", 0.0))
         if not spent:
             spent = (time.monotonic() - begun) / 60
-        return Rung(key, RUNGS[key], evaluation, minutes=minutes + spent)
+        return Rung(key, self._name(key), evaluation, minutes=minutes + spent)
 
     def tuned(self, settings: Sequence[str], hours: float | None) -> dict[str, Rung]:
         """The rungs of fine-tuning and of training from scratch."""
@@ -385,6 +385,11 @@ class _Climber:
         )
         evaluation.metrics["provenance"]["minutes"] = (time.monotonic() - begun) / 60
         return evaluation.save(folder)
+
+    def _name(self, key: str) -> str:
+        """Of a rung, in print."""
+        more = key == "simple" and radiomics(self.store.info.ndim) is not None
+        return RUNGS[key] + ", with pyradiomics" * more
 
     def _labels(self) -> str:
         columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]

@@ -15,6 +15,7 @@ from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
+from vitaepp.evaluation.summary import count_text, with_ends
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Style
@@ -206,16 +207,11 @@ class Ladder:
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
         asked = [f"- to be checked: {doubt}" for doubt in self.doubts]
         missing = [f"- without {key}: {why}" for key, why in self.left_out.items()]
-        lines = [
-            tables.markdown(self._cells()),
-            "",
-            self.recommendation,
-            "",
-            *asked,
-            *missing,
-            *facts,
-            "",
-        ]
+        lines = [tables.markdown(self._cells()), "", self.recommendation, ""]
+        if few := self._few_labels():
+            title = f"{metric_name(self.metric)} with few labels, and where 95 of 100 trainings lie"
+            lines += [f"{title}:", "", tables.markdown(few), ""]
+        lines += [*asked, *missing, *facts, ""]
         write_text(out / "ladder.md", "\n".join(lines))
         write_text(out / "ladder.csv", self.to_frame().to_csv(index=False, lineterminator="\n"))
         side_by_side(self.figures()).save(out / "ladder.png")
@@ -257,6 +253,15 @@ class Ladder:
             legend = [(Style("line", i), r.name) for i, r in enumerate(shown)]
             figures.append(Figure(f"{title} with few labels", "", chart, legend))
         return figures
+
+    def _few_labels(self) -> list[list[str]]:
+        """The leading metric of each rung by the number of labels; empty where it was not asked."""
+        sizes = sorted({row["labels"] for rung in self.rungs for row in rung.budget})
+        lines = [["", *map(count_text, sizes)]]
+        for rung in self.rungs:
+            cells = {row["labels"]: with_ends(row, self.metric) for row in rung.budget}
+            lines += [[rung.name, *(cells.get(size, "") for size in sizes)]] if cells else []
+        return lines if len(lines) > 1 else []
 
     def _best(self) -> Rung:
         defined = [r for r in self.rungs if r.part["mean"][self.metric] is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vitaepp.data.arrays import Flags, Floats
 from vitaepp.data.geometry import foreground
@@ -22,23 +23,69 @@ def simple_features(store: Store) -> Floats:
     """First-order statistics of each channel, and the shape of the mask, of every subject.
 
     Without a mask that is kept, the shape is that of what is brighter than Otsu's threshold of the
-    first channel. Statistics are taken inside the mask or the bright part, too.
+    first channel. Statistics are taken inside the mask or the bright part, too. Where pyradiomics
+    is installed, its features of the same part are added, those of texture among them.
 
     Returns:
         `(subject, feature)`, finite.
 
     Source:
         Zwanenburg et al. 2020, "The image biomarker standardization initiative", for first-order
-        and shape features; they are computed by NumPy and SimpleITK.
+        and shape features; they are computed by NumPy and SimpleITK. Van Griethuysen et al. 2017
+        for pyradiomics.
     """
-    rows = []
+    rows, others = [], []
+    extractor = radiomics(store.info.ndim)
     for i in track(range(len(store)), "simple features", len(store), unit="subjects"):
         image = store.read([i])[0].astype(np.float64)
         mask = store.read_masks([i])[0] > 0 if store.masked[i] else foreground(image[0])
-        rows.append([*_shape(mask, store.info.spacing or (1.0,) * store.info.ndim)])
+        spacing = store.info.spacing or (1.0,) * store.info.ndim
+        rows.append([*_shape(mask, spacing)])
         for channel in image:
             rows[-1] += [*_first_order(channel.ravel()), *_first_order(channel[mask])]
-    return np.nan_to_num(np.array(rows, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        if extractor is not None:
+            others.append(_by_radiomics(extractor, image, mask, spacing))
+    features = np.hstack([np.array(rows, np.float64), pd.DataFrame(others, range(len(rows)))])
+    return np.nan_to_num(features, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def radiomics(ndim: int) -> Any:
+    """pyradiomics' extractor of all its features of an image, where somebody has it; else None."""
+    try:
+        from radiomics import featureextractor, setVerbosity
+    except ImportError:
+        return None
+    setVerbosity(60)  # it would say each image
+    extractor = featureextractor.RadiomicsFeatureExtractor(
+        binCount=BINS, additionalInfo=False, force2D=ndim == 2
+    )
+    if ndim == 2:
+        extractor.enableFeatureClassByName("shape", enabled=False)
+        extractor.enableFeatureClassByName("shape2D")
+    return extractor
+
+
+def _by_radiomics(
+    extractor: Any,
+    image: Floats,
+    mask: Flags,
+    spacing: tuple[float, ...],
+) -> dict[str, float]:
+    """Each feature of each channel by its name; none of a mask that is too small."""
+    import SimpleITK as sitk
+
+    features = dict[str, float]()
+    marked = sitk.GetImageFromArray(mask.astype(np.uint8))
+    marked.SetSpacing(spacing[::-1])
+    for number, channel in enumerate(image):
+        scan = sitk.GetImageFromArray(channel)
+        scan.SetSpacing(spacing[::-1])
+        try:
+            values = extractor.execute(scan, marked)
+        except ValueError:
+            continue
+        features |= {f"{number} {name}": float(value) for name, value in values.items()}
+    return features
 
 
 def _first_order(values: Floats) -> list[float]:

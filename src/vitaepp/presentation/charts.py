@@ -45,7 +45,8 @@ class Line:
         x: positions.
         y: values; what is not finite is left out.
         style: kind of line, and series.
-        spread: of each value, drawn as a bar to either side; each value has a marker then.
+        spread: of each value, drawn as a bar to either side; each value has a marker then. Of two
+            rows, the first is below the values and the second above.
     """
 
     x: Values
@@ -133,9 +134,7 @@ def line_chart(
     width, height, left, right, top, bottom = 340, 200, 48, 10, 10, 34
     kept = [_finite(line, scale) for line in lines]
     xs = np.concatenate([line.x for line in kept])
-    spreads = [0.0 * k.y if k.spread is None else k.spread for k in kept]
-    ends = [k.y + sign * s for k, s in zip(kept, spreads, strict=True) for sign in (-1, 1)]
-    ys = np.concatenate(ends)
+    ys = np.concatenate([end for line in kept for end in _ends(line)])
     if not len(xs):
         return None
     x = _axis(float(xs.min()), float(xs.max()), left, width - right, "linear", 6)
@@ -355,8 +354,15 @@ def _finite(line: Line, scale: Scale) -> Line:
     rows = np.flatnonzero(keep)
     step = max(1, math.ceil(len(rows) / _MOST_POINTS))
     rows = np.unique(np.r_[rows[::step], rows[-1:]])
-    spread = None if line.spread is None else np.nan_to_num(line.spread[rows])
+    spread = None if line.spread is None else np.nan_to_num(line.spread[..., rows])
     return Line(line.x[rows], line.y[rows], line.style, spread)
+
+
+def _ends(line: Line) -> tuple[Values, Values]:
+    """How far the bars of a line reach, down and up; its values where it has none."""
+    spread = 0.0 if line.spread is None else line.spread
+    below, above = np.broadcast_to(spread, (2, len(line.y)))
+    return line.y - below, line.y + above
 
 
 def _line(line: Line, x: _Axis, y: _Axis) -> list[Shape]:
@@ -367,8 +373,8 @@ def _line(line: Line, x: _Axis, y: _Axis) -> list[Shape]:
     if len(points) > 1:
         shapes.append(Stroke(points, line.style))
     if line.spread is not None:
-        for a, b, s in zip(line.x, line.y, line.spread, strict=True):
-            ends = y(float(b - s)), y(float(b + s))
+        for a, low, high in zip(line.x, *_ends(line), strict=True):
+            ends = y(float(low)), y(float(high))
             at = x(float(a))
             bar = Style("error", series)
             shapes.append(Stroke(((at, ends[0]), (at, ends[1])), bar))

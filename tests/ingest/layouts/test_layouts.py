@@ -106,6 +106,12 @@ def test_medmnist(tmp_path):
     assert list(table.subject[[0, 4, 8]]) == ["train_00000", "val_00000", "test_00002"]
     assert list(table.label) == [0, 1, 2, 3, 0, 1, 0, 1, 2]
     assert cohort.subjects[8].files == {"image": ArrayItem(tmp_path / "x.npz", "test_images", 2)}
+    arrays |= {k: np.hstack([v, 1 - v % 2]) for k, v in arrays.items() if k.endswith("labels")}
+    np.savez_compressed(tmp_path / "chest.npz", **arrays)  # as ChestMNIST: a column a finding
+    several = recognise(tmp_path / "chest.npz").table()
+    assert "label" not in several
+    assert list(several.label_0) == list(table.label)
+    assert list(several.label_1) == [1, 0, 1, 0, 1, 0, 1, 0, 1]
     np.savez(tmp_path / "y.npz", images=rng.random((2, 8, 8)))
     with pytest.raises(SourceError, match=r"none of the arrays train_images.*found images"):
         recognise(tmp_path / "y.npz")
@@ -224,4 +230,4 @@ def test_colours_on_the_first_axis_are_asked_about(tmp_path, shape, told):
     np.savez(tmp_path / "a.npz", train_images=np.zeros((2, *shape), np.uint8))
     notes = recognise(tmp_path / "a.npz").notes
     assert bool(notes) == told
-    assert all("volumes of 3 slices; if they are colours, move that axis last" in n for n in notes)
+    assert all("volumes of 3 slices; if these are colours, move that axis last" in n for n in notes)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
+from vitaepp.evaluation.bootstrap import Score, bootstrap_folds
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
 
@@ -201,3 +203,44 @@ class Target(ABC):
             decision: `(row,)` or `(row, output)`.
             classes: of the target.
         """
+
+    @staticmethod
+    @abstractmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """A metric of rows of predictions.parquet with each there as often as its weight says.
+
+        Args:
+            metric: one of `measures`.
+            truth: with the columns of `truth`.
+            decision: `(row,)` or `(row, output)`.
+            classes: of the target.
+            weights: `(resample, row)`, counts.
+
+        Returns:
+            `(resample,)`; NaN where the rows do not give it.
+        """
+
+    def intervals(self, tested: Tested) -> dict[str, Any]:
+        """95 % intervals of the metrics, had other persons been tested; models stay as they are.
+
+        Args:
+            tested: all tested subjects.
+
+        Returns:
+            Of each metric `low`, `high` and `level`; None where it can be taken in no resample.
+        """
+        truth = self.truth().iloc[tested.rows]
+        parts = [np.flatnonzero(tested.fold == k) for k in np.unique(tested.fold)]
+
+        def score(metric: str, rows: Indices) -> Score:
+            known = truth.iloc[rows], tested.decision[rows], self.classes
+            return lambda weights: self.weighted(metric, *known, weights)
+
+        intervals = {}
+        for metric in self.measures.names:
+            folds = [(rows, score(metric, rows)) for rows in parts]
+            interval = bootstrap_folds(folds, tested.persons, seed=tested.seed)
+            intervals[metric] = None if interval is None else asdict(interval)
+        return intervals

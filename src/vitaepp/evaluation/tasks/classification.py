@@ -12,6 +12,7 @@ import pandas as pd
 from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.bootstrap import weighted_score
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.classifier import fit
 from vitaepp.evaluation.clinical import clinical_report, learn, refits
@@ -159,5 +160,17 @@ class Classification(Target):
     @staticmethod
     def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """AUC, sensitivity, specificity and accuracy."""
-        code = {str(c): i for i, c in enumerate(classes)}
-        return fold_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)
+        return fold_scores(codes_of(truth, classes), decision)
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """AUC, sensitivity, specificity and accuracy."""
+        return weighted_score(codes_of(truth, classes), decision, weights, metric)
+
+
+def codes_of(truth: pd.DataFrame, classes: Sequence[Any]) -> Indices:
+    """The class of each row of predictions.parquet, as an index into the classes."""
+    code = {str(c): i for i, c in enumerate(classes)}
+    return np.array([code[t] for t in truth["label"]], np.intp)

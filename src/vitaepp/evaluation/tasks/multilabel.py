@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import pandas as pd
 from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.bootstrap import mean_of_defined, weighted_score
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.scores import METRICS, fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Target, Training
+from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.evaluation.tasks.classification import Classification
 
 
@@ -111,6 +112,21 @@ class Multilabel(Target):
         """The classifier of the protocol, for each label."""
         return _Several([one.fit(protocol, part) for one in self.single])
 
+    def learn(self, fitted: Fitted, part: Training) -> list[Any]:
+        """Of each label the thresholds and probabilities."""
+        assert isinstance(fitted, _Several)
+        each = zip(self.single, fitted.each, strict=True)
+        return [one.learn(classifier, part) for one, classifier in each]
+
+    def clinical(self, tested: Tested) -> dict[str, Any]:
+        """Of each label, in `labels`, what there is of one alone."""
+        labels = {}
+        for i, one in enumerate(self.single):
+            learned = [each[i] for each in tested.learned]
+            of_label = replace(tested, decision=tested.decision[:, i], learned=learned)
+            labels[one.name] = one.clinical(of_label)
+        return {"labels": labels}
+
     def of_other(self, table: pd.DataFrame) -> Multilabel:
         """The same columns of another cohort."""
         other = Multilabel(table, self.name)
@@ -133,6 +149,17 @@ class Multilabel(Target):
             for i, name in enumerate(classes)
         ]
         return {metric: float(np.mean([one[metric] for one in each])) for metric in METRICS}
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """The same, of the labels that have both classes in a resample."""
+        each = [
+            weighted_score(truth[f"label:{n}"].to_numpy(np.intp), decision[:, i], weights, metric)
+            for i, n in enumerate(classes)
+        ]
+        return mean_of_defined(np.stack(each, axis=-1))
 
 
 def _strata(codes: Indices) -> Indices:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Floats
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores
+from vitaepp.evaluation.ordinal import fit_ordinal, ordinal_scores, weighted
 from vitaepp.evaluation.tasks.base import Fitted, Tested, Training
-from vitaepp.evaluation.tasks.classification import Classification
+from vitaepp.evaluation.tasks.classification import Classification, codes_of
 
 
 class Ordinal(Classification):
@@ -47,11 +46,18 @@ class Ordinal(Classification):
     def learn(self, fitted: Fitted, part: Training) -> None:
         """Nothing: the model has its probabilities and thresholds."""
 
-    def clinical(self, tested: Tested) -> None:
-        """Nothing beside the metrics."""
+    def clinical(self, tested: Tested) -> dict[str, Any]:
+        """Intervals of the metrics, by a bootstrap over persons."""
+        return self.intervals(tested)
 
     @staticmethod
     def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Quadratic weighted kappa, MAE of ranks, Spearman, AUC of the cumulative splits."""
-        code = {str(c): i for i, c in enumerate(classes)}
-        return ordinal_scores(np.array([code[t] for t in truth["label"]], np.intp), decision)
+        return ordinal_scores(codes_of(truth, classes), decision)
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """The same."""
+        return weighted(metric, codes_of(truth, classes), decision, weights)

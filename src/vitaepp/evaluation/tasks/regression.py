@@ -1,9 +1,8 @@
-"""Values: ridge regression, or a linear support vector regression."""
+"""Floats: ridge regression, or a linear support vector regression."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from vitaepp.evaluation.labels import label_column
 from vitaepp.evaluation.regression import (
     Kind,
     fit_regression,
-    regression_intervals,
     regression_scores,
+    weighted,
 )
 from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.system.progress import counted
@@ -51,7 +50,7 @@ class Regression(Target):
         self.strata = (rank * bins // len(rank)).astype(np.intp)
 
     def doubts(self) -> list[str]:
-        """Values that lie far from all others, as codes and other units do."""
+        """Floats that lie far from all others, as codes and other units do."""
         return far_values(self.values, f"label {self.name!r}")
 
     def doubts_outside(self, other: Regression) -> list[str]:
@@ -85,14 +84,7 @@ class Regression(Target):
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        intervals = regression_intervals(
-            self.values[tested.rows],
-            tested.decision,
-            tested.fold,
-            persons=tested.persons,
-            seed=tested.seed,
-        )
-        return {name: None if one is None else asdict(one) for name, one in intervals.items()}
+        return self.intervals(tested)
 
     def of_other(self, table: pd.DataFrame) -> Regression:
         """The same column of another cohort."""
@@ -106,6 +98,13 @@ class Regression(Target):
     def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """MAE, RMSE, R², Pearson and Spearman."""
         return regression_scores(truth["label"].to_numpy(np.float64), decision)
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """MAE, RMSE, R², Pearson and Spearman."""
+        return weighted(metric, truth["label"].to_numpy(np.float64), decision, weights)
 
 
 def far_values(values: Floats, title: str) -> list[str]:

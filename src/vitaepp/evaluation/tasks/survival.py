@@ -127,7 +127,17 @@ class Survival(Target):
     @staticmethod
     def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:
         """Harrell's concordance; the others need the training part."""
-        times = survival.Survival(
-            truth["time"].to_numpy(np.float64), truth["event"].to_numpy(np.bool_)
-        )
-        return {"c_index": survival.concordance(times, decision)}
+        return {"c_index": survival.concordance(_times(truth), decision)}
+
+    @staticmethod
+    def weighted(
+        metric: str, truth: pd.DataFrame, decision: Floats, classes: Sequence[Any], weights: Floats
+    ) -> Floats:
+        """Harrell's concordance; NaN of the others, which need the training part."""
+        if metric != "c_index":
+            return np.full(len(weights), np.nan)
+        return survival.weighted_concordance(_times(truth), decision, weights)
+
+
+def _times(truth: pd.DataFrame) -> survival.Survival:
+    return survival.Survival(truth["time"].to_numpy(np.float64), truth["event"].to_numpy(np.bool_))

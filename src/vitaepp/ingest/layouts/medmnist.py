@@ -33,8 +33,8 @@ def medmnist_cohort(source: Source) -> Cohort | None:
         shape = images.shape[1:]
         if len(shape) == 3 and shape[0] in (3, 4) and min(shape[1:]) > shape[0] and shape[2] != 3:
             notes = (
-                f"images of {dimensions(shape)} are taken as volumes of {shape[0]} slices; if they "
-                "are colours, move that axis last",
+                f"images of {dimensions(shape)} are taken as volumes of {shape[0]} slices; if "
+                "these are colours, move that axis last",
             )
         labels = (
             _npz_labels(path, f"{split}_labels", len(images)) if f"{split}_labels" in keys else {}

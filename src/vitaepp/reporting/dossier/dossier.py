@@ -24,7 +24,6 @@ import yaml
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
-from vitaepp.evaluation.result import PERSON
 from vitaepp.evaluation.summary import count_tested, subjects_text
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
@@ -145,12 +144,8 @@ def _write(
             table = entry.evaluation.predictions
             assert table is not None  # questions_of leaves out what has none
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
-            true = [
-                c
-                for c in map(str, table)
-                if c in ("time", "event", PERSON) or c.startswith("label:")
-            ]
-            kept = ["fold", "label", *true, *dict.fromkeys(c for c in columns if c in table)]
+            true = [c for c in entry.evaluation.rows() if c != "subject"]
+            kept = [*true, *dict.fromkeys(c for c in columns if c in table)]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)
             rows.to_parquet(folder / "data" / entry.predictions, index=False)

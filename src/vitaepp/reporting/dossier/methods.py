@@ -539,10 +539,10 @@ def _uncertainty(question: Question) -> Iterator[str]:
     if question.comparison and any(
         r.difference and r.difference.interval for r in question.comparison.rows
     ):
-        within = "folds" if task_of(question.metrics) == "regression" else "classes"
+        within = " within classes" if task_of(question.metrics) == "classification" else ""
         yield (
             f"Intervals of differences are {LEVEL:.0%} percentile bootstrap intervals over tested "
-            f"subjects ({RESAMPLES:,} resamples within {within}, trained models held fixed)."
+            f"persons ({RESAMPLES:,} resamples{within}, trained models held fixed)."
         )
 
 

@@ -10,12 +10,10 @@ survival was predicted; nothing else, and nothing of the program that wrote the 
 of two, or that a label is there; of more, the largest score is the class. Ordered classes have a
 probability each, values a prediction, survival a risk. With several folds the test is the corrected
 resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, McNemar's
-exact test of the accuracy (and of AUCs without variance, as 1 and 0.5), or Wilcoxon's signed-rank
-test of absolute errors. Intervals are the percentile bootstrap over subjects, of classes drawn
-within their class, of values within folds.
-Where a person has several subjects, all of these are over persons: they are drawn within those
-whose subjects have the same classes or folds, the accuracy is tested by the exact sign-flip test,
-the AUC by DeLong's test for clustered data (Obuchowski 1997), and an error is a person's mean.
+exact test of the accuracy, or Wilcoxon's signed-rank test of absolute errors. Intervals are the
+percentile bootstrap over persons, of classes drawn within their class. A column `person` is there
+where some have several subjects; then tests of one split are by person, too, and the exact
+sign-flip test stands for McNemar's.
 """
 
 import json
@@ -54,8 +52,8 @@ class Features:
         self.subject = table["subject"].astype(str).to_numpy()
         self.fold = table["fold"].to_numpy()
         self.score = table[columns].to_numpy(float)
-        alone = np.arange(len(table))
-        self.person = np.unique(table.get("person", pd.Series(alone)), return_inverse=True)[1]
+        self.several = "person" in table
+        self.person = table["person" if self.several else "subject"].to_numpy()
         self.names = [str(c) for c in classes]
         self.true: Any
         if self.task in ("classification", "ordinal"):
@@ -146,6 +144,9 @@ class Features:
         for k in sorted(set(self.fold)):
             rows = self.fold == k
             w, true, predicted = weights[:, column[rows]], self.true[rows], self.said[rows]
+            if self.task != "classification":
+                folds.append(self.weighted(rows, w))
+                continue
             if metric == "accuracy":
                 folds.append(share(w, predicted == true, np.ones(len(true), bool)))
                 continue
@@ -159,6 +160,21 @@ class Features:
                     parts.append(share(w, predicted != c, true != c))
             folds.append(mean_of_defined(np.stack(parts, axis=-1)))
         return np.stack(folds, axis=-1)
+
+    def weighted(self, rows: Any, weights: Any) -> Any:
+        """`(resample,)`: the first metric of what is no class, of some rows."""
+        true, score = self.true[rows], self.score[rows]
+        if self.task == "regression":
+            return divided(weights @ np.abs(score[:, 0] - true), weights.sum(1))
+        if self.task == "multilabel":
+            areas = [area(weights, true[:, i] == 1, score[:, i]) for i in range(len(self.names))]
+            return mean_of_defined(np.stack(areas, axis=-1))
+        if self.task == "survival":
+            return concordance(weights, true, self.table["event"].to_numpy()[rows] == 1, score)
+        count = score.shape[1]
+        higher = np.stack([score[:, k:].sum(axis=1) for k in range(1, count)], axis=1)
+        cell = count * true + (higher > 0.5).sum(axis=1)
+        return kappa((weights @ np.eye(count**2)[cell]).reshape(-1, count, count))
 
 
 def of_classes(true: Any, predicted: Any, score: Any, classes: Any = (1,)) -> dict[str, float]:
@@ -221,6 +237,26 @@ def area(weights: Any, positive: Any, score: Any) -> Any:
     return divided(of_pairs, weights[:, positive].sum(1) * weights[:, ~positive].sum(1))
 
 
+def concordance(weights: Any, time: Any, event: Any, risk: Any) -> Any:
+    """Harrell's, of each resample: of the pairs whose order is known the share in order."""
+    before = (time[:, None] < time) | ((time[:, None] == time) & ~event)
+    known = (event[:, None] & before).astype(float)
+    wins = known * ((risk > risk[:, 0]) + 0.5 * (risk == risk[:, 0]))
+    right, pairs = (
+        np.einsum("ri,ij,rj->r", weights, of, weights, optimize=True) for of in (wins, known)
+    )
+    return divided(right, pairs)
+
+
+def kappa(table: Any) -> Any:
+    """With quadratic weights, of tables of the true by the predicted rank."""
+    ranks = np.arange(table.shape[-1])
+    cost = (ranks[:, None] - ranks) ** 2.0
+    chance = table.sum(2)[:, :, None] * table.sum(1)[:, None]
+    observed = (table * cost).sum((1, 2)) * table.sum((1, 2))
+    return 1 - divided(observed, (chance * cost).sum((1, 2)))
+
+
 def share(weights: Any, right: Any, among: Any) -> Any:
     """The weight of those `among` who are right."""
     return divided(weights @ (right & among).astype(float), weights @ among.astype(float))
@@ -238,48 +274,50 @@ def mean_of_defined(values: Any) -> Any:
 
 
 def interval(one: Features, other: Features, metric: str) -> Any:
-    """Of the difference, over resampled subjects; None where there is none."""
-    if one.task == "regression" and metric == "mae":
-        return interval_of_errors(one, other)
-    if one.task != "classification":
-        return None
+    """Of the difference, over resampled persons; None where no resample has one."""
     order = np.argsort(one.subject)
-    strata = np.unique(one.true[order], return_inverse=True)[1]
-    weights = drawn(strata, one.person[order])
+    classes = one.true[order] if one.task == "classification" else np.zeros(len(order), int)
+    weights = drawn(classes, one.person[order], one.several)
     difference = one.resampled(metric, weights) - other.resampled(metric, weights)
     means = mean_of_defined(difference)
-    ends = np.quantile(means[np.isfinite(means)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(ends[0]), float(ends[1])
-
-
-def interval_of_errors(one: Features, other: Features) -> tuple[float, float]:
-    """Of the difference of two mean absolute errors."""
-    lead = lead_of(one, other)
-    fold = np.unique(one.fold, return_inverse=True)[1]
-    weights = drawn(fold, one.person)
-    each = [
-        divided(weights[:, fold == k] @ lead[fold == k], weights[:, fold == k].sum(1))
-        for k in range(fold.max() + 1)
-    ]
-    means = mean_of_defined(np.stack(each, axis=-1))
+    means = means[np.isfinite(means)]
+    if not len(means):
+        return None
     ends = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(ends[0]), float(ends[1])
 
 
-def drawn(strata: Any, person: Any) -> Any:
-    """How often each subject is in each resample of persons, within those of the same strata."""
-    has = np.zeros((person.max() + 1, strata.max() + 1), bool)
-    has[person, strata] = True
-    several = len(has) < len(person)
-    kinds = np.unique(has, axis=0, return_inverse=True)[1].ravel() if several else strata
+def drawn(classes: Any, person: Any, several: bool) -> Any:
+    """`(resample, subject)`: how often each is drawn, a person with all its subjects."""
+    kinds, who = np.unique(classes, return_inverse=True)[1], np.arange(len(classes))
+    if several:
+        who = np.unique(person, return_inverse=True)[1]
+        has = np.zeros((who.max() + 1, kinds.max() + 1), bool)
+        has[who, kinds] = True
+        kinds = np.unique(has, axis=0, return_inverse=True)[1].ravel()
     weights = np.zeros((RESAMPLES, len(kinds)))
     for kind in range(kinds.max() + 1):
         members = np.flatnonzero(kinds == kind)
-        drawn = np.random.default_rng([0, kind])
-        chosen = drawn.integers(len(members), size=(RESAMPLES, len(members)))
+        draw = np.random.default_rng([0, kind]).integers(
+            len(members), size=(RESAMPLES, len(members))
+        )
         for r in range(RESAMPLES):
-            weights[r, members] = np.bincount(chosen[r], minlength=len(members))
-    return weights[:, person] if several else weights
+            weights[r, members] = np.bincount(draw[r], minlength=len(members))
+    return weights[:, who]
+
+
+def by_person(one: Features, values: Any) -> Any:
+    """The sum of each person's values."""
+    return np.bincount(np.unique(one.person, return_inverse=True)[1], values)
+
+
+def sign_flip(differences: Any) -> float:
+    """The exact test of whole numbers, if either sign of each were equally likely."""
+    sums = np.ones(1)
+    for size in np.abs(differences[differences != 0]).astype(int):
+        sums = np.convolve(sums, np.concatenate([[0.5], np.zeros(2 * size - 1), [0.5]]))
+    at = np.arange(len(sums)) - len(sums) // 2
+    return float(min(1.0, sums[np.abs(at) >= abs(differences.sum()) - 0.5].sum()))
 
 
 def lead_of(one: Features, other: Features) -> Any:
@@ -302,7 +340,7 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
             return float(2 * student.sf(abs(t), len(differences) - 1))
         return 1.0 if abs(differences.mean()) <= 1e-12 else 0.0
     if one.task == "regression" and metric == "mae":
-        lead = np.bincount(one.person, lead_of(one, other)) / np.bincount(one.person)
+        lead = by_person(one, lead_of(one, other))
         return float(wilcoxon(lead).pvalue) if np.any(lead) else 1.0
     if one.task != "classification":
         return None
@@ -313,22 +351,10 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
     elif metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
-    if one.person.max() + 1 < len(right):
-        return flipped(np.bincount(one.person, right.astype(float) - others))
+    if one.several:
+        return sign_flip(by_person(one, right.astype(int) - others))
     first, second = int((right & ~others).sum()), int((others & ~right).sum())
     return float(binomtest(first, first + second).pvalue) if first + second else 1.0
-
-
-def flipped(sums: Any) -> float:
-    """Two-sided p of whole-numbered differences, were either sign of each equally likely."""
-    chance = {0: 1.0}
-    for size in np.abs(sums[sums != 0]).astype(int):
-        both: dict[int, float] = {}
-        for total, p in chance.items():
-            for moved in (total - size, total + size):
-                both[moved] = both.get(moved, 0.0) + p / 2
-        chance = both
-    return min(1.0, sum(p for total, p in chance.items() if abs(total) >= abs(sums.sum())))
 
 
 def holm(values: list[float]) -> list[float]:
@@ -488,13 +514,13 @@ def counted(one: Features, rows: Any) -> dict[str, int]:
 
 
 def p_of_areas(one: Features, other: Features) -> Any:
-    """DeLong's test (1988) of one test split; None where the two order all pairs alike."""
+    """DeLong's test (1988) of one test split, by person (Obuchowski 1997); None without a test."""
     moved = np.zeros(len(one.true))
     for i, c in enumerate(one.classes):
         positive = one.true == c
-        parts = [placements(positive, f.score[:, i], f.person) for f in (one, other)]
+        parts = [placements(positive, f.score[:, i], one.person) for f in (one, other)]
         moved += (parts[0] - parts[1]) / len(one.classes)
-    error = np.sqrt(np.sum(np.bincount(one.person, moved) ** 2))
+    error = np.sqrt(np.sum(by_person(one, moved) ** 2))
     if error <= 1e-12:
         return None
     return float(2 * normal.sf(abs(one.mean("auc") - other.mean("auc")) / error))
@@ -506,9 +532,9 @@ def placements(positive: Any, score: Any, person: Any) -> Any:
     order = (high > low) + 0.5 * (high == low)
     moved = np.empty(len(score))
     for side, share_in_order in ((positive, order.mean(axis=1)), (~positive, order.mean(axis=0))):
-        people = len(np.unique(person[side]))
-        correction = np.sqrt(people / (people - 1)) if people > 1 else 1.0
-        moved[side] = (share_in_order - order.mean()) / len(share_in_order) * correction
+        persons = len(set(person[side]))
+        scale = np.sqrt(persons / max(persons - 1, 1)) / len(share_in_order)
+        moved[side] = (share_in_order - order.mean()) * scale
     return moved
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.evaluation.summary import summary_rows
+from vitaepp.evaluation.summary import labels_text, summary_rows
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, Line, line_chart
 from vitaepp.presentation.drawing import Style
@@ -21,11 +21,13 @@ _Values = list[tuple[str, str]]
 
 
 def outcome(result: Evaluation) -> dict[str, Any] | None:
-    """Intervals of a value's metrics, or of survival with its curves; None of classes."""
+    """Intervals of metrics, of each label, or of survival with its curves; None of classes."""
     report = result.metrics.get("clinical")
     if not isinstance(report, Mapping):
         return None
-    if result.task == "regression":
+    if result.task == "multilabel":
+        return {"values": labels_text(result.metrics), "figures": []}
+    if result.task in ("regression", "ordinal"):
         mean = result.metrics["mean"]
         values = [
             (metric_title(m), f"{mean[m]:.4g} {numbers.interval(ends['low'], ends['high'])}")
@@ -125,8 +127,11 @@ def few_labels(result: Evaluation) -> Figure | None:
         if not own:
             continue
         style = Style("line", SERIES[row.key])
-        labels = np.array([r["labels"] for r in own], float)
-        lines.append(Line(labels, np.array([r["mean"][metric] for r in own], float), style))
+        labels, mean, low, high = (
+            np.array([r["labels"] if k == "labels" else r[k][metric] for r in own], float)
+            for k in ("labels", "mean", "low", "high")
+        )
+        lines.append(Line(labels, mean, style, np.stack([mean - low, high - mean])))
         legend.append((style, row.name))
         table += [
             [row.name, r["labels"], r["mean"][metric], r["low"][metric], r["high"][metric]]
@@ -143,6 +148,6 @@ def few_labels(result: Evaluation) -> Figure | None:
     )
     if drawing is None:
         return None
-    note = f"mean {metric_name(metric)} over draws and folds; their range is in the table"
+    note = f"mean {metric_name(metric)} over draws and folds; bars: 95 of 100 trainings"
     note += ", lower is better" if metric in measures.lower_is_better else ""
     return Figure("Few labels", note, drawing, legend, table)
