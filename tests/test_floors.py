@@ -41,7 +41,7 @@ def test_every_file_of_a_room_is_independent_or_shared(room):
 #: Rooms whose messages name arguments as Python has them; the command line spells them as options.
 WITHOUT_OPTIONS = (
     *("system", "data", "losses", "nn", "views", "methods", "ingest", "encoder", "weights"),
-    *("training", "evaluation", "auditing"),
+    *("training", "evaluation", "auditing", "downstream", "explanation", "interop"),
 )
 
 #: Options of other programs, and the head of a recipe file, which says how to use it.

@@ -51,6 +51,41 @@ def test_columns_and_decimals_are_separated_as_spreadsheets_do(tmp_path, text):
     }
 
 
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        (["1,234", "900", "2,500"], "1,234 is read as 1.234"),
+        (["1.234", "900", "2.500"], "1.234 is read as 1.234"),
+        (["1,234", "2,500", "3,125"], ""),  # three decimals throughout
+        (["1,234", "900", "0,500"], ""),  # no thousands begin with a 0
+        (["1,25", "900", "2,500"], ""),
+    ],
+)
+def test_numbers_that_may_be_thousands_are_asked_about(tmp_path, capsys, cells, told):
+    lines = [f"{subject};{cell}" for subject, cell in zip("abc", cells, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["subject;volume", *lines]))
+    table = read_table(tmp_path / "t.csv")
+    assert table["volume"].tolist() == [float(cell.replace(",", ".")) for cell in cells]
+    said = capsys.readouterr().err
+    assert told in said
+    assert bool(said) == bool(told)
+
+
+def test_an_image_that_a_manifest_names_twice_is_told(tmp_path):
+    for name in ("x", "y", "z"):
+        scan(tmp_path / f"{name}.nii.gz")
+    told = "1 image is named more than once"
+    for rows, notes in (
+        ("a,x.nii.gz,\nb,y.nii.gz,", ()),
+        ("a,x.nii.gz,\nb,./x.nii.gz,", (told,)),
+        ("a,x.nii.gz,x.nii.gz\nb,y.nii.gz,z.nii.gz", (told,)),
+    ):
+        (tmp_path / "m.csv").write_text(f"subject,t1,t2\n{rows}\n")
+        found = recognise(tmp_path / "m.csv").notes
+        assert len(found) == len(notes)
+        assert all(note in line for note, line in zip(notes, found, strict=True))
+
+
 def test_blank_rows_and_columns_are_nothing(tmp_path):
     (tmp_path / "labels.csv").write_text("subject,grade,\na,1,\n,,\nb,2,\n,,\n")
     table = read_table(tmp_path / "labels.csv")

@@ -145,6 +145,39 @@ def test_what_is_doubtful_about_another_cohort_is_said_or_refused(tmp_path, caps
     assert not control_path(path, "raw").is_file()
 
 
+@pytest.mark.parametrize(
+    ("asked", "outside", "told"),
+    [
+        ("volume", {"volume": lambda t: t["volume"] / 1000}, "in another unit?"),
+        ("volume", {"volume": lambda t: t["volume"].where(t.index % 9 > 0, -999)}, "-999"),
+        ("sick", {"participant": lambda t: t["subject"].str[2:]}, "participants have"),
+        ("sick", {}, "exactly the same features as a subject inside"),
+        ("months", {"months": lambda t: t["months"] * 30}, "in another unit?"),
+        ("months", {"months": lambda t: 1 / t["months"]}, "the other way round"),
+    ],
+)
+def test_another_cohort_with_other_units_codes_or_the_same_people_is_asked_about(
+    asked, outside, told
+):
+    tasks = {"volume": {"task": "regression"}}
+    if asked == "months":
+        pytest.importorskip("sksurv")
+        tasks["months"] = {"task": "survival", "time": "months", "event": "died"}
+    options = {"draw_map": False, "folds": 3, **tasks.get(asked, {})}
+    features, table, _ = cohort()
+    other, rows, _ = cohort(seed=0 if not outside else 1)
+    table["participant"] = table["subject"].str[1:]
+    rows["subject"] = "x" + rows["subject"]
+
+    def doubts(values, changed):
+        found = evaluate_features(values, table, asked, external=Cohort(other, changed), **options)
+        return " ".join(found["doubts"])
+
+    assert told in doubts(features, rows.assign(**outside))
+    if outside:
+        assert told not in doubts(features, rows)
+
+
 def test_more_labels_are_nested_balanced_and_better():
     strata, persons = np.array([0] * 60 + [1] * 20), np.arange(80) // 2
     order = nested_order(strata, persons, [0])

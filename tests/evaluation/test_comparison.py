@@ -173,7 +173,8 @@ def test_without_predictions_there_is_a_test_and_no_interval(evaluated, classes)
     assert (found.p, found.mean) == (whole.p, whole.mean)
     assert whole.interval is not None
     assert found.interval is None
-    assert found.reason == "no predictions.parquet beside evaluation/metrics.json"
+    told = "no predictions.parquet beside evaluation/metrics.json tells whether the same subjects"
+    assert told in str(found.reason)
     c = evaluated("c", 0.5, seed=1, classes=classes)
     with pytest.raises(EvaluationError, match=r"seed 1 against 0.*same seed"):
         difference_between([Evaluation.load(c)], [Evaluation.load(b)])
@@ -388,3 +389,49 @@ def test_names_are_those_of_folders_wherever_there_are_any(evaluated):
     assert [row.name for row in compare(*loaded).rows] == by_path == ["a", "b"]
     in_memory = Evaluation(loaded[1].metrics | {"seed": 0}, loaded[1].predictions)
     assert [row.name for row in compare(paths[0], in_memory).rows] == ["evaluation", "embedding"]
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("classification", "auc"), ("classification", "accuracy"), ("regression", "mae")],
+)
+def test_copies_of_everybodys_images_make_nothing_surer(task, metric):
+    """Of a person who is there three times, no test and no interval knows more than of one."""
+    random = np.random.default_rng(0)
+    n = 30
+    codes = np.arange(n) % 2
+    true = codes.astype(float) if task == "classification" else random.normal(size=n)
+
+    def made(seed, copies, known=True):
+        scores = (2 * true - 1) * 0.4 + np.random.default_rng(seed).normal(size=n)
+        each = np.repeat(np.arange(n), copies)
+        table = pd.DataFrame(
+            {
+                "subject": [f"s{i:02d} {k}" for k, i in enumerate(each)],
+                "fold": 0,
+                "label": true[each] if task == "regression" else codes[each].astype(str),
+                "method": scores[each],
+            }
+        )
+        if copies > 1 and known:
+            table["person"] = each
+        rows = len(table)
+        fold = Evaluation({"task": task, "classes": [0, 1]}).rescored(table, scores[each])
+        metrics = {"task": task, "protocol": "linear", "label": "x", "n": rows, "persons": n}
+        metrics |= {"classes": [0, 1] if task == "classification" else [], "folds": [fold]}
+        metrics |= {"seed": 0, "sizes": [{"train": rows, "test": rows}]}
+        return Evaluation(metrics, table)
+
+    once, thrice = (
+        difference_between([made(1, copies)], [made(2, copies)], metric=metric) for copies in (1, 3)
+    )
+    assert thrice.mean == pytest.approx(once.mean)
+    assert thrice.p == pytest.approx(once.p)
+    for end in ("low", "high"):
+        ends = [getattr(found.interval, end) for found in (once, thrice)]
+        assert ends[0] == pytest.approx(ends[1], abs=0.05)
+    unknown = difference_between(
+        [made(1, 3, known=False)], [made(2, 3, known=False)], metric=metric
+    )
+    assert (unknown.p, unknown.interval) == (None, None)
+    assert "do not tell which subjects are of one person" in str(unknown.reason)

@@ -1,17 +1,22 @@
 """Labels and files that may not mean what they say are asked about, or refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.participants import person_doubts
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import doubts, read_labels
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.tasks.regression import far_values
+from vitaepp.reporting.contents import Evaluation as ShownEvaluation
+from vitaepp.reporting.sections.results import comparisons
 
 
 def table(labels, **columns):
@@ -28,6 +33,15 @@ def table(labels, **columns):
         (["High", "high", "low"], ["'High' and 'high' are 2 classes here"]),
         (["\u00e9", "e\u0301", "low"], ["are 2 classes here"]),
         (["1", "1.0", "0"], ["'1' and '1.0' are 2 classes here"]),
+        (["True", "1", "0"], ["'1' and 'True' are 2 classes here"]),
+        (["y", "Yes", "n"], ["'Yes' and 'y' are 2 classes here"]),
+        (["M", "F", "male"], ["'M' and 'male' are 2 classes here"]),
+        ([-1, 0, 1], ["-1 (4 subjects) counts as a class; if it means missing"]),
+        ([1, 2, 9], ["9 (4 subjects) counts as a class; if it means missing"]),
+        ([1, 0, 99], ["99 (4 subjects) counts as a class; if it means missing"]),
+        ([-1, 1], []),
+        ([-2, -1, 0, 1], []),
+        ([7, 8, 9], []),
         (["unknown", "high", "low"], ["'unknown' (4 subjects) counts as a class; if it means"]),
     ],
 )
@@ -36,6 +50,58 @@ def test_classes_that_may_not_be_meant_are_asked_about(labels, told):
     assert len(found) == len(told)
     for text, line in zip(told, found, strict=True):
         assert text in line
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["p1", "P1 ", "p2", "p3"], "P1 and p1 count as different people"),
+        (["01", "1.0", "2", "3"], "01 and 1.0 count as different people"),
+        (["p1", "p2", "p10", "1_0"], ""),
+        (["unknown", "unknown", "p1", None], "'unknown' (2 subjects) counts as one person"),
+        (["unknown", "p1", "p2", "p3"], ""),
+    ],
+)
+def test_people_who_may_not_be_meant_are_asked_about(names, told):
+    rows = pd.DataFrame({"subject": list("abcd"), "participant": names})
+    lines = person_doubts(rows)
+    assert told in "".join(lines)
+    assert bool(lines) == bool(told)
+    if None not in names and len(set(names)) == len(names):
+        as_subjects = person_doubts(pd.DataFrame({"subject": names}))
+        assert bool(as_subjects) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([*range(1, 9), -1, -1], "-1 occurs 2 times and is the only value below 0"),
+        ([*range(1, 9), -1, -2], ""),
+        ([*range(1, 9), 900], "1 value of 9 lie far from the others"),
+    ],
+)
+def test_values_that_may_be_codes_are_asked_about(values, told):
+    lines = far_values(np.array(values, float), "label 'volume'")
+    assert told in "".join(lines)
+    assert bool(lines) == bool(told)
+
+
+def test_what_is_asked_is_kept_with_the_result_and_shown_in_a_report(capsys):
+    features = np.random.default_rng(0).normal(size=(24, 3))
+    persons = [f"{'pP'[i % 2]}{i // 2}" for i in range(24)]
+    found, said = evaluated(capsys, features, participant=persons)
+    (line,) = found["doubts"]
+    assert line in said
+    assert "count as different people" in line
+    evaluation = ShownEvaluation(Path("e"), None, dict(found.metrics), None, None)
+    (shown,) = comparisons([], [evaluation])
+    assert shown["doubts"] == [line]
+
+
+def test_features_beyond_single_precision_are_refused():
+    features = np.random.default_rng(0).normal(size=(24, 3)) * 1e300
+    with pytest.raises(EvaluationError, match="features of subject s00 are not finite"):
+        evaluate_features(features, table([0, 1] * 12), "grade")
 
 
 def evaluated(capsys, features, **columns):

@@ -14,6 +14,7 @@ from vitaepp.evaluation.survival import (
     Survival,
     auc_times,
     concordance_interval,
+    event_words,
     fit_survival,
     integrated_brier,
     over_time,
@@ -320,6 +321,23 @@ def test_events_of_one_kind_are_asked_about():
     assert survival_doubts(Survival(np.ones(2), np.array([True, False])), "dead") == []
     (line,) = survival_doubts(Survival(np.ones(2), np.array([True, True])), "dead")
     assert "all 2 subjects have an event, none is censored" in line
+
+
+@pytest.mark.parametrize(
+    ("event", "words", "told"),
+    [
+        ("censored", [1, 0], "1 counts as an event, but the column is called censored"),
+        ("isAlive", [True, False], "true counts as an event, but the column is called alive"),
+        ("censored", ["event", "censored"], ""),
+        ("dead", [1.0, 0.0], ""),
+        ("dead", ["yes", "None"], "'none' (1 subject) counts as censored"),
+    ],
+)
+def test_events_that_may_be_meant_the_other_way_are_asked_about(event, words, told):
+    times = Survival(np.ones(2), np.array([True, False]))
+    lines = survival_doubts(times, event, event_words(pd.Series(words, dtype=object)))
+    assert told in "".join(lines)
+    assert bool(lines) == bool(told)
 
 
 @pytest.mark.parametrize("censored", [0, 1])

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from tests.conftest import LIGHT
+from tests.conftest import LIGHT, write_store
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import spread
@@ -55,6 +57,43 @@ def test_a_ladder_is_climbed_once_and_goes_on(make_store, tmp_path, monkeypatch)
     assert [file.stat().st_mtime_ns for file in trained] == before
     with pytest.raises(AssertionError, match="measured again"):
         ladder(store.path, tmp_path / "out", "bright", **asked | {"budget": "10,all"})
+
+
+def test_what_was_measured_of_another_task_or_protocol_is_measured_anew(tmp_path):
+    store = write_store(tmp_path / "store", subjects=24, size=(16, 16), modalities=("grey",))
+    file = store.path / "table.parquet"
+    table = pq.read_table(file)
+    grade = pa.array(np.arange(24) % 4 + 1)
+    at = table.schema.get_field_index("bright")
+    pq.write_table(table.set_column(at, "grade", grade), file)
+    asked = {"rungs": ["prior", "simple"], "folds": 2, "budget": "all"}
+    for task, protocol, metric in (
+        ("classification", "svm", "auc"),
+        ("regression", None, "mae"),
+        ("classification", "knn", "auc"),
+    ):
+        found = ladder(store.path, tmp_path / "out", "grade", task=task, protocol=protocol, **asked)
+        assert found.metric == metric
+        for rung in found.rungs:
+            assert rung.evaluation["task"] == task
+            assert rung.evaluation["protocol"] == (protocol or "linear")
+
+
+def test_a_rung_that_makes_no_error_on_a_split_is_shown_to_beat_guessing():
+    """DeLong's variance of an AUC of 1 and of one of 0.5 is 0, but their difference is none."""
+    sick = np.arange(40) % 2
+    split = np.where(np.arange(40) < 20, "train", "test")
+    table = pd.DataFrame({"subject": np.arange(40), "sick": sick, "split": split})
+    rungs = [
+        Rung(key, key, evaluate_features(features, table, "sick", draw_map=False))
+        for key, features in (("prior", np.zeros((40, 1))), ("raw", sick[:, None] + 0.0))
+    ]
+    made = Ladder(tuple(rungs), {}, {})
+    assert [rung.part["mean"]["auc"] for rung in rungs] == [0.5, 1.0]
+    difference, _ = made.steps()[1]
+    assert difference.p == pytest.approx(2 * 0.5**10)
+    assert difference.test == "McNemar's exact test of the accuracy"
+    assert made.taken.key == "raw"
 
 
 def climbed(*strengths, n=60, folds=5):

@@ -379,3 +379,29 @@ def test_methods_tell_of_every_task(outcomes):
         assert part in text, part
     assert not re.search(r"None|nan|\{|  ", text)
     assert list((outcomes / "figures").glob("survival-*.pdf"))
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_verify_draws_and_tests_persons_where_they_have_several_images(tmp_path, split):
+    run = make_run(tmp_path / "run", reconstructed=False)
+    features, table, noise = cohort()
+    table["split"] = np.where(np.arange(len(table)) // 2 % 3 == 0, "test", "train") if split else ""
+    table["participant"] = [f"Doe {i // 2}" for i in range(len(table))]
+    for name, values in ((None, features + 2 * features[:, :1]), ("untrained", noise)):
+        file = run / "e.parquet"
+        file = file if name is None else control_path(file, name)
+        facts = {"method": "vitae++", "encoder": weights_id(run)}
+        Embeddings(table, values.astype(np.float32), facts).save(file)
+    evaluate(run / "e.parquet", "sick", run / "sick", folds=3)
+    evaluate(run / "e.parquet", "volume", run / "volume", folds=3, task="regression")
+    folder = dossier([run], tmp_path / "out")
+    assert verify.main(folder) == 0
+    known = 0
+    for file in (folder / "data").glob("*.parquet"):
+        rows = pd.read_parquet(file)
+        if "person" in rows:
+            assert rows["person"].nunique() == len(rows) // 2
+            rows.drop(columns="person").to_parquet(file)
+            known += 1
+    assert known == 2
+    assert verify.main(folder) == 1

@@ -443,7 +443,7 @@ def test_what_is_no_run_is_refused(run, tmp_path):
         report([tmp_path], tmp_path / "r.html")
     with pytest.raises(RunError, match="no such run"):
         report([tmp_path / "none"], tmp_path / "r.html")
-    with pytest.raises(RunError, match="names an HTML file"):
+    with pytest.raises(RunError, match="`out` is an HTML file"):
         report([run], tmp_path)
     with pytest.raises(RunError, match="no run"):
         report([], tmp_path / "r.html")

@@ -59,7 +59,7 @@ def demo(
 
     Args:
         out: folder for everything.
-        subjects: size of the cohort; 48, or 20 of the quick demo.
+        subjects: size of the cohort; 48, or 16 of the quick demo.
         quick: train a smaller model for some seconds; the report says so.
         show: prints what stands at the end.
 

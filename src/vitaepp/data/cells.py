@@ -127,13 +127,39 @@ def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFr
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return read(names)
+            table = read(names)
+            _say_thousands(lines, path, table, separator, decimal)
+            return table
         except pd.errors.ParserWarning:
             table = read([*names, beyond := f"Unnamed: {len(names)}"])
     if table[beyond].notna().any():
         line = first_line(table[beyond].notna())
         raise ValueError(f"line {line} has more cells than there are columns")
     return table
+
+
+def _say_thousands(
+    lines: str, path: Path, table: pd.DataFrame, separator: str, decimal: str
+) -> None:
+    """Ask about numbers such as 1.234 beside 900, which may be thousands.
+
+    Only where columns are separated by semicolons, as where a comma or a point may part thousands.
+    """
+    written = re.compile(rf"[1-9]\d{{0,2}}{re.escape(decimal)}\d{{3}}")
+    if separator != ";" or not written.search(lines):
+        return
+    raw = pd.read_csv(StringIO(lines), sep=separator, dtype=str, index_col=False, header=0)
+    for name, (_, cells) in zip(table.columns, raw.items(), strict=False):
+        if table[name].dtype.kind != "f":
+            continue
+        texts = cells.dropna().str.strip()
+        parted = texts[texts.str.contains(decimal, regex=False)]
+        if 0 < len(parted) < len(texts) and parted.str.fullmatch(written.pattern).all():
+            say(
+                f"{path.name}: column {name}: {parted.iloc[0]} is read as "
+                f"{parted.iloc[0].replace(decimal, '.')}; if it is thousands, write it without the "
+                "mark"
+            )
 
 
 def _text(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -29,6 +30,39 @@ DOUBTFUL = frozenset(
         *(".", "?"),
     )
 )
+
+#: What a word in lower case says, where several words say the same.
+SAME_WORDS: dict[str, str | float] = {
+    **dict.fromkeys(("true", "yes", "y"), 1.0),
+    **dict.fromkeys(("false", "no", "n"), 0.0),
+    **dict.fromkeys(("m", "male", "man"), "male"),
+    **dict.fromkeys(("f", "female", "woman", "w"), "female"),
+    **dict.fromkeys(("pos", "positive", "+"), "positive"),
+    **dict.fromkeys(("neg", "negative", "-"), "negative"),
+}
+
+
+def written_alike(names: Iterable[Any]) -> list[list[Any]]:
+    """Names that may be meant as one: they differ in case, accents, blanks or digits alone.
+
+    >>> written_alike(["P1", "p1 ", "02", "2.0", "yes", 1, "other"])
+    [['P1', 'p1 '], ['02', '2.0'], ['yes', 1]]
+    """
+    alike: dict[str | float, list[Any]] = defaultdict(list)
+    for name in names:
+        alike[_meant(str(name))].append(name)
+    return [same for same in alike.values() if len(same) > 1]
+
+
+def _meant(name: str) -> str | float:
+    """What names have in common that are one, and written in several ways."""
+    plain = unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
+    if plain in SAME_WORDS:
+        return SAME_WORDS[plain]
+    try:
+        return plain if "_" in plain else float(plain)
+    except ValueError:
+        return plain
 
 
 def join_labels(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
+from vitaepp.data.labels import DOUBTFUL, written_alike
 from vitaepp.data.store import PARTICIPANT
+from vitaepp.system.text import first_few
 
 Persons = Indices
 
@@ -37,3 +40,38 @@ def no_participant(table: pd.DataFrame) -> pd.Series[bool]:
 
 def _name(value: object) -> str:
     return unicodedata.normalize("NFC", str(value).strip())
+
+
+def participants_in(table: pd.DataFrame) -> set[str]:
+    """The participants that a table names; empty without the column."""
+    if PARTICIPANT not in table:
+        return set()
+    return {*table[PARTICIPANT].map(_name, na_action="ignore").dropna()} - {""}
+
+
+def person_doubts(table: pd.DataFrame) -> list[str]:
+    """What to ask about persons that may not be meant as they are written, a line each.
+
+    These are participants, or without the column subjects, that differ in case, accents or zeros
+    alone, and words for a missing value that make one participant of many.
+
+    Args:
+        table: `subject` and label columns, one row a subject.
+    """
+    column = PARTICIPANT if PARTICIPANT in table else "subject"
+    names: Iterable[str] = participants_in(table) or set(map(str, table["subject"]))
+    lines = []
+    if pairs := sorted(sorted(same) for same in written_alike(sorted(names))):
+        shown = first_few([" and ".join(same) for same in pairs])
+        lines.append(
+            f"column {column}: {shown} count as different people; if they are one, write them "
+            "alike, or images of one person are trained on and tested"
+        )
+    if column == PARTICIPANT:
+        counts = table[PARTICIPANT].map(_name, na_action="ignore").value_counts()
+        for name in sorted(n for n in counts.index if n.lower() in DOUBTFUL and counts[n] > 1):
+            lines.append(
+                f"column {column}: {name!r} ({counts[name]} subjects) counts as one person; if it "
+                "means missing, leave these cells empty"
+            )
+    return lines

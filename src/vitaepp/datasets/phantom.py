@@ -301,8 +301,8 @@ def _paint_head(canvas: _Canvas, rng: np.random.Generator, semi_axes: Vectors) -
     depth = _length(canvas.points, axes) + 0.02 * canvas.waves(rng, 40.0)
     millimetres = float(axes.mean())  # from units of depth
 
-    def inside(level: Volume | float, field: Volume = depth) -> Volume:
-        return _soft((level - field) * millimetres)
+    def inside(level: Volume | float) -> Volume:
+        return _soft((level - depth) * millimetres)
 
     canvas.paint("scalp", inside(rng.uniform(1.20, 1.27)))
     canvas.paint("skull", inside(rng.uniform(1.11, 1.15)))

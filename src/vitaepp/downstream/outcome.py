@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +13,24 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Floats
+from vitaepp.data.participants import Persons
 from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Metrics
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
 from vitaepp.system.files import write_json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Outcome(Mapping[str, Any]):
-    """A mapping of what metrics.json holds: `outcome["mean"]["dice"]`.
+class Outcome(Metrics):
+    """The scores of masks, as `outcome["mean"]["dice"]`.
 
     Attributes:
         metrics: the content of metrics.json.
         table: a row a tested subject.
     """
 
-    metrics: dict[str, Any]
     table: pd.DataFrame
-
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
 
     def __repr__(self) -> str:
         return f"Outcome({self._line(self.metrics['metric'])})"
@@ -48,6 +41,10 @@ class Outcome(Mapping[str, Any]):
         difference = f"{lead['metric']}: fine-tuned minus from scratch {lead['mean']:+.3f}"
         how = "not tested" if lead["p"] is None else f"p = {lead['p']:.2g}"
         return "\n".join([*lines, f"{difference}, {how} ({lead['test']})"])
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
+        return f"{lines}{self.to_frame().to_html(index=False, border=0)}"
 
     def to_frame(self) -> pd.DataFrame:
         """The scores of each fold, one row a set of predictions and fold."""
@@ -81,19 +78,32 @@ def summarised(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return {"folds": kept, "mean": mean, "std": std}
 
 
+def _mean_of_persons(values: Floats, persons: Persons | None) -> tuple[Floats, str]:
+    """One value a person, the mean over its subjects, and the word for what there is one of."""
+    if persons is None or len(np.unique(persons)) == len(persons):
+        return values, "subjects"
+    _, who = np.unique(persons, return_inverse=True)
+    return np.bincount(who, values) / np.bincount(who), "persons"
+
+
 def difference(
-    metric: str, by_fold: Floats, by_subject: Floats, sizes: Sequence[Mapping[str, int]]
+    metric: str,
+    by_fold: Floats,
+    by_subject: Floats,
+    sizes: Sequence[Mapping[str, int]],
+    persons: Persons | None = None,
 ) -> dict[str, Any]:
     """How much higher a metric is of fine-tuned networks than from scratch, and its test.
 
     Over several folds it is the corrected resampled t-test. On one split it is Wilcoxon's
-    signed-rank test over subjects, which takes the trained networks as they are.
+    signed-rank test over persons, which takes the trained networks as they are.
 
     Args:
         metric: that is compared.
         by_fold: the difference in each fold.
         by_subject: the difference of each test subject; NaN where it has none.
         sizes: `train` and `test` subjects of each fold.
+        persons: the person of each test subject; unset, each is another.
     """
     from scipy.stats import wilcoxon
 
@@ -102,6 +112,7 @@ def difference(
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
         return facts | {"p": p, "test": "corrected resampled t-test over folds"}
-    values = by_subject[np.isfinite(by_subject)]
+    known = np.isfinite(by_subject)
+    values, over = _mean_of_persons(by_subject[known], None if persons is None else persons[known])
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
-    return facts | {"p": p, "test": "Wilcoxon's signed-rank test over subjects"}
+    return facts | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}

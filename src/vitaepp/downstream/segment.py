@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.data.arrays import Indices
 from vitaepp.data.nifti import write_scan
+from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
 from vitaepp.downstream.outcome import Outcome, difference, summarised
 from vitaepp.downstream.tuning import SCRATCH, STARTS, Base, Tuning, person_folds
@@ -115,13 +116,14 @@ def measured(tuning: Tuning) -> Outcome:
     folds = [_by_fold(own), _by_fold(other)]
     by_fold = np.array([a[METRIC] - b[METRIC] for a, b in zip(*folds, strict=True)])
     by_subject_ = (own[METRIC] - other[METRIC]).to_numpy(float)
+    persons = persons_of(tuning.table)[np.concatenate([part.test for part in tuning.parts])]
     metrics: dict[str, Any] = {
         **tuning.facts,
         "labels": {name: int(value) for value, name in names.items()},
         "metric": METRIC,
         **summarised(folds[0]),
         "controls": {"scratch": {"what": SCRATCH, **summarised(folds[1])}},
-        "difference": difference(METRIC, by_fold, by_subject_, tuning.sizes),
+        "difference": difference(METRIC, by_fold, by_subject_, tuning.sizes, persons),
         "unit of hd95": "voxels" if store.info.spacing is None else "mm",
     }
     return Outcome(metrics, table).save(tuning.out)
@@ -130,12 +132,18 @@ def measured(tuning: Tuning) -> Outcome:
 def _say_what_is_lost(table: pd.DataFrame, names: Sequence[str], start: str) -> None:
     """Say which labels are predicted nowhere, or nowhere right, so that a mean hides none."""
     for name in names:
-        dice = table[f"dice/{name}"].dropna()
+        dice, distance = table[f"dice/{name}"].dropna(), table[f"hd95/{name}"].notna().sum()
         if len(dice) and not dice.any():
             subjects = counted(len(dice), "tested subject")
             warn(
                 f"{start}: label {name} is found in none of {subjects}; training lost it: try a "
                 "lower rate (optim.lr) or more updates (optim.updates)"
+            )
+        elif distance < len(dice):
+            say(
+                f"{start}: hd95 of label {name} is of {distance} of "
+                f"{counted(len(dice), 'subject')}; the others lack it in one of the two masks, "
+                "where Dice is 0 and there is no distance"
             )
 
 

@@ -88,9 +88,10 @@ def difference_between(
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
     for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
-    seed. Where predictions tell that a person has several subjects, intervals and tests of one
-    split keep these together. Whatever has no test, or lacks the predictions that it needs, has `p`
-    or `interval` None and a `reason`.
+    seed; where both AUCs are without variance, such as 1 and 0.5, by the test of the accuracy.
+    Where predictions tell that a person has several subjects, intervals and tests of one split keep
+    these together. Whatever has no test, or lacks the predictions that it needs, has `p` or
+    `interval` None and a `reason`.
 
     Args:
         variant: one evaluation for each seed.
@@ -134,9 +135,15 @@ def difference_between(
     lacking = [e for e in (*variant, *reference) if e.predictions is None]
     if lacking:
         where = "" if lacking[0].path is None else " beside " + "/".join(lacking[0].path.parts[-2:])
-        return replace(difference, reason=f"no predictions.parquet{where}")
+        return replace(
+            difference,
+            reason=f"no predictions.parquet{where} tells whether the same subjects were tested",
+        )
     _require_same_subjects([*variant, *reference])
-    persons = _persons([variant[0], reference[0]])
+    try:
+        persons = _persons([variant[0], reference[0]])
+    except EvaluationError as error:
+        return replace(difference, reason=str(error))
     if variant[0].task != "classification":
         return _of_values(difference, variant, reference, variant_key, reference_key, persons)
     first = _repetitions(variant, variant_key)
@@ -149,7 +156,13 @@ def difference_between(
     if relevant is None and metric == "auc" and len(first) == 1:
         who = None if persons is None else persons[first[0].subjects]
         delong = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
-        return replace(difference, p=delong["p"], test="DeLong's test", reason=delong.get("reason"))
+        if delong["p"] is not None or not difference.mean:
+            reason = delong.get("reason")
+            return replace(difference, p=delong["p"], test="DeLong's test", reason=reason)
+        # Each parts the classes wholly, or not at all, so that the AUC has no variance.
+        all_of_them = np.ones(len(first[0].codes), np.bool_)
+        p, name = _test_on_one_split(first, second, all_of_them, persons)
+        return replace(difference, p=p, test=f"{name} of the accuracy")
     if relevant is None:
         title = metric_name(metric)
         return replace(
@@ -226,10 +239,9 @@ def _numbers_of(evaluation: Evaluation) -> Indices:
 def _persons(evaluations: Sequence[Evaluation]) -> Persons | None:
     """The person of each subject by its number, by the first that knows; None where none does."""
     for evaluation in evaluations:
-        rows = evaluation.rows()
-        if "person" in rows:
-            persons = np.empty(len(rows), np.intp)
-            persons[_numbers_of(evaluation)] = rows["person"]
+        if (of_rows := evaluation.persons()) is not None:
+            persons = np.empty_like(of_rows)
+            persons[_numbers_of(evaluation)] = of_rows
             return persons
     return None
 

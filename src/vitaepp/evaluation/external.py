@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS
-from vitaepp.data.participants import persons_of
+from vitaepp.data.participants import participants_in, persons_of
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.result import METHOD, score_columns
 from vitaepp.evaluation.tasks.base import Tested
+from vitaepp.presentation.names import metric_name
 from vitaepp.system.progress import counted, warn
 
 #: An external AUC below this, and fewer subjects than this, are asked about.
@@ -44,10 +45,21 @@ def tested_outside(
     sets: Mapping[str, Sequence[Candidates]],
     cohort: Cohort,
     seed: int,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+    within: pd.DataFrame,
+) -> tuple[dict[str, Any], pd.DataFrame, list[str]]:
     """Models of all labelled subjects, tested on another cohort, once.
 
     Nothing is chosen there: thresholds and probabilities are those of the cohort inside.
+
+    Args:
+        question: with the target inside.
+        sets: features of the labelled subjects inside, by name.
+        cohort: the other one.
+        seed: draws held-out parts.
+        within: the labelled subjects inside, a row each.
+
+    Returns:
+        What metrics.json holds of it, the predictions, and what to ask, a line each.
     """
     inside = question.target
     ordered = by_subject(cohort.table, f"{cohort.name}: ")
@@ -58,6 +70,12 @@ def tested_outside(
     given = {METHOD: checked_candidates(cohort.features, ordered, f"{cohort.name}: features")}
     given |= known_controls(cohort.controls, ordered)
     labelled = ordered.iloc[outside.rows]
+    those_inside = next(iter(sets[METHOD][0].values()))
+    those_outside = next(iter(one_of(given[METHOD]).values()))[outside.rows]
+    doubts = [
+        *inside.doubts_outside(outside),
+        *_shared(within, labelled, those_inside, those_outside),
+    ]
     # Sites are called A or 1 everywhere: those outside are scaled like any that was not trained on.
     sites = None if question.sites is None else np.full(len(labelled), "\0 outside", object)
     everyone = np.arange(len(inside.rows))
@@ -81,14 +99,20 @@ def tested_outside(
             scored[name]["clinical"] = report
         shaped = decision.reshape(len(labelled), -1).T
         columns |= dict(zip(score_columns(name, inside.classes, inside.task), shaped, strict=True))
-    area = scored[METHOD]["mean"].get("auc")
-    if area is not None and area < LOW:
-        warn(
-            f"{cohort.name}: an AUC of {area:.2f} is worse than chance; are the classes coded the "
-            "other way round there?"
-        )
+    for metric in ("auc", "c_index"):
+        area = scored[METHOD]["mean"].get(metric)
+        if area is not None and area < LOW:
+            coded = "events" if inside.task == "survival" else "classes"
+            doubts.append(
+                f"{metric_name(metric)} {area:.2f} is worse than chance; are the {coded} coded the "
+                "other way round there?"
+            )
+            break
     if len(outside.rows) < FEW:
-        warn(f"{cohort.name}: {counted(len(outside.rows), 'subject')} can show very little")
+        doubts.append(f"{counted(len(outside.rows), 'subject')} can show very little")
+    doubts = [f"{cohort.name}, the external cohort: {doubt}" for doubt in doubts]
+    for doubt in doubts:
+        warn(doubt)
     facts = {
         "name": cohort.name,
         "n": len(outside.rows),
@@ -98,7 +122,34 @@ def tested_outside(
         "left_out": {"unlabelled": outside.missing},
         **{k: v for k, v in outside.facts(tested).items() if k == "members"},
     }
-    return facts, pd.DataFrame(columns)
+    return facts, pd.DataFrame(columns), doubts
+
+
+def _shared(
+    within: pd.DataFrame, outside: pd.DataFrame, features: Features, others: Features
+) -> list[str]:
+    """What to say of subjects outside who may be people inside, a line each."""
+    lines = []
+    for what, inside_, outside_ in (
+        ("subject", set(within["subject"]), set(outside["subject"])),
+        ("participant", participants_in(within), participants_in(outside)),
+    ):
+        if both := inside_ & outside_:
+            lines.append(
+                f"{counted(len(both), what)} have the name of a {what} inside, such as "
+                f"{min(both)}; if they are the same people, this is no external test"
+            )
+    if features.shape[1] == others.shape[1]:
+        own, new = (
+            pd.util.hash_pandas_object(pd.DataFrame(f.astype(np.float32)), index=False)
+            for f in (features, others)
+        )
+        if count := int(new.isin(own).sum()):
+            lines.append(
+                f"{counted(count, 'subject')} have exactly the same features as a subject inside, "
+                "probably because the same image is in both; leave it out of one of them"
+            )
+    return lines
 
 
 def _require_same(cohort: str, inside: Candidates, outside: Candidates) -> None:
@@ -146,7 +197,8 @@ def checked_features(features: Features, ordered: pd.DataFrame, title: str) -> F
             f"{title} have shape {features.shape}, but the table has {counted(count, 'subject')}; "
             "give (subject, feature)"
         )
-    finite = np.isfinite(features).all(axis=1)
+    with np.errstate(over="ignore"):  # squares of what single precision holds are finite
+        finite = np.isfinite(features.astype(np.float32)).all(axis=1)
     if not finite.all():
         subject = ordered["subject"][int(np.flatnonzero(~finite)[0])]
         raise EvaluationError(f"{title} of subject {subject} are not finite; embed again")

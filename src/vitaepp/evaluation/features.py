@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices
-from vitaepp.data.participants import Persons, no_participant, persons_of
+from vitaepp.data.participants import Persons, no_participant, person_doubts, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
@@ -22,7 +22,7 @@ from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sit
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
-from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
+from vitaepp.evaluation.result import METHOD, PERSON, Evaluation, score_columns
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
@@ -150,7 +150,7 @@ def evaluate_features(
     strict = [checked_candidates(one, ordered, "features") for one in each]
     first = next(iter(strict[0].values()))
     given = known_controls(controls or {}, ordered)
-    _tell(target, ordered, shared, protocol)
+    doubts = _tell(target, ordered, shared, protocol)
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     if others := len(target.rows) - len(used) if shared.given else 0:
         be = "is" if others == 1 else "are"
@@ -159,16 +159,18 @@ def evaluate_features(
     labelled = ordered.iloc[target.rows]
     people = persons_of(labelled)
     if for_all_folds and draw_map and (doubt := _repeated(first[target.rows], people)):
-        warn(doubt)
+        doubts.append(doubt)
     how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
     if how == COMBAT and site_of is not None:
         unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
         if some := sorted(set().union(*unknown)):
-            warn(
+            doubts.append(
                 f"ComBat is not told of {counted(len(some), 'group')} of {sites or group} by the "
                 f"training part that tests them, which has fewer than {LEAST} of their subjects: "
                 f"{first_few(some)}; their features stay as they are"
             )
+    for doubt in doubts:
+        warn(doubt)
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
     question = Question(target, shared.protocol, shared.persons, site_of, reduced, how)
     sets = {METHOD: [_of(one, target.rows) for one in strict] * (len(parts) // len(strict))}
@@ -214,6 +216,7 @@ def evaluate_features(
         "map": drawn,
         "seed": seed,
         "labels_from": None,
+        "doubts": doubts,
         "provenance": dict(provenance or {}),
     }
     if isinstance(features, Mapping):
@@ -229,7 +232,9 @@ def evaluate_features(
         metrics["harmonized"] = {"column": sites or group, "how": how}
     outside = None
     if external is not None:
-        metrics["external"], outside = tested_outside(question, sets, external, seed)
+        found = tested_outside(question, sets, external, seed, labelled)
+        metrics["external"], outside, asked = found
+        doubts += asked
     learning = None
     if budget:
 
@@ -277,14 +282,12 @@ def _map(
     return points, how if len(rows) == len(features) else f"{how}, {len(rows)} random subjects"
 
 
-def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> None:
-    """Say what a person should know about the labels and their folds."""
+def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> list[str]:
+    """Say what a person should know about the labels and their folds; what to ask of them."""
     if isinstance(target, Classification) and (order := target.order()):
         say(order)
     for note in shared.notes:
         say(note)
-    for doubt in (*target.doubts(), *_split_doubts(ordered, shared, protocol)):
-        warn(doubt)
     labelled = ordered.iloc[target.rows]
     if PARTICIPANT in labelled and (without := int(no_participant(labelled).sum())):
         say(
@@ -293,6 +296,7 @@ def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str |
         )
     if target.missing:
         say(f"{target.missing} of {len(ordered)} subjects have no {target.name}; they are left out")
+    return [*target.doubts(), *_split_doubts(ordered, shared, protocol), *person_doubts(labelled)]
 
 
 def _split_doubts(ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> list[str]:
@@ -338,7 +342,7 @@ def _predictions(
         **{str(name): values.to_numpy()[tested] for name, values in target.truth().items()},
     }
     if len(np.unique(people[tested])) < len(tested):  # resamples keep a person's subjects together
-        columns["person"] = people[tested]
+        columns[PERSON] = people[tested]
     for name, result in measured.items():
         scores = np.concatenate(result.decisions).reshape(len(tested), -1)
         names = score_columns(name, target.classes, target.task)

@@ -19,7 +19,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import Candidates, Features
-from vitaepp.system.progress import counted, say, warn
+from vitaepp.system.progress import say, warn
 
 #: What to do about features of different images.
 SAME_STORE = "embed both from one store, or set `any_store`"
@@ -156,11 +156,6 @@ def other_cohort(
         EvaluationError: they are of another encoder or pooling, or a candidate is missing.
     """
     other = _of_cohort(path, embedded)
-    if both := set(other.table["subject"]) & set(embedded.table["subject"]):
-        warn(
-            f"{path}: {counted(len(both), 'subject')} have the name of a subject inside, such as "
-            f"{min(both)}; if they are the same people, this is no external test"
-        )
     facts = [e.provenance.get("prepared") or {} for e in (other, embedded)]
     if all(facts):
         with suppress(TypeError):  # another version's

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
+from vitaepp.data.labels import written_alike
 from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
@@ -225,15 +226,9 @@ def _group_doubts(group: str, names: npt.NDArray[np.object_]) -> list[str]:
             f"column {group!r} has {len(different)} groups in {counted(len(names), 'subject')}: "
             "most are one subject, as of a measurement; is it the column of sites?"
         )
-    alike: dict[str, list[str]] = {}
-    for name in different:
-        alike.setdefault(name.casefold().strip(), []).append(name)
-    for same in alike.values():
-        if len(same) > 1:
-            shown = " and ".join(map(repr, same))
-            doubts.append(
-                f"column {group!r}: {shown} are {len(same)} groups here; if one, write alike"
-            )
+    for same in written_alike(different):
+        shown = " and ".join(map(repr, same))
+        doubts.append(f"column {group!r}: {shown} are {len(same)} groups here; if one, write alike")
     return doubts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
-from vitaepp.data.labels import DOUBTFUL
+from vitaepp.data.labels import DOUBTFUL, written_alike
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.system.progress import counted
@@ -140,25 +140,33 @@ def doubts(labels: Labels) -> list[str]:
                 f"label {labels.name!r}: {name!r} ({counted(count, 'subject')}) counts as a class; "
                 "if it means missing, leave these cells empty"
             )
-    alike: dict[str | float, list[Class]] = {}
-    for name in labels.classes:
-        alike.setdefault(_meant(name), []).append(name)
-    for names in alike.values():
-        if len(names) > 1:
-            shown = " and ".join(repr(str(name)) for name in names)
-            lines.append(
-                f"label {labels.name!r}: {shown} are {len(names)} classes here; if they are one, "
-                "write them alike"
-            )
+    for code, count in _codes_for_missing(labels.classes, counts.tolist()):
+        lines.append(
+            f"label {labels.name!r}: {code} ({counted(count, 'subject')}) counts as a class; if it "
+            "means missing, leave these cells empty"
+        )
+    for names in written_alike(labels.classes):
+        shown = " and ".join(repr(str(name)) for name in names)
+        lines.append(
+            f"label {labels.name!r}: {shown} are {len(names)} classes here; if they are one, "
+            "write them alike"
+        )
     return lines
 
 
-def _meant(name: Class) -> str | float:
-    """What classes have in common that are one, and written in several ways."""
-    try:
-        return float(name)
-    except ValueError:
-        return unicodedata.normalize("NFKC", " ".join(str(name).split())).casefold()
+def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[tuple[Class, int]]:
+    """Classes that are numbers apart from all others, as tables write a missing value.
+
+    A lone one below 0, or one of nines, eights or sevens with a gap below it.
+    """
+    if len(classes) < 3 or not all(isinstance(c, int) for c in classes):
+        return []
+    found = []
+    if int(classes[0]) < 0 <= int(classes[1]):
+        found.append((classes[0], counts[0]))
+    if re.fullmatch(r"9+|8+|7+", str(classes[-1])) and int(classes[-1]) > int(classes[-2]) + 1:
+        found.append((classes[-1], counts[-1]))
+    return found
 
 
 def told_order(labels: Labels) -> str:

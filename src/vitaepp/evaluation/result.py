@@ -2,7 +2,8 @@
 
 DIR/
   metrics.json          the contract: protocol, label, n, classes, folds, mean, std, controls
-  predictions.parquet   a row per tested subject: fold, label, decision scores of all
+  predictions.parquet   a row per tested subject: fold, label, decision scores of all; a number for
+                        its person, where a person has several
   map.csv               the embedding in two dimensions: subject, label, x, y
   external.parquet      a row per subject of another cohort, if one was tested
   budget.csv            a row per training on few labels, if asked for
@@ -33,17 +34,38 @@ from vitaepp.system.paths import instead_of
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
 
+#: Column of predictions.parquet with a number for the person of each subject, if some have several.
+PERSON = "person"
+
 #: Columns of predictions.parquet that are no scores.
-_TRUE = ("subject", "fold", "label", "time", "event", "person")
+_TRUE = ("subject", "fold", "label", "time", "event", PERSON)
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation(Mapping[str, Any]):
-    """What simple models measured of an embedding and of its controls.
+class Metrics(Mapping[str, Any]):
+    """A mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
-    It is a mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
+    Attributes:
+        metrics: the content of metrics.json.
+    """
+
+    metrics: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.metrics[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Metrics):
+    """What simple models measured of an embedding and of its controls.
 
     Attributes:
         metrics: the content of metrics.json.
@@ -56,7 +78,6 @@ class Evaluation(Mapping[str, Any]):
         budget: a row per training on few labels, if asked for.
     """
 
-    metrics: dict[str, Any]
     predictions: pd.DataFrame | None = None
     points: pd.DataFrame | None = None
     path: Path | None = None
@@ -122,15 +143,6 @@ class Evaluation(Mapping[str, Any]):
         write_json(folder / "metrics.json", self.metrics)
         return replace(self, path=folder / "metrics.json")
 
-    def __getitem__(self, key: str) -> Any:
-        return self.metrics[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
     def __repr__(self) -> str:
         return f"Evaluation({headline(self)})"
 
@@ -193,6 +205,22 @@ class Evaluation(Mapping[str, Any]):
         """The true class of each of `rows`, as an index into the classes."""
         code = {str(c): i for i, c in enumerate(self.metrics["classes"])}
         return np.array([code[label] for label in self._sorted()["label"]], np.intp)
+
+    def persons(self) -> Indices | None:
+        """A number for the person of each of `rows`; None where every subject is another person.
+
+        Raises:
+            EvaluationError: the predictions do not tell, as those of an earlier version.
+        """
+        table = self._sorted()
+        if PERSON in table:
+            return table[PERSON].to_numpy(np.intp)
+        if (count := self.metrics.get("persons")) is not None and count < self.metrics["n"]:
+            raise EvaluationError(
+                f"{self.source}: its predictions do not tell which subjects are of one person; "
+                "evaluate again"
+            )
+        return None
 
     def scores(self, key: str) -> Floats:
         """Decision scores of each of `rows`: `(row,)` for two classes, else `(row, class)`.

@@ -162,7 +162,7 @@ def crossed_t_test(differences: Numbers, *, train: _Number, test: _Number) -> TT
 
 
 def paired_difference(
-    first: Numbers, second: Numbers, *, resamples: int = RESAMPLES, seed: int = 0
+    first: Numbers, second: Numbers, *, resamples: int = RESAMPLES
 ) -> PairedDifference:
     """Compare a measure of each subject, such as PSNR, between two methods.
 
@@ -170,7 +170,6 @@ def paired_difference(
         first: `(subject,)`.
         second: `(subject,)`, the same subjects in the same order.
         resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         EvaluationError: of unequal length, fewer than two subjects, or a value that is not finite.
@@ -196,7 +195,7 @@ def paired_difference(
     means = np.concatenate(
         [
             counts @ differences / n
-            for counts in resampled_counts(np.zeros(n, np.intp), resamples, seed)
+            for counts in resampled_counts(np.zeros(n, np.intp), resamples, 0)
         ]
     )
     # Identical values leave nothing to rank.

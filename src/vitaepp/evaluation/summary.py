@@ -142,6 +142,9 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
         notes.append(f"positive class: {metrics['label']} = {metrics['positive']}")
         if metrics.get("positive_by") != "choice":
             notes[-1] += ", the last in order; `positive` chooses another"
+    if positives := metrics.get("positives"):
+        shown = ", ".join(f"{name} = {value}" for name, value in positives.items())
+        notes.append(f"positive classes: {shown}, the last in order")
     notes += [*candidates_text(metrics), *over_time_text(metrics), *outside_text(metrics)]
     notes += [f"{label}: {text}" for label, text in labels_text(metrics)]
     notes += budget_text(metrics)

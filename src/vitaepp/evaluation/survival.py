@@ -6,6 +6,7 @@ curves and the log-rank test are scikit-survival's (extra `survival`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 #: What a cell of an event column may say, in small letters.
 EVENT = frozenset({"1", "true", "yes", "y", "t", "dead", "died", "deceased", "death", "event"})
 NO_EVENT = frozenset({"0", "false", "no", "n", "f", "alive", "living", "censored", "none"})
+
+#: Of these words, those that do not say of what; and words in a column's name that say of none.
+UNSAID = frozenset({"1", "true", "yes", "y", "t", "0", "false", "no", "n", "f"})
+NO_EVENT_NAMES = frozenset(
+    {"censor", "censored", "censoring", "alive", "living", "survived", "survivor", "lost"}
+)
 
 #: Strengths that are tried, the strongest first, times the number of features: alpha of the ridge.
 GRID = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
@@ -182,19 +189,39 @@ def read_survival(table: pd.DataFrame, time: str, event: str) -> tuple[Indices, 
     return rows, Survival(numbers, happened)
 
 
-def survival_doubts(survival: Survival, event: str) -> list[str]:
+def survival_doubts(survival: Survival, event: str, words: Sequence[str] = ()) -> list[str]:
     """What to ask about events that may not be meant as they are written, a line each.
 
     Args:
         survival: as `read_survival` gives it.
         event: the column, for the message.
+        words: what it says of each subject, as `event_words` gives them.
     """
-    if not survival.event.all():
-        return []
-    return [
-        f"event {event!r}: all {counted(len(survival), 'subject')} have an event, none is "
-        "censored; if some were without one at the end of follow-up, give these 0"
-    ]
+    lines = []
+    if survival.event.all():
+        lines.append(
+            f"event {event!r}: all {counted(len(survival), 'subject')} have an event, none is "
+            "censored; if some were without one at the end of follow-up, give these 0"
+        )
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", event)
+    named = {*re.findall(r"[a-z]+", spaced.lower())} & NO_EVENT_NAMES
+    if named and {*words} <= UNSAID:
+        yes = next((word for word in words if word in EVENT), "1")
+        lines.append(
+            f"event {event!r}: {yes} counts as an event, but the column is called {min(named)}; "
+            "if it says who had none, turn it round"
+        )
+    if count := sum(word == "none" for word in words):
+        lines.append(
+            f"event {event!r}: 'none' ({counted(count, 'subject')}) counts as censored; if it "
+            "means missing, leave these cells empty"
+        )
+    return lines
+
+
+def event_words(column: pd.Series) -> list[str]:
+    """What the cells of an event column say, in small letters; 1.0 is 1."""
+    return [_word(text) for text in _texts(column)]
 
 
 def fit_survival(

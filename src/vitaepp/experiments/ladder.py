@@ -361,6 +361,8 @@ class _Climber:
             "budget": list(self.budget),
             "folds": self.folds,
             "labels": self._labels(),
+            "task": self.task,
+            "model": self.shared.protocol,
         }
         with suppress(EvaluationError):
             kept = Evaluation.load(folder)

@@ -88,6 +88,12 @@ class Ladder:
         """What rungs are compared by."""
         return leading_metric(self.rungs[0].evaluation.metrics)
 
+    @property
+    def doubts(self) -> list[str]:
+        """What was asked about the labels and subjects, each once."""
+        asked = (d for rung in self.rungs for d in rung.evaluation.metrics.get("doubts") or [])
+        return list(dict.fromkeys(asked))
+
     def steps(self) -> list[tuple[Difference | None, float | None]]:
         """Of each rung the difference to the one below, and its p corrected for all (Holm)."""
         differences = [r.against(below, self.metric) for below, r in pairwise(self.rungs)]
@@ -191,6 +197,7 @@ class Ladder:
             "metric": self.metric,
             "rungs": rungs,
             "left_out": self.left_out,
+            "doubts": self.doubts,
             "taken": self.taken.key,
             "recommendation": self.recommendation,
         }
@@ -198,12 +205,13 @@ class Ladder:
     def save(self, out: Path) -> None:
         """Write ladder.md, .csv, .png and, last, .json."""
         facts = [f"- {name}: {value}" for name, value in self.facts.items()]
+        asked = [f"- to be checked: {doubt}" for doubt in self.doubts]
         missing = [f"- without {key}: {why}" for key, why in self.left_out.items()]
         lines = [tables.markdown(self._cells()), "", self.recommendation, ""]
         if few := self._few_labels():
             title = f"{metric_name(self.metric)} with few labels, and where 95 of 100 trainings lie"
             lines += [f"{title}:", "", tables.markdown(few), ""]
-        lines += [*missing, *facts, ""]
+        lines += [*asked, *missing, *facts, ""]
         write_text(out / "ladder.md", "\n".join(lines))
         write_text(out / "ladder.csv", self.to_frame().to_csv(index=False, lineterminator="\n"))
         side_by_side(self.figures()).save(out / "ladder.png")

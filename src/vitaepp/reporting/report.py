@@ -67,13 +67,9 @@ def report(
         raise RunError("no run to report on; give one or more run folders")
     out = Path(out)
     if out.is_file() and out.suffix.lower() not in (".html", ".htm"):
-        raise RunError(
-            f"{out}: is a file that is no page; --out names an HTML file, as report.html"
-        )
+        raise RunError(f"{out}: is a file that is no page; `out` is an HTML file, as report.html")
     if out.is_dir():
-        raise RunError(
-            f"{out}: is a folder; --out names an HTML file, for example {out}/report.html"
-        )
+        raise RunError(f"{out}: is a folder; `out` is an HTML file, as {out}/report.html")
     contents = [read_run(path, name) for path, name in zip(paths, unique_names(paths), strict=True)]
     evaluated: list[Evaluation] = []
     reconstructed: list[Reconstruction] = []

@@ -1,9 +1,6 @@
 """Packages that only some tasks need, and how to install them: the extras in pyproject.toml.
 
-`report` draws the paper's figures and writes the HTML page, `xlsx` reads tables of Excel, `dask`
-prepares on a cluster, `tensorboard` writes a training's curves for it, `notebook` shows progress
-bars there, `hub` opens URLs of `hf://` and passes encoders on, `model` keeps fitted classifiers,
-`onnx` writes encoders for other programs, and `survival` fits and scores survival models.
+docs/install.md says what each is for, and what it costs.
 """
 
 from __future__ import annotations

@@ -220,3 +220,14 @@ def test_masks_are_not_taken_for_subjects_beside_other_scans(tmp_path):
     assert subjects(cohort) == ["a"]
     assert cohort.subjects[0].mask == tmp_path / "cohort" / "labels" / "a.nii.gz"
     assert dict(cohort.left_out) == {"older/b.nii.gz": "not in a folder of scans"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((3, 28, 28), True), ((28, 28, 3), False), ((28, 28, 28), False), ((28, 28), False)],
+)
+def test_colours_on_the_first_axis_are_asked_about(tmp_path, shape, told):
+    np.savez(tmp_path / "a.npz", train_images=np.zeros((2, *shape), np.uint8))
+    notes = recognise(tmp_path / "a.npz").notes
+    assert bool(notes) == told
+    assert all("volumes of 3 slices; if these are colours, move that axis last" in n for n in notes)

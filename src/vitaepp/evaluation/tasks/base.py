@@ -111,6 +111,10 @@ class Target(ABC):
         """What to ask about labels that may not be meant as they are written, a line each."""
         return []
 
+    def doubts_outside(self, other: Any) -> list[str]:
+        """What to ask about the same target of another cohort, a line each."""
+        return list(other.doubts())
+
     def default_protocol(self, split: bool) -> str:
         """The model that is fitted, unless another is asked for.
 

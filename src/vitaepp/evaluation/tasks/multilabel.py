@@ -101,9 +101,12 @@ class Multilabel(Target):
         return all(one.scored(train, test) for one in self.single)
 
     def facts(self, used: Indices) -> dict[str, Any]:
-        """How many subjects have each label."""
+        """How many subjects have each label, and by which class of its column."""
         counts = self.codes[used].sum(axis=0).tolist()
-        return {"members": dict(zip(self.classes, counts, strict=True))}
+        return {
+            "members": dict(zip(self.classes, counts, strict=True)),
+            "positives": {one.name: one.classes[1] for one in self.single},
+        }
 
     def fit(self, protocol: str, part: Training) -> Any:
         """The classifier of the protocol, for each label."""

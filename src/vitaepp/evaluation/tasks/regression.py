@@ -53,6 +53,10 @@ class Regression(Target):
         """Floats that lie far from all others, as codes and other units do."""
         return far_values(self.values, f"label {self.name!r}")
 
+    def doubts_outside(self, other: Regression) -> list[str]:
+        """Those of the other cohort, and whether its values may have another unit."""
+        return [*other.doubts(), *other_unit(self.values, other.values, f"label {self.name!r}")]
+
     def require_train_and_test(self, train: Indices, test: Indices) -> None:
         """Some subjects in both parts."""
         require_some(self.name, train, test)
@@ -104,17 +108,35 @@ class Regression(Target):
 
 
 def far_values(values: Floats, title: str) -> list[str]:
-    """A line where values lie more than `FAR` robust deviations from the median; else nothing."""
+    """A line where values lie more than `FAR` robust deviations from the median, or where a number
+    below 0 is repeated and the only one there; else nothing."""
     middle = np.median(values)
     deviation = 1.4826 * np.median(np.abs(values - middle))
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
-    if not far.any():
+    if far.any():
+        return [
+            f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the "
+            f"others, such as {values[far][0]:g} where the median is {middle:g}; a code for "
+            "missing, or another unit?"
+        ]
+    below = values[values < 0]
+    if len(below) > 1 and np.ptp(below) == 0 and len(below) < len(values) / 2:
+        return [
+            f"{title}: {below[0]:g} occurs {len(below)} times and is the only value below 0; a "
+            "code for missing?"
+        ]
+    return []
+
+
+def other_unit(inside: Floats, outside: Floats, title: str) -> list[str]:
+    """A line where the values of another cohort are so unlike that they may have another unit."""
+    own, other = np.median(inside), np.median(outside)
+    deviation = 1.4826 * np.median(np.abs(inside - own))
+    factor = other / own if own * other > 0 else 1.0
+    beyond = deviation > 0 and abs(other - own) > FAR * deviation
+    if not beyond and 1 / FAR < factor < FAR:
         return []
-    return [
-        f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the others, "
-        f"such as {values[far][0]:g} where the median is {middle:g}; a code for missing, or "
-        "another unit?"
-    ]
+    return [f"{title}: the median is {other:g} outside and {own:g} inside; in another unit?"]
 
 
 def numbers_of(column: pd.Series, label: str) -> pd.Series:

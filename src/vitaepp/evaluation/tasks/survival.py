@@ -13,7 +13,12 @@ from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import survival
 from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
-from vitaepp.evaluation.tasks.regression import far_values, require_persons, require_some
+from vitaepp.evaluation.tasks.regression import (
+    far_values,
+    other_unit,
+    require_persons,
+    require_some,
+)
 from vitaepp.system.progress import counted
 
 
@@ -22,6 +27,7 @@ class Survival(Target):
 
     Attributes:
         times: of the labelled subjects.
+        words: what the column of events says of each.
     """
 
     task = "survival"
@@ -30,6 +36,7 @@ class Survival(Target):
     def __init__(self, table: pd.DataFrame, time: str, event: str) -> None:
         self.rows, self.times = survival.read_survival(table, time, event)
         self.time, self.event = time, event
+        self.words = survival.event_words(table[event].iloc[self.rows])
         self.name = f"{time}, {event}"
         self.missing = len(table) - len(self.rows)
         self.strata = self.times.event.astype(np.intp)
@@ -73,9 +80,14 @@ class Survival(Target):
         return survival.fit_survival(part.features, times.time, times.event, **part.how)
 
     def doubts(self) -> list[str]:
-        """Whether nobody is censored."""
+        """Whether events may be meant otherwise, and times that lie far from others."""
         far = far_values(self.times.time, f"time {self.time!r}")
-        return [*survival.survival_doubts(self.times, self.event), *far]
+        return [*survival.survival_doubts(self.times, self.event, self.words), *far]
+
+    def doubts_outside(self, other: Survival) -> list[str]:
+        """Those of the other cohort, and whether its times may have another unit."""
+        unit = other_unit(self.times.time, other.times.time, f"time {self.time!r}")
+        return [*other.doubts(), *unit]
 
     def learn(self, fitted: Fitted, part: Training) -> survival.Learned:
         """The times of the training part, its median risk and its baseline curve."""

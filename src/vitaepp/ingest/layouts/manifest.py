@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers.arrays import npy_axes
-from vitaepp.ingest.readers.items import place_of
+from vitaepp.ingest.readers.items import own_files, place_of
+from vitaepp.system.progress import counted
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
@@ -84,7 +86,7 @@ def manifest_cohort(source: Source) -> Cohort | None:
         tuple(subjects),
         tuple(modalities),
         left_out=tuple(_not_named(folder, subjects)),
-        notes=tuple(f"masks: column {name}" for name in masks),
+        notes=(*(f"masks: column {name}" for name in masks), *_named_twice(subjects)),
     )
 
 
@@ -127,6 +129,17 @@ def _path(folder: Path, value: Any) -> Path:
         return folder / name
     forms = [folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
     return next((path for path in forms if path.exists()), folder / name)
+
+
+def _named_twice(subjects: Sequence[SubjectFiles]) -> Iterator[str]:
+    """What to say of files that are the image of several subjects, or several images of one."""
+    first = (files[0] for s in subjects for item in s.items if (files := own_files(item)))
+    counts = Counter(os.path.normpath(file) for file in first)
+    if twice := sum(count > 1 for count in counts.values()):
+        yield (
+            f"{counted(twice, 'image')} {'is' if twice == 1 else 'are'} named more than once, by "
+            "several subjects or columns; if that is a slip, correct the manifest"
+        )
 
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys
 from vitaepp.ingest.readers.items import ArrayItem
+from vitaepp.system.text import dimensions
 
 
 def medmnist_cohort(source: Source) -> Cohort | None:
@@ -26,8 +27,15 @@ def medmnist_cohort(source: Source) -> Cohort | None:
             f"found {', '.join(keys)}"
         )
     subjects: list[SubjectFiles] = []
+    notes: tuple[str, ...] = ()
     for split in splits:
         images = NpzArray(path, f"{split}_images")
+        shape = images.shape[1:]
+        if len(shape) == 3 and shape[0] in (3, 4) and min(shape[1:]) > shape[0] and shape[2] != 3:
+            notes = (
+                f"images of {dimensions(shape)} are taken as volumes of {shape[0]} slices; if "
+                "these are colours, move that axis last",
+            )
         labels = (
             _npz_labels(path, f"{split}_labels", len(images)) if f"{split}_labels" in keys else {}
         )
@@ -40,7 +48,8 @@ def medmnist_cohort(source: Source) -> Cohort | None:
             )
             for i in range(len(images))
         ]
-    return Cohort("a .npz with MedMNIST's keys", "arrays", path.absolute().parent, tuple(subjects))
+    root = path.absolute().parent
+    return Cohort("a .npz with MedMNIST's keys", "arrays", root, tuple(subjects), notes=notes)
 
 
 def _npz_labels(path: Path, key: str, length: int) -> dict[str, list[Any]]:

@@ -205,32 +205,28 @@ def npy_axes(path: Path) -> int:
         return 0
 
 
-def read_npy_picture(path: Path, name: str, *, constant: bool = False) -> Image:
-    """Read a picture `(row, column)` or `(row, column, 3)`.
+def read_npy(path: Path, name: str, *, ndim: int, constant: bool = False) -> Image:
+    """Read a picture `(row, column)` or `(row, column, 3)`, or a volume `(x, y, z)`.
+
+    Of a volume, 1 mm and left to right, back to front, feet to head are assumed.
+
+    Args:
+        path: a `.npy`.
+        name: of the image, for errors.
+        ndim: 2 for a picture, 3 for a volume.
+        constant: take an image whose values are all the same, as a mask may be.
 
     Raises:
-        SubjectError: the file is not readable, pickled, not numbers, not 2D, not finite, or
+        SubjectError: the file is not readable, pickled, not numbers, of other axes, not finite, or
             constant.
     """
     image = read_array(_values(path, name), name, constant=constant)
-    if image.grid.ndim != 2:
-        raise SubjectError(f"{name}: is {image.grid.ndim}D; a picture has two axes")
-    return image
-
-
-def read_npy_scan(path: Path, name: str, *, constant: bool = False) -> Image:
-    """Read a volume `(x, y, z)`; 1 mm and left to right, back to front, feet to head are assumed.
-
-    Raises:
-        SubjectError: the file is not readable, pickled, not numbers, not 3D, not finite, or
-            constant.
-    """
-    image = read_array(_values(path, name), name, constant=constant)
-    if image.grid.ndim != 3:
-        raise SubjectError(f"{name}: is {image.grid.ndim}D; a 3D volume is needed")
-    if image.is_colour:
+    if image.grid.ndim != ndim:
+        wanted = "a picture has two axes" if ndim == 2 else "a 3D volume is needed"
+        raise SubjectError(f"{name}: is {image.grid.ndim}D; {wanted}")
+    if ndim == 3 and image.is_colour:
         raise SubjectError(f"{name}: has 3 values per voxel; a scan has one")
-    return replace(image, physical=True)
+    return replace(image, physical=ndim == 3)
 
 
 def _values(path: Path, name: str) -> npt.NDArray[Any]:

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.arrays import read_npy_picture
+from vitaepp.ingest.readers.arrays import read_npy
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
@@ -65,7 +65,7 @@ def read_picture(path: Path, name: str, *, constant: bool = False, mask: bool = 
     """
     check_present(path, name)
     if path.suffix.lower() == ".npy":
-        return read_npy_picture(path, name, constant=constant)
+        return read_npy(path, name, ndim=2, constant=constant)
     kind = _format(path)
     if kind is None:
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")

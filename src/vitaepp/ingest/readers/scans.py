@@ -14,7 +14,7 @@ from vitaepp.data.arrays import Floats
 from vitaepp.data.geometry import Grid
 from vitaepp.data.suffixes import SCAN_READERS, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.arrays import read_npy_scan
+from vitaepp.ingest.readers.arrays import read_npy
 from vitaepp.ingest.readers.dicom import read_series, series_grid
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
@@ -45,7 +45,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
     if suffix == ".npy":
-        return read_npy_scan(path, name, constant=constant)
+        return read_npy(path, name, ndim=3, constant=constant)
     reader = SCAN_READERS.get(suffix, "")
     notes: tuple[str, ...] = ()
     if reader == "nibabel":

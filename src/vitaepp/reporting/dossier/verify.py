@@ -345,8 +345,10 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
     if one.task != "classification":
         return None
     if metric == "auc":
-        return p_of_areas(one, other)
-    if metric != "accuracy":
+        p = p_of_areas(one, other)
+        if p is not None or one.mean("auc") == other.mean("auc"):
+            return p
+    elif metric != "accuracy":
         return None
     right, others = one.said == one.true, other.said == other.true
     if one.several:

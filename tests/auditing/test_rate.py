@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from tests.audit.test_parts import decisions
+from tests.auditing.test_parts import decisions
 from vitaepp.auditing.facts import Fact
 from vitaepp.auditing.permutation import association_test
 from vitaepp.auditing.shortcuts import design, targets

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from tests.audit.cohorts import write_cohort
+from tests.auditing.cohorts import write_cohort
 from vitaepp.auditing.audit import audit, joined
 from vitaepp.auditing.facts import facts_of
 from vitaepp.data.store import Store
