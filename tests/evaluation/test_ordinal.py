@@ -33,6 +33,16 @@ def test_the_fit_minimises_the_all_threshold_loss():
     assert (np.diff(thresholds) > 0).all()
 
 
+def test_more_features_than_subjects_are_fitted_in_what_these_span():
+    random = np.random.default_rng(0)
+    x, codes = random.normal(size=(30, 12)), np.arange(30) % 3
+    turned = np.linalg.qr(random.normal(size=(50, 12)))[0]  # 12 directions among 50
+    weights, thresholds = ordinal._fit(x, codes, 0.1)
+    more, same = ordinal._fit(x @ turned.T, codes, 0.1)
+    assert np.allclose(more, turned @ weights, atol=1e-5)
+    assert np.allclose(same, thresholds, atol=1e-5)
+
+
 def test_with_two_classes_it_is_logistic_regression():
     x, codes = _drawn(np.random.default_rng(1), 100, cuts=(0.3,))
     weights, thresholds = ordinal._fit(x, codes, C=0.1)

@@ -193,6 +193,11 @@ def _fit(features: Floats, codes: Indices, C: float) -> tuple[Floats, Floats]:
     from sklearn.linear_model import LogisticRegression
 
     n, d = features.shape
+    if d > n:
+        # The direction lies in what the subjects span: the same model with fewer features, sooner.
+        span = np.linalg.svd(features, full_matrices=False)[2]
+        weights, thresholds = _fit(features @ span.T, codes, C)
+        return span.T @ weights, thresholds
     classes = int(codes.max()) + 1
     rows = np.empty((n, classes - 1, d + classes - 1))
     rows[:, :, :d] = features[:, None]
