@@ -51,19 +51,6 @@ def test_with_two_classes_it_is_logistic_regression():
     assert -thresholds == pytest.approx(expected.intercept_, abs=1e-4)
 
 
-def test_more_features_than_subjects_give_the_same_model_in_fewer_directions(monkeypatch):
-    monkeypatch.setattr(ordinal, "GRID", (0.01,))
-    x, codes = _drawn(np.random.default_rng(7), 40, features=90)
-    fitted = fit_ordinal(x, codes, seed=0)
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
-    reduced, directions = ordinal._spanned(z)
-    assert reduced.shape == (40, 40)
-    assert reduced @ directions == pytest.approx(z)
-    weights, thresholds = ordinal._fit(z, codes, 0.01)
-    assert fitted.weights == pytest.approx(weights, abs=1e-6)
-    assert fitted.thresholds == pytest.approx(thresholds, abs=1e-5)
-
-
 def test_of_many_subjects_direction_and_thresholds_are_the_true_ones(monkeypatch):
     monkeypatch.setattr(ordinal, "GRID", (10.0,))
     x, codes = _drawn(np.random.default_rng(2), 6000)

@@ -94,8 +94,7 @@ def fit_ordinal(
 
     def losses(inner: Indices, held: Indices) -> list[float]:
         steps = front(x[inner], pca=pca)
-        train, directions = _spanned(steps.fit_transform(x[inner]))
-        test = steps.transform(x[held]) @ directions.T
+        train, test = steps.fit_transform(x[inner]), steps.transform(x[held])
         above = _above(codes[held], int(codes.max()) + 1)
         values = []
         for C in GRID:
@@ -106,9 +105,7 @@ def fit_ordinal(
 
     C, loss = choose(GRID, losses, codes, seed=seed, persons=persons)
     steps = front(x, pca=pca)
-    reduced, directions = _spanned(steps.fit_transform(x))
-    weights, thresholds = _fit(reduced, codes, C)
-    return FittedOrdinal(steps, weights @ directions, thresholds, C, loss)
+    return FittedOrdinal(steps, *_fit(steps.fit_transform(x), codes, C), C, loss)
 
 
 def ordinal_scores(codes: Indices, probabilities: Floats) -> dict[str, float]:
@@ -174,18 +171,6 @@ def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats
 def _above(codes: Indices, classes: int) -> Flags:
     """Whether each rank is above k, `(subject, K-1)`."""
     return codes[:, None] > np.arange(classes - 1)
-
-
-def _spanned(features: Floats) -> tuple[Floats, Floats]:
-    """Rows in the directions that they span, where these are fewer, and the directions.
-
-    The weights of a ridge lie among them: the model is the same, and its Hessian far smaller.
-    """
-    n, d = features.shape
-    if d <= n:
-        return features, np.eye(d)
-    left, scale, directions = np.linalg.svd(features, full_matrices=False)
-    return left * scale, directions
 
 
 def _fit(features: Floats, codes: Indices, C: float) -> tuple[Floats, Floats]:
