@@ -43,7 +43,8 @@ def flow(
         if not stages:
             stages.append(Stage(Box("Embedded", [counted(embedded, "subject")])))
         title = f"Evaluated: label {metrics['label']}"
-        lines = [f"{counted(metrics['n'], 'subject')}{_of_classes(metrics.get('members'))}"]
+        members = _of_classes(metrics.get("members"), evaluation.task)
+        lines = [f"{counted(metrics['n'], 'subject')}{members}"]
         if metrics.get("persons_by") == "participant":
             lines.append(f"of {counted(metrics['persons'], 'person')}")
         aside = Box("Not evaluated", [f"{n:,}: {why}" for why, n in lost.items()]) if lost else None
@@ -101,10 +102,16 @@ def _without_label(metrics: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _of_classes(members: Any) -> str:
+def _of_classes(members: Any, task: str) -> str:
+    """How many there are of each, in words.
+
+    >>> _of_classes({"0": 3, "1": 2}, "classification"), _of_classes({"edema": 3}, "multilabel")
+    (': 3 of class 0, 2 of class 1', ': 3 with edema')
+    """
     if not isinstance(members, Mapping) or not 0 < len(members) <= MOST_CLASSES:
         return ""
-    return ": " + ", ".join(f"{count:,} of class {name}" for name, count in members.items())
+    which = "with" if task == "multilabel" else "of class"
+    return ": " + ", ".join(f"{count:,} {which} {name}" for name, count in members.items())
 
 
 def _folds(evaluation: Evaluation) -> Iterator[Box]:
