@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.calibration import calibration_curve as sklearn_curve
 from sklearn.linear_model import LogisticRegression
@@ -211,6 +212,17 @@ def test_a_threshold_reaches_its_goal_where_it_is_chosen_and_gives_the_least_awa
         choose_threshold(positive, score, "specificity")
     with pytest.raises(EvaluationError, match="both classes"):
         choose_threshold(positive | True, score, "balanced")
+
+
+def test_the_calibration_error_is_that_of_ten_equal_groups():
+    random = np.random.default_rng(3)
+    probability = random.uniform(size=200)
+    positive = random.uniform(size=200) < probability**2
+    table = pd.DataFrame({"p": probability, "y": positive})
+    groups = table.groupby(pd.qcut(table["p"], 10), observed=True)
+    gaps = (groups["p"].mean() - groups["y"].mean()).abs()
+    expected = (gaps * groups.size()).sum() / len(table)
+    assert calibration(positive, probability)["ece"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", [fit, fit_knn])
