@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-#: Floats of C that are tried, the strongest regularisation first.
+#: Values of C that are tried, the strongest regularisation first.
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 #: In the order of metrics.json.

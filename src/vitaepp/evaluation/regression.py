@@ -1,4 +1,4 @@
-"""Floats, such as a volume or an age: linear models and their scores."""
+"""Values, such as a volume or an age: linear models and their scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floats: ridge regression, or a linear support vector regression."""
+"""Values: ridge regression, or a linear support vector regression."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Regression(Target):
         self.strata = (rank * bins // len(rank)).astype(np.intp)
 
     def doubts(self) -> list[str]:
-        """Floats that lie far from all others, as codes and other units do."""
+        """Values that lie far from all others, as codes and other units do."""
         return far_values(self.values, f"label {self.name!r}")
 
     def doubts_outside(self, other: Regression) -> list[str]:
