@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import stdev
 from typing import Any
@@ -126,6 +126,15 @@ def summary_cells(metrics: Mapping[str, Any]) -> list[list[str]]:
     names = measures_of(metrics).names
     lines = [[row.name, *map(row.text, names)] for row in summary_rows(metrics)]
     return [["", *map(metric_name, names)], *lines]
+
+
+def all_doubts(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is to be checked about the labels and subjects of some metrics.json, each line once."""
+    lines: dict[str, None] = {}
+    for metrics in evaluations:
+        doubts = metrics.get("doubts")
+        lines |= dict.fromkeys(map(str, doubts if isinstance(doubts, list) else []))
+    return list(lines)
 
 
 def summary_table(metrics: Mapping[str, Any]) -> str:

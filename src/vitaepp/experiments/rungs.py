@@ -15,7 +15,7 @@ from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
-from vitaepp.evaluation.summary import count_text, with_ends
+from vitaepp.evaluation.summary import all_doubts, count_text, with_ends
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Style
@@ -90,9 +90,8 @@ class Ladder:
 
     @property
     def doubts(self) -> list[str]:
-        """What was asked about the labels and subjects, each once."""
-        asked = (d for rung in self.rungs for d in rung.evaluation.metrics.get("doubts") or [])
-        return list(dict.fromkeys(asked))
+        """What is to be checked about the labels and subjects, each line once."""
+        return all_doubts(rung.evaluation for rung in self.rungs)
 
     def steps(self) -> list[tuple[Difference | None, float | None]]:
         """Of each rung the difference to the one below, and its p corrected for all (Holm)."""

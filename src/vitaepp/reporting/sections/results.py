@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.evaluation.summary import Row, design_text, persons_text, summary_rows, verdict
+from vitaepp.evaluation.summary import (
+    Row,
+    all_doubts,
+    design_text,
+    persons_text,
+    summary_rows,
+    verdict,
+)
 from vitaepp.presentation.charts import strip
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.presentation.names import metric_name, metric_title
@@ -101,22 +108,13 @@ def _comparison(title: str, members: Sequence[_Named]) -> dict[str, Any]:
         "folds": len(first["folds"]),
         "results": results,
         "verdicts": [(name, verdict(evaluation.metrics)) for name, evaluation in members],
-        "doubts": _doubts(members),
+        "doubts": all_doubts(evaluation.metrics for _, evaluation in members),
         "setting": _setting(first),
         "low": f"{low:.4g}",
         "high": f"{high:.4g}",
         "chance": None if chance is None else f"{chance:.2f}",
         "uncontrolled": any(not evaluation.metrics.get("controls") for _, evaluation in members),
     }
-
-
-def _doubts(members: Sequence[_Named]) -> list[str]:
-    """What was asked about the labels and subjects of these evaluations, each once."""
-    lines: dict[str, None] = {}
-    for _, evaluation in members:
-        asked = evaluation.metrics.get("doubts")
-        lines |= dict.fromkeys(map(str, asked if isinstance(asked, list) else []))
-    return list(lines)
 
 
 def _tenth_below(value: float) -> float:
