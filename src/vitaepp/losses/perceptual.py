@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -110,6 +111,8 @@ class PerceptualLoss(nn.Module):
         target: Float[Tensor, "batch channel *space"],
         draws: Float[Tensor, "batch draw"],
         present: Bool[Tensor, "batch channel"] | None = None,
+        *,
+        batch: int | None = None,
     ) -> Float[Tensor, ""]:
         """Compute the loss.
 
@@ -118,11 +121,13 @@ class PerceptualLoss(nn.Module):
             target: original intensities in the same unit.
             draws: uniform random numbers, `draws_needed` per sample, which choose the slices.
             present: the channels that count. Unset: all. Colours are all present or all missing.
+            batch: images of the whole batch, where these are a piece of it. Their part of `images`
+                is used, one at least.
         """
         if present is None:
             present = torch.ones(target.shape[:2], dtype=torch.bool, device=target.device)
         axes = self._axes(target.ndim - 2)
-        if (looked_at := self._images(len(target), target.ndim - 2)) < len(target):
+        if (looked_at := self.looked_at(len(target), target.ndim - 2, batch)) < len(target):
             chosen = draws[:, 0 if target.ndim == 4 else -1].argsort()[:looked_at]
             prediction, target, draws, present = (
                 x[chosen] for x in (prediction, target, draws, present)
@@ -160,11 +165,19 @@ class PerceptualLoss(nn.Module):
             means.append(feature_distance(self.vgg, seen, wanted, weights.flatten(), self.relative))
         return torch.stack(means).mean()
 
-    def _images(self, batch: int, ndim: int) -> int:
-        """How many images of a batch are looked at."""
+    def looked_at(self, images: int, ndim: int, batch: int | None = None) -> int:
+        """How many images of a batch are used, or of a piece of it.
+
+        Args:
+            images: in the batch, or in the piece.
+            ndim: spatial axes.
+            batch: images in the whole batch, where these are a piece of it.
+        """
         if self.images == "all" or (self.images is None and ndim == 3):
-            return batch
-        return min(batch, self.images or max(IMAGES, round(batch / IMAGES_APART)))
+            return images
+        batch = images if batch is None else batch
+        of_batch = min(batch, self.images or max(IMAGES, round(batch / IMAGES_APART)))
+        return math.ceil(of_batch * images / batch)
 
     def _looks(self, size: int, channels: int) -> tuple[int, int]:
         """How many slices along an axis are used, and how many channels of each slice."""

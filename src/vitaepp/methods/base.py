@@ -35,21 +35,21 @@ class StepOutput:
         terms: raw value of each loss term, by name.
         weights: factor of each term in the loss.
         monitors: what is watched but not optimised.
+        loss: the weighted sum of all terms.
     """
 
     terms: dict[str, Tensor]
     weights: dict[str, float]
     monitors: dict[str, Tensor] = field(default_factory=dict)
+    loss: Float[Tensor, ""] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loss = torch.stack(list(self.weighted.values())).sum()
 
     @property
     def weighted(self) -> dict[str, Tensor]:
         """Each term as it enters the loss."""
         return {name: self.weights[name] * value for name, value in self.terms.items()}
-
-    @property
-    def loss(self) -> Float[Tensor, ""]:
-        """The weighted sum of all terms."""
-        return torch.stack(list(self.weighted.values())).sum()
 
 
 class Method(nn.Module, ABC):
@@ -77,6 +77,15 @@ class Method(nn.Module, ABC):
     def smallest_batch(self) -> int:
         """Images that a step needs at least, on all devices together."""
         return METHODS[self.recipe.method].smallest_batch
+
+    @property
+    def by_image(self) -> bool:
+        """Whether every term is a mean of what each image gives by itself.
+
+        Then a batch may be computed in pieces. It may not where images of a batch are compared or
+        normalised together.
+        """
+        return False
 
     def _kept_branches(
         self, draws: Draws, views: int = 1

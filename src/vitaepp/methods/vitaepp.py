@@ -93,6 +93,11 @@ class ViTAE(Method):
                     f"{error}; choose another loss.perceptual.axis, or loss.perceptual.weight=0"
                 ) from None
 
+    @property
+    def by_image(self) -> bool:
+        """Whether every term is a mean over images: without a batch norm, they all are."""
+        return self.predictor is None or self.recipe.loss.contrastive.norm != "batch"
+
     def forward(
         self, images: Images, draws: Draws, progress: float, present: Present = None
     ) -> StepOutput:
@@ -169,7 +174,9 @@ class ViTAE(Method):
         image = model.assemble(decoded.patches)
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
-            terms["perceptual"] = self.perceptual(image, original, draws.uniform(needed), present)
+            terms["perceptual"] = self.perceptual(
+                image, original, draws.uniform(needed), present, batch=draws.batch
+            )
         if loss.edge.weight:
             with record_function("edge loss"):
                 terms["edge"] = self._edge_loss(

@@ -193,14 +193,20 @@ def _timed(step: Callable[[Batch], None], batches: Iterator[Batch]) -> tuple[flo
 def _parts(
     step: Callable[[Batch], None], batches: Iterator[Batch], device: torch.device
 ) -> dict[str, float]:
-    """Share of each part in the time of a few steps, whole steps being 1."""
+    """Share of each part in the time of a few steps, whole steps being 1.
+
+    On a CPU by one thread: the profiler does not see what others compute.
+    """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with profile(activities=activities) as profiler:
         for _ in range(PROFILED):
             batch = next(batches)
             with record_function("whole step"):
                 step(batch)
+    torch.set_num_threads(threads)
     times: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
         times[event.key] += event.device_time_total if on_gpu else event.cpu_time_total

@@ -18,6 +18,7 @@ from vitaepp.data.loading import Batch
 from vitaepp.methods import Method, StepOutput
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import say
+from vitaepp.training.pieces import forward_in_pieces, pieces_of
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
@@ -60,7 +61,7 @@ def forward_batch(
     epoch: int = 0,
     progress: float = 0.0,
 ) -> StepOutput:
-    """The terms of the loss on a batch that is on the method's device.
+    """The terms of the loss on a batch that is on the method's device, in pieces on a CPU.
 
     Args:
         method: what is trained.
@@ -70,10 +71,16 @@ def forward_batch(
         progress: share of the training that is done, from 0 to 1.
     """
     images, rows, _ = batch
-    draws = Draws(method.recipe.seed, epoch, rows, images.device)
     here = None if present is None else present[rows]
-    if here is None or bool(here.all()):
-        return method(images, draws, progress)  # faster than to look at every channel
+    if here is not None and bool(here.all()):
+        here = None  # faster than to look at every channel
+    if (pieces := pieces_of(method, len(rows), images.device)) > 1:
+        return forward_in_pieces(
+            method, images, rows, here, epoch=epoch, progress=progress, pieces=pieces
+        )
+    draws = Draws(method.recipe.seed, epoch, rows, images.device)
+    if here is None:
+        return method(images, draws, progress)
     return method(images, draws, progress, here.to(images.device, non_blocking=True))
 
 

@@ -23,9 +23,11 @@ class Draws:
         epoch: passes over the data so far.
         samples: which samples the batch holds, by their row in the store.
         device: where numbers are wanted. Uniform ones are the same on every device.
+        batch: samples of the whole batch, where these are a piece of it.
 
     Attributes:
         samples: the rows, as they were given.
+        batch: samples of the whole batch.
     """
 
     def __init__(
@@ -34,8 +36,11 @@ class Draws:
         epoch: int,
         samples: Sequence[int],
         device: torch.device | str = "cpu",
+        *,
+        batch: int | None = None,
     ) -> None:
         self.samples = list(samples)
+        self.batch = len(self.samples) if batch is None else batch
         self.device = torch.device(device)
         self._seeds = [sample_seed(seed, epoch, sample) for sample in samples]
         self._generators = [torch.Generator().manual_seed(s) for s in self._seeds]
