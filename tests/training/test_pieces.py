@@ -1,7 +1,7 @@
 """A batch in pieces gives what the whole batch gives, and is computed by as many threads."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 
 import pytest
@@ -17,7 +17,7 @@ from vitaepp.nn.vgg import VGG16
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training import pieces
 from vitaepp.training.module import Training
-from vitaepp.training.pieces import pieces_of
+from vitaepp.training.pieces import in_pieces, pieces_of
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.step import forward_batch
 from vitaepp.views.draws import Draws
@@ -27,11 +27,14 @@ EXACT = (*TINY, "optim.epochs=2", "data.workers=0", "trainer.precision=32")
 
 
 @contextmanager
-def threads(count):
+def threads(count, method=None):
+    """So many threads of torch; with a method, its batches are in pieces."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        yield
+        with nullcontext() if method is None else in_pieces(method, CPU):
+            yield
+        assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(before)
 
@@ -59,8 +62,8 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(make_store, settings, c
     store = make_store(subjects=5)
     method, rows = built(store, *settings), [4, 1, 0, 3, 2]
     whole, expected = loss_and_gradients(method, store, rows)
-    with threads(count):
-        assert pieces_of(method, len(rows), CPU) == count
+    with threads(count, method):
+        assert (method.pieces, torch.get_num_threads()) == (count, 1)
         output, gradients = loss_and_gradients(method, store, rows)
     assert output.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
     for name, term in whole.terms.items():
@@ -74,7 +77,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(make_store, settings, c
 def test_the_same_pieces_give_the_same_bits(make_store):
     store, rows = make_store(subjects=4), [0, 1, 2, 3]
     method = built(store)
-    with threads(2):
+    with threads(2, method):
         _, first = loss_and_gradients(method, store, rows)
         _, second = loss_and_gradients(method, store, rows)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -92,11 +95,9 @@ def test_each_piece_has_a_thread_and_the_precision_of_the_step(make_store, monke
 
     monkeypatch.setattr(method, "forward", watched)
     batch = torch.from_numpy(store.read([0, 1, 2, 3])), [0, 1, 2, 3], 1.0
-    with threads(4):
-        monkeypatch.setattr(pieces, "MOST_PIECES", 2)
-        with torch.autocast("cpu", torch.bfloat16):
-            forward_batch(method, batch)
-        assert torch.get_num_threads() == 4
+    monkeypatch.setattr(pieces, "MOST_PIECES", 2)
+    with threads(4, method), torch.autocast("cpu", torch.bfloat16):
+        forward_batch(method, batch)
     assert len({thread for thread, *_ in seen} - {threading.get_ident()}) == 2
     assert sorted(entry[1:] for entry in seen) == [(2, 2, True), (2, 2, True)]
 
@@ -109,7 +110,7 @@ def test_an_error_in_a_piece_is_that_of_the_step(make_store, monkeypatch):
         raise ValueError("broken")
 
     monkeypatch.setattr(method, "forward", broken)
-    with threads(2), pytest.raises(ValueError, match="broken"):
+    with threads(2, method), pytest.raises(ValueError, match="broken"):
         forward_batch(method, (torch.from_numpy(store.read([0, 1])), [0, 1], 1.0))
 
 
@@ -124,22 +125,19 @@ def test_an_error_in_a_piece_is_that_of_the_step(make_store, monkeypatch):
     ],
 )
 def test_images_that_are_compared_stay_together(make_store, settings, most):
-    method = built(make_store(subjects=2), *settings)
-    with threads(3):
-        assert pieces_of(method, 8, CPU) == most
-        assert pieces_of(method, 1, CPU) == 1
-        with torch.no_grad():
-            assert pieces_of(method, 8, CPU) == 1
+    method = built(make_store(subjects=2), "optim.batch_size=3", *settings)
+    assert pieces_of(method, 8, CPU) == most
+    assert pieces_of(method, 1, CPU) == 1
+    assert pieces_of(method, 8, torch.device("cuda")) == 1
 
 
 def test_the_gradients_of_a_large_model_are_not_kept_several_times(make_store, monkeypatch):
-    method = built(make_store(subjects=2))
+    method = built(make_store(subjects=2), "optim.batch_size=8")
     size = sum(4 * p.numel() for p in method.parameters() if p.requires_grad)
-    with threads(4):
-        monkeypatch.setattr(pieces, "MOST_GRADIENTS", 3 * size)
-        assert pieces_of(method, 8, CPU) == 3
-        monkeypatch.setattr(pieces, "MOST_GRADIENTS", size - 1)
-        assert pieces_of(method, 8, CPU) == 1
+    monkeypatch.setattr(pieces, "MOST_GRADIENTS", 3 * size)
+    assert pieces_of(method, 4, CPU) == 3
+    monkeypatch.setattr(pieces, "MOST_GRADIENTS", size - 1)
+    assert pieces_of(method, 4, CPU) == 1
 
 
 def test_a_run_in_pieces_that_died_goes_on_to_the_same_weights(make_store, tmp_path, monkeypatch):

@@ -65,6 +65,7 @@ class Method(nn.Module, ABC):
     Attributes:
         recipe: every setting.
         backbone: the part that is kept after training.
+        pieces: of a batch, which threads of a CPU compute side by side (`training/pieces.py`).
     """
 
     backbone: Backbone
@@ -72,6 +73,7 @@ class Method(nn.Module, ABC):
     def __init__(self, recipe: Recipe, shape: Mapping[str, Any], rgb: bool = False) -> None:
         super().__init__()
         self.recipe = recipe
+        self.pieces = 1
 
     @property
     def smallest_batch(self) -> int:

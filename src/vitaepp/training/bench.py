@@ -25,6 +25,7 @@ from vitaepp.system.host import GIB, keep_freed_memory
 from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
+from vitaepp.training.pieces import in_pieces
 from vitaepp.training.propose import recipe_for
 from vitaepp.training.settle import settled
 from vitaepp.training.step import prepare_for_training, timed_steps
@@ -155,10 +156,11 @@ def bench(
         say("this measures one process on one device; trainer.devices and .nodes play no part")
     say(f"measuring {WARM_UP + steps + PROFILED} steps")
     step, batches = timed_steps(module.method, module.present, where), _endless(loader, order)
-    for _ in range(WARM_UP):
-        step(next(batches))
-    loader.waited = 0.0
-    seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
+    with in_pieces(module.method, where):
+        for _ in range(WARM_UP):
+            step(next(batches))
+        loader.waited = 0.0
+        seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(where)
     return Speed(
         description=f"{chosen.name} on {len(opened)} images of "
@@ -195,18 +197,15 @@ def _parts(
 ) -> dict[str, float]:
     """Share of each part in the time of a few steps, whole steps being 1.
 
-    On a CPU by one thread: the profiler does not see what others compute.
+    The batch is computed as a whole: the profiler does not see what other threads of Python do.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with profile(activities=activities) as profiler:
         for _ in range(PROFILED):
             batch = next(batches)
             with record_function("whole step"):
                 step(batch)
-    torch.set_num_threads(threads)
     times: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
         times[event.key] += event.device_time_total if on_gpu else event.cpu_time_total

@@ -25,6 +25,7 @@ from vitaepp.system.progress import counted, say
 from vitaepp.training import propose
 from vitaepp.training.launch import find_cluster
 from vitaepp.training.module import Training
+from vitaepp.training.pieces import in_pieces
 from vitaepp.training.propose import LEAST_UPDATES, MODEL_SETTINGS, SLICES, Images
 from vitaepp.training.step import prepare_for_training, timed_steps
 
@@ -116,16 +117,17 @@ def measured_speed(
         prepare_for_training(method)
         make = timed_steps(method, present, device)
         size, done, at, start = recipe.optim.batch_size, 0, 0, 0.0
-        for step in range(10**9):
-            if step == WARM_UP:
-                start, done = time.perf_counter(), 0
-            chosen = [(at + i) % len(taken) for i in range(size)]
-            at += size
-            make((images[chosen], [taken[i] for i in chosen], 1.0))
-            done += size
-            elapsed = time.perf_counter() - start
-            if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= timed:
-                break
+        with in_pieces(method, device):
+            for step in range(10**9):
+                if step == WARM_UP:
+                    start, done = time.perf_counter(), 0
+                chosen = [(at + i) % len(taken) for i in range(size)]
+                at += size
+                make((images[chosen], [taken[i] for i in chosen], 1.0))
+                done += size
+                elapsed = time.perf_counter() - start
+                if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= timed:
+                    break
         return done / elapsed
 
     return speed

@@ -7,8 +7,9 @@ each meet once a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
@@ -30,20 +31,42 @@ MOST_GRADIENTS = 2**29
 MOST_PIECES = 8
 
 
-def pieces_of(method: Method, batch: int, device: torch.device) -> int:
-    """Into how many pieces a batch is split here; 1 where it is computed as a whole.
+def pieces_of(method: Method, threads: int, device: torch.device) -> int:
+    """Into how many pieces a batch is split; 1 where it is computed as a whole.
 
     Args:
         method: what is trained.
-        batch: images in the batch.
-        device: where they are.
+        threads: that may compute.
+        device: where the method is.
     """
     compiled = method.recipe.trainer.compile != "none"
-    if device.type != "cpu" or not method.by_image or compiled or not torch.is_grad_enabled():
+    if device.type != "cpu" or not method.by_image or compiled:
         return 1
     gradients = sum(p.numel() * p.element_size() for p in _trained(method))
     most = min(MOST_PIECES, MOST_GRADIENTS // max(1, gradients))
-    return max(1, min(torch.get_num_threads(), batch, most))
+    return max(1, min(threads, method.recipe.optim.batch_size, most))
+
+
+@contextmanager
+def in_pieces(method: Method, device: torch.device) -> Iterator[None]:
+    """Train a method on a CPU with batches in pieces, where that is faster.
+
+    Each piece is computed by its part of torch's threads, and so is what is left to be computed as
+    a whole: to wake others for each small operation takes longer.
+
+    Args:
+        method: what is trained.
+        device: where it is.
+    """
+    threads = torch.get_num_threads()
+    method.pieces = pieces_of(method, threads, device)
+    if method.pieces > 1:
+        torch.set_num_threads(threads // method.pieces)
+    try:
+        yield
+    finally:
+        method.pieces = 1
+        torch.set_num_threads(threads)
 
 
 def forward_in_pieces(
@@ -54,7 +77,6 @@ def forward_in_pieces(
     *,
     epoch: int,
     progress: float,
-    pieces: int,
 ) -> StepOutput:
     """What a method gives for a batch whose pieces are computed side by side.
 
@@ -69,14 +91,14 @@ def forward_in_pieces(
         present: channels that each image has; all without it.
         epoch: number of this pass over the store, for the random numbers.
         progress: share of the training that is done, from 0 to 1.
-        pieces: number of pieces.
     """
+    pieces = min(method.pieces, len(rows))
     threads = torch.get_num_threads()
     trained = _trained(method)
     mixed = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     def compute(piece: slice) -> tuple[StepOutput, Sequence[Tensor | None]]:
-        torch.set_num_threads(threads // pieces)
+        torch.set_num_threads(threads)  # each thread has its own number
         mine = rows[piece]
         draws = Draws(method.recipe.seed, epoch, mine, images.device, batch=len(rows))
         here = None if present is None else present[piece]
@@ -91,7 +113,6 @@ def forward_in_pieces(
     shares = [(cut.stop - cut.start) / len(rows) for cut in cuts]
     futures = [_pool(pieces).submit(compute, cut) for cut in cuts]
     wait(futures)
-    torch.set_num_threads(threads)  # threads that torch starts later take the number set last
     outputs, gradients = zip(*(future.result() for future in futures), strict=True)
     first = outputs[0]
     mean = partial(_weighted, shares)
@@ -118,7 +139,10 @@ class _Computed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(None if each is None else each * above for each in ctx.gradients)
+        gradients = ctx.gradients
+        if float(above) != 1:
+            gradients = [None if each is None else each * above for each in gradients]
+        return None, None, *gradients
 
 
 @cache

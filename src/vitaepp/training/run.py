@@ -28,6 +28,7 @@ from vitaepp.system.text import dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History, Monitor
 from vitaepp.training.module import Training
+from vitaepp.training.pieces import in_pieces
 from vitaepp.training.resume import go_on
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.trainer import Processes, build_trainer, fit
@@ -104,7 +105,8 @@ def train(
     if count > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
-    fit(trainer, module, loader, checkpoint)
+    with in_pieces(method, device):
+        fit(trainer, module, loader, checkpoint)
     if not trainer.is_global_zero:
         return None
     return described | {

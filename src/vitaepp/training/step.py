@@ -18,7 +18,7 @@ from vitaepp.data.loading import Batch
 from vitaepp.methods import Method, StepOutput
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import say
-from vitaepp.training.pieces import forward_in_pieces, pieces_of
+from vitaepp.training.pieces import forward_in_pieces
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
@@ -74,10 +74,8 @@ def forward_batch(
     here = None if present is None else present[rows]
     if here is not None and bool(here.all()):
         here = None  # faster than to look at every channel
-    if (pieces := pieces_of(method, len(rows), images.device)) > 1:
-        return forward_in_pieces(
-            method, images, rows, here, epoch=epoch, progress=progress, pieces=pieces
-        )
+    if method.pieces > 1:
+        return forward_in_pieces(method, images, rows, here, epoch=epoch, progress=progress)
     draws = Draws(method.recipe.seed, epoch, rows, images.device)
     if here is None:
         return method(images, draws, progress)
