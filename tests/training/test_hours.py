@@ -152,6 +152,17 @@ def test_a_resumed_run_keeps_its_length(make_store, tmp_path, quick, capsys):
     assert "keeps its length; `hours` is for a run that begins" in capsys.readouterr().err
 
 
+def test_a_time_alone_begins_a_run_that_there_is_not_yet(make_store, tmp_path, quick, capsys):
+    """As the examples do, which go on where they stopped when they are run again."""
+    store = make_store(subjects=2)
+    run = pretrain(store.path, tmp_path / "run", hours=0.0001, resume=True)
+    assert "starting anew" in capsys.readouterr().err
+    (tmp_path / "lost").mkdir()
+    (run / "last.ckpt").rename(tmp_path / "lost" / "last.ckpt")
+    with pytest.raises(RunError, match="a checkpoint without its recipe"):
+        pretrain(store.path, tmp_path / "lost", hours=0.0001, resume=True)
+
+
 def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
     sweep = tmp_path / "s.yaml"

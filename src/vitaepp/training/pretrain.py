@@ -102,7 +102,8 @@ def _pretrain(
     begun = resume and folder.recipe_file.is_file()
     own = resume and (recipe is None or (clock is not None and begun))
     if own:
-        recipe = recipe_to_resume(folder, settings)  # settings are changes to it
+        # Settings are changes to it.
+        recipe = recipe_to_resume(folder, settings, clock is not None)
     if clock is not None and begun:
         say(f"{folder.path}: keeps its length; `hours` is for a run that begins")
         clock = None

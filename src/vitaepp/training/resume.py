@@ -20,16 +20,23 @@ from vitaepp.training.module import Training
 EPOCHS = "optim.epochs"
 
 
-def recipe_to_resume(folder: RunFolder, settings: str | Sequence[str]) -> Recipe | None:
-    """The recipe that a run began with; None for a run that settings alone can begin.
+def recipe_to_resume(
+    folder: RunFolder, settings: str | Sequence[str], hours: bool = False
+) -> Recipe | None:
+    """The recipe that a run began with; None for a run that what is given can begin.
+
+    Args:
+        folder: of the run.
+        settings: that the user gave.
+        hours: the user gave a time.
 
     Raises:
-        RunError: there is none, and no settings either. Beginning anew with the defaults, which
-            takes days, is not what was meant then.
+        RunError: there is none, and neither settings nor a time. Beginning anew with the defaults,
+            which takes days, is not what was meant then.
     """
     if folder.recipe_file.is_file():
         return folder.recipe()
-    if settings:
+    if settings or (hours and not folder.checkpoint.is_file()):
         return None
     raise RunError(
         f"{folder.path}: a checkpoint without its recipe.yaml; name the recipe that it began with "
