@@ -28,7 +28,7 @@ from vitaepp.methods.supervised import Supervised, balanced_weights
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.training.module import Training
-from vitaepp.training.step import build_optimizer
+from vitaepp.training.step import build_optimizer, forward_batch
 from vitaepp.views.draws import Draws
 
 #: An encoder that sees how bright images are.
@@ -204,6 +204,28 @@ def test_classes_count_alike_and_mixed_labels_count_by_their_share():
     )
     assert torch.isclose(plain, mixed)  # a head of zeros gives log 2, whatever is mixed
     assert torch.isclose(plain, torch.tensor(2.0).log())
+
+
+def test_classes_count_alike_in_pieces_of_a_batch():
+    """The second piece holds one class alone, whose weight would vanish from its own mean."""
+    method = method_of(["optim.batch_size=4"]).train()
+    method.targets.copy_(torch.tensor([1, 0, 0, 0]))
+    method.weights.copy_(balanced_weights(method.targets, 2))
+    torch.nn.init.normal_(method.head.weight)
+    images = torch.randint(0, 256, (4, 1, 16, 16))
+
+    def computed(pieces):
+        method.zero_grad()
+        method.pieces = pieces
+        loss = forward_batch(method, (images, [3, 0, 2, 1], 1.0)).loss
+        loss.backward()
+        return loss, method.head.weight.grad.clone()
+
+    (whole, expected), (loss, gradient) = computed(1), computed(2)
+    assert torch.isclose(loss, whole, rtol=1e-4)
+    assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-6)
+    assert method_of(["model.backbone=resnet18", *RESNET]).by_image is False
+    assert method_of(["finetune.mixup=1"]).by_image is False
 
 
 def test_the_defaults_are_settings():

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vitaepp.errors import RecipeError
 from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view
 from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import standardize, zero_missing
@@ -128,6 +129,11 @@ class Supervised(FineTuned):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
+    @property
+    def by_image(self) -> bool:
+        """Whether images count by themselves: none is mixed with another, and no batch norm."""
+        return not self.recipe.finetune.mixup and isinstance(self.backbone, VisionTransformer)
+
     def set_features(self, features: Float[Tensor, "image feature"]) -> None:
         """Take the mean and the deviation that features are standardised by.
 
@@ -190,6 +196,9 @@ class Supervised(FineTuned):
         for each, part in ((targets, share), (targets.roll(1), 1 - share)):
             loss = loss + (part * self._losses(scores, each)).sum()
             counted = counted + (part * self._counted(each)).sum()
+        if len(draws) < len(draws.batch):
+            # Images count by their weights in the whole batch; in a piece these may all be alike.
+            counted = self._counted(self.targets[draws.batch]).sum() * len(draws) / len(draws.batch)
         return StepOutput({"label": loss / counted}, {"label": 1.0})
 
     def _pooled(

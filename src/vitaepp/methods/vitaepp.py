@@ -175,7 +175,7 @@ class ViTAE(Method):
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
             terms["perceptual"] = self.perceptual(
-                image, original, draws.uniform(needed), present, batch=draws.batch
+                image, original, draws.uniform(needed), present, batch=len(draws.batch)
             )
         if loss.edge.weight:
             with record_function("edge loss"):

@@ -100,7 +100,7 @@ def forward_in_pieces(
     def compute(piece: slice) -> tuple[StepOutput, Sequence[Tensor | None]]:
         torch.set_num_threads(threads)  # each thread has its own number
         mine = rows[piece]
-        draws = Draws(method.recipe.seed, epoch, mine, images.device, batch=len(rows))
+        draws = Draws(method.recipe.seed, epoch, mine, images.device, batch=rows)
         here = None if present is None else present[piece]
         # What a thread computes in is its own.
         with torch.autocast("cpu", mixed[1], enabled=mixed[0]):

@@ -27,7 +27,7 @@ class Draws:
 
     Attributes:
         samples: the rows, as they were given.
-        batch: samples of the whole batch.
+        batch: the rows of the whole batch.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Draws:
         samples: Sequence[int],
         device: torch.device | str = "cpu",
         *,
-        batch: int | None = None,
+        batch: Sequence[int] | None = None,
     ) -> None:
         self.samples = list(samples)
-        self.batch = len(self.samples) if batch is None else batch
+        self.batch = self.samples if batch is None else list(batch)
         self.device = torch.device(device)
         self._seeds = [sample_seed(seed, epoch, sample) for sample in samples]
         self._generators = [torch.Generator().manual_seed(s) for s in self._seeds]
