@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -105,7 +106,7 @@ def train(
     if count > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
-    with in_pieces(method, device):
+    with in_pieces(method, device) if count == 1 else nullcontext():
         fit(trainer, module, loader, checkpoint)
     if not trainer.is_global_zero:
         return None
