@@ -259,6 +259,7 @@ def test_footprint_grows_with_the_images_and_runs_nothing():
     assert large.memory(8) > 8 * large.per_image
 
 
+@pytest.mark.slow
 def test_memory_estimate_is_near_what_a_step_takes(tmp_path):
     benchmark = Path(__file__).parents[2] / "benchmarks" / "memory.py"
     case = "vitae tiny light 1×40×56×48 bf16"

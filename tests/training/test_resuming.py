@@ -298,6 +298,7 @@ def kill_until_done(store, run: Path, settings: tuple[str, ...], waits: list[flo
     return killed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_the_same(make_store, tmp_path):
     store = make_store(subjects=SUBJECTS)
     settings = ("method=vitae", "optim.epochs=20")
