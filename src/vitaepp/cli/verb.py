@@ -39,7 +39,7 @@ class Verb(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Its arguments and options; recipes are read by the commands that need them."""
-        params = super().get_params(ctx)
+        params: list[Any] = super().get_params(ctx)
         if self.settings:
             from vitaepp.recipe.recipe import describe_settings
 
