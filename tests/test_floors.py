@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vitaepp.cli.app import VERBS
+
 ROOT = Path(__file__).parents[1]
 
 #: Files that the others of their room share, or that choose among them.
@@ -44,14 +46,18 @@ WITHOUT_OPTIONS = (
     *("training", "evaluation", "auditing", "downstream", "explanation", "interop"),
 )
 
-#: Options of other programs, and the head of a recipe file, which says how to use it.
-OTHER_PROGRAMS = re.compile(r"torchrun|SLURM|--ntasks-per-node|^Use: vitaepp")
+#: Options of other programs.
+OTHER_PROGRAMS = re.compile(r"torchrun|SLURM|--ntasks-per-node")
 
 
-def texts(room):
+def texts(room, docstrings=True):
+    """The texts of a room's code, on request without docstrings."""
     for path in sorted((ROOT / "src" / "vitaepp" / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if text and (docstrings or id(node) not in documents):
                 yield f"{path.name}:{node.lineno}", node.value
 
 
@@ -63,6 +69,12 @@ def test_lower_floors_name_no_options(room):
         if re.search(r"(?<![\w-])--[a-z]", text) and not OTHER_PROGRAMS.search(text)
     ]
     assert named == []
+
+
+@pytest.mark.parametrize("room", WITHOUT_OPTIONS)
+def test_lower_floors_name_no_commands(room):
+    command = re.compile(rf"\bvitaepp ({'|'.join(VERBS)})\b")
+    assert [place for place, text in texts(room, docstrings=False) if command.search(text)] == []
 
 
 @pytest.mark.parametrize("room", ["losses", "nn"])

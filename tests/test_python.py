@@ -1,7 +1,9 @@
 """The library as used from Python: short calls, arrays to work with, reprs that fit a line."""
 
+import inspect
 import json
 import pickle
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import vitaepp
 from tests.conftest import TINY
 from tests.ingest.trees import picture, scan
 from vitaepp.errors import EvaluationError, RecipeError, StoreError
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.recipe.recipe import Recipe
 
 
@@ -123,6 +126,34 @@ def test_the_way_through_a_notebook(make_store, recipe, tmp_path, monkeypatch):
         EvaluationError, match=r"dict is no evaluation; give what vitaepp\.evaluate"
     ):
         vitaepp.compare(dict(trained), noise)
+
+
+#: Results that are no table: what was done to a store, how fast it is, what this machine is.
+FACTS = {"PrepareResult", "Speed", "Health"}
+
+
+@pytest.mark.parametrize("name", [n for n in vitaepp.__all__ if n.islower() and n[0] != "_"])
+def test_a_result_is_a_table_and_shows_itself_in_a_notebook(name):
+    returned = get_type_hints(inspect.unwrap(getattr(vitaepp, name))).get("return")
+    for kind in get_args(returned) or (returned,):
+        if getattr(kind, "__module__", "").startswith("vitaepp.") and kind.__name__ not in FACTS:
+            own = {method for c in kind.__mro__ if c is not Tabular for method in vars(c)}
+            assert "to_frame" in own
+            assert hasattr(kind, "_repr_html_")
+
+
+def test_a_notebook_shows_the_beginning_of_long_results():
+    class Long(Tabular):
+        def to_frame(self):
+            return pd.DataFrame({"n": range(100, 200)})
+
+        def __str__(self):
+            return "<b>\n" * 30
+
+    page = Long()._repr_html_()
+    assert page.startswith("<p>&lt;b&gt;</p>")
+    assert (page.count("<p>"), page.count("</p><table")) == (11, 1)
+    assert (">100<" in page, ">199<" in page, ">150<" in page) == (True, True, False)
 
 
 def test_what_prepare_did_is_told_in_a_line(tmp_path):

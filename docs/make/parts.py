@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitaepp.recipe.recipe import Setting
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,20 +28,22 @@ def settings() -> str:
     """Every setting of a recipe, with its default, in the order of `vitaepp settings`."""
     from vitaepp.recipe.recipe import describe_settings
 
-    lines = []
-    for group, members in groupby(describe_settings(), lambda s: s.name.partition(".")[0]):
-        lines += [f"## {group}", ""]
-        for name, default, text, _ in members:
-            value = "unset" if default is None else f"`{_as_typed(default)}`"
-            lines += [f'<a id="{name}"></a>`{name}` = {value}', f":   {_escaped(text)}", ""]
-    return "\n".join(lines)
+    groups = groupby(describe_settings(), lambda s: s.name.partition(".")[0])
+    return "\n".join(f"## {group}\n\n{_described(members)}" for group, members in groups)
 
 
-def _as_typed(default: object) -> str:
-    """A default as `--set` reads it."""
-    if isinstance(default, (tuple, list)):
-        return ",".join(map(str, default))
-    return str(default).lower() if isinstance(default, bool) else str(default)
+def finetune_settings() -> str:
+    """The settings of fine-tuning alone."""
+    from vitaepp.recipe.recipe import describe_settings
+
+    return _described(s for s in describe_settings() if s.name.startswith("finetune."))
+
+
+def _described(members: Iterable[Setting]) -> str:
+    return "\n".join(
+        f'<a id="{s.name}"></a>`{s.name} = {s.typed}`\n:   {_escaped(s.description)}\n'
+        for s in members
+    )
 
 
 def _escaped(text: str) -> str:
@@ -132,5 +137,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
-    for part in (commands, settings, functions, objects, glossary, times, demo_time, steps)
+    for part in (
+        *(commands, settings, finetune_settings, functions, objects, glossary),
+        *(times, demo_time, steps),
+    )
 }

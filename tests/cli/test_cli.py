@@ -293,7 +293,7 @@ def test_what_cannot_be_downloaded_is_explained_and_is_no_failure(vitaepp, tmp_p
 def test_settings_are_listed_with_what_they_mean(vitaepp):
     status, out, _ = vitaepp("settings")
     assert status == 0
-    assert "loss.edge.weight = 10.0" in out
+    assert "loss.edge.weight = 10\n" in out
     assert "λ_edge" in out
 
 

@@ -23,7 +23,7 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import unlike
 from vitaepp.errors import RecipeError, StoreError
 from vitaepp.ingest.prepare import prepare
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import Recipe, describe_settings
 from vitaepp.recipe.sections import OF_IMAGES, PrepareSettings
 
 COMMANDS = typer.main.get_command(app).commands
@@ -131,6 +131,17 @@ def test_an_option_means_one_thing_in_all_verbs():
     assert not [k for k, found in kinds.items() if len(found) > 1 and k not in arguments]
 
 
+@pytest.mark.parametrize(
+    ("verb", "option", "setting"),
+    [("pretrain", "watch", "trainer.watch"), ("plan", "keep", "views.keep")],
+)
+def test_an_option_that_is_a_setting_is_described_by_it(verb, option, setting):
+    command = COMMANDS[verb]
+    params = command.get_params(command.make_context(verb, ["a", "b"]))
+    [text] = [s.description for s in describe_settings() if s.name == setting]
+    assert [param.help for param in params if param.name == option] == [text]
+
+
 def test_former_spellings_still_work():
     context = COMMANDS["pretrain"].make_context("pretrain", ["s", "r", "--subjects", "list.txt"])
     assert str(context.params["subject_list"]) == "list.txt"
@@ -144,6 +155,12 @@ def test_former_spellings_still_work():
         ("with `recipe=RUN` or `labels=my file.csv`", "with --recipe RUN or --labels my file.csv"),
         ("`settings` and `out`", "--set and --out"),
         ("a file `no_such_argument` stays", "a file `no_such_argument` stays"),
+        ("what `embed` wrote", "what vitaepp embed wrote"),
+        ("`prepare(SOURCE, 'a')` or `nothing(a)`", "vitaepp prepare SOURCE a or `nothing(a)`"),
+        (
+            "`fit('my, \"e\".csv', label=COLUMN, out='m')`",
+            "vitaepp fit 'my, \"e\".csv' --label COLUMN --out m",
+        ),
     ],
 )
 def test_arguments_are_shown_as_options(text, shown):

@@ -142,7 +142,7 @@ def test_another_fine_tuning_in_its_folder_is_refused(trained, tuned, tmp_path):
         )
     with pytest.raises(EvaluationError, match="no label column 'brihgt'; did you mean bright"):
         vitaepp.finetune(run, store, tmp_path / "p", "brihgt")
-    with pytest.raises(RunError, match="did you mean vitaepp finetune"):
+    with pytest.raises(RunError, match="did you mean `finetune"):
         vitaepp.finetune(store, run, tmp_path / "p", "bright")
 
 

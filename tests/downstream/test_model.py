@@ -56,6 +56,11 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     assert ((table.loud[:24] > 0.5) == truth).all()
     assert table.percentile[:24].mean() < 50
     assert str(found).splitlines()[1].startswith("p01: kind loud (0.")
+    assert "<p>p01: kind loud (0." in found._repr_html_()
+    pd.testing.assert_frame_equal(found.to_frame(), table, check_dtype=False)
+    scores = loaded.to_frame().set_index("features").loc["method", "auc"]
+    assert scores.mean() == pytest.approx(loaded.metrics["mean"]["auc"])
+    assert "<p>Model(kind: calm, loud; " in loaded._repr_html_()
     # The same scan is far from a cohort elsewhere, which is said.
     elsewhere = replace(loaded.cohort, means=loaded.cohort.means + 9)
     capsys.readouterr()

@@ -122,7 +122,7 @@ def test_reasons_name_what_is_odd():
 
 
 def test_what_cannot_be_done_is_said(odd, tmp_path, monkeypatch):
-    with pytest.raises(RunError, match="is a store, not the run; did you mean vitaepp qc"):
+    with pytest.raises(RunError, match=r"is a store, not the run; did you mean `qc\('"):
         vitaepp.qc(odd / "store", odd / "run", tmp_path / "out")
     with pytest.raises(RunError, match="`masks=0`"):
         vitaepp.qc(odd / "run", odd / "store", tmp_path / "out", masks=0)

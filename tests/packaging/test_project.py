@@ -143,6 +143,10 @@ def test_the_page_on_installing_has_a_row_for_each_extra():
     assert rows == [
         name for name in PROJECT["optional-dependencies"] if name not in ("bench", "dev")
     ]
+    costs = re.findall(r"^\| `(\w+)` \|.*\| (\d+) MB", page, re.M)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("Extras add, in MB: ")[2].partition(".")[0]
+    assert re.findall(r"`(\w+)` (\d+)", listed) == [row for row in costs if row[0] != "docs"]
 
 
 @pytest.mark.slow

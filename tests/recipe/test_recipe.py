@@ -147,6 +147,12 @@ def test_a_resolved_recipe_that_contradicts_itself_is_named_by_its_weights(tmp_p
     assert Recipe.parse({"method": "vitae++", "loss": loss}).method == "vitae"
 
 
+@pytest.mark.parametrize("setting", describe_settings(), ids=lambda setting: setting.name)
+def test_a_default_is_read_as_it_is_shown(setting):
+    if setting.default is not None:
+        assert Recipe.load(settings=f"{setting.name}={setting.typed}") == Recipe()
+
+
 def test_changes_leave_their_neighbours(tmp_path):
     recipe = Recipe.load(
         settings=["loss.edge.blur=2", "loss.perceptual.slices=3", "prepare.window=ct=lung"]

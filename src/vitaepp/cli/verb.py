@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -22,9 +24,11 @@ class Verb(TyperCommand):
 
     Attributes:
         renamed: former spellings of options, which still work but are not shown.
+        settings: options that are settings of a recipe, whose description is their help.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    settings: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -32,6 +36,18 @@ class Verb(TyperCommand):
         self._out: Any = next((param for param in arguments if param.name == "out"), None)
         if self._out is not None:
             self._out.help += " Also as --out."
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its arguments and options; recipes are read by the commands that need them."""
+        params: list[Any] = super().get_params(ctx)
+        if self.settings:
+            from vitaepp.recipe.recipe import describe_settings
+
+            described = {setting.name: setting.description for setting in describe_settings()}
+            for param in params:
+                if param.name in self.settings:
+                    param.help = described[self.settings[param.name]]
+        return params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line."""
@@ -144,9 +160,10 @@ def setting_options(section: Any) -> list[Any]:
 
 
 def as_options(text: str, commands: Mapping[str, Any]) -> str:
-    """A text of the library with its arguments as the options of the command line.
+    """A text of the library with its calls as commands, and its arguments as their options.
 
-    The library names them as Python has them, in backticks.
+    The library names them as Python has them, in backticks: `` `pretrain(STORE, 'run')` ``, or
+    `` `resume=True` ``. A word in capitals stands for what the user has.
 
     Args:
         text: for people.
@@ -157,10 +174,28 @@ def as_options(text: str, commands: Mapping[str, Any]) -> str:
         name, value = match["name"], match["value"]
         spelled = _spelled(name, commands)
         if spelled is None:
-            return match[0]
+            return f"vitaepp {name}" if value is None and name in commands else match[0]
         return spelled if value in (None, "True") else f"{spelled} {value}"
 
+    def command(match: re.Match[str]) -> str:
+        try:
+            call: Any = ast.parse(match[1], mode="eval").body
+            words = ["vitaepp", call.func.id, *map(_word, call.args)]
+            for argument in call.keywords:
+                words += [_spelled(argument.arg, commands) or argument.arg, _word(argument.value)]
+        except (SyntaxError, ValueError):  # of a file with a backtick in its name
+            return match[0]
+        return " ".join(words)
+
+    text = re.sub(rf"`((?:{'|'.join(commands)})\([^`]*\))`", command, text)
     return re.sub(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]*))?`", option, text)
+
+
+def _word(argument: Any) -> str:
+    """An argument of a call as a shell takes it."""
+    if isinstance(argument, ast.Name):
+        return argument.id
+    return shlex.quote(str(ast.literal_eval(argument)))
 
 
 def _spelled(name: str, commands: Mapping[str, Any]) -> str | None:

@@ -53,13 +53,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         RunError: it is missing, damaged, or not one of ours.
     """
     if not Path(path).is_file():
-        raise RunNotFoundError(f"{path}: no such checkpoint; make one with vitaepp pretrain")
+        raise RunNotFoundError(f"{path}: no such checkpoint; make one with `pretrain(STORE, RUN)`")
     try:
         checkpoint = read_tensors(path)
     except WeightsError as error:
-        raise RunError(f"{path}: {error}; use a checkpoint that pretrain wrote") from None
+        raise RunError(f"{path}: {error}; use a checkpoint of vitaepp") from None
     if not isinstance(checkpoint, dict) or "vitaepp" not in checkpoint:
-        raise RunError(f"{path}: not a checkpoint of vitaepp pretrain")
+        raise RunError(f"{path}: not a checkpoint of vitaepp")
     if checkpoint["vitaepp"].get("format") != FORMAT:
         raise RunError(f"{path}: made by another version of vitaepp")
     return dict(checkpoint)

@@ -12,7 +12,6 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.progress import counted
 
@@ -32,7 +32,7 @@ CONTROLS = {"untrained": "an untrained encoder of the same shape", "raw": "raw i
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class Embeddings(Tabular):
     """Features of subjects, with what is known of them.
 
     Attributes:
@@ -82,10 +82,6 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.table)
-
-    def _repr_html_(self) -> str:
-        shown = self.to_frame().iloc[:5, : 6 + len(self.label_columns)]
-        return f"<p>{escape(repr(self))}</p>{shown.to_html(index=False, border=0)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One table, a row a subject: `subject`, label columns, `split`, then `f0 … fD-1`."""

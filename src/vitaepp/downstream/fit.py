@@ -155,7 +155,7 @@ def encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
     facts = embedded.provenance
     if not {"encoder", "prepared", "precision"} <= facts.keys():
         raise EvaluationError(
-            f"{path}: does not tell which encoder made it, as a .parquet of vitaepp embed does; "
+            f"{path}: does not tell which encoder made it, as a .parquet of `embed` does; "
             "embed again"
         )
     if facts.get("method") == PUBLIC:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vitaepp.data.arrays import Floats, Numbers
 from vitaepp.data.storeinfo import StoreInfo
@@ -31,6 +32,8 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, ModelNotFoundError, one_line
 from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import Fitted
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.extras import require
 from vitaepp.system.files import read_json, write_json
 from vitaepp.system.paths import instead_of
@@ -59,7 +62,7 @@ SAMPLE = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Tabular):
     """A classifier of features, its encoder, and the cohort that it was fitted on.
 
     Attributes:
@@ -95,6 +98,10 @@ class Model:
     def percentiles(self, features: Numbers) -> Floats:
         """How far subjects are from the cohort, see `Cohort.percentiles`."""
         return self.cohort.percentiles(features)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Its cross-validated scores, as `Evaluation.to_frame` has them."""
+        return Evaluation(dict(self.metrics)).to_frame()
 
     def __repr__(self) -> str:
         auc, spread = self.metrics["mean"]["auc"], self.metrics["std"]["auc"]

@@ -33,6 +33,7 @@ from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_perso
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import Labels, read_labels
 from vitaepp.ingest.new_scans import NewImage, Scan, new_images, say_decisions
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.presentation.planes import stacked
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
 from vitaepp.system.paths import kind_of, refuse_as_results
@@ -62,7 +63,7 @@ Unit = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Neighbours(Tabular):
     """The most similar subjects of each query.
 
     Attributes:
@@ -78,6 +79,10 @@ class Neighbours:
     metrics: Mapping[str, Any]
     duplicates: pd.DataFrame
     failures: tuple[Failure, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table: a row a neighbour."""
+        return self.table
 
     def __str__(self) -> str:
         lines = []

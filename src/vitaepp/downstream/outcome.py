@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Metrics
 from vitaepp.evaluation.statistics import corrected_resampled_t_test
 from vitaepp.presentation import numbers
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import write_json
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Outcome(Metrics):
+class Outcome(Metrics, Tabular):
     """The scores of masks, as `outcome["mean"]["dice"]`.
 
     Attributes:
@@ -41,10 +41,6 @@ class Outcome(Metrics):
         difference = f"{lead['metric']}: fine-tuned minus from scratch {lead['mean']:+.3f}"
         how = "not tested" if lead["p"] is None else f"p = {lead['p']:.2g}"
         return "\n".join([*lines, f"{difference}, {how} ({lead['test']})"])
-
-    def _repr_html_(self) -> str:
-        lines = "".join(f"<p>{escape(line)}</p>" for line in str(self).splitlines())
-        return f"{lines}{self.to_frame().to_html(index=False, border=0)}"
 
     def to_frame(self) -> pd.DataFrame:
         """The scores of each fold, one row a set of predictions and fold."""

@@ -18,6 +18,7 @@ from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import check_fits
 from vitaepp.errors import ModelError, SourceError
 from vitaepp.ingest.new_scans import NewImage, Scan, Spacing, new_images, say_decisions
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import check_writable, write_text
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import counted, say, track
@@ -27,7 +28,7 @@ FAR = 99.0
 
 
 @dataclass(frozen=True, eq=False)
-class Predictions:
+class Predictions(Tabular):
     """What a model predicts of new subjects.
 
     Attributes:
@@ -40,6 +41,10 @@ class Predictions:
     table: pd.DataFrame
     label: str
     failures: tuple[Failure, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table: a row a subject."""
+        return self.table
 
     def __str__(self) -> str:
         lines = []

@@ -32,6 +32,7 @@ from vitaepp.errors import RunError
 from vitaepp.methods import ViTAE
 from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.nn.autoencoder import MaskedAutoencoder
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.presentation.planes import GAP, stacked
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
@@ -51,7 +52,7 @@ SHOWN, PAGE_WIDTH = 60, 1200
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
+class Quality(Tabular):
     """What quality control found.
 
     Attributes:
@@ -65,6 +66,10 @@ class Quality:
 
     table: pd.DataFrame
     facts: dict[str, Any]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table: a row a subject."""
+        return self.table
 
     def __str__(self) -> str:
         flagged = self.table[self.table["flagged"]]

@@ -50,10 +50,7 @@ FORMAT = 1
 HUB = "hf-hub:"
 
 #: What to do about a training that has not ended.
-GO_ON = (
-    "continue it with vitaepp pretrain and `resume`; of all commands, only vitaepp embed takes the "
-    "checkpoint so far, with `last`"
-)
+GO_ON = "continue it with `pretrain` and `resume`; `embed` alone takes its checkpoint, with `last`"
 
 
 #: How features are pooled, and after which block: None for the last.

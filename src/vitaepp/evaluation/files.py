@@ -64,7 +64,7 @@ def load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
     if missing:
         say(
             f"no control beside {path}: {' and '.join(missing)}; a number without its controls "
-            "says nothing, vitaepp embed writes them"
+            "says nothing, `embed` writes them"
         )
     return controls
 
@@ -256,9 +256,7 @@ def require_alike(
 ) -> None:
     """Refuse features of other subjects and, with a remedy, of other images, as far as is known."""
     if list(embedded.table["subject"]) != list(first.table["subject"]):
-        raise EvaluationError(
-            f"{path}: holds other subjects than {first_path.name}; run vitaepp embed again"
-        )
+        raise EvaluationError(f"{path}: holds other subjects than {first_path.name}; embed again")
     if remedy is None:
         return
     facts = [e.provenance.get("prepared") or {} for e in (embedded, first)]

@@ -102,7 +102,7 @@ def read_labels(table: pd.DataFrame, name: str) -> Labels:
         middle = float(np.median([float(value) for value in given]))
         raise EvaluationError(
             f"label {name!r} looks continuous ({len(classes)} different values in {len(given)} "
-            f"subjects); `vitaepp evaluate` with `task=regression` predicts its "
+            f"subjects); `evaluate` with `task=regression` predicts its "
             f"value; for classes, add a column of them, for example {name} above {middle:.4g} or "
             "not"
         )

@@ -107,7 +107,7 @@ class Evaluation(Metrics):
                 "evaluation or its folder, or evaluate again"
             ) from None
         if problem := _problem(metrics):
-            raise EvaluationError(f"{file}: not a metrics.json of vitaepp evaluate: {problem}")
+            raise EvaluationError(f"{file}: not a metrics.json of an evaluation: {problem}")
         predictions = _read_predictions(file.with_name("predictions.parquet"))
         evaluation = cls(metrics, predictions, path=file)
         evaluation._require_own_predictions()

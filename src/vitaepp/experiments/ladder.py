@@ -47,6 +47,7 @@ from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.runs import Setup
 from vitaepp.experiments.simple import radiomics, simple_features
 from vitaepp.interop.public import embed_public
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.devices import Machine
 from vitaepp.system.extras import require
@@ -62,8 +63,7 @@ RUNGS = {
     "simple": "intensity and shape features",
     "untrained": "untrained encoder",
     "public": "public encoder, frozen",
-    "vitae": "ViT-AE",
-    "vitae++": "ViT-AE++",
+    **{key: METHODS[key].title for key in ("vitae", "vitae++")},
     "scratch": "trained from scratch",
     "finetuned": "fine-tuned",
 }

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from vitaepp.evaluation.bootstrap import LEVEL, Interval
 from vitaepp.presentation import numbers
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import without_nan
 
 
@@ -101,7 +103,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Tabular):
     """What an experiment found.
 
     Attributes:
@@ -126,6 +128,33 @@ class Result:
     def failed(self) -> list[Row]:
         """Variants without a result."""
         return [row for row in self.rows if row.note and not row.cells]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.title}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a variant and control, in plain numbers."""
+        records = []
+        for row in self.rows:
+            record: dict[str, object] = {
+                "variant": row.key,
+                "name": row.name,
+                "control": row.control,
+            }
+            for metric, cell in row.cells.items():
+                record |= {f"{metric}_mean": cell.mean, f"{metric}_std": cell.std}
+            for metric, versus in row.versus.items():
+                name = f"{metric}_difference"
+                record |= {
+                    "against": versus.against,
+                    name: versus.mean,
+                    f"{name}_low": versus.low,
+                    f"{name}_high": versus.high,
+                    f"{metric}_p": versus.p,
+                    f"{metric}_test": versus.test,
+                }
+            records.append(record | {"note": row.note})
+        return pd.DataFrame(records)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain values; None for what is not finite."""

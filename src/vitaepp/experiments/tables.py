@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from vitaepp.experiments.results import Result, Row
 from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_title
@@ -39,23 +37,7 @@ def to_markdown(result: Result) -> str:
 
 def to_csv(result: Result) -> str:
     """One row a variant and control, in plain numbers."""
-    records = []
-    for row in result.rows:
-        record: dict[str, object] = {"variant": row.key, "name": row.name, "control": row.control}
-        for metric, cell in row.cells.items():
-            record |= {f"{metric}_mean": cell.mean, f"{metric}_std": cell.std}
-        for metric, versus in row.versus.items():
-            name = f"{metric}_difference"
-            record |= {
-                "against": versus.against,
-                name: versus.mean,
-                f"{name}_low": versus.low,
-                f"{name}_high": versus.high,
-                f"{metric}_p": versus.p,
-                f"{metric}_test": versus.test,
-            }
-        records.append(record | {"note": row.note})
-    return pd.DataFrame(records).to_csv(index=False)
+    return result.to_frame().to_csv(index=False)
 
 
 def to_latex(result: Result) -> str:

@@ -92,7 +92,7 @@ def check_of(model: Model, encoder: Encoder, run: str | os.PathLike[str]) -> Non
     if not same or how[0] != how[1]:
         raise ModelError(
             f"the model of {model.label} belongs to another encoder than that of {run}; fit one to "
-            "embeddings of this run with vitaepp fit"
+            "embeddings of this run"
         )
 
 

@@ -123,12 +123,15 @@ Percentiles = Annotated[tuple[float, float], BeforeValidator(_listed), AfterVali
 Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
 
 
+Pair = Annotated[tuple[float, float], BeforeValidator(_listed)]
+
+
 Values = Annotated[tuple[float, ...], BeforeValidator(_one_or_per_axis)]
 
 
 Kept = Annotated[
     tuple[Literal["size", "side"], ...],
-    BeforeValidator(lambda value: _listed(value) or ()),
+    BeforeValidator(lambda value: () if value in (None, "", "none") else _listed(value)),
     AfterValidator(lambda v: tuple(sorted(set(v)))),
 ]
 

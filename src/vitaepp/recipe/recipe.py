@@ -53,6 +53,11 @@ class Setting(NamedTuple):
     description: str
     kind: Any
 
+    @property
+    def typed(self) -> str:
+        """Its default as people type it, or `unset`."""
+        return "unset" if self.default is None else as_typed(self.default)
+
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         return {
@@ -344,7 +349,7 @@ def changed_settings(recipe: Recipe) -> list[str]:
     """
     values, defaults = flatten(recipe.model_dump(mode="json")), flatten(Recipe().model_dump())
     return [
-        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        f"{name}={as_typed(value)}"
         for name, value in values.items()
         if not name.startswith("prepare.")
         and value != _as_json(defaults[name])

@@ -1,4 +1,4 @@
-"""What kind of folder lies at a path, and what to say where a command needs another kind."""
+"""What kind of folder lies at a path, and what to say where another kind is needed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from vitaepp.errors import RunError
 
-#: For each kind of folder: its files, the first bytes of the first one, and what makes it.
+#: For each kind of folder: its files, the first bytes of the first one, and the call that makes it.
 _KINDS = {
-    "store": (("store.json",), b"{", "vitaepp prepare SOURCE {}"),
-    "run": (("recipe.yaml",), b"method:", "vitaepp pretrain STORE {}"),
-    "model": (("model.json", "classifier.skops"), b"{", "vitaepp fit EMBEDDINGS {} `label=COLUMN`"),
-    "evaluation": (("metrics.json",), b"{", "vitaepp evaluate EMBEDDINGS {} `label=COLUMN`"),
-    "reconstruction": (("metrics.csv",), b"subject,psnr,ssim", "vitaepp reconstruct RUN STORE {}"),
-    "encoder": (("config.json", "model.safetensors"), b"", "vitaepp pretrain STORE RUN"),
+    "store": (("store.json",), b"{", "prepare(SOURCE, {})"),
+    "run": (("recipe.yaml",), b"method:", "pretrain(STORE, {})"),
+    "model": (("model.json", "classifier.skops"), b"{", "fit(EMBEDDINGS, label=COLUMN, out={})"),
+    "evaluation": (("metrics.json",), b"{", "evaluate(EMBEDDINGS, label=COLUMN, out={})"),
+    "reconstruction": (("metrics.csv",), b"subject,psnr,ssim", "reconstruct(RUN, STORE, {})"),
+    "encoder": (("config.json", "model.safetensors"), b"", "pretrain(STORE, RUN)"),
 }
 
 #: How many levels are searched for the folder that was meant, and how many of them are named.
@@ -63,13 +63,13 @@ def instead_of(kind: str, path: AnyPath) -> str:
     the path, the text names it; else it says how to make one.
 
     >>> instead_of("run", "nowhere")
-    'no such run; check the path, or make one with vitaepp pretrain STORE nowhere'
+    "no such run; check the path, or make one with `pretrain(STORE, 'nowhere')`"
     """
     folder = Path(path)
-    names, _, command = _KINDS[kind]
+    names, _, call = _KINDS[kind]
     present = kind_of(folder)
-    remedy = f"check the path, or make one with {command.format(path)}"
-    make_one = f"make one with {command.format(kind.upper())}"
+    remedy = f"check the path, or make one with `{call.format(_typed(path))}`"
+    make_one = f"make one with `{call.format(kind.upper())}`"
     if not folder.exists():
         problem = f"no such {kind}"
     elif not folder.is_dir():
@@ -77,14 +77,16 @@ def instead_of(kind: str, path: AnyPath) -> str:
     elif present is not None:
         problem, remedy = f"is {_a(present)}, and not {_a(kind)}", make_one
         if (present, kind) == ("store", "run"):
-            remedy = f"train on it with vitaepp pretrain {path} RUN"
+            remedy = f"train on it with `pretrain({_typed(path)}, RUN)`"
     elif not any(folder.iterdir()):
         problem = f"is an empty folder, and not {_a(kind)}"
     else:
         problem = f"is a folder, but not {_a(kind)} (no {' and '.join(names)} in it)"
         remedy = f"check the path, or {make_one}"
         if kind == "store":
-            remedy = f"if it holds scans, make a store of them with vitaepp prepare {path} STORE"
+            remedy = (
+                f"if it holds scans, make a store of them with `prepare({_typed(path)}, STORE)`"
+            )
     near = list(islice(_near(folder, kind), _NAMED + 1))
     if near:
         more = ", …" if len(near) > _NAMED else ""
@@ -93,10 +95,10 @@ def instead_of(kind: str, path: AnyPath) -> str:
 
 
 def swapped(verb: str, arguments: Mapping[str, AnyPath]) -> str | None:
-    """A line about arguments in the wrong order, with the right command; None if they are right.
+    """A line about arguments in the wrong order, with the right call; None if they are right.
 
     Args:
-        verb: the command.
+        verb: the function.
         arguments: its paths in order, by the kind that each should be: `store`, `run`, and others.
     """
     for name, path in arguments.items():
@@ -105,8 +107,8 @@ def swapped(verb: str, arguments: Mapping[str, AnyPath]) -> str | None:
             continue
         if kind_of(arguments[kind]) != kind:
             right = {**arguments, name: arguments[kind], kind: path}
-            order = " ".join(os.fspath(right[n]) for n in arguments)
-            return f"{path}: is {_a(kind)}, not the {name}; did you mean vitaepp {verb} {order}?"
+            order = ", ".join(_typed(right[n]) for n in arguments)
+            return f"{path}: is {_a(kind)}, not the {name}; did you mean `{verb}({order})`?"
     return None
 
 
@@ -136,6 +138,10 @@ def _near(path: Path, kind: str) -> Iterator[Path]:
         for level in range(1, _LEVELS + 1):
             files = sorted(path.glob("*/" * level + _KINDS[kind][0][0]))
             yield from (file.parent for file in files if kind_of(file.parent) == kind)
+
+
+def _typed(path: AnyPath) -> str:
+    return repr(os.fspath(path))
 
 
 def _a(noun: str) -> str:

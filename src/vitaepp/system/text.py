@@ -25,8 +25,8 @@ def as_typed(value: Any, beside: Any = None) -> str:
 
     >>> as_typed((96, 96, 64)), as_typed({"ct": (40.0, 400.0)}), as_typed(None)
     ('96,96,64', 'ct=40,400', 'none')
-    >>> as_typed(True), as_typed(None, True)
-    ('yes', 'no')
+    >>> as_typed(True), as_typed(None, True), as_typed(1e-4), as_typed(4 / 3)
+    ('yes', 'no', '0.0001', '1.3333333333333333')
     """
     if isinstance(value, dict):
         return " ".join(f"{k}={as_typed(v)}" for k, v in value.items()) or "none"
@@ -36,7 +36,9 @@ def as_typed(value: Any, beside: Any = None) -> str:
         return "yes" if value else "no"
     if value is None:
         return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def first_few(names: Sequence[Any]) -> str:

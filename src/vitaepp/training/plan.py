@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store, stored_info
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.planning.account import DryRun
 from vitaepp.ingest.prepare import prepare
+from vitaepp.presentation.notebook import Tabular
 from vitaepp.recipe.choices import Choice, as_yaml
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.recipe.sections import DataSettings
@@ -32,7 +35,7 @@ KEPT = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Tabular):
     """A recipe that suits a source and a machine.
 
     Attributes:
@@ -48,6 +51,10 @@ class Plan:
     def recipe(self) -> Recipe:
         """The recipe, complete."""
         return resolve(settings={c.name: c.value for c in self.choices})
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a chosen setting: `name`, `value` and `reason`."""
+        return pd.DataFrame([asdict(choice) for choice in self.choices])
 
     def to_yaml(self) -> str:
         """The chosen settings as a recipe file, with reasons as comments."""
@@ -131,14 +138,14 @@ def plan(
         choices = in_order((*choices, Choice("views.keep", list(kept), why)))
     time = "" if hours is None else f", to train for {hours:g} hours"
     heading = (
-        f"Proposed by vitaepp plan for {described}",
+        f"Proposed for {described}",
         f"({images.trained} to train on), on {machine}{time}.",
-        "Use: vitaepp prepare SOURCE STORE --recipe FILE; vitaepp pretrain STORE RUN --recipe FILE",
+        "Give this file to prepare and pretrain, as their recipe.",
     )
     planned = Plan((*made, *choices), heading, dry_run)
     if out is not None:
         write_text(Path(out), planned.to_yaml())
-        say(f"recipe written to {out}")
+        say(f"recipe written to {out}; give `recipe={out}` to `prepare` and `pretrain`")
     return planned
 
 

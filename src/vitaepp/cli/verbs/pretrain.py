@@ -14,9 +14,10 @@ from vitaepp.system.signals import stoppable
 
 
 class _PretrainVerb(Verb):
-    """`--subjects` is a number in other commands."""
+    """A command with a setting as an option; `--subjects` is a number in other commands."""
 
     renamed: ClassVar = {"--subjects": "--subject-list"}
+    settings: ClassVar = {"watch": "trainer.watch"}
 
 
 @command(cls=_PretrainVerb)
@@ -35,14 +36,7 @@ def pretrain(
         ),
     ] = None,
     hours: Hours = None,
-    watch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Write a k-NN score of this label to metrics.csv every few epochs; not for "
-            "selection.",
-        ),
-    ] = None,
+    watch: Annotated[str | None, typer.Option(metavar="COLUMN")] = None,
 ) -> None:
     """Train an encoder on a store, without labels."""
     with stoppable():

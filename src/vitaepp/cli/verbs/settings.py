@@ -26,6 +26,6 @@ def settings(
     if as_json:
         show("", [setting.to_dict() for setting in describe_settings()])
         return
-    for name, default, text, _ in describe_settings():
-        print(f"{name} = {'unset' if default is None else default}\n    {text}")
+    for setting in describe_settings():
+        print(f"{setting.name} = {setting.typed}\n    {setting.description}")
     print(f"\nshipped recipes: {', '.join(shipped_recipes())}")
