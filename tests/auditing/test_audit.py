@@ -68,7 +68,9 @@ def test_a_site_that_goes_with_the_label_is_a_shortcut(planted):
 
 def test_a_site_that_does_not_go_with_the_label_is_told_but_no_shortcut(unrelated):
     assert unrelated["site from the embedding"].verdict == "yellow"
-    assert "no shortcut in this cohort" in unrelated["site from the embedding"].sentence
+    assert "is not shown to tell sick here: no shortcut is seen" in (
+        unrelated["site from the embedding"].sentence
+    )
     assert unrelated["label from site"].verdict == "green"
     assert unrelated["participants"].verdict == "yellow"
 

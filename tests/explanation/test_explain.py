@@ -90,7 +90,10 @@ def test_a_folder_holds_the_maps_of_the_last_call_alone(planted, tmp_path, caplo
     assert "maps of 3 subjects from an earlier call are removed" in caplog.text
     assert "what is explained is the squared distance" in caplog.text
     explain(encoder, store, tmp_path, model=planted / "model", subjects=1, parts=4, pairs=1)
-    assert "the decision of the model model on bright: its score for 1, against 0" in caplog.text
+    assert (
+        "the decision of the classifier in model on bright: its score for 1, against 0"
+        in caplog.text
+    )
 
 
 def test_the_same_seed_gives_the_same_values(planted, tmp_path, of_bright):

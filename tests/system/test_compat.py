@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vitaepp
-from vitaepp.system.compat import AliveBytes, fake_tensors, zarr_buffer
+from vitaepp.system.compat import AliveBytes, fake_tensors, unscale_before_step, zarr_buffer
 
 SOURCES = Path(vitaepp.__file__).parent
 LIBRARIES = ("torch", "lightning", "zarr", "pandas", "pyarrow", "sklearn", "scipy", "monai")
@@ -66,3 +66,20 @@ def test_bytes_of_living_tensors_are_counted():
 @pytest.mark.parametrize("data", [b"", b"some bytes"])
 def test_bytes_pass_through_zarr(data):
     assert zarr_buffer(data).to_bytes() == data
+
+
+def test_scaled_gradients_are_clipped_in_their_own_scale():
+    def stepped(scale: float) -> torch.Tensor:
+        weight = torch.ones(3, requires_grad=True)
+        optimizer = torch.optim.AdamW([weight], lr=0.1, eps=1.0, fused=True)
+        unscale_before_step(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        scaler.scale((weight * torch.tensor([3.0, 4.0, 0.0])).sum()).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_([weight], 1.0)
+        assert weight.grad is not None
+        assert weight.grad.tolist() == pytest.approx([0.6, 0.8, 0.0], abs=1e-5)
+        scaler.step(optimizer)
+        return weight.detach()
+
+    torch.testing.assert_close(stepped(1024.0), stepped(1.0))

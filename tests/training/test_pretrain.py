@@ -129,7 +129,14 @@ def test_processes_share_the_batches_of_one(make_store):
     assert [part.weight for part in pairs[2]] == pytest.approx([4 / 3, 2 / 3])
 
 
-@pytest.mark.parametrize("settings", [("trainer.precision=bf16",), ("optim.accumulate=2",)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("trainer.precision=bf16",),
+        ("trainer.precision=bf16", "optim.clip_norm=1"),
+        ("optim.accumulate=2",),
+    ],
+)
 def test_mixed_precision_and_accumulation_train(make_store, tmp_path, settings):
     run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, *settings))
     history = pd.read_csv(run / "metrics.csv")

@@ -171,8 +171,8 @@ def _is_associated(association: Association, p: float) -> bool:
 
 
 def _no_association(p: float) -> str:
-    """What is said of what is not told: it may be there, but too small to matter."""
-    return "hardly tells" if p < SIGNIFICANT else "does not tell"
+    """What is said of what is not told: too small to matter, or not beyond chance here."""
+    return "hardly tells" if p < SIGNIFICANT else "is not shown to tell"
 
 
 def _numbers(association: Association, p: float) -> dict[str, Any]:
@@ -293,8 +293,9 @@ def _fact(measured: Measured, answers: Answers, corrected: Callable[[float], flo
             sentence += f", and {name} tells {measured.cohort.label}: a possible shortcut."
         else:
             sentence += (
-                f", but {name} does not tell {measured.cohort.label} here: no shortcut in this "
-                "cohort, but a risk where it does."
+                f", but {name} {_no_association(corrected(answers.label.p))} "
+                f"{measured.cohort.label} here: no shortcut is seen in this cohort, but a "
+                "risk where it does."
             )
     return Item(
         f"{name} from the embedding", association.score, verdict, sentence, _numbers(association, p)

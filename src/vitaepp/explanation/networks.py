@@ -163,7 +163,7 @@ def explained_by(model: Model | None, file: str | None) -> dict[str, Any]:
         )
         return {"model": None}
     two = len(model.classes) == 2
-    whose = "the fitted model" if file is None else f"the model {file}"
+    whose = "the fitted model" if file is None else f"the classifier in {file}"
     scored = (
         f"{model.classes[1]}, against {model.classes[0]}"
         if two

@@ -37,6 +37,14 @@ def fake_tensors() -> AbstractContextManager[Any]:
     return FakeTensorMode()
 
 
+def unscale_before_step(optimizer: torch.optim.Optimizer) -> None:
+    """Let gradients be clipped in mixed precision, which Lightning refuses for fused optimizers.
+
+    In half precision they would undo the scaling of gradients in their step, after the clipping.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
 def fused_attention_flops() -> dict[Any, Callable[..., int]]:
     """How to count fused attention on a CPU, which torch's counter does on GPUs only."""
     import torch

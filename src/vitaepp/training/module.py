@@ -22,6 +22,7 @@ from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.compat import unscale_before_step
 from vitaepp.system.progress import say
 from vitaepp.training.sharding import shard
 from vitaepp.training.step import build_optimizer, forward_batch
@@ -178,6 +179,8 @@ class Training(L.LightningModule):
         settings = self.recipe.optim
         batch = settings.batch_size * settings.accumulate * self.trainer.world_size
         optimizer = build_optimizer(self.method, images_per_update=batch)
+        if settings.clip_norm:
+            unscale_before_step(optimizer)
         total = int(self.trainer.estimated_stepping_batches)
         share = 0.04 if settings.warmup_epochs is None else settings.warmup_epochs / settings.epochs
         warmup = (

@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.store import Store
+from vitaepp.ingest.layouts.cohort import Cohort
+from vitaepp.ingest.planning.account import account_of
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.task import ImageSpec
 
 
 def scans(folder, count=5):
@@ -52,3 +55,11 @@ def test_a_secret_keeps_reasons_from_the_account(tmp_path):
     (tmp_path / "secret").write_bytes(b"0123456789abcdef")
     prepare(source, tmp_path / "store", size=8, workers=1, secret=str(tmp_path / "secret"))
     assert Store(tmp_path / "store").account.failed == {"could not be read or prepared": 2}
+
+
+def test_an_account_has_the_reason_and_not_what_to_do_about_it(tmp_path):
+    prepare(scans(tmp_path / "scans"), tmp_path / "store", size=8, workers=1)
+    left_out = (("odd", "unknown series description; pass `series=TABLE`"),)
+    cohort = Cohort("a layout", "scans", tmp_path, (), left_out=left_out)
+    spec = ImageSpec(Store(tmp_path / "store").info, tmp_path, tmp_path, "scans", ("t1",))
+    assert account_of(cohort, (), spec).left_out == {"unknown series description": 1}

@@ -71,7 +71,8 @@ def account_of(cohort: Cohort, failures: Sequence[Failure], spec: ImageSpec) -> 
     """The counts that a store keeps of its source, without any name of a subject or file."""
     files = {subject.subject: subject.own_files for subject in cohort.subjects}
     reasons = (_nameless(f, files.get(f.subject, ()), spec) for f in failures)
-    left_out = Counter(why for _, why in cohort.left_out)
+    # What to do about it, after the reason, is for who prepares; the report and a paper have this.
+    left_out = Counter(why.partition("; ")[0] for _, why in cohort.left_out)
     return Account(len(cohort.subjects), dict(Counter(reasons)), dict(left_out))
 
 
