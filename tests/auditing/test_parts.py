@@ -6,9 +6,11 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from vitaepp.auditing.answers import undecided
 from vitaepp.auditing.facts import Fact, cut, kind_of, usable
 from vitaepp.auditing.images import empty_border, near_duplicates, perceptual_hash
 from vitaepp.auditing.permutation import association_test, p_of, shuffles
+from vitaepp.auditing.shortcuts import Association
 from vitaepp.auditing.subgroups import Decisions, errors_by, spread_test
 
 PEOPLE = np.repeat(np.arange(30), [1, 2, 3] * 10)
@@ -49,6 +51,20 @@ def test_features_without_an_association_are_rarely_told(width):
         values = random.normal(size=(30, 1))[PEOPLE]
         found += association_test(features, values, PEOPLE, seed=seed, count=39) <= 0.1
     assert binomtest(found, 100, 0.1).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "p", "open_to"),
+    [
+        ("auc", 0.84, 0.54, True),
+        ("auc", 0.60, 0.54, False),  # little, whether chance or not
+        ("auc", 0.84, 0.01, False),  # shown
+        ("spearman", 0.35, 0.06, True),
+        ("spearman", 0.25, 0.06, False),
+    ],
+)
+def test_what_too_few_subjects_cannot_exclude_is_not_called_harmless(metric, score, p, open_to):
+    assert bool(undecided(Association(score, metric, p, n=30), p)) is open_to
 
 
 def test_an_association_is_told():

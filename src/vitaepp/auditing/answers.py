@@ -30,6 +30,10 @@ SIGNIFICANT = 0.05
 #: … and if it is told at least so well, from 0 (chance) to 1: an AUC of 0.55, a Spearman of 0.1.
 LEAST = 0.1
 
+#: What seems to be told so well, an AUC of 0.65 or a Spearman of 0.3, is not called harmless where
+#: there are only too few subjects to exclude chance.
+LARGE = 0.3
+
 #: Facts that tell the label this much of what the embedding tells beyond chance may be all of it.
 HALF = 0.5
 
@@ -175,6 +179,13 @@ def _no_association(p: float) -> str:
     return "hardly tells" if p < SIGNIFICANT else "is not shown to tell"
 
 
+def undecided(association: Association, p: float) -> str:
+    """What is added where an association may be large, and is not shown; else nothing."""
+    if p < SIGNIFICANT or association.effect < LARGE:
+        return ""
+    return " It may: there are too few subjects to exclude chance."
+
+
 def _numbers(association: Association, p: float) -> dict[str, Any]:
     more = {
         "metric": _METRICS[association.metric],
@@ -253,10 +264,12 @@ def _label(
     assert association.evaluation is not None
     ends = _decisions(measured.cohort, association.evaluation).interval()
     share = association.effect / measured.effect if measured.effect > 0 else np.inf
-    verdict: Verdict = "green"
+    may = undecided(association, p)
+    verdict: Verdict = "yellow" if may else "green"
     name_of_label = measured.cohort.label
     sentence = (
         f"{_capital(name)} alone {_no_association(p)} {name_of_label} ({_shown(association, p)})."
+        f"{may}"
     )
     if _is_associated(association, p):
         verdict = "red" if share >= HALF else "yellow"
@@ -279,8 +292,9 @@ def _label(
 def _fact(measured: Measured, answers: Answers, corrected: Callable[[float], float]) -> Item:
     name, association = answers.fact.name, answers.embedding
     p = corrected(association.p)
-    verdict: Verdict = "green"
-    sentence = f"The embedding {_no_association(p)} {name} ({_shown(association, p)})."
+    may = undecided(association, p)
+    verdict: Verdict = "yellow" if may else "green"
+    sentence = f"The embedding {_no_association(p)} {name} ({_shown(association, p)}).{may}"
     if _is_associated(association, p):
         verdict = "yellow"
         sentence = f"The embedding tells {name} ({_shown(association, p)})"
