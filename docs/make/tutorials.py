@@ -33,7 +33,7 @@ BLOCK = re.compile(
 LOCAL_LINK = re.compile(r"(?<=\]\()(?!https?:|#|[^)\s]*\.md)(?=[^)\s]+\))")
 
 
-#: Progress, which a terminal shows as a bar, and its last line: they tell how fast this machine is.
+#: Progress, which a terminal shows as a bar, and its last line. Both tell how fast the machine is.
 PROGRESS = re.compile(r"^.*: [\d,]+(?: of [\d,]+)? \w+(?:, \d+ s| in [\d.]+ s)\n", re.M)
 
 #: Times inside of other lines.
