@@ -71,6 +71,23 @@ def test_a_tutorial_shows_what_its_code_printed(tmp_path: Path) -> None:
     assert (tmp_path / "work/out/picture.png").is_file()
 
 
+def test_a_tutorial_shows_no_times_of_the_machine_that_built_it(tmp_path: Path) -> None:
+    lines = [
+        "reading headers: 12 of 12 subjects in 52.3 s",
+        "predicting: 2 scans in 0.1 s",
+        "preparing: 7 of 1,200 subjects, 31 s",
+        "epoch 1 of 2, loss 3.2, about 0:01:40 left",
+        "trained 2 epochs in 208 s, 0.4% of it waiting for data: run",
+        "scans: 12 of 12 subjects have a mask",
+    ]
+    text = run(tmp_path, "```python\n" + f"print({chr(10).join(lines)!r})" + "\n```\n")
+    assert text.partition("```text\n")[2].splitlines()[:-1] == [
+        "epoch 1 of 2, loss 3.2",
+        "trained 2 epochs: run",
+        "scans: 12 of 12 subjects have a mask",
+    ]
+
+
 @pytest.mark.parametrize(
     ("block", "says"),
     [

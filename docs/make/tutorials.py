@@ -33,8 +33,11 @@ BLOCK = re.compile(
 LOCAL_LINK = re.compile(r"(?<=\]\()(?!https?:|#|[^)\s]*\.md)(?=[^)\s]+\))")
 
 
-#: Progress, which a terminal shows as a bar.
-PROGRESS = re.compile(r"^.* [\d,]+ of [\d,]+ \w+, \d+ s\n", re.M)
+#: Progress, which a terminal shows as a bar, and its last line. Both tell how fast the machine is.
+PROGRESS = re.compile(r"^.*: [\d,]+(?: of [\d,]+)? \w+(?:, \d+ s| in [\d.]+ s)\n", re.M)
+
+#: Times inside of other lines.
+TIMES = re.compile(r", about [\d:]+ left$| in \d+ s, [\d.]+% of it waiting for data", re.M)
 
 
 class TutorialError(Exception):
@@ -74,8 +77,12 @@ def _commands(code: str, page: Path) -> str:
         status, printed = _vitaepp(words) if words[0] == "vitaepp" else _shell(command)
         if status:
             raise TutorialError(f"{page}: `{command.strip()}` ended with {status}:\n{printed}")
-        lines.append(PROGRESS.sub("", printed).rstrip())
+        lines.append(_without_times(printed).rstrip())
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def _without_times(printed: str) -> str:
+    return TIMES.sub("", PROGRESS.sub("", printed))
 
 
 def _vitaepp(words: list[str]) -> tuple[int, str]:
@@ -112,7 +119,7 @@ def _python(code: str, names: dict[str, Any], page: Path) -> str:
                     print(value)
         except Exception as error:
             raise TutorialError(f"{page}: {type(error).__name__}: {error}\n{code}") from error
-    text = PROGRESS.sub("", printed.getvalue())
+    text = _without_times(printed.getvalue())
     return text if not text or text.endswith("\n") else text + "\n"
 
 

@@ -16,7 +16,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 import vitaepp
+from tests.conftest import encoder_like
+from tests.ingest.trees import brats, mask, scan
 from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, ModelError, RunError, SourceError
@@ -47,8 +50,9 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
     scans = [clinic / "scans", tmp_path / "stripes.png"]
     found = vitaepp.predict(model, scans, tmp_path / "p.csv")
-    table = pd.read_csv(tmp_path / "p.csv")
-    assert list(table) == ["subject", "calm", "loud", "percentile"]
+    assert "predicting: 25 scans in" in capsys.readouterr().err
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    assert list(table) == ["subject", "calm", "loud", "percentile", "notes"]
     assert list(table.subject) == [*(f"p{i:02d}" for i in range(24)), "stripes"]
     assert np.allclose(table[["calm", "loud"]][:24], loaded.probabilities(features), atol=1e-6)
     assert np.allclose(table.calm + table.loud, 1)
@@ -67,6 +71,7 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     far = vitaepp.predict(replace(loaded, cohort=elsewhere), [stripes])
     assert "1 of 1 scan: farther from the training cohort than 99 %" in capsys.readouterr().err
     assert str(far).endswith("at percentile 100; unlike the training cohort")
+    assert list(far.table.notes) == ["unlike the training cohort"]
     # A store gives the same, and so does a picture in memory.
     of_store = vitaepp.predict(loaded, clinic / "store").table
     assert np.allclose(of_store.loud, table.loud[:24], atol=1e-6)
@@ -196,7 +201,7 @@ def test_fit_refuses_what_it_cannot_keep_whole(clinic, tmp_path):
         vitaepp.fit(clinic / "e.parquet", "kind", tmp_path / "m", protocol="knn")
     with pytest.raises(EvaluationError, match="does not tell which encoder made it"):
         vitaepp.fit(tmp_path / "n.parquet", "kind", tmp_path / "m", run=clinic / "encoder")
-    for name in ("subject", "percentile"):
+    for name in ("subject", "percentile", "notes"):
         named = embedded.table.replace({"kind": {"calm": name}})
         replace(embedded, table=named).save(tmp_path / "c.parquet")
         with pytest.raises(EvaluationError, match=f"class '{name}', which is a column"):
@@ -204,6 +209,45 @@ def test_fit_refuses_what_it_cannot_keep_whole(clinic, tmp_path):
     assert not (tmp_path / "m").exists()
     with pytest.raises(ModelError, match="holds something else; name a new folder"):
         vitaepp.fit(clinic / "e.parquet", "kind", tmp_path)
+
+
+def test_what_was_decided_about_a_scan_is_in_its_row(tmp_path):
+    subjects = [f"s{i}" for i in range(8)]
+    for half in (subjects[:4], subjects[4:]):
+        source = brats(tmp_path / "x", half, names=("t1", "t2"))
+    (tmp_path / "l.csv").write_text(
+        "subject,kind\n" + "\n".join(f"{s},{'ab'[i % 2]}" for i, s in enumerate(subjects))
+    )
+    prepare(source, tmp_path / "s", size=8, labels=tmp_path / "l.csv", workers=1)
+    assert Store(tmp_path / "s").info.center == "mask"
+    encoder_like(Store(tmp_path / "s")).save(tmp_path / "encoder")
+    vitaepp.embed(tmp_path / "encoder", tmp_path / "s", tmp_path / "e.parquet")
+    model = vitaepp.fit(tmp_path / "e.parquet", "kind", tmp_path / "m", folds=2)
+    # A cohort that no scan is far from, as eight subjects cannot tell.
+    model = replace(model, cohort=replace(model.cohort, own=model.cohort.own + 1e9))
+    new = tmp_path / "new"
+    for i, subject in enumerate(("whole", "nomask", "not2", "twice")):
+        for name in ("t1", "t2"):
+            scan(new / subject / f"{name}.nii.gz", seed=i)
+        mask(new / subject / "mask.nii.gz")
+    (new / "nomask" / "mask.nii.gz").unlink()
+    (new / "not2" / "t2.nii.gz").unlink()
+    scan(new / "twice" / "t1_again.nii.gz", seed=9)
+    found = vitaepp.predict(model, new, tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False).set_index("subject")
+    notes = {name: text for name, text in table.notes.items() if text}
+    assert notes.keys() == {"nomask", "not2", "twice"}
+    assert notes["nomask"].startswith("no mask, on which the run's crops are centred; ")
+    assert notes["not2"] == "t2 is missing, and zero"
+    assert notes["twice"].startswith("another t1; the one with the plainer name")
+    printed = {line.partition(":")[0]: line for line in str(found).splitlines()}
+    assert all(printed[name].endswith(f"; {text}") for name, text in notes.items())
+    assert printed["whole"].rstrip("0123456789").endswith("at percentile ")
+    # A store of the same scans says the same of what it knows.
+    prepare(new, tmp_path / "t", recipe=tmp_path / "encoder", workers=1)
+    of_store = vitaepp.predict(model, tmp_path / "t").table.set_index("subject")
+    del notes["twice"]
+    assert {name: text for name, text in of_store.notes.items() if text} == notes
 
 
 def test_three_classes_and_a_missing_label(clinic, tmp_path):
@@ -216,7 +260,7 @@ def test_three_classes_and_a_missing_label(clinic, tmp_path):
     )
     assert len(model.cohort.own) == 23
     predicted = vitaepp.predict(tmp_path / "m", clinic / "store").table
-    assert list(predicted) == ["subject", "0", "1", "2", "percentile"]
+    assert list(predicted) == ["subject", "0", "1", "2", "percentile", "notes"]
     assert np.allclose(predicted[["0", "1", "2"]].sum(axis=1), 1)
 
 

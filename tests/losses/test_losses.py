@@ -317,3 +317,4 @@ def test_feature_spread_tells_collapse():
     assert feature_spread(torch.ones(8, 64)) == pytest.approx(0, abs=1e-6)
     spread = torch.randn(512, 64, generator=torch.Generator().manual_seed(0))
     assert feature_spread(spread) == pytest.approx(1, abs=0.05)
+    assert feature_spread(spread[:1]).isnan()  # one image has no spread, and has not collapsed

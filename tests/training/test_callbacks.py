@@ -10,7 +10,8 @@ import lightning as L
 import pandas as pd
 import pytest
 
-from tests.conftest import TINY
+import vitaepp
+from tests.conftest import LIGHT, TINY
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.training import callbacks
 from vitaepp.training.callbacks import FIRST_STEPS, Checkpoints, History, LossBalance
@@ -85,6 +86,26 @@ def test_saving_after_every_update_asks_after_every_update(monkeypatch, tmp_path
     both = Together(monkeypatch, tmp_path, lambda rank, step: 0.01)
     both.run(steps=20, every=0.0, signalled=100)
     assert both.decided[0] == [(False, True)] * 20
+
+
+def test_so_few_images_are_told_and_one_has_no_spread(make_store, tmp_path, capsys):
+    settings = (*LIGHT, "optim.epochs=2", "data.workers=0")
+    few, told = "cannot give a representation", {}
+    for count in (1, 5, 10):
+        store = make_store(subjects=count, name=f"s{count}")
+        run = pretrain(store.path, tmp_path / f"r{count}", settings=settings)
+        told[count] = [line for line in capsys.readouterr().err.splitlines() if few in line]
+        table = pd.read_csv(run / "metrics.csv")
+        # Of five, the last batch is one image, which says nothing about the spread of the others.
+        spread = table["feature_spread"]
+        assert spread.isna().all() if count == 1 else (spread > 0).all()
+        assert not table.columns.str.startswith("known").any()
+        vitaepp.report(run, tmp_path / f"{count}.html")
+        page = (tmp_path / f"{count}.html").read_text()
+        assert ("Spread of features" in page) == (count > 1)
+    assert told[1][0].startswith("1 image to train on: ")
+    assert told[5][0].startswith("5 images to train on: ")
+    assert told[10] == []
 
 
 def test_a_term_that_outweighs_the_others_is_told_once_with_the_weight_that_mends_it(

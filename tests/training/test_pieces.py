@@ -74,6 +74,9 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(make_store, changes, co
     assert output.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
     for name, term in whole.terms.items():
         assert output.terms[name].item() == pytest.approx(term.item(), rel=1e-5), name
+    assert output.monitors.keys() == whole.monitors.keys()
+    for name, value in whole.monitors.items():
+        assert output.monitors[name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
         close = torch.allclose(gradients[name], gradient, rtol=1e-3, atol=1e-5)

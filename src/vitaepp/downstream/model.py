@@ -55,7 +55,7 @@ FILES = (
 STEPS = ("StandardScaler", "SVC", "OneVsRestClassifier", "LogisticRegression")
 
 #: Columns of predictions.csv that no class may be called.
-COLUMNS = ("subject", "percentile")
+COLUMNS = ("subject", "percentile", "notes")
 
 #: Subjects whose decision scores are kept, to tell whether the classifier still gives them.
 SAMPLE = 16

@@ -32,12 +32,12 @@ from vitaepp.errors import EvaluationError, SourceError, VitaeppError
 from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_persons
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import Labels, read_labels
-from vitaepp.ingest.new_scans import NewImage, Scan, new_images, say_decisions
+from vitaepp.ingest.new_scans import NewImage, Scan, images_of, say_decisions
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.presentation.planes import stacked
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
 from vitaepp.system.paths import kind_of, refuse_as_results
-from vitaepp.system.progress import counted, say, track, warn
+from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import evenly
 from vitaepp.system.urls import Location
 
@@ -188,6 +188,10 @@ def neighbours(
         "near_duplicates": len(duplicates),
         "seed": seed,
     }
+    if new is not None:
+        metrics["notes"] = {
+            n: list(own) for n, own in zip(new.names, new.notes, strict=True) if own
+        }
     if cohort.labels is not None:
         metrics |= _precision(cohort, path, seed)
     make_folder(target)
@@ -498,6 +502,7 @@ class _New:
     names: list[str]
     images: list[npt.NDArray[Any]]
     present: list[list[bool]]
+    notes: list[tuple[str, ...]]
     features: npt.NDArray[np.float32]
     failures: tuple[Failure, ...]
 
@@ -515,14 +520,15 @@ def _new_scans(
     prepared = StoreInfo.parse(embedded.provenance["prepared"] | {"masks": None})
     images: list[NewImage] = []
     failures: list[Failure] = []
-    for i, scan in enumerate(track(scans, "reading", len(scans), unit="scans")):
+    for scan in scans:
         if isinstance(scan, str | os.PathLike) and kind_of(scan) == "store":
             raise SourceError(f"{scan}: is a store; give scans, or embed the store")
-        for image in new_images(prepared, scan, None, f"scan {i}"):
-            if isinstance(image, NewImage):
-                images.append(image)
-            else:
-                failures.append(image)
+    named = [(f"scan {i}", scan) for i, scan in enumerate(scans)]
+    for _, image in images_of(prepared, named, None, "reading"):
+        if isinstance(image, NewImage):
+            images.append(image)
+        else:
+            failures.append(image)
     if not images:
         first = f"{failures[0].subject}: {failures[0].reason}"
         if len(failures) > 1:
@@ -530,7 +536,8 @@ def _new_scans(
         raise SourceError(first)
     for failure in failures:
         say(f"{failure.subject}: {failure.reason}")
-    say_decisions([image.decisions for image in images], len(images))
+    notes = [image.decisions for image in images]
+    say_decisions(notes, len(images))
     encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
     features = encoder.embed_images(
         (image.image for image in images),
@@ -543,7 +550,7 @@ def _new_scans(
         name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)
     ]
     present = [[m not in image.missing for m in prepared.modalities] for image in images]
-    return _New(names, [i.image for i in images], present, features, tuple(failures))
+    return _New(names, [i.image for i in images], present, notes, features, tuple(failures))
 
 
 def _store_of(embedded: Embeddings, path: Path, given: Location | None) -> Store | None:

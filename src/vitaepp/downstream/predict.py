@@ -17,11 +17,18 @@ from vitaepp.data.storeinfo import unlike
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import check_fits
 from vitaepp.errors import ModelError, SourceError
-from vitaepp.ingest.new_scans import NewImage, Scan, Spacing, new_images, say_decisions
+from vitaepp.ingest.new_scans import (
+    NewImage,
+    Scan,
+    Spacing,
+    decisions_in,
+    images_of,
+    say_decisions,
+)
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import check_writable, write_text
 from vitaepp.system.paths import kind_of
-from vitaepp.system.progress import counted, say, track
+from vitaepp.system.progress import counted, say
 
 #: Above this percentile, a scan is said to be unlike the cohort.
 FAR = 99.0
@@ -32,8 +39,9 @@ class Predictions(Tabular):
     """What a model predicts of new subjects.
 
     Attributes:
-        table: a row a subject: `subject`, the probability of each class, and `percentile`: the
-            share of the model's cohort that is nearer to the rest of it than the subject is, in %.
+        table: a row a subject: `subject`, the probability of each class, `percentile`: the share
+            of the model's cohort that is nearer to the rest of it than the subject is, in %, and
+            `notes`: what makes the row doubtful, which is empty for most.
         label: what is predicted.
         failures: subjects that could not be prepared, each with its reason.
     """
@@ -48,12 +56,12 @@ class Predictions(Tabular):
 
     def __str__(self) -> str:
         lines = []
-        for subject, *probabilities, percentile in self.table.itertuples(index=False):
+        for subject, *probabilities, percentile, notes in self.table.itertuples(index=False):
             best = int(np.argmax(probabilities))
-            far = "; unlike the training cohort" * (percentile > FAR)
+            doubts = f"; {notes}" * bool(notes)
             lines.append(
                 f"{subject}: {self.label} {self.table.columns[1 + best]} "
-                f"({probabilities[best]:.2f}), distance at percentile {percentile:.0f}{far}"
+                f"({probabilities[best]:.2f}), distance at percentile {percentile:.0f}{doubts}"
             )
         return "\n".join(lines)
 
@@ -75,7 +83,7 @@ def predict(
         scans: what to predict. A path is a scan, a folder of a subject's DICOM files, a manifest,
             or anything else that `prepare` reads, of one subject or several; or a store. Arrays
             and mappings are as in `Encoder.embed_files`.
-        out: CSV file to write: `subject`, the probability of each class, `percentile`.
+        out: CSV file to write: `subject`, the probability of each class, `percentile`, `notes`.
         spacing: of arrays, as in `Encoder.embed_files`.
         device: where to compute; an accelerator if there is one by default.
 
@@ -94,6 +102,7 @@ def predict(
     if out is not None:
         check_writable(out)
     subjects: list[str] = []
+    notes: list[tuple[str, ...]] = []
     failures: list[Failure] = []
     features_of_each: list[npt.NDArray[np.float32]] = []
     rest = []
@@ -102,20 +111,19 @@ def predict(
             store = Store(scan)
             subjects += map(str, store.table["subject"])
             features_of_each.append(_of_store(model, store, device))
+            notes += decisions_in(store, model.prepared.modalities)
         else:
             rest.append((f"scan {i}", scan))
-    decisions: list[tuple[str, ...]] = []
     origins: list[tuple[str, Any]] = []
 
     def images() -> Iterator[npt.NDArray[Any]]:
-        for name, scan in track(rest, "predicting", len(rest), unit="scans"):
-            for one in new_images(model.prepared, scan, spacing, name):
-                if isinstance(one, NewImage):
-                    decisions.append(one.decisions)
-                    origins.append((one.subject, scan))
-                    yield one.image
-                else:
-                    failures.append(one)
+        for scan, one in images_of(model.prepared, rest, spacing, "predicting"):
+            if isinstance(one, NewImage):
+                notes.append(one.decisions)
+                origins.append((one.subject, scan))
+                yield one.image
+            else:
+                failures.append(one)
 
     if rest:
         features_of_each.append(
@@ -127,7 +135,7 @@ def predict(
             )
         )
     subjects += _names(origins)
-    say_decisions(decisions, len(decisions))
+    say_decisions(notes, len(notes))
     reasons = [f"{failure.subject}: {failure.reason}" for failure in failures]
     if not subjects and len(reasons) == 1:
         raise SourceError(reasons[0])
@@ -144,9 +152,14 @@ def predict(
     table = pd.DataFrame(model.probabilities(features), columns=[str(c) for c in model.classes])
     table.insert(0, "subject", subjects)
     table["percentile"] = model.percentiles(features)
-    if far := int((table["percentile"] > FAR).sum()):
+    far = table["percentile"] > FAR
+    table["notes"] = [
+        "; ".join(["unlike the training cohort"] * is_far + list(dict.fromkeys(own)))
+        for is_far, own in zip(far, notes, strict=True)
+    ]
+    if far.any():
         say(
-            f"{far} of {counted(len(table), 'scan')}: farther from the training cohort than "
+            f"{far.sum()} of {counted(len(table), 'scan')}: farther from the training cohort than "
             f"{FAR:.0f} % of the cohort itself; what is predicted of it may mean nothing"
         )
     if out is not None:

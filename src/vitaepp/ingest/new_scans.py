@@ -8,22 +8,25 @@ keeps of its training.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.store import Failure
+from vitaepp.data.store import PARTICIPANT, Failure, Store
 from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort, Kind, SubjectFiles, recognise
 from vitaepp.ingest.layouts.cohort import SINGLE
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
+from vitaepp.ingest.layouts.manifest import IMAGE_SUFFIXES
 from vitaepp.ingest.layouts.names import stem
 from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers.arrays import space_of
@@ -32,7 +35,7 @@ from vitaepp.ingest.sources.archives import opened
 from vitaepp.ingest.subject import CUT_OFF, made
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.recipe.sections import PrepareSettings
-from vitaepp.system.progress import counted, say
+from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import dimensions
 
 #: One image: a file, a folder of DICOM files, or values in memory.
@@ -45,6 +48,12 @@ Scan = OneImage | Mapping[str, OneImage]
 Spacing = float | int | Sequence[float | int] | npt.NDArray[Any]
 
 MASK = "mask"
+
+#: In notes of a cohort that are about labels, masks and people: no image is another by them.
+NOT_OF_IMAGES = ("label: ", "masks: ", PARTICIPANT)
+
+#: Why an image is left out where another of the same modality is used.
+CHOSEN = re.compile(r"another ([^;,]+)")
 
 #: Channels of pictures that come from one file, whatever its modality is called.
 OF_ONE_FILE = (("grey",), RGB)
@@ -70,6 +79,50 @@ class NewImage:
     def decisions(self) -> tuple[str, ...]:
         """What must be said of it, in words that are the same for other subjects."""
         return (*(f"{modality} is missing, and zero" for modality in self.missing), *self.notes)
+
+
+def decisions_in(store: Store, modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """What was decided about each subject of a store, in the words of `NewImage.decisions`.
+
+    Args:
+        store: prepared store.
+        modalities: those of the encoder.
+    """
+    own = store.info.modalities
+    lacking = [m for m in modalities if m not in own]
+    notes = store.table.get("prepare_notes", [()] * len(store))
+    return [
+        (
+            *(f"{m} is missing, and the encoder does without it" for m in lacking),
+            *(
+                f"{m} is missing, and zero"
+                for m, there in zip(own, present, strict=True)
+                if not there
+            ),
+            *map(_plain, noted),
+        )
+        for present, noted in zip(store.present, notes, strict=True)
+    ]
+
+
+def images_of(
+    info: StoreInfo, scans: Sequence[tuple[str, Scan]], spacing: Spacing | None, task: str
+) -> Iterator[tuple[Scan, NewImage | Failure]]:
+    """Prepare every subject of several sources, and show how many are through.
+
+    Args:
+        info: what their images must be like.
+        scans: what a source without a path is called, and the source.
+        spacing: of arrays, as in `new_images`.
+        task: what is being done, for the progress.
+    """
+    each = ((scan, one) for name, scan in scans for one in new_images(info, scan, spacing, name))
+    # Only files of images and values in memory tell beforehand of how many subjects they are.
+    single = (
+        not isinstance(scan, str | os.PathLike) or suffix_of(Path(scan).name, IMAGE_SUFFIXES)
+        for _, scan in scans
+    )
+    yield from track(each, task, len(scans) if all(single) else None, unit="scans")
 
 
 def say_decisions(images: Iterable[Sequence[str]], count: int) -> None:
@@ -145,6 +198,8 @@ def new_images(
 def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
     """The images of a cohort, one at a time."""
     subjects = [_named_as_trained(info, subject) for subject in cohort.subjects]
+    of_all = [note for note in cohort.notes if not any(word in note for word in NOT_OF_IMAGES)]
+    chosen = _chosen(info, cohort)
     kinds = ("scans",) if info.directed else ("pictures", "arrays")[info.ndim - 2 :]
     if cohort.kind not in kinds:
         one = len(subjects) == 1
@@ -168,8 +223,31 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
         image, record, _ = result
         there = zip(info.modalities, record.modality_present, strict=True)
         missing = tuple(modality for modality, present in there if not present)
-        notes = (*cohort.notes, *map(_plain, record.prepare_notes))
+        notes = (*of_all, *chosen[subject.subject], *map(_plain, record.prepare_notes))
         yield NewImage(subject.subject, image, missing, notes)
+
+
+def _chosen(info: StoreInfo, cohort: Cohort) -> dict[str, list[str]]:
+    """By subject, why another of its images is left out: it is of whom the path is most alike."""
+    reasons: dict[str, list[str]] = {s.subject: [] for s in cohort.subjects}
+    for place, reason in cohort.left_out:
+        if not (found := CHOSEN.match(reason)):
+            continue
+        away = os.fspath(cohort.root / place)
+        one = max(
+            cohort.subjects, key=lambda s: max((_alike(away, f) for f in s.own_files), default=0)
+        )
+        used = one.files if len(one.files) == 1 else info.modalities
+        of_mask = found[1] == MASK and info.center == "mask"
+        if (found[1] in used or of_mask) and reason not in reasons[one.subject]:
+            reasons[one.subject].append(reason)
+    return reasons
+
+
+def _alike(path: str, other: Path) -> int:
+    """How many characters two paths begin with together."""
+    pairs = zip(path, os.fspath(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _plain(note: str) -> str:

@@ -42,11 +42,15 @@ def contrastive_loss(
 def feature_spread(features: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
     """SimSiam's measure of collapse: 0 if all features are equal, about 1 if they are spread.
 
+    It is NaN for a batch of one, which has no spread and has not collapsed.
+
     It is the standard deviation of each feature over the batch, for vectors of unit length,
     averaged over features and multiplied by the square root of their number.
 
     Source:
         Chen & He 2021, section 4.1.
     """
+    if len(features) < 2:
+        return features.new_full((), float("nan")).float()
     unit = F.normalize(features.detach().float(), dim=-1)
     return unit.std(dim=0, correction=0).mean() * features.shape[-1] ** 0.5

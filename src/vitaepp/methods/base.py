@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from vitaepp.losses.contrastive import feature_spread
 from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.transformer import VisionTransformer, kept_branches
 from vitaepp.recipe.methods import METHODS
@@ -35,16 +36,21 @@ class StepOutput:
         terms: raw value of each loss term, by name.
         weights: factor of each term in the loss.
         monitors: what is watched but not optimised.
+        features: `(vector, feature)` of one view, whose spread over the batch is watched.
         loss: the weighted sum of all terms.
     """
 
     terms: dict[str, Tensor]
     weights: dict[str, float]
     monitors: dict[str, Tensor] = field(default_factory=dict)
+    features: Float[Tensor, "vector feature"] | None = None
     loss: Float[Tensor, ""] = field(init=False)
 
     def __post_init__(self) -> None:
         self.loss = torch.stack(list(self.weighted.values())).sum()
+        if self.features is not None:
+            self.features = self.features.detach()
+            self.monitors = self.monitors | {"feature_spread": feature_spread(self.features)}
 
     @property
     def weighted(self) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitaepp.losses.contrastive import feature_spread
 from vitaepp.losses.info_nce import info_nce
 from vitaepp.methods.base import Images, Method, Present, StepOutput, features, two_views
 from vitaepp.nn.backbones import build_backbone
@@ -60,11 +59,8 @@ class MoCoV3(Method):
                 for view in views
             )
         loss = info_nce(q1, k2, temperature) + info_nce(q2, k1, temperature)
-        monitors = {
-            "feature_spread": feature_spread(z1),
-            "momentum": loss.new_tensor(momentum(self.recipe.mocov3.momentum, progress)),
-        }
-        return StepOutput({"contrastive": loss}, {"contrastive": 1.0}, monitors)
+        share = loss.new_tensor(momentum(self.recipe.mocov3.momentum, progress))
+        return StepOutput({"contrastive": loss}, {"contrastive": 1.0}, {"momentum": share}, z1)
 
     def compile_parts(self, mode: str) -> None:
         """The backbone, and the copy that gives the keys."""

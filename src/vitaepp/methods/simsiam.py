@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitaepp.losses.contrastive import contrastive_loss, feature_spread
+from vitaepp.losses.contrastive import contrastive_loss
 from vitaepp.methods.base import Images, Method, Present, StepOutput, features, two_views
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.heads import mlp_head
@@ -40,4 +40,4 @@ class SimSiam(Method):
         )
         p1, p2 = self.predictor(z1).float(), self.predictor(z2).float()
         terms = {"contrastive": contrastive_loss((p1, p2), (z1, z2))}
-        return StepOutput(terms, {"contrastive": 1.0}, {"feature_spread": feature_spread(z1)})
+        return StepOutput(terms, {"contrastive": 1.0}, features=z1)

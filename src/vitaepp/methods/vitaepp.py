@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from vitaepp.errors import RecipeError, WeightsError
-from vitaepp.losses.contrastive import contrastive_loss, feature_spread
+from vitaepp.losses.contrastive import contrastive_loss
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
@@ -132,7 +132,7 @@ class ViTAE(Method):
             "edge": edge_weight(recipe, progress),
             "contrastive": recipe.loss.contrastive.weight,
         }
-        monitors = {}
+        z1 = None
         if self.predictor is not None:
             if recipe.loss.contrastive.features == "tokens":
                 features = encoded.flatten(0, 1)
@@ -141,8 +141,7 @@ class ViTAE(Method):
             predicted = self.predictor(features).float()
             (p1, p2), (z1, z2) = predicted.chunk(2), features.float().chunk(2)
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
-            monitors["feature_spread"] = feature_spread(z1)
-        return StepOutput(terms, {name: weights[name] for name in terms}, monitors)
+        return StepOutput(terms, {name: weights[name] for name in terms}, features=z1)
 
     def compile_parts(self, mode: str) -> None:
         """Encoder, decoder and the edge loss, which is a chain of many small operations."""

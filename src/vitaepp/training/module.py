@@ -38,6 +38,9 @@ CALMER = (
 #: Beside the sums of an epoch, how many samples they are over.
 SAMPLES = "samples"
 
+#: Before the name of what is watched: the number of samples of which it is defined.
+KNOWN = "known/"
+
 
 class Training(L.LightningModule):
     """Lightning's view of a method: optimiser, schedule, and what is logged.
@@ -104,7 +107,10 @@ class Training(L.LightningModule):
         count = len(images) if weight else 0
         values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
         values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
-        values |= output.monitors
+        # What is watched may be undefined for a batch, which then counts for nothing.
+        known = {name: ~value.isnan() for name, value in output.monitors.items()}
+        values |= {name: value.where(known[name], 0.0) for name, value in output.monitors.items()}
+        values |= {KNOWN + name: value for name, value in known.items()}
         for name, value in values.items():
             # A term may be in half precision, in which a sum would stop growing.
             self._sums[name] = self._sums.get(name, 0.0) + value.detach().float() * count
@@ -159,11 +165,15 @@ class Training(L.LightningModule):
         return {k.removeprefix("weighted/"): float(v) / count for k, v in terms.items()}
 
     def epoch_means(self) -> dict[str, float]:
-        """Means over the epoch's samples and all processes; resets them."""
+        """Means over the epoch's samples and all processes, NaN of nothing; resets them."""
         sums = self._joint_sums()
         samples = sums.pop(SAMPLES)
         self._sums, self._samples = {}, 0
-        return {name: (value / samples).item() for name, value in sums.items()}
+        return {
+            name: (value / sums.get(KNOWN + name, samples)).item()
+            for name, value in sums.items()
+            if not name.startswith(KNOWN)
+        }
 
     def _joint_sums(self) -> dict[str, Tensor]:
         """Sums of the epoch so far over all processes, and the number of samples."""

@@ -120,6 +120,8 @@ def forward_in_pieces(
         {name: mean([one.terms[name] for one in outputs]) for name in first.terms},
         first.weights,
         {name: mean([one.monitors[name] for one in outputs]) for name in first.monitors},
+        # The spread over the batch is none of the spreads inside the pieces.
+        None if first.features is None else torch.cat([one.features for one in outputs]),
     )
     summed = [_sum(each) for each in zip(*gradients, strict=True)]
     output.loss = _Computed.apply(output.loss, summed, *trained)  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import device_name
 from vitaepp.system.files import write_json
 from vitaepp.system.host import keep_freed_memory
-from vitaepp.system.progress import counted, say
+from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History, Monitor
@@ -33,6 +33,9 @@ from vitaepp.training.pieces import in_pieces
 from vitaepp.training.resume import go_on
 from vitaepp.training.step import prepare_for_training
 from vitaepp.training.trainer import Processes, build_trainer, fit
+
+#: Of fewer images than this, a line says that they cannot give a representation.
+FEW_IMAGES = 10
 
 
 def train(
@@ -180,6 +183,11 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
         f"{counted(epochs, 'epoch')}, on {described['device']} in {described['precision']}"
         + (f", {described['devices']} processes" if described["devices"] > 1 else "")
     )
+    if described["trained_on"] < FEW_IMAGES:
+        warn(
+            f"{images} to train on: so few cannot give a representation; the encoder and its "
+            "scores will say nothing about other images"
+        )
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
     facts = METHODS[recipe.method]
