@@ -52,7 +52,8 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     found = vitaepp.predict(model, scans, tmp_path / "p.csv")
     assert "predicting: 25 scans in" in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
-    assert list(table) == ["subject", "calm", "loud", "percentile", "notes"]
+    assert list(table) == ["subject", "calm", "loud", "percentile"]
+    assert list(found.to_frame()) == [*table, "notes"]
     assert list(table.subject) == [*(f"p{i:02d}" for i in range(24)), "stripes"]
     assert np.allclose(table[["calm", "loud"]][:24], loaded.probabilities(features), atol=1e-6)
     assert np.allclose(table.calm + table.loud, 1)
@@ -61,7 +62,7 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     assert table.percentile[:24].mean() < 50
     assert str(found).splitlines()[1].startswith("p01: kind loud (0.")
     assert "<p>p01: kind loud (0." in found._repr_html_()
-    pd.testing.assert_frame_equal(found.to_frame(), table, check_dtype=False)
+    pd.testing.assert_frame_equal(found.table, table, check_dtype=False)
     scores = loaded.to_frame().set_index("features").loc["method", "auc"]
     assert scores.mean() == pytest.approx(loaded.metrics["mean"]["auc"])
     assert "<p>Model(kind: calm, loud; " in loaded._repr_html_()
@@ -71,7 +72,7 @@ def test_a_model_predicts_scans_as_it_does_embeddings(clinic, model, tmp_path, c
     far = vitaepp.predict(replace(loaded, cohort=elsewhere), [stripes])
     assert "1 of 1 scan: farther from the training cohort than 99 %" in capsys.readouterr().err
     assert str(far).endswith("at percentile 100; unlike the training cohort")
-    assert list(far.table.notes) == ["unlike the training cohort"]
+    assert far.notes == ("unlike the training cohort",)
     # A store gives the same, and so does a picture in memory.
     of_store = vitaepp.predict(loaded, clinic / "store").table
     assert np.allclose(of_store.loud, table.loud[:24], atol=1e-6)
@@ -234,8 +235,8 @@ def test_what_was_decided_about_a_scan_is_in_its_row(tmp_path):
     (new / "not2" / "t2.nii.gz").unlink()
     scan(new / "twice" / "t1_again.nii.gz", seed=9)
     found = vitaepp.predict(model, new, tmp_path / "p.csv")
-    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False).set_index("subject")
-    notes = {name: text for name, text in table.notes.items() if text}
+    assert "notes" not in pd.read_csv(tmp_path / "p.csv")
+    notes = pd.read_csv(tmp_path / "p.notes.csv").set_index("subject").notes.to_dict()
     assert notes.keys() == {"nomask", "not2", "twice"}
     assert notes["nomask"].startswith("no mask, on which the run's crops are centred; ")
     assert notes["not2"] == "t2 is missing, and zero"
@@ -245,9 +246,12 @@ def test_what_was_decided_about_a_scan_is_in_its_row(tmp_path):
     assert printed["whole"].rstrip("0123456789").endswith("at percentile ")
     # A store of the same scans says the same of what it knows.
     prepare(new, tmp_path / "t", recipe=tmp_path / "encoder", workers=1)
-    of_store = vitaepp.predict(model, tmp_path / "t").table.set_index("subject")
+    of_store = vitaepp.predict(model, tmp_path / "t").doubtful().set_index("subject")
     del notes["twice"]
-    assert {name: text for name, text in of_store.notes.items() if text} == notes
+    assert of_store.notes.to_dict() == notes
+    # Nothing is left of what was doubtful about other scans.
+    vitaepp.predict(model, new / "whole", tmp_path / "p.csv")
+    assert not (tmp_path / "p.notes.csv").exists()
 
 
 def test_three_classes_and_a_missing_label(clinic, tmp_path):
@@ -260,7 +264,7 @@ def test_three_classes_and_a_missing_label(clinic, tmp_path):
     )
     assert len(model.cohort.own) == 23
     predicted = vitaepp.predict(tmp_path / "m", clinic / "store").table
-    assert list(predicted) == ["subject", "0", "1", "2", "percentile", "notes"]
+    assert list(predicted) == ["subject", "0", "1", "2", "percentile"]
     assert np.allclose(predicted[["0", "1", "2"]].sum(axis=1), 1)
 
 

@@ -39,24 +39,31 @@ class Predictions(Tabular):
     """What a model predicts of new subjects.
 
     Attributes:
-        table: a row a subject: `subject`, the probability of each class, `percentile`: the share
-            of the model's cohort that is nearer to the rest of it than the subject is, in %, and
-            `notes`: what makes the row doubtful, which is empty for most.
+        table: a row a subject: `subject`, the probability of each class, and `percentile`: the
+            share of the model's cohort that is nearer to the rest of it than the subject is, in %.
         label: what is predicted.
+        notes: of each row, what makes it doubtful; empty for most.
         failures: subjects that could not be prepared, each with its reason.
     """
 
     table: pd.DataFrame
     label: str
+    notes: tuple[str, ...]
     failures: tuple[Failure, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """The table: a row a subject."""
-        return self.table
+        """The table, with `notes`: a row a subject."""
+        return self.table.assign(notes=list(self.notes))
+
+    def doubtful(self) -> pd.DataFrame:
+        """The rows that have notes: `subject` and `notes`."""
+        noted = self.to_frame()[["subject", "notes"]]
+        return noted[noted["notes"] != ""]
 
     def __str__(self) -> str:
         lines = []
-        for subject, *probabilities, percentile, notes in self.table.itertuples(index=False):
+        rows = self.table.itertuples(index=False)
+        for (subject, *probabilities, percentile), notes in zip(rows, self.notes, strict=True):
             best = int(np.argmax(probabilities))
             doubts = f"; {notes}" * bool(notes)
             lines.append(
@@ -83,7 +90,8 @@ def predict(
         scans: what to predict. A path is a scan, a folder of a subject's DICOM files, a manifest,
             or anything else that `prepare` reads, of one subject or several; or a store. Arrays
             and mappings are as in `Encoder.embed_files`.
-        out: CSV file to write: `subject`, the probability of each class, `percentile`, `notes`.
+        out: CSV file to write: `subject`, the probability of each class, `percentile`. Where
+            something makes rows doubtful, a file beside it with `.notes` in its name says what.
         spacing: of arrays, as in `Encoder.embed_files`.
         device: where to compute; an accelerator if there is one by default.
 
@@ -102,7 +110,7 @@ def predict(
     if out is not None:
         check_writable(out)
     subjects: list[str] = []
-    notes: list[tuple[str, ...]] = []
+    decisions: list[tuple[str, ...]] = []
     failures: list[Failure] = []
     features_of_each: list[npt.NDArray[np.float32]] = []
     rest = []
@@ -111,7 +119,7 @@ def predict(
             store = Store(scan)
             subjects += map(str, store.table["subject"])
             features_of_each.append(_of_store(model, store, device))
-            notes += decisions_in(store, model.prepared.modalities)
+            decisions += decisions_in(store, model.prepared.modalities)
         else:
             rest.append((f"scan {i}", scan))
     origins: list[tuple[str, Any]] = []
@@ -119,7 +127,7 @@ def predict(
     def images() -> Iterator[npt.NDArray[Any]]:
         for scan, one in images_of(model.prepared, rest, spacing, "predicting"):
             if isinstance(one, NewImage):
-                notes.append(one.decisions)
+                decisions.append(one.decisions)
                 origins.append((one.subject, scan))
                 yield one.image
             else:
@@ -135,7 +143,7 @@ def predict(
             )
         )
     subjects += _names(origins)
-    say_decisions(notes, len(notes))
+    say_decisions(decisions, len(decisions))
     reasons = [f"{failure.subject}: {failure.reason}" for failure in failures]
     if not subjects and len(reasons) == 1:
         raise SourceError(reasons[0])
@@ -153,18 +161,30 @@ def predict(
     table.insert(0, "subject", subjects)
     table["percentile"] = model.percentiles(features)
     far = table["percentile"] > FAR
-    table["notes"] = [
+    notes = tuple(
         "; ".join(["unlike the training cohort"] * is_far + list(dict.fromkeys(own)))
-        for is_far, own in zip(far, notes, strict=True)
-    ]
+        for is_far, own in zip(far, decisions, strict=True)
+    )
     if far.any():
         say(
             f"{far.sum()} of {counted(len(table), 'scan')}: farther from the training cohort than "
             f"{FAR:.0f} % of the cohort itself; what is predicted of it may mean nothing"
         )
+    predictions = Predictions(table, model.label, notes, tuple(failures))
     if out is not None:
-        write_text(out, table.to_csv(index=False))
-    return Predictions(table, model.label, tuple(failures))
+        _write(predictions, Path(out))
+    return predictions
+
+
+def _write(predictions: Predictions, out: Path) -> None:
+    """Write the table, and beside it what makes rows doubtful; of an earlier call none is left."""
+    write_text(out, predictions.table.to_csv(index=False))
+    beside, doubtful = out.with_name(f"{out.stem}.notes{out.suffix}"), predictions.doubtful()
+    if doubtful.empty:
+        beside.unlink(missing_ok=True)
+        return
+    write_text(beside, doubtful.to_csv(index=False))
+    say(f"{beside}: what makes {counted(len(doubtful), 'row')} of {out.name} doubtful")
 
 
 def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:
