@@ -260,9 +260,9 @@ def test_a_sample_of_pictures_estimates_the_mean_over_the_batch(vgg):
 
 def test_how_many_images_are_looked_at(vgg):
     usual, asked = PerceptualLoss(vgg), PerceptualLoss(vgg, images=3)
-    assert [usual._images(n, 2) for n in (4, 16, 64, 256)] == [4, 16, 16, 32]
-    assert [usual._images(n, 3) for n in (4, 64)] == [4, 64]
-    assert [asked._images(n, 3) for n in (2, 64)] == [2, 3]
+    assert [usual.looked_at(n, 2) for n in (4, 16, 64, 256)] == [4, 16, 16, 32]
+    assert [usual.looked_at(n, 3) for n in (4, 64)] == [4, 64]
+    assert [asked.looked_at(n, 3) for n in (2, 64)] == [2, 3]
     volume = random(4, 1, 8, 8, 8)
     needed = asked.draws_needed((1, 8, 8, 8))
     assert asked(volume, volume.flip(2), random(4, needed)) > 0
