@@ -54,7 +54,7 @@ FILES = (
 #: What a pipeline of ours is made of.
 STEPS = ("StandardScaler", "SVC", "OneVsRestClassifier", "LogisticRegression")
 
-#: Columns of predictions.csv that no class may be called.
+#: Columns of predictions, in files and tables, that no class may be called.
 COLUMNS = ("subject", "percentile", "notes")
 
 #: Subjects whose decision scores are kept, to tell whether the classifier still gives them.

@@ -177,14 +177,14 @@ def predict(
 
 
 def _write(predictions: Predictions, out: Path) -> None:
-    """Write the table, and beside it what makes rows doubtful; of an earlier call none is left."""
-    write_text(out, predictions.table.to_csv(index=False))
+    """Write the table, and before it what makes rows doubtful; of an earlier call none is left."""
     beside, doubtful = out.with_name(f"{out.stem}.notes{out.suffix}"), predictions.doubtful()
+    if not doubtful.empty:
+        write_text(beside, doubtful.to_csv(index=False))
+        say(f"{beside}: what makes {counted(len(doubtful), 'row')} of {out.name} doubtful")
+    write_text(out, predictions.table.to_csv(index=False))
     if doubtful.empty:
         beside.unlink(missing_ok=True)
-        return
-    write_text(beside, doubtful.to_csv(index=False))
-    say(f"{beside}: what makes {counted(len(doubtful), 'row')} of {out.name} doubtful")
 
 
 def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:

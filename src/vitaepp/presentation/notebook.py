@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from html import escape
 
 import pandas as pd
@@ -10,12 +11,12 @@ import pandas as pd
 LINES, ROWS, COLUMNS = 10, 10, 12
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that is also a table; a notebook shows the beginning of its text and its table."""
 
+    @abstractmethod
     def to_frame(self) -> pd.DataFrame:
         """The result as one table."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         lines = str(self).splitlines()

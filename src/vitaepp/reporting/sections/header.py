@@ -107,7 +107,7 @@ def advice(run: RunContents, standing: Standing | None) -> str:
             "or take raw intensities for this label: a linear classifier on them needs no encoder"
         )
     if not tries:
-        tries.append("more scans, more hours (--hours), or another label")
+        tries.append("more scans, more hours, or another label")
     return f"What to try: {'; '.join(tries)}."
 
 
@@ -115,8 +115,8 @@ def _tries(run: RunContents) -> Iterator[str]:
     steps = run.summary.get("steps")
     if isinstance(steps, int) and steps < ENOUGH_STEPS:
         yield (
-            f"a longer training, as this one made {counted(steps, 'step')} (pretrain --hours "
-            "uses the time that there is)"
+            f"a longer training, as this one made {counted(steps, 'step')} (with hours given, "
+            "pretrain uses the time that there is)"
         )
     if (recipe := run.settings) is None:
         return
