@@ -20,7 +20,7 @@ from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import _first_order, _shape, simple_features
 
 QUICK = (*LIGHT, "optim.epochs=1")
-FROZEN = ("prior", "metadata", "raw", "simple", "untrained", "vitae", "vitae++")
+FROZEN = ("prior", "metadata", "raw", "simple", "gradients", "untrained", "vitae", "vitae++")
 
 
 def test_a_ladder_is_climbed_once_and_goes_on(make_store, tmp_path, monkeypatch):

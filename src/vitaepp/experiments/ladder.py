@@ -42,6 +42,7 @@ from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
 from vitaepp.experiments.catalogue import EXPERIMENTS
 from vitaepp.experiments.experiment import base_recipe
+from vitaepp.experiments.gradients import oriented_gradients
 from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.runs import Setup
@@ -61,6 +62,7 @@ RUNGS = {
     "metadata": "metadata alone",
     "raw": "raw intensities (PCA)",
     "simple": "intensity and shape features",
+    "gradients": "oriented gradients (HOG)",
     "untrained": "untrained encoder",
     "public": "public encoder, frozen",
     **{key: METHODS[key].title for key in ("vitae", "vitae++")},
@@ -249,6 +251,8 @@ class _Climber:
             features = raw_features(self.store)
         elif key == "simple":
             features = simple_features(self.store)
+        elif key == "gradients":
+            features = oriented_gradients(self.store)
         elif key == "metadata":
             metadata = self._metadata()
             if isinstance(metadata, str):

@@ -32,8 +32,7 @@ class Rung:
     """One way to answer the question, the simpler ones first.
 
     Attributes:
-        key: `prior`, `metadata`, `raw`, `simple`, `untrained`, `public`, `vitae`, `vitae++`,
-            `scratch` or `finetuned`.
+        key: one of `RUNGS` in `experiments/ladder.py`.
         name: in print.
         evaluation: what was measured.
         features: `method`, or the control of `evaluation` that is meant.
@@ -125,6 +124,7 @@ class Ladder:
             "you believe one.",
             "raw": "Do not pre-train for this label: use raw intensities.",
             "simple": "Do not pre-train for this label: use simple intensity and shape features.",
+            "gradients": "Do not pre-train for this label: use histograms of oriented gradients.",
             "untrained": "Training is not shown to help for this label: use the untrained encoder.",
             "public": "Do not pre-train for this label: use the public encoder as it is.",
             "vitae": "Pre-training pays; plain ViT-AE is enough.",

@@ -47,8 +47,8 @@ def ladder(
         str | None,
         typer.Option(
             metavar="raw,untrained,vitae++",
-            help="Only these of prior, metadata, raw, simple, untrained, public, vitae, vitae++, "
-            "scratch and finetuned.",
+            help="Only these of prior, metadata, raw, simple, gradients, untrained, public, vitae, "
+            "vitae++, scratch and finetuned.",
         ),
     ] = None,
     folds: Folds = 5,
