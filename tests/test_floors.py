@@ -2,7 +2,6 @@
 
 import ast
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,35 +9,6 @@ import pytest
 from vitaepp.cli.app import VERBS
 
 ROOT = Path(__file__).parents[1]
-
-#: Files that the others of their room share, or that choose among them.
-SHARED = {
-    "losses": {"present"},
-    "ingest/layouts": {
-        *("cohort", "dicom_series", "dicom_studies", "documents", "masks", "names"),
-        *("pairing", "persons", "series"),
-    },
-    "ingest/readers": {
-        *("arrays", "cifar", "detached", "dicom_elements", "dicom_header", "image", "items"),
-        *("scans", "tar"),
-    },
-}
-
-
-@pytest.mark.parametrize("room", SHARED)
-def test_every_file_of_a_room_is_independent_or_shared(room):
-    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    prefix = f"vitaepp.{room.replace('/', '.')}."
-    listed = {
-        module.removeprefix(prefix)
-        for contract in config["tool"]["importlinter"]["contracts"]
-        if contract["type"] == "independence"
-        for module in contract["modules"]
-        if module.startswith(prefix)
-    }
-    files = {path.stem for path in (ROOT / "src" / "vitaepp" / room).glob("*.py")} - {"__init__"}
-    assert files == listed | SHARED[room]
-
 
 #: Rooms whose messages name arguments as Python has them; the command line spells them as options.
 WITHOUT_OPTIONS = (

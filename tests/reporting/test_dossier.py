@@ -22,9 +22,14 @@ from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.statistics import sign_flip_test
+from vitaepp.presentation.names import LOSSES
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.sections import AugmentationSettings, LossSettings
+from vitaepp.reporting.contents import RunContents
 from vitaepp.reporting.dossier import verify
 from vitaepp.reporting.dossier.checklists import CHECKLISTS
 from vitaepp.reporting.dossier.dossier import dossier
+from vitaepp.reporting.dossier.methods import facts_of
 
 ACCOUNT = {"found": 43, "failed": {"cannot be read: truncated": 3}, "left_out": {"a copy": 2}}
 
@@ -233,6 +238,29 @@ def test_methods_say_what_the_recipe_says(folder):
     ):
         assert part in text, part
     assert not re.search(r"None|nan|\{|  ", text)
+
+
+def sentences(*settings):
+    """The facts of a run that has these settings and nothing else."""
+    values = Recipe.load(settings=settings).model_dump(mode="json")
+    run = RunContents("run", Path("run"), values, "", {}, None, None, [], [], [])
+    return facts_of([run], [], {})
+
+
+@pytest.mark.parametrize("term", LossSettings.model_fields)
+def test_methods_name_every_loss_that_has_a_weight(term):
+    assert term in LOSSES, "the report draws no loss without a title"
+    on, off = (sentences(f"loss.{term}.weight={weight}")["losses"] for weight in (37, 0))
+    assert "37" in on
+    assert len(off) < len(on)
+    assert " 0 times" not in off
+
+
+@pytest.mark.parametrize("name", [n for n in AugmentationSettings.model_fields if n != "aspect"])
+def test_methods_name_every_augmentation_of_a_view(name):
+    values = {"crop": ("0.3", "1"), "flip": ("all", "none")}.get(name, ("0.7", "0"))
+    on, off = (sentences(f"views.second.{name}={value}")["views"] for value in values)
+    assert len(off) < len(on)
 
 
 def test_the_flow_is_drawn_with_what_was_left_out(folder):

@@ -126,12 +126,6 @@ class ViTAE(Method):
         if isinstance(model, MaskedAutoencoder):
             decoded = decode(model, tokens, mask, target, recipe, present)
             terms = self._reconstruction_terms(model, decoded, mask, original, draws, present)
-        weights = {
-            "reconstruction": recipe.loss.reconstruction.weight,
-            "perceptual": recipe.loss.perceptual.weight,
-            "edge": edge_weight(recipe, progress),
-            "contrastive": recipe.loss.contrastive.weight,
-        }
         z1 = None
         if self.predictor is not None:
             if recipe.loss.contrastive.features == "tokens":
@@ -141,7 +135,10 @@ class ViTAE(Method):
             predicted = self.predictor(features).float()
             (p1, p2), (z1, z2) = predicted.chunk(2), features.float().chunk(2)
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
-        return StepOutput(terms, {name: weights[name] for name in terms}, features=z1)
+        weights = {term: getattr(recipe.loss, term).weight for term in terms}
+        if "edge" in terms:
+            weights["edge"] = edge_weight(recipe, progress)
+        return StepOutput(terms, weights, features=z1)
 
     def compile_parts(self, mode: str) -> None:
         """Encoder, decoder and the edge loss, which is a chain of many small operations."""
@@ -168,8 +165,6 @@ class ViTAE(Method):
             terms["reconstruction"] = reconstruction_loss(
                 decoded.prediction, decoded.target, chosen, present
             )
-        if self.perceptual is None and not loss.edge.weight:
-            return terms
         image = model.assemble(decoded.patches)
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))

@@ -41,12 +41,11 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     if isinstance(item, SeriesItem):
         return read_series(item.files, name, constant=constant)
     path = item if isinstance(item, Path) else item.file
-    suffix = suffix_of(path.name, SCAN_SUFFIXES).lower()
+    reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "")
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
-    if suffix == ".npy":
+    if reader == "numpy":
         return read_npy(path, name, ndim=3, constant=constant)
-    reader = SCAN_READERS.get(suffix, "")
     notes: tuple[str, ...] = ()
     if reader == "nibabel":
         values, header = read_volume(path, name)

@@ -269,7 +269,9 @@ def _losses(run: RunContents) -> Iterator[str]:
         return
     loss = recipe.loss
     over = "hidden patches" if loss.reconstruction.patches == "masked" else "all patches"
-    parts = [f"{loss.reconstruction.weight:g} times the mean squared error of {over}"]
+    parts = []
+    if loss.reconstruction.weight:
+        parts.append(f"{loss.reconstruction.weight:g} times the mean squared error of {over}")
     if loss.perceptual.weight and loss.perceptual.weights != "none":
         parts.append(f"{loss.perceptual.weight:g} times a perceptual loss (VGG-16)")
     if loss.edge.weight:
