@@ -68,6 +68,6 @@ def write_cohort(
     patches = pictures.reshape(n, 4, 4, 4, 4).transpose(0, 1, 3, 2, 4).reshape(n, 16, 16)
     features = np.hstack([patches.mean(axis=2), patches.std(axis=2)]).astype(np.float32)
     path = folder / "e.parquet"
-    facts = {"images": store.fingerprint(), "method": "vitae++"}
+    facts = {"images": store.fingerprint(), "method": "vitae++", "encoder": "these weights"}
     Embeddings(table.assign(**embedded), features, facts).save(path)
     return path, folder / "store"

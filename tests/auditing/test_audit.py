@@ -190,7 +190,8 @@ def test_a_table_of_labels_and_named_columns(tmp_path, label, site, capsys):
     assert "label from Gender" in {item.what for item in found}
     assert found["not asked"].more["unused"] == ["room"]
     assert "not taken for metadata by their names: room" in capsys.readouterr().err
-    table, _, _ = joined(path, Store(store), None, None)
+    table, _, _, encoder = joined(path, Store(store), None, None)
+    assert encoder == found["participants"].more["encoder"] == "these weights"
     facts = facts_of(table, Store(store), np.zeros((N, 2), int), np.arange(N), "sick", ["room"])
     assert [fact.name for fact in facts.usable] == ["room"]
 

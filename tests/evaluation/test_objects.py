@@ -79,6 +79,9 @@ def test_frames_and_pages_of_a_notebook_show_controls_beside_the_result():
     assert "raw intensities (PCA)" in page
     assert "&lt;b&gt;mine&lt;/b&gt; leads raw intensities by " in page
     assert "<b>mine" not in page
+    for line in str(found).splitlines()[4:]:  # what stands below the table in a terminal
+        assert escape(line) in page
+    assert "<p>40 subjects; without a column participant" in page
     assert repr(found).startswith("Evaluation(AUC of grade, 40 subjects: <b>mine</b> 0.")
     assert str(found).splitlines()[-1].startswith("<b>mine</b> leads raw intensities by ")
 

@@ -1,6 +1,8 @@
 """The ladder: rungs in the same folds, what is finished is kept, and a sober recommendation."""
 
 import json
+from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -119,6 +121,9 @@ def test_the_lowest_rung_is_taken_that_no_other_is_shown_to_beat():
     lost = climbed(0.0, 3.0, 0.5, 0.5)
     assert "Do not pre-train" in lost.recommendation
     assert [p is not None and p < 0.05 for _, p in lost.steps()][:2] == [False, True]
+    page = replace(lost, left_out={"finetuned": "<b>no time</b>"})._repr_html_()
+    assert f"<p>{escape(lost.recommendation)}</p>" in page
+    assert "<p>without finetuned: &lt;b&gt;no time&lt;/b&gt;</p>" in page
 
 
 def drawn(random, *aucs):

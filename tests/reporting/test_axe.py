@@ -64,7 +64,8 @@ class Browser:
         target = self.ask("Target.createTarget", url=page.as_uri())["targetId"]
         attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
         self.session = {"sessionId": attached["sessionId"]}
-        while self.script("document.readyState") != "complete":
+        # An empty page comes before, which is complete, too.
+        while self.script("location.protocol + document.readyState") != "file:complete":
             time.sleep(0.1)
 
     def ask(self, method, **parameters):

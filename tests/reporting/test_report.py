@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from vitaepp.data.embeddings import Embeddings, control_path
@@ -384,6 +385,14 @@ def test_maps_that_lie_in_a_run_are_shown_with_their_numbers(tmp_path):
         "regions",
     ]
     assert "<td>+0.50</td><td>-0.25</td><td>75%</td></tr>" in page
+    second = facts["subjects"][0] | {
+        "maps": {"shapley": facts["maps"]["shapley"] | {"deletion": 0.0}}
+    }
+    both = facts | {"subjects": [*facts["subjects"], second | {"subject": "b"}]}
+    (run / "maps" / "explain.json").write_text(json.dumps(both))
+    of_two = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>+0.50 ± 0.00</td><td>-0.25 ± 0.18</td><td>75% ± 0%</td></tr>" in of_two
+    (run / "maps" / "explain.json").write_text(json.dumps(facts))
     assert "sum to 1.00, from 0.500 on</li><li>Shapley values: insertion +0.50" in page
     np.savez(file, parts=np.zeros((2, 2, 2)))
     old = report([run], tmp_path / "page.html").read_text(encoding="utf-8")
@@ -644,12 +653,63 @@ def test_sections_of_other_verbs_are_there_only_with_their_files(run, page, tmp_
     }
     (run / "evaluation" / "metrics.json").write_text(json.dumps(metrics))
     words = Tags(report_text(run, tmp_path)).words
-    for text in ("0.71 AUC [0.600, 0.800]", "Size alone tells", "Calibration slope 0.900 [0.800"):
+    for text in ("0.710 AUC [0.600, 0.800]", "Size alone tells", "Calibration slope 0.900 [0.800"):
         assert text in words
     assert "Decision curve" in words
-    (run / "audit" / "audit.json").write_text(json.dumps([{"what": "size"}]))
+    assert "audit/audit.json is shown, although it does not say which encoder made it" in words
+    item |= {"encoder": weights_id(run), "label": "grade"}
+    (run / "audit" / "audit.json").write_text(json.dumps([item]))
     words = Tags(report_text(run, tmp_path)).words
-    assert "audit/audit.json cannot be read" in words
+    assert "audit/audit.json is" not in words
+    assert words.index("The audit has 1 red answer") < words.index("What was prepared", 900)
+    (run / "audit" / "audit.json").write_text(json.dumps([item | {"label": "age"}]))
+    assert "red answer" not in Tags(report_text(run, tmp_path)).words
+    (run / "audit" / "audit.json").write_text(json.dumps([item | {"encoder": "another"}]))
+    words = Tags(report_text(run, tmp_path)).words
+    assert "audit/audit.json is not shown: it was made with another encoder" in words
+    assert "Size alone tells" not in words
+    for damaged in ([{"what": "size"}], {"what": "size"}, "size", 3):
+        (run / "audit" / "audit.json").write_text(json.dumps(damaged))
+        words = Tags(report_text(run, tmp_path)).words
+        assert "audit/audit.json cannot be read" in words
+
+
+def test_groups_of_a_calibration_have_their_intervals(page):
+    links = {a["download"]: a for tag, a in Tags(page).tags if tag == "a" and "download" in a}
+    content = base64.b64decode(links["calibration.csv"]["href"].partition(",")[2])
+    table = pd.read_csv(io.BytesIO(content))
+    assert len(table) > 1
+    for row in table.itertuples():
+        known = binomtest(round(row.observed * row.n), row.n).proportion_ci(method="wilson")
+        assert (row.low, row.high) == pytest.approx((known.low, known.high), abs=1e-4)
+
+
+def test_what_fit_keeps_of_an_evaluation_is_not_another_one(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    (run / "a model").mkdir()
+    for name in ("model.json", "classifier.skops"):
+        (run / "a model" / name).write_text("{}")
+    kept = json.loads((run / "evaluation" / "metrics.json").read_text())
+    kept["provenance"]["embeddings"] = {}  # its folder lies elsewhere
+    kept["clinical"]["brier"]["value"] += 1e-15  # and rounding differs from call to call
+    (run / "a model" / "metrics.json").write_text(json.dumps(kept))
+    words = Tags(report_text(run, tmp_path)).words
+    assert "a model" not in words
+    assert "predictions.parquet" not in words
+    shutil.rmtree(run / "evaluation")
+    assert "linear SVM · a model" in Tags(report_text(run, tmp_path)).words
+
+
+def test_the_first_sentence_is_of_the_encoder_and_not_of_what_was_fine_tuned(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    before = Tags(report_text(run, tmp_path)).words
+    shutil.copytree(run / "evaluation", run / "a finetune")
+    (run / "a finetune" / "map.csv").unlink()
+    change(run / "a finetune" / "metrics.json", classifier="finetune", C=[])
+    words = Tags(report_text(run, tmp_path)).words
+    assert words.index("grade, linear SVM") < words.index("grade, fine-tuning")
+    assert words[: words.index("Results")] == before[: before.index("Results")]
+    assert "map.csv" not in words  # a fine-tuned network has none
 
 
 def add_similar_and_odd(run):

@@ -219,6 +219,7 @@ def _participants(measured: Measured) -> Item:
             "metric": "participants",
             "n": n,
             "label": cohort.label,
+            "encoder": cohort.encoder,
             "how": f"protocol {how}, {counted(len(measured.evaluation['folds']), 'fold')}; {tests}",
         },
     )

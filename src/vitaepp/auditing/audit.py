@@ -85,11 +85,11 @@ def audit(
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
     opened = Store(store)
-    table, features, rows = joined(Path(embeddings), opened, labels, id_column)
+    table, features, rows, encoder = joined(Path(embeddings), opened, labels, id_column)
     read_labels(table, label).with_positive(positive)
     check_writable(Path(out) / "audit.json")
     persons = persons_of(table)
-    cohort = Cohort(table, features, persons, label, protocol, folds, seed, positive)
+    cohort = Cohort(table, features, persons, label, protocol, folds, seed, positive, encoder)
     cohort.parts()  # what cannot be evaluated is refused before images are read
     looks = look_at(opened, rows)
     facts = facts_of(table, opened, looks.border, persons, label, metadata)
@@ -106,7 +106,7 @@ def audit(
 
 def joined(
     path: Path, store: Store, labels: str | os.PathLike[str] | None, id_column: str | None
-) -> tuple[pd.DataFrame, npt.NDArray[np.float32], Indices]:
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32], Indices, str | None]:
     """The embedded subjects in order, with all that is known of them, and their rows in the store.
 
     Args:
@@ -116,7 +116,7 @@ def joined(
         id_column: its column of subjects.
 
     Returns:
-        The table, `(subject, feature)`, and `(subject,)`.
+        The table, `(subject, feature)`, `(subject,)`, and the id of the weights that made them.
 
     Raises:
         EvaluationError: the embeddings are of other subjects or other images than the store's.
@@ -156,7 +156,7 @@ def joined(
         table = with_labels.join(table[own])
     elif id_column is not None:
         raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
-    return table, features, rows
+    return table, features, rows, embedded.provenance.get("encoder")
 
 
 def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +80,7 @@ class Audit:
         return "\n".join([tables.aligned(lines), "", *sentences])
 
     def _repr_html_(self) -> str:
-        return tables.html(self._cells()) + f"<p>{escape(repr(self))}</p>"
+        return tables.html(self._cells(), repr(self))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item, unrounded."""

@@ -47,6 +47,7 @@ class Cohort:
         folds: of cross-validation.
         seed: of all that is random.
         positive: of two classes.
+        encoder: id of the weights that made the features, if it is known.
     """
 
     table: pd.DataFrame
@@ -57,6 +58,7 @@ class Cohort:
     folds: int
     seed: int
     positive: str | None
+    encoder: str | None = None
 
     def evaluate(self, features: Features | Sequence[Features]) -> Evaluation:
         """How much features tell about the label, in the folds that all of them share."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +79,7 @@ class Comparison:
         return f"Comparison({metric_name(self.metric)} of {self.label}, {subjects}: {rows})"
 
     def _repr_html_(self) -> str:
-        sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences)
-        return f"{tables.html(self._cells())}{sentences}<p>{escape(self._note())}</p>"
+        return tables.html(self._cells(), *self.sentences, self._note())
 
     @property
     def reference(self) -> ComparisonRow:

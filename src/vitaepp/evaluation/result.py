@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,13 @@ from vitaepp.data.arrays import Floats, Indices
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
 from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
-from vitaepp.evaluation.summary import headline, summary_cells, summary_rows, summary_table, verdict
+from vitaepp.evaluation.summary import (
+    headline,
+    summary_cells,
+    summary_notes,
+    summary_rows,
+    summary_table,
+)
 from vitaepp.presentation.tables import html
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
@@ -150,7 +155,7 @@ class Evaluation(Metrics):
         return summary_table(self)
 
     def _repr_html_(self) -> str:
-        return f"{html(summary_cells(self))}<p>{escape(verdict(self))}</p>"
+        return html(summary_cells(self), *summary_notes(self))
 
     def to_frame(self) -> pd.DataFrame:
         """The scores of each fold, of the embedding and of each control.

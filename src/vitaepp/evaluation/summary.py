@@ -143,7 +143,11 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     Args:
         metrics: what `evaluate` returned, or the content of a metrics.json.
     """
-    table = aligned(summary_cells(metrics))
+    return "\n".join([aligned(summary_cells(metrics)), *summary_notes(metrics)])
+
+
+def summary_notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What stands below the table: who was tested, what options added, and the verdict."""
     notes = [persons_text(metrics)] if "n" in metrics else []
     if design := design_text(metrics):
         notes.append("; ".join(design))
@@ -159,7 +163,7 @@ def summary_table(metrics: Mapping[str, Any]) -> str:
     notes += budget_text(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
-    return "\n".join([table, *notes, "", verdict(metrics)])
+    return [*notes, "", verdict(metrics)]
 
 
 def candidates_text(metrics: Mapping[str, Any]) -> list[str]:

@@ -145,14 +145,16 @@ class Ladder:
         return advice + why
 
     def __str__(self) -> str:
-        lines = [tables.aligned(self._cells()), "", self.recommendation]
-        return "\n".join([*lines, *(f"without {k}: {why}" for k, why in self.left_out.items())])
+        return "\n".join([tables.aligned(self._cells()), "", *self._below()])
 
     def __repr__(self) -> str:
         return f"Ladder({', '.join(f'{r.key} {self._text(r)}' for r in self.rungs)})"
 
     def _repr_html_(self) -> str:
-        return f"{tables.html(self._cells())}<p>{self.recommendation}</p>"
+        return tables.html(self._cells(), *self._below())
+
+    def _below(self) -> list[str]:
+        return [self.recommendation, *(f"without {k}: {w}" for k, w in self.left_out.items())]
 
     def to_frame(self) -> pd.DataFrame:
         """A row a rung, unrounded."""

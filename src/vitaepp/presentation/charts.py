@@ -120,6 +120,7 @@ def line_chart(
     says: str,
     scale: Scale = "linear",
     x_name: str = "epoch",
+    y_name: str = "",
     x_ticks: Sequence[Number] | None = None,
 ) -> Drawing | None:
     """Lines over epochs, or over what else `x_name` says; None where no value is finite.
@@ -129,9 +130,12 @@ def line_chart(
         says: what the chart shows, for screen readers.
         scale: of the values.
         x_name: below the horizontal axis.
+        y_name: beside the vertical axis, of a chart that stands beside those of `unit_chart`.
         x_ticks: positions that are named there; round numbers without it.
     """
     width, height, left, right, top, bottom = 340, 200, 48, 10, 10, 34
+    if y_name:
+        width, height, left = 420, 300, 56
     kept = [_finite(line, scale) for line in lines]
     xs = np.concatenate([line.x for line in kept])
     ys = np.concatenate([end for line in kept for end in _ends(line)])
@@ -142,7 +146,7 @@ def line_chart(
         pad = 0.06 * ((max(x_ticks) - min(x_ticks)) or 1.0)
         x = _Axis(min(x_ticks) - pad, max(x_ticks) + pad, left, width - right, float, x_ticks)
     y = _axis(float(ys.min()), float(ys.max()), height - bottom, top, scale, 5)
-    shapes = _frame(x, y, (width, height), x_name)
+    shapes = _frame(x, y, (width, height), x_name, y_name)
     for number, line in enumerate(kept):
         # Bars of one position stand beside each other.
         aside = 0.0 if line.spread is None else 6 * (number - (len(kept) - 1) / 2)

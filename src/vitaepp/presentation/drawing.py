@@ -87,6 +87,7 @@ PAPER = {
 _LINES = {
     "line": _Look(1.8),
     "thin": _Look(0.8, 0.38),
+    "dashed": _Look(1.2, dash=(5, 3)),
     "error": _Look(1.2),
     "spread": _Look(6.0, 0.22),
     "mean": _Look(2.4),

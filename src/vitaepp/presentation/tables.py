@@ -71,8 +71,8 @@ def markdown(lines: Lines, *, numbers: bool = True) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *rows])
 
 
-def html(lines: Lines) -> str:
-    """A table for a notebook; texts are escaped.
+def html(lines: Lines, *below: str) -> str:
+    """A table for a notebook, with what there is to say below it; texts are escaped.
 
     >>> html([["", "AUC"], ["a < b", "0.75"]]).count("<tr>")
     2
@@ -85,7 +85,8 @@ def html(lines: Lines) -> str:
         + "</tr>"
         for name, *cells in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    said = "".join(f"<p>{escape(text)}</p>" for text in below if text)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
 
 
 def latex(lines: Lines, *, comment: str, rules: Collection[int] = ()) -> str:

@@ -62,6 +62,11 @@ class Evaluation(Result):
         """What kind of label it is."""
         return task_of(self.metrics)
 
+    @property
+    def fine_tuned(self) -> bool:
+        """Whether it is of networks that were trained on the label, and not of the encoder."""
+        return self.metrics.get("classifier") == "finetune"
+
 
 @dataclass(frozen=True)
 class Reconstruction(Result):
@@ -102,7 +107,7 @@ class RunContents:
         summary: what pretrain wrote about data, model and machine; every key is optional.
         training: a row an epoch, or None.
         prepared: contact sheet of the store that it was trained on, or None.
-        evaluations: in the order of their label, protocol and folder.
+        evaluations: in the order of their label, protocol and folder; fine-tuned ones last.
         reconstructions: in the order of their folders.
         explanations: likewise.
         broken: a line for everything that is not shown, or outdated.

@@ -5,14 +5,15 @@ A verb's section is a function from the content of its file to a `Section`, ente
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 
+from vitaepp.auditing.items import COUNTS
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, dots_chart
 from vitaepp.presentation.drawing import Style, data_uri
@@ -33,7 +34,7 @@ class Picture:
 
     Attributes:
         title: above it.
-        says: what it shows, for screen readers.
+        says: what it shows, below the title and for screen readers.
         source: data URI.
         width: in pixels.
         height: in pixels.
@@ -57,6 +58,7 @@ class Section:
         lights: a traffic light for each line below the head: `green`, `yellow` or `red`.
         figures: charts.
         pictures: drawn by the verb.
+        doubts: a line for each label whose results are to be checked.
     """
 
     title: str
@@ -65,6 +67,7 @@ class Section:
     lights: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     pictures: Sequence[Picture] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
 
 Make = Callable[[Any, Path], Section]
@@ -75,22 +78,29 @@ def audit(content: Any, _folder: Path) -> Section:
     lines = [("Question", "Score", "Verdict", "In words")]
     lights = []
     for item in content:
-        score = f"{float(item['score']):.3g} {item.get('metric') or ''}".strip()
+        value, metric = float(item["score"]), item.get("metric") or ""
+        score = f"{value:,.{0 if metric in COUNTS else 3}f} {metric}".strip()
         if item.get("interval"):
             score += f" {numbers.interval(*item['interval'])}"
         lines.append((str(item["what"]), score, str(item["verdict"]), str(item["sentence"])))
         lights.append(str(item["verdict"]))
-    intro = "Whether the label could be told by a shortcut: a fact that is not the disease."
-    return Section("Audit", intro, lines, lights)
+    intro = (
+        "Whether the label could be told by a shortcut: a fact that is not the disease. All p are "
+        "corrected for the number of questions (Holm)."
+    )
+    label, reds = next(iter(content), {}).get("label"), lights.count("red")
+    answers = f"the audit has {counted(reds, 'red answer')}, see Checks and explanations"
+    doubts = {str(label): answers} if label is not None and reds else {}
+    return Section("Audit", intro, lines, lights, doubts=doubts)
 
 
 def neighbours(content: Any, folder: Path) -> Section:
     """What `vitaepp neighbours` found: similar subjects, and images that are there twice."""
     new, pairs = bool(content["new"]), int(content["near_duplicates"])
-    whose = "new scans" if new else "subjects"
+    whose = counted(content["queries"], "new scan" if new else "subject")
     intro = (
-        f"The most similar of {content['n']:,} subjects for {content['queries']:,} {whose}, by the "
-        "cosine of standardised features."
+        f"For each of {whose}, the most similar of {content['n']:,} subjects, by the cosine of "
+        "standardised features."
     )
     lines: list[tuple[str, ...]] = []
     if "precision" in content:
@@ -129,12 +139,12 @@ def neighbours(content: Any, folder: Path) -> Section:
         _picture(
             folder / "neighbours.png",
             "The most similar subjects",
-            "In each line a scan and its most similar subjects, with the similarity of each",
+            "in each line a scan and its most similar subjects, with the similarity of each",
         ),
         _picture(
             folder / "near_duplicates.png",
             "Near-duplicates",
-            "Pairs of images that may be the same, side by side",
+            "pairs of images that may be the same, side by side",
         ),
     ]
     return Section(
@@ -188,7 +198,8 @@ def qc(content: Any, folder: Path) -> Section:
             figures.append(
                 Figure("Odd scans", note, drawing, legend[: 2 if flagged else 1], values)
             )
-    page = _picture(folder / "flagged.png", "Flagged scans", "The flagged scans, the oddest first")
+    says = "the oddest first, each with its distance and error as in qc.csv"
+    page = _picture(folder / "flagged.png", "Flagged scans", says)
     return Section("Odd scans", intro, lines, figures=figures, pictures=[page] if page else [])
 
 

@@ -26,7 +26,7 @@ from vitaepp.evaluation.origin import rewritten
 from vitaepp.reporting.contents import Evaluation, Explanation, Reconstruction, RunContents
 from vitaepp.reporting.extras import FILES, Make, Section
 from vitaepp.system.files import file_stem
-from vitaepp.system.paths import instead_of
+from vitaepp.system.paths import instead_of, kind_of
 
 Value = TypeVar("Value")
 
@@ -42,10 +42,11 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
     text = files.attempt(run.recipe_file, lambda f: f.read_text(encoding="utf-8")) or ""
     recipe = files.attempt(run.recipe_file, lambda f: _mapping(yaml.safe_load(f.read_bytes())))
     evaluations: dict[str, Evaluation] = {}
-    for folder in files.folders("metrics.json"):
+    # An evaluation that was copied within the run is shown once, and the one that `fit` keeps in a
+    # model, without its predictions, only where it lies nowhere else.
+    for folder in sorted(files.folders("metrics.json"), key=lambda f: kind_of(f) == "model"):
         if evaluation := _read_evaluation(files, folder):
-            # An evaluation that was copied within the run is shown once.
-            evaluations.setdefault(json.dumps(evaluation.metrics, sort_keys=True), evaluation)
+            evaluations.setdefault(_measured(evaluation.metrics), evaluation)
     reconstructions = [
         reconstruction
         for folder in files.folders("reconstruction.json", "metrics.csv")
@@ -73,7 +74,7 @@ def read_run(path: str | os.PathLike[str], name: str) -> RunContents:
         extras=_read_extras(files, weights),
     )
     owned = filter(contents.owns, evaluations.values())
-    contents.evaluations.extend(sorted(owned, key=lambda e: (e.title, e.folder)))
+    contents.evaluations.extend(sorted(owned, key=lambda e: (e.fine_tuned, e.title, e.folder)))
     contents.reconstructions.extend(filter(contents.owns, reconstructions))
     contents.explanations.extend(filter(contents.owns, explanations))
     for result in (*evaluations.values(), *reconstructions, *explanations):
@@ -178,6 +179,16 @@ def _read_evaluation(files: _Files, folder: Path) -> Evaluation | None:
     return replace(evaluation, weights=evaluation.provenance.get("encoder"))
 
 
+def _measured(metrics: dict[str, Any]) -> str:
+    """What tells an evaluation from others: not its folder, nor digits that rounding changes."""
+    facts = {k: v for k, v in metrics.items() if k not in ("clinical", "controls", "provenance")}
+    facts["controls"] = {k: c["folds"] for k, c in (metrics.get("controls") or {}).items()}
+    provenance = metrics.get("provenance")
+    if isinstance(provenance, dict):
+        facts["provenance"] = {k: v for k, v in provenance.items() if k != "embeddings"}
+    return json.dumps(facts, sort_keys=True)
+
+
 def _complete(metrics: dict[str, Any]) -> bool:
     needed = ("label", "folds", "mean", "std")
     controls = metrics.get("controls") or {}
@@ -203,11 +214,15 @@ def _read_extras(files: _Files, weights: str | None) -> list[tuple[str, Section]
             content = files.attempt(file, lambda f: json.loads(f.read_bytes()))
             if content is None:
                 continue
-            says = isinstance(content, dict) and "encoder" in content
-            if why := other_encoder(content["encoder"], weights) if says else "":
+            facts = content[0] if isinstance(content, list) and content else content
+            says = isinstance(facts, dict) and "encoder" in facts
+            why = other_encoder(facts["encoder"] if says else None, weights)
+            if says and why:
                 files.name_broken(file, f"is not shown: {why}; make it again")
             elif section := files.attempt(file, partial(_made, make, content)):
                 sections.append((folder.relative_to(files.root).as_posix(), section))
+                if why:  # as of an earlier version
+                    files.name_broken(file, f"is shown, although {why}; make it again")
     return sections
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitaepp.data.arrays import Floats
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, Line, line_chart, unit_chart
 from vitaepp.presentation.drawing import Style
@@ -32,7 +33,8 @@ def clinical(result: Evaluation) -> dict[str, Any] | None:
     report = result.metrics.get("clinical")
     if not isinstance(report, Mapping) or result.task != "classification":
         return None
-    figures = [figure for figure in (_calibration(report), _benefit(report)) if figure]
+    label = str(result.metrics["label"])
+    figures = [f for f in (_calibration(report, label), _benefit(report, label)) if f]
     values = list(_values(report))
     return {"values": values, "figures": figures} if values or figures else None
 
@@ -61,16 +63,20 @@ def text(value: Any) -> str:
     return f"{number} {numbers.interval(value['low'], value['high'])}"
 
 
-def _calibration(report: Mapping[str, Any]) -> Figure | None:
+def _calibration(report: Mapping[str, Any], label: str) -> Figure | None:
     classes = (report.get("calibration") or {}).get("classes") or {}
     lines, legend = [], []
-    table: list[tuple[object, ...]] = [("class", "predicted", "observed", "n")]
+    table: list[tuple[object, ...]] = [("class", "predicted", "observed", "low", "high", "n")]
     for i, (name, of_class) in enumerate(classes.items()):
         curve = of_class["curve"]
-        predicted, observed = (np.asarray(curve[k], np.float64) for k in ("predicted", "observed"))
-        lines.append(Line(predicted, observed, Style("line", i), np.zeros_like(observed)))
-        legend.append((Style("line", i), str(name)))
-        table += zip([name] * len(predicted), predicted, observed, curve["n"], strict=True)
+        keys = ("predicted", "observed", "n")
+        predicted, observed, n = (np.asarray(curve[k], np.float64) for k in keys)
+        low, high = _wilson(observed, n)
+        spread = np.stack([observed - low, high - observed])
+        lines.append(Line(predicted, observed, Style("line", i), spread))
+        legend.append((Style("line", i), f"{label} = {name}"))
+        columns = [name] * len(n), predicted, observed, low, high, curve["n"]
+        table += zip(*columns, strict=True)
     if not lines:
         return None
     drawing = unit_chart(
@@ -79,12 +85,23 @@ def _calibration(report: Mapping[str, Any]) -> Figure | None:
         x_name="predicted probability",
         y_name="share that is positive",
     )
-    return Figure(
-        "Calibration", "groups of equal size; on the diagonal is right", drawing, legend, table
-    )
+    note = "groups of equal size, with 95 % intervals; on the diagonal is right"
+    return Figure("Calibration", note, drawing, legend, table)
 
 
-def _benefit(report: Mapping[str, Any]) -> Figure | None:
+def _wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
+    """The 95 % interval of a share of n subjects.
+
+    Source:
+        Wilson 1927.
+    """
+    z = 1.96
+    middle, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
+    low, high = ((middle + side * width) / (1 + z**2 / n) for side in (-1, 1))
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def _benefit(report: Mapping[str, Any], label: str) -> Figure | None:
     curve = report.get("decision_curve") or {}
     if not curve.get("classes"):
         return None
@@ -92,17 +109,21 @@ def _benefit(report: Mapping[str, Any]) -> Figure | None:
     lines, legend = [Line(threshold, np.zeros_like(threshold), Style("chance"))], []
     table: list[list[object]] = [["threshold", *threshold.tolist()]]
     for i, (name, of_class) in enumerate(curve["classes"].items()):
-        for kind, key in (("line", "model"), ("thin", "all")):
+        for kind, key in (("line", "model"), ("dashed", "all")):
             benefit = np.asarray(of_class[key], np.float64)
-            title = f"{name}: by the classifier" if key == "model" else f"{name}: act on everybody"
+            how = "act by the classifier" if key == "model" else "act on everybody"
+            title = f"{label} = {name}: {how}"
             shown = np.where(benefit >= LEAST_BENEFIT, benefit, np.nan)
             lines.append(Line(threshold, shown, Style(kind, i)))
             legend.append((Style(kind, i), title))
             table.append([title, *benefit.tolist()])
     drawing = line_chart(
-        lines, says="Net benefit over the threshold of acting", x_name="threshold probability"
+        lines,
+        says="Net benefit over the threshold of acting",
+        x_name="threshold probability",
+        y_name="net benefit",
     )
     if drawing is None:
         return None
-    note = "true positives a subject; dotted: act on nobody"
+    note = "true positives a subject, less the false ones by their weight; dotted: act on nobody"
     return Figure("Decision curve", note, drawing, legend, list(zip(*table, strict=True)))

@@ -22,18 +22,22 @@ from vitaepp.reporting.sections.outcome import few_labels, outcome, outside
 def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
     """What the page shows of an evaluation that lies at `folder`."""
     classes = [str(c) for c in result.metrics.get("classes") or []]
+    drawn = _map(result, classes)
+    lacks = ["The curves need predictions.parquet."] if result.predictions is None else []
+    if drawn is None and not result.fine_tuned:  # which changes the embedding in every fold
+        lacks.append("The map needs map.csv.")
     return {
         "title": f"{result.title} · {folder}",
         "whose": result.whose,
         "roc": _roc(result, classes),
-        "map": _map(result, classes),
+        "map": drawn,
         "clinical": clinical(result),
         "outcome": outcome(result),
         "outside": outside(result),
         "few_labels": few_labels(result),
         "chosen": _chosen(result),
         "candidates": candidates_text(result.metrics),
-        "predictions": result.predictions is not None,
+        "lacks": " ".join(lacks),
     }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from vitaepp.explanation.words import HEADS, caption
@@ -39,7 +40,7 @@ def explanation(
     made, broken = sheets(result.volumes, spacing, directed, budget, explained)
     used = [c for c in _COLUMNS if any(n.get(c[0]) is not None for n in facts["maps"].values())]
     rows = [
-        (HEADS[name], ["–" if n.get(k) is None else format(n[k], how) for k, _, how in used])
+        (HEADS[name], [_cell(n.get(k), _of_subjects(facts, name, k), how) for k, _, how in used])
         for name, n in facts["maps"].items()
     ]
     variance, position = facts["patch_maps"]["variance"], facts["patch_maps"]["position"]
@@ -59,3 +60,16 @@ def explanation(
         "captions": {str(subject["subject"]): caption(subject) for subject in facts["subjects"]},
         "broken": [f"{folder}/{line}" for line in broken],
     }
+
+
+def _of_subjects(facts: Mapping[str, Any], name: str, number: str) -> list[float]:
+    """A number of a map, of each subject that has it."""
+    values = (subject["maps"].get(name, {}).get(number) for subject in facts["subjects"])
+    return [value for value in values if value is not None]
+
+
+def _cell(mean: float | None, values: Sequence[float], how: str) -> str:
+    """A mean over subjects, with its sample deviation where there are several."""
+    if mean is None:
+        return "–"
+    return f"{mean:{how}}" + (f" ± {stdev(values):{how[-3:]}}" if len(values) > 1 else "")

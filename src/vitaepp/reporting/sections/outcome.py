@@ -79,7 +79,10 @@ def _survival(halves: Mapping[str, Any]) -> Figure | None:
         table += [[f"time, {name} risk", *curve["time"]], [f"survival, {name}", *curve["survival"]]]
     drawing = (
         line_chart(
-            lines, says="Kaplan-Meier curves of subjects at low and at high risk", x_name="time"
+            lines,
+            says="Kaplan-Meier curves of subjects at low and at high risk",
+            x_name="time",
+            y_name="share without an event",
         )
         if lines
         else None
@@ -142,6 +145,7 @@ def few_labels(result: Evaluation) -> Figure | None:
             lines,
             says=f"{metric_title(metric)} over the number of labelled subjects",
             x_name="labelled subjects",
+            y_name=metric_title(metric),
         )
         if lines
         else None

@@ -65,10 +65,13 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
         alike = [str(evaluation.metrics.get(fact)) for fact in facts]
         key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
         grouped.setdefault(key, []).append((name_, evaluation))
-    return [_comparison(key[0], members) for key, members in grouped.items()]
+    doubts = [doubt for run in runs for _, s in run.extras for doubt in s.doubts.items()]
+    return [_comparison(key[0], members, doubts) for key, members in grouped.items()]
 
 
-def _comparison(title: str, members: Sequence[_Named]) -> dict[str, Any]:
+def _comparison(
+    title: str, members: Sequence[_Named], doubts: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     first = members[0][1].metrics
     metric = leading_metric(first)
     measures = measures_of(first)
@@ -108,7 +111,10 @@ def _comparison(title: str, members: Sequence[_Named]) -> dict[str, Any]:
         "folds": len(first["folds"]),
         "results": results,
         "verdicts": [(name, verdict(evaluation.metrics)) for name, evaluation in members],
-        "doubts": all_doubts(evaluation.metrics for _, evaluation in members),
+        "doubts": [
+            *all_doubts(evaluation.metrics for _, evaluation in members),
+            *(doubt for label, doubt in doubts if label == str(first["label"])),
+        ],
         "setting": _setting(first),
         "low": f"{low:.4g}",
         "high": f"{high:.4g}",

@@ -21,7 +21,11 @@ _SCALES = {"linear": "", "log": "log scale", "symlog": "symmetric log scale"}
 
 def facts(run: RunContents) -> list[tuple[str, str]]:
     """What is known of the training, as a short list."""
-    return [(name, str(value)) for name, value in _facts(run) if value not in (None, "", [], {})]
+    return [
+        (name, f"{value:,}" if isinstance(value, int) else str(value))
+        for name, value in _facts(run)
+        if value not in (None, "", [], {})
+    ]
 
 
 def _facts(run: RunContents) -> Iterator[tuple[str, Any]]:
@@ -36,8 +40,7 @@ def _facts(run: RunContents) -> Iterator[tuple[str, Any]]:
     ratio = model.get("mask_ratio")
     yield "Patches hidden", f"{ratio:.0%}" if isinstance(ratio, int | float) else None
     for part in ("encoder", "decoder"):
-        count = run.parameters.get(part)
-        yield f"Parameters, {part}", f"{count:,}" if isinstance(count, int) else None
+        yield f"Parameters, {part}", run.parameters.get(part)
     done, wanted = run.epochs
     if wanted is not None:
         yield "Epochs", f"{wanted:,}" if done >= wanted else f"{done:,} of {wanted:,}"
