@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def histograms(
     axes = directions(gradient.shape[-1])
     nearest = (gradient @ axes.T).abs().argmax(dim=-1)
     ndim = images.ndim - 2
-    pool = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[ndim]
+    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[ndim]
     cells = [min(CELLS[ndim], n) for n in images.shape[2:]]
     counts = torch.stack([pool(length * (nearest == k), cells) for k in range(len(axes))], dim=2)
     return counts / (counts.square().sum(dim=2, keepdim=True) + NOISE**2).sqrt()

@@ -6,7 +6,7 @@ L = L_rec + λ_per L_per + λ_edge(t) L_edge + λ_cl L_cl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -165,16 +165,17 @@ class ViTAE(Method):
             terms["reconstruction"] = reconstruction_loss(
                 decoded.prediction, decoded.target, chosen, present
             )
-        image = model.assemble(decoded.patches)
+        # Assembled where a loss looks at it, and once.
+        image = cache(lambda: model.assemble(decoded.patches))
         if self.perceptual is not None:
             needed = self.perceptual.draws_needed(tuple(original.shape[1:]))
             terms["perceptual"] = self.perceptual(
-                image, original, draws.uniform(needed), present, batch=len(draws.batch)
+                image(), original, draws.uniform(needed), present, batch=len(draws.batch)
             )
         if loss.edge.weight:
             with record_function("edge loss"):
                 terms["edge"] = self._edge_loss(
-                    image, original, blur=loss.edge.blur, present=present
+                    image(), original, blur=loss.edge.blur, present=present
                 )
         return terms
 

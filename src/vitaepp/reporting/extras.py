@@ -88,7 +88,7 @@ def audit(content: Any, _folder: Path) -> Section:
         "Whether the label could be told by a shortcut: a fact that is not the disease. All p are "
         "corrected for the number of questions (Holm)."
     )
-    label, reds = next(iter(content), {}).get("label"), lights.count("red")
+    label, reds = content[0].get("label") if content else None, lights.count("red")
     answers = f"the audit has {counted(reds, 'red answer')}, see Checks and explanations"
     doubts = {str(label): answers} if label is not None and reds else {}
     return Section("Audit", intro, lines, lights, doubts=doubts)
