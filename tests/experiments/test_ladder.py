@@ -98,6 +98,21 @@ def test_a_rung_that_makes_no_error_on_a_split_is_shown_to_beat_guessing():
     assert made.taken.key == "raw"
 
 
+def test_a_recommendation_counts_those_who_were_tested():
+    sick = np.arange(40) % 2
+    table = pd.DataFrame(
+        {"subject": np.arange(40), "sick": sick, "split": np.repeat(["train", "test"], 20)}
+    )
+    noise = np.random.default_rng(0).normal(size=(40, 2))
+    rungs = [
+        Rung(key, key, evaluate_features(features, table, "sick", draw_map=False))
+        for key, features in (("prior", np.zeros((40, 1))), ("raw", noise + 0.3 * sick[:, None]))
+    ]
+    recommendation = Ladder(tuple(rungs), {}, {}).recommendation
+    assert recommendation.startswith("No rung is shown")
+    assert "shown to be better with 40 subjects, 20 of them tested" in recommendation
+
+
 def climbed(*strengths, n=60, folds=5):
     """A ladder whose rungs know the label better and better."""
     draw = np.random.default_rng(0)

@@ -15,13 +15,18 @@ from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
-from vitaepp.evaluation.summary import all_doubts, count_text, with_ends
+from vitaepp.evaluation.summary import (
+    all_doubts,
+    count_tested,
+    count_text,
+    subjects_text,
+    with_ends,
+)
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Style
 from vitaepp.presentation.names import metric_name, metric_title
 from vitaepp.system.files import write_json, write_text
-from vitaepp.system.progress import counted
 
 #: A difference with a smaller corrected p is taken for real.
 LEVEL = 0.05
@@ -115,8 +120,7 @@ class Ladder:
     @property
     def recommendation(self) -> str:
         """What to do, in plain words."""
-        taken, metric = self.taken, metric_name(self.metric)
-        best = self._best()
+        taken, best = self.taken, self._best()
         advice = {
             "prior": "No rung is shown to tell this label better than guessing does. Check the "
             "label, or collect more subjects, before you train anything.",
@@ -132,15 +136,15 @@ class Ladder:
             "scratch": "Train a network on the labels; pre-training is not shown to help it.",
             "finetuned": "Pre-train, and fine-tune the encoder.",
         }[taken.key]
-        n = int(taken.evaluation["n"])
-        name = taken.name[0].upper() + taken.name[1:]
-        why = f" {name} reaches {metric} {self._text(taken)}"
+        why = f" {metric_title(self.metric)} is {self._text(taken)} for {taken.name}"
         if best is taken:
             why += ", the best of all rungs."
         else:
+            metrics = taken.evaluation.metrics
+            subjects = subjects_text(int(metrics["n"]), count_tested(metrics))
             why += (
-                f", and {best.name} {self._text(best)}, but no higher rung is shown to be better "
-                f"with {counted(n, 'subject')} (p < {LEVEL}, corrected)."
+                f", and {self._text(best)} for {best.name}, but no higher rung is shown to be "
+                f"better with {subjects} (p < {LEVEL}, corrected)."
             )
         return advice + why
 
