@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from html import escape
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -79,6 +80,23 @@ def test_what_was_measured_of_another_task_or_protocol_is_measured_anew(tmp_path
         for rung in found.rungs:
             assert rung.evaluation["task"] == task
             assert rung.evaluation["protocol"] == (protocol or "linear")
+
+
+def test_minutes_of_a_rung_are_those_of_its_features_too(make_store, tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def slowly(store):
+        clock[0] += 600
+        return np.random.default_rng(0).normal(size=(len(store), 3))
+
+    monkeypatch.setattr("vitaepp.experiments.ladder.simple_features", slowly)
+    watch = SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr("vitaepp.experiments.ladder.time", watch)
+    store = make_store(subjects=12, size=(16, 16))
+    asked = {"rungs": ["prior", "simple"], "folds": 2, "budget": "all"}
+    for _ in range(2):  # and when it is taken from the folder
+        made = ladder(store.path, tmp_path / "out", "bright", **asked)
+        assert [rung.minutes for rung in made.rungs] == [0, 10]
 
 
 def test_a_rung_that_makes_no_error_on_a_split_is_shown_to_beat_guessing():

@@ -276,7 +276,7 @@ class _Climber:
             control = key == "untrained"
             features = self._embedded(control_path(file, "untrained") if control else file)
             minutes = 0.0 if control else self._minutes(run)
-        evaluation = self._evaluated(key, features)
+        evaluation = self._evaluated(key, features, begun)
         spent = float(evaluation["provenance"].get("minutes", 0.0))
         if not spent:
             spent = (time.monotonic() - begun) / 60
@@ -352,8 +352,11 @@ class _Climber:
         row_of = {str(s): i for i, s in enumerate(embedded.table["subject"])}
         return embedded.features[[row_of[str(s)] for s in self.store.table["subject"]]]
 
-    def _evaluated(self, key: str, features: Any) -> Evaluation:
-        """The evaluation of a rung, taken from OUT where it is of the same features."""
+    def _evaluated(self, key: str, features: Any, begun: float) -> Evaluation:
+        """The evaluation of a rung, taken from OUT where it is of the same features.
+
+        It keeps the minutes since `begun`, in which the features were computed, too.
+        """
         folder = self.out / "rungs" / file_stem(self.label) / key
         each = [features] if isinstance(features, np.ndarray) else features
         digest = hashlib.sha256()
@@ -373,7 +376,6 @@ class _Climber:
             same = {k: kept["provenance"].get(k) for k in provenance} == provenance
             if same and kept["seed"] == self.seed:
                 return kept
-        begun = time.monotonic()
         evaluation = evaluate_features(
             features,
             self.store.table,
