@@ -71,7 +71,7 @@ def _calibration(report: Mapping[str, Any], label: str) -> Figure | None:
         curve = of_class["curve"]
         keys = ("predicted", "observed", "n")
         predicted, observed, n = (np.asarray(curve[k], np.float64) for k in keys)
-        low, high = _wilson(observed, n)
+        low, high = _intervals(observed, n)
         spread = np.stack([observed - low, high - observed])
         lines.append(Line(predicted, observed, Style("line", i), spread))
         legend.append((Style("line", i), f"{label} = {name}"))
@@ -89,16 +89,13 @@ def _calibration(report: Mapping[str, Any], label: str) -> Figure | None:
     return Figure("Calibration", note, drawing, legend, table)
 
 
-def _wilson(share: Floats, n: Floats) -> tuple[Floats, Floats]:
-    """The 95 % interval of a share of n subjects.
+def _intervals(share: Floats, n: Floats) -> Floats:
+    """The 95 % intervals (Wilson's) of shares of n subjects, `(low or high, group)`."""
+    from scipy.stats import binomtest
 
-    Source:
-        Wilson 1927.
-    """
-    z = 1.96
-    middle, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / n) ** 2 / 4)
-    low, high = ((middle + side * width) / (1 + z**2 / n) for side in (-1, 1))
-    return np.clip(low, 0, 1), np.clip(high, 0, 1)
+    counts = zip(np.rint(share * n).astype(int), n.astype(int), strict=True)
+    each = [binomtest(k, m).proportion_ci(0.95, method="wilson") for k, m in counts]
+    return np.array(each, np.float64).reshape(-1, 2).T
 
 
 def _benefit(report: Mapping[str, Any], label: str) -> Figure | None:
