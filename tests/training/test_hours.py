@@ -235,5 +235,5 @@ def test_a_machine_that_was_measured_wrongly_ends_in_time_all_the_same(
     assert len(rows) == length + 1
     lengths = json.loads((run / "summary.json").read_text())["lengths"]
     assert lengths[0]["epochs"] == pytest.approx(before, rel=0.1)
-    if measured < 1000:  # other work may make it slow again before the end
-        assert max(each["epochs"] for each in lengths) > before
+    if measured < 1000:  # `lengths` are those that were changed; other work may shorten the last
+        assert max(length, *(each["epochs"] for each in lengths)) > before
