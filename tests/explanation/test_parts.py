@@ -13,13 +13,14 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.explanation.games import Greyed, LeftOut, occlusion
 from vitaepp.explanation.lattice import parts, spread
 from vitaepp.explanation.networks import image_of, mean_attention, rollout
-from vitaepp.explanation.pooling import pool_visible
+from vitaepp.explanation.pooling import Edges, pool_visible
 from vitaepp.explanation.scores import decision_of, distance_in, imitation
 from vitaepp.explanation.shapley import shapley
 from vitaepp.nn.patches import patchify
-from vitaepp.nn.transformer import VisionTransformer, pool_tokens
+from vitaepp.nn.pooling import pool_tokens
+from vitaepp.nn.transformer import VisionTransformer
 
-POOLS = ("mean", "cls", "max+std", "grid+gridmax", "mean+grid+cls")
+POOLS = ("mean", "cls", "max+std", "grid+gridmax", "mean+grid+cls", "mean+gradients+max")
 GRIDS = ((4, 4), (3, 5), (2, 3, 4), (1, 3, 2))
 
 
@@ -29,9 +30,11 @@ def test_with_every_patch_visible_it_is_the_encoders_own_pooling(how, grid):
     count = int(np.prod(grid))
     tokens = torch.randn(2, count + 1, 6)
     order = torch.stack([torch.randperm(count), torch.arange(count)])
-    whole = pool_tokens(tokens, how, grid)
+    image = torch.randn(1, 2, *(6 * n for n in grid))
+    whole = pool_tokens(tokens, how, grid, image.expand(2, *image.shape[1:]))
     shown = torch.cat([tokens[:, :1], tokens[:, 1:].take_along_dim(order[..., None], 1)], dim=1)
-    pooled = pool_visible(shown, order, how, grid, torch.randn(whole.shape[1]))
+    absent = torch.randn(whole.shape[1])
+    pooled = pool_visible(shown, order, how, grid, absent, Edges.of(image, grid))
     torch.testing.assert_close(pooled, whole)
 
 
@@ -46,6 +49,31 @@ def test_an_absent_patch_counts_as_an_average_one(how):
     shown = torch.cat([tokens[:, :1], tokens[:, 1:][:, visible[0]]], dim=1)
     pooled = pool_visible(shown, visible, how, (2, 4), absent)
     torch.testing.assert_close(pooled, pool_tokens(filled, how, (2, 4)))
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (4, 4), (4, 4, 2), (3, 5)])
+def test_edges_of_patches_that_are_left_out_count_nowhere(grid):
+    """What a patch holds inside its rim changes nothing where it is absent."""
+    torch.manual_seed(0)
+    image, count = torch.randn(1, 2, *(8 * n for n in grid)), int(np.prod(grid))
+    tokens, visible = torch.randn(1, count, 4), torch.arange(1, count)[None]
+    other = image.clone()
+    other[(slice(None), slice(None), *(slice(2, 6),) * len(grid))] = 9.0
+    absent = torch.zeros(pool_tokens(tokens, "gradients", grid, image).shape[1])
+    found, same = (
+        pool_visible(tokens, visible, "gradients", grid, absent, Edges.of(each, grid))
+        for each in (image, other)
+    )
+    torch.testing.assert_close(found, same)
+    whole = pool_tokens(tokens, "gradients", grid, other)
+    assert not torch.allclose(whole, pool_tokens(tokens, "gradients", grid, image))
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (5, 7), (4, 3, 2)])
+def test_patches_share_out_the_cells_of_gradients(grid):
+    edges = Edges.of(torch.randn(1, 1, *(8 * n for n in grid)), grid)
+    torch.testing.assert_close(edges.shares.sum(dim=0), torch.ones(edges.shares.shape[1]))
+    assert (edges.shares >= 0).all()
 
 
 def test_cells_are_where_patchify_takes_them_from():

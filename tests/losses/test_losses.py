@@ -10,7 +10,7 @@ from scipy import ndimage
 from vitaepp.errors import RecipeError
 from vitaepp.losses import perceptual as perceptual_module
 from vitaepp.losses.contrastive import contrastive_loss, feature_spread
-from vitaepp.losses.edge import edge_loss, gaussian_blur, gradient_magnitude, sobel
+from vitaepp.losses.edge import edge_loss, gaussian_blur, gradient_magnitude
 from vitaepp.losses.perceptual import (
     PerceptualLoss,
     channels_in_turn,
@@ -19,6 +19,7 @@ from vitaepp.losses.perceptual import (
     take_images,
 )
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
+from vitaepp.nn.gradients import sobel
 from vitaepp.nn.vgg import VGG16
 
 

@@ -12,6 +12,7 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError
 from vitaepp.methods import build_method
 from vitaepp.methods.base import augmented_view
+from vitaepp.nn.gradients import histograms
 from vitaepp.nn.vgg import IMAGENET_URL
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.pretrain import pretrain
@@ -138,7 +139,9 @@ def test_an_encoder_keeps_its_cohorts_statistics_and_embeds_with_them(make_store
 
 
 @pytest.mark.parametrize("size", [(16, 32), (32, 16, 8)])
-@pytest.mark.parametrize("pool", ["mean", "cls", "mean+cls", "max+std", "grid", "grid+gridmax"])
+@pytest.mark.parametrize(
+    "pool", ["mean", "cls", "mean+cls", "max+std", "grid", "grid+gridmax", "mean+gradients"]
+)
 def test_what_an_embedding_is_pooled_from(pool, size):
     recipe = Recipe.load(settings=(*TINY, "model.patch_size=4", f"model.pool={pool}"))
     backbone = build_method(recipe, 1, size).backbone
@@ -161,6 +164,7 @@ def test_what_an_embedding_is_pooled_from(pool, size):
         "cls": tokens[:, 0],
         "grid": joined("mean"),
         "gridmax": joined("max"),
+        "gradients": histograms(image).flatten(1).numpy(),
     }
     expected = np.concatenate([parts[p] for p in pool.split("+")], 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)

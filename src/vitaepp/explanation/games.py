@@ -8,6 +8,7 @@ which every network allows, but which shows it images that it has never seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch import Tensor
 
 from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.encoder.model import Encoder, at_once
-from vitaepp.explanation.pooling import pool_visible
+from vitaepp.explanation.pooling import Edges, pool_visible
 from vitaepp.explanation.scores import Scores
 from vitaepp.nn.patches import patchify
+from vitaepp.nn.pooling import GRADIENTS
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast
 
@@ -75,8 +77,15 @@ class LeftOut(_Game):
         patches = patchify(self.image, backbone.patch_size).expand(len(visible), -1, -1)
         with torch.inference_mode(), autocast(visible.device, self.precision):
             tokens = backbone.encode(patches, visible, blocks=config.block)
-        pooled = pool_visible(tokens.float(), visible, config.pool, backbone.grid, absent)
+        pooled = pool_visible(
+            tokens.float(), visible, config.pool, backbone.grid, absent, self._edges
+        )
         return pooled.cpu().numpy()
+
+    @cached_property
+    def _edges(self) -> Edges | None:
+        backbone, parts = self.encoder.backbone, self.encoder.config.pool.split("+")
+        return Edges.of(self.image, backbone.grid) if GRADIENTS in parts else None
 
 
 class Greyed(_Game):

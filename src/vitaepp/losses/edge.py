@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitaepp.losses.present import mean_over_present
+from vitaepp.nn.gradients import sobel
 
 _CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
 
@@ -40,40 +41,6 @@ def gradient_magnitude(
     for derivative in others:
         squared = torch.addcmul(squared, derivative, derivative)
     return squared.sqrt()
-
-
-def sobel(
-    images: Float[Tensor, "batch channel *space"],
-) -> tuple[Float[Tensor, "batch channel *space"], ...]:
-    """The derivative along each spatial axis by the normalised Sobel kernel, borders replicated.
-
-    The kernel is a central difference along one axis and a binomial mean along the others. Its
-    absolute values sum to 1; those of the usual integer kernel sum to 8 in 2D and 32 in 3D.
-
-    Source:
-        Kanopoulos et al. 1988.
-    """
-    # The kernel is separable, and its three taps are sums of shifted copies. This takes a quarter
-    # of the time of a dense convolution on a CPU. Each axis smooths the derivatives of the axes
-    # before it, and adds its own derivative of the image that these have smoothed.
-    derivatives: list[Tensor] = []
-    smoothed = F.pad(images, (1, 1) * (images.ndim - 2), mode="replicate")
-    for axis in range(images.ndim - 1, 1, -1):
-        derivatives = [_smooth(d, axis) for d in derivatives] + [_differ(smoothed, axis)]
-        if axis > 2:
-            smoothed = _smooth(smoothed, axis)
-    return tuple(reversed(derivatives))
-
-
-def _smooth(x: Tensor, axis: int) -> Tensor:
-    inner = x.shape[axis] - 2
-    outer = x.narrow(axis, 0, inner) + x.narrow(axis, 2, inner)
-    return outer.mul_(0.25).add_(x.narrow(axis, 1, inner), alpha=0.5)
-
-
-def _differ(x: Tensor, axis: int) -> Tensor:
-    inner = x.shape[axis] - 2
-    return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)).mul_(0.5)
 
 
 def edge_loss(

@@ -23,7 +23,8 @@ from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_
 from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.patches import Mask, patchify, random_masks
-from vitaepp.nn.transformer import VisionTransformer, pool_tokens
+from vitaepp.nn.pooling import pool_tokens
+from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.vgg import VGG16, known_weights
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views import transforms

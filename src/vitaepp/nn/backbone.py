@@ -8,19 +8,27 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitaepp.nn.pooling import pooled_width
+
 
 class Backbone(nn.Module):
     """A network that turns each image into one vector.
 
     Attributes:
-        embed_dim: length of the vector.
+        embed_dim: features of each place in the image, or of its mean.
+        channels: of an image.
+        image_size: voxels per axis.
+        grid: places per axis that have features of their own.
     """
 
     embed_dim: int
+    channels: int
+    image_size: tuple[int, ...]
+    grid: tuple[int, ...]
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
-        return self.embed_dim
+        return pooled_width(pool, self.embed_dim, self.grid, self.channels, self.image_size)
 
     @abstractmethod
     def parts(self, block: int | None = None) -> list[nn.ModuleList]:
@@ -50,7 +58,7 @@ class Backbone(nn.Module):
 
         Args:
             images: standardised images.
-            pool: see `pool_tokens`, for a backbone with tokens.
+            pool: see `pool_tokens`; only a transformer has a CLS token.
             block: how many blocks they pass, for such a backbone; all without it.
             kept: factors of its residual branches, see `kept_branches`; 1 without it.
         """

@@ -10,6 +10,7 @@ from monai.networks.nets import resnet as monai_resnet
 from torch import Tensor, nn
 
 from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.pooling import pool_tokens
 
 #: Block, blocks per stage.
 _LAYERS: dict[str, tuple[str, list[int]]] = {
@@ -59,13 +60,29 @@ class ResNet(monai_resnet.ResNet, Backbone):
             feed_forward=False,
         )
         self.embed_dim = self.in_planes
+        self.channels = in_channels
+        self.image_size = tuple(image_size)
+        stride = 8 if small else 32
+        self.grid = tuple(-(-n // stride) for n in image_size)
 
     def forward(self, x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch embed_dim"]:
         """The last stage's features, averaged over space."""
-        if x.device.type != "cpu":
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.conv1.weight.dtype))
+        return self._map(x).flatten(2).mean(dim=2)
+
+    def _map(
+        self, x: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch embed_dim *grid"]:
+        """The last stage's features."""
+        if x.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                return self._stages(x.to(self.conv1.weight.dtype))
+        return self._stages(x)
+
+    def _stages(self, x: Tensor) -> Tensor:
+        x = self.act(self.bn1(self.conv1(x)))
+        if not self.no_max_pool:
+            x = self.maxpool(x)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def parts(self, block: int | None = None) -> list[nn.ModuleList]:
         """The first layer, then the four stages, whatever the argument."""
@@ -79,6 +96,13 @@ class ResNet(monai_resnet.ResNet, Backbone):
         pool: str = "mean",
         block: int | None = None,
         kept: Float[Tensor, "batch block branch"] | None = None,
-    ) -> Float[Tensor, "batch embed_dim"]:
-        """The last stage's features, averaged over space, whatever the arguments."""
-        return self(images)
+    ) -> Float[Tensor, "batch feature"]:
+        """The last stage's features, pooled over its places; there are no blocks to choose from.
+
+        Where `cls` is asked for, there is no such token: it is refused when a recipe is read.
+        """
+        places = self._map(images)
+        tokens = places.flatten(2).transpose(1, 2)
+        # `pool_tokens` skips the first token, which is a transformer's CLS token.
+        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+        return pool_tokens(tokens, pool, places.shape[2:], images)

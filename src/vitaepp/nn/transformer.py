@@ -5,8 +5,7 @@ Parameter names are those of MAE, so that published checkpoints load without ren
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from vitaepp.errors import RecipeError
 from vitaepp.nn.backbone import Backbone
 from vitaepp.nn.patches import patch_grid, patchify
+from vitaepp.nn.pooling import pool_tokens
 from vitaepp.nn.positions import sincos_positions
 
 #: Width, number of blocks and number of heads of the named sizes; `light` has no name elsewhere.
@@ -28,10 +28,6 @@ SIZES = {
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
 }
-
-
-#: Cells an axis of the pooling `grid`.
-CELLS = 2
 
 #: Up to this number of tokens, matrix products are faster than fused attention on a CPU in bf16.
 SHORT = 512
@@ -159,6 +155,8 @@ class VisionTransformer(Backbone):
         super().__init__()
         check_width("", embed_dim, num_heads, len(image_size))
         self.embed_dim = embed_dim
+        self.channels = in_channels
+        self.image_size = tuple(image_size)
         self.patch_size = tuple(patch_size)
         self.grid = patch_grid(image_size, patch_size)
         self.patch_embed = PatchEmbed(in_channels, patch_size, embed_dim)
@@ -246,12 +244,6 @@ class VisionTransformer(Backbone):
         first.register_parameter("cls_token", self.cls_token)
         return [first, *blocks]
 
-    def width(self, pool: str) -> int:
-        """How many features an image has."""
-        cells = prod(min(CELLS, n) for n in self.grid)
-        parts = pool.split("+")
-        return self.embed_dim * sum(cells if part.startswith("grid") else 1 for part in parts)
-
     def features(
         self,
         images: Float[Tensor, "batch channel *space"],
@@ -260,7 +252,7 @@ class VisionTransformer(Backbone):
         kept: Float[Tensor, "batch block branch"] | None = None,
     ) -> Float[Tensor, "batch feature"]:
         """One vector an image, pooled from the features of every patch after `block` blocks."""
-        return pool_tokens(self(images, block, kept), pool, self.grid)
+        return pool_tokens(self(images, block, kept), pool, self.grid, images)
 
     def several(
         self,
@@ -276,7 +268,9 @@ class VisionTransformer(Backbone):
             x = block(x)
             if i in after:
                 tokens[i] = self.norm(x)
-        return [pool_tokens(tokens[min(b or depth, depth)], how, self.grid) for how, b in wanted]
+        return [
+            pool_tokens(tokens[min(b or depth, depth)], how, self.grid, images) for how, b in wanted
+        ]
 
 
 def check_width(part: str, embed_dim: int, num_heads: int, ndim: int) -> None:
@@ -328,38 +322,3 @@ def kept_branches(
     """
     rates = torch.linspace(0, rate, draws.shape[1], device=draws.device)[:, None]
     return (draws >= rates) / (1 - rates)
-
-
-def pool_tokens(
-    tokens: Float[Tensor, "batch token embed_dim"], how: str, grid: Sequence[int] | None = None
-) -> Float[Tensor, "batch feature"]:
-    """One vector an image: parts joined by `+`, in their order.
-
-    `mean`, `std` and `max` are taken over the patch tokens, `cls` is the CLS token. `grid` and
-    `gridmax` halve each axis and take the mean and the maximum of each cell, four in 2D and eight
-    in 3D, which keeps where in the image something is.
-
-    Args:
-        tokens: CLS token, then patch tokens.
-        how: the parts.
-        grid: patches per axis, for the parts that need it.
-
-    >>> pool_tokens(torch.tensor([[[5.0], [1.0], [3.0]]]), "mean+cls")
-    tensor([[2., 5.]])
-    """
-    patches = tokens[:, 1:]
-
-    def cells(pool: dict[int, Callable[..., Tensor]]) -> Tensor:
-        assert grid is not None, f"{how}: takes the grid of patches"
-        volume = patches.transpose(1, 2).unflatten(2, tuple(grid))
-        return pool[len(grid)](volume, tuple(min(CELLS, n) for n in grid)).flatten(1)
-
-    parts = {
-        "mean": lambda: patches.mean(dim=1),
-        "std": lambda: patches.std(dim=1, correction=0),
-        "max": lambda: patches.amax(dim=1),
-        "cls": lambda: tokens[:, 0],
-        "grid": lambda: cells({2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}),
-        "gridmax": lambda: cells({2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}),
-    }
-    return torch.cat([parts[name]() for name in how.split("+")], dim=1)

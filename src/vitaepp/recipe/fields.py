@@ -11,7 +11,7 @@ from vitaepp.errors import RecipeError, nearest
 from vitaepp.system.text import as_typed
 
 #: What an embedding may be pooled from.
-POOLS = ("mean", "std", "max", "cls", "grid", "gridmax")
+POOLS = ("mean", "std", "max", "cls", "grid", "gridmax", "gradients")
 
 
 def _listed(value: Any) -> Any:

@@ -144,10 +144,11 @@ class ModelSettings(Section):
     )
     mask_ratio: float = Field(0.75, ge=0, lt=1, description="Share of patches hidden.")
     pool: fields.Pool = Field(
-        "grid+gridmax",
+        "grid+gridmax+gradients",
         description="Embedding, one or several joined by +: mean, std or max of the patch tokens; "
         "cls, the CLS token; grid or gridmax, the mean or the maximum in each half of each axis "
-        "(4 cells in 2D, 8 in 3D).",
+        "(4 cells in 2D, 8 in 3D); gradients, histograms of oriented gradients of the image, which "
+        "no training changes.",
     )
     pool_block: int | None = Field(
         None,

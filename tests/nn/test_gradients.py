@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from vitaepp.experiments import gradients
-from vitaepp.experiments.gradients import directions, histograms, oriented_gradients
+from vitaepp.experiments.gradients import oriented_gradients
+from vitaepp.nn import gradients
+from vitaepp.nn.gradients import directions, histograms
 
 
 def random(*shape):

@@ -1,0 +1,130 @@
+"""Gradients of images, and histograms of their directions: what edges alone say, by place."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+#: Cells along each axis of a picture and of a volume.
+CELLS = {2: 8, 3: 4}
+
+#: Directions of a half circle. Those of a half sphere are to the 13 neighbours of a voxel.
+DIRECTIONS = 9
+
+#: What a cell's histogram counts as noise, in standard deviations of the intensity a voxel.
+NOISE = 1e-3
+
+
+def histograms(
+    images: Float[Tensor, "batch channel *space"],
+) -> Float[Tensor, "batch channel direction *cell"]:
+    """The share of each direction in a cell's gradients, weighted by their length.
+
+    Opposite directions are one, so that bright on dark is as dark on bright. In 2D there are 8 × 8
+    cells with 9 directions, in 3D 4 × 4 × 4 cells with 13; fewer cells along an axis with fewer
+    voxels.
+
+    Args:
+        images: standardised intensities.
+
+    Returns:
+        Histograms of length 1, or shorter where there is hardly a gradient.
+
+    Source:
+        Dalal & Triggs 2005, each cell normalised by itself.
+    """
+    ndim = images.ndim - 2
+    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[ndim]
+    cells = cells_of(images.shape[2:])
+    length, direction = oriented(images)
+    counts = [pool(length * (direction == k), cells) for k in range(len(directions(ndim)))]
+    return normalised(torch.stack(counts, dim=2))
+
+
+def oriented(
+    images: Float[Tensor, "batch channel *space"],
+) -> tuple[Float[Tensor, "batch channel *space"], Int[Tensor, "batch channel *space"]]:
+    """The length of the gradient at each voxel, and which of `directions` is nearest to it."""
+    # Autocast would round the gradient, and with it the direction of weak edges.
+    with torch.autocast(images.device.type, enabled=False):
+        gradient = sobel(images.float())
+        length = torch.stack(gradient).norm(dim=0)
+        along, nearest = torch.full_like(length, -1.0), torch.zeros_like(length, dtype=torch.int64)
+        # One direction after another: all at once would take 13 times the memory of a volume.
+        for k, axis in enumerate(directions(len(gradient)).tolist()):
+            projected = sum(a * g for a, g in zip(axis, gradient, strict=True) if a)
+            assert isinstance(projected, Tensor)
+            nearest = torch.where(projected.abs() > along, k, nearest)
+            along = torch.maximum(along, projected.abs())
+    return length, nearest
+
+
+def normalised(
+    counts: Float[Tensor, "batch channel direction *cell"],
+) -> Float[Tensor, "batch channel direction *cell"]:
+    """Histograms of length 1 where there is more than noise."""
+    return counts / (counts.square().sum(dim=2, keepdim=True) + NOISE**2).sqrt()
+
+
+def histogram_width(channels: int, size: Sequence[int]) -> int:
+    """How many features the histograms of an image have.
+
+    >>> histogram_width(1, (64, 64)), histogram_width(4, (96, 96, 96))
+    (576, 3328)
+    """
+    return channels * len(directions(len(size))) * math.prod(cells_of(size))
+
+
+def cells_of(size: Sequence[int]) -> tuple[int, ...]:
+    """Cells along each axis of an image."""
+    return tuple(min(CELLS[len(size)], n) for n in size)
+
+
+def directions(ndim: int) -> Float[Tensor, "direction axis"]:
+    """Unit vectors, one of each pair of opposites."""
+    if ndim == 2:
+        angles = torch.arange(DIRECTIONS) * (math.pi / DIRECTIONS)
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+    neighbours = [d for d in itertools.product((-1.0, 0.0, 1.0), repeat=3) if d > (0, 0, 0)]
+    return F.normalize(torch.tensor(neighbours), dim=1)
+
+
+def sobel(
+    images: Float[Tensor, "batch channel *space"],
+) -> tuple[Float[Tensor, "batch channel *space"], ...]:
+    """The derivative along each spatial axis by the normalised Sobel kernel, borders replicated.
+
+    The kernel is a central difference along one axis and a binomial mean along the others. Its
+    absolute values sum to 1; those of the usual integer kernel sum to 8 in 2D and 32 in 3D.
+
+    Source:
+        Kanopoulos et al. 1988.
+    """
+    # The kernel is separable, and its three taps are sums of shifted copies. This takes a quarter
+    # of the time of a dense convolution on a CPU. Each axis smooths the derivatives of the axes
+    # before it, and adds its own derivative of the image that these have smoothed.
+    derivatives: list[Tensor] = []
+    smoothed = F.pad(images, (1, 1) * (images.ndim - 2), mode="replicate")
+    for axis in range(images.ndim - 1, 1, -1):
+        derivatives = [_smooth(d, axis) for d in derivatives] + [_differ(smoothed, axis)]
+        if axis > 2:
+            smoothed = _smooth(smoothed, axis)
+    return tuple(reversed(derivatives))
+
+
+def _smooth(x: Tensor, axis: int) -> Tensor:
+    inner = x.shape[axis] - 2
+    outer = x.narrow(axis, 0, inner) + x.narrow(axis, 2, inner)
+    return outer.mul_(0.25).add_(x.narrow(axis, 1, inner), alpha=0.5)
+
+
+def _differ(x: Tensor, axis: int) -> Tensor:
+    inner = x.shape[axis] - 2
+    return (x.narrow(axis, 2, inner) - x.narrow(axis, 0, inner)).mul_(0.5)
