@@ -43,6 +43,15 @@ def test_directions_are_apart_and_none_is_the_opposite_of_another(ndim):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
+def test_the_nearest_direction_is_that_of_the_largest_projection(ndim):
+    image = random(2, 1, *(12,) * ndim)
+    projected = torch.stack(gradients.sobel(image), dim=-1) @ directions(ndim).T
+    length, nearest = gradients.oriented(image)
+    assert torch.equal(nearest.long(), projected.abs().argmax(dim=-1))
+    assert torch.allclose(length, torch.stack(gradients.sobel(image)).norm(dim=0))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
 def test_a_ramp_has_the_direction_of_its_slope(ndim):
     axes = directions(ndim)
     grid = torch.stack(torch.meshgrid(*[torch.arange(8.0)] * ndim, indexing="ij"), -1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,20 +50,42 @@ def histograms(
 
 def oriented(
     images: Float[Tensor, "batch channel *space"],
-) -> tuple[Float[Tensor, "batch channel *space"], Int[Tensor, "batch channel *space"]]:
+) -> tuple[Float[Tensor, "batch channel *space"], UInt8[Tensor, "batch channel *space"]]:
     """The length of the gradient at each voxel, and which of `directions` is nearest to it."""
     # Autocast would round the gradient, and with it the direction of weak edges.
     with torch.autocast(images.device.type, enabled=False):
         gradient = sobel(images.float())
-        length = torch.stack(gradient).norm(dim=0)
-        along, nearest = torch.full_like(length, -1.0), torch.zeros_like(length, dtype=torch.int64)
-        # One direction after another: all at once would take 13 times the memory of a volume.
-        for k, axis in enumerate(directions(len(gradient)).tolist()):
-            projected = sum(a * g for a, g in zip(axis, gradient, strict=True) if a)
-            assert isinstance(projected, Tensor)
-            nearest = torch.where(projected.abs() > along, k, nearest)
-            along = torch.maximum(along, projected.abs())
-    return length, nearest
+        if len(gradient) == 2:
+            turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi)
+            return torch.hypot(*gradient), turn.round_().remainder_(DIRECTIONS).byte()
+        # Twice hypot is faster than the norm of a stack.
+        length = torch.hypot(torch.hypot(gradient[0], gradient[1]), gradient[2])
+        return length, _nearest_neighbour(gradient)
+
+
+def _nearest_neighbour(
+    gradient: Sequence[Float[Tensor, "batch channel *space"]],
+) -> UInt8[Tensor, "batch channel *space"]:
+    """Which of the 13 directions is nearest, by the sizes of the components.
+
+    Without their order and signs, there are three to choose from: along the largest component,
+    between the two largest, or between all. This takes a tenth of the time of 13 projections.
+    """
+    sizes = [component.abs() for component in gradient]
+    first, second, third = sizes
+    most, least = torch.maximum(first, second), torch.minimum(first, second)
+    middle = torch.maximum(least, torch.minimum(most, third))
+    most, least = torch.maximum(most, third), torch.minimum(least, third)
+    along_two = (most + middle).mul_(2**-0.5)
+    along_three = (most + middle).add_(least).mul_(3**-0.5)
+    smallest = torch.where(along_two > most, middle, most)
+    smallest = torch.where(along_three > torch.maximum(most, along_two), least, smallest)
+    # The signs of what is taken are the digits of a number to the base 3. Opposite directions are
+    # opposite numbers, and `directions` has those above 0 in their order.
+    number = torch.zeros_like(most)
+    for component, size in zip(gradient, sizes, strict=True):
+        number.mul_(3).add_(component.sign().mul_(size >= smallest))
+    return number.abs_().sub_(1).clamp_(min=0).byte()
 
 
 def normalised(
