@@ -117,7 +117,8 @@ def test_embeddings_carry_labels_and_their_controls(make_store, tmp_path):
     out = embed(run, store.path, tmp_path / "e.parquet")
     embedded = Embeddings.load(out)
     assert list(embedded.table) == ["subject", "bright", "split"]
-    assert embedded.features.shape == (8, 2 * 8 * 48)  # mean and maximum of eight cells
+    # Mean and maximum of eight cells; gradients of two modalities.
+    assert embedded.features.shape == (8, 2 * 8 * 48 + 2 * 13 * 64)
     raw = Embeddings.load(control_path(out, "raw"))
     start = Embeddings.load(control_path(out, "untrained"))
     assert list(raw.table.subject) == list(start.table.subject) == list(embedded.table.subject)

@@ -23,6 +23,7 @@ from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.statistics import sign_flip_test
 from vitaepp.presentation.names import LOSSES
+from vitaepp.recipe.fields import POOLS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import AugmentationSettings, LossSettings
 from vitaepp.reporting.contents import RunContents
@@ -254,6 +255,16 @@ def test_methods_name_every_loss_that_has_a_weight(term):
     assert "37" in on
     assert len(off) < len(on)
     assert " 0 times" not in off
+
+
+@pytest.mark.parametrize("part", POOLS)
+def test_methods_name_what_features_are_pooled_from(part):
+    one, two = (
+        sentences(f"model.pool={pool}", "model.pool_block=3")["features"]
+        for pool in (part, f"{part}+{'mean' if part != 'mean' else 'cls'}")
+    )
+    assert len(one) < len(two)
+    assert one.endswith("after 3 blocks.")
 
 
 @pytest.mark.parametrize("name", [n for n in AugmentationSettings.model_fields if n != "aspect"])

@@ -50,7 +50,7 @@ def model_card(config: EncoderConfig, dim: int, evaluation: Mapping[str, Any] | 
         "method": config.name or config.method,
         "network": config.backbone,
         "images": f"{', '.join(config.modalities)}; {dimensions(config.shape['image_size'])}",
-        "features": str(dim),
+        "features": f"{dim}, pooled as {config.pool}",
         "epochs of training": "not known" if config.epochs is None else str(config.epochs),
     }
     for name, value in ({} if prepared is None else prepared.facts).items():

@@ -60,7 +60,7 @@ _TRIPOD = (
     Item(
         "12c",
         "Type of model, building steps, tuning, internal validation",
-        ("model", "initial", "optimisation", "classifier", "partition"),
+        ("model", "initial", "optimisation", "features", "classifier", "partition"),
         "the rationale",
     ),
     Item("12d", "Heterogeneity between clusters, such as hospitals"),

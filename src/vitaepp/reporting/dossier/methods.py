@@ -29,10 +29,30 @@ Facts = Mapping[str, str]
 _PARAGRAPHS = {
     "Subjects": ("cohort", "excluded", "persons"),
     "Images": ("images", "intensities", "missing", "privacy"),
-    "Pre-training": ("model", "initial", "losses", "views", "optimisation", "selection"),
+    "Pre-training": (
+        "model",
+        "initial",
+        "losses",
+        "views",
+        "optimisation",
+        "selection",
+        "features",
+    ),
     "Evaluation": ("partition", "folds", "disjoint", "classifier", "controls", "threshold"),
     "Statistics": ("metrics", "tests", "uncertainty"),
     "Software and hardware": ("software", "hardware", "seed"),
+}
+
+#: What an image's features are pooled from.
+_POOLED = {
+    "mean": "the mean of all patch tokens",
+    "std": "the standard deviation of all patch tokens",
+    "max": "the maximum of all patch tokens",
+    "cls": "the CLS token",
+    "grid": "the mean of the patch tokens in each half of each axis",
+    "gridmax": "the maximum of the patch tokens in each half of each axis",
+    "gradients": "histograms of oriented gradients of the image itself (Dalal & Triggs 2005), "
+    "which no training changes",
 }
 
 #: How folds of tasks other than classes are balanced.
@@ -548,6 +568,15 @@ def _uncertainty(question: Question) -> Iterator[str]:
         )
 
 
+def _features(run: RunContents) -> Iterator[str]:
+    recipe = run.settings
+    if recipe is not None:
+        block = recipe.model.pool_block
+        after = "" if block is None else f", after {counted(block, 'block')}"
+        parts = [_POOLED[part] for part in recipe.model.pool.split("+")]
+        yield f"The features of an image were {_listed(parts)}{after}."
+
+
 _OF_RUN = {
     "cohort": _cohort,
     "images": _images,
@@ -560,6 +589,7 @@ _OF_RUN = {
     "views": _views,
     "optimisation": _optimisation,
     "selection": _selection,
+    "features": _features,
     "software": _software,
     "hardware": _hardware,
     "seed": _seed,
