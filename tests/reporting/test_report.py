@@ -727,7 +727,7 @@ def add_similar_and_odd(run):
     rows = [[1.0, -0.5, False, ""], [2.0, 4.5, True, "hard to fill in"], [9.0, 1, True, EVIL]]
     table = pd.DataFrame(rows, columns=names).assign(subject=["a", "b", "c"])
     table.to_csv(run / "odd" / "qc.csv", index=False)
-    found = {"encoder": weights_id(run), "n": 3, "flagged": 2, "limit": 3.5}
+    found = {"encoder": weights_id(run), "store": "abroad", "n": 3, "flagged": 2, "limit": 3.5}
     (run / "odd" / "qc.json").write_text(json.dumps(found))
     return table
 
@@ -743,7 +743,8 @@ def test_similar_and_odd_scans_have_sections_of_their_own_run_alone(run, page, t
         "nearest 5",
         "raw intensities (PCA) 0.620 [0.500, 0.700]",
         "chance 0.400 0.400",
-        "2 of 3 scans are unlike the others: farther than 3.5 robust standard deviations",
+        "the most similar of 40 subjects, by",
+        "2 of 3 scans of the store abroad are unlike the others: farther than 3.5 robust standard",
     ):
         assert said in words, said
     assert words.index("<script>alert(1)</script> b hard to fill in") > 0  # the oddest first

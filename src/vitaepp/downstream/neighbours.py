@@ -179,6 +179,7 @@ def neighbours(
     table = _table(cohort, nearest, names, k, new is None)
     metrics: dict[str, Any] = {
         "encoder": embedded.provenance.get("encoder"),
+        "store": embedded.provenance.get("store"),
         "n": len(embedded),
         "features": embedded.features.shape[1],
         "similarity": "cosine of standardised features",

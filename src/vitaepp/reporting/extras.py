@@ -99,8 +99,8 @@ def neighbours(content: Any, folder: Path) -> Section:
     new, pairs = bool(content["new"]), int(content["near_duplicates"])
     whose = counted(content["queries"], "new scan" if new else "subject")
     intro = (
-        f"For each of {whose}, the most similar of {content['n']:,} subjects, by the cosine of "
-        "standardised features."
+        f"For each of {whose}, the most similar of {content['n']:,} subjects"
+        f"{_of_store(content)}, by the cosine of standardised features."
     )
     lines: list[tuple[str, ...]] = []
     if "precision" in content:
@@ -162,7 +162,7 @@ def qc(content: Any, folder: Path) -> Section:
     if by_error:
         measures += ", or by how well hidden patches are filled in (error)"
     intro = (
-        f"{flagged:,} of {counted(int(content['n']), 'scan')} "
+        f"{flagged:,} of {counted(int(content['n']), 'scan')}{_of_store(content)} "
         f"{'is' if flagged == 1 else 'are'} unlike the others: farther than {limit:g} robust "
         f"standard deviations from the store's median by {measures}. About one in a thousand is "
         "flagged by chance. A flag is a reason to look at a scan, not to remove it."
@@ -201,6 +201,12 @@ def qc(content: Any, folder: Path) -> Section:
     says = "the oddest first, each with its distance and error as in qc.csv"
     page = _picture(folder / "flagged.png", "Flagged scans", says)
     return Section("Odd scans", intro, lines, figures=figures, pictures=[page] if page else [])
+
+
+def _of_store(content: Mapping[str, Any]) -> str:
+    """Which store a result is of; an older one does not tell."""
+    store = content.get("store")
+    return f" of the store {store}" if store else ""
 
 
 def _picture(file: Path, title: str, says: str) -> Picture | None:

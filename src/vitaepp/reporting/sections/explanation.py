@@ -51,6 +51,7 @@ def explanation(
         "model": model.get("file") or "",
         "caveat": facts.get("caveat") or "",
         "taken_away": facts["taken_away"],
+        "store": facts.get("store") or "",
         "n": len(facts["subjects"]),
         "heads": [head for _, head, _ in used],
         "rows": rows,
