@@ -37,8 +37,9 @@ def test_a_run_holds_what_the_contract_says(make_store, tmp_path, size):
     assert torch.allclose(torch.tensor(sums), torch.tensor(history.loss), atol=1e-5)
     assert Recipe.load(run / "recipe.yaml").optim.epochs == 3
     encoder = Encoder.from_pretrained(run)
-    cells = 2 ** len(size)  # of each, the mean and the maximum
-    assert encoder.embed(store).shape == (len(store), 2 * cells * 48)
+    cells = 2 ** len(size)  # of each, the mean and the maximum; gradients of both modalities
+    gradients = {2: 9 * 64, 3: 13 * 64}[len(size)]
+    assert encoder.embed(store).shape == (len(store), 2 * cells * 48 + 2 * gradients)
     assert not any("perceptual" in name for name in weights(run))
 
 

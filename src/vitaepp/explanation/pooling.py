@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitaepp.nn.gradients import cells_of, directions, normalised, oriented
+from vitaepp.nn.gradients import cell_shares, cells_of, directions, normalised, oriented
 from vitaepp.nn.pooling import CELLS, GRADIENTS
 
 
@@ -75,17 +75,9 @@ def cell_members(grid: Sequence[int]) -> Bool[Tensor, "cell patch"]:
     """
     masks = torch.ones(1, 1, dtype=torch.bool)
     for n in grid:
-        axis = _windows(n, min(CELLS, n))
+        axis = cell_shares(n, min(CELLS, n)) > 0
         masks = (masks[:, None, :, None] & axis[None, :, None, :]).flatten(2).flatten(0, 1)
     return masks
-
-
-def _windows(n: int, cells: int) -> Bool[Tensor, "cell place"]:
-    """Which of `n` places along an axis torch's adaptive pooling takes into each cell."""
-    where = torch.arange(n)
-    return torch.stack(
-        [(where >= i * n // cells) & (where < -(-(i + 1) * n // cells)) for i in range(cells)]
-    )
 
 
 @dataclass(frozen=True)
@@ -110,8 +102,8 @@ class Edges:
         )
         shares = torch.ones(1, 1, device=on)
         for n, patches, cells in zip(image.shape[2:], grid, cells_of(image.shape[2:]), strict=True):
-            inside = _windows(n, cells)[None] & _windows(n, patches)[:, None]
-            share = (inside / _windows(n, cells).sum(dim=1, keepdim=True)).to(on)
+            inside = cell_shares(n, patches)[:, None] > 0
+            share = (cell_shares(n, cells) * inside).to(on)
             # The axis of voxels goes; one of patches and one of cells come at the end.
             counts = torch.tensordot(counts, share, dims=([2], [2]))
             shares = torch.kron(shares, share.sum(dim=2))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -40,12 +39,40 @@ def histograms(
     Source:
         Dalal & Triggs 2005, each cell normalised by itself.
     """
-    ndim = images.ndim - 2
-    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[ndim]
-    cells = cells_of(images.shape[2:])
+    cells = cells_of([int(n) for n in images.shape[2:]])  # while it is traced, they are tensors
     length, direction = oriented(images)
-    counts = [pool(length * (direction == k), cells) for k in range(len(directions(ndim)))]
+    # Autocast would round the sums.
+    with torch.autocast(images.device.type, enabled=False):
+        counts = [
+            _in_cells(length * (direction == k), cells) for k in range(len(directions(len(cells))))
+        ]
     return normalised(torch.stack(counts, dim=2))
+
+
+def _in_cells(
+    values: Float[Tensor, "batch channel *space"], cells: Sequence[int]
+) -> Float[Tensor, "batch channel *cell"]:
+    """Means over cells, by products of matrices: any size, no chance in the order of sums."""
+    for count in reversed(cells):
+        shares = cell_shares(int(values.shape[-1]), count).to(values.device)
+        values = (values @ shares.T).movedim(values.ndim - 1, 2)
+    return values
+
+
+def cell_shares(n: int, cells: int) -> Float[Tensor, "cell place"]:
+    """The share that each of `n` places along an axis has of each cell.
+
+    Cells are those of torch's adaptive pooling: they overlap where they do not divide the axis.
+
+    >>> cell_shares(3, 2)
+    tensor([[0.5000, 0.5000, 0.0000],
+            [0.0000, 0.5000, 0.5000]])
+    """
+    where = torch.arange(n)
+    inside = torch.stack(
+        [(where >= i * n // cells) & (where < -(-(i + 1) * n // cells)) for i in range(cells)]
+    )
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def oriented(
@@ -55,12 +82,13 @@ def oriented(
     # Autocast would round the gradient, and with it the direction of weak edges.
     with torch.autocast(images.device.type, enabled=False):
         gradient = sobel(images.float())
-        if len(gradient) == 2:
-            turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi)
-            return torch.hypot(*gradient), turn.round_().remainder_(DIRECTIONS).byte()
-        # Twice hypot is faster than the norm of a stack.
-        length = torch.hypot(torch.hypot(gradient[0], gradient[1]), gradient[2])
-        return length, _nearest_neighbour(gradient)
+        squared = gradient[0].square()
+        for derivative in gradient[1:]:
+            squared = torch.addcmul(squared, derivative, derivative)
+        if len(gradient) == 3:
+            return squared.sqrt(), _nearest_neighbour(gradient)
+        turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi)
+        return squared.sqrt(), turn.round_().remainder_(DIRECTIONS).byte()
 
 
 def _nearest_neighbour(
