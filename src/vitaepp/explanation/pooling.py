@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitaepp.nn.gradients import cells_of, directions, normalised, oriented
+from vitaepp.nn.gradients import cells_of, directions, normalised, oriented, window
 from vitaepp.nn.pooling import CELLS, GRADIENTS
 
 
@@ -83,9 +83,8 @@ def cell_members(grid: Sequence[int]) -> Bool[Tensor, "cell patch"]:
 def _windows(n: int, cells: int) -> Bool[Tensor, "cell place"]:
     """Which of `n` places along an axis torch's adaptive pooling takes into each cell."""
     where = torch.arange(n)
-    return torch.stack(
-        [(where >= i * n // cells) & (where < -(-(i + 1) * n // cells)) for i in range(cells)]
-    )
+    ends = [window(n, cells, i) for i in range(cells)]
+    return torch.stack([(where >= a) & (where < b) for a, b in ends])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,6 +16,9 @@ CELLS = {2: 8, 3: 4}
 
 #: Directions of a half circle. Those of a half sphere are to the 13 neighbours of a voxel.
 DIRECTIONS = 9
+
+#: By how much the limits between the directions of a picture are moved, in directions.
+ASIDE = 1e-4
 
 #: What a cell's histogram counts as noise, in standard deviations of the intensity a voxel.
 NOISE = 1e-3
@@ -40,12 +42,32 @@ def histograms(
     Source:
         Dalal & Triggs 2005, each cell normalised by itself.
     """
-    ndim = images.ndim - 2
-    pool: Any = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[ndim]
-    cells = cells_of(images.shape[2:])
+    # Where an export traces it, a size is a tensor.
+    cells = cells_of([int(n) for n in images.shape[2:]])
     length, direction = oriented(images)
-    counts = [pool(length * (direction == k), cells) for k in range(len(directions(ndim)))]
+    counts = [
+        _means(length * (direction == k), cells) for k in range(len(directions(images.ndim - 2)))
+    ]
     return normalised(torch.stack(counts, dim=2))
+
+
+def _means(
+    images: Float[Tensor, "batch channel *space"], cells: Sequence[int]
+) -> Float[Tensor, "batch channel *cell"]:
+    """The mean of each cell, as torch's adaptive pooling, which ONNX does not have for any size."""
+    for axis, count in enumerate(cells, start=2):
+        ends = [window(int(images.shape[axis]), count, i) for i in range(count)]
+        images = torch.stack([images.narrow(axis, a, b - a).mean(axis) for a, b in ends], dim=axis)
+    return images
+
+
+def window(n: int, cells: int, i: int) -> tuple[int, int]:
+    """Where cell i of an axis with n places begins and ends; neighbours may share a place.
+
+    >>> [window(5, 2, i) for i in range(2)]
+    [(0, 3), (2, 5)]
+    """
+    return i * n // cells, -(-(i + 1) * n // cells)
 
 
 def oriented(
@@ -57,10 +79,21 @@ def oriented(
         gradient = sobel(images.float())
         if len(gradient) == 2:
             turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi)
-            return torch.hypot(*gradient), turn.round_().remainder_(DIRECTIONS).byte()
-        # Twice hypot is faster than the norm of a stack.
-        length = torch.hypot(torch.hypot(gradient[0], gradient[1]), gradient[2])
-        return length, _nearest_neighbour(gradient)
+            # An edge along the first axis lies halfway between two directions, where its sign, or
+            # rounding, would decide.
+            turn.sub_(ASIDE)
+            return _length(gradient), turn.round_().remainder_(DIRECTIONS).byte()
+        return _length(gradient), _nearest_neighbour(gradient)
+
+
+def _length(
+    gradient: Sequence[Float[Tensor, "batch channel *space"]],
+) -> Float[Tensor, "batch channel *space"]:
+    # Faster than the norm of a stack; ONNX has no hypot.
+    squared = gradient[0].square()
+    for component in gradient[1:]:
+        squared = squared.addcmul(component, component)
+    return squared.sqrt()
 
 
 def _nearest_neighbour(
