@@ -119,6 +119,16 @@ def test_a_model_of_the_first_format_measures_its_distances_anew(clinic, model):
     assert np.array_equal(Model.load(model).percentiles(features), whole.percentiles(features))
 
 
+def test_a_model_whose_encoder_pools_otherwise_now_is_one_line(model):
+    # An earlier version took the mean over a ResNet's places, whatever its config says.
+    config = model / "encoder" / "config.json"
+    facts = json.loads(config.read_text())
+    config.write_text(json.dumps(facts | {"pool": "mean"}))
+    with_its_digest(model, "encoder/config.json")
+    with pytest.raises(ModelError, match=r"fitted to \d+ features, but its encoder gives 48"):
+        Model.load(model)
+
+
 def test_a_damaged_or_foreign_classifier_is_one_line(model):
     file = model / "classifier.skops"
     whole = file.read_bytes()

@@ -73,6 +73,8 @@ def test_several_poolings_in_one_pass_are_those_of_an_encoder_with_each(make_sto
     other.save(tmp_path / "resnet")
     with pytest.raises(RunError, match="are of the tokens of a vision transformer"):
         embed(tmp_path / "resnet", store.path, tmp_path / "no.parquet", pools=["mean"])
+    embed(tmp_path / "resnet", store.path, tmp_path / "r.parquet")
+    assert Embeddings.load(tmp_path / "r.parquet").provenance["pool"] == other.config.pool
 
 
 def test_half_precision_rounds_features_and_says_so(make_store, tmp_path):

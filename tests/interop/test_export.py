@@ -43,16 +43,17 @@ def by_torch_export(path, images):
         pytest.param("torch-export", by_torch_export, marks=pytest.mark.slow),
     ],
 )
-def test_features_are_the_same_in_any_batch(make_store, tmp_path, to, read):
-    encoder = encoder_like(make_store())
+@pytest.mark.parametrize("size", [(16, 16), (16, 16, 16)])
+def test_features_are_the_same_in_any_batch(make_store, tmp_path, size, to, read):
+    encoder = encoder_like(make_store(size=size))
     encoder.save(tmp_path / "encoder")
     out = vitaepp.export(tmp_path / "encoder", tmp_path / f"e.{to}", to)
     rng = np.random.default_rng(0)
     for count in (1, 3):
-        images = rng.uniform(0, 255, (count, 2, 16, 16, 16)).astype(np.float32)
+        images = rng.uniform(0, 255, (count, 2, *size)).astype(np.float32)
         found, told = read(str(out), images)
         assert np.abs(found - encoder.embed_images(images)).max() < 1e-4
-    assert json.loads(told)["prepared"]["spacing"] == [1, 1, 1]
+    assert json.loads(told)["prepared"]["spacing"] == [1] * len(size)
     assert json.loads(told)["modalities"] == ["t1", "t2"]
 
 

@@ -198,6 +198,13 @@ class Model(Tabular):
             cohort=cohort,
             metrics=read_json(folder / "metrics.json"),
         )
+        width = model.cohort.features.shape[1]
+        if width != model.encoder.dim:
+            raise ModelError(
+                f"{folder}: fitted to {width} features, but its encoder gives {model.encoder.dim}, "
+                "because an earlier version pooled them otherwise; embed again and fit the model "
+                "again"
+            )
         decisions = model.classifier.decision(model.cohort.features[:SAMPLE])
         if not np.allclose(decisions, facts["decisions"], rtol=1e-4, atol=1e-4):
             raise ModelError(

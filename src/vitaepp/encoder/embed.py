@@ -108,9 +108,7 @@ def embed(
     for pooling, end, width in reversed([*zip((own, *others), ends, widths, strict=True)]):
         file = Path(out) if pooling is own else pooled_path(out, pooling)
         columns = slice(end - width, end)
-        facts = trained.provenance
-        if encoder.config.backbone == "vit":
-            facts = facts | pooling._asdict()
+        facts = trained.provenance | pooling._asdict()
         for control in CONTROLS:
             beside = control_path(file, control)
             if control not in measured or (control == "raw" and pooling is not own):

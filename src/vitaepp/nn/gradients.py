@@ -17,6 +17,9 @@ CELLS = {2: 8, 3: 4}
 #: Directions of a half circle. Those of a half sphere are to the 13 neighbours of a voxel.
 DIRECTIONS = 9
 
+#: By how much the limits between the directions of a picture are moved, in directions.
+ASIDE = 1e-4
+
 #: What a cell's histogram counts as noise, in standard deviations of the intensity a voxel.
 NOISE = 1e-3
 
@@ -87,7 +90,9 @@ def oriented(
             squared = torch.addcmul(squared, derivative, derivative)
         if len(gradient) == 3:
             return squared.sqrt(), _nearest_neighbour(gradient)
-        turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi)
+        # An edge along the first axis lies halfway between two directions, where its sign, or
+        # rounding, would decide.
+        turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi).sub_(ASIDE)
         return squared.sqrt(), turn.round_().remainder_(DIRECTIONS).byte()
 
 

@@ -105,4 +105,5 @@ class ResNet(monai_resnet.ResNet, Backbone):
         tokens = places.flatten(2).transpose(1, 2)
         # `pool_tokens` skips the first token, which is a transformer's CLS token.
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        return pool_tokens(tokens, pool, places.shape[2:], images)
+        # Where an export traces it, a size is a tensor.
+        return pool_tokens(tokens, pool, [int(n) for n in places.shape[2:]], images)
