@@ -43,7 +43,7 @@ def by_torch_export(path, images):
         pytest.param("torch-export", by_torch_export, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("size", [(16, 16), (16, 16, 16)])
+@pytest.mark.parametrize("size", [(16, 16), (24, 40), (16, 16, 16)])
 def test_features_are_the_same_in_any_batch(make_store, tmp_path, size, to, read):
     encoder = encoder_like(make_store(size=size))
     encoder.save(tmp_path / "encoder")

@@ -72,10 +72,17 @@ def cell_shares(n: int, cells: int) -> Float[Tensor, "cell place"]:
             [0.0000, 0.5000, 0.5000]])
     """
     where = torch.arange(n)
-    inside = torch.stack(
-        [(where >= i * n // cells) & (where < -(-(i + 1) * n // cells)) for i in range(cells)]
-    )
+    inside = torch.stack([(where >= a) & (where < b) for a, b in cell_bounds(n, cells)])
     return inside / inside.sum(dim=1, keepdim=True)
+
+
+def cell_bounds(n: int, cells: int) -> list[tuple[int, int]]:
+    """Where each cell of an axis with `n` places begins and ends.
+
+    >>> cell_bounds(3, 2)
+    [(0, 2), (1, 3)]
+    """
+    return [(i * n // cells, -(-(i + 1) * n // cells)) for i in range(cells)]
 
 
 def oriented(

@@ -8,9 +8,8 @@ from math import prod
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from vitaepp.nn.gradients import histogram_width, histograms
+from vitaepp.nn.gradients import cell_bounds, histogram_width, histograms
 
 #: Cells an axis of the pooling `grid`.
 CELLS = 2
@@ -43,9 +42,14 @@ def pool_tokens(
     """
     patches = tokens[:, 1:]
 
-    def cells(pool: dict[int, Callable[..., Tensor]]) -> Tensor:
+    def cells(pool: Callable[..., Tensor]) -> Tensor:
         volume = patches.transpose(1, 2).unflatten(2, tuple(grid))
-        return pool[len(grid)](volume, tuple(min(CELLS, n) for n in grid)).flatten(1)
+        # ONNX has no adaptive pooling where cells do not divide an axis.
+        for axis, n in enumerate(grid, start=2):
+            bounds = cell_bounds(n, min(CELLS, n))
+            halves = [pool(volume.narrow(axis, a, b - a), dim=axis) for a, b in bounds]
+            volume = torch.stack(halves, dim=axis)
+        return volume.flatten(1)
 
     def gradients() -> Tensor:
         assert images is not None, f"{how}: takes the images"
@@ -56,8 +60,8 @@ def pool_tokens(
         "std": lambda: patches.std(dim=1, correction=0),
         "max": lambda: patches.amax(dim=1),
         "cls": lambda: tokens[:, 0],
-        "grid": lambda: cells({2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}),
-        "gridmax": lambda: cells({2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}),
+        "grid": lambda: cells(torch.mean),
+        "gridmax": lambda: cells(torch.amax),
         GRADIENTS: gradients,
     }
     return torch.cat([parts[name]() for name in how.split("+")], dim=1)
