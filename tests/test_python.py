@@ -96,7 +96,7 @@ def test_the_way_through_a_notebook(make_store, recipe, tmp_path, monkeypatch):
     run = vitaepp.pretrain(store.path, "run", recipe=recipe, settings="optim.epochs=1")
     assert Recipe.load(run / "recipe.yaml").optim.epochs == 1
     encoder = vitaepp.Encoder.from_pretrained(run)
-    assert repr(encoder) == "Encoder(ViT-AE++, vit: t1 t2 16×16 to 1536 features)"
+    assert repr(encoder) == "Encoder(ViT-AE++, vit: t1 t2 16×16 to 672 features)"
     features = encoder.embed(store)
     features += 1  # their reader's own
     assert vitaepp.report("run").name == "report.html"

@@ -77,3 +77,19 @@ def test_features_that_do_not_vary_do_no_harm():
     assert np.isfinite(new).all()
     assert new.max() < 10
     assert len(Cohort.of(features[:2], np.arange(2)).own) == 2
+
+
+def test_a_feature_that_one_subject_has_does_not_decide_alone():
+    """As the edge of a background that is flat in all scans but one."""
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(60, 20)).astype(np.float32)
+    features[:, -1] = 0
+    features[7, -1] = 0.01
+    cohort, persons = features[:50], np.arange(50)
+    plain, edged = features[50:], features[50:].copy()
+    edged[:, -1] = 1.0
+    measured = Cohort.of(cohort, persons)
+    usual = np.median(measured.own)
+    assert measured.own.max() < 3 * usual
+    assert (measured.distances(edged) < 5 * usual).all()
+    assert (measured.distances(edged) > measured.distances(plain)).all()

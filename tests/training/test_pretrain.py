@@ -38,7 +38,7 @@ def test_a_run_holds_what_the_contract_says(make_store, tmp_path, size):
     assert Recipe.load(run / "recipe.yaml").optim.epochs == 3
     encoder = Encoder.from_pretrained(run)
     cells = 2 ** len(size)  # of each, the mean and the maximum; gradients of both modalities
-    gradients = {2: 9 * 64, 3: 13 * 64}[len(size)]
+    gradients = {2: 9 * 8 * 4, 3: 13 * 64}[len(size)]
     assert encoder.embed(store).shape == (len(store), 2 * cells * 48 + 2 * gradients)
     assert not any("perceptual" in name for name in weights(run))
 

@@ -113,8 +113,9 @@ def _space(features: Numbers, components: int) -> tuple[Numbers, Numbers, Number
 
     values = features.astype(np.float64)
     mean, variance = values.mean(axis=0), values.var(axis=0)
-    # A feature that the cohort does not vary in must not make every distance infinite.
-    scale = np.sqrt(np.maximum(variance, 1e-6 * float(variance.mean()) or 1.0))
+    # A feature that the cohort hardly varies in, such as an edge that one subject has, must not
+    # decide alone.
+    scale = np.sqrt(np.maximum(variance, 1e-2 * float(variance.mean()) or 1.0))
     z = (values - mean) / scale
     count, width = z.shape
     kept = np.empty((0, width))

@@ -11,8 +11,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-#: Cells along each axis of a picture and of a volume.
-CELLS = {2: 8, 3: 4}
+#: Cells along each axis of a picture and of a volume; none has fewer voxels along an axis, if the
+#: image has as many: what fewer say is mostly noise.
+CELLS, LEAST_VOXELS = {2: 8, 3: 4}, 4
 
 #: Directions of a half circle. Those of a half sphere are to the 13 neighbours of a voxel.
 DIRECTIONS = 9
@@ -30,8 +31,8 @@ def histograms(
     """The share of each direction in a cell's gradients, weighted by their length.
 
     Opposite directions are one, so that bright on dark is as dark on bright. In 2D there are 8 × 8
-    cells with 9 directions, in 3D 4 × 4 × 4 cells with 13; fewer cells along an axis with fewer
-    voxels.
+    cells with 9 directions, in 3D 4 × 4 × 4 cells with 13; fewer cells along an axis that has fewer
+    than four voxels for each.
 
     Args:
         images: standardised intensities.
@@ -146,7 +147,7 @@ def histogram_width(channels: int, size: Sequence[int]) -> int:
 
 def cells_of(size: Sequence[int]) -> tuple[int, ...]:
     """Cells along each axis of an image."""
-    return tuple(min(CELLS[len(size)], n) for n in size)
+    return tuple(max(1, min(CELLS[len(size)], n // LEAST_VOXELS)) for n in size)
 
 
 def directions(ndim: int) -> Float[Tensor, "direction axis"]:
