@@ -23,14 +23,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_used_again_without_page_faults():
-    faults = {
-        how: int(
-            subprocess.run(
-                [sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True
-            ).stdout
-        )
-        for how in ("keep", "leave")
-    }
+    def faults(how: str) -> int:
+        run = [sys.executable, "-c", PROGRAM, how]
+        return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+
+    # A kernel that takes idle pages back adds faults, and never saves any: the least of three counts.
+    kept = min(faults("keep") for _ in range(3))
     # 80 MB in each of 15 steps: without it, their pages are asked for every time; with it, only
     # while the heap finds its place.
-    assert faults["leave"] > 3 * faults["keep"]
+    assert faults("leave") > 3 * kept
