@@ -27,7 +27,7 @@ def test_freed_memory_is_used_again_without_page_faults():
         run = [sys.executable, "-c", PROGRAM, how]
         return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
 
-    # A kernel that takes idle pages back adds faults, and never saves any: the least of three counts.
+    # A kernel that takes idle pages back adds faults and never saves any: the least counts.
     kept = min(faults("keep") for _ in range(3))
     # 80 MB in each of 15 steps: without it, their pages are asked for every time; with it, only
     # while the heap finds its place.
