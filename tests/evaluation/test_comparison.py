@@ -128,10 +128,33 @@ def test_one_test_split_is_compared_by_who_is_right(evaluated):
     assert "grade, 90 subjects, 36 of them tested; p: " in str(compare(a, b))
     seeds = [Evaluation.load(evaluated(f"c{i}", 3.0, n=90, split=TEST, encoder=i)) for i in (1, 2)]
     several = difference_between([a, seeds[0]], [b, seeds[1]], metric="accuracy")
-    untested = difference_between([a, seeds[0]], [b, seeds[1]])
-    assert untested.p is None
-    assert "AUC of one test split" in untested.reason
     assert (several.seeds, several.test) == (2, "exact sign-flip test over subjects")
+
+
+def test_the_mean_auc_of_several_seeds_has_delongs_test(evaluated):
+    """By the definition: components of each subject, averaged over seeds before the variance."""
+    sides = [
+        [Evaluation.load(evaluated(f"{s}{i}", s, n=90, split=TEST, encoder=i)) for i in (1, 2, 3)]
+        for s in (3.0, 0.8)
+    ]
+    positive = sides[0][0].codes() == 1
+    scores = [np.mean([_components(positive, e.scores("method")) for e in s], 0) for s in sides]
+    difference = scores[0] - scores[1]
+    parts = [difference[side] for side in (positive, ~positive)]
+    z = parts[0].mean() / np.sqrt(sum(np.var(part, ddof=1) / len(part) for part in parts))
+    found = difference_between(*sides)
+    assert (found.test, found.seeds) == ("DeLong's test", 3)
+    assert found.mean == pytest.approx(parts[0].mean())
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(z)))
+    # The same seed three times says no more than once.
+    once = difference_between(sides[0][:1], sides[1][:1])
+    assert difference_between(sides[0][:1] * 3, sides[1][:1] * 3).p == pytest.approx(once.p)
+
+
+def _components(positive, score):
+    """How often each subject stands on the right side of those of the other class."""
+    wins = np.sign(score[:, None] - score) / 2 + 0.5
+    return np.where(positive, wins[:, ~positive].mean(1), 1 - wins[:, positive].mean(1))
 
 
 def test_seeds_on_new_folds_are_repetitions_and_on_the_same_folds_they_are_not(evaluated):

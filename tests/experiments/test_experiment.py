@@ -196,6 +196,33 @@ def test_seeds_draw_their_own_weights_and_folds(store, out):
     assert result.rows[0].cells["auc"].std == pytest.approx(np.std(folds, ddof=1))
 
 
+def test_few_labels_are_columns_of_their_own(store, out):
+    asked = {"label": "bright", "settings": QUICK, "variants": ["vitae"], "seeds": 2}
+    result = experiment("linear-probe", store.path, out, budget="6,all,4", **asked)
+    assert result.metrics[-2:] == ("auc@4", "auc@6")
+    files = sorted(out.glob("runs/vitae/seed*/evaluation/*/metrics.json"))
+    found = [json.loads(file.read_text()) for file in files]
+    for row in result.rows:
+        key = {"vitae": "method", "untrained-vit": "untrained", "raw": "raw"}[row.key]
+        means = [
+            one["mean"]["auc"]
+            for metrics in found
+            for one in metrics["budget"]
+            if (one["labels"], one["features"]) == (6, key)
+        ]
+        assert row.cells["auc@6"] == Cell.of(means)
+    page = (out / "linear-probe.md").read_text()
+    assert "| AUC with 6 labels |" in page
+    assert "--budget 4,6`" in page
+    # The same table without them is read from the same evaluations; others are added to these.
+    stamps = [file.stat().st_mtime_ns for file in files]
+    assert experiment("linear-probe", store.path, out, **asked).metrics[-1] == "accuracy"
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    experiment("linear-probe", store.path, out, budget=[8], **asked)
+    sizes = {one["labels"] for one in json.loads(files[0].read_text())["budget"]}
+    assert sizes == {4, 6, 8}
+
+
 def test_the_strict_protocol_never_sees_its_test_subjects(store, tmp_path):
     out = tmp_path / "out"
     result = experiment(
@@ -294,6 +321,13 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, m
         (("ablation", {"label": "brigt"}), EvaluationError, "did you mean bright"),
         (("ablation", {"label": "subject"}), EvaluationError, "no label column"),
         (("edge-decay", {"pretrain_per_fold": True}), RecipeError, "leave out `pretrain_per_fold`"),
+        (("edge-decay", {"budget": "8"}), RecipeError, "leave out `budget`"),
+        (
+            ("ablation", {"label": "bright", "budget": "40"}),
+            EvaluationError,
+            "part has 19 labelled",
+        ),
+        (("ablation", {"label": "bright", "budget": "8.5"}), EvaluationError, "8.5': give"),
         (("edge-decay", {"settings": ["optim.epoch=1"]}), RecipeError, "did you mean optim.epochs"),
     ],
 )

@@ -87,8 +87,9 @@ def difference_between(
     crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
-    for sensitivity and specificity. The AUC of one split is compared by DeLong's test, with one
-    seed; where both AUCs are without variance, such as 1 and 0.5, by the test of the accuracy.
+    for sensitivity and specificity. The AUC of one split is compared by DeLong's test, of several
+    seeds the mean of their AUCs; where both are without variance, such as 1 and 0.5, by the test of
+    the accuracy.
     Where predictions tell that a person has several subjects, intervals and tests of one split keep
     these together. Whatever has no test, or lacks the predictions that it needs, has `p` or
     `interval` None and a `reason`.
@@ -153,9 +154,8 @@ def difference_between(
     if folds > 1:
         return difference
     relevant = _decided(first[0].codes, metric, len(variant[0].metrics["classes"]))
-    if relevant is None and metric == "auc" and len(first) == 1:
-        who = None if persons is None else persons[first[0].subjects]
-        delong = delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
+    if relevant is None and metric == "auc":
+        delong = _delong(first, second, persons)
         if delong["p"] is not None or not difference.mean:
             reason = delong.get("reason")
             return replace(difference, p=delong["p"], test="DeLong's test", reason=reason)
@@ -354,6 +354,25 @@ def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
     if classes > 2 or metric == "auc":
         return None
     return codes == (1 if metric == "sensitivity" else 0)
+
+
+def _delong(
+    first: Sequence[Predictions], second: Sequence[Predictions], persons: Persons | None
+) -> dict[str, Any]:
+    """DeLong's test of the mean AUC over seeds.
+
+    Each seed is a stretch of its own, whose AUCs are averaged. The rows of a subject,
+    or of a person, are one cluster (Obuchowski 1997), because all seeds test the same.
+    """
+    if len(first) == 1:
+        who = None if persons is None else persons[first[0].subjects]
+        return delong_test(first[0].codes, first[0].scores, second[0].scores, persons=who)
+    seeds = np.repeat(np.arange(len(first)), [len(p.codes) for p in first])
+    subjects = np.concatenate([p.subjects for p in first])
+    one, other = (np.concatenate([p.scores for p in side]) for side in (first, second))
+    codes = np.concatenate([p.codes for p in first])
+    who = subjects if persons is None else persons[subjects]
+    return delong_test(codes, one, other, seeds, persons=who)
 
 
 def _test_on_one_split(

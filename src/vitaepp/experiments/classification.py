@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.errors import RecipeError
+from vitaepp.errors import EvaluationError, RecipeError
+from vitaepp.evaluation.budget import DRAWS, checked_budget
 from vitaepp.evaluation.difference import Difference, difference_between
-from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.folds import by_subject, plan_folds, share_out
 from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.summary import persons_text
+from vitaepp.evaluation.tasks import read_target
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.experiments.kind import Folders, Kind, Measured
 from vitaepp.experiments.results import Cell, Row, Versus, ends
@@ -49,6 +51,11 @@ class Classification(Kind):
         labelled = setup.store.table[["subject", "split", *setup.store.label_columns]]
         for seed in range(setup.seeds):
             plan_folds(labelled, setup.label, setup.protocol, seed=seed)
+        if setup.budget:
+            ordered = by_subject(labelled)
+            target = read_target(ordered, setup.label, "classification")
+            shared = share_out(target, ordered, protocol=setup.protocol)
+            checked_budget(setup.budget, target, shared.folds)
 
     def run(self, variant: Variant, seed: int) -> Path:
         """Train, embed and evaluate a variant."""
@@ -64,6 +71,7 @@ class Classification(Kind):
         facts = next(iter(evaluations.values()))[0].metrics
         lead = leading_metric(facts)
         metrics = self.experiment.metrics or (lead, *(m for m in METRICS if m != lead))
+        metrics = (*metrics, *(f"{metrics[0]}@{labels}" for labels in self.setup.budget))
         rows: list[Row] = []
         controls: dict[str, Row] = {}
         for variant in self.done(folders):
@@ -124,6 +132,8 @@ class Classification(Kind):
                 facts["positive class"] = str(metrics["positive"])
             facts["evaluated by"] = classifier.format(len(metrics["folds"]))
             facts["±"] = "sample standard deviation over folds and seeds"
+            if self.setup.budget:
+                facts["±"] += f"; with few labels over seeds, each the mean of {DRAWS} draws"
         facts["protocol"] = (
             "strict: pre-trained anew for each fold, without its test subjects"
             if self.setup.per_fold
@@ -133,9 +143,24 @@ class Classification(Kind):
 
 
 def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) -> dict[str, Cell]:
-    """Mean and spread over all folds of all seeds."""
+    """Mean and spread over all folds of all seeds; with few labels, of the means of each seed."""
     mean, std = spread([fold for evaluation in evaluations for fold in evaluation.folds(key)])
-    return {metric: Cell(mean[metric], std[metric]) for metric in metrics}
+    cells = {}
+    for metric in metrics:
+        name, _, labels = metric.partition("@")
+        if labels:
+            cells[metric] = Cell.of([_with_few(e, key, name, int(labels)) for e in evaluations])
+        else:
+            cells[metric] = Cell(mean[metric], std[metric])
+    return cells
+
+
+def _with_few(evaluation: Evaluation, key: str, metric: str, labels: int) -> float:
+    """The metric of models that saw so many labels, the mean of all draws."""
+    for row in evaluation["budget"]:
+        if not row["all"] and round(row["labels"]) == labels and row["features"] == key:
+            return float("nan" if row["mean"][metric] is None else row["mean"][metric])
+    raise EvaluationError(f"{evaluation.source}: {labels} labels were not measured")
 
 
 def _versus(difference: Difference, against: str) -> Versus:

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
+from vitaepp.evaluation.budget import Budget, parse_budget
 from vitaepp.experiments.catalogue import Experiment, Variant, read_experiment
 from vitaepp.experiments.classification import Classification
 from vitaepp.experiments.hours import in_hours
@@ -52,6 +53,7 @@ def experiment(
     variants: Sequence[str] | None = None,
     subjects: int | None = None,
     hours: float | None = None,
+    budget: Sequence[Budget] | str = (),
 ) -> Result:
     """Train every variant of an experiment, measure it, and write the table.
 
@@ -81,6 +83,8 @@ def experiment(
         hours: make the whole table in so much time. The speed of this machine is measured once, and
             one length set for all rows; where no recipe is named, model and batch are chosen, too.
             OUT keeps what came out, in hours.json.
+        budget: numbers of labels, as in `evaluate`: the table also says how good classifiers are
+            that saw so many. What pre-training is worth shows there first.
 
     Returns:
         The rows of the table.
@@ -102,6 +106,7 @@ def experiment(
         pretrain_per_fold,
         wanted.seeds if seeds is None else seeds,
         subjects,
+        few(budget),
     )
     kind = KINDS[chosen.kind](chosen, setup)
     if clock is None:
@@ -119,6 +124,12 @@ def experiment(
     result = _result(kind, measured, folders, failures, command)
     _write(setup.out / chosen.key, result, measured.figure)
     return result
+
+
+def few(budget: Sequence[Budget] | str) -> tuple[int, ...]:
+    """The numbers of a budget, each once, in rising order; all labels are always measured."""
+    given = parse_budget(budget) if isinstance(budget, str) else budget
+    return tuple(sorted({size for size in given if isinstance(size, int)}))
 
 
 def base_recipe(
@@ -198,6 +209,7 @@ def _command(
     words += [f"--variants {','.join(variants)}"] if variants else []
     words += [f"--subjects {setup.subjects}"] if setup.subjects else []
     words += [f"--hours {hours:g}"] if hours else []
+    words += [f"--budget {','.join(map(str, setup.budget))}"] if setup.budget else []
     return " ".join(words)
 
 

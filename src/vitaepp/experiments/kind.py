@@ -57,7 +57,7 @@ class Kind(ABC):
     def check(self) -> None:
         """Refuse, before anything is trained, a setup that cannot be measured.
 
-        Of a kind without a classifier, that is the strict protocol.
+        Of a kind without a classifier, that is the strict protocol, and a number of labels.
 
         Raises:
             VitaeppError: saying why.
@@ -66,6 +66,11 @@ class Kind(ABC):
             raise RecipeError(
                 f"experiment {self.experiment.key} evaluates no classifier, so that there are no "
                 "folds; leave out `pretrain_per_fold`"
+            )
+        if self.setup.budget:
+            raise RecipeError(
+                f"experiment {self.experiment.key} evaluates no classifier, so that no labels are "
+                "needed; leave out `budget`"
             )
 
     @abstractmethod

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from vitaepp.errors import RunError
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
+from vitaepp.evaluation.result import Evaluation
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
@@ -47,6 +49,7 @@ class Setup:
         per_fold: pre-train without the test subjects, anew for each fold.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, …
         subjects: how many are reconstructed; None: all.
+        budget: numbers of labels that classifiers are fitted on, too.
     """
 
     store: Store
@@ -57,6 +60,7 @@ class Setup:
     per_fold: bool
     seeds: int = 1
     subjects: int | None = None
+    budget: tuple[int, ...] = ()
 
     def claim(self) -> None:
         """Use the folder for runs on this store, and for no other.
@@ -144,10 +148,19 @@ class Setup:
         return out
 
     def _evaluate(self, files: Sequence[Path], out: Path, seed: int) -> Path:
-        if not (out / "metrics.json").is_file():
+        done = (out / "metrics.json").is_file()
+        measured = few_labels(Evaluation.load(out)) if done and self.budget else set()
+        if not done or not set(self.budget) <= measured:
             given = list(files) if self.per_fold else files[0]
-            evaluate(given, self.label, out, protocol=self.protocol, seed=seed)
+            # What was measured before stays, for the table that was made of it.
+            budget = sorted({*self.budget, *measured})
+            evaluate(given, self.label, out, protocol=self.protocol, seed=seed, budget=budget)
         return out
+
+
+def few_labels(metrics: Mapping[str, Any]) -> set[int]:
+    """The numbers of labels, below all, that an evaluation has measured."""
+    return {round(row["labels"]) for row in metrics.get("budget") or () if not row["all"]}
 
 
 def _fingerprint(store: Store) -> str:

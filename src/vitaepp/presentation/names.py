@@ -86,10 +86,11 @@ def model_name(task: str, protocol: str) -> str:
 def metric_name(metric: str) -> str:
     """A metric within a sentence.
 
-    >>> metric_name("auc"), metric_name("accuracy")
-    ('AUC', 'accuracy')
+    >>> metric_name("auc"), metric_name("accuracy"), metric_name("auc@20")
+    ('AUC', 'accuracy', 'AUC with 20 labels')
     """
-    return _METRICS.get(metric, metric)
+    metric, _, labels = metric.partition("@")
+    return _METRICS.get(metric, metric) + (f" with {labels} labels" if labels else "")
 
 
 def metric_title(metric: str) -> str:

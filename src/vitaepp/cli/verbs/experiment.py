@@ -51,6 +51,10 @@ def experiment(
         float | None,
         typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="20,100", help="How good are models that saw so many labels, too?"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a table or a figure of the paper on any store. Repeat the command to continue."""
@@ -70,6 +74,7 @@ def experiment(
         variants=None if variants is None else [v.strip() for v in variants.split(",")],
         subjects=subjects,
         hours=hours,
+        budget=budget or (),
     )
     show(to_text(result), result.to_json() if as_json else None)
     if result.failed:
