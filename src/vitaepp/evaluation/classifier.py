@@ -35,6 +35,10 @@ GRID: dict[str, tuple[float, ...]] = {
 }
 
 
+#: Most subjects whose products with each other are kept while C is chosen: 128 MB of them.
+MOST_GRAM = 4000
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A classifier fitted on the whole training part.
@@ -85,13 +89,22 @@ def fit(
     """
 
     def losses(inner: Indices, held: Indices) -> list[Loss]:
-        tried = _fit_grid(protocol, features[inner], codes[inner], GRID[protocol], pca)
-        before = tried[0].model[:-1]  # the classifiers'; the same for all
-        reduced = before.transform(features[held].astype(np.float64, copy=False))
-        return [_loss(protocol, codes[held], one.model[-1], reduced) for one in tried]
+        x = features[inner].astype(np.float64, copy=False)
+        steps = front(x, pca=pca)
+        seen = steps.fit_transform(x)
+        left = steps.transform(features[held].astype(np.float64, copy=False))
+        width, gram = seen.shape[1], protocol == "svm" and len(inner) <= MOST_GRAM
+        if gram:  # every C takes the same products, which libsvm would compute for each anew
+            seen, left = seen @ seen.T, left @ seen.T
+        each = []
+        for strength in GRID[protocol]:
+            C = _scaled(protocol, strength, width)
+            classifier = _classifier(protocol, C, seen, codes[inner], gram=gram)
+            each.append(_loss(protocol, codes[held], classifier, left))
+        return each
 
     strength, loss = choose(GRID[protocol], losses, codes, seed=seed, persons=persons)
-    return replace(_fit_grid(protocol, features, codes, (strength,), pca)[0], loss=loss)
+    return replace(_fit_one(protocol, features, codes, strength, pca), loss=loss)
 
 
 def fit_with(protocol: str, features: Numbers, codes: Indices, C: float) -> Fitted:
@@ -104,7 +117,7 @@ def fit_with(protocol: str, features: Numbers, codes: Indices, C: float) -> Fitt
         C: the inverse strength of the regularisation.
     """
     strength = C * features.shape[1] if protocol == "svm" else C
-    return _fit_grid(protocol, features, codes, (strength,), pca=False)[0]
+    return _fit_one(protocol, features, codes, strength, pca=False)
 
 
 def outer_folds(
@@ -153,38 +166,43 @@ def _loss(protocol: str, codes: Indices, classifier: Any, reduced: Floats) -> Lo
     return -scores["auc"], -(scores["sensitivity"] + scores["specificity"]) / 2
 
 
-def _fit_grid(
-    protocol: str, features: Numbers, codes: Indices, grid: tuple[float, ...], pca: bool
-) -> list[Fitted]:
-    """One classifier for each C; what comes before it is the same and fitted once."""
-    from sklearn.exceptions import ConvergenceWarning
+def _fit_one(
+    protocol: str, features: Numbers, codes: Indices, strength: float, pca: bool
+) -> Fitted:
+    """The pipeline with one value of the grid."""
     from sklearn.pipeline import Pipeline
 
     x = features.astype(np.float64, copy=False)
     steps = front(x, pca=pca)
     reduced = steps.fit_transform(x)
-    fitted = []
-    for strength in grid:
-        C = strength / reduced.shape[1] if protocol == "svm" else strength
-        classifier = _classifier(protocol, C, n_classes=len(np.unique(codes)))
-        with warnings.catch_warnings():
-            # The weakest regularisation may not converge on separable data; its direction has.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            classifier.fit(reduced, codes)
-        fitted.append(Fitted(Pipeline([*steps.steps, ("classifier", classifier)]), C))
-    return fitted
+    C = _scaled(protocol, strength, reduced.shape[1])
+    classifier = _classifier(protocol, C, reduced, codes)
+    return Fitted(Pipeline([*steps.steps, ("classifier", classifier)]), C)
 
 
-def _classifier(protocol: str, C: float, n_classes: int) -> Any:
-    if protocol == "linear":
-        from sklearn.linear_model import LogisticRegression
+def _scaled(protocol: str, strength: float, width: int) -> float:
+    """C of a value of the grid."""
+    return strength / width if protocol == "svm" else strength
 
-        return LogisticRegression(C=C, max_iter=500)
-    from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.svm import SVC
 
-    # libsvm solves the dual exactly and without chance, and leaves the intercept unpenalised, where
-    # liblinear iterates in random order and may stop early. Balanced weights keep zero a meaningful
-    # threshold: unweighted, strong regularisation puts every subject on the majority's side.
-    svm = SVC(kernel="linear", C=C, class_weight="balanced", cache_size=500)
-    return svm if n_classes == 2 else OneVsRestClassifier(svm)
+def _classifier(protocol: str, C: float, x: Floats, codes: Indices, *, gram: bool = False) -> Any:
+    """A classifier, fitted to subjects' features or, of an SVM, to their products (`gram`)."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # The weakest regularisation may not converge on separable data; its direction has.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if protocol == "linear":
+            from sklearn.linear_model import LogisticRegression
+
+            return LogisticRegression(C=C, max_iter=500).fit(x, codes)
+        from sklearn.multiclass import OneVsRestClassifier
+        from sklearn.svm import SVC
+
+        # libsvm solves the dual exactly and without chance, and leaves the intercept unpenalised,
+        # where liblinear iterates in random order and may stop early. Balanced weights keep zero a
+        # meaningful threshold: unweighted, strong regularisation puts every subject on the
+        # majority's side.
+        kernel = "precomputed" if gram else "linear"
+        svm = SVC(kernel=kernel, C=C, class_weight="balanced", cache_size=500)
+        return (svm if len(np.unique(codes)) == 2 else OneVsRestClassifier(svm)).fit(x, codes)

@@ -55,6 +55,7 @@ def evaluate(
     external: str | os.PathLike[str] | None = None,
     budget: Sequence[Budget] | str = (),
     candidates: Sequence[str | os.PathLike[str]] | str = (),
+    repeats: int = 1,
 ) -> Evaluation:
     """Measure with a simple model how much an embedding tells about a label.
 
@@ -82,7 +83,8 @@ def evaluate(
         label: column to predict, or several with commas between them for `multilabel`; subjects
             where it is empty are left out. Not for survival.
         out: folder for metrics.json, predictions.parquet, map.csv, and what options add:
-            external.parquet, budget.csv. A report finds it inside the run, or is given it.
+            external.parquet, budget.csv, repeats.csv. A report finds it inside the run, or is
+            given it.
         protocol: `svm`, `linear` or `knn`; unset, for classes `linear` where labelled subjects are
             split into train and test, else `svm`; for all others `linear`.
         seed: draws the folds and the held-out parts.
@@ -114,6 +116,9 @@ def evaluate(
             commas; or `all` that `embed` wrote beside the embeddings with `pools`. Each training
             part chooses one together with the strength of its model, by the same held-out subjects;
             of the untrained control likewise.
+        repeats: draws of the folds, with this seed and the next ones. `folds`, `mean` and
+            predictions are of the first; `repeats` in metrics.json has means over all and the
+            leads over the controls, with a test that several draws make sharper.
 
     Returns:
         The evaluation that was written, which `compare` takes as it is. Standard deviations are
@@ -207,6 +212,7 @@ def evaluate(
         sites=sites,
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
+        repeats=repeats,
         provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:

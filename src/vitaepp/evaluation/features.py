@@ -3,55 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.arrays import Floats, Indices
+from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import Persons, no_participant, person_doubts, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
-from vitaepp.evaluation.folds import Fold, Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.folds import Shared, by_subject, groups_of, share_out
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.map import embedding_map, map_rows
-from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.measured import measure, predicted
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
-from vitaepp.evaluation.result import METHOD, PERSON, Evaluation, score_columns
+from vitaepp.evaluation.repeats import measure_again, refuse_repeats, summarised_repeats
+from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.evaluation.tasks.base import Target, Tested
+from vitaepp.evaluation.tasks.base import Target
 from vitaepp.evaluation.tasks.classification import Classification
-from vitaepp.system.progress import counted, say, track, warn
+from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import first_few
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """One set of features: in each fold its scores, its decisions and what was chosen."""
-
-    folds: list[dict[str, float]] = field(default_factory=list)
-    decisions: list[Floats] = field(default_factory=list)
-    chosen: list[Any] = field(default_factory=list)
-    learned: list[Any] = field(default_factory=list)
-    candidates: list[str] = field(default_factory=list)
-
-    def to_json(self, target: Target, parts: Sequence[Fold], persons: Persons) -> dict[str, Any]:
-        """Its part of metrics.json."""
-        mean, std = spread(self.folds)
-        tested = np.concatenate([part.test for part in parts])
-        fold = np.repeat(np.arange(len(parts)), [len(part.test) for part in parts])
-        decision = np.concatenate(self.decisions)
-        clinical = target.clinical(Tested(tested, fold, decision, persons[tested], self.learned))
-        folds = [{k: v if np.isfinite(v) else None for k, v in f.items()} for f in self.folds]
-        facts = {"folds": folds, "mean": mean, "std": std, "C": self.chosen}
-        if any(self.candidates):
-            facts["candidate"] = self.candidates
-        return facts if clinical is None else facts | {"clinical": clinical}
 
 
 def evaluate_features(
@@ -73,6 +49,7 @@ def evaluate_features(
     sites: str | None = None,
     external: Cohort | None = None,
     budget: Sequence[Budget] = (),
+    repeats: int = 1,
     reduce: bool = False,
     draw_map: bool = True,
     provenance: Mapping[str, Any] | None = None,
@@ -109,6 +86,7 @@ def evaluate_features(
             default.
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
+        repeats: draws of the folds, by this seed and the next ones.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
         draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …
@@ -129,17 +107,18 @@ def evaluate_features(
     """
     ordered = by_subject(table)
     target = read_target(ordered, label, task, positive=positive, time=time, event=event)
-    shared = share_out(
-        target,
-        ordered,
-        protocol=protocol,
-        folds=folds,
-        seed=seed,
-        group=group,
-        leave_one_group_out=leave_one_group_out,
-    )
+    design: dict[str, Any] = {
+        "protocol": protocol,
+        "folds": folds,
+        "group": group,
+        "leave_one_group_out": leave_one_group_out,
+    }
+    shared = share_out(target, ordered, seed=seed, **design)
     parts = shared.folds
     for_all_folds = isinstance(features, np.ndarray | Mapping)
+    refuse_repeats(repeats, shared, strict=not for_all_folds)
+    more = range(seed + 1, seed + repeats)
+    draws = [(other, share_out(target, ordered, seed=other, **design)) for other in more]
     each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]
     if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(
@@ -177,16 +156,7 @@ def evaluate_features(
     sets |= {name: [_of(one, target.rows)] * len(parts) for name, one in given.items()}
     if task == "regression":
         sets[MEAN] = [one_of(each) for each in sets[METHOD]]
-    measured = {name: _Measured() for name in sets}
-    jobs = [(name, k) for name in sets for k in range(len(parts))]
-    for name, k in track(jobs, f"evaluate {target.name}", len(jobs), unit="classifiers"):
-        part, rows = parts[k], sets[name][k]
-        model, decision, scores = question.tested(name, rows, part.train, part.test, seed + k)
-        measured[name].folds.append(scores)
-        measured[name].decisions.append(decision)
-        measured[name].chosen.append(model.strength)
-        measured[name].candidates.append(model.candidate)
-        measured[name].learned.append(question.learn(model, rows, part.train, seed + k))
+    measured = measure(question, sets, parts, seed, f"evaluate {target.name}")
 
     truth = target.truth()
     subjects = labelled["subject"].to_numpy()
@@ -238,13 +208,21 @@ def evaluate_features(
     learning = None
     if budget:
 
-        def measure(name: str, k: int, train: Indices, seed: int) -> dict[str, float]:
+        def on_few(name: str, k: int, train: Indices, seed: int) -> dict[str, float]:
             return question.tested(name, sets[name][k], train, parts[k].test, seed)[2]
 
-        learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, measure)
+        learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, on_few)
         metrics["budget"] = summarised(learning, task)
-    predictions = _predictions(subjects, people, target, parts, measured)
-    return Evaluation(metrics, predictions, points, external=outside, budget=learning)
+    predictions = predicted(subjects, people, target, parts, measured)
+    repeated = None
+    if draws:
+        once = {name: each[0] for name, each in sets.items()}
+        begun = Evaluation(metrics, predictions)
+        every = [*measure_again(begun, question, once, draws, subjects, people)]
+        metrics["repeats"], repeated = summarised_repeats(every)
+    return Evaluation(
+        metrics, predictions, points, external=outside, budget=learning, repeats=repeated
+    )
 
 
 def _harmonized(
@@ -326,25 +304,3 @@ def _repeated(features: Features, persons: Persons) -> str:
         "probably because an image is there under two names; results are too good where one of "
         "them is trained on and the other tested; a column participant keeps them together"
     )
-
-
-def _predictions(
-    subjects: npt.NDArray[Any],
-    people: Persons,
-    target: Target,
-    parts: list[Fold],
-    measured: Mapping[str, _Measured],
-) -> pd.DataFrame:
-    tested = np.concatenate([p.test for p in parts])
-    columns: dict[str, Any] = {
-        "subject": subjects[tested],
-        "fold": np.repeat(np.arange(len(parts)), [len(p.test) for p in parts]),
-        **{str(name): values.to_numpy()[tested] for name, values in target.truth().items()},
-    }
-    if len(np.unique(people[tested])) < len(tested):  # resamples keep a person's subjects together
-        columns[PERSON] = people[tested]
-    for name, result in measured.items():
-        scores = np.concatenate(result.decisions).reshape(len(tested), -1)
-        names = score_columns(name, target.classes, target.task)
-        columns |= dict(zip(names, scores.T, strict=True))
-    return pd.DataFrame(columns)

@@ -7,6 +7,7 @@ DIR/
   map.csv               the embedding in two dimensions: subject, label, x, y
   external.parquet      a row per subject of another cohort, if one was tested
   budget.csv            a row per training on few labels, if asked for
+  repeats.csv           a row per draw of the folds, set of features and fold, if several were
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Evaluation(Metrics):
         path: of the metrics.json that it was read from or saved to; None for one in memory.
         external: a row per subject of the external cohort, if one was tested.
         budget: a row per training on few labels, if asked for.
+        repeats: a row per draw of the folds, set of features and fold, if several were asked for.
     """
 
     predictions: pd.DataFrame | None = None
@@ -88,6 +90,7 @@ class Evaluation(Metrics):
     path: Path | None = None
     external: pd.DataFrame | None = None
     budget: pd.DataFrame | None = None
+    repeats: pd.DataFrame | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
@@ -133,6 +136,7 @@ class Evaluation(Metrics):
             "map.csv": self.points,
             "external.parquet": self.external,
             "budget.csv": self.budget,
+            "repeats.csv": self.repeats,
         }
         for name, table in tables.items():
             if table is None:

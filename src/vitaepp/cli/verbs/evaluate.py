@@ -103,6 +103,10 @@ def evaluate(
             help="Files of embed --pools, of which each training part chooses one; all beside.",
         ),
     ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(min=1, help="Draw the folds so often: less luck, and a sharper test."),
+    ] = 1,
     folds: Folds = 5,
     seed: FoldSeed = 0,
     labels: Labels = None,
@@ -132,5 +136,6 @@ def evaluate(
         external=external,
         budget=budget or (),
         candidates=candidates or (),
+        repeats=repeats,
     )
     show(evaluation, evaluation.metrics if as_json else None)

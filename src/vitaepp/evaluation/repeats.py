@@ -1,0 +1,105 @@
+"""Repeated cross-validation: the same question under several draws of the folds.
+
+A cohort of a hundred subjects gives another AUC with each draw of its folds, by as much as methods
+differ. Several draws tell how much of a lead is luck of the folds, and their test finds smaller
+leads (Bouckaert and Frank 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.difference import difference_between
+from vitaepp.evaluation.folds import Shared
+from vitaepp.evaluation.measured import measure, predicted
+from vitaepp.evaluation.measures import leading_metric, spread
+from vitaepp.evaluation.question import Candidates, Question
+from vitaepp.evaluation.result import METHOD, Evaluation
+
+
+def refuse_repeats(repeats: int, shared: Shared, *, strict: bool) -> None:
+    """Refuse draws of folds where there is nothing to draw.
+
+    Raises:
+        EvaluationError: fewer than one, or the folds are given.
+    """
+    if repeats < 1:
+        raise EvaluationError(f"repeats={repeats}: give at least 1")
+    if repeats == 1:
+        return
+    given = (
+        (shared.given, "the table has a train and a test part, so that no folds are drawn"),
+        (bool(shared.groups), "each group is left out once, so that no folds are drawn"),
+        (strict, "an encoder a fold was trained for these folds, and for no others"),
+    )
+    for is_so, why in given:
+        if is_so:
+            raise EvaluationError(f"repeats={repeats}: {why}; leave out `repeats`")
+
+
+def measure_again(
+    first: Evaluation,
+    question: Question,
+    sets: Mapping[str, Candidates],
+    draws: Sequence[tuple[int, Shared]],
+    subjects: Any,
+    people: Persons,
+) -> Iterator[Evaluation]:
+    """The first evaluation, and the same with other draws of the folds.
+
+    Each is what `evaluate` measures with that seed, without thresholds and probabilities.
+
+    Args:
+        first: with the folds that were drawn first.
+        question: what is fitted.
+        sets: `method` and the controls.
+        draws: the seed of each further draw, and its folds.
+        subjects: `(labelled,)`, their names.
+        people: `(labelled,)`, the person of each.
+    """
+    yield first
+    for number, (seed, shared) in enumerate(draws, start=2):
+        parts = shared.folds
+        title = f"draw {number} of {len(draws) + 1} of the folds"
+        asked = replace(question, persons=shared.persons)
+        each = {name: [one] * len(parts) for name, one in sets.items()}
+        measured = measure(asked, each, parts, seed, title, learn=False)
+        scores = {name: _scores(one.folds) for name, one in measured.items()}
+        metrics = first.metrics | scores.pop(METHOD) | {"controls": scores, "seed": seed}
+        metrics["sizes"] = [{"train": len(p.train), "test": len(p.test)} for p in parts]
+        yield Evaluation(metrics, predicted(subjects, people, question.target, parts, measured))
+
+
+def summarised_repeats(draws: Sequence[Evaluation]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What several draws of the folds say together.
+
+    Returns:
+        JSON: `number`, `seeds`, `metric`, `mean` and `std` over all folds, and under `controls` the
+        same of each, with `difference`: the lead of the embedding by this metric, with interval and
+        p. And a row a draw, set of features and fold.
+    """
+    metric = leading_metric(draws[0].metrics)
+    controls: dict[str, Any] = {}
+    for key in draws[0].metrics["controls"]:
+        lead = difference_between(draws, draws, metric=metric, reference_key=key)
+        controls[key] = _over_all(draws, key) | {"difference": lead.to_json()}
+    seeds = [draw.metrics["seed"] for draw in draws]
+    facts = {"number": len(draws), "seeds": seeds, "metric": metric, **_over_all(draws, METHOD)}
+    frames = [draw.to_frame().assign(seed=draw.metrics["seed"]) for draw in draws]
+    return facts | {"controls": controls}, pd.concat(frames, ignore_index=True)
+
+
+def _over_all(draws: Sequence[Evaluation], key: str) -> dict[str, Any]:
+    mean, std = spread([fold for draw in draws for fold in draw.folds(key)])
+    return {"mean": mean, "std": std}
+
+
+def _scores(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    mean, std = spread(folds)
+    return {"folds": list(folds), "mean": mean, "std": std}
