@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -71,6 +71,13 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """The fields, JSON throughout."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Difference:
+        """What `to_json` gave."""
+        interval = values["interval"]
+        found = None if interval is None else Interval(**interval)
+        return cls(**{**values, "interval": found})
 
 
 def difference_between(

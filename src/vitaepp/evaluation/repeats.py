@@ -21,6 +21,7 @@ from vitaepp.evaluation.measured import measure, predicted
 from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.question import Candidates, Question
 from vitaepp.evaluation.result import METHOD, Evaluation
+from vitaepp.system.files import without_nan
 
 
 def refuse_repeats(repeats: int, shared: Shared, *, strict: bool) -> None:
@@ -88,7 +89,7 @@ def summarised_repeats(draws: Sequence[Evaluation]) -> tuple[dict[str, Any], pd.
     controls: dict[str, Any] = {}
     for key in draws[0].metrics["controls"]:
         lead = difference_between(draws, draws, metric=metric, reference_key=key)
-        controls[key] = _over_all(draws, key) | {"difference": lead.to_json()}
+        controls[key] = _over_all(draws, key) | {"difference": without_nan(lead.to_json())}
     seeds = [draw.metrics["seed"] for draw in draws]
     facts = {"number": len(draws), "seeds": seeds, "metric": metric, **_over_all(draws, METHOD)}
     frames = [draw.to_frame().assign(seed=draw.metrics["seed"]) for draw in draws]

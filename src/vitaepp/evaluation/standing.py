@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.difference import Difference, difference_between
@@ -59,12 +61,14 @@ class Standing:
         metric: what is compared.
         value: the encoder's mean of it.
         rivals: its controls, the best one first.
+        draws: of the folds, over which values are means and tests are made.
     """
 
     label: str
     metric: str
     value: float
     rivals: tuple[Rival, ...]
+    draws: int = 1
 
     @property
     def beats_all(self) -> bool:
@@ -94,9 +98,10 @@ class Standing:
             against.append(f"{rival.value:.3f} of {name} ({test})")
         tests = {r.difference.test for r in self.rivals if r.difference and r.difference.test}
         how = f", by {' and '.join(sorted(tests))}" if tests else ""
+        over = f" over {self.draws} draws of the folds" if self.draws > 1 else ""
         return (
-            f"{start}: the {metric_name(self.metric)} of {self.label} is {self.value:.3f} against "
-            f"{' and '.join(against)}{how}."
+            f"{start}: the {metric_name(self.metric)} of {self.label} is {self.value:.3f}{over} "
+            f"against {' and '.join(against)}{how}."
         )
 
 
@@ -109,6 +114,8 @@ def standing(evaluation: Evaluation) -> Standing | None:
     if not rows or value is None:
         return None
     sign = -1 if metric in measures_of(evaluation.metrics).lower_is_better else 1
+    if (repeats := evaluation.metrics.get("repeats")) is not None:
+        return _over_draws(str(evaluation.metrics["label"]), repeats, sign)
     if len(own.folds) > 1:
         # The test over folds needs no predictions; without them no interval is computed.
         evaluation = Evaluation(evaluation.metrics)
@@ -124,3 +131,18 @@ def standing(evaluation: Evaluation) -> Standing | None:
             )
         rivals.append(Rival(row.key, mean, difference, sign))
     return Standing(str(evaluation.metrics["label"]), metric, value, tuple(rivals))
+
+
+def _over_draws(label: str, repeats: Mapping[str, Any], sign: int) -> Standing | None:
+    """The standing over several draws of the folds; None without controls."""
+    metric, rivals = repeats["metric"], []
+    for key, control in repeats["controls"].items():
+        if (mean := control["mean"][metric]) is not None:
+            lead = control["difference"]
+            tested = None if lead["mean"] is None else Difference.of(lead)
+            rivals.append(Rival(key, mean, tested, sign))
+    rivals.sort(key=lambda rival: -sign * rival.value)
+    value = repeats["mean"][metric]
+    if not rivals or value is None:
+        return None
+    return Standing(label, metric, value, tuple(rivals), repeats["number"])

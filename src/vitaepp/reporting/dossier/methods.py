@@ -436,6 +436,12 @@ def _partition(question: Question) -> Iterator[str]:
         whole = f", in which no fold splits a group of {group['column']}" if group else ""
         over = _BALANCED.get(task_of(metrics), "stratified by class")
         yield f"Features were evaluated in {folds}-fold cross-validation, {over}{whole}."
+        if repeats := metrics.get("repeats"):
+            yield (
+                f"It was repeated with {repeats['number']} draws of the folds (seeds "
+                f"{_listed(map(str, repeats['seeds']))}); tables give the first, and leads over "
+                "the controls were tested over all (corrected resampled t-test)."
+            )
     elif sizes := metrics.get("sizes"):
         yield (
             f"Models were fitted on the given training split of {sizes[0]['train']:,} "

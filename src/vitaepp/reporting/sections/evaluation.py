@@ -16,7 +16,7 @@ from vitaepp.presentation.drawing import Style
 from vitaepp.reporting.contents import Evaluation
 from vitaepp.reporting.sections.clinical import clinical
 from vitaepp.reporting.sections.header import SERIES
-from vitaepp.reporting.sections.outcome import few_labels, outcome, outside
+from vitaepp.reporting.sections.outcome import few_labels, outcome, outside, repeated
 
 
 def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
         "clinical": clinical(result),
         "outcome": outcome(result),
         "outside": outside(result),
+        "repeated": repeated(result),
         "few_labels": few_labels(result),
         "chosen": _chosen(result),
         "candidates": candidates_text(result.metrics),

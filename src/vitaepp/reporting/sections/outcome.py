@@ -116,6 +116,25 @@ def outside(result: Evaluation) -> _Values | None:
     return [("Cohort", f"{cohort['name']}, {cohort['n']:,} subjects"), *values]
 
 
+def repeated(result: Evaluation) -> _Values | None:
+    """The leading metric over several draws of the folds; None where there was one."""
+    draws = result.metrics.get("repeats")
+    if not isinstance(draws, Mapping):
+        return None
+    metric, names = draws["metric"], {row.key: row.name for row in summary_rows(result.metrics)}
+    values = [("Draws of the folds", f"{draws['number']}")]
+    for key, part in ({"method": draws} | draws["controls"]).items():
+        text = numbers.with_spread(part["mean"][metric], part["std"][metric])
+        lead = part.get("difference") or {"mean": None}
+        if lead["mean"] is not None:
+            text += f"; the lead over it is {numbers.difference(lead['mean'])}"
+            if (ends := lead["interval"]) is not None:
+                text += f" {numbers.interval(ends['low'], ends['high'])}"
+            text += f", {numbers.p_value(lead['p'], 'p')}" if lead["p"] is not None else ""
+        values.append((str(names.get(key, key)), f"{metric_name(metric)} {text}"))
+    return values
+
+
 def few_labels(result: Evaluation) -> Figure | None:
     """The leading metric over the number of labels; None where that was not measured."""
     rows = result.metrics.get("budget")

@@ -1,0 +1,124 @@
+"""Several draws of the folds: each is what an evaluation with its seed measures, and all count."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.errors import EvaluationError
+from vitaepp.evaluation import classifier, evaluate
+from vitaepp.evaluation.difference import difference_between
+from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.standing import standing
+from vitaepp.evaluation.summary import summary_table
+
+
+def cohort(n=40, people=40):
+    """Features that say something, controls that say less or nothing, and a table."""
+    random = np.random.default_rng(0)
+    grade = np.arange(n) % 2
+    features = random.normal(size=(n, 6)) + 0.8 * grade[:, None]
+    controls = {
+        "untrained": features + random.normal(size=(n, 6)),
+        "raw": random.normal(size=(n, 9)),
+    }
+    table = pd.DataFrame(
+        {
+            "subject": [f"s{i:02d}" for i in range(n)],
+            "grade": grade,
+            "age": 50 + 9 * grade + random.normal(size=n),
+            "site": [f"site {i % 7}" for i in range(n)],
+            "participant": [f"p{i % people:02d}" for i in range(n)],
+        }
+    )
+    return features, controls, table
+
+
+@pytest.mark.parametrize(
+    ("label", "people", "asked"),
+    [
+        ("grade", 40, {}),
+        ("grade", 30, {}),
+        ("grade", 40, {"group": "site", "harmonize": True}),
+        ("age", 40, {"task": "regression"}),
+    ],
+)
+def test_each_draw_is_the_evaluation_with_its_seed(label, people, asked):
+    features, controls, table = cohort(people=people)
+    candidates = {"some": features[:, :3], "all": features}
+    asked = {"controls": controls, "draw_map": False, **asked}
+    found = evaluate_features(candidates, table, label, seed=4, repeats=3, **asked)
+    alone = [evaluate_features(candidates, table, label, seed=4 + k, **asked) for k in range(3)]
+    assert {k: v for k, v in found.metrics.items() if k != "repeats"} == alone[0].metrics
+    repeats = found["repeats"]
+    assert (repeats["number"], repeats["seeds"]) == (3, [4, 5, 6])
+    mean, std = spread([fold for one in alone for fold in one["folds"]])
+    assert (repeats["mean"], repeats["std"]) == (mean, std)
+    for key, part in repeats["controls"].items():
+        folds = [fold for one in alone for fold in one["controls"][key]["folds"]]
+        assert part["mean"] == spread(folds)[0]
+        lead = difference_between(alone, alone, reference_key=key)
+        assert part["difference"] == lead.to_json()
+    table = found.repeats
+    assert list(table["seed"].unique()) == [4, 5, 6]
+    assert len(table) == 3 * 5 * len([*found["controls"], "method"])
+
+
+def test_what_several_draws_say_is_read_again_and_told(tmp_path):
+    features, controls, table = cohort()
+    file = tmp_path / "e.parquet"
+    Embeddings(table.assign(split=""), features.astype(np.float32), {}).save(file)
+    for name, values in controls.items():
+        own = Embeddings(table.assign(split=""), values.astype(np.float32), {})
+        own.save(control_path(file, name))
+    out = tmp_path / "out"
+    evaluate(file, "grade", out, repeats=3)
+    found = Evaluation.load(out)
+    json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
+    repeats, told = found["repeats"], standing(found)
+    raw = repeats["controls"]["raw"]
+    assert told.value == repeats["mean"]["auc"]
+    by_key = {rival.key: rival for rival in told.rivals}
+    assert by_key["raw"].difference.to_json() == raw["difference"]
+    assert f"is {told.value:.3f} over 3 draws of the folds against" in str(told)
+    line = f"over 3 draws of the folds: AUC {told.value:.3f}, untrained "
+    assert line in summary_table(found)
+    assert len(pd.read_csv(out / "repeats.csv")) == 45
+    # Without them, nothing of an earlier evaluation is left.
+    evaluate(file, "grade", out)
+    assert not (out / "repeats.csv").exists()
+    assert "draws of the folds" not in summary_table(Evaluation.load(out))
+
+
+def test_where_nothing_is_drawn_repeats_are_refused():
+    features, _, table = cohort()
+    split = table.assign(split=["train", "train", "test", "test"] * 10)
+    with pytest.raises(EvaluationError, match="repeats=2: the table has a train and a test part"):
+        evaluate_features(features, split, "grade", repeats=2)
+    with pytest.raises(EvaluationError, match="repeats=2: each group is left out once"):
+        evaluate_features(
+            features, table, "grade", group="site", leave_one_group_out=True, repeats=2
+        )
+    with pytest.raises(EvaluationError, match="repeats=2: an encoder a fold was trained"):
+        evaluate_features([features] * 5, table, "grade", repeats=2)
+    with pytest.raises(EvaluationError, match="repeats=0: give at least 1"):
+        evaluate_features(features, table, "grade", repeats=0)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_c_is_the_same_whether_products_are_kept_or_not(classes, monkeypatch):
+    random = np.random.default_rng(1)
+    codes = np.arange(90) % classes
+    features = random.normal(size=(90, 200)) + 0.2 * codes[:, None]
+    fitted = []
+    for most in (classifier.MOST_GRAM, 0):
+        monkeypatch.setattr(classifier, "MOST_GRAM", most)
+        fitted.append(classifier.fit("svm", features, codes, seed=3))
+    assert fitted[0].C == fitted[1].C
+    assert fitted[0].loss == fitted[1].loss
+    decisions = [one.decision(features) for one in fitted]
+    np.testing.assert_array_equal(*decisions)
