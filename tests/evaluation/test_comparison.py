@@ -172,7 +172,7 @@ def test_seeds_on_new_folds_are_repetitions_and_on_the_same_folds_they_are_not(e
         for a, b in zip(variant, reference, strict=True)
         for x, y in zip(a.metrics["folds"], b.metrics["folds"], strict=True)
     ]
-    expected = corrected_resampled_t_test(np.array(d), train=48, test=12)
+    expected = corrected_resampled_t_test(np.array(d), train=48, test=12, repetitions=3)
     assert (repeated.p, repeated.seeds) == (pytest.approx(expected.p), 3)
     variant, reference = sides((0, 0, 0))
     shared = difference_between(variant, reference)

@@ -91,7 +91,7 @@ def difference_between(
     """The difference between two methods that went through the same folds.
 
     With several folds the test is the corrected resampled t-test. Seeds that share their folds are
-    crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repeated
+    crossed with them (`statistics.crossed_t_test`); seeds that draw new ones are repetitions of the
     cross-validation. On one test split it is McNemar's exact test, or with several seeds its
     extension, the exact sign-flip test over subjects; both are for accuracy and, with two classes,
     for sensitivity and specificity. The AUC of one split is compared by DeLong's test, of several
@@ -351,7 +351,9 @@ def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> 
     train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
     if all(_folds_differ(evaluations[0], other) is None for other in evaluations[1:]):
         return crossed_t_test(differences, train=train, test=test)
-    return corrected_resampled_t_test(differences.ravel(), train=train, test=test)
+    return corrected_resampled_t_test(
+        differences.ravel(), train=train, test=test, repetitions=len(evaluations)
+    )
 
 
 def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:

@@ -1,8 +1,8 @@
 """Repeated cross-validation: the same question under several draws of the folds.
 
 A cohort of a hundred subjects gives another AUC with each draw of its folds, by as much as methods
-differ. Several draws tell how much of a lead is luck of the folds, and their test finds smaller
-leads (Bouckaert and Frank 2004).
+differ. Several draws take this luck out, and their test (`statistics.corrected_resampled_t_test`)
+finds smaller leads.
 """
 
 from __future__ import annotations
