@@ -134,3 +134,16 @@ def without_synonym(name: str) -> str:
     ('t1', 't1ce', 't1map')
     """
     return WORDS.get(name.lower(), name.lower())
+
+
+def other_modality(name: str, modality: str) -> str:
+    """The modality that a name contains if it contradicts the one given, or an empty string.
+
+    >>> other_modality("p01_T2", "t1"), other_modality("p01_T1w", "t1"), other_modality("p01", "t1")
+    ('t2', '', '')
+    >>> other_modality("p01_T1", "t1ce"), other_modality("p01_T2", "image")
+    ('', '')
+    """
+    own, named = without_synonym(modality), modality_in(name)
+    less_exact = own == "t1ce" and named == "t1"
+    return "" if own not in WORDS.values() or named == own or less_exact else named
