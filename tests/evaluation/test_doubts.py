@@ -156,3 +156,20 @@ def test_a_mean_that_is_not_of_its_folds_is_refused(tmp_path, capsys):
     file.write_text(json.dumps(metrics))
     with pytest.raises(EvaluationError, match="the mean of 'method' is not that of its folds"):
         Evaluation.load(file)
+
+
+@pytest.mark.parametrize(
+    ("site", "told"),
+    [
+        (["A", "A", "B", "B"], []),
+        (["A", "A", "a", "B"], ["column 'site': 'A' and 'a' are 2 groups here"]),
+        (["A", "B", "A", "B"], ["each site has one class of grade alone"]),
+    ],
+)
+def test_sites_that_may_not_be_meant_or_tell_the_label_are_asked_about(site, told):
+    labelled = table([0, 1] * 12, site=site * 6)
+    features = np.random.default_rng(0).normal(size=(24, 5))
+    found = evaluate_features(features, labelled, "grade", folds=2, harmonize=True, sites="site")
+    assert [text in doubt for text, doubt in zip(told, found["doubts"], strict=True)] == [
+        True for _ in told
+    ]

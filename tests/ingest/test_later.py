@@ -152,6 +152,18 @@ def test_a_single_scan_is_a_source(tmp_path, suffix):
     assert store.read([0])[0, 0].astype(float).std() > 50
 
 
+def test_a_file_that_names_another_modality_is_told(tmp_path):
+    for i, name in enumerate(("a_T1", "a_T2", "b_T1", "b_T2_to_T1")):
+        scan(tmp_path / f"{name}.nii.gz", seed=i)
+    rows = "a,a_T1.nii.gz,a_T2.nii.gz\nb,b_T2_to_T1.nii.gz,b_T1.nii.gz\n"
+    (tmp_path / "swapped.csv").write_text(f"subject,t1,t2\n{rows}")
+    prepare(tmp_path / "swapped.csv", tmp_path / "s")
+    told = [f"{a}: {b} by the name of its file" for a, b in (("t1", "t2"), ("t2", "t1"))]
+    assert [[*notes] for notes in Store(tmp_path / "s").table.prepare_notes] == [[], told]
+    prepare(tmp_path / "a_T2.nii.gz", tmp_path / "one", modalities="t1")
+    assert [*Store(tmp_path / "one").table.prepare_notes[0]] == told[:1]
+
+
 def test_a_single_picture_is_a_source_and_a_link_to_a_scan_is_one(tmp_path):
     path = picture(tmp_path / "NORMAL" / "a.png")
     prepare(path, tmp_path / "s", size=16)

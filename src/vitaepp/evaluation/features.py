@@ -18,6 +18,7 @@ from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
 from vitaepp.evaluation.folds import Shared, by_subject, groups_of, share_out
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
+from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measured import measure, predicted
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
@@ -140,6 +141,15 @@ def evaluate_features(
     if for_all_folds and draw_map and (doubt := _repeated(first[target.rows], people)):
         doubts.append(doubt)
     how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
+    for column in dict.fromkeys(name for name in (group, sites) if name is not None):
+        doubts += group_doubts(column, groups_of(labelled, column))
+    if site_of is not None and isinstance(target, Classification):
+        classes = pd.Series(target.truth()["label"].to_numpy()).groupby(site_of).nunique()
+        if len(classes) > 1 and classes.max() == 1:
+            doubts.append(
+                f"each {sites or group} has one class of {target.name} alone: what is taken out of "
+                "features with the site is the label, too"
+            )
     if how == COMBAT and site_of is not None:
         unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
         if some := sorted(set().union(*unknown)):

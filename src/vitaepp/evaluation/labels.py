@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,6 +152,19 @@ def doubts(labels: Labels) -> list[str]:
             "write them alike"
         )
     return lines
+
+
+def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
+    """What to ask about sites or scanners that differ in case, accents or digits alone.
+
+    >>> group_doubts("site", ["Ulm", "ulm", "Bern"])
+    ["column 'site': 'Ulm' and 'ulm' are 2 groups here; if they are one, write them alike"]
+    """
+    return [
+        f"column {column!r}: {' and '.join(repr(str(name)) for name in names)} are {len(names)} "
+        "groups here; if they are one, write them alike"
+        for names in written_alike(sorted(set(map(str, groups))))
+    ]
 
 
 def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[tuple[Class, int]]:

@@ -21,10 +21,11 @@ from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line
 from vitaepp.ingest.intensities import intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles
+from vitaepp.ingest.layouts.names import other_modality, stem
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers.arrays import read_array, read_given
-from vitaepp.ingest.readers.image import Image, to_grey
+from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_grid, read_scan
@@ -237,6 +238,9 @@ def _make(
     notes = list(crop_notes)
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
+        item = task.files.files[modality]
+        if isinstance(item, Path) and (named := other_modality(stem(item.name), modality)):
+            notes.append(f"{modality}: {named} by the name of its file")
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
                 f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
@@ -247,15 +251,18 @@ def _make(
                 f"{name}: lies entirely outside the crop; its affine is wrong",
                 kind="lies elsewhere",
             )
-            if modality == first[0] or not isinstance(task.files.files[modality], SeriesItem):
+            if modality == first[0] or not isinstance(item, SeriesItem):
                 raise error
             lost[modality] = error
             continue
         low, high = intensity_range(image, modality, spec.info, name)
+        several = _values(spec, image)
+        if len(several) == 1 and not is_grey(image):
+            notes.append(f"{modality}: in colour, and kept as grey")
         move = geometry.resample if image.physical else geometry.rescale
         made[modality] = [
             Channel(_to_bytes(move(values, image.grid, target, low), low, high), low, high, name)
-            for values in _values(spec, image)
+            for values in several
         ]
         windowed = spec.info.window_of(modality) is not None
         if all(shows_nothing(c.values, windowed=windowed) for c in made[modality]):

@@ -295,6 +295,22 @@ def test_what_may_be_one_subject_or_two_is_not_guessed(tmp_path):
         recognise(tmp_path, layout="scan")
 
 
+@pytest.mark.parametrize(
+    ("files", "doubt"),
+    [
+        (each("{}/native.nii.gz", "{}/arterial.nii.gz", "{}/venous.nii.gz"), "one subject or two"),
+        (each("{}_T1.nii.gz", "{}_T1_reg.nii.gz", "{}_T2.nii.gz"), "t1 and t2 by their names"),
+        (["p01_T1.nii.gz", "p02_T1.nii.gz", "p03_FLAIR.nii.gz"], "t1 and flair by their names"),
+        (["T2/p01.nii.gz", "T2/p02.nii.gz", "PD/p03.nii.gz"], "pd and t2 by their names"),
+    ],
+)
+def test_scans_of_several_kinds_are_not_one_channel_unasked(tmp_path, files, doubt):
+    tree(tmp_path, files)
+    with pytest.raises(SourceError, match=doubt):
+        recognise(tmp_path)
+    assert len(recognise(tmp_path, layout="scans").subjects) == len(files)
+
+
 def test_masks_whose_names_fit_no_image_are_told(tmp_path):
     tree(tmp_path, each("images/{}.nii.gz") + each("labels/{}.nii.gz!", of=("x7", "x8", "x9")))
     cohort = recognise(tmp_path)

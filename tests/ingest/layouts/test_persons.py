@@ -38,6 +38,10 @@ def test_names_that_show_a_person_set_the_participant(tmp_path, names, persons):
         (["p01_1", "p01_2", "p02_1", "p02_2"], True),
         (["p01/a1", "p01/a2", "p02/a1"], True),
         (["p01_left", "p01_right", "p02_left"], True),
+        (["p01_ED", "p01_ES", "p02_ED", "p02_ES"], True),
+        (["p01/LCC", "p01/LMLO", "p01/RCC", "p02/LCC", "p02/LMLO", "p02/RCC"], True),
+        (["p01_AD", "p02_CN", "p03_AD", "p04_CN"], False),
+        (["c1/ada", "c1/bob", "c1/cid", "c2/ada", "c2/eve", "c2/fay"], False),
         (["p01", "p02", "p03"], False),
         (["scan_1", "scan_2", "scan_3"], False),
         (["A_01", "A_02", "B_01"], False),
@@ -47,7 +51,7 @@ def test_names_that_show_a_person_set_the_participant(tmp_path, names, persons):
 def test_names_that_may_show_one_are_told_and_nothing_else(tmp_path, names, told):
     for i, name in enumerate(names):
         scan(tmp_path / "x" / f"{name}.nii.gz", i)
-    cohort = recognise(tmp_path / "x")
+    cohort = recognise(tmp_path / "x", layout="scans")
     assert not any("participant" in s.labels for s in cohort.subjects)
     assert [note.split(",")[0] for note in cohort.notes] == (
         [f"{len(names)} subjects may be scans of 2 persons"] if told else []

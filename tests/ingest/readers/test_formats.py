@@ -15,6 +15,7 @@ from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.readers.arrays import FEW, NO_HEADER
 from vitaepp.ingest.readers.items import files_of
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_scan
@@ -191,6 +192,9 @@ def test_arrays_of_numpy(tmp_path):
     assert image.physical
     np.testing.assert_array_equal(image.grid.affine, np.eye(4))
     assert np.array_equal(image.values, volume())
+    assert image.notes == (NO_HEADER,)
+    np.save(tmp_path / "v.npy", volume()[:3])
+    assert read_scan(tmp_path / "v.npy", "x").notes == (NO_HEADER, FEW)
     np.save(tmp_path / "v.npy", np.asfortranarray(volume()[..., None]))
     assert np.array_equal(read_scan(tmp_path / "v.npy", "x").values, volume())
     colours = np.random.default_rng(0).integers(0, 255, (8, 9, 3)).astype(np.uint8)
@@ -232,7 +236,11 @@ def test_folders_of_numpy_are_scans_or_pictures_by_their_axes(tmp_path):
         np.save(tmp_path / "p" / f"{i}.npy", volume(i)[0])
     assert recognise(tmp_path / "v").kind == "scans"
     assert recognise(tmp_path / "p").kind == "pictures"
-    assert prepare(tmp_path / "v", tmp_path / "s", size=8, workers=1).failures == ()
+    np.save(tmp_path / "v" / "4d.npy", np.stack([volume(), volume(1)]))
+    np.save(tmp_path / "v" / "labels.npy", np.arange(2))
+    (failure,) = prepare(tmp_path / "v", tmp_path / "s", size=8, workers=1).failures
+    assert (failure.subject, "4 spatial axes" in failure.reason) == ("4d", True)
+    assert Store(tmp_path / "s").table.subject.tolist() == ["0", "1"]
     assert Store(tmp_path / "s").info.spacing == (1, 1, 1)
 
 

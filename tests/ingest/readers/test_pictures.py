@@ -74,6 +74,17 @@ def test_a_turned_picture_is_prepared_upright(tmp_path):
     assert np.abs(made - np.moveaxis(upright, -1, 0)).max() <= 2
 
 
+def test_colours_that_a_grey_store_drops_are_told(tmp_path):
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    coloured = np.dstack([grey, grey // 2, grey // 3])
+    for name, values in (("a", grey), ("b", np.dstack([grey] * 3)), ("c", coloured)):
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    told = ["image: in colour, and kept as grey"]
+    for channels, notes in (("grey", [[], [], told]), ("rgb", [[], [], []])):
+        prepare(tmp_path, out := tmp_path.parent / channels, modalities=channels, workers=1)
+        assert [[*row] for row in Store(out).table.prepare_notes] == notes
+
+
 def on_black(colours, alpha):
     """By Pillow; to one grey level."""
     laid = np.dstack([colours, alpha]) if colours.ndim == 3 else np.dstack([*[colours] * 3, alpha])

@@ -230,15 +230,18 @@ class Source:
         return [f for f in self.ending_in(SUFFIXES[kind]) if f not in self.masks[kind]]
 
     def ending_in(self, suffixes: tuple[str, ...]) -> list[PurePosixPath]:
-        """The files with one of these suffixes; a `.npy` is a scan or a picture by its axes."""
+        """The files with one of these suffixes; a `.npy` is a scan or a picture by its axes.
+
+        One of more axes, which cannot be read, counts as a scan, so that it fails by name.
+        """
         matching = [f for f in self.files if suffix_of(f.name, suffixes)]
         if ".npy" not in suffixes:
             return matching
-        axes = 3 if suffixes == SCAN_SUFFIXES else 2
+        axes = range(3, 33) if suffixes == SCAN_SUFFIXES else (2,)
         return [
             file
             for file in matching
-            if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, axes)
+            if not file.name.lower().endswith(".npy") or npy_axes(self.path / file) in (0, *axes)
         ]
 
     def cohort(

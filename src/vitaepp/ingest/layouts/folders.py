@@ -11,8 +11,8 @@ from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.masks import partners_by_word
-from vitaepp.ingest.layouts.names import IMAGE_WORDS, split_of, stem, words
-from vitaepp.ingest.layouts.persons import names_visit_or_side
+from vitaepp.ingest.layouts.names import IMAGE_WORDS, modality_in, split_of, stem, words
+from vitaepp.ingest.layouts.persons import names_visit_or_side, recurs_among
 
 #: nnU-Net's folders of images; the number at the end of a file's name is the modality.
 NUMBERED_FOLDERS = ("imagesTr", "imagesTs", "imagesVal")
@@ -23,7 +23,8 @@ def scans_cohort(source: Source) -> Cohort | None:
     """Every scan below a folder is a subject; if some folders are named as images, only theirs.
 
     Raises:
-        SourceError: many names differ from another only by one word, as modalities do.
+        SourceError: names have different modalities, or many differ from another only by one
+            word, as modalities do.
     """
     files = _of_images(source, "scans")
     if not files:
@@ -109,16 +110,27 @@ def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:
 
 
 def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
-    """Refuse to count `p01_asl` and `p01_dce`, or `p01` and `p01_brain`, as two subjects."""
+    """Refuse to count `p01_asl` and `p01_dce`, or a T1 and a T2, as two subjects of one channel."""
+    beside: dict[PurePosixPath, PurePosixPath] = {}
     for word, others in partners_by_word(files).items():
-        beside = {f: other for f, other in others.items() if f.parent == other.parent}
-        often = len(beside) > 1 and 5 * len(beside) >= 2 * len(files)
-        if often and word.isalpha() and not names_visit_or_side(word):
-            file, other = next(iter(beside.items()))
-            raise SourceError(
-                f"{source.path}: {file.name} and {other.name} may be one subject or two; list "
-                "modalities in a manifest, or count every scan as a subject with `layout=scans`"
-            )
+        own = {file: other for file, other in others.items() if file.parent == other.parent}
+        recurs = recurs_among(len(own), len(files))
+        if recurs and word.isalpha() and not names_visit_or_side(word):
+            beside |= own
+    modalities = {modality_in(stem(f.name)) or modality_in(f.parent.name): f for f in files}
+    named = [modality for modality in modalities if modality]
+    if len(named) > 1:
+        file, other = (modalities[modality] for modality in named[:2])
+        doubt = f"are {named[0]} and {named[1]} by their names, and would be one channel"
+    elif 5 * len(beside) >= 2 * len(files):
+        file, other = next(iter(beside.items()))
+        doubt = "may be one subject or two"
+    else:
+        return
+    raise SourceError(
+        f"{source.path}: {file.name} and {other.name} {doubt}; list modalities in a manifest, or "
+        "count every scan as a subject with `layout=scans`"
+    )
 
 
 def _names(files: Sequence[PurePosixPath], above_splits: bool = False) -> dict[PurePosixPath, str]:

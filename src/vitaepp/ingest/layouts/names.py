@@ -110,10 +110,15 @@ def _pieces(name: str) -> set[str]:
 def modality_in(name: str) -> str:
     """The modality that a name contains, or an empty string if it contains none or several.
 
+    What a scan was registered to, after `to`, `in` or `on`, is not its modality.
+
     >>> modality_in("T2_FLAIR_brain"), modality_in("p01-T1w-post"), modality_in("t1_t2_ratio")
     ('flair', 't1ce', '')
+    >>> modality_in("T1_to_FLAIR"), modality_in("T2_in_T1_space")
+    ('t1', 't2')
     """
-    parts = [part for part in re.split(r"[^a-z0-9]+", name.lower()) if part]
+    scan = re.split(r"[^a-z0-9](?:to|in|on)[^a-z0-9]", name.lower())[0]
+    parts = [part for part in re.split(r"[^a-z0-9]+", scan) if part]
     modalities = {WORDS[part] for part in parts if part in WORDS}
     if "flair" in modalities:
         modalities -= {"t1", "t2"}  # these only describe the weighting of a FLAIR
@@ -129,3 +134,16 @@ def without_synonym(name: str) -> str:
     ('t1', 't1ce', 't1map')
     """
     return WORDS.get(name.lower(), name.lower())
+
+
+def other_modality(name: str, modality: str) -> str:
+    """The modality that a name contains if it contradicts the one given, or an empty string.
+
+    >>> other_modality("p01_T2", "t1"), other_modality("p01_T1w", "t1"), other_modality("p01", "t1")
+    ('t2', '', '')
+    >>> other_modality("p01_T1", "t1ce"), other_modality("p01_T2", "image")
+    ('', '')
+    """
+    own, named = without_synonym(modality), modality_in(name)
+    less_exact = own == "t1ce" and named == "t1"
+    return "" if own not in WORDS.values() or named == own or less_exact else named

@@ -8,6 +8,7 @@ any label looks predictable. So names that are known to identify persons set the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -37,6 +38,21 @@ KNOWN = (
 #: A name with a number and then another number or letter, which may count the scans of a person.
 LIKELY = re.compile(r"(.*\d.*?)[-_/ .]+(?:[a-z]{0,5}\d{1,3}|[a-z]|left|right)", re.I | re.S)
 
+#: A name with a number and then a word, which may be a view or a phase of a person's scans.
+LAST_WORD = re.compile(r"(.*\d.*?)[-_/ .]+([^\W\d_]+)", re.S)
+
+
+def recurs_among(times: int, files: int) -> bool:
+    """Whether a word that occurs so often among files may be one of the few that each person has.
+
+    Three persons with four views each have three files of a view; as many different words as
+    this, or one more, may be views, more are names.
+
+    >>> recurs_among(3, 12), recurs_among(2, 12)
+    (True, False)
+    """
+    return times > 1 and files <= times * (times + 1)
+
 
 def names_visit_or_side(word: str) -> bool:
     """Whether a word names a visit or a side of the body, which differ among a person's scans.
@@ -65,6 +81,9 @@ def with_persons(cohort: Cohort) -> Cohort:
             note = f"{PARTICIPANT}, whose scans evaluate keeps together: {how}"
             return replace(cohort, subjects=subjects, notes=(*cohort.notes, note))
     likely = {name: match[1] for name in names if (match := LIKELY.fullmatch(name))}
+    viewed = {name: match for name in names if (match := LAST_WORD.fullmatch(name))}
+    times = Counter(match[2] for match in viewed.values())
+    likely |= {n: m[1] for n, m in viewed.items() if recurs_among(times[m[2]], len(names))}
     if _group_names(likely, names):
         note = (
             f"{len(likely)} subjects may be scans of {len(set(likely.values()))} persons, by their "

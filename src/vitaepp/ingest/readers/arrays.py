@@ -22,6 +22,12 @@ from vitaepp.ingest.readers.cifar import cifar_images
 from vitaepp.ingest.readers.image import MOST_EXPANSION, Image, checked, refuse_absurd_size
 from vitaepp.system.text import dimensions
 
+NO_HEADER = (
+    "a .npy has no header; voxels of 1 mm, and axes from left to right, back to front, feet to "
+    "head are assumed"
+)
+FEW = "an axis has 4 values or fewer; if these are colours or modalities, it is no volume"
+
 
 def read_array(values: npt.NDArray[Any], name: str, *, constant: bool = False) -> Image:
     """Check one item of an array of images, `(*space)`, `(*space, 1)` or `(*space, 3)`.
@@ -208,7 +214,7 @@ def npy_axes(path: Path) -> int:
 def read_npy(path: Path, name: str, *, ndim: int, constant: bool = False) -> Image:
     """Read a picture `(row, column)` or `(row, column, 3)`, or a volume `(x, y, z)`.
 
-    Of a volume, 1 mm and left to right, back to front, feet to head are assumed.
+    Of a volume, 1 mm and left to right, back to front, feet to head are assumed; a note says so.
 
     Args:
         path: a `.npy`.
@@ -226,7 +232,10 @@ def read_npy(path: Path, name: str, *, ndim: int, constant: bool = False) -> Ima
         raise SubjectError(f"{name}: is {image.grid.ndim}D; {wanted}")
     if ndim == 3 and image.is_colour:
         raise SubjectError(f"{name}: has 3 values per voxel; a scan has one")
-    return replace(image, physical=ndim == 3)
+    if ndim == 2:
+        return image
+    few = (FEW,) * (min(image.grid.size) <= 4)
+    return replace(image, physical=True, notes=(NO_HEADER, *few))
 
 
 def _values(path: Path, name: str) -> npt.NDArray[Any]:
