@@ -114,7 +114,10 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
     beside: dict[PurePosixPath, PurePosixPath] = {}
     for word, others in partners_by_word(files).items():
         own = {file: other for file, other in others.items() if file.parent == other.parent}
-        recurs = recurs_among(len(own), len(files))
+        # Several words in front are groups or sites more often than kinds of scans.
+        leads = all(stem(f.name).lower().startswith((f"{word}_", f"{word}-")) for f in own)
+        often = len(own) > 1 and 5 * len(own) >= 2 * len(files)
+        recurs = often or (recurs_among(len(own), len(files)) and not leads)
         if recurs and word.isalpha() and not names_visit_or_side(word):
             beside |= own
     modalities = {modality_in(stem(f.name)) or modality_in(f.parent.name): f for f in files}
