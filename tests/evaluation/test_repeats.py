@@ -30,6 +30,8 @@ def cohort(n=40, people=40):
         {
             "subject": [f"s{i:02d}" for i in range(n)],
             "grade": grade,
+            "stage": grade + np.arange(n) % 3 // 2,
+            "late": np.arange(n) // 4 % 2,
             "age": 50 + 9 * grade + random.normal(size=n),
             "site": [f"site {i % 7}" for i in range(n)],
             "participant": [f"p{i % people:02d}" for i in range(n)],
@@ -44,10 +46,16 @@ def cohort(n=40, people=40):
         ("grade", 40, {}),
         ("grade", 30, {}),
         ("grade", 40, {"group": "site", "harmonize": True}),
+        ("grade", 40, {"protocol": "knn"}),
         ("age", 40, {"task": "regression"}),
+        ("stage", 40, {"task": "ordinal"}),
+        ("grade,late", 40, {"task": "multilabel"}),
+        ("", 40, {"task": "survival", "time": "age", "event": "grade"}),
     ],
 )
 def test_each_draw_is_the_evaluation_with_its_seed(label, people, asked):
+    if asked.get("task") == "survival":
+        pytest.importorskip("sksurv")
     features, controls, table = cohort(people=people)
     candidates = {"some": features[:, :3], "all": features}
     asked = {"controls": controls, "draw_map": False, **asked}

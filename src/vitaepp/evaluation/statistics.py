@@ -96,9 +96,9 @@ def corrected_resampled_t_test(
 
     R repetitions that draw new folds test the same subjects again. They steady the mean and the
     variance, but they are no new cohort, so that only the folds of one count: R / J, where
-    Bouckaert and Frank have 1 / J. With theirs, ten repetitions call equal methods different in 9
-    to 14 % of cohorts at the 5 % level, with R / J in 4 %, and still find more than one does
-    (simulated in `tests/evaluation/test_statistics.py`).
+    Bouckaert and Frank have 1 / J. With theirs, ten repetitions call equal methods different in 10
+    to 16 % of cohorts at the 5 % level; with R / J in 3 to 7 %, and they still find more than one
+    does (`benchmarks/repeated_folds.py`).
 
     Args:
         differences: `(J,)`, one of each fold of each repetition.

@@ -106,6 +106,13 @@ def advice(run: RunContents, standing: Standing | None) -> str:
         tries.append(
             "or take raw intensities for this label: a linear classifier on them needs no encoder"
         )
+    if standing.draws == 1 and any(
+        r.difference and r.difference.folds > 1 for r in standing.rivals
+    ):
+        tries.append(
+            "ten draws of the folds (--repeats 10 of evaluate), which take the luck of one out and "
+            "show smaller leads"
+        )
     if not tries:
         tries.append("more scans, more hours, or another label")
     return f"What to try: {'; '.join(tries)}."
