@@ -9,7 +9,7 @@ no figure.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,16 @@ def _cells(file: Path) -> Iterator[str]:
     yield f"{found['facts']['data']}; {metric.upper() if metric == 'auc' else metric}"
     for control in (False, True):
         rows = [row for row in found["rows"] if row["control"] == control]
-        yield "; ".join(_row(row, metric) for row in rows)
+        yield "; ".join(_row(row, found["metrics"]) for row in rows)
 
 
-def _row(row: Mapping[str, Any], metric: str) -> str:
-    cell = row["cells"].get(metric)
-    return f"{row['name']} {'failed' if cell is None else format(cell['mean'], '.3f')}"
+def _row(row: Mapping[str, Any], metrics: Sequence[str]) -> str:
+    cells = row["cells"]
+    if metrics[0] not in cells:
+        return f"{row['name']} failed"
+    few = [f"{cells[m]['mean']:.3f} with {m.partition('@')[2]} labels" for m in metrics if "@" in m]
+    after = f" ({', '.join(few)})" if few else ""
+    return f"{row['name']} {cells[metrics[0]]['mean']:.3f}{after}"
 
 
 def with_table(text: str, made: str) -> str:

@@ -38,3 +38,9 @@ def test_a_choice_without_a_file_has_no_figure(script, tmp_path):
     (tmp_path / "mine" / "learning-rate.json").write_text(json.dumps(found))
     row = "| `optim.lr` | x: 9 subjects; AUC | 1e-3 0.931; 9 failed | raw 0.500 |"
     assert row in script.table(tmp_path)
+    found["metrics"].append("auc@20")
+    for one, mean in ((0, 0.8), (2, 0.4)):
+        found["rows"][one]["cells"]["auc@20"] = {"mean": mean, "std": None}
+    (tmp_path / "mine" / "learning-rate.json").write_text(json.dumps(found))
+    cells = "1e-3 0.931 (0.800 with 20 labels); 9 failed | raw 0.500 (0.400 with 20 labels) |"
+    assert cells in script.table(tmp_path)
