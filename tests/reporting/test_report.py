@@ -18,6 +18,8 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.runfolder import weights_id
 from vitaepp.errors import RunError
 from vitaepp.evaluation import evaluate
+from vitaepp.evaluation.bootstrap import Interval
+from vitaepp.evaluation.difference import Difference
 from vitaepp.evaluation.scores import mean_roc
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
@@ -586,6 +588,32 @@ def test_what_to_try_follows_from_the_recipe(run, tmp_path):
     assert "a higher learning rate than 1.6e-05" in page
     assert "views.first.crop=0.4" in page
     assert "views.keep=size,side" in page
+    assert "ten draws of the folds (--repeats 10 of evaluate)" in page
+
+
+def test_several_draws_of_the_folds_are_what_the_page_begins_with(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    file, test = run / "evaluation" / "metrics.json", "corrected resampled t-test"
+    leads = {
+        key: Difference("auc", 0.871 - auc, p, test, Interval(0.01, 0.2, 0.95), 5, 3)
+        for key, auc, p in (("untrained", 0.704, 0.012), ("raw", 0.853, 0.31))
+    }
+    controls = {
+        key: {"mean": {"auc": 0.871 - d.mean}, "std": {"auc": 0.05}, "difference": d.to_json()}
+        for key, d in leads.items()
+    }
+    own = {"number": 3, "metric": "auc", "mean": {"auc": 0.871}, "std": {"auc": 0.06}}
+    metrics = json.loads(file.read_text()) | {"repeats": own | {"controls": controls}}
+    file.write_text(json.dumps(metrics))
+    page = report_text(run, tmp_path)
+    assert lede(page).startswith(
+        "It is not shown that the encoder beats its controls: the AUC of grade is 0.871 over 3 "
+        "draws of the folds against 0.853 of raw intensities (p = 0.31) and 0.704 of the untrained "
+    )
+    words = Tags(page).words
+    assert "0.871 ± 0.060 AUC, grade, 3 draws of the folds" in words
+    assert "AUC 0.704 ± 0.050; the lead over it is +0.167 [0.010, 0.200], p = 0.012" in words
+    assert "--repeats 10" not in words
 
 
 def test_a_watched_label_has_a_curve(tmp_path):

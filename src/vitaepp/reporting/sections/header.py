@@ -9,7 +9,7 @@ from vitaepp.evaluation.result import Evaluation as Measured
 from vitaepp.evaluation.standing import Standing, standing
 from vitaepp.evaluation.summary import display_name, summary_rows
 from vitaepp.presentation.names import metric_name
-from vitaepp.presentation.numbers import duration
+from vitaepp.presentation.numbers import duration, with_spread
 from vitaepp.recipe.methods import METHODS
 from vitaepp.reporting.contents import RunContents
 from vitaepp.system.progress import counted
@@ -138,18 +138,26 @@ def _tries(run: RunContents) -> Iterator[str]:
 
 
 def tiles(run: RunContents) -> list[dict[str, object]]:
-    """The leading metric of the run's first evaluation, beside that of its controls."""
+    """The leading metric of the run's first evaluation, beside that of its controls.
+
+    Where the folds were drawn several times, it is the mean over all, as in the first sentence.
+    """
     if not run.evaluations:
         return []
     metrics = run.evaluations[0].metrics
-    metric = leading_metric(metrics)
+    metric, over = leading_metric(metrics), ""
+    texts = {row.key: row.text(metric) for row in summary_rows(metrics)}
+    if draws := metrics.get("repeats"):
+        over = f", {draws['number']} draws of the folds"
+        parts = {"method": draws} | draws["controls"]
+        texts |= {k: with_spread(p["mean"][metric], p["std"][metric]) for k, p in parts.items()}
     return [
         {
             "name": row.name,
             "series": SERIES[row.key],
-            "value": row.text(metric).partition(" ")[0],
-            "std": row.text(metric).partition(" ")[2],
-            "metric": f"{metric_name(metric)}, {metrics['label']}",
+            "value": texts[row.key].partition(" ")[0],
+            "std": texts[row.key].partition(" ")[2],
+            "metric": f"{metric_name(metric)}, {metrics['label']}{over}",
         }
         for row in summary_rows(metrics)
     ]
