@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,23 @@ def summarised(table: pd.DataFrame, task: str) -> list[dict[str, Any]]:
             row["wins"] = float(np.mean([(g > 0) + 0.5 * (g == 0) for g in gain]))
         result.append(row)
     return result
+
+
+def few_labels(metrics: Mapping[str, Any]) -> dict[int, dict[str, dict[str, float | None]]]:
+    """The mean metrics of each set of features at each number of labels below all.
+
+    Args:
+        metrics: content of a metrics.json; without a budget there are none.
+
+    >>> row = {"labels": 20.0, "all": False, "features": "raw", "mean": {"auc": 0.7}}
+    >>> few_labels({"budget": [row, row | {"labels": 90.0, "all": True}]})
+    {20: {'raw': {'auc': 0.7}}}
+    """
+    found: dict[int, dict[str, dict[str, float | None]]] = {}
+    for row in metrics.get("budget") or ():
+        if not row["all"]:
+            found.setdefault(round(row["labels"]), {})[row["features"]] = row["mean"]
+    return found
 
 
 def _plain(values: pd.Series) -> dict[str, float | None]:

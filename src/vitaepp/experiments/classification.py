@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.errors import EvaluationError, RecipeError
-from vitaepp.evaluation.budget import DRAWS, checked_budget
+from vitaepp.errors import RecipeError
+from vitaepp.evaluation.budget import DRAWS, checked_budget, few_labels
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.folds import by_subject, plan_folds, share_out
 from vitaepp.evaluation.measures import leading_metric, spread
@@ -149,18 +149,11 @@ def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) 
     for metric in metrics:
         name, _, labels = metric.partition("@")
         if labels:
-            cells[metric] = Cell.of([_with_few(e, key, name, int(labels)) for e in evaluations])
+            values = [few_labels(e)[int(labels)][key][name] for e in evaluations]
+            cells[metric] = Cell.of([float("nan" if v is None else v) for v in values])
         else:
             cells[metric] = Cell(mean[metric], std[metric])
     return cells
-
-
-def _with_few(evaluation: Evaluation, key: str, metric: str, labels: int) -> float:
-    """The metric of models that saw so many labels, the mean of all draws."""
-    for row in evaluation["budget"]:
-        if not row["all"] and round(row["labels"]) == labels and row["features"] == key:
-            return float("nan" if row["mean"][metric] is None else row["mean"][metric])
-    raise EvaluationError(f"{evaluation.source}: {labels} labels were not measured")
 
 
 def _versus(difference: Difference, against: str) -> Versus:

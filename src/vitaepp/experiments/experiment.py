@@ -106,7 +106,7 @@ def experiment(
         pretrain_per_fold,
         wanted.seeds if seeds is None else seeds,
         subjects,
-        few(budget),
+        _below_all(budget),
     )
     kind = KINDS[chosen.kind](chosen, setup)
     if clock is None:
@@ -126,7 +126,7 @@ def experiment(
     return result
 
 
-def few(budget: Sequence[Budget] | str) -> tuple[int, ...]:
+def _below_all(budget: Sequence[Budget] | str) -> tuple[int, ...]:
     """The numbers of a budget, each once, in rising order; all labels are always measured."""
     given = parse_budget(budget) if isinstance(budget, str) else budget
     return tuple(sorted({size for size in given if isinstance(size, int)}))

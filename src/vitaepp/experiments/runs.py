@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
 from vitaepp.errors import RunError
+from vitaepp.evaluation.budget import few_labels
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
@@ -149,18 +149,13 @@ class Setup:
 
     def _evaluate(self, files: Sequence[Path], out: Path, seed: int) -> Path:
         done = (out / "metrics.json").is_file()
-        measured = few_labels(Evaluation.load(out)) if done and self.budget else set()
+        measured = set(few_labels(Evaluation.load(out))) if done and self.budget else set()
         if not done or not set(self.budget) <= measured:
             given = list(files) if self.per_fold else files[0]
             # What was measured before stays, for the table that was made of it.
             budget = sorted({*self.budget, *measured})
             evaluate(given, self.label, out, protocol=self.protocol, seed=seed, budget=budget)
         return out
-
-
-def few_labels(metrics: Mapping[str, Any]) -> set[int]:
-    """The numbers of labels, below all, that an evaluation has measured."""
-    return {round(row["labels"]) for row in metrics.get("budget") or () if not row["all"]}
 
 
 def _fingerprint(store: Store) -> str:

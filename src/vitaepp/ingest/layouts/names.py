@@ -143,7 +143,9 @@ def other_modality(name: str, modality: str) -> str:
     ('t2', '', '')
     >>> other_modality("p01_T1", "t1ce"), other_modality("p01_T2", "image")
     ('', '')
+    >>> other_modality("PD_01", "t1")  # Parkinson's disease as well as proton density
+    ''
     """
     own, named = without_synonym(modality), modality_in(name)
-    less_exact = own == "t1ce" and named == "t1"
+    less_exact = named == "pd" or (own == "t1ce" and named == "t1")
     return "" if own not in WORDS.values() or named == own or less_exact else named
