@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -112,6 +111,8 @@ def machine(*packages: str) -> dict[str, Any]:
     """What it ran on: device, cores, load, versions."""
     import torch
 
+    from vitaepp.system.host import versions
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     return {
         "device": device,
@@ -119,7 +120,7 @@ def machine(*packages: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("vitaepp", "torch", *packages)},
+        "versions": versions("torch", *packages),
     }
 
 

@@ -117,7 +117,7 @@ def ours(case: Case, bf16: bool, settings: Sequence[str] = ()) -> Step:
     own = (f"method={case.method}", "model.patch_size=8", f"trainer.precision={PRECISION[bf16]}")
     recipe = Recipe.load(settings=(*own, *settings))
     method = build_method(recipe, case.channels, (case.side,) * 3).to(DEVICE)
-    prepare_for_training(method)
+    prepare_for_training(method, torch.device(DEVICE))
     optimizer = build_optimizer(method, images_per_update=case.batch)
     batch, epochs = (images, list(range(case.batch)), 1.0), count()
 

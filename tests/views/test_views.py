@@ -5,12 +5,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from vitaepp.errors import RecipeError
 from vitaepp.methods.base import augmented_view
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import AugmentationSettings, ViewSettings
+from vitaepp.views import draws
 from vitaepp.views.draws import Draws
 from vitaepp.views.transforms import (
     adjust_gamma,
@@ -231,3 +232,20 @@ def test_moments_are_numpys_also_of_a_large_flat_image():
     expected = images.double().numpy()
     assert mean.item() == pytest.approx(expected.mean(), rel=1e-6)
     assert std.item() == pytest.approx(expected.std(), rel=1e-4)
+
+
+def test_hashed_numbers_are_splitmix_and_normal():
+    """Published numbers of SplitMix64 for the seed 1234567; then what they become."""
+    state = torch.tensor([1234567])
+    found = [draws._mixed(state + draws._wrapped(i * draws._GOLDEN)).item() for i in (1, 2)]
+    assert [value % 2**64 for value in found] == [6457827717110365317, 3203168211198807973]
+    seeds = torch.tensor([draws.sample_seed(0, 0, i) for i in range(8)])
+    like = torch.empty(8, 2, 64, 64)
+    numbers = draws.hashed_normal(seeds, 1, like)
+    assert numbers.shape == like.shape
+    for row in (*numbers.flatten(1), numbers[:, :, 5].flatten()):
+        assert stats.kstest(row.numpy(), "norm").pvalue > 1e-3
+    others = [draws.hashed_normal(seeds, 2, like), numbers.flip(0), numbers.roll(1, -1)]
+    for other in others:  # fields, samples and places have nothing to do with each other
+        assert abs((numbers * other).mean()) < 5 / numbers.numel() ** 0.5
+    assert torch.equal(draws.hashed_normal(seeds[3:5], 1, like[3:5]), numbers[3:5])

@@ -135,7 +135,10 @@ class StoreImages(Dataset[Batch]):
 
     def __getitem__(self, part: Part) -> Batch:
         if self.images is not None:
-            index = torch.tensor(part.rows, device=self.images.device)
+            index = torch.tensor(part.rows)
+            if self.images.device.type == "cuda":
+                index = index.pin_memory()  # to copy it does not wait for the device then
+            index = index.to(self.images.device, non_blocking=True)
             return self.images[index], part.rows, part.weight
         if self._store is None:  # it is opened in the process that reads
             self._store = Store(self.path)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from vitaepp.presentation.drawing import Drawing
 from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
 from vitaepp.system.extras import require
 from vitaepp.system.files import read_json, write_json, write_text
+from vitaepp.system.host import versions
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
 from vitaepp.training.hours import Clock
@@ -270,7 +270,7 @@ def _machine(summaries: _Summaries) -> dict[str, str]:
     return {
         "trained on": ", ".join(sorted({summary["device"] for summary in summaries})),
         "training took": f"{timedelta(seconds=seconds)} in all, {counted(len(summaries), 'run')}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("vitaepp", "torch")),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions("torch").items()),
     }
 
 

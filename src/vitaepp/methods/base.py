@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +28,10 @@ Images = Shaped[Tensor, "batch channel *space"]
 Present = Bool[Tensor, "batch channel"] | None
 
 
+#: Share of the training that is done; a tensor where steps are replayed.
+Progress = float | Float[Tensor, ""]
+
+
 @dataclass
 class StepOutput:
     """The result of a training step's forward pass.
@@ -41,7 +45,7 @@ class StepOutput:
     """
 
     terms: dict[str, Tensor]
-    weights: dict[str, float]
+    weights: dict[str, Progress]
     monitors: dict[str, Tensor] = field(default_factory=dict)
     features: Float[Tensor, "vector feature"] | None = None
     loss: Float[Tensor, ""] = field(init=False)
@@ -72,6 +76,7 @@ class Method(nn.Module, ABC):
         recipe: every setting.
         backbone: the part that is kept after training.
         pieces: of a batch, which threads of a CPU compute side by side (`training/pieces.py`).
+        replays: steps that are recorded on a GPU and replayed (`training/replays.py`).
     """
 
     backbone: Backbone
@@ -80,6 +85,7 @@ class Method(nn.Module, ABC):
         super().__init__()
         self.recipe = recipe
         self.pieces = 1
+        self.replays: Callable[..., StepOutput] | None = None
 
     @property
     def smallest_batch(self) -> int:
@@ -92,6 +98,14 @@ class Method(nn.Module, ABC):
 
         Then a batch may be computed in pieces. It may not where images of a batch are compared or
         normalised together.
+        """
+        return False
+
+    @property
+    def replayable(self) -> bool:
+        """Whether a step is the same kernels whatever the batch and the progress are.
+
+        Then it may be recorded on a GPU. Its `progress` is a tensor then.
         """
         return False
 

@@ -19,7 +19,15 @@ from vitaepp.losses.contrastive import contrastive_loss
 from vitaepp.losses.edge import edge_loss
 from vitaepp.losses.perceptual import PerceptualLoss
 from vitaepp.losses.reconstruction import patch_moments, reconstruction_loss
-from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view, compared
+from vitaepp.methods.base import (
+    Images,
+    Method,
+    Present,
+    Progress,
+    StepOutput,
+    augmented_view,
+    compared,
+)
 from vitaepp.nn.autoencoder import DECODERS, MaskedAutoencoder
 from vitaepp.nn.heads import Predictor
 from vitaepp.nn.patches import Mask, patchify, random_masks
@@ -99,8 +107,13 @@ class ViTAE(Method):
         """Whether every term is a mean over images: without a batch norm, they all are."""
         return self.predictor is None or self.recipe.loss.contrastive.norm != "batch"
 
+    @property
+    def replayable(self) -> bool:
+        """Without a batch norm, whose statistics change beside, every step is alike."""
+        return self.by_image
+
     def forward(
-        self, images: Images, draws: Draws, progress: float, present: Present = None
+        self, images: Images, draws: Draws, progress: Progress, present: Present = None
     ) -> StepOutput:
         """Reconstruct view 1 and compare it with view 2."""
         recipe, model, views = self.recipe, self.backbone, self.recipe.views
@@ -136,7 +149,7 @@ class ViTAE(Method):
             predicted = self.predictor(features).float()
             (p1, p2), (z1, z2) = predicted.chunk(2), features.float().chunk(2)
             terms["contrastive"] = contrastive_loss((p1, p2), (z1, z2))
-        weights = {term: getattr(recipe.loss, term).weight for term in terms}
+        weights: dict[str, Progress] = {t: getattr(recipe.loss, t).weight for t in terms}
         if "edge" in terms:
             weights["edge"] = edge_weight(recipe, progress)
         return StepOutput(terms, weights, features=z1)
@@ -277,7 +290,7 @@ def check_mask_ratio(num_patches: int, mask_ratio: float) -> None:
         )
 
 
-def edge_weight(recipe: Recipe, progress: float) -> float:
+def edge_weight(recipe: Recipe, progress: Progress) -> Progress:
     """λ_edge(t): falls linearly from its setting to 0 over the training.
 
     Source:

@@ -516,6 +516,12 @@ class TrainerSettings(Section):
         description="Mode of torch.compile for the parts that take the time; reduce-overhead uses "
         "CUDA graphs. The first steps then take minutes; a compiler is needed. Not with fsdp.",
     )
+    replay: bool = Field(
+        True,
+        description="On one NVIDIA GPU, record the step of a masked autoencoder once and launch it "
+        "whole (a CUDA graph): the same computation, several times as fast where the model is "
+        "small. Not with trainer.compile, activation_checkpointing or precision 16.",
+    )
     # YAML takes 32 for a number.
     precision: Annotated[
         Literal["auto", "32", "bf16", "16"],

@@ -63,6 +63,13 @@ def fused_attention_flops() -> dict[Any, Callable[..., int]]:
     }
 
 
+def times(tensors: Sequence[torch.Tensor], factor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Each of many tensors times a number, on a GPU in few launches."""
+    import torch
+
+    return torch._foreach_mul(list(tensors), factor) if tensors else ()
+
+
 class AliveBytes:
     """The bytes of all tensors that live at once, while `counting()` is entered.
 

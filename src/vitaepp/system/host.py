@@ -15,6 +15,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 try:
@@ -220,3 +221,10 @@ def _slurm(name: str) -> int:
     """A number that SLURM has set, or 0."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The version of this library, whether it is installed or only on the path, and of others."""
+    from vitaepp import __version__
+
+    return {"vitaepp": __version__} | {name: version(name) for name in packages}

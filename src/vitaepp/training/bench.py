@@ -146,7 +146,7 @@ def bench(
     rows = training_rows(opened, chosen.data)
     chosen, _ = settled(chosen, opened, rows)
     module = Training(chosen, opened).to(where)
-    prepare_for_training(module.method)
+    prepare_for_training(module.method, where)
     smallest, batch_size = module.method.smallest_batch, chosen.optim.batch_size
     order = EpochOrder(rows, batch_size, chosen.seed, smallest=smallest)
     if len(order) == 0:
@@ -162,6 +162,7 @@ def bench(
         loader.waited = 0.0
         seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(where)
+    module.method.replays = None  # a replayed step has no parts
     return Speed(
         description=f"{chosen.name} on {len(opened)} images of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
@@ -197,7 +198,8 @@ def _parts(
 ) -> dict[str, float]:
     """Share of each part in the time of a few steps, whole steps being 1.
 
-    The batch is computed as a whole: the profiler does not see what other threads of Python do.
+    The batch is computed as a whole, and kernel by kernel: the profiler does not see what other
+    threads of Python do, nor into what is replayed.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

@@ -114,7 +114,7 @@ def measured_speed(
         method = build_method(
             recipe, len(info.modalities), info.size, rgb=info.modalities == RGB
         ).to(device)
-        prepare_for_training(method)
+        prepare_for_training(method, device)
         make = timed_steps(method, present, device)
         size, done, at, start = recipe.optim.batch_size, 0, 0, 0.0
         with in_pieces(method, device):

@@ -12,15 +12,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from vitaepp.methods import Method, StepOutput
 from vitaepp.methods.base import Images
+from vitaepp.training.computed import with_gradients
 from vitaepp.views.draws import Draws
 
 #: Bytes that the gradients of all pieces may take together. The matrices of a model whose gradients
@@ -124,27 +123,7 @@ def forward_in_pieces(
         None if first.features is None else torch.cat([one.features for one in outputs]),
     )
     summed = [_sum(each) for each in zip(*gradients, strict=True)]
-    output.loss = _Computed.apply(output.loss, summed, *trained)  # type: ignore[no-untyped-call]
-    return output
-
-
-class _Computed(torch.autograd.Function):
-    """A loss whose gradients are known."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, loss: Tensor, gradients: Sequence[Tensor | None], *trained: Tensor
-    ) -> Tensor:
-        ctx.gradients = gradients
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.gradients
-        if float(above) != 1:
-            gradients = [None if each is None else each * above for each in gradients]
-        return None, None, *gradients
+    return with_gradients(output, summed, trained)
 
 
 @cache

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import device_name
 from vitaepp.system.files import write_json
-from vitaepp.system.host import keep_freed_memory
+from vitaepp.system.host import keep_freed_memory, versions
 from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import dimensions
 from vitaepp.training.batchnorm import join_batch_norms
@@ -105,7 +104,7 @@ def train(
         if begin is not None:
             begin(described)
     keep_freed_memory()
-    prepare_for_training(method)
+    prepare_for_training(method, device, count)
     if count > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
@@ -163,7 +162,7 @@ def describe(
         "devices": trainer.world_size,
         "precision": trainer.precision,
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("vitaepp", "torch", "lightning")},
+        "versions": versions("torch", "lightning"),
     }
 
 

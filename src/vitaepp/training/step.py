@@ -19,13 +19,24 @@ from vitaepp.methods import Method, StepOutput
 from vitaepp.system.devices import autocast
 from vitaepp.system.progress import say
 from vitaepp.training.pieces import forward_in_pieces
+from vitaepp.training.replays import Replays, may_replay
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
 
-def prepare_for_training(method: Method) -> None:
-    """Change a method in place as `trainer.*` asks: blocks computed twice, parts compiled."""
+def prepare_for_training(method: Method, device: torch.device, processes: int = 1) -> None:
+    """Change a method in place as `trainer.*` asks: blocks computed twice, parts compiled.
+
+    And its steps are replayed, where they can be.
+
+    Args:
+        method: what is trained.
+        device: where it will be.
+        processes: that train it together.
+    """
     settings = method.recipe.trainer
+    if processes == 1 and may_replay(method, device):
+        method.replays = Replays(method)
     if settings.activation_checkpointing:
         recompute_blocks(method)
     if settings.compile != "none":
@@ -61,7 +72,9 @@ def forward_batch(
     epoch: int = 0,
     progress: float = 0.0,
 ) -> StepOutput:
-    """The terms of the loss on a batch that is on the method's device, in pieces on a CPU.
+    """The terms of the loss on a batch that is on the method's device.
+
+    On a CPU it may be computed in pieces, and on a GPU be replayed.
 
     Args:
         method: what is trained.
@@ -74,6 +87,9 @@ def forward_batch(
     here = None if present is None else present[rows]
     if here is not None and bool(here.all()):
         here = None  # faster than to look at every channel
+    if method.replays is not None:
+        here = None if here is None else here.to(images.device, non_blocking=True)
+        return method.replays(images, rows, here, epoch=epoch, progress=progress)
     if method.pieces > 1:
         return forward_in_pieces(method, images, rows, here, epoch=epoch, progress=progress)
     draws = Draws(method.recipe.seed, epoch, rows, images.device)

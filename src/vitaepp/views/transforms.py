@@ -61,7 +61,7 @@ def channel_moments(
                 "views.normalize=cohort: the cohort's mean and deviation are not known; pretrain "
                 "takes them from the images, or give views.cohort_mean and views.cohort_std"
             )
-        mean, std = (images.new_tensor(values).expand(images.shape[:2]) for values in cohort)
+        mean, std = (_constants(values, images).expand(images.shape[:2]) for values in cohort)
         # A channel that is 0 throughout is missing.
         std = std * (images.flatten(2) != 0).any(dim=2)
         return mean.reshape(shape), std.reshape(shape)
@@ -291,7 +291,7 @@ def resample(
     matrix = rotation_matrix(radians).mT * steps[:, None, :]
     # Sampling asks where a voxel of the result comes from, in coordinates from -1 to 1 with the
     # last axis first; a voxel along axis i is 2 / size_i of them.
-    size = torch.tensor(space, dtype=images.dtype, device=images.device)
+    size = _constants(space, images)
     matrix = matrix.to(images.dtype) * (size[None, :] / size[:, None])
     # What F.affine_grid gives by a matrix product for every voxel: a sum of one term an axis.
     grid = 2 * centres.flip(1).to(images.dtype).view(len(images), *(1,) * len(space), -1)
@@ -303,6 +303,11 @@ def resample(
             len(images), *(count if a == axis else 1 for a in range(len(space))), len(space)
         )
     return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def _constants(values: Sequence[int | float], like: Tensor) -> Float[Tensor, " value"]:
+    """Numbers on a device, without a copy from the host, which would wait for the device."""
+    return torch.cat([like.new_full((1,), value) for value in values])
 
 
 def _from_centre(count: int, like: Tensor) -> Float[Tensor, " voxel"]:
