@@ -86,6 +86,7 @@ def figures(scale: Scale) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...]
     """What is measured, most important first, should the time run out."""
     rows: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "same as on a CPU": (agreement, ()),
+        "same when replayed": (replays_agree, ()),
         "ceiling": (ceiling, (scale,)),
     }
     for mode in MODES:
@@ -208,6 +209,36 @@ def agreement() -> dict[str, float]:
         norm = torch.stack(squares).sum().sqrt()
         terms.append({k: v.item() for k, v in output.terms.items()} | {"gradient": norm.item()})
     return {k: abs(terms[1][k] / terms[0][k] - 1) for k in terms[0]}
+
+
+def replays_agree() -> dict[str, float]:
+    """Relative difference of all gradients together between a replayed step and a plain one.
+
+    And, to compare, between two plain ones: sums on a GPU have no fixed order.
+    """
+    from vitaepp.methods import build_method
+    from vitaepp.training.replays import Replays
+
+    small = ("model.size=tiny", "model.patch_size=8", "trainer.precision=32")
+    method = build_method(Recipe.load(settings=small), 2, (SMALL["side"],) * 3).to(DEVICE)
+    images, other = example(case(SMALL, "vitae++")), example(case(SMALL, "vitae++")).flip(0)
+    replays, trained = Replays(method), list(method.parameters())
+
+    def gradients(replay: bool, epoch: int, images: torch.Tensor) -> torch.Tensor:
+        rows = range(len(images))
+        if replay:
+            output = replays(images, rows, None, epoch=epoch, progress=epoch / 10)
+        else:
+            output = method(images, Draws(0, epoch, rows, images.device), epoch / 10)
+        found = torch.autograd.grad(output.loss, trained, allow_unused=True)
+        return torch.cat([g.flatten() for g in found if g is not None])
+
+    gradients(True, 0, other)  # is recorded; then other images, numbers and progress are replayed
+    wanted, again, found = (gradients(replay, 3, images) for replay in (False, False, True))
+    return {
+        "replayed": float((found - wanted).norm() / wanted.norm()),
+        "plain": float((again - wanted).norm() / wanted.norm()),
+    }
 
 
 def table(found: dict[str, Any]) -> str:
