@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from vitaepp.system import threads
-from vitaepp.system.threads import WAITING, free_cores, wait_without_spinning
+from vitaepp.system.threads import (
+    CHOSEN,
+    LINEAR_ALGEBRA,
+    WAITING,
+    free_cores,
+    share_the_cores,
+)
 
 
 @pytest.fixture
@@ -72,8 +78,23 @@ def test_what_the_user_set_stays(monkeypatch):
     for name in WAITING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    wait_without_spinning()
+    share_the_cores()
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("cores", "by_user", "threads"),
+    [(16, None, "4"), (2, None, "2"), (16, CHOSEN, None), (16, LINEAR_ALGEBRA, "1")],
+)
+def test_classifiers_take_a_few_threads(monkeypatch, cores, by_user, threads):
+    monkeypatch.setattr("vitaepp.system.threads.usable_cores", lambda: cores)
+    for name in (CHOSEN, LINEAR_ALGEBRA, *WAITING):
+        monkeypatch.setenv(name, "1")  # so that it is restored
+        monkeypatch.delenv(name)
+    if by_user:
+        monkeypatch.setenv(by_user, "1")
+    share_the_cores()
+    assert os.environ.get(LINEAR_ALGEBRA) == threads
 
 
 def test_the_command_line_sets_it_before_torch_is_imported():

@@ -20,7 +20,7 @@ from vitaepp.cli.program import app, spelled
 from vitaepp.errors import RecipeError, Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr
 from vitaepp.system.signals import STOPPED
-from vitaepp.system.threads import wait_without_spinning
+from vitaepp.system.threads import share_the_cores
 
 #: In the order of `--help`.
 VERBS = (
@@ -66,7 +66,7 @@ class _AsOptions(logging.Filter):
 
 def main() -> None:
     """Run the command line."""
-    wait_without_spinning()  # torch, which is imported later, loads OpenMP
+    share_the_cores()  # before numpy and torch load their threads
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     messages, spelling = logging.getLogger("vitaepp"), _AsOptions()
