@@ -21,7 +21,7 @@ from vitaepp.system.compat import AliveBytes, fake_tensors, fused_attention_flop
 from vitaepp.training.sharding import recompute_blocks
 from vitaepp.views.draws import Draws
 
-#: Images of the batch that is traced: enough for every method.
+#: Images of the smaller batch that is traced: enough for every method. The other has twice as many.
 TRACED = max(facts.smallest_batch for facts in METHODS.values())
 
 
@@ -30,7 +30,8 @@ class Footprint:
     """What a training step takes.
 
     Attributes:
-        fixed: bytes of weights, gradients and the optimiser's two moments.
+        fixed: bytes of weights, gradients and the optimiser's two moments, and what a step needs
+            once whatever its batch, such as weights in half precision.
         per_image: bytes that each image of a batch adds at the peak.
         flops: floating-point operations for each image, forward and backward.
     """
@@ -72,17 +73,24 @@ def step_footprint(
         method = build_method(recipe, channels, image_size)
         if recipe.trainer.activation_checkpointing:
             recompute_blocks(method)
-        weights = alive.now
         trained = _drop_gradients(method)
-        with flops:
-            images = torch.empty(TRACED, channels, *image_size)
+
+        def peak(batch: int) -> int:
+            alive.peak = alive.now
+            images = torch.empty(batch, channels, *image_size)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                output = method(images, Draws(0, 0, range(TRACED)), progress=0.0)
-            output.loss.backward()
+                loss = method(images, Draws(0, 0, range(batch)), progress=0.0).loss
+            loss.backward()
+            return alive.peak
+
+        few = peak(TRACED)
+        with flops:
+            many = peak(2 * TRACED)
+    per_image = max(0, many - few) // TRACED
     return Footprint(
-        fixed=weights + 3 * trained,
-        per_image=(alive.peak - weights) // TRACED,
-        flops=flops.get_total_flops() / TRACED,
+        fixed=few + 3 * trained - TRACED * per_image,
+        per_image=per_image,
+        flops=flops.get_total_flops() / (2 * TRACED),
     )
 
 
