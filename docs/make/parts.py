@@ -94,7 +94,9 @@ def times() -> str:
                 "×".join(map(str, (len(store["modalities"]), *store["size"]))),
                 f"{sum(run['parameters'].values()) / 1e6:.1f} M",
                 f"{run['steps']:,}",
-                f"{run.get('threads', '')} on {run['device']}",
+                run["device"]
+                if "NVIDIA" in run["device"]
+                else f"{run.get('threads', '')} on {run['device']}",
                 _duration(run["seconds"]),
             ]
         )

@@ -106,7 +106,7 @@ def test_without_training_the_head_is_a_logistic_regression(trained, tmp_path, c
 def slowly(*asked):
     """Fine-tune with steps that take so long that one can be killed before the end."""
     step = Training.training_step
-    Training.training_step = lambda *a: (time.sleep(0.2), step(*a))[1]
+    Training.training_step = lambda *a: (time.sleep(0.08), step(*a))[1]
     *asked, settings = asked
     vitaepp.finetune(*asked, settings=settings, folds=2)
 

@@ -174,6 +174,16 @@ def test_features_that_tell_the_place_alone_are_said_to():
     assert patch_maps(own[:2], 0).deviations is None
 
 
+@pytest.mark.parametrize("subjects", [1, 2, 4])
+def test_a_network_with_one_place_an_image_has_fewer_components(subjects):
+    """As a ResNet of a small image."""
+    features = np.random.default_rng(0).normal(size=(subjects, 1, 1, 8))
+    maps = patch_maps(features, 0)
+    assert maps.colours.shape == (subjects, 1, 1, 3)
+    assert len(maps.variance) == 3
+    assert np.count_nonzero(maps.variance) == min(3, subjects - 1)
+
+
 def test_for_is_warm_against_is_cold_and_nothing_is_the_image():
     image = np.full((1, 3), 100.0)
     warm, cold, nothing = overlay(image, np.array([[2.0, -2.0, 0.0]]))[0]

@@ -73,7 +73,8 @@ def patch_maps(features: Float[np.ndarray, "subject *grid feature"], seed: int) 
     """Fit components and regions to all subjects together.
 
     Args:
-        features: of every patch; there are at least three patches and three features.
+        features: of every patch. Of fewer than three patches there are fewer components; the others
+            are 0.
         seed: where k-means begins.
     """
     from sklearn.cluster import KMeans
@@ -94,7 +95,7 @@ def patch_maps(features: Float[np.ndarray, "subject *grid feature"], seed: int) 
         colours.reshape(*space, 3),
         deviations,
         number[means.predict(flat)].reshape(space),
-        tuple(map(float, pca.explained_variance_ratio_)),
+        tuple(map(float, np.nan_to_num(np.pad(pca.explained_variance_ratio_, (0, 3))[:3]))),
         _position(scores.reshape(count, -1, 3)),
     )
 
@@ -109,8 +110,10 @@ def _colours(
     """The PCA, the first three components of every patch, and the same in [0, 1]."""
     from sklearn.decomposition import PCA
 
-    pca = PCA(3, svd_solver="full").fit(_sample(flat))
-    scores = pca.transform(flat)
+    sample = _sample(flat)
+    known = max(1, min(3, len(sample) - 1, sample.shape[1]))  # of so many, centred
+    pca = PCA(known, svd_solver="full").fit(sample)
+    scores = np.pad(pca.transform(flat), ((0, 0), (0, 3 - known)))
     low, high = np.percentile(scores, ENDS, axis=0)
     wide = np.where(high > low, high - low, 1)
     return pca, scores, ((scores - low) / wide).clip(0, 1).astype(np.float32)
