@@ -112,7 +112,8 @@ def _colours(
 
     sample = _sample(flat)
     known = max(1, min(3, len(sample) - 1, sample.shape[1]))  # of so many, centred
-    pca = PCA(known, svd_solver="full").fit(sample)
+    with np.errstate(invalid="ignore"):  # a single patch has no variance, of which to take shares
+        pca = PCA(known, svd_solver="full").fit(sample)
     scores = np.pad(pca.transform(flat), ((0, 0), (0, 3 - known)))
     low, high = np.percentile(scores, ENDS, axis=0)
     wide = np.where(high > low, high - low, 1)
