@@ -1,12 +1,14 @@
 """Steps that are recorded and replayed; without a GPU, where a play of recording stands for it."""
 
+import gc
+import weakref
 from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor
 
-from vitaepp.methods import StepOutput, build_method
+from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training import replays
 from vitaepp.training.replays import Replays, may_replay
@@ -15,7 +17,7 @@ from vitaepp.views.draws import Draws, StandingDraws
 
 CPU = torch.device("cpu")
 
-#: Small, in two dimensions. Noise differs from a CPU's own, as it does on a GPU.
+#: Small, in two dimensions. Without noise, which a replay draws by a hash and a CPU does not.
 SMALL = (
     "model.size=light",
     "model.embed_dim=24",
@@ -42,12 +44,12 @@ def batch_of(count, start=0):
     return images, list(range(start, start + count)), 1.0
 
 
-def play(monkeypatch, begin=lambda: None):
+def play(monkeypatch, begin=lambda number: None):
     """Record as on a GPU: results stay where they are, and a replay puts others there."""
     recorded = []
 
-    def record(compute, device):
-        begin()
+    def record(compute, device, pool):
+        begin(len(recorded))
         results = compute()
         recorded.append(results)
 
@@ -62,11 +64,11 @@ def play(monkeypatch, begin=lambda: None):
 
 
 def tensors(computed):
-    output, gradients = computed
-    assert isinstance(output, StepOutput)
-    parts = output.terms, output.weights, output.monitors
+    parts, gradients = computed
     values = [value for part in parts for value in part.values()]
-    return [v for v in (*values, *gradients) if isinstance(v, Tensor)]
+    found = [v for v in (*values, *gradients) if isinstance(v, Tensor)]
+    assert not any(tensor.requires_grad for tensor in found), "would keep what backward needs"
+    return found
 
 
 def weights_after(method, batches, present=None, precision="32"):
@@ -102,7 +104,7 @@ def test_a_replayed_training_has_the_weights_of_any_other(monkeypatch, settings,
     wanted = weights_after(method_of(*settings), BATCHES, present, precision)
     recorded = play(monkeypatch)
     method = method_of(*settings)
-    method.replays = Replays(method)
+    method.replays = Replays()
     found = weights_after(method, BATCHES, present, precision)
     assert len(recorded) == 2, "one for each size of batch"
     assert found.keys() == wanted.keys()
@@ -113,11 +115,11 @@ def test_a_replayed_training_has_the_weights_of_any_other(monkeypatch, settings,
 def test_what_a_step_gave_outlasts_the_next_one(monkeypatch):
     play(monkeypatch)
     method = method_of()
-    method.replays = Replays(method)
+    method.replays = Replays()
 
     def step(batch):
         images, rows, _ = batch
-        return method.replays(images, rows, None, epoch=0, progress=0.5)
+        return method.replays(method, images, rows, None, epoch=0, progress=0.5)
 
     first = step(BATCHES[0])
     before = {name: value.clone() for name, value in first.terms.items()}
@@ -132,26 +134,64 @@ def test_what_a_step_gave_outlasts_the_next_one(monkeypatch):
 def test_gradients_are_scaled_by_what_comes_after_the_loss(monkeypatch):
     play(monkeypatch)
     plain, method = method_of(), method_of()
-    method.replays = Replays(method)
+    method.replays = Replays()
     images, rows, _ = BATCHES[0]
     (3 * plain(images, Draws(0, 0, rows), 0.0).loss).backward()
     for _ in range(2):  # and they add up
-        (1.5 * method.replays(images, rows, None, epoch=0, progress=0.0).loss).backward()
+        (1.5 * method.replays(method, images, rows, None, epoch=0, progress=0.0).loss).backward()
     for (name, wanted), found in zip(plain.named_parameters(), method.parameters(), strict=True):
         torch.testing.assert_close(found.grad, wanted.grad, msg=name)
 
 
-def test_a_step_that_cannot_be_recorded_is_computed_as_it_comes(monkeypatch, capsys):
-    def fail():
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_step_that_cannot_be_recorded_is_computed_as_it_comes(monkeypatch, capsys, number):
+    def fail(recorded):
+        if recorded == number:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     play(monkeypatch, fail)
     wanted = weights_after(method_of(), BATCHES)
     method = method_of()
-    method.replays = Replays(method)
+    method.replays = Replays()
     found = weights_after(method, BATCHES)
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
     assert capsys.readouterr().err.count("trainer.replay=false") == 1
+    assert not method.replays._steps, "one that was recorded before would keep its memory"
+
+
+def test_a_method_is_freed_with_what_was_recorded_of_it(monkeypatch):
+    """Without the garbage collector, which does not know that a GPU is full."""
+    play(monkeypatch)
+    monkeypatch.setattr(replays, "record", lambda compute, *_: (lambda: None, compute()))
+    method = method_of()
+    method.replays = Replays()
+    images, rows, _ = BATCHES[0]
+    method.replays(method, images, rows, None, epoch=0, progress=0.0)
+    alive, step = weakref.ref(method), weakref.ref(next(iter(method.replays._steps.values())))
+    gc.disable()
+    try:
+        del method
+        assert (alive(), step()) == (None, None)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_replays_what_it_computes():
+    device = torch.device("cuda")
+    plain, method = method_of().to(device), method_of().to(device)
+    prepare_for_training(method, device)
+    for step, (images, rows, _) in enumerate(BATCHES):
+        wanted = plain(images.to(device), Draws(0, step, rows, device), step / 10)
+        found = method.replays(
+            method, images.to(device), rows, None, epoch=step, progress=step / 10
+        )
+        wanted.loss.backward()
+        found.loss.backward()
+        torch.testing.assert_close(found.loss, wanted.loss)
+    for mine, theirs in zip(method.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert len(method.replays._steps) == 2
 
 
 def test_only_so_many_shapes_are_recorded(monkeypatch):
@@ -159,7 +199,7 @@ def test_only_so_many_shapes_are_recorded(monkeypatch):
     batches = [batch_of(count) for count in (2, 3, 4, 5, 6, 7)]
     wanted = weights_after(method_of(), batches)
     method = method_of()
-    method.replays = Replays(method)
+    method.replays = Replays()
     found = weights_after(method, batches)
     assert len(recorded) == replays.MOST_SHAPES
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
@@ -182,9 +222,14 @@ def test_which_trainings_are_replayed(settings, may):
     assert may_replay(method_of(*settings), torch.device("cuda")) is may
     method = method_of(*settings)
     assert not may_replay(method, CPU)
-    for processes in (1, 2):
-        prepare_for_training(method, CPU, processes)
-        assert method.replays is None
+
+
+@pytest.mark.parametrize(("processes", "may"), [(1, True), (2, False)])
+def test_one_process_alone_replays(monkeypatch, processes, may):
+    monkeypatch.setattr("vitaepp.training.step.may_replay", lambda method, device: True)
+    method = method_of()
+    prepare_for_training(method, CPU, processes)
+    assert (method.replays is not None) is may
 
 
 @pytest.mark.parametrize("name", ["simsiam", "mocov3"])

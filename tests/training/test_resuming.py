@@ -333,6 +333,17 @@ def test_terminated_from_outside_it_ends_with_its_status_and_goes_on(make_store,
     assert load_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] > 0
 
 
+def test_how_steps_are_launched_may_change(make_store, tmp_path, dying):
+    store, run = make_store(subjects=SUBJECTS), tmp_path / "run"
+    dying(4)
+    with suppress(SystemExit):
+        pretrain(store.path, run, settings=(*SETTINGS, "method=vitae", "optim.epochs=2"))
+    dying(100)
+    pretrain(store.path, run, settings="trainer.replay=false", resume=True)
+    assert "replay: false" in (run / "recipe.yaml").read_text()
+    assert load_checkpoint(run / "last.ckpt")["global_step"] == 8
+
+
 def learning_rates(run: Path) -> list[float]:
     return pd.read_csv(run / "metrics.csv").lr.tolist()
 

@@ -129,7 +129,8 @@ class Method(nn.Module, ABC):
         Args:
             images: intensities in [0, 255], of any type.
             draws: the batch's random numbers.
-            progress: share of the training that is done, from 0 to 1.
+            progress: share of the training that is done, from 0 to 1; a tensor for a method that
+                is `replayable`.
             present: channels that each image has, at least one; all without it. Values in the
                 other channels are ignored.
         """

@@ -109,7 +109,7 @@ class Speed:
             ("recipe", f"{self.steps} steps, about {timedelta(seconds=round(self.whole))}"),
             ("memory", f"{self.memory / GIB:.2f} GiB at most"),
             ("waiting", f"{self.waiting:.1%} of the time, for data"),
-            ("parts", "of a step's time"),
+            ("parts", "of the time of a step that is neither in pieces nor replayed"),
         ]
         lines += [(f"  {name}", f"{share:.1%}") for name, share in self.parts.items()]
         return f"{self.description}\n{fact_list(lines)}"
@@ -159,6 +159,9 @@ def bench(
     with in_pieces(module.method, where):
         for _ in range(WARM_UP):
             step(next(batches))
+        if module.method.replays is not None:  # each size of batch is recorded first
+            for part in {len(part.rows): part for part in order}.values():
+                step(loader.dataset[part])
         loader.waited = 0.0
         seconds, images = zip(*(_timed(step, batches) for _ in range(steps)), strict=True)
     waiting, memory = loader.waited / sum(seconds), most_memory(where)

@@ -128,6 +128,7 @@ def measured_speed(
                 elapsed = time.perf_counter() - start
                 if step >= WARM_UP + LEAST_STEPS - 1 and elapsed >= timed:
                     break
+        method.replays = None  # the next model needs their memory
         return done / elapsed
 
     return speed
@@ -326,7 +327,10 @@ class Pace(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the speed from here on."""
-        self.length, self._ends = None, [time.monotonic()]
+        assert isinstance(pl_module, Training)
+        # The first epoch of steps that are replayed is slower: they are recorded in it.
+        recorded = pl_module.method.replays is not None
+        self.length, self._ends = None, [] if recorded else [time.monotonic()]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare what is left of the training with what is left of the time."""

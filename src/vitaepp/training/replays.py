@@ -30,8 +30,8 @@ MOST_SHAPES = 4
 #: Steps before one is recorded, in which libraries choose their kernels.
 WARM_UP = 3
 
-#: What a step computes: its result, and the gradient of each weight.
-Computed = tuple[StepOutput, Sequence[Tensor | None]]
+#: What a step computes: terms, weights and monitors, and the gradient of each weight.
+Computed = tuple[Sequence[dict[str, Any]], Sequence[Tensor | None]]
 
 
 def may_replay(method: Method, device: torch.device) -> bool:
@@ -45,6 +45,7 @@ def may_replay(method: Method, device: torch.device) -> bool:
     return (
         trainer.replay
         and device.type == "cuda"
+        and torch.version.hip is None  # AMD's devices have the same name
         and method.replayable
         and trainer.compile == "none"
         # Blocks that are computed twice look up the state of random numbers, which waits. In half
@@ -57,17 +58,17 @@ def may_replay(method: Method, device: torch.device) -> bool:
 class Replays:
     """The recorded steps of a method, by the shape of their batch.
 
-    Args:
-        method: what is trained.
+    They hold the GPU's memory for a step as long as they live.
     """
 
-    def __init__(self, method: Method) -> None:
-        self._method = method
+    def __init__(self) -> None:
         self._steps: dict[tuple[Any, ...], RecordedStep] = {}
+        self._pool: Any = None
         self._failed = False
 
     def __call__(
         self,
+        method: Method,
         images: Images,
         rows: Sequence[int],
         present: Bool[Tensor, "batch channel"] | None,
@@ -75,9 +76,12 @@ class Replays:
         epoch: int,
         progress: float,
     ) -> StepOutput:
-        """What the method gives for a batch. `backward` of the loss hands over the gradients.
+        """What the method gives for a batch.
+
+        `backward` of the loss hands over the gradients, which stay until the next call.
 
         Args:
+            method: what is trained, always the same.
             images: of the batch, on the method's device.
             rows: of the images in the store.
             present: channels that each image has; all without it.
@@ -86,23 +90,42 @@ class Replays:
         """
 
         def draws() -> Draws:
-            return Draws(self._method.recipe.seed, epoch, rows, images.device)
+            return Draws(method.recipe.seed, epoch, rows, images.device)
 
         key = (images.shape, images.dtype, present is None)
         step = self._steps.get(key)
         if step is None and len(self._steps) < MOST_SHAPES and not self._failed:
-            try:
-                step = RecordedStep(self._method, images, draws, present)
+            step = self._recorded(method, images, draws, present)
+            if step is not None:
                 self._steps[key] = step
-            except RuntimeError as error:
-                self._failed = True
-                say(
-                    f"steps are computed as they come, not replayed ({one_line(error)[:200]}); "
-                    "trainer.replay=false leaves out the attempt"
-                )
         if step is None:
-            return self._method(images, draws(), progress, present)
+            output: StepOutput = method(images, draws(), progress, present)
+            return output
         return step(images, draws(), present, progress)
+
+    def _recorded(
+        self,
+        method: Method,
+        images: Images,
+        draws: Callable[[], Draws],
+        present: Bool[Tensor, "batch channel"] | None,
+    ) -> RecordedStep | None:
+        """A step for batches of this shape; if it cannot be recorded None, and no other is kept."""
+        if self._pool is None and images.device.type == "cuda":
+            self._pool = torch.cuda.graph_pool_handle()
+        try:
+            return RecordedStep(method, images, draws, present, self._pool)
+        except RuntimeError as error:
+            why = one_line(error)[:200]
+        say(
+            f"steps are computed as they come, not replayed ({why}); trainer.replay=false leaves "
+            "out the attempt"
+        )
+        self._failed = True
+        self._steps.clear()
+        if images.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
 
 class RecordedStep:
@@ -113,6 +136,7 @@ class RecordedStep:
         images: of the first batch.
         draws: gives the random numbers of the first batch, anew at each call.
         present: channels that each of its images has; all without it.
+        pool: of memory, which all recorded steps of a method share: they run one after another.
 
     Raises:
         RuntimeError: the step cannot be recorded.
@@ -124,6 +148,7 @@ class RecordedStep:
         images: Images,
         draws: Callable[[], Draws],
         present: Bool[Tensor, "batch channel"] | None,
+        pool: Any = None,
     ) -> None:
         self._trained = [p for p in method.parameters() if p.requires_grad]
         self._images, device = images.clone(), images.device
@@ -145,9 +170,16 @@ class RecordedStep:
         def compute() -> Computed:
             self._numbers.rewind()
             output = forward(self._numbers)
-            return output, torch.autograd.grad(output.loss, self._trained, allow_unused=True)
+            with torch.autocast(device.type, enabled=False):
+                gradients = torch.autograd.grad(output.loss, self._trained, allow_unused=True)
+            # Without what torch remembers for the backward pass, which would keep streams alive.
+            parts: list[dict[str, Any]] = [output.terms, output.weights, output.monitors]
+            return [
+                {k: v.detach() if isinstance(v, Tensor) else v for k, v in part.items()}
+                for part in parts
+            ], gradients
 
-        self._replay, (self._output, self._gradients) = record(compute, device)
+        self._replay, (self._parts, self._gradients) = record(compute, device, pool)
 
     def __call__(
         self,
@@ -163,39 +195,52 @@ class RecordedStep:
             self._present.copy_(present, non_blocking=True)
         self._progress.fill_(progress)
         self._replay()
-        return with_gradients(_kept(self._output), self._gradients, self._trained)
+        terms, weights, monitors = _kept(self._parts)
+        output = StepOutput(terms, weights, monitors)
+        return with_gradients(output, self._gradients, self._trained)
 
 
-def record(compute: Callable[[], Computed], device: torch.device) -> tuple[Any, Computed]:
+def record(
+    compute: Callable[[], Computed], device: torch.device, pool: Any
+) -> tuple[Callable[[], object], Computed]:
     """A function that repeats a computation on a GPU, and the tensors that its results are in.
 
     Args:
         compute: the same kernels on the same memory whenever it is called.
         device: the GPU.
+        pool: where its memory is taken from.
+
+    Raises:
+        RuntimeError: it does what cannot be recorded, or there is too little memory.
 
     Source:
         https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
     """
-    aside = torch.cuda.Stream(device)
-    aside.wait_stream(torch.cuda.current_stream(device))
+    before, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(before)
     with torch.cuda.stream(aside):
         for _ in range(WARM_UP):
             compute()
-    torch.cuda.current_stream(device).wait_stream(aside)
+    before.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    # Other threads may go on, such as the one that pins batches.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        results = compute()
+    try:
+        # Where the end of a capture fails, torch does not go back to the stream of before.
+        # Other threads may go on, such as the one that pins batches.
+        with (
+            torch.cuda.stream(before),
+            torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"),
+        ):
+            results = compute()
+    except RuntimeError as error:
+        torch.cuda.synchronize(device)
+        raise RuntimeError(one_line(error.__context__ or error)) from None
     return graph.replay, results
 
 
-def _kept(output: StepOutput) -> StepOutput:
-    """A result in memory of its own, which the next replay does not touch."""
-    parts: list[dict[str, Any]] = [output.terms, output.weights, output.monitors]
+def _kept(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results in memory of their own, which the next replay does not touch."""
     fixed = [value for part in parts for value in part.values() if isinstance(value, Tensor)]
-    own = iter(torch.stack([value.detach().float() for value in fixed]).unbind())
-    terms, weights, monitors = (
-        {name: next(own) if isinstance(value, Tensor) else value for name, value in part.items()}
-        for part in parts
-    )
-    return StepOutput(terms, weights, monitors)
+    own = iter(torch.stack([value.float() for value in fixed]).unbind())
+    return [
+        {k: next(own) if isinstance(v, Tensor) else v for k, v in part.items()} for part in parts
+    ]

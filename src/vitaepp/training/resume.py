@@ -17,7 +17,7 @@ from vitaepp.system.text import as_typed
 from vitaepp.training.module import Training
 
 #: The one setting that may change when a training goes on.
-EPOCHS = "optim.epochs"
+EPOCHS, REPLAY = "optim.epochs", "trainer.replay"
 
 
 def recipe_to_resume(
@@ -100,10 +100,14 @@ def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> 
 
 
 def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
-    """Refuse to go on with another recipe; only the run's own may have another length."""
+    """Refuse to go on with another recipe; only the run's own may have another length.
+
+    How steps are launched may change: they compute the same.
+    """
     before, after = flatten(folder.recipe().model_dump()), flatten(now.model_dump())
     names = before | after  # a modality's window is a name that the other may not have
-    other = [k for k in names if before.get(k) != after.get(k) and not (own and k == EPOCHS)]
+    free = {REPLAY, EPOCHS} if own else {REPLAY}
+    other = [k for k in names if before.get(k) != after.get(k) and k not in free]
     if not other:
         return
     name = other[0]

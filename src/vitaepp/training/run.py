@@ -108,8 +108,11 @@ def train(
     if count > 1:
         join_batch_norms(method, device)
     started = time.monotonic()
-    with in_pieces(method, device) if count == 1 else nullcontext():
-        fit(trainer, module, loader, checkpoint)
+    try:
+        with in_pieces(method, device) if count == 1 else nullcontext():
+            fit(trainer, module, loader, checkpoint)
+    finally:
+        method.replays = None  # they hold memory of the device
     if not trainer.is_global_zero:
         return None
     return described | {

@@ -36,7 +36,7 @@ def prepare_for_training(method: Method, device: torch.device, processes: int = 
     """
     settings = method.recipe.trainer
     if processes == 1 and may_replay(method, device):
-        method.replays = Replays(method)
+        method.replays = Replays()
     if settings.activation_checkpointing:
         recompute_blocks(method)
     if settings.compile != "none":
@@ -89,7 +89,7 @@ def forward_batch(
         here = None  # faster than to look at every channel
     if method.replays is not None:
         here = None if here is None else here.to(images.device, non_blocking=True)
-        return method.replays(images, rows, here, epoch=epoch, progress=progress)
+        return method.replays(method, images, rows, here, epoch=epoch, progress=progress)
     if method.pieces > 1:
         return forward_in_pieces(method, images, rows, here, epoch=epoch, progress=progress)
     draws = Draws(method.recipe.seed, epoch, rows, images.device)

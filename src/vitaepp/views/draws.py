@@ -23,7 +23,8 @@ class Draws:
         seed: of the run.
         epoch: passes over the data so far.
         samples: which samples the batch holds, by their row in the store.
-        device: where numbers are wanted. Uniform ones are the same on every device.
+        device: where numbers are wanted. Uniform ones are the same on every device, normal ones on
+            all but NVIDIA's and AMD's.
         batch: samples of the whole batch, where these are a piece of it.
 
     Attributes:
@@ -70,14 +71,14 @@ class Draws:
         self, images: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch channel *space"]:
         """Standard normal numbers in the images' shape."""
-        if self.device.type != "cpu":
+        if self.device.type == "cuda":
             # A generator for each sample there would start a kernel for each.
             self._fields += 1
             return hashed_normal(self.seeds, self._fields, images)
-        out = torch.empty_like(images, memory_format=torch.contiguous_format)
+        out = torch.empty(images.shape, dtype=images.dtype)
         for row, generator in zip(out, self._generators, strict=True):
             row.normal_(generator=generator)
-        return out
+        return out.to(self.device)
 
 
 class StandingDraws(Draws):
