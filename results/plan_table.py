@@ -24,6 +24,7 @@ CHOICES = {
     "`optim.batch_size`": "batch",
     "`model.size`": "size",
     "`model.pool`": "pool",
+    "`model.patch_size`": "patch",
     "`model.mask_ratio`": "masking-ratio",
     "`views.first.crop`, `views.second.crop`": "augmentation",
     "`views.keep`": "keep",
