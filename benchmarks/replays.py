@@ -2,8 +2,8 @@
 
     python benchmarks/replays.py STORE [--case light,64 ...] [--out FILE.json]
 
-Each is trained for two seconds on images of the store, as `--hours` measures a machine: what waits
-for the device after each step. A case is a size and a batch. Memory is torch's peak.
+Each is trained for two seconds on images of the store, as `--hours` measures a machine: with a
+wait for the device after each step. A case is a size and a batch. Memory is torch's peak.
 """
 
 from __future__ import annotations

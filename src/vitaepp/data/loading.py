@@ -23,6 +23,7 @@ from vitaepp.data.splits import canonical_splits, split_word
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, nearest
 from vitaepp.recipe.sections import DataSettings
+from vitaepp.system.devices import carried
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
 
@@ -135,10 +136,7 @@ class StoreImages(Dataset[Batch]):
 
     def __getitem__(self, part: Part) -> Batch:
         if self.images is not None:
-            index = torch.tensor(part.rows)
-            if self.images.device.type == "cuda":
-                index = index.pin_memory()  # to copy it does not wait for the device then
-            index = index.to(self.images.device, non_blocking=True)
+            index = carried(torch.tensor(part.rows), self.images.device)
             return self.images[index], part.rows, part.weight
         if self._store is None:  # it is opened in the process that reads
             self._store = Store(self.path)

@@ -90,6 +90,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast | AbstractC
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
+def carried(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Numbers on a device; from pinned memory they are copied to a GPU without waiting for it."""
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=True)
+
+
 def resolved_precision(precision: str, device: torch.device) -> str:
     """`32`, `bf16` or `16`: what a recipe says, or for `auto` what the device is fastest in.
 

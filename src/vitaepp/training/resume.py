@@ -16,7 +16,7 @@ from vitaepp.system.progress import counted, say
 from vitaepp.system.text import as_typed
 from vitaepp.training.module import Training
 
-#: The one setting that may change when a training goes on.
+#: The settings that may change when a training goes on: its length, and how steps are launched.
 EPOCHS, REPLAY = "optim.epochs", "trainer.replay"
 
 

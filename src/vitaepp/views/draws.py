@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vitaepp.system.devices import carried
+
 
 class Draws:
     """A source of random numbers for the samples of one batch.
@@ -56,7 +58,7 @@ class Draws:
     @property
     def seeds(self) -> Int[Tensor, " batch"]:
         """The seed of each sample, on the device."""
-        return _carried(torch.tensor(self._seeds), self.device)
+        return carried(torch.tensor(self._seeds), self.device)
 
     def uniform(self, count: int) -> Float[Tensor, "batch count"]:
         """`count` numbers in [0, 1) for each sample.
@@ -65,7 +67,7 @@ class Draws:
         """
         self.drawn += count
         rows = [torch.rand(count, generator=g) for g in self._generators]
-        return _carried(torch.stack(rows), self.device)
+        return carried(torch.stack(rows), self.device)
 
     def normal_like(
         self, images: Float[Tensor, "batch channel *space"]
@@ -166,13 +168,6 @@ def _mixed(state: Int[Tensor, "*place"]) -> Int[Tensor, "*place"]:
 def _shifted(state: Tensor, bits: int) -> Tensor:
     """To the right, with zeros coming in."""
     return (state >> bits) & (2 ** (64 - bits) - 1)
-
-
-def _carried(numbers: Tensor, device: torch.device) -> Tensor:
-    """Numbers on a device; what is pinned is carried to a GPU without waiting for it."""
-    if device.type == "cuda":
-        numbers = numbers.pin_memory()
-    return numbers.to(device, non_blocking=True)
 
 
 def sample_seed(seed: int, epoch: int, sample: int) -> int:
