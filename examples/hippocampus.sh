@@ -14,6 +14,6 @@ vitaepp prepare "$data" "$out/store" --size 48,64,48 --labels "$data/labels.csv"
 vitaepp inspect "$out/store"
 vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours"
 vitaepp embed "$out/run" "$out/store" "$out/run/embeddings.parquet"
-vitaepp evaluate "$out/run/embeddings.parquet" --label large --out "$out/run/evaluation" --repeats 10
+vitaepp evaluate "$out/run/embeddings.parquet" --label large --out "$out/run/evaluation"
 vitaepp reconstruct "$out/run" "$out/store" "$out/run/reconstruction"
 vitaepp report "$out/run" --out "$out/report.html"

@@ -13,5 +13,5 @@ hours=${3:-0.2}
 vitaepp prepare "$data" "$out/store" --size 48,48,48 --labels "$data/labels.csv"
 vitaepp pretrain "$out/store" "$out/run" --resume --hours "$hours"
 vitaepp embed "$out/run" "$out/store" "$out/run/embeddings.parquet"
-vitaepp evaluate "$out/run/embeddings.parquet" --label texture_class --out "$out/run/evaluation" --repeats 10
+vitaepp evaluate "$out/run/embeddings.parquet" --label texture_class --out "$out/run/evaluation"
 vitaepp report "$out/run" --out "$out/report.html"

@@ -17,7 +17,7 @@ from vitaepp.data.store import Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.evaluation import choice, clinical
+from vitaepp.evaluation import choice, clinical, repeats
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -62,6 +62,7 @@ def _few_draws() -> Iterator[None]:
     """Evaluations hold out as little as they can: three quarters of what they cost."""
     with pytest.MonkeyPatch.context() as patch:
         _hold_out(patch, 1, 2)
+        patch.setattr(repeats, "USUAL", 2)
         yield
 
 

@@ -143,7 +143,7 @@ def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, every_dra
 
     spy(StandardScaler, "fit")
     spy(PCA, "fit_transform")
-    metrics = evaluate(path, "grade", tmp_path / "out", protocol=protocol)
+    metrics = evaluate(path, "grade", tmp_path / "out", protocol=protocol, repeats=1)
     predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
     row_of = {s: i for i, s in enumerate(embedded.table["subject"])}
     tested = [

@@ -14,7 +14,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.standing import standing
-from vitaepp.evaluation.summary import summary_table
+from vitaepp.evaluation.summary import rows_over_draws, summary_table, verdict
 
 
 def cohort(n=40, people=40):
@@ -96,10 +96,31 @@ def test_what_several_draws_say_is_read_again_and_told(tmp_path):
     line = f"over 3 draws of the folds: AUC {told.value:.3f}, untrained "
     assert line in summary_table(found)
     assert len(pd.read_csv(out / "repeats.csv")) == 45
+    told = verdict(found)
+    assert "over 3 draws of the folds: " in told
+    assert "significant (p " in told
+    row = next(row for row in rows_over_draws(found) if row.key == "raw")
+    assert row.mean == raw["mean"]
+    assert row.text("auc") in summary_table(found)
     # Without them, nothing of an earlier evaluation is left.
-    evaluate(file, "grade", out)
+    evaluate(file, "grade", out, repeats=1)
     assert not (out / "repeats.csv").exists()
     assert "draws of the folds" not in summary_table(Evaluation.load(out))
+
+
+def test_small_cohorts_are_drawn_several_times_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
+    features, _, table = cohort()
+    file = tmp_path / "e.parquet"
+    Embeddings(table.assign(split=""), features.astype(np.float32), {}).save(file)
+    assert evaluate(file, "grade", tmp_path / "a")["repeats"]["number"] == 3
+    assert "repeats" not in evaluate(file, "grade", tmp_path / "b", repeats=1)
+    split = table.assign(split=["train", "train", "test", "test"] * 10)
+    Embeddings(split, features.astype(np.float32), {}).save(file)
+    assert "repeats" not in evaluate(file, "grade", tmp_path / "c")
+    monkeypatch.setattr("vitaepp.evaluation.repeats.SMALL", 40)
+    Embeddings(table.assign(split=""), features.astype(np.float32), {}).save(file)
+    assert "repeats" not in evaluate(file, "grade", tmp_path / "d")
 
 
 def test_where_nothing_is_drawn_repeats_are_refused():

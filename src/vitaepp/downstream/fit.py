@@ -101,6 +101,7 @@ def fit(
             folds=folds,
             labels=labels,
             id_column=id_column,
+            repeats=1,
         )
         (measured / "metrics.json").rename(temporary / "metrics.json")
         shutil.rmtree(measured)  # the rest names subjects, and models are passed on

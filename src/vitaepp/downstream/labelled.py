@@ -70,6 +70,7 @@ def measured(
             seed=tuning.seed,
             positive=positive,
             task=target.task,
+            repeats=1,  # the networks were tuned in these folds alone
         )
     beside = Evaluation.load(linear)
     assert beside.predictions is not None

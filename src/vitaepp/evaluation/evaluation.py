@@ -27,6 +27,7 @@ from vitaepp.evaluation.files import (
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.question import Candidates, Features
+from vitaepp.evaluation.repeats import chosen_repeats
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.system.files import check_writable, file_stem
@@ -55,7 +56,7 @@ def evaluate(
     external: str | os.PathLike[str] | None = None,
     budget: Sequence[Budget] | str = (),
     candidates: Sequence[str | os.PathLike[str]] | str = (),
-    repeats: int = 1,
+    repeats: int | None = None,
 ) -> Evaluation:
     """Measure with a simple model how much an embedding tells about a label.
 
@@ -116,7 +117,8 @@ def evaluate(
             commas; or `all` that `embed` wrote beside the embeddings with `pools`. Each training
             part chooses one together with the strength of its model, by the same held-out subjects;
             of the untrained control likewise.
-        repeats: draws of the folds, with this seed and the next ones. `folds`, `mean` and
+        repeats: draws of the folds, with this seed and the next ones. Unset: ten where fewer than
+            500 subjects are cross-validated, without candidates; else one. `folds`, `mean` and
             predictions are of the first; `repeats` in metrics.json has means over all and the
             leads over the controls, with a test that several draws make sharper.
 
@@ -212,7 +214,7 @@ def evaluate(
         sites=sites,
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
-        repeats=repeats,
+        repeats=chosen_repeats(repeats, shared, strict=not one, candidates=bool(candidates)),
         provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:

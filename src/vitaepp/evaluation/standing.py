@@ -11,13 +11,9 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.summary import summary_rows
+from vitaepp.evaluation.summary import LEVEL, summary_rows
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
 from vitaepp.presentation.numbers import p_value
-
-#: A difference with a smaller p is taken for real. To beat both controls, an encoder must pass both
-#: tests, so that nothing is to be corrected for their number.
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,10 @@ class Standing:
 
     @property
     def beats_all(self) -> bool:
-        """Whether a test tells that it is better than each control."""
+        """Whether a test tells that it is better than each control.
+
+        It must pass both tests, so that nothing is to be corrected for their number.
+        """
         return all(rival.is_significant(1) for rival in self.rivals)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
 
@@ -15,6 +15,9 @@ from vitaepp.presentation.numbers import interval, p_value, with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
+
+#: A difference with a smaller p is called significant.
+LEVEL = 0.05
 
 #: Most classes that are counted one by one in a line.
 MOST_COUNTED = 10
@@ -67,10 +70,19 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def rows_over_draws(metrics: Mapping[str, Any]) -> list[Row]:
+    """As `summary_rows`; means and deviations are over all draws of the folds that were made."""
+    rows = summary_rows(metrics)
+    if not isinstance(draws := metrics.get("repeats"), Mapping):
+        return rows
+    over = {"method": draws} | draws["controls"]
+    return [replace(row, mean=over[row.key]["mean"], std=over[row.key]["std"]) for row in rows]
+
+
 def headline(metrics: Mapping[str, Any]) -> str:
     """The leading metric of the embedding and its controls, in one line."""
     metric = leading_metric(metrics)
-    rows = ", ".join(f"{row.name} {row.text(metric)}" for row in summary_rows(metrics))
+    rows = ", ".join(f"{row.name} {row.text(metric)}" for row in rows_over_draws(metrics))
     subjects = subjects_text(metrics["n"], count_tested(metrics))
     return f"{metric_name(metric)} of {metrics['label']}, {subjects}: {rows}"
 
@@ -79,9 +91,10 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     """One sentence that says which is ahead, the embedding or its best control, and how clearly.
 
     Folds are shared, so that differences are taken fold by fold; a lead within one standard
-    deviation of them is no clear winner. This is a description, not a significance test.
+    deviation of them is no clear winner. This is a description, not a significance test; over
+    several draws of the folds, the sentence has the test's p instead.
     """
-    method, *controls = summary_rows(metrics)
+    method, *controls = rows_over_draws(metrics)
     metric = leading_metric(metrics)
     title = metric_name(metric)
     if not controls:
@@ -105,6 +118,10 @@ def verdict(metrics: Mapping[str, Any]) -> str:
         first, second = control, method
         sentence = f"{name[0].upper()}{name[1:]} {verb} {method.name}"
     sentence += f" by {lead:.3f} {title} ({values[first.key]:.3f} against {values[second.key]:.3f})"
+    if (draws := metrics.get("repeats")) is not None:
+        p = draws["controls"][control.key]["difference"]["p"]
+        test = "" if p is None else f": {'not ' * (p >= LEVEL)}significant ({p_value(p, 'p')})"
+        return f"{sentence}, over {draws['number']} draws of the folds{test}."
     if len(first.folds) < 2:
         if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, values[second.key]):
             return f"{sentence}, less than chance alone can make on a test set of this size."
@@ -124,7 +141,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
 def summary_cells(metrics: Mapping[str, Any]) -> list[list[str]]:
     """The embedding and its controls as lines of text, the header first."""
     names = measures_of(metrics).names
-    lines = [[row.name, *map(row.text, names)] for row in summary_rows(metrics)]
+    lines = [[row.name, *map(row.text, names)] for row in rows_over_draws(metrics)]
     return [["", *map(metric_name, names)], *lines]
 
 

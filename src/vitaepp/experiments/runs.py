@@ -154,7 +154,15 @@ class Setup:
             given = list(files) if self.per_fold else files[0]
             # What was measured before stays, for the table that was made of it.
             budget = sorted({*self.budget, *measured})
-            evaluate(given, self.label, out, protocol=self.protocol, seed=seed, budget=budget)
+            evaluate(
+                given,
+                self.label,
+                out,
+                protocol=self.protocol,
+                seed=seed,
+                budget=budget,
+                repeats=1,  # each seed draws other folds
+            )
         return out
 
 

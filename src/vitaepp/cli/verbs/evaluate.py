@@ -104,9 +104,13 @@ def evaluate(
         ),
     ] = None,
     repeats: Annotated[
-        int,
-        typer.Option(min=1, help="Draw the folds so often: less luck, and a sharper test."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Draw the folds so often: less luck, and a sharper test. Unset: 10 times where "
+            "there are fewer than 500 subjects.",
+        ),
+    ] = None,
     folds: Folds = 5,
     seed: FoldSeed = 0,
     labels: Labels = None,

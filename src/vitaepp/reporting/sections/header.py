@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from vitaepp.evaluation.measures import leading_metric
 from vitaepp.evaluation.result import Evaluation as Measured
 from vitaepp.evaluation.standing import Standing, standing
-from vitaepp.evaluation.summary import display_name, summary_rows
+from vitaepp.evaluation.summary import display_name, rows_over_draws
 from vitaepp.presentation.names import metric_name
-from vitaepp.presentation.numbers import duration, with_spread
+from vitaepp.presentation.numbers import duration
 from vitaepp.recipe.methods import METHODS
 from vitaepp.reporting.contents import RunContents
 from vitaepp.system.progress import counted
@@ -146,18 +146,16 @@ def tiles(run: RunContents) -> list[dict[str, object]]:
         return []
     metrics = run.evaluations[0].metrics
     metric, over = leading_metric(metrics), ""
-    texts = {row.key: row.text(metric) for row in summary_rows(metrics)}
+    rows = rows_over_draws(metrics)
     if draws := metrics.get("repeats"):
         over = f", {draws['number']} draws of the folds"
-        parts = {"method": draws} | draws["controls"]
-        texts |= {k: with_spread(p["mean"][metric], p["std"][metric]) for k, p in parts.items()}
     return [
         {
             "name": row.name,
             "series": SERIES[row.key],
-            "value": texts[row.key].partition(" ")[0],
-            "std": texts[row.key].partition(" ")[2],
+            "value": row.text(metric).partition(" ")[0],
+            "std": row.text(metric).partition(" ")[2],
             "metric": f"{metric_name(metric)}, {metrics['label']}{over}",
         }
-        for row in summary_rows(metrics)
+        for row in rows
     ]

@@ -13,7 +13,7 @@ from vitaepp.evaluation.summary import (
     all_doubts,
     design_text,
     persons_text,
-    summary_rows,
+    rows_over_draws,
     verdict,
 )
 from vitaepp.presentation.charts import strip
@@ -63,7 +63,8 @@ def comparisons(runs: Sequence[RunContents], others: Sequence[Evaluation]) -> li
     for name_, evaluation in named:
         facts = ("positive", "seed", "n", "sizes", "group", "harmonized")
         alike = [str(evaluation.metrics.get(fact)) for fact in facts]
-        key = (evaluation.title, *alike, len(evaluation.metrics["folds"]))
+        folds = len(evaluation.metrics["folds"])
+        key = (evaluation.title, *alike, folds, _draws(evaluation.metrics))
         grouped.setdefault(key, []).append((name_, evaluation))
     doubts = [doubt for run in runs for _, s in run.extras for doubt in s.doubts.items()]
     return [_comparison(key[0], members, doubts) for key, members in grouped.items()]
@@ -75,7 +76,9 @@ def _comparison(
     first = members[0][1].metrics
     metric = leading_metric(first)
     measures = measures_of(first)
-    rows = [(name, row) for name, evaluation in members for row in summary_rows(evaluation.metrics)]
+    rows = [
+        (name, row) for name, evaluation in members for row in rows_over_draws(evaluation.metrics)
+    ]
     chance = _chance(first, metric)
     values = [float(v) for _, row in rows for f in row.folds if (v := f[metric]) is not None]
     values += [] if chance is None else [chance]
@@ -109,6 +112,7 @@ def _comparison(
         "columns": [metric_title(m) for m in measures.names],
         "column": measures.names.index(metric),
         "folds": len(first["folds"]),
+        "draws": _draws(first),
         "results": results,
         "verdicts": [(name, verdict(evaluation.metrics)) for name, evaluation in members],
         "doubts": [
@@ -121,6 +125,11 @@ def _comparison(
         "chance": None if chance is None else f"{chance:.2f}",
         "uncontrolled": any(not evaluation.metrics.get("controls") for _, evaluation in members),
     }
+
+
+def _draws(metrics: Mapping[str, Any]) -> int:
+    """How often the folds were drawn."""
+    return (metrics.get("repeats") or {"number": 1})["number"]
 
 
 def _tenth_below(value: float) -> float:
@@ -153,7 +162,8 @@ def _setting(metrics: Mapping[str, Any]) -> str:
     folds, sizes = len(metrics["folds"]), metrics.get("sizes") or []
     if folds > 1 or metrics["protocol"] == "svm":
         spread = ", mean ± sample standard deviation over them"
-        parts.append(f"{folds} outer folds{spread}" if folds > 1 else "1 outer fold")
+        drawn = f", drawn {draws} times" if (draws := _draws(metrics)) > 1 else ""
+        parts.append(f"{folds} outer folds{drawn}{spread}" if folds > 1 else "1 outer fold")
     elif sizes:
         parts.append(f"trained on {sizes[0]['train']:,}, tested on {sizes[0]['test']:,}")
     if metrics.get("positive") is not None:
