@@ -130,7 +130,7 @@ def test_what_is_doubtful_about_another_cohort_is_said_or_refused(tmp_path, caps
     path = saved("inside", features, table)
     same = saved("same", features, table)
     evaluate(path, "sick", tmp_path / "a", external=same)
-    assert "80 subjects have the name of a subject inside" in capsys.readouterr().err
+    assert "80 subjects have the name of a person inside" in capsys.readouterr().err
     with pytest.raises(EvaluationError, match="made by another encoder"):
         evaluate(path, "sick", tmp_path / "b", external=saved("other", features, table, "two"))
     renamed = table.assign(sick=table["sick"].replace("yes", "ill"))
@@ -151,6 +151,8 @@ def test_what_is_doubtful_about_another_cohort_is_said_or_refused(tmp_path, caps
         ("volume", {"volume": lambda t: t["volume"] / 1000}, "in another unit?"),
         ("volume", {"volume": lambda t: t["volume"].where(t.index % 9 > 0, -999)}, "-999"),
         ("sick", {"participant": lambda t: t["subject"].str[2:]}, "participants have"),
+        ("sick", {"participant": lambda t: t["subject"].str[2:].astype(float)}, "participants"),
+        ("sick", {"subject": lambda t: t["subject"].str[1:].str.upper() + ".nii.gz"}, "subjects"),
         ("sick", {}, "exactly the same features as a subject inside"),
         ("months", {"months": lambda t: t["months"] * 30}, "in another unit?"),
         ("months", {"months": lambda t: 1 / t["months"]}, "the other way round"),
@@ -176,6 +178,43 @@ def test_another_cohort_with_other_units_codes_or_the_same_people_is_asked_about
     assert told in doubts(features, rows.assign(**outside))
     if outside:
         assert told not in doubts(features, rows)
+
+
+def test_another_cohort_is_joined_by_the_same_column_of_the_labels(tmp_path):
+    features, table, _ = cohort()
+    others, outside, _ = cohort(seed=1)
+    outside["subject"] = "x" + outside["subject"]
+    every = pd.concat([table, outside])
+    # A second column of names that are somebody else's.
+    wrong = np.r_[table["subject"], np.roll(outside["subject"], 1)]
+    both = pd.DataFrame({"patient": wrong, "scan": every["subject"], "sick": every["sick"]})
+    both.to_csv(tmp_path / "labels.csv", index=False)
+    for name, values, rows in (("inside", features, table), ("outside", others, outside)):
+        own = rows[["subject"]].assign(split="")
+        Embeddings(own, values.astype(np.float32), {}).save(tmp_path / f"{name}.parquet")
+    found = evaluate(
+        tmp_path / "inside.parquet",
+        "sick",
+        tmp_path / "out",
+        labels=tmp_path / "labels.csv",
+        id_column="scan",
+        external=tmp_path / "outside.parquet",
+    )
+    told = found.external.set_index("subject")["label"].astype(str)
+    assert told.to_dict() == dict(zip(outside["subject"], outside["sick"].astype(str), strict=True))
+
+
+def test_one_of_several_labels_that_is_coded_the_other_way_round_is_asked_about():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 6))
+    table = pd.DataFrame({"subject": [f"s{i}" for i in range(120)], "a": x[:, 0] > 0})
+    table = table.assign(a=table["a"].astype(int), b=(x[:, 1] > 0).astype(int))
+    outside = table[60:].assign(a=1 - table["a"][60:])
+    found = evaluate_features(
+        x[:60], table[:60], "a,b", task="multilabel", external=Cohort(x[60:], outside)
+    )
+    (line,) = [doubt for doubt in found["doubts"] if "worse than chance" in doubt]
+    assert "of a is worse than chance; is it coded the other way round" in line
 
 
 def test_more_labels_are_nested_balanced_and_better():

@@ -14,7 +14,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import doubts, read_labels
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.evaluation.tasks.regression import far_values
+from vitaepp.evaluation.tasks.regression import far_values, other_unit
 from vitaepp.reporting.contents import Evaluation as ShownEvaluation
 from vitaepp.reporting.sections.results import comparisons
 
@@ -75,7 +75,10 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ([*range(1, 9), -1, -1], "-1 occurs 2 times and is the only value below 0"),
+        ([*range(1, 9), -1, -1], "-1 is the only value below 0, in 2 of 10 subjects"),
+        ([*range(1, 9), -9, -9, -8], "-9 and -8 are the only values below 0, in 3 of 11 subjects"),
+        ([0] * 9 + [3, 4, 5, 4, 3, 5, 999], "999 where the median apart from 0 is 4"),
+        ([0] * 9 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([*range(1, 9), -1, -2], ""),
         ([*range(1, 9), 900], "1 value of 9 lie far from the others"),
     ],
@@ -84,6 +87,14 @@ def test_values_that_may_be_codes_are_asked_about(values, told):
     lines = far_values(np.array(values, float), "label 'volume'")
     assert told in "".join(lines)
     assert bool(lines) == bool(told)
+
+
+@pytest.mark.parametrize("factor", [1, 1000])
+def test_another_unit_is_asked_about_where_most_have_none(factor):
+    volumes = np.array([0.0] * 12 + [2, 3, 4, 5, 3, 4])
+    lines = other_unit(volumes, factor * volumes, "label 'volume'")
+    assert bool(lines) == (factor > 1)
+    assert factor == 1 or "the median apart from 0 is 3500 outside and 3.5 inside" in lines[0]
 
 
 def test_what_is_asked_is_kept_with_the_result_and_shown_in_a_report(capsys):

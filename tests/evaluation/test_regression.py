@@ -1,6 +1,7 @@
 """Regression: scores and fits against scikit-learn and SciPy, and simulations of known truth."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import pearsonr, spearmanr
@@ -10,6 +11,8 @@ from sklearn.preprocessing import StandardScaler
 
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import bootstrap_folds
+from vitaepp.evaluation.comparison import compare
+from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.regression import (
     EPSILON,
     METRICS,
@@ -17,6 +20,8 @@ from vitaepp.evaluation.regression import (
     regression_scores,
     weighted,
 )
+from vitaepp.evaluation.standing import standing
+from vitaepp.evaluation.summary import verdict
 
 
 def _drawn(random, n, features=10, noise=1.0):
@@ -38,6 +43,30 @@ def intervals(truth, predicted, fold, persons=None, resamples=2000):
         )
         for metric in METRICS
     }
+
+
+@pytest.mark.parametrize("protocol", ["linear", "svm"])
+def test_values_follow_the_split_that_the_table_gives(protocol):
+    features, values = _drawn(np.random.default_rng(0), 60)
+    split = ["train"] * 40 + ["test"] * 20
+    table = pd.DataFrame({"subject": range(60), "age": values, "split": split})
+    found = evaluate_features(features, table, "age", task="regression", protocol=protocol)
+    assert found["sizes"] == [{"train": 40, "test": 20}]
+
+
+def test_values_in_a_small_unit_are_told_in_full(tmp_path):
+    features, values = _drawn(np.random.default_rng(0), 60, noise=0.2)
+    told = []
+    for unit in (1.0, 1e-5):
+        table = pd.DataFrame({"subject": range(60), "adc": unit * values})
+        found = evaluate_features(features, table, "adc", task="regression", repeats=2)
+        folder = tmp_path / str(unit)
+        found.save(folder)
+        compared = compare(folder, controls=True)
+        told.append([verdict(found.metrics), str(standing(found)), *compared.sentences])
+        assert "level" not in told[-1][0]
+        assert not any("0.000 " in line or "0.000]" in line for line in told[-1])
+    assert "0.0000" in told[1][0]
 
 
 def test_scores_are_those_of_scikit_learn_and_scipy():

@@ -57,6 +57,12 @@ def test_the_log_rank_test_and_curves_are_those_of_r():
     json.dumps(found, allow_nan=False)
 
 
+def test_halves_that_are_never_at_risk_together_have_no_log_rank_test():
+    times = Survival(np.array([30.0, 35, 40, 5, 6, 7]), np.array([1, 1, 0, 0, 0, 0], bool))
+    found = survival_halves(times, np.array([1, 1, 1, 0, 0, 0], bool))
+    assert (found["logrank"], found["reason"]) == (None, "at no event are both halves at risk")
+
+
 def test_concordance_and_its_error_are_those_of_r():
     """`summary(coxph(Surv(time, status) ~ x, aml))` prints Concordance= 0.619 (se = 0.063)."""
     found = concordance_interval(AML, 1.0 - MAINTAINED, np.zeros(23, int))

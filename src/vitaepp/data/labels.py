@@ -50,12 +50,16 @@ def written_alike(names: Iterable[Any]) -> list[list[Any]]:
     """
     alike: dict[str | float, list[Any]] = defaultdict(list)
     for name in names:
-        alike[_meant(str(name))].append(name)
+        alike[meant(str(name))].append(name)
     return [same for same in alike.values() if len(same) > 1]
 
 
-def _meant(name: str) -> str | float:
-    """What names have in common that are one, and written in several ways."""
+def meant(name: str) -> str | float:
+    """What names have in common that are one, and written in several ways.
+
+    >>> meant("007") == meant("7.0"), meant("P1") == meant("p1")
+    (True, True)
+    """
     plain = unicodedata.normalize("NFKC", " ".join(name.split())).casefold()
     if plain in SAME_WORDS:
         return SAME_WORDS[plain]

@@ -20,17 +20,14 @@ from vitaepp.evaluation.difference import Difference, difference_between, known_
 from vitaepp.evaluation.measures import Measures, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
+from vitaepp.evaluation.summary import SIGNIFICANT, count_tested, subjects_text, summary_rows
 from vitaepp.evaluation.summary import Row as Scores
-from vitaepp.evaluation.summary import count_tested, subjects_text, summary_rows
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
 from vitaepp.system.files import write_json, write_text
 from vitaepp.system.paths import unique_names
 from vitaepp.system.progress import counted
-
-#: A difference is called one where chance alone makes it less often than this.
-SIGNIFICANT = 0.05
 
 #: An evaluation as people have it: where it is, or what `evaluate` returned.
 Evaluated = str | os.PathLike[str] | Mapping[str, Any]  # a Mapping, to say what is wrong with it
@@ -63,6 +60,7 @@ class Comparison:
         label: what was predicted.
         n: subjects.
         tested: those of them that the scores are of.
+        draws: of the folds, where the evaluations made several; the first is compared.
         measures: the metrics of the rows, and which of them are errors.
     """
 
@@ -72,6 +70,7 @@ class Comparison:
     n: int
     tested: int
     measures: Measures
+    draws: int = 1
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
@@ -91,7 +90,7 @@ class Comparison:
         """What each comparison shows, in plain words, and never more than its test does."""
         compared = sum(row.p_holm is not None for row in self.rows)
         return [
-            _verdict(row, row.difference, self.reference.name, compared, self.measures)
+            _verdict(row, row.difference, self.reference, compared, self.measures)
             + _remarks(row.difference)
             for row in self.rows
             if row.difference is not None
@@ -180,13 +179,14 @@ class Comparison:
         level = next((i.level for d in self._differences() if (i := d.interval)), None)
         header = ["", *map(metric_name, self.measures.names), f"Δ {metric_name(self.metric)}"]
         header += [] if level is None else [f"{level:.0%} interval"]
+        digits = numbers.digits_for(self.reference.scores.mean[self.metric])
         lines = [[*header, "p", *(["p (Holm)"] if several else [])]]
         for row in self.rows:
             cells = [row.name, *(row.scores.text(m) for m in self.measures.names)]
             difference = row.difference
-            cells += [numbers.difference(difference.mean) if difference else "reference"]
+            cells += [numbers.difference(difference.mean, digits) if difference else "reference"]
             if level is not None:
-                cells += [_interval(difference) if difference else ""]
+                cells += [_interval(difference, digits) if difference else ""]
             cells += [p_value(difference.p) if difference and difference.p is not None else ""]
             cells += [p_value(row.p_holm) if row.p_holm is not None else ""] if several else []
             lines.append(cells)
@@ -203,6 +203,11 @@ class Comparison:
         ]
         if any(d.interval for d in self._differences()):
             seen.append("interval: bootstrap over persons, trained models as they are")
+        if self.draws > 1:
+            seen.append(
+                f"of the first of {self.draws} draws of the folds; evaluate tests an encoder "
+                "against its own controls over all"
+            )
         seen += sorted({d.reason for d in self._differences() if d.reason})
         return "; ".join(seen) + "."
 
@@ -290,7 +295,9 @@ def compare_evaluations(
         rows[i] = replace(rows[i], p_holm=p)
     measures = measures_of(base.metrics)
     label, n = str(base["label"]), int(base["n"])
-    return Comparison(tuple(rows), metric, label, n, count_tested(base.metrics), measures)
+    draws = max((e.metrics.get("repeats") or {"number": 1})["number"] for e in every)
+    tested = count_tested(base.metrics)
+    return Comparison(tuple(rows), metric, label, n, tested, measures, draws)
 
 
 def _loaded(evaluation: Evaluated) -> Evaluation:
@@ -364,18 +371,17 @@ def _remarks(difference: Difference) -> str:
 def _verdict(
     row: ComparisonRow,
     difference: Difference,
-    reference: str,
+    reference: ComparisonRow,
     comparisons: int,
     measures: Measures,
 ) -> str:
     """Which is ahead, with its numbers."""
-    facts = [f"{numbers.difference(difference.mean)} {metric_name(difference.metric)}"]
+    digits, base = numbers.digits_for(reference.scores.mean[difference.metric]), reference.name
+    facts = [f"{numbers.difference(difference.mean, digits)} {metric_name(difference.metric)}"]
     if difference.interval:
-        facts.append(f"{difference.interval.level:.0%} interval {_interval(difference)}")
+        facts.append(f"{difference.interval.level:.0%} interval {_interval(difference, digits)}")
     if difference.p is None:
-        return (
-            f"{row.name} against {reference}: not tested, {difference.reason}; {', '.join(facts)}"
-        )
+        return f"{row.name} against {base}: not tested, {difference.reason}; {', '.join(facts)}"
     p, after = difference.p, ""
     facts.append(p_value(p, "p"))
     if comparisons > 1 and row.p_holm is not None:
@@ -386,17 +392,17 @@ def _verdict(
         difference.interval and not difference.interval.low <= 0 <= difference.interval.high
     )
     if p >= SIGNIFICANT:
-        sentence = f"{row.name} and {reference} do not differ significantly{after}"
+        sentence = f"{row.name} and {base} do not differ significantly{after}"
         but = "; the interval excludes 0, but takes the trained models as they are"
         return f"{sentence}: {', '.join(facts)}{but if excludes_zero else ''}"
     better = measures.gain(difference.metric, difference.mean, 0.0) > 0
     verb = "ahead of" if better else "behind"
-    sentence = f"{row.name} is {verb} {reference}: {', '.join(facts)}"
+    sentence = f"{row.name} is {verb} {base}: {', '.join(facts)}"
     if difference.interval and not excludes_zero:
         return f"{sentence}; the interval holds zero, so this is weak evidence"
     return sentence
 
 
-def _interval(difference: Difference) -> str:
+def _interval(difference: Difference, digits: int) -> str:
     interval = difference.interval
-    return "" if interval is None else numbers.interval(interval.low, interval.high)
+    return "" if interval is None else numbers.interval(interval.low, interval.high, digits)

@@ -195,7 +195,7 @@ def evaluate(
         warn_outdated(out, facts, "give the folder of another evaluation")
     cohort = None
     if external is not None:
-        cohort = other_cohort(Path(external), embedded, labels, pooled)
+        cohort = other_cohort(Path(external), embedded, labels, id_column, pooled)
     evaluation = evaluate_features(
         features,
         embedded.table,

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.embeddings import CONTROLS
+from vitaepp.data.labels import meant
 from vitaepp.data.participants import participants_in, persons_of
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import MEAN, Candidates, Features, Question, one_of
@@ -108,6 +110,14 @@ def tested_outside(
                 "other way round there?"
             )
             break
+    labels = (scored[METHOD].get("clinical") or {}).get("labels") or {}
+    for label, report in labels.items():
+        area = report["auc"]["value"]
+        if area is not None and area < LOW:
+            doubts.append(
+                f"AUC {area:.2f} of {label} is worse than chance; is it coded the other way round "
+                "there?"
+            )
     if len(outside.rows) < FEW:
         doubts.append(f"{counted(len(outside.rows), 'subject')} can show very little")
     doubts = [f"{cohort.name}, the external cohort: {doubt}" for doubt in doubts]
@@ -130,14 +140,15 @@ def _shared(
 ) -> list[str]:
     """What to say of subjects outside who may be people inside, a line each."""
     lines = []
-    for what, inside_, outside_ in (
-        ("subject", set(within["subject"]), set(outside["subject"])),
-        ("participant", participants_in(within), participants_in(outside)),
+    people = set(map(_person, participants_in(within) | set(map(str, within["subject"]))))
+    for what, names in (
+        ("subject", set(map(str, outside["subject"]))),
+        ("participant", participants_in(outside)),
     ):
-        if both := inside_ & outside_:
+        if both := [name for name in sorted(names) if _person(name) in people]:
             lines.append(
-                f"{counted(len(both), what)} have the name of a {what} inside, such as "
-                f"{min(both)}; if they are the same people, this is no external test"
+                f"{counted(len(both), what)} have the name of a person inside, such as "
+                f"{both[0]}; if they are the same people, this is no external test"
             )
     if features.shape[1] == others.shape[1]:
         own, new = (
@@ -150,6 +161,11 @@ def _shared(
                 "probably because the same image is in both; leave it out of one of them"
             )
     return lines
+
+
+def _person(name: str) -> str | float:
+    """A name however it is written: in other letters, as a number, as that of a file."""
+    return meant(name.removesuffix(suffix_of(name, (*SCAN_SUFFIXES, *PICTURE_SUFFIXES))))
 
 
 def _require_same(cohort: str, inside: Candidates, outside: Candidates) -> None:

@@ -130,7 +130,7 @@ def evaluate_features(
     strict = [checked_candidates(one, ordered, "features") for one in each]
     first = next(iter(strict[0].values()))
     given = known_controls(controls or {}, ordered)
-    doubts = _tell(target, ordered, shared, protocol)
+    doubts = _tell(target, ordered, shared, protocol, group)
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
     if others := len(target.rows) - len(used) if shared.given else 0:
         be = "is" if others == 1 else "are"
@@ -270,7 +270,9 @@ def _map(
     return points, how if len(rows) == len(features) else f"{how}, {len(rows)} random subjects"
 
 
-def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> list[str]:
+def _tell(
+    target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None, group: str | None
+) -> list[str]:
     """Say what a person should know about the labels and their folds; what to ask of them."""
     if isinstance(target, Classification) and (order := target.order()):
         say(order)
@@ -284,14 +286,19 @@ def _tell(target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str |
         )
     if target.missing:
         say(f"{target.missing} of {len(ordered)} subjects have no {target.name}; they are left out")
-    return [*target.doubts(), *_split_doubts(ordered, shared, protocol), *person_doubts(labelled)]
+    splits = _split_doubts(ordered, shared, protocol, group)
+    return [*target.doubts(), *splits, *person_doubts(labelled)]
 
 
-def _split_doubts(ordered: pd.DataFrame, shared: Shared, protocol: str | None) -> list[str]:
-    """What to say where a table has splits, but not those of one test."""
+def _split_doubts(
+    ordered: pd.DataFrame, shared: Shared, protocol: str | None, group: str | None
+) -> list[str]:
+    """What to say where a table has splits that are not used."""
     splits = sorted(set(canonical_splits(ordered["split"])) - {""})
-    if shared.given or protocol == "svm" or len(splits) < 2:
+    if shared.given or len(splits) < 2 or (protocol == "svm" and group is None):
         return []
+    if group is not None:
+        return [f"splits {', '.join(splits)} are not used: the folds follow the groups of {group}"]
     return [
         f"splits {', '.join(splits)} are not used: without both train and test, protocol "
         f"{shared.protocol} draws its own folds over all subjects"

@@ -142,7 +142,11 @@ def untrained_of(candidates: Mapping[str, Candidate]) -> dict[str, Features]:
 
 
 def other_cohort(
-    path: Path, embedded: Embeddings, labels: Any, candidates: Mapping[str, Candidate]
+    path: Path,
+    embedded: Embeddings,
+    labels: Any,
+    id_column: str | None,
+    candidates: Mapping[str, Candidate],
 ) -> Cohort:
     """Embeddings of another cohort, which must be by the same encoder.
 
@@ -150,6 +154,7 @@ def other_cohort(
         path: of their file.
         embedded: those inside.
         labels: a table of labels, or None.
+        id_column: its column of subjects, as inside.
         candidates: inside; those outside lie beside the file.
 
     Raises:
@@ -162,7 +167,7 @@ def other_cohort(
             if differences := unlike(*(StoreInfo.parse(f) for f in facts)):
                 warn(f"{path}: its store was prepared with {', '.join(differences)} inside")
     if labels is not None:
-        other = with_labels(other, Path(labels), None)
+        other = with_labels(other, Path(labels), id_column)
     pooled = {
         name: Candidate(file, other if file == path else _of_cohort(file, candidate.embedded))
         for name, candidate in candidates.items()

@@ -155,15 +155,28 @@ def doubts(labels: Labels) -> list[str]:
 
 
 def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
-    """What to ask about sites or scanners that differ in case, accents or digits alone.
+    """What to ask about sites or scanners that may not be meant as they are written.
+
+    They differ in case, accents or digits alone, or are words for a missing value.
 
     >>> group_doubts("site", ["Ulm", "ulm", "Bern"])
     ["column 'site': 'Ulm' and 'ulm' are 2 groups here; if they are one, write them alike"]
+    >>> group_doubts("site", ["Ulm", "Bern", "unknown"])
+    ["column 'site': 'unknown' counts as a group; if it means missing, leave these cells empty"]
     """
+    different = sorted(set(map(str, groups)))
     return [
-        f"column {column!r}: {' and '.join(repr(str(name)) for name in names)} are {len(names)} "
-        "groups here; if they are one, write them alike"
-        for names in written_alike(sorted(set(map(str, groups))))
+        *(
+            f"column {column!r}: {' and '.join(map(repr, names))} are {len(names)} groups here; if "
+            "they are one, write them alike"
+            for names in written_alike(different)
+        ),
+        *(
+            f"column {column!r}: {name!r} counts as a group; if it means missing, leave these "
+            "cells empty"
+            for name in different
+            if name.lower() in DOUBTFUL
+        ),
     ]
 
 

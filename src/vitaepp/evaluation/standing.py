@@ -11,9 +11,9 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.summary import LEVEL, summary_rows
+from vitaepp.evaluation.summary import SIGNIFICANT, summary_rows
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
-from vitaepp.presentation.numbers import p_value
+from vitaepp.presentation.numbers import digits_for, p_value
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Rival:
         return (
             difference is not None
             and p is not None
-            and p < LEVEL
+            and p < SIGNIFICANT
             and difference.mean * sign * self.sign > 0
         )
 
@@ -90,17 +90,17 @@ class Standing:
             start = f"{name[0].upper()}{name[1:]} {verb} the encoder"
         else:
             start = "It is not shown that the encoder beats its controls"
-        against = []
+        digits, against = digits_for(self.value), []
         for rival in self.rivals:
             test = "no test" if rival.p is None else p_value(rival.p, "p")
             name, _ = CONTROLS_IN_SENTENCES[rival.key]
-            against.append(f"{rival.value:.3f} of {name} ({test})")
+            against.append(f"{rival.value:.{digits}f} of {name} ({test})")
         tests = {r.difference.test for r in self.rivals if r.difference and r.difference.test}
         how = f", by {' and '.join(sorted(tests))}" if tests else ""
         over = f" over {self.draws} draws of the folds" if self.draws > 1 else ""
         return (
-            f"{start}: the {metric_name(self.metric)} of {self.label} is {self.value:.3f}{over} "
-            f"against {' and '.join(against)}{how}."
+            f"{start}: the {metric_name(self.metric)} of {self.label} is "
+            f"{self.value:.{digits}f}{over} against {' and '.join(against)}{how}."
         )
 
 

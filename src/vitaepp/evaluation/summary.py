@@ -11,13 +11,13 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
-from vitaepp.presentation.numbers import interval, p_value, with_spread
+from vitaepp.presentation.numbers import digits_for, interval, p_value, with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
 
-#: A difference with a smaller p is called significant.
-LEVEL = 0.05
+#: A difference is called one where chance alone makes it less often than this.
+SIGNIFICANT = 0.05
 
 #: Most classes that are counted one by one in a line.
 MOST_COUNTED = 10
@@ -110,17 +110,22 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     name, verb = CONTROLS_IN_SENTENCES[control.key]
     gain = measures.gain(metric, values[method.key], values[control.key])
     lead = abs(gain)
-    if lead < 5e-4:
-        return f"{method.name} and {name} are level, at {title} {values[method.key]:.3f}."
+    digits = digits_for(max(map(abs, (values[method.key], values[control.key]))))
+    if lead < 0.5 * 10**-digits:
+        level = f"{values[method.key]:.{digits}f}"
+        return f"{method.name} and {name} are level, at {title} {level}."
     if gain > 0:
         first, second, sentence = method, control, f"{method.name} leads {name}"
     else:
         first, second = control, method
         sentence = f"{name[0].upper()}{name[1:]} {verb} {method.name}"
-    sentence += f" by {lead:.3f} {title} ({values[first.key]:.3f} against {values[second.key]:.3f})"
+    of_first, of_second = (f"{values[row.key]:.{digits}f}" for row in (first, second))
+    sentence += f" by {lead:.{digits}f} {title} ({of_first} against {of_second})"
     if (draws := metrics.get("repeats")) is not None:
         p = draws["controls"][control.key]["difference"]["p"]
-        test = "" if p is None else f": {'not ' * (p >= LEVEL)}significant ({p_value(p, 'p')})"
+        test = (
+            "" if p is None else f": {'not ' * (p >= SIGNIFICANT)}significant ({p_value(p, 'p')})"
+        )
         return f"{sentence}, over {draws['number']} draws of the folds{test}."
     if len(first.folds) < 2:
         if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, values[second.key]):
@@ -131,7 +136,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     deviation = stdev(differences) if len(differences) > 1 else 0.0
     if lead < deviation:
         return (
-            f"{sentence}, less than the spread of that difference over folds ({deviation:.3f}): "
+            f"{sentence}, less than the spread of that difference over folds "
+            f"({deviation:.{digits}f}): "
             "no clear winner."
         )
     wins = sum(d > 0 for d in differences)
@@ -316,12 +322,12 @@ def budget_text(metrics: Mapping[str, Any]) -> list[str]:
     """
     rows = metrics.get("budget") or []
     lines = []
-    for labels in dict.fromkeys(row["labels"] for row in rows):
+    for labels, whole in dict.fromkeys((row["labels"], row.get("all")) for row in rows):
         metric = leading_metric(metrics)
         values = [
             f"{row['features']} " * (row["features"] != "method") + with_ends(row, metric)
             for row in rows
-            if row["labels"] == labels
+            if (row["labels"], row.get("all")) == (labels, whole)
         ]
         lines.append(f"with {count_text(labels)} labels: {metric_name(metric)} {', '.join(values)}")
     return lines
@@ -350,7 +356,8 @@ def repeats_text(metrics: Mapping[str, Any]) -> list[str]:
 def with_ends(row: Mapping[str, Any], metric: str) -> str:
     """The mean of a row of `budget`, and the range that 95 of 100 trainings lie in."""
     mean, low, high = (row[name][metric] for name in ("mean", "low", "high"))
-    return with_spread(mean, None) + ("" if low is None else f" {interval(low, high)}")
+    ends = "" if low is None else f" {interval(low, high, digits_for(mean))}"
+    return with_spread(mean, None) + ends
 
 
 def count_text(count: float) -> str:

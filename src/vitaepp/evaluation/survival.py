@@ -567,7 +567,10 @@ def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
         reason = "no subject has an event"
     if reason:
         return facts | {"logrank": None, "reason": reason}
-    chi2, p = compare_survival(test.structured(), high.astype(np.intp))
+    try:
+        chi2, p = compare_survival(test.structured(), high.astype(np.intp))
+    except np.linalg.LinAlgError:
+        return facts | {"logrank": None, "reason": "at no event are both halves at risk"}
     return facts | {"logrank": {"chi2": float(chi2), "p": float(p)}}
 
 

@@ -108,35 +108,58 @@ class Regression(Target):
 
 
 def far_values(values: Floats, title: str) -> list[str]:
-    """A line where values lie more than `FAR` robust deviations from the median, or where a number
-    below 0 is repeated and the only one there; else nothing."""
-    middle = np.median(values)
-    deviation = 1.4826 * np.median(np.abs(values - middle))
+    """A line where values lie more than `FAR` robust deviations from the median, or where one or
+    two numbers below 0 are repeated and the only ones there; else nothing."""
+    middle, deviation = _middle(values)
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
     if far.any():
         return [
             f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the "
-            f"others, such as {values[far][0]:g} where the median is {middle:g}; a code for "
-            "missing, or another unit?"
+            f"others, such as {values[far][0]:g} where the median{_apart(values)} is {middle:g}; a "
+            "code for missing, or another unit?"
         ]
-    below = values[values < 0]
-    if len(below) > 1 and np.ptp(below) == 0 and len(below) < len(values) / 2:
+    below, counts = np.unique(values[values < 0], return_counts=True)
+    if len(below) in (1, 2) and counts.max() > 1 and counts.sum() < len(values) / 2:
+        shown = " and ".join(f"{value:g}" for value in below)
+        what = "is the only value" if len(below) == 1 else "are the only values"
         return [
-            f"{title}: {below[0]:g} occurs {len(below)} times and is the only value below 0; a "
-            "code for missing?"
+            f"{title}: {shown} {what} below 0, in {counts.sum()} of {len(values)} subjects; a code "
+            "for missing?"
         ]
     return []
 
 
+def _usual(values: Floats) -> Floats:
+    """The values without the one that more than half of them are, as the volume 0 of those who
+    have no lesion."""
+    others = values[values != np.median(values)]
+    return others if len(others) < len(values) / 2 and len(np.unique(others)) > 2 else values
+
+
+def _middle(values: Floats) -> tuple[float, float]:
+    """Median and robust deviation of the usual values."""
+    usual = _usual(values)
+    middle = np.median(usual)
+    return float(middle), float(1.4826 * np.median(np.abs(usual - middle)))
+
+
+def _apart(values: Floats) -> str:
+    """Which value the median leaves out, in words; empty for none."""
+    return "" if len(_usual(values)) == len(values) else f" apart from {np.median(values):g}"
+
+
 def other_unit(inside: Floats, outside: Floats, title: str) -> list[str]:
     """A line where the values of another cohort are so unlike that they may have another unit."""
-    own, other = np.median(inside), np.median(outside)
-    deviation = 1.4826 * np.median(np.abs(inside - own))
+    own, deviation = _middle(inside)
+    other, _ = _middle(outside)
     factor = other / own if own * other > 0 else 1.0
     beyond = deviation > 0 and abs(other - own) > FAR * deviation
     if not beyond and 1 / FAR < factor < FAR:
         return []
-    return [f"{title}: the median is {other:g} outside and {own:g} inside; in another unit?"]
+    return [
+        f"{title}: the median{_apart(inside)} is {other:g} outside and {own:g} inside; in another "
+        "unit?"
+    ]
 
 
 def numbers_of(column: pd.Series, label: str) -> pd.Series:

@@ -11,6 +11,7 @@ from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
 from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
 from vitaepp.evaluation.front import COMPONENTS
 from vitaepp.evaluation.measures import measures_of, task_of
+from vitaepp.evaluation.summary import repeats_text
 from vitaepp.nn.transformer import SIZES
 from vitaepp.presentation.names import metric_name, model_name
 from vitaepp.presentation.numbers import duration
@@ -439,8 +440,9 @@ def _partition(question: Question) -> Iterator[str]:
         if repeats := metrics.get("repeats"):
             yield (
                 f"It was repeated with {repeats['number']} draws of the folds (seeds "
-                f"{_listed(map(str, repeats['seeds']))}); tables give the first, and leads over "
-                "the controls were tested over all (corrected resampled t-test)."
+                f"{_listed(map(str, repeats['seeds']))}); tables and their tests are of the "
+                f"first. The leading metric {'; '.join(repeats_text(metrics))}, by the corrected "
+                "resampled t-test."
             )
     elif sizes := metrics.get("sizes"):
         yield (

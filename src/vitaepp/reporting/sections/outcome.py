@@ -127,9 +127,10 @@ def repeated(result: Evaluation) -> _Values | None:
         text = numbers.with_spread(part["mean"][metric], part["std"][metric])
         lead = part.get("difference") or {"mean": None}
         if lead["mean"] is not None:
-            text += f"; the lead over it is {numbers.difference(lead['mean'])}"
+            digits = numbers.digits_for(part["mean"][metric])
+            text += f"; the lead over it is {numbers.difference(lead['mean'], digits)}"
             if (ends := lead["interval"]) is not None:
-                text += f" {numbers.interval(ends['low'], ends['high'])}"
+                text += f" {numbers.interval(ends['low'], ends['high'], digits)}"
             text += f", {numbers.p_value(lead['p'], 'p')}" if lead["p"] is not None else ""
         values.append((str(names.get(key, key)), f"{metric_name(metric)} {text}"))
     return values

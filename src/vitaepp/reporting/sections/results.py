@@ -79,7 +79,7 @@ def _comparison(
     rows = [
         (name, row) for name, evaluation in members for row in rows_over_draws(evaluation.metrics)
     ]
-    chance = _chance(first, metric)
+    chance = _chance(members[0][1], metric)
     values = [float(v) for _, row in rows for f in row.folds if (v := f[metric]) is not None]
     values += [] if chance is None else [chance]
     shares = metric in measures.unit_interval
@@ -141,16 +141,15 @@ def _tenth_below(value: float) -> float:
     return max(0.0, math.floor(value * 10 - 1e-9) / 10)
 
 
-def _chance(metrics: Mapping[str, Any], metric: str) -> float | None:
-    """What guessing reaches: an AUC of 0.5, or the share of the largest class."""
+def _chance(evaluation: Evaluation, metric: str) -> float | None:
+    """What guessing reaches: an AUC of 0.5, or the share of the largest class among the tested."""
     if metric in ("auc", "c_index"):
         return 0.5
     if metric != "accuracy":
         return None
-    members = metrics.get("members")
-    if not isinstance(members, dict) or not members:
+    if (tested := evaluation.predictions) is None:
         return None
-    return max(members.values()) / sum(members.values())
+    return float(tested["label"].value_counts(normalize=True).max())
 
 
 def _setting(metrics: Mapping[str, Any]) -> str:
