@@ -77,7 +77,7 @@ def add_evaluation(path, method="vitae++", n=40, place="evaluation"):
         target = file if name is None else control_path(file, name)
         facts = {"method": method, "encoder": weights_id(path)}
         Embeddings(table, features.astype(np.float32), facts).save(target)
-    evaluate(file, "grade", path / place)
+    evaluate(file, "grade", path / place, repeats=1)
 
 
 def add_reconstruction(folder, ndim, subjects=("a", "b/2"), weights=None):
@@ -598,12 +598,14 @@ def test_several_draws_of_the_folds_are_what_the_page_begins_with(run, tmp_path)
         key: Difference("auc", 0.871 - auc, p, test, Interval(0.01, 0.2, 0.95), 5, 3)
         for key, auc, p in (("untrained", 0.704, 0.012), ("raw", 0.853, 0.31))
     }
-    controls = {
-        key: {"mean": {"auc": 0.871 - d.mean}, "std": {"auc": 0.05}, "difference": d.to_json()}
-        for key, d in leads.items()
-    }
-    own = {"number": 3, "metric": "auc", "mean": {"auc": 0.871}, "std": {"auc": 0.06}}
-    metrics = json.loads(file.read_text()) | {"repeats": own | {"controls": controls}}
+    metrics = json.loads(file.read_text())
+
+    def part(auc, std, **more):
+        mean, spread = metrics["mean"] | {"auc": auc}, metrics["std"] | {"auc": std}
+        return {"mean": mean, "std": spread, **more}
+
+    controls = {key: part(0.871 - d.mean, 0.05, difference=d.to_json()) for key, d in leads.items()}
+    metrics["repeats"] = part(0.871, 0.06, number=3, metric="auc", controls=controls)
     file.write_text(json.dumps(metrics))
     page = report_text(run, tmp_path)
     assert lede(page).startswith(
@@ -614,6 +616,8 @@ def test_several_draws_of_the_folds_are_what_the_page_begins_with(run, tmp_path)
     assert "0.871 ± 0.060 AUC, grade, 3 draws of the folds" in words
     assert "AUC 0.704 ± 0.050; the lead over it is +0.167 [0.010, 0.200], p = 0.012" in words
     assert "--repeats 10" not in words
+    assert "5 outer folds, drawn 3 times" in words
+    assert "over 3 draws of the folds: not significant (p = 0.31)" in words
 
 
 def test_a_watched_label_has_a_curve(tmp_path):

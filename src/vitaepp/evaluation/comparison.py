@@ -179,7 +179,7 @@ class Comparison:
         level = next((i.level for d in self._differences() if (i := d.interval)), None)
         header = ["", *map(metric_name, self.measures.names), f"Δ {metric_name(self.metric)}"]
         header += [] if level is None else [f"{level:.0%} interval"]
-        digits = numbers.digits_for(self.reference.scores.mean[self.metric])
+        digits = numbers.digits_of(self.metric, self.reference.scores.mean[self.metric])
         lines = [[*header, "p", *(["p (Holm)"] if several else [])]]
         for row in self.rows:
             cells = [row.name, *(row.scores.text(m) for m in self.measures.names)]
@@ -376,7 +376,8 @@ def _verdict(
     measures: Measures,
 ) -> str:
     """Which is ahead, with its numbers."""
-    digits, base = numbers.digits_for(reference.scores.mean[difference.metric]), reference.name
+    base, metric = reference.name, difference.metric
+    digits = numbers.digits_of(metric, reference.scores.mean[metric])
     facts = [f"{numbers.difference(difference.mean, digits)} {metric_name(difference.metric)}"]
     if difference.interval:
         facts.append(f"{difference.interval.level:.0%} interval {_interval(difference, digits)}")

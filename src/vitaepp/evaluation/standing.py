@@ -13,7 +13,7 @@ from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.summary import SIGNIFICANT, summary_rows
 from vitaepp.presentation.names import CONTROLS_IN_SENTENCES, metric_name
-from vitaepp.presentation.numbers import digits_for, p_value
+from vitaepp.presentation.numbers import digits_of, p_value
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Standing:
             start = f"{name[0].upper()}{name[1:]} {verb} the encoder"
         else:
             start = "It is not shown that the encoder beats its controls"
-        digits, against = digits_for(self.value), []
+        digits, against = digits_of(self.metric, self.value), []
         for rival in self.rivals:
             test = "no test" if rival.p is None else p_value(rival.p, "p")
             name, _ = CONTROLS_IN_SENTENCES[rival.key]

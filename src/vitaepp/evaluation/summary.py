@@ -11,7 +11,7 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
-from vitaepp.presentation.numbers import digits_for, interval, p_value, with_spread
+from vitaepp.presentation.numbers import digits_of, interval, p_value, with_spread
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
@@ -43,7 +43,8 @@ class Row:
 
     def text(self, metric: str) -> str:
         """A metric as `0.846 ± 0.034`, or `0.846` where there is one fold only."""
-        return with_spread(self.mean[metric], self.std[metric])
+        mean = self.mean[metric]
+        return with_spread(mean, self.std[metric], digits_of(metric, mean))
 
 
 def display_name(facts: Mapping[str, Any]) -> str:
@@ -110,7 +111,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     name, verb = CONTROLS_IN_SENTENCES[control.key]
     gain = measures.gain(metric, values[method.key], values[control.key])
     lead = abs(gain)
-    digits = digits_for(max(map(abs, (values[method.key], values[control.key]))))
+    digits = digits_of(metric, max(values[method.key], values[control.key]))
     if lead < 0.5 * 10**-digits:
         level = f"{values[method.key]:.{digits}f}"
         return f"{method.name} and {name} are level, at {title} {level}."
@@ -257,7 +258,8 @@ def outside_text(metrics: Mapping[str, Any]) -> list[str]:
     if not isinstance(outside, Mapping):
         return []
     metric = leading_metric(metrics)
-    score = f"{metric_name(metric)} {with_spread(outside['mean'][metric], None)}"
+    mean = outside["mean"][metric]
+    score = f"{metric_name(metric)} {with_spread(mean, None, digits_of(metric, mean))}"
     lines = [f"outside, in {outside['name']} ({counted(outside['n'], 'subject')}): {score}"]
     for goal, point in ((outside.get("clinical") or {}).get("operating") or {}).items():
         values = [point[side]["value"] for side in ("sensitivity", "specificity")]
@@ -344,11 +346,12 @@ def repeats_text(metrics: Mapping[str, Any]) -> list[str]:
     if not isinstance(own := metrics.get("repeats"), Mapping):
         return []
     metric = own["metric"]
-    values = [with_spread(own["mean"][metric], None)]
+    digits = digits_of(metric, own["mean"][metric])
+    values = [with_spread(own["mean"][metric], None, digits)]
     for key, control in own["controls"].items():
         p = control["difference"]["p"]
         test = "no test" if p is None else p_value(p, "p")
-        values.append(f"{key} {with_spread(control['mean'][metric], None)} ({test})")
+        values.append(f"{key} {with_spread(control['mean'][metric], None, digits)} ({test})")
     name = metric_name(metric)
     return [f"over {own['number']} draws of the folds: {name} {', '.join(values)}"]
 
@@ -356,8 +359,9 @@ def repeats_text(metrics: Mapping[str, Any]) -> list[str]:
 def with_ends(row: Mapping[str, Any], metric: str) -> str:
     """The mean of a row of `budget`, and the range that 95 of 100 trainings lie in."""
     mean, low, high = (row[name][metric] for name in ("mean", "low", "high"))
-    ends = "" if low is None else f" {interval(low, high, digits_for(mean))}"
-    return with_spread(mean, None) + ends
+    digits = digits_of(metric, mean)
+    ends = "" if low is None else f" {interval(low, high, digits)}"
+    return with_spread(mean, None, digits) + ends
 
 
 def count_text(count: float) -> str:

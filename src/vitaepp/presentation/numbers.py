@@ -9,37 +9,36 @@ from statistics import fmean, stdev
 #: Digits after the point; PSNR, in decibels, has fewer.
 _DIGITS = {"psnr": 2}
 
+#: Metrics in the unit of a label, which may be any.
+_IN_UNITS = ("mae", "rmse")
+
 #: Below this a p value is written as an inequality.
 _SMALLEST_P = 0.001
 
 
-def digits_of(metric: str) -> int:
-    """How many digits after the point a metric is given."""
+def digits_of(metric: str, value: float | None = None) -> int:
+    """How many digits after the point a metric is given.
+
+    Args:
+        metric: its name.
+        value: what it is about; an error in the unit of a label gets more digits where it is small.
+
+    >>> digits_of("auc"), digits_of("mae", 61.2), digits_of("mae", 5.3e-5), digits_of("r2", 1e-4)
+    (3, 3, 7, 3)
+    """
+    if metric in _IN_UNITS and value and math.isfinite(value) and abs(value) < 0.01:
+        return min(12, 2 - math.floor(math.log10(abs(value))))
     return _DIGITS.get(metric, 3)
 
 
-def digits_for(value: float | None) -> int:
-    """How many digits after the point show a value in any unit: 3, or more where it is small.
-
-    >>> digits_for(0.75), digits_for(61.2), digits_for(5.3e-5), digits_for(0.0), digits_for(None)
-    (3, 3, 7, 3, 3)
-    """
-    if not value or not math.isfinite(value) or abs(value) >= 0.01:
-        return 3
-    return min(12, 2 - math.floor(math.log10(abs(value))))
-
-
-def with_spread(mean: float | None, spread: float | None, digits: int | None = None) -> str:
-    """A mean and, where there is one, its standard deviation; digits by the mean if not given.
+def with_spread(mean: float | None, spread: float | None, digits: int = 3) -> str:
+    """A mean and, where there is one, its standard deviation.
 
     >>> with_spread(0.7523, 0.1119), with_spread(0.7523, None), with_spread(None, None)
     ('0.752 ± 0.112', '0.752', 'undefined')
-    >>> with_spread(5.31e-5, 4e-6)
-    '0.0000531 ± 0.0000040'
     """
     if mean is None:
         return "undefined"
-    digits = digits_for(mean) if digits is None else digits
     text = f"{mean:.{digits}f}"
     return text if spread is None else f"{text} ± {spread:.{digits}f}"
 

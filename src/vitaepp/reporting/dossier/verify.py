@@ -17,9 +17,11 @@ sign-flip test stands for McNemar's.
 """
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -402,21 +404,28 @@ def either(form: Callable[..., str], *values: Any) -> list[str]:
     return list(dict.fromkeys(form(*one) for one in moved))
 
 
-def signed(value: float) -> str:
+def digits_of(metric: str, value: Any) -> int:
+    """Digits after the point: three, and three that count of an error in a small unit."""
+    if metric in ("mae", "rmse") and value and math.isfinite(value) and abs(value) < 0.01:
+        return min(12, 2 - math.floor(math.log10(abs(value))))
+    return 3
+
+
+def signed(value: float, digits: int = 3) -> str:
     """As the tables round a difference."""
-    return f"{value:+.3f}"
+    return f"{value:+.{digits}f}"
 
 
-def ends(low: float, high: float) -> str:
+def ends(low: float, high: float, digits: int = 3) -> str:
     """As the tables round an interval."""
-    return f"[{low:.3f}, {high:.3f}]"
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def rounded(mean: Any, std: Any) -> str:
+def rounded(mean: Any, std: Any, digits: int = 3) -> str:
     """As the tables round."""
     if mean is None:
         return "undefined"
-    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def rounded_p(p: float) -> str:
@@ -500,7 +509,10 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
 def cells_of(one: Features, metrics: list[str]) -> list[list[str]]:
     """Each metric as the tables have it; [] where the predictions are not enough."""
     return [
-        either(rounded, one.mean(m), one.std(m)) if one.known(m) else list[str]() for m in metrics
+        either(partial(rounded, digits=digits_of(m, one.mean(m))), one.mean(m), one.std(m))
+        if one.known(m)
+        else list[str]()
+        for m in metrics
     ]
 
 
@@ -547,6 +559,7 @@ def check_comparison(
     reference, *others = every
     metrics = question["metrics"]
     differences = [one.mean(metric) - reference.mean(metric) for one in others]
+    digits = digits_of(metric, reference.mean(metric) if reference.known(metric) else None)
     intervals = [interval(one, reference, metric) for one in others]
     ps = [p_of(one, reference, metric) for one in others]
     known = holm([p for p in ps if p is not None])
@@ -573,9 +586,10 @@ def check_comparison(
         if right["difference"] is None:
             cells += [["reference"], *([[""]] * (1 + bounded + several))]
         else:
-            cells += [either(signed, right["difference"])]
+            cells += [either(partial(signed, digits=digits), right["difference"])]
             if bounded:
-                cells += [either(ends, right["low"], right["high"]) if intervals[i - 1] else [""]]
+                bounds = partial(ends, digits=digits)
+                cells += [either(bounds, right["low"], right["high"]) if intervals[i - 1] else [""]]
             for p in (right["p"], *([right["p_holm"]] if several else [])):
                 cells.append([""] if p is None else either(rounded_p, p))
             written = {text for cell in cells[len(metrics) :] for text in cell}

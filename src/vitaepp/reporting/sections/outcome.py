@@ -106,7 +106,7 @@ def outside(result: Evaluation) -> _Values | None:
     values = [
         (
             str(names.get(key, key)),
-            f"{title} {inside[key]} inside, {numbers.with_spread(mean[metric], None)} outside",
+            f"{title} {inside[key]} inside, {_value(metric, mean[metric])} outside",
         )
         for key, mean in parts.items()
     ]
@@ -114,6 +114,10 @@ def outside(result: Evaluation) -> _Values | None:
         sides = [f"{side} {text(point[side])}" for side in ("sensitivity", "specificity")]
         values.append((f"Outside, threshold for {GOALS[goal]}", f"{', '.join(sides)}"))
     return [("Cohort", f"{cohort['name']}, {cohort['n']:,} subjects"), *values]
+
+
+def _value(metric: str, value: float | None) -> str:
+    return numbers.with_spread(value, None, numbers.digits_of(metric, value))
 
 
 def repeated(result: Evaluation) -> _Values | None:
@@ -124,10 +128,10 @@ def repeated(result: Evaluation) -> _Values | None:
     metric, names = draws["metric"], {row.key: row.name for row in summary_rows(result.metrics)}
     values = [("Draws of the folds", f"{draws['number']}")]
     for key, part in ({"method": draws} | draws["controls"]).items():
-        text = numbers.with_spread(part["mean"][metric], part["std"][metric])
+        digits = numbers.digits_of(metric, part["mean"][metric])
+        text = numbers.with_spread(part["mean"][metric], part["std"][metric], digits)
         lead = part.get("difference") or {"mean": None}
         if lead["mean"] is not None:
-            digits = numbers.digits_for(part["mean"][metric])
             text += f"; the lead over it is {numbers.difference(lead['mean'], digits)}"
             if (ends := lead["interval"]) is not None:
                 text += f" {numbers.interval(ends['low'], ends['high'], digits)}"
