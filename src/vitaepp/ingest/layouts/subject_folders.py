@@ -4,9 +4,9 @@
     p02/MPRAGE/p02_20190101.nii.gz, p02/FLAIR/image.nii.gz
     p01_T1.nii.gz, p01_FLAIR.nii.gz, p02_T1.nii.gz, or T1/p01.nii.gz, FLAIR/p01.nii.gz
 
-The words of a file's name, or of its folder's name, decide the modality (`modalities.WORDS`). If a
-subject has several files of one modality, the file with the fewest words in its name is used, then
-the first in alphabetical order.
+The words of a file's name, or of its folder's name, decide the modality (`names.WORDS`). If a
+subject has several files of one modality, one with its own mask is used, then the file with the
+fewest words in its name, then the first in alphabetical order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, common_folder
-from vitaepp.ingest.layouts.names import CONTRAST, WORDS, modality_in, split_of, stem, words
+from vitaepp.ingest.layouts.names import (
+    CONTRAST,
+    WORDS,
+    is_organ_mask,
+    modality_in,
+    split_of,
+    stem,
+    words,
+)
+from vitaepp.ingest.layouts.pairing import OF_MASK, closest
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,17 @@ def _cohort(
     keys: Mapping[PurePosixPath, str],
 ) -> Cohort:
     left_out = dict.fromkeys(named, "its name contains no modality")
+    masks = _masks_below(source)
     made = []
     for owner, files in subjects.items():
-        first = {m: min(several, key=lambda f: f.order) for m, several in files.items()}
+        everything = [file.file for several in files.values() for file in several]
+        masked = {image for mask in masks.get(owner, ()) for image in closest(mask, everything)}
+        first = {}
         for modality, several in files.items():
-            left_out |= dict.fromkeys(several, f"another {modality}; {PLAINER}")
+            first[modality] = min(several, key=lambda f: (f.file not in masked, f.order))
+            plainest = min(several, key=lambda f: f.order)
+            why = PLAINER if first[modality] is plainest else OF_MASK
+            left_out |= dict.fromkeys(several, f"another {modality}; {why}")
         for file in first.values():
             del left_out[file]
         made.append(
@@ -126,6 +141,15 @@ def _cohort(
             )
         )
     return source.cohort(layout, made, left_out={f.file: why for f, why in left_out.items()})
+
+
+def _masks_below(source: Source) -> Mapping[PurePosixPath, Sequence[PurePosixPath]]:
+    """The masks below each folder, without those of the brain."""
+    masks: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for mask in sorted(source.masks["scans"]):
+        for folder in mask.parents if not is_organ_mask(stem(mask.name)) else ():
+            masks[folder].append(mask)
+    return masks
 
 
 def _keys(source: Source, folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:
