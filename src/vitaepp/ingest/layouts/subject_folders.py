@@ -19,10 +19,9 @@ from pathlib import PurePosixPath
 
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.names import (
-    CONTRAST,
-    WORDS,
     is_organ_mask,
     modality_in,
+    says_modality,
     split_of,
     stem,
     words,
@@ -75,16 +74,18 @@ def _by_folder(source: Source, file: PurePosixPath) -> _Named:
         name, folder = f"{folder.name}_{name}", folder.parent
     # Words that a file's name shares with its folder are the subject's name.
     of_folder = words(folder.name or source.path.absolute().name)
-    own = [word for word in words(name) if word not in of_folder]
-    return _Named(file, folder, modality_in("_".join(own)), len(own))
+    parts = re.findall(r"[\W_]*[^\W_]+(?:[\W_]+$)?", name)
+    own = [part for part in parts if words(part)[0] not in of_folder]
+    return _Named(file, folder, modality_in("".join(own)), len(own))
 
 
 def _by_name(file: PurePosixPath) -> _Named:
     name = stem(file.name)
-    of_modality = {word for word in words(name) if word in WORDS or word in CONTRAST}
     # Separators between the words of the subject's name are kept.
     parts = re.findall(r"[^A-Za-z0-9]*[A-Za-z0-9]+", name)
-    rest = [part for part in parts if not of_modality.intersection(words(part))]
+    plain = [re.sub(r"[^a-z0-9]", "", part.lower().replace("+c", "post")) for part in parts]
+    said = says_modality(plain)
+    rest = [part for part, of_modality in zip(parts, said, strict=True) if not of_modality]
     by_folder = modality_in(file.parent.name)
     folder = file.parent.parent if by_folder else file.parent
     subject = "".join(rest).lstrip("_-. ")
