@@ -7,10 +7,11 @@ import pytest
 from tests.ingest.trees import mask, scan
 from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Store
+from vitaepp.errors import SourceError
 from vitaepp.ingest.lesions import APART, IGNORED, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.image import NO_FORM, Image
-from vitaepp.ingest.subject import EMPTY_MASK
+from vitaepp.ingest.subject import EMPTY_MASK, NO_LESION
 
 
 def as_mask(values):
@@ -90,6 +91,37 @@ def test_a_mask_with_neither_form_lies_on_the_images_voxels(tmp_path):
     assert not result.failures
     assert len({tuple(affine) for affine in table.affine}) == 1
     assert result.notes == {f"mask: {NO_FORM}": 1, NO_AFFINE: 1}
+
+
+def test_a_mask_without_the_wanted_values_says_what_it_holds(tmp_path):
+    cohort(tmp_path / "x", at=None)
+    _, table = prepared(tmp_path / "x", tmp_path, mask_values="9")
+    held = NO_LESION.format("1", "9")
+    assert [notes[0] for notes in table.prepare_notes] == [held, held, EMPTY_MASK]
+
+
+def test_settings_without_effect_are_told(tmp_path, capsys):
+    for name in ("a", "b"):
+        scan(tmp_path / "x" / f"{name}.nii.gz")
+    (tmp_path / "series.csv").write_text("pattern,modality\nx,t1\n")
+    series = str(tmp_path / "series.csv")
+    more = {"mask_pattern": "*_y.nii.gz", "series": series, "archive_gib": 1.0}
+    result, _ = prepared(tmp_path / "x", tmp_path, mask_values="1", **more)
+    told = [line for line in result.account.splitlines() if line.startswith("note")]
+    assert [line.split(maxsplit=1)[1] for line in told][:4] == [
+        "`mask_values` has no effect: crops are centred on the image, not on masks",
+        "`mask_pattern` fits no file",
+        "`series` has no effect: there are no DICOM series",
+        "`archive_gib` has no effect: the source is not an archive",
+    ]
+    assert capsys.readouterr().err.count("has no effect") == 3
+
+
+def test_masks_that_are_not_there_are_not_kept(tmp_path):
+    scan(tmp_path / "x" / "a.nii.gz")
+    with pytest.raises(SourceError, match="without masks: `keep_masks` has none to keep"):
+        prepared(tmp_path / "x", tmp_path, keep_masks=True)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("last", [{"affine": np.eye(4)}, far()], ids=["none", "apart"])

@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -21,13 +21,14 @@ from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject
 from vitaepp.ingest.layouts import Cohort, left_out_in_words, recognise
+from vitaepp.ingest.layouts.masks import fits
 from vitaepp.ingest.layouts.series import series_rules
 from vitaepp.ingest.planning.account import DryRun, account, account_of, files_in_words, note_lines
 from vitaepp.ingest.planning.fingerprint import fingerprint, voxel_sample
 from vitaepp.ingest.planning.grid import choose_grid
 from vitaepp.ingest.planning.spec import arrays_of, sampled, spec_in_words, spec_of
 from vitaepp.ingest.pseudonyms import pseudonym, pseudonymized, pseudonymized_table, read_secret
-from vitaepp.ingest.readers.items import files_of, own_files
+from vitaepp.ingest.readers.items import SeriesItem, files_of, own_files, place_of
 from vitaepp.ingest.recipes import prepare_settings
 from vitaepp.ingest.sources.archives import labels_in, opened, tables_in
 from vitaepp.ingest.sources.remote import Remote, local_file, local_source
@@ -210,6 +211,8 @@ def prepare(
         if label_file is None and folder != path and set(table) <= {"subject", "split"}:
             _say_tables(name, folder)
         spec = spec_of(cohort, chosen, target, without_masks=of_run)
+        unused = tuple(_unused(cohort, chosen, spec, is_archive=folder != path))
+        cohort = replace(cohort, notes=(*cohort.notes, *unused))
         if spec.secret is not None:
             cohort = pseudonymized(cohort, spec.secret)
             table = pseudonymized_table(table, spec.secret)
@@ -271,6 +274,26 @@ def _cohort(
             files = map(files_of, sampled(cohort, modality))
             remote.fetch(chain.from_iterable(files), remote.root)
     return cohort if settings.classes is None else cohort.of_first_classes(settings.classes)
+
+
+def _unused(
+    cohort: Cohort, settings: PrepareSettings, spec: ImageSpec, is_archive: bool
+) -> Iterator[str]:
+    """Settings that the user gave and that have no effect on this source, a line each."""
+    if settings.mask_values is not None and (center := spec.info.center) != "mask":
+        yield f"`mask_values` has no effect: crops are centred on the {center}, not on masks"
+    if pattern := settings.mask_pattern:
+        masks = [place_of(s.mask, spec.root) for s in cohort.subjects if s.mask is not None]
+        files = [place_of(item, spec.root) for s in cohort.subjects for item in s.files.values()]
+        if not any(map(partial(fits, pattern), (*masks, *files, *dict(cohort.left_out)))):
+            yield "`mask_pattern` fits no file"
+        elif not all(map(partial(fits, pattern), masks)):
+            yield f"`mask_pattern` has no effect: {cohort.layout} has its own rule for masks"
+    series = (i for s in cohort.subjects for i in s.files.values() if isinstance(i, SeriesItem))
+    if settings.series is not None and next(series, None) is None:
+        yield "`series` has no effect: there are no DICOM series"
+    if settings.archive_gib is not None and not is_archive:
+        yield "`archive_gib` has no effect: the source is not an archive"
 
 
 def _labelled(

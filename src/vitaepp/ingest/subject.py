@@ -30,7 +30,7 @@ from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem,
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, first_few
 
 #: If a crop keeps a smaller share of the foreground, a note says so.
 LEAST_KEPT = 0.95
@@ -42,6 +42,10 @@ NO_MASK = (
     "no mask, on which the run's crops are centred; the crop is centred on the foreground instead"
 )
 CUT_MASK = "the crop cuts off more than 5 % of the mask; a larger `size` would keep it"
+NO_LESION = (
+    "the mask holds {}, and not the values of the lesion ({}); the crop is centred on the "
+    "foreground instead"
+)
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
 
@@ -376,7 +380,10 @@ def _center_of_mask(
     """The centroid of the lesion, None if the mask shows no lesion, and notes on decisions."""
     inside, notes = lesion(mask.image, spec.info.mask_values)
     if not inside.any():
-        return None, (*notes, EMPTY_MASK)
+        held = [f"{value:g}" for value in np.unique(to_grey(mask.image)) if value]
+        wanted = ", ".join(map(str, spec.info.mask_values or ()))
+        none = NO_LESION.format(first_few(held), wanted) if held and wanted else EMPTY_MASK
+        return None, (*notes, none)
     center = geometry.centroid(inside, mask.grid)
     index = reference.grid.to_index(center)
     if np.any((index < -0.5) | (index > np.array(reference.grid.size) - 0.5)):

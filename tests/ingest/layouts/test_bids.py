@@ -154,6 +154,42 @@ def test_masks_that_could_all_be_meant_are_not_guessed_from(tmp_path):
         assert left_out[path] == "one of 2 masks; a manifest can choose one"
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "used", "mask_used"),
+    [
+        (["run-1", "run-2"], ["run-2"], "run-2", "run-2"),
+        (["run-01", "run-02"], ["run-2"], "run-02", "run-2"),
+        (["run-1", "run-2"], ["run-1", "run-2"], "run-1", "run-1"),
+        (["run-1", "run-2"], [""], "run-1", ""),
+        (["", "run-2"], ["run-2"], "run-2", "run-2"),
+        (["acq-a", "acq-b"], ["acq-b"], "acq-b", "acq-b"),
+        (["acq-a"], ["acq-b"], "acq-a", "acq-b"),  # perhaps drawn on another sequence
+        (["run-1", "run-2"], ["run-3"], "run-1", None),
+        (["run-1"], ["run-2"], "run-1", None),
+        ([""], ["run-2"], "", "run-2"),
+    ],
+)
+def test_a_mask_goes_with_the_image_that_it_belongs_to(tmp_path, images, masks, used, mask_used):
+    def named(entity, what):
+        return "_".join(filter(None, ("sub-01", entity, what))) + ".nii.gz"
+
+    description(tmp_path)
+    for entity in images:
+        scan(tmp_path / "sub-01" / "anat" / named(entity, "T1w"))
+    for entity in masks:
+        mask(tmp_path / "derivatives/m/sub-01/anat" / named(entity, "label-lesion_mask"))
+    cohort = recognise(tmp_path)
+    (subject,) = cohort.subjects
+    assert subject.files["t1"].name == named(used, "T1w")
+    expected = None if mask_used is None else named(mask_used, "label-lesion_mask")
+    assert (subject.mask and subject.mask.name) == expected
+    reasons = {Path(file).name: why for file, why in cohort.left_out}
+    for entity in set(masks) - {mask_used}:
+        assert reasons[named(entity, "label-lesion_mask")].startswith("a mask of another image")
+    if used != images[0]:
+        assert reasons[named(images[0], "T1w")].endswith("the one that the mask belongs to is used")
+
+
 def test_a_mask_without_session_belongs_to_the_only_one(tmp_path):
     source = bids(tmp_path / "ds", sessions=("ses-1",))
     mask(source / "derivatives" / "m" / "sub-01" / "sub-01_label-lesion_mask.nii.gz")

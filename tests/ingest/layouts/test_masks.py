@@ -140,6 +140,21 @@ TREES = {
         each("{0}/T1.nii.gz", "{0}/T1_seg.nii.gz!", "{0}/FLAIR.nii.gz", "{0}/FLAIR_seg.nii.gz!"),
         {s: (f"{s}/FLAIR.nii.gz", f"{s}/FLAIR_seg.nii.gz") for s in ("p01", "p02", "p03")},
     ),
+    "a mask of the second of two": (
+        each("{0}/T1.nii.gz", "{0}/T1_2.nii.gz", "{0}/T1_2_seg.nii.gz!"),
+        {s: (f"{s}/T1_2.nii.gz", f"{s}/T1_2_seg.nii.gz") for s in ("p01", "p02", "p03")},
+    ),
+    "a mask of each of two": (
+        each(
+            *("{0}/T1.nii.gz", "{0}/T1_reg.nii.gz"),
+            *("{0}/T1_seg.nii.gz!", "{0}/T1_reg_lesion.nii.gz!", "{0}/lesion_seg_x.nii.gz!"),
+        ),
+        {s: (f"{s}/T1.nii.gz", f"{s}/lesion_seg_x.nii.gz") for s in ("p01", "p02", "p03")},
+    ),
+    "a mask elsewhere, of the second of two": (
+        each("images/{0}/T1.nii.gz", "images/{0}/T1_reg.nii.gz", "labels/{0}/T1_reg.nii.gz!"),
+        {s: (f"images/{s}/T1.nii.gz", None) for s in ("p01", "p02", "p03")},
+    ),
     "brats": (
         each("{0}/{0}_flair.nii.gz", "{0}/{0}_t1.nii.gz", "{0}/{0}_seg.nii.gz!"),
         {s: (f"{s}/{s}_flair.nii.gz", f"{s}/{s}_seg.nii.gz") for s in ("p01", "p02", "p03")},

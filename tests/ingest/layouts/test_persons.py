@@ -33,6 +33,69 @@ def test_names_that_show_a_person_set_the_participant(tmp_path, names, persons):
 
 
 @pytest.mark.parametrize(
+    ("names", "persons"),
+    [
+        (["p1", "p1_followup", "p2", "p2_followup"], ["p1", "p1", "p2", "p2"]),
+        (["p1", "p1_visit2", "p2", "p3", "p4", "p5"], ["p1", "p1", "p2", "p3", "p4", "p5"]),
+        (["p1_bl", "p1_fu", "p2", "p3", "p4", "p5"], ["p1", "p1", "p2", "p3", "p4", "p5"]),
+        (["p1/T1", "p1/baseline/T1", "p2/T1", "p2/baseline/T1"], ["p1", "p1", "p2", "p2"]),
+        (["train/p1_2019", "test/p1_2021", "train/p2_2019"], ["p1", "p1", "p2"]),
+        (["train/p1", "test/p1_followup", "train/p2"], ["p1", "p1", "train/p2"]),
+        (
+            ["AD/p1_2019", "MCI/p1_2018", "AD/p2_2019", "AD/p3_2019", "MCI/p3_2018"],
+            ["p1", "p1", "p2", "p3", "p3"],
+        ),
+        # Each folder has its own first visit of p1: they are different persons.
+        (
+            ["A/p1_bl", "A/p1_fu", "A/p2_bl", "A/p2_fu", "B/p1_bl", "B/p1_fu"],
+            ["A/p1", "A/p1", "A/p2", "A/p2", "B/p1", "B/p1"],
+        ),
+        (
+            ["train/p1_bl", "train/p1_fu", "test/p1_bl", "test/p1_fu"],
+            ["train/p1", "train/p1", "test/p1", "test/p1"],
+        ),
+    ],
+)
+def test_a_name_beside_its_visits_is_of_the_same_person(tmp_path, names, persons):
+    for i, name in enumerate(names):
+        scan(tmp_path / "x" / f"{name}.nii.gz", i)
+    cohort = recognise(tmp_path / "x")
+    told = {s.subject: s.labels["participant"] for s in cohort.subjects}
+    assert told == {name.removesuffix("/T1"): p for name, p in zip(names, persons, strict=True)}
+
+
+def test_persons_of_several_sites_are_not_merged_but_asked_about(tmp_path):
+    for i, name in enumerate(f"site{s}/p{p}_20{s}{p}0101" for s in (1, 2) for p in (1, 2, 3)):
+        scan(tmp_path / "x" / f"{name}.nii.gz", i)
+    cohort = recognise(tmp_path / "x")
+    assert not any("participant" in s.labels for s in cohort.subjects)
+    assert cohort.notes[-1].startswith("names of persons occur in several folders")
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["p1", "p1_2", "p2", "p2_2"], "4 subjects may be scans of 2 persons"),
+        (["p1", "p1 (1)", "p2", "p2 (1)"], "4 subjects may be scans of 2 persons"),
+        (["p1", "p1 - Copy", "p2", "p3", "p4", "p5"], "2 subjects may be scans of 1 person"),
+        ([f"case_{i}" for i in range(1, 13)], ""),
+        (["img", *(f"img ({i})" for i in range(1, 9))], ""),
+        ([f"{label}/img_00{i}" for label in ("NORMAL", "PNEUMONIA") for i in (1, 2, 3)], ""),
+        ([f"{label}/img_00{i}" for label in ("train", "test") for i in (1, 2, 3)], ""),
+        ([f"{label}/{i}_2019" for label in ("train", "test") for i in (1, 2, 3)], ""),
+        ([f"p{i}/{part}/20{i}0" for i in (11, 12, 13) for part in ("a", "b")], ""),
+    ],
+)
+def test_what_may_be_a_second_scan_is_told_and_running_numbers_are_not(tmp_path, names, note):
+    for i, name in enumerate(names):
+        picture(tmp_path / "x" / f"{name}.png", i)
+    cohort = recognise(tmp_path / "x")
+    assert not any("participant" in s.labels for s in cohort.subjects)
+    told = [n for n in cohort.notes if not n.startswith("label: ")]
+    assert [n.split(",")[0] for n in told] == [note] * bool(note)
+
+
+@pytest.mark.parametrize(
     ("names", "told"),
     [
         (["p01_1", "p01_2", "p02_1", "p02_2"], True),

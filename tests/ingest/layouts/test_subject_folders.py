@@ -4,8 +4,9 @@ import pytest
 
 from tests.ingest.trees import brats, mask, scan
 from vitaepp.data.store import Store
+from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import recognise
-from vitaepp.ingest.layouts.names import modality_in
+from vitaepp.ingest.layouts.names import WORDS, modality_in
 from vitaepp.ingest.prepare import prepare
 
 
@@ -20,6 +21,16 @@ def taken(cohort):
         *(("T1Gd", "t1ce"), ("t1_ce_reg", "t1ce"), ("T2_FLAIR", "flair"), ("FLAIR", "flair")),
         *(("t2star", "t2star"), ("dwi", "dwi"), ("adc_map", "adc"), ("t1_t2_ratio", "")),
         *(("patient1", ""), ("st1", ""), ("", "")),
+        *((f"T1_{w}", "t1") for w in ("without_contrast", "non_gd", "no_contrast", "ohne_KM")),
+        *((f"T1_{w}", "t1") for w in ("pre_contrast", "precontrast", "post_op", "post-surgery")),
+        *((f"T1_{w}", "t1ce") for w in ("gd", "+C", "contrast", "post_op_gd", "w_post", "km")),
+        *((word, modality) for word, modality in WORDS.items()),
+        *(("pre_T1_gd", "t1ce"), ("T1post_op", "t1"), ("non-contrast-T1", "t1")),
+        *(("T1_FLAIR", "t1"), ("Ax_T1w_FLAIR_3mm", "t1"), ("T1_FLAIR_post", "t1ce")),
+        *(("FLAIR_reg_T1", "flair"), ("sub-01_ses-T1_FLAIR", "flair"), ("MPRAGE_FLAIR", "flair")),
+        *(("T2_star", "t2star"), ("T2*", "t2star"), ("T2_GRE", "t2star"), ("T2_star_map", "")),
+        *(("T1_map", ""), ("T2_map", ""), ("T1_subtraction", ""), ("SWI_mIP", "")),
+        *(("SWI_phase", ""), ("MAP_01_T1", "t1"), ("ct_portal_phase", "ct"), ("sub_01_T1", "t1")),
     ],
 )
 def test_a_name_tells_its_modality_by_its_words(name, modality):
@@ -125,6 +136,36 @@ def test_folders_of_many_subjects_are_not_taken_for_one(tmp_path, names):
     cohort = recognise(tmp_path)
     assert cohort.layout == "a folder of scans"
     assert len(cohort.subjects) == len(names)
+
+
+def test_absence_of_contrast_is_no_contrast_in_folders_and_side_by_side(tmp_path):
+    for subject in ("p01", "p02"):
+        for name in ("T1+C", "T1_non_gd", "T2_star", "T2", "T1_map"):
+            scan(tmp_path / "a" / subject / f"{name}.nii.gz")
+            scan(tmp_path / "b" / f"{subject}_{name}.nii.gz")
+    for folder in ("a", "b"):
+        cohort = recognise(tmp_path / folder)
+        assert [s.subject for s in cohort.subjects] == ["p01", "p02"]
+        assert cohort.modalities == ("t1", "t1ce", "t2", "t2star")
+        assert {why for _, why in cohort.left_out} == {"its name contains no modality"}
+
+
+def test_maps_alone_are_asked_about(tmp_path):
+    for subject in ("p01", "p02"):
+        for name in ("T1_map", "T2_map"):
+            scan(tmp_path / subject / f"{name}.nii.gz")
+    with pytest.raises(SourceError, match=r"are t[12]map and t[12]map by their names"):
+        recognise(tmp_path)
+
+
+def test_a_visit_after_surgery_stays_in_the_name(tmp_path):
+    for name in (f"p{i}_{v}_op_{m}" for i in (1, 2) for v in ("pre", "post") for m in ("T1", "T2")):
+        scan(tmp_path / f"{name}.nii.gz")
+    cohort = recognise(tmp_path)
+    assert [s.subject for s in cohort.subjects] == [
+        *("p1_post_op", "p1_pre_op", "p2_post_op", "p2_pre_op")
+    ]
+    assert [s.labels["participant"] for s in cohort.subjects] == ["p1", "p1", "p2", "p2"]
 
 
 def test_brats_naming_in_any_case_and_its_leftovers(tmp_path):

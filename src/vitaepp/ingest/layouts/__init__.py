@@ -204,7 +204,8 @@ def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
         ]
         for subject in cohort.subjects
     }
-    pairs = pair(images, source.masks[cohort.kind])
+    unused = [PurePosixPath(file) for file, why in cohort.left_out if why.startswith("another ")]
+    pairs = pair(images, source.masks[cohort.kind], unused)
     if 2 * len(pairs.apart) > len(images) and source.layout is None:
         return None
     subjects = tuple(

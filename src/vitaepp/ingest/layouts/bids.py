@@ -7,7 +7,8 @@
 A subject is a participant, or one session of a participant (`sub-01_ses-pre`); then the label
 `participant` keeps the sessions of one person together. Modalities are the suffixes: T1w is `t1`,
 or `t1ce` if an entity `ce-` marks contrast agent. If there are several images of one modality, the
-image with the fewest entities is used, and of these the first in order: run-1 before run-2.
+one that the best mask belongs to is used, then the one with the fewest entities, and of these the
+first in order: run-1 before run-2.
 
 Source:
     Gorgolewski et al. 2016, The brain imaging data structure, Scientific Data 3:160044; the
@@ -30,7 +31,7 @@ from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, below
 from vitaepp.ingest.layouts.names import LESION, is_mask_name, is_organ_mask, stem, without_synonym
-from vitaepp.ingest.layouts.pairing import OF_ORGAN, best_mask
+from vitaepp.ingest.layouts.pairing import OF_MASK, OF_ORGAN, OF_UNUSED, best_mask
 from vitaepp.system.progress import say
 
 DESCRIPTION = "dataset_description.json"
@@ -38,6 +39,12 @@ PARTICIPANTS = "participants.tsv"
 
 #: Values of `space-` for masks that lie in the space of the subject's own images.
 OWN_SPACES = ("", "orig", "individual", "native", "t1w", "t2w", "flair", "pdw")
+
+#: Entities that tell images of one modality apart; a mask that has one belongs to such an image.
+OF_IMAGE = ("run", "acq", "ce", "rec", "dir", "echo", "flip", "inv", "mt")
+
+#: The rank of an image without a mask; masks have lower ones.
+UNMASKED = 4
 
 #: Parts of complex images that do not show anatomy.
 COMPLEX_PARTS = ("phase", "real", "imag")
@@ -58,6 +65,11 @@ class _Scan:
         """The entities that say what a mask shows."""
         return tuple(self.entities.get(name, "") for name in ("label", "desc"))
 
+    def value(self, name: str) -> str:
+        """The value of an entity, without leading zeros; empty if the name lacks it."""
+        value = self.entities.get(name, "").lower()
+        return value.lstrip("0") or value
+
     @property
     def order(self) -> tuple[int, list[tuple[int, str]]]:
         """Sort key: names with fewer entities come first, and numbers are in numerical order."""
@@ -73,30 +85,30 @@ def bids_cohort(source: Source) -> Cohort | None:
     scans = [_scan(root, f) for f in below(root, source.ending_in(SCAN_SUFFIXES))]
     named = [scan for scan in scans if scan is not None]
     left_out: dict[PurePosixPath, str] = {}
-    images = _images(named, left_out)
-    if not images:
+    candidates = _candidates(named, left_out)
+    if not candidates:
         raise SourceError(
             f"{source.path}: a BIDS data set without anatomical images "
             "(sub-*/anat/sub-*_T1w.nii.gz, …); list other images in a manifest"
         )
-    masks = _masks(named, images, left_out)
-    rows = _participants(source, root, sorted({sub for sub, _ in images}))
-    sessions = any(session for _, session in images)
+    masks = _masks(named, candidates, left_out)
+    rows = _participants(source, root, sorted({sub for sub, _ in candidates}))
+    sessions = any(session for _, session in candidates)
     subjects = []
-    for key in sorted(images):
+    for key in sorted(candidates):
         labels = dict(rows.get(key[0], {}))
         split = labels.pop("split", None)
-        mask = masks.get(key)
+        images, mask = _chosen(candidates[key], masks.get(key, ()), left_out)
         subjects.append(
             SubjectFiles(
                 subject="_".join(filter(None, key)),
-                files={m: source.path / f for m, f in images[key].items()},
+                files={m: source.path / f for m, f in images.items()},
                 mask=None if mask is None else source.path / mask,
                 split="" if split is None else str(split),
                 labels=labels | ({PARTICIPANT: key[0]} if sessions else {}),
             )
         )
-    for sub in sorted(set(rows) - {sub for sub, _ in images}):
+    for sub in sorted(set(rows) - {sub for sub, _ in candidates}):
         left_out[PurePosixPath(sub)] = f"{PARTICIPANTS} lists it, but it has no images"
     return source.cohort("a BIDS data set", subjects, left_out=left_out)
 
@@ -133,10 +145,10 @@ def _scan(root: PurePosixPath, file: PurePosixPath) -> _Scan | None:
     return _Scan(file, (sub, session), datatype, entities, suffix)
 
 
-def _images(
+def _candidates(
     scans: Sequence[_Scan], left_out: dict[PurePosixPath, str]
-) -> dict[tuple[str, str], dict[str, PurePosixPath]]:
-    """One image per modality of each participant and session; the others are left out."""
+) -> Mapping[tuple[str, str], Mapping[str, Sequence[_Scan]]]:
+    """The images of each participant and session by modality; other files are left out."""
     candidates: dict[tuple[str, str], dict[str, list[_Scan]]]
     candidates = defaultdict(lambda: defaultdict(list))
     for scan in scans:
@@ -148,14 +160,50 @@ def _images(
         else:
             name = without_synonym(scan.suffix) + "ce" * ("ce" in scan.entities)
             candidates[scan.key][name].append(scan)
-    images: dict[tuple[str, str], dict[str, PurePosixPath]] = {}
-    for key, modalities in candidates.items():
-        for modality, several in modalities.items():
-            first, *others = sorted(several, key=lambda s: s.order)
-            images.setdefault(key, {})[modality] = first.file
-            for other in others:
-                left_out[other.file] = f"another {modality}; {PLAINER}"
-    return images
+    return candidates
+
+
+def _chosen(
+    candidates: Mapping[str, Sequence[_Scan]],
+    masks: Sequence[_Scan],
+    left_out: dict[PurePosixPath, str],
+) -> tuple[dict[str, PurePosixPath], PurePosixPath | None]:
+    """One image per modality of a subject, and the mask of one of them; the others are left out."""
+    everything = [scan for several in candidates.values() for scan in several]
+    owners = {mask.file: _images_of(mask, everything) for mask in masks}
+    ranks = {
+        scan.file: min((_rank(m) for m in masks if scan.file in owners[m.file]), default=UNMASKED)
+        for scan in everything
+    }
+    images = {}
+    for modality, several in candidates.items():
+        first = min(several, key=lambda s: (ranks[s.file], s.order))
+        plainest = min(several, key=lambda s: s.order)
+        why = PLAINER if first is plainest else OF_MASK
+        left_out |= {s.file: f"another {modality}; {why}" for s in several if s is not first}
+        images[modality] = first.file
+    fitting = {}
+    for mask in masks:
+        if owners[mask.file].isdisjoint(images.values()):
+            left_out[mask.file] = OF_UNUSED
+        else:
+            fitting[mask.file] = _rank(mask)
+    return images, best_mask(fitting, "a manifest can choose one", left_out)
+
+
+def _images_of(mask: _Scan, images: Sequence[_Scan]) -> set[PurePosixPath]:
+    """The images that a mask may belong to: those whose entities differ least from the mask's.
+
+    Entities that only the image has do not count. A mask of one run belongs to no other run.
+    """
+    own = {name: mask.value(name) for name in OF_IMAGE if mask.value(name)}
+    differences = {}
+    for image in images:
+        its = {name: image.value(name) for name in own}
+        if not its.get("run") or its["run"] == own["run"]:
+            # Another value differs more than none.
+            differences[image.file] = sum((its[n] != own[n]) * (1 + bool(its[n])) for n in own)
+    return {file for file, count in differences.items() if count == min(differences.values())}
 
 
 def _no_image(scan: _Scan) -> str:
@@ -175,9 +223,9 @@ def _masks(
     scans: Sequence[_Scan],
     images: Mapping[tuple[str, str], Any],
     left_out: dict[PurePosixPath, str],
-) -> dict[tuple[str, str], PurePosixPath]:
-    """The mask of each subject: a lesion's; else the only other mask; else the only dseg."""
-    candidates: dict[tuple[str, str], dict[PurePosixPath, int]] = defaultdict(dict)
+) -> Mapping[tuple[str, str], Sequence[_Scan]]:
+    """The masks of each subject that may show a lesion, in the space of its images."""
+    masks: dict[tuple[str, str], list[_Scan]] = defaultdict(list)
     for scan in scans:
         if not is_mask_name(scan.suffix):
             continue
@@ -189,12 +237,8 @@ def _masks(
         elif any(map(is_organ_mask, (*scan.mask_entities, scan.suffix))):
             left_out[scan.file] = OF_ORGAN
         else:
-            candidates[key][scan.file] = _rank(scan)
-    best = {
-        key: best_mask(ranks, "a manifest can choose one", left_out)
-        for key, ranks in candidates.items()
-    }
-    return {key: mask for key, mask in best.items() if mask is not None}
+            masks[key].append(scan)
+    return masks
 
 
 def _owner(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> tuple[str, str] | None:
@@ -206,6 +250,7 @@ def _owner(scan: _Scan, images: Mapping[tuple[str, str], Any]) -> tuple[str, str
 
 
 def _rank(scan: _Scan) -> int:
+    """Order of preference of a mask: a lesion's, then a plain one, then a dseg."""
     if any(LESION.search(word.lower()) for word in scan.mask_entities):
         return 0
     return {"dseg": 2, "probseg": 3}.get(scan.suffix, 1)

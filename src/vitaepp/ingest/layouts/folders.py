@@ -11,7 +11,7 @@ from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.masks import partners_by_word
-from vitaepp.ingest.layouts.names import IMAGE_WORDS, modality_in, split_of, stem, words
+from vitaepp.ingest.layouts.names import IMAGE_WORDS, kind_in, split_of, stem, words
 from vitaepp.ingest.layouts.persons import names_visit_or_side, recurs_among
 
 #: nnU-Net's folders of images; the number at the end of a file's name is the modality.
@@ -120,7 +120,7 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
         recurs = often or (recurs_among(len(own), len(files)) and not leads)
         if recurs and word.isalpha() and not names_visit_or_side(word):
             beside |= own
-    modalities = {modality_in(stem(f.name)) or modality_in(f.parent.name): f for f in files}
+    modalities = {kind_in(stem(f.name)) or kind_in(f.parent.name): f for f in files}
     named = [modality for modality in modalities if modality]
     if len(named) > 1:
         file, other = (modalities[modality] for modality in named[:2])

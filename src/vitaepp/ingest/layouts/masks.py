@@ -47,9 +47,7 @@ def mask_files(
             nothing else decides.
     """
     if pattern is not None:
-        return frozenset(
-            f for f in files if fnmatch(f.name, pattern) or fnmatch(f.as_posix(), pattern)
-        )
+        return frozenset(f for f in files if fits(pattern, f.as_posix()))
     named = {f for f in files if any(map(is_mask_name, (*f.parent.parts, stem(f.name))))}
     rest = [file for file in files if file not in named]
     lone = {file for file in rest if LONE_MASK_WORDS.issuperset(words(stem(file.name)))}
@@ -57,6 +55,15 @@ def mask_files(
     beside = {file.parent for file in images}
     masks = named | {file for file in lone if file.parent in beside} | _by_voxels(root, images)
     return frozenset(masks) if len(masks) < len(files) else frozenset()
+
+
+def fits(pattern: str, path: str) -> bool:
+    """Whether a path, or the name at its end, fits the user's own pattern.
+
+    >>> fits("*_roi.nii", "p01/x_roi.nii"), fits("p01/*", "p01/x.nii"), fits("*_roi", "x_roi.nii")
+    (True, True, False)
+    """
+    return fnmatch(PurePosixPath(path).name, pattern) or fnmatch(path, pattern)
 
 
 def _by_voxels(root: Path, files: Sequence[PurePosixPath]) -> set[PurePosixPath]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from vitaepp.data.splits import split_word
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.ingest.layouts.series import modality_of, normalized, reading, shipped_rules
 
 #: Words in a file's name, in lower case, and the modality that each stands for.
 WORDS = {
@@ -22,6 +23,18 @@ WORDS = {
 
 #: Words for a scan with contrast agent.
 CONTRAST = frozenset(("ce", "gd", "gad", "gado", "contrast", "post", "postcontrast", "km"))
+
+#: Words that turn a word for contrast agent behind them into its absence.
+ABSENCE = frozenset(("without", "wo", "no", "non", "sans", "ohne", "senza", "pre"))
+
+#: What is computed from scans and is none; a group says what.
+COMPUTED = re.compile(
+    r" (?:t1|t2|pd|swi) .*?\b(maps?|mapp?ing|relaxometry|subtr\w*|substr\w*|m(?:n|in|ax)?ip) "
+    r"| swi .*?\b(phase|pha) "
+)
+
+#: GE's T1-weighted FLAIR; behind these words, T1 is a time point.
+T1_FLAIR = re.compile(r"(?<! ses)(?<! visit)(?<! session)(?<! timepoint) t1 (?:w )?flair ")
 
 #: Words for masks that divide the whole image into regions and show no lesion.
 REGIONS = ("aseg", "aparc", "parcellation", "superpixels")
@@ -117,14 +130,50 @@ def modality_in(name: str) -> str:
     >>> modality_in("T1_to_FLAIR"), modality_in("T2_in_T1_space")
     ('t1', 't2')
     """
+    kind = kind_in(name)
+    return kind if kind in WORDS.values() else ""
+
+
+def kind_in(name: str) -> str:
+    """The modality that a name contains, or what was computed of it, such as `t1map`.
+
+    Words for contrast agent and its absence are those of the descriptions of DICOM series.
+
+    >>> kind_in("T1_without_contrast"), kind_in("T1_FLAIR"), kind_in("T2_star"), kind_in("T1_map")
+    ('t1', 't1', 't2star', 't1map')
+    """
     scan = re.split(r"[^a-z0-9](?:to|in|on)[^a-z0-9]", name.lower())[0]
     parts = [part for part in re.split(r"[^a-z0-9]+", scan) if part]
     modalities = {WORDS[part] for part in parts if part in WORDS}
+    if not modalities:
+        return ""
+    plain = normalized(scan)
     if "flair" in modalities:
-        modalities -= {"t1", "t2"}  # these only describe the weighting of a FLAIR
-    if "t1" in modalities and CONTRAST.intersection(parts):
-        modalities = modalities - {"t1"} | {"t1ce"}
-    return modalities.pop() if len(modalities) == 1 else ""
+        # The others only describe the weighting of a FLAIR.
+        modalities -= {"flair", "t2"} if T1_FLAIR.search(plain) else {"t1", "t2"}
+    if modalities == {"t1ce"} or ("t1" in modalities and CONTRAST.intersection(plain.split())):
+        modalities = modalities - {"t1", "t1ce"} | {"t1ce" if " post " in reading(scan) else "t1"}
+    if modalities == {"t2"} and modality_of(scan, "MR", shipped_rules()) == "swi":
+        modalities = {"t2star"}
+    if len(modalities) != 1:
+        return ""
+    computed = COMPUTED.search(plain)
+    return modalities.pop() + (computed[1] or computed[2] if computed else "")
+
+
+def says_modality(own: Sequence[str]) -> list[bool]:
+    """Which words of a name only say of which kind a scan is.
+
+    >>> says_modality(["p01", "t1", "without", "contrast"]), says_modality(["p01", "post", "op"])
+    ([False, True, True, True], [False, False, False])
+    """
+    said = []
+    for i, word in enumerate(own):
+        before, after = own[i - 1] if i else "", own[i + 1] if i + 1 < len(own) else ""
+        agent = word in CONTRAST and (after in WORDS or bool(reading(f"{word} {after}").strip()))
+        absence = word in ABSENCE and after in CONTRAST
+        said.append(word in WORDS or agent or absence or (word == "star" and before[:2] == "t2"))
+    return said
 
 
 def without_synonym(name: str) -> str:

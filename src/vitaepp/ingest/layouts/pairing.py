@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -15,6 +15,11 @@ from vitaepp.ingest.layouts.names import stem, words
 #: Why masks are left out.
 OF_ORGAN = "a mask of the brain, not of a lesion"
 ANOTHER_MASK = "another mask; the one of a lesion, or with the plainer name, is used"
+
+OF_UNUSED = "a mask of another image of the subject, which is not used"
+
+#: Why an image is left out in favour of another that has a mask.
+OF_MASK = "the one that the mask belongs to is used"
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,28 @@ class Pairs:
     apart: frozenset[str]
 
 
-def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosixPath]) -> Pairs:
+def pair(
+    images: Mapping[str, Sequence[PurePosixPath]],
+    masks: Iterable[PurePosixPath],
+    unused: Iterable[PurePosixPath] = (),
+) -> Pairs:
     """Find out by file names to which subject each mask belongs.
 
     Words for images, masks and modalities are ignored. A mask belongs to the subject whose file
     names have the same words. If there is none, it belongs to the only subject whose words are all
-    among the mask's, or the other way round. A mask that fits no subject, or several, is left out.
+    among the mask's, or the other way round. A mask that fits no subject, or several, is left out,
+    and so is a mask of an image that is not used.
 
     Args:
         images: the files of each subject, the first modality first.
         masks: all masks of the source.
+        unused: images that are left out, because their subject has another one of the modality.
     """
     index = _Index(images)
+    others: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for image in unused:
+        for subject in index.owners(image):
+            others[subject].append(image)
     by_subject: dict[str, list[PurePosixPath]] = defaultdict(list)
     left_out: dict[PurePosixPath, str] = {}
     for mask in sorted(masks):
@@ -56,14 +71,36 @@ def pair(images: Mapping[str, Sequence[PurePosixPath]], masks: Iterable[PurePosi
             left_out[mask] = "a mask without an image"
     chosen = {}
     for subject, several in by_subject.items():
-        organs = [mask for mask in several if names.is_organ_mask(stem(mask.name))]
-        left_out |= dict.fromkeys(organs, OF_ORGAN)
-        ranks = {mask: _rank(mask, images[subject][0]) for mask in several if mask not in organs}
+        ranks = {}
+        for mask in several:
+            if names.is_organ_mask(stem(mask.name)):
+                left_out[mask] = OF_ORGAN
+            elif closest(mask, [*images[subject], *others[subject]]).isdisjoint(images[subject]):
+                left_out[mask] = OF_UNUSED
+            else:
+                ranks[mask] = _rank(mask, images[subject][0])
         best = best_mask(ranks, "`mask_pattern` can name one", left_out)
         if best is not None:
             chosen[subject] = best
     apart = (s for s, several in by_subject.items() if _each_has_one(images[s], several))
     return Pairs(chosen, left_out, frozenset(apart))
+
+
+def closest(mask: PurePosixPath, images: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+    """The images of a subject that a mask may belong to.
+
+    These are the images whose words are all among the mask's, and of these the ones with the most
+    words: T1_2_seg belongs to T1_2, although it also has the words of T1. If there is none, the
+    mask may belong to any.
+    """
+    own = _words(mask)
+    sizes = {image: (_words(image).total() if _words(image) <= own else 0) for image in images}
+    return {image for image, size in sizes.items() if size == max(sizes.values())}
+
+
+def _words(file: PurePosixPath) -> Counter[str]:
+    """The words of a path and how often each occurs, without words for images."""
+    return Counter(w for w in words(stem(file)) if w not in names.IMAGE_WORDS)
 
 
 def best_mask(

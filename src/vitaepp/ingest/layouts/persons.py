@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from vitaepp.data.splits import split_word
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import Cohort
+from vitaepp.system.progress import counted
 
 _DATE = r"(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?)?"
 _VISIT = (
-    r"(?:ses|session|visit|timepoint|tp|week|month|year|day|frame|slice)[-_ ]?[a-z]?\d+"
+    r"(?:ses|session|visit|timepoint|tp|week|month|year|day)[-_ ]?[a-z]?\d+"
     r"|baseline|bl|follow[-_ ]?up[-_ ]?\d*|fu\d*|pre[-_]?op|post[-_]?op|pre[-_]?treatment"
     r"|post[-_]?treatment|test[-_]?retest|retest"
 )
+_FRAME = r"(?:frame|slice)[-_ ]?[a-z]?\d+"
 
 #: Names that identify persons: a description for the user, and a pattern; its first group is the
 #: person.
@@ -29,14 +32,16 @@ KNOWN = (
     ("ADNI's number", re.compile(r"(?<!\d)(\d{3}_S_\d{4,5})(?!\d)")),
     ("TCGA's barcode", re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})(?![A-Z0-9])", re.I)),
     ("OASIS's number", re.compile(r"(OAS\d{5}|OAS[12]_\d{4})(?=_)", re.I)),
-    (
-        "the part before the date or visit",
-        re.compile(rf"^(.*?[^\W_])[-_/ .]+(?:{_DATE}|{_VISIT})(?![^\W_])", re.I | re.S),
-    ),
 )
+
+#: A person and a date, a visit or a frame; the second group is a visit in words.
+DATED = re.compile(rf"^(.*?[^\W_])[-_/ .]+(?:{_DATE}|({_VISIT})|{_FRAME})(?![^\W_])", re.I | re.S)
 
 #: A name with a number and then another number or letter, which may count the scans of a person.
 LIKELY = re.compile(r"(.*\d.*?)[-_/ .]+(?:[a-z]{0,5}\d{1,3}|[a-z]|left|right)", re.I | re.S)
+
+#: A name with a number, and what a system adds to the name of a second file.
+COPY = re.compile(r"(.*\d.*?)[-_ ]*(?:\(\d+\)|\bcopy)", re.I | re.S)
 
 #: A name with a number and then a word, which may be a view or a phase of a person's scans.
 LAST_WORD = re.compile(r"(.*\d.*?)[-_/ .]+([^\W\d_]+)", re.S)
@@ -60,7 +65,7 @@ def names_visit_or_side(word: str) -> bool:
     >>> names_visit_or_side("baseline"), names_visit_or_side("left"), names_visit_or_side("flair")
     (True, True, False)
     """
-    return re.fullmatch(rf"{_VISIT}|left|right|[lr]h?", word, re.I) is not None
+    return re.fullmatch(rf"{_VISIT}|{_FRAME}|left|right|[lr]h?", word, re.I) is not None
 
 
 def with_persons(cohort: Cohort) -> Cohort:
@@ -74,24 +79,117 @@ def with_persons(cohort: Cohort) -> Cohort:
     for how, pattern in KNOWN:
         persons = {name: match[1] for name in names if (match := pattern.search(name))}
         if _group_names(persons, names):
-            subjects = tuple(
-                replace(s, labels={**s.labels, PARTICIPANT: persons.get(s.subject, s.subject)})
-                for s in cohort.subjects
-            )
-            note = f"{PARTICIPANT}, whose scans evaluate keeps together: {how}"
-            return replace(cohort, subjects=subjects, notes=(*cohort.notes, note))
+            return _with_participants(cohort, persons, how)
+    persons, how, doubtful = _dated(names)
+    if persons:
+        cohort = _with_participants(cohort, persons, how)
+    elif likely := _likely(names):
+        number = len(set(likely.values()))
+        note = f"{len(likely)} subjects may be scans of {counted(number, 'person')}, by their names"
+        return _in_doubt(cohort, note)
+    if doubtful:
+        note = "names of persons occur in several folders, with other dates or visits"
+        return _in_doubt(cohort, note)
+    return cohort
+
+
+def _with_participants(cohort: Cohort, persons: Mapping[str, str], how: str) -> Cohort:
+    subjects = tuple(
+        replace(s, labels={**s.labels, PARTICIPANT: persons.get(s.subject, s.subject)})
+        for s in cohort.subjects
+    )
+    note = f"{PARTICIPANT}, whose scans evaluate keeps together: {how}"
+    return replace(cohort, subjects=subjects, notes=(*cohort.notes, note))
+
+
+def _in_doubt(cohort: Cohort, what: str) -> Cohort:
+    note = (
+        f"{what}; evaluate counts each as a person, unless a column {PARTICIPANT} of `labels` says "
+        "otherwise"
+    )
+    return replace(cohort, notes=(*cohort.notes, note))
+
+
+def _dated(names: Sequence[str]) -> tuple[dict[str, str], str, bool]:
+    """The persons of names with dates or visits, and of names that are such a person's.
+
+    Folders of splits and classes are no part of a person's name, if no two scans would then have
+    the same person and visit. If two would, each folder numbers its own persons.
+
+    Returns:
+        The persons by name, how they were found, and whether some occur in several folders that
+        may be sites as well as classes.
+    """
+    how, doubtful = "the part before the date or visit", False
+    found = {name: match for name in names if (match := DATED.search(name))}
+    found = {name: match for name, match in found.items() if _without_splits(match[1])}
+    persons = _grouped(names, found, str)
+    for inside in (_without_splits, _last):
+        merged = _grouped(names, found, inside)
+        if not merged or _number(merged, names) >= _number(persons, names):
+            continue
+        folders = {_without_splits(match[1]).rpartition("/")[0] for match in found.values()}
+        if inside is _last and len(set(merged.values())) <= len(folders):
+            continue  # a folder per person, and files that have one name
+        if inside is _last and not (
+            all(map(_has_digit, merged.values())) and not any(map(_has_digit, folders))
+        ):
+            doubtful = True
+            continue
+        persons = merged
+        how = "the part before the date or visit, also where it occurs in several folders"
+    if not _group_names(persons, names):
+        beside = {person for name, person in persons.items() if name not in found}
+        persons = {
+            name: person
+            for name, person in persons.items()
+            if person in beside or (found[name][2] and _has_digit(person))
+        }
+        if _number(persons, names) in (1, len(names)):
+            persons = {}
+    return persons, how, doubtful
+
+
+def _grouped(
+    names: Sequence[str], found: Mapping[str, re.Match[str]], inside: Callable[[str], str]
+) -> dict[str, str]:
+    """The person of each name that has a date, or is a person's; empty if a visit occurs twice."""
+    persons = {name: inside(match[1]) for name, match in found.items()}
+    known = set(persons.values())
+    persons |= {n: inside(n) for n in names if n not in found and inside(n) in known}
+    visits = {(p, n[len(found[n][1]) :] if n in found else "") for n, p in persons.items()}
+    return persons if len(visits) == len(persons) else {}
+
+
+def _number(persons: Mapping[str, str], names: Sequence[str]) -> int:
+    return len({persons.get(name, name) for name in names})
+
+
+def _without_splits(name: str) -> str:
+    return "/".join(part for part in name.split("/") if not split_word(part))
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _has_digit(name: str) -> bool:
+    return re.search(r"\d", name) is not None
+
+
+def _likely(names: Sequence[str]) -> dict[str, str]:
+    """The person of each name that may be one of several scans of a person; empty if none is."""
     likely = {name: match[1] for name in names if (match := LIKELY.fullmatch(name))}
     viewed = {name: match for name in names if (match := LAST_WORD.fullmatch(name))}
     times = Counter(match[2] for match in viewed.values())
     likely |= {n: m[1] for n, m in viewed.items() if recurs_among(times[m[2]], len(names))}
-    if _group_names(likely, names):
-        note = (
-            f"{len(likely)} subjects may be scans of {len(set(likely.values()))} persons, by their "
-            f"names; evaluate counts each as a person, unless a column {PARTICIPANT} of `labels` "
-            "says otherwise"
-        )
-        return replace(cohort, notes=(*cohort.notes, note))
-    return cohort
+    # `p01_2` and `p01 (1)` beside `p01`.
+    known = set(names)
+    copied = {name: match[1] for name in names if (match := COPY.fullmatch(name))}
+    second = {n: person for n, person in (likely | copied).items() if person in known}
+    second |= {person: person for person in second.values()}
+    likely |= second
+    return likely if _group_names(likely, names) else second
 
 
 def _group_names(persons: Mapping[str, str], names: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from vitaepp.data.cells import read_plain_table
@@ -41,6 +42,12 @@ class SeriesRule:
     own: bool
 
 
+@cache
+def shipped_rules() -> tuple[SeriesRule, ...]:
+    """The rules of the shipped table."""
+    return _rules(SHIPPED)
+
+
 def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
     """The rules of the user's table, if there is one, then the shipped rules.
 
@@ -49,7 +56,7 @@ def series_rules(path: Path | None = None) -> tuple[SeriesRule, ...]:
             expression.
     """
     own = _rules(path) if path is not None else ()
-    return (*own, *_rules(SHIPPED))
+    return (*own, *shipped_rules())
 
 
 def modality_of(
@@ -68,8 +75,7 @@ def modality_of(
     >>> modality_of("T1post", "MR", series_rules())
     't1ce'
     """
-    plain = normalized(description)
-    read = _replaced(plain, READINGS)
+    plain, read = normalized(description), reading(description)
     for rule in rules:
         if rule.kind not in ("*", kind) or not rule.pattern.search(plain if rule.own else read):
             continue
@@ -126,6 +132,15 @@ def normalized(description: str) -> str:
     """
     decomposed = unicodedata.normalize("NFKD", description.lower())
     return _replaced("".join(c for c in decomposed if not unicodedata.combining(c)), SIGNS)
+
+
+def reading(description: str) -> str:
+    """A normalised description in which words for contrast agent are `post` or `pre`.
+
+    >>> reading("T1 without contrast"), reading("T1_Gd"), reading("T1 post-op")
+    (' t1 pre ', ' t1 post ', ' t1 ')
+    """
+    return _replaced(normalized(description), READINGS)
 
 
 def _replaced(text: str, replacements: tuple[tuple[str, str], ...]) -> str:

@@ -4,9 +4,9 @@
     p02/MPRAGE/p02_20190101.nii.gz, p02/FLAIR/image.nii.gz
     p01_T1.nii.gz, p01_FLAIR.nii.gz, p02_T1.nii.gz, or T1/p01.nii.gz, FLAIR/p01.nii.gz
 
-The words of a file's name, or of its folder's name, decide the modality (`modalities.WORDS`). If a
-subject has several files of one modality, the file with the fewest words in its name is used, then
-the first in alphabetical order.
+The words of a file's name, or of its folder's name, decide the modality (`names.WORDS`). If a
+subject has several files of one modality, one with its own mask is used, then the file with the
+fewest words in its name, then the first in alphabetical order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from vitaepp.ingest.layouts.cohort import PLAINER, Cohort, Source, SubjectFiles, common_folder
-from vitaepp.ingest.layouts.names import CONTRAST, WORDS, modality_in, split_of, stem, words
+from vitaepp.ingest.layouts.names import (
+    is_organ_mask,
+    modality_in,
+    says_modality,
+    split_of,
+    stem,
+    words,
+)
+from vitaepp.ingest.layouts.pairing import OF_MASK, closest
 
 
 @dataclass(frozen=True)
@@ -66,16 +74,18 @@ def _by_folder(source: Source, file: PurePosixPath) -> _Named:
         name, folder = f"{folder.name}_{name}", folder.parent
     # Words that a file's name shares with its folder are the subject's name.
     of_folder = words(folder.name or source.path.absolute().name)
-    own = [word for word in words(name) if word not in of_folder]
-    return _Named(file, folder, modality_in("_".join(own)), len(own))
+    parts = re.findall(r"[\W_]*[^\W_]+(?:[\W_]+$)?", name)
+    own = [part for part in parts if words(part)[0] not in of_folder]
+    return _Named(file, folder, modality_in("".join(own)), len(own))
 
 
 def _by_name(file: PurePosixPath) -> _Named:
     name = stem(file.name)
-    of_modality = {word for word in words(name) if word in WORDS or word in CONTRAST}
     # Separators between the words of the subject's name are kept.
     parts = re.findall(r"[^A-Za-z0-9]*[A-Za-z0-9]+", name)
-    rest = [part for part in parts if not of_modality.intersection(words(part))]
+    plain = [re.sub(r"[^a-z0-9]", "", part.lower().replace("+c", "post")) for part in parts]
+    said = says_modality(plain)
+    rest = [part for part, of_modality in zip(parts, said, strict=True) if not of_modality]
     by_folder = modality_in(file.parent.name)
     folder = file.parent.parent if by_folder else file.parent
     subject = "".join(rest).lstrip("_-. ")
@@ -111,11 +121,17 @@ def _cohort(
     keys: Mapping[PurePosixPath, str],
 ) -> Cohort:
     left_out = dict.fromkeys(named, "its name contains no modality")
+    masks = _masks_below(source)
     made = []
     for owner, files in subjects.items():
-        first = {m: min(several, key=lambda f: f.order) for m, several in files.items()}
+        everything = [file.file for several in files.values() for file in several]
+        masked = {image for mask in masks.get(owner, ()) for image in closest(mask, everything)}
+        first = {}
         for modality, several in files.items():
-            left_out |= dict.fromkeys(several, f"another {modality}; {PLAINER}")
+            first[modality] = min(several, key=lambda f: (f.file not in masked, f.order))
+            plainest = min(several, key=lambda f: f.order)
+            why = PLAINER if first[modality] is plainest else OF_MASK
+            left_out |= dict.fromkeys(several, f"another {modality}; {why}")
         for file in first.values():
             del left_out[file]
         made.append(
@@ -126,6 +142,15 @@ def _cohort(
             )
         )
     return source.cohort(layout, made, left_out={f.file: why for f, why in left_out.items()})
+
+
+def _masks_below(source: Source) -> Mapping[PurePosixPath, Sequence[PurePosixPath]]:
+    """The masks below each folder, without those of the brain."""
+    masks: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for mask in sorted(source.masks["scans"]):
+        for folder in mask.parents if not is_organ_mask(stem(mask.name)) else ():
+            masks[folder].append(mask)
+    return masks
 
 
 def _keys(source: Source, folders: Iterable[PurePosixPath]) -> dict[PurePosixPath, str]:

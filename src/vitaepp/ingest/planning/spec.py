@@ -65,6 +65,11 @@ def spec_of(
             f"{cohort.layout} without masks: center=mask needs them; use foreground or image"
         )
     begun = stored_info(store)
+    if settings.keep_masks and begun is None and all(s.mask is None for s in cohort.subjects):
+        raise SourceError(
+            f"{cohort.layout} without masks: `keep_masks` has none to keep; leave it out, or name "
+            "the masks with `mask_pattern` or in a manifest"
+        )
     info = StoreInfo(
         modalities=channels,
         size=per_axis(settings.size or own, ndim, "size"),
