@@ -210,7 +210,7 @@ def test_a_crop_in_which_a_window_leaves_nothing_is_refused(tmp_path):
     )
 
 
-@pytest.mark.parametrize("value", [1e30, -1e9, 1e300])
+@pytest.mark.parametrize("value", [1e30, -1e9])
 def test_one_voxel_far_beyond_all_others_is_told(tmp_path, value):
     values = head().astype(np.float64)
     assert [*prepared(tmp_path / "before", values).table.prepare_notes[0]] == []

@@ -329,7 +329,13 @@ def _prepared(
     failures: list[Failure] = []
     prepared = 0
     with StoreWriter(spec.store, spec.info) as writer:
-        tasks = _tasks(cohort, spec, writer.checksums())
+        known = writer.checksums()
+        if lost := [subject for subject, checksums in known.items() if not any(checksums)]:
+            say(
+                f"{spec.store}: lacks the images of {counted(len(lost), 'subject')} "
+                f"({first_few(lost)}); those in this source are prepared again"
+            )
+        tasks = _tasks(cohort, spec, known)
         outcomes = run(partial(one, spec), tasks, died=_died, batch=BATCH[cohort.kind])
         for outcome in track(outcomes, "preparing", len(cohort.subjects)):
             if isinstance(outcome, Failure):
