@@ -19,7 +19,7 @@ from vitaepp.ingest.readers.dicom import read_series, series_grid
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
 from vitaepp.ingest.readers.items import Item, SeriesItem, VolumeItem, files_of
-from vitaepp.ingest.readers.meta import check_compressed, check_meta
+from vitaepp.ingest.readers.meta import check_compressed, check_meta, place_in_words
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume, read_volume_header
 from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.system.text import dimensions
@@ -56,7 +56,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             check_meta(path, name)
         length = sum(file.stat().st_size for file in files_of(item))
         image = read_image(path, name, reader, length)
-        values, affine = _values(image, name), affine_of(image)
+        values, (affine, notes) = _values(image, name), _place(path, image)
     if values.dtype.kind not in "biuf":
         raise SubjectError(
             f"{name}: its voxels are complex numbers or colours; one real number per voxel is "
@@ -94,6 +94,14 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise _several(image.GetNumberOfComponentsPerPixel(), name)
     return geometry.array_of(image).T
+
+
+def _place(path: Path, image: Any) -> tuple[Floats, tuple[str, ...]]:
+    """The affine of a SimpleITK image in mm, whatever unit its file has, and notes on decisions."""
+    factors, notes = place_in_words(path)
+    affine = affine_of(image)
+    affine[:3] *= np.reshape(factors, (3, 1))
+    return affine, notes
 
 
 def affine_of(image: Any) -> Floats:
@@ -153,7 +161,7 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     size = tuple(header.GetSize())
     if ndim == 2:
         return Grid.of_indices(size[::-1]) if len(size) == 2 and min(size) > 0 else None
-    return _usable_grid(item, size, affine_of(header))
+    return _usable_grid(item, size, _place(path, header)[0])
 
 
 def _usable_grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
