@@ -67,6 +67,11 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             raise SubjectError(
                 f"{name}: there is no volume {item.index} in a scan of {dimensions(values.shape)}"
             )
+        if item.of not in (None, values.shape[3]):
+            raise SubjectError(
+                f"{name}: the scan has {values.shape[3]} volumes, and {item.of} modalities are "
+                "named; name each volume, in their order"
+            )
         values = values[..., item.index]
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -167,6 +172,8 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
 def _usable_grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
     """The grid of a 3D scan, or of one volume of a 4D scan; None if it is not usable."""
     if isinstance(item, VolumeItem):
+        if item.of is not None and size[3:] != (item.of,):
+            return None  # reading it gives the reason
         size = size[:3]
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
