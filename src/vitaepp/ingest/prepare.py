@@ -241,6 +241,8 @@ def prepare(
             raise StoreError(reason) from error
         if label_file is not None and before is not None and after is not None:
             say(_labels_in_words(before, after, label_file.name))
+        if before is not None and after is not None:
+            _say_same(target, before, after)
         text = fact_list([*account(cohort, table, spec), *note_lines(notes, total)])
         skipped = total - prepared - len(failures)
         return PrepareResult(target, prepared, skipped, failures, text, notes)
@@ -353,6 +355,22 @@ def _prepared(
 def _table(store: Path | str) -> pd.DataFrame | None:
     """The table of a store that has subjects already; None of any other."""
     return Store(store).table if folder_at(store).exists("table.parquet") else None
+
+
+def _say_same(store: Path | str, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Say which subjects that were added are images that the store had, under another name."""
+    new = after[~after["subject"].isin(before["subject"])]
+    had = dict(zip(before["checksum"], before["subject"], strict=True))
+    if same := [
+        f"{subject} is {had[checksum]}"
+        for subject, checksum in zip(new["subject"], new["checksum"], strict=True)
+        if checksum in had
+    ]:
+        say(
+            f"{store}: {len(same)} of {counted(len(new), 'new subject')} have exactly the same "
+            f"content as others that were there ({first_few(same)}); if they are the same images, "
+            "prepare one of the sources into another store"
+        )
 
 
 def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:
