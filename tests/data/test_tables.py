@@ -36,6 +36,7 @@ def test_text_of_any_usual_encoding(tmp_path, encoding, newline):
     "text",
     [
         "subject;diagnosis;volume\na;x, y;1,5\nb;z;2,25\n",
+        '"subject";"diagnosis";"volume"\r\n"a";"x, y";"1,5"\r\n"b";"z";"2,25"\r\n',
         "subject;diagnosis;volume\na;x, y;1.5\nb;z;2.25\n",
         "subject\tdiagnosis\tvolume\na\tx, y\t1.5\nb\tz\t2.25\n",
         'subject, diagnosis, volume\na, "x, y", 1.5\nb, z, 2.25\n',

@@ -17,6 +17,7 @@ from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.ingest.intensities import body, check_window, foreground_percentiles, zero_surrounds
 from vitaepp.ingest.prepare import prepare
+from vitaepp.ingest.subject import FEW_LEVELS
 from vitaepp.recipe.fields import WINDOWS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import PrepareSettings
@@ -207,6 +208,25 @@ def test_a_crop_in_which_a_window_leaves_nothing_is_refused(tmp_path):
     assert "all voxels of its crop have one value; 0 to 80 is shown, the scan is -10" in prepared(
         tmp_path, values, window=["image=brain"], spacing=1, center="image"
     )
+
+
+@pytest.mark.parametrize("value", [1e30, -1e9])
+def test_one_voxel_far_beyond_all_others_is_told(tmp_path, value):
+    values = head().astype(np.float64)
+    assert [*prepared(tmp_path / "before", values).table.prepare_notes[0]] == []
+    values[2, 2, 2] = value
+    assert [*prepared(tmp_path / "with", values).table.prepare_notes[0]] == [f"image: {FEW_LEVELS}"]
+    assert [*prepared(tmp_path / "clipped", values, clip=(0.5, 99.5)).table.prepare_notes[0]] == []
+    # Where the crop does not hold it, nothing is left.
+    scan(tmp_path / "y" / "a.nii.gz", values=np.pad(values, ((0, 40), (0, 0), (0, 0)), "wrap"))
+    (failure,) = prepare(tmp_path / "y", tmp_path / "s", size=4, workers=1).failures
+    assert f"to {values.max():g}" in failure.reason
+
+
+def test_a_drawing_in_black_and_white_has_its_two_levels_and_no_note(tmp_path):
+    values = np.zeros((12, 12, 12), np.float32)
+    values[5:7, 5:7, 5] = 3
+    assert [*prepared(tmp_path, values).table.prepare_notes[0]] == []
 
 
 def test_choices_are_part_of_the_store_and_none_leaves_it_as_it_was(tmp_path):

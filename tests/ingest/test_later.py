@@ -129,6 +129,21 @@ def test_an_image_keeps_the_labels_of_its_own_source(tmp_path, capsys):
     assert sites.notna().to_dict() == {"same": False, "other": False, "broken": True, "gone": True}
 
 
+def test_images_that_are_there_under_another_name_are_told(tmp_path, capsys):
+    for i in range(3):
+        scan(tmp_path / "all" / f"site{i // 2}" / f"p{i}" / "t1.nii.gz", seed=i)
+        scan(tmp_path / "all" / f"site{i // 2}" / f"p{i}" / "t2.nii.gz", seed=i + 9)
+    prepare(tmp_path / "all" / "site0", tmp_path / "s", size=16, workers=1)
+    prepare(tmp_path / "all" / "site0", tmp_path / "s", workers=1)
+    assert "the same content" not in capsys.readouterr().err
+    prepare(tmp_path / "all", tmp_path / "s", workers=1)
+    names = Store(tmp_path / "s").table.subject
+    told = capsys.readouterr().err
+    assert len(names) == 5
+    assert "2 of 3 new subjects have exactly the same content as others that were there" in told
+    assert f"({names[2]} is p0, {names[3]} is p1)" in told
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".mhd", ".npy", ".hdr"])
 def test_a_single_scan_is_a_source(tmp_path, suffix):
     values = volume()

@@ -1,5 +1,6 @@
 """prepare: from files on disk to a store that says where everything came from."""
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -181,6 +182,37 @@ def test_a_changed_file_is_noticed_and_other_settings_need_another_store(tmp_pat
     for other in ({"size": 8}, {"size": 6, "center": "image"}, {"size": 6, "modalities": "t1"}):
         with pytest.raises(StoreError, match="different store"):
             prepare(source, tmp_path / "s", **other)
+
+
+@pytest.mark.parametrize(
+    ("lost", "again"),
+    [
+        (["images.zarr/c/1"], 1),
+        (["images.zarr/c/0", "masks.zarr/c/2"], 2),
+        (["masks.zarr"], 3),
+        (["images.zarr", "masks.zarr/zarr.json"], 3),
+    ],
+)
+def test_subjects_whose_image_was_lost_are_prepared_again(tmp_path, capsys, lost, again):
+    source = brats(tmp_path / "source")
+    prepare(source, tmp_path / "s", size=6, keep_masks=True, workers=1)
+    fresh = files_of(tmp_path / "s")
+    for name in lost:
+        path = tmp_path / "s" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    result = prepare(source, tmp_path / "s", size=6, workers=1)
+    assert (result.prepared, result.skipped) == (again, 3 - again)
+    assert f"lacks the images of {again} subject" in capsys.readouterr().err
+    assert files_of(tmp_path / "s") == fresh
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "store.json"])
+def test_what_cannot_be_mended_is_told_with_what_helps(tmp_path, name):
+    source = brats(tmp_path / "source")
+    prepare(source, tmp_path / "s", size=6, workers=1)
+    (tmp_path / "s" / name).write_bytes(b"?")
+    with pytest.raises(StoreError, match=f"{name} is damaged or not ours; prepare its source into"):
+        prepare(source, tmp_path / "s", size=6, workers=1)
 
 
 def test_8_bit_pictures_keep_their_values_and_their_colours(tmp_path):

@@ -184,7 +184,7 @@ def _separator(lines: str, suffix: str) -> tuple[str, str]:
     head = lines.partition("\n")[0]
     separator = max(",;\t", key=head.count)
     # With semicolons, decimals usually have a comma, but not always.
-    comma = separator == ";" and re.search(r"(?m)(^|;)-?\d+,\d+(;|\r?$)", lines)
+    comma = separator == ";" and re.search(r'(?m)(^|;)"?-?\d+,\d+"?(;|\r?$)', lines)
     return separator, "," if comma else "."
 
 

@@ -109,6 +109,10 @@ OF_MASKS = ("mask_checksum", "mask_labels")
 ADDED_LATER = ("modality_present", "source_size", "source_spacing", *OF_MASKS)
 
 
+#: What helps where `prepare` cannot mend a store.
+ANEW = "prepare its source into a new folder, or delete this one and prepare it again"
+
+
 @dataclass(frozen=True)
 class Failure:
     """A subject that could not be prepared, and why, in one line."""
@@ -247,13 +251,10 @@ class Store:
                 f"{self.path}: {kind.name} holds {array.shape}, but the table and store.json say "
                 f"{(len(self), *kind.shape)}; prepare the store again"
             )
-        # Zarr takes a chunk that is not there for zeros.
-        there = {*self._folder.entries(f"{kind.name}/c")}
-        lacking = sum(str(row) not in there for row in range(len(self)))
-        if lacking:
+        if lacking := _lacking(self._folder, kind, len(self)):
             raise StoreError(
-                f"{self.path}: {kind.name} lacks {lacking} of {counted(len(self), 'subject')}; "
-                "copy it whole, or prepare the store again"
+                f"{self.path}: {kind.name} lacks {len(lacking)} of "
+                f"{counted(len(self), 'subject')}; copy it whole, or prepare the store again"
             )
         return array
 
@@ -406,8 +407,7 @@ class Store:
             return np.asarray(array.oindex[np.asarray(rows)])
         except (ValueError, RuntimeError) as error:  # each codec has its own
             raise StoreError(
-                f"{self.path}: a part of {name} is damaged ({one_line(error)}); prepare the store "
-                "again"
+                f"{self.path}: a part of {name} is damaged ({one_line(error)}); {ANEW}"
             ) from None
 
     def batches(
@@ -472,13 +472,20 @@ class StoreWriter:
         self._held.close()
 
     def checksums(self) -> dict[str, tuple[str, str]]:
-        """Digests of every subject that is finished, committed or staged, by its key."""
+        """Digests of every subject that is finished, committed or staged, by its key.
+
+        They are empty where the subject's image or mask was lost, so that it is made again.
+        """
         committed = {}
         if self._folder.exists("table.parquet"):
             table = _read_table(self._folder)
             of_masks = table.get("mask_checksum", [""] * len(table))
             checksums = zip(table["checksum"], of_masks, strict=True)
             committed = dict(zip(table["subject"], checksums, strict=True))
+            lost = {
+                row for k in _arrays(self.info) for row in _lacking(self._folder, k, len(table))
+            }
+            committed |= {table["subject"].iloc[row]: ("", "") for row in lost}
         return committed | {record.subject: record.checksums for record in self._staged()}
 
     def commit(
@@ -551,14 +558,15 @@ class StoreWriter:
     def _link(self, kind: _Array, order: Sequence[str], staged: dict[str, Record]) -> None:
         """Make an array as long as the table will be, and put the staged chunks into it."""
         described: dict[str, Any] = {}
-        described_at = f"{kind.name}/zarr.json"
+        described_at, before = f"{kind.name}/zarr.json", b""
         if self._folder.exists(described_at):
             before = self._folder.read(described_at)
             described["zarr.json"] = zarr_buffer(before)
+        try:
             array = zarr.open_array(MemoryStore(described), mode="r+")
             array.resize((len(order), *kind.shape))
-        else:
-            before = b""
+        except (ValueError, KeyError, TypeError, FileNotFoundError):  # missing or damaged
+            described.clear()
             _create_array(MemoryStore(described), len(order), kind)
         if (after := described["zarr.json"].to_bytes()) != before:
             self._folder.write(described_at, after)
@@ -712,6 +720,12 @@ def _create_array(memory: MemoryStore, length: int, kind: _Array) -> zarr.Array[
     )
 
 
+def _lacking(folder: Folder, kind: _Array, rows: int) -> list[int]:
+    """The rows of an array that have no chunk; Zarr would take them for zeros."""
+    there = {*folder.entries(f"{kind.name}/c")}
+    return [row for row in range(rows) if str(row) not in there]
+
+
 def _chunk_key(row: int, kind: _Array) -> str:
     """Path of a row's chunk inside the array, by Zarr v3's default chunk key encoding."""
     return "/".join(("c", str(row), *("0" for _ in kind.shape)))
@@ -743,7 +757,7 @@ def _read_table(folder: Folder) -> pd.DataFrame:
         present = set()
     needed = [c for c in RESERVED_COLUMNS if c not in ADDED_LATER]
     if not present.issuperset(needed):
-        raise StoreError(f"{folder}: table.parquet is damaged or not ours; prepare the store again")
+        raise StoreError(f"{folder}: table.parquet is damaged or not ours; {ANEW}")
     return table
 
 
@@ -781,11 +795,9 @@ def _read_info(folder: Folder) -> StoreInfo:
             # What is no type, size or spacing is an error here, rather than anywhere later.
             _ = np.dtype(info.dtype), *map(int, info.size), *map(float, info.spacing or ())
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise StoreError(
-            f"{folder}: store.json is damaged or not ours; prepare the store again"
-        ) from None
+        raise StoreError(f"{folder}: store.json is damaged or not ours; {ANEW}") from None
     if info is None:
-        raise StoreError(f"{folder}: made by another version of vitaepp; prepare it again")
+        raise StoreError(f"{folder}: made by another version of vitaepp; {ANEW}")
     return info
 
 

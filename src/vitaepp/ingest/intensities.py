@@ -22,6 +22,9 @@ MOST_BEYOND = 0.5
 #: About how many voxels are used to find the foreground.
 ENOUGH_VOXELS = 500_000
 
+#: A scan of at most so many values is a drawing, as a mask is.
+MANY_VALUES = 16
+
 #: Intensities above this percentile are clipped to it before Otsu's thresholds are computed.
 MOST_FOR_OTSU = 99.5
 
@@ -175,3 +178,15 @@ def shows_nothing(values: Numbers, *, windowed: bool) -> bool:
         return bool(np.ptp(values) == 0)
     low, high = np.percentile(values, (0.1, 99.9))
     return bool(high - low < 1)
+
+
+def has_few_levels(values: Numbers, scan: npt.NDArray[Any]) -> bool:
+    """Whether a crop in [0, 255] is nearly black and white although its scan is not.
+
+    So it is if two of 256 grey levels hold all but 0.2 % of the voxels, and the scan has many
+    values: a few far beyond the others, as one voxel of 1e30, leave these no contrast.
+    """
+    counts = np.bincount(np.rint(values).astype(np.uint8).ravel(), minlength=256)
+    if np.sort(counts)[-2:].sum() < 0.998 * values.size:
+        return False
+    return len(np.unique(scan.ravel()[:: max(1, scan.size // ENOUGH_VOXELS)])) > MANY_VALUES

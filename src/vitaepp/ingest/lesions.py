@@ -11,6 +11,7 @@ from vitaepp.data.arrays import Flags
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
+from vitaepp.ingest.readers.meta import NO_SIZE
 from vitaepp.system.text import dimensions
 
 #: A mask of whole numbers with more different values than this is soft.
@@ -93,7 +94,8 @@ def grid_of_mask(
     """
     own, theirs = mask.grid, reference.grid
     one_grid = np.allclose(own.affine, theirs.affine, atol=1e-3)
-    nothing = NO_FORM in mask.notes or np.array_equal(own.affine, np.eye(len(own.affine)))
+    unplaced = NO_FORM in mask.notes or NO_SIZE in mask.notes
+    nothing = unplaced or np.array_equal(own.affine, np.eye(len(own.affine)))
     nothing = nothing and not one_grid
     apart = not overlaps(own, theirs)
     if not (one_grid or nothing or apart):

@@ -244,6 +244,8 @@ def prepare(
             raise StoreError(reason) from error
         if label_file is not None and before is not None and after is not None:
             say(_labels_in_words(before, after, label_file.name))
+        if before is not None and after is not None:
+            _say_same(target, before, after)
         text = fact_list([*account(cohort, table, spec), *note_lines(notes, total)])
         skipped = total - prepared - len(failures)
         return PrepareResult(target, prepared, skipped, failures, text, notes)
@@ -352,7 +354,13 @@ def _prepared(
     failures: list[Failure] = []
     prepared = 0
     with StoreWriter(spec.store, spec.info) as writer:
-        tasks = _tasks(cohort, spec, writer.checksums())
+        known = writer.checksums()
+        if lost := [subject for subject, checksums in known.items() if not any(checksums)]:
+            say(
+                f"{spec.store}: lacks the images of {counted(len(lost), 'subject')} "
+                f"({first_few(lost)}); those in this source are prepared again"
+            )
+        tasks = _tasks(cohort, spec, known)
         outcomes = run(partial(one, spec), tasks, died=_died, batch=BATCH[cohort.kind])
         for outcome in track(outcomes, "preparing", len(cohort.subjects)):
             if isinstance(outcome, Failure):
@@ -370,6 +378,22 @@ def _prepared(
 def _table(store: Path | str) -> pd.DataFrame | None:
     """The table of a store that has subjects already; None of any other."""
     return Store(store).table if folder_at(store).exists("table.parquet") else None
+
+
+def _say_same(store: Path | str, before: pd.DataFrame, after: pd.DataFrame) -> None:
+    """Say which subjects that were added are images that the store had, under another name."""
+    new = after[~after["subject"].isin(before["subject"])]
+    had = dict(zip(before["checksum"], before["subject"], strict=True))
+    if same := [
+        f"{subject} is {had[checksum]}"
+        for subject, checksum in zip(new["subject"], new["checksum"], strict=True)
+        if checksum in had
+    ]:
+        say(
+            f"{store}: {len(same)} of {counted(len(new), 'new subject')} have exactly the same "
+            f"content as others that were there ({first_few(same)}); if they are the same images, "
+            "prepare one of the sources into another store"
+        )
 
 
 def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:

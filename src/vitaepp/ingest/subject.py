@@ -19,7 +19,7 @@ from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Failure, Record, stage
 from vitaepp.data.storeinfo import RGB
 from vitaepp.errors import SubjectError, one_line
-from vitaepp.ingest.intensities import intensity_range, shows_nothing
+from vitaepp.ingest.intensities import has_few_levels, intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.layouts.names import other_modality, stem
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
@@ -38,6 +38,9 @@ CUT_OFF = (
     "the crop cuts off more than 5 % of the foreground; without `size` and `spacing`, or with a "
     "larger `size`, the scan is kept whole"
 )
+
+#: A scan or a crop that is less than so many voxels of the other is in another unit.
+TOO_FEW = 2
 NO_MASK = (
     "no mask, on which the run's crops are centred; the crop is centred on the foreground instead"
 )
@@ -45,6 +48,10 @@ CUT_MASK = "the crop cuts off more than 5 % of the mask; a larger `size` would k
 NO_LESION = (
     "the mask holds {}, and not the values of the lesion ({}); the crop is centred on the "
     "foreground instead"
+)
+FEW_LEVELS = (
+    "99.8 % of the crop's voxels have two of 256 grey levels, because a few voxels are far "
+    "brighter or darker; `clip=0.5,99.5` would show the others"
 )
 EMPTY_MASK = "the mask is empty; the crop is centred on the foreground instead"
 
@@ -250,11 +257,7 @@ def _make(
                 f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
                 f"{dimensions(reference.size)}; all pictures of a subject must have one size"
             )
-        if not geometry.overlaps(image.grid, target):
-            error = SubjectError(
-                f"{name}: lies entirely outside the crop; its affine is wrong",
-                kind="lies elsewhere",
-            )
+        if (error := _misplaced(image, target, name)) is not None:
             if modality == first[0] or not isinstance(item, SeriesItem):
                 raise error
             lost[modality] = error
@@ -269,13 +272,19 @@ def _make(
             for values in several
         ]
         windowed = spec.info.window_of(modality) is not None
-        if all(shows_nothing(c.values, windowed=windowed) for c in made[modality]):
+        crops = [c.values for c in made[modality]]
+        if all(shows_nothing(v, windowed=windowed) for v in crops) or all(
+            np.ptp(spec.info.stored(v)) == 0 for v in crops
+        ):
             least, most = image.values.min(), image.values.max()
             shown = f"; {low:g} to {high:g} is shown, the scan is {least:g} to {most:g}"
             raise SubjectError(
-                f"{name}: all voxels of its crop have one value{shown * windowed}; it shows "
+                f"{name}: all voxels of its crop have one value{shown}; it shows "
                 "nothing of the scan: check the affine, the window, and the centre of the crop"
             )
+        limited = windowed or spec.info.clip is not None
+        if not limited and all(has_few_levels(v, image.values) for v in crops):
+            notes.append(f"{modality}: {FEW_LEVELS}")
     notes += [
         f"{modality}: zero, because its series cannot be used ({e.kind})"
         for modality, e in lost.items()
@@ -338,6 +347,35 @@ def _target(
     if center != "mask" and _share_kept(reference, target) < LEAST_KEPT:
         notes = (*notes, CUT_OFF)
     return target, center, notes
+
+
+def _misplaced(image: Image, target: Grid, name: str) -> SubjectError | None:
+    """Why an image and its crop show nothing of each other; None if they do."""
+    if not geometry.overlaps(image.grid, target):
+        return SubjectError(
+            f"{name}: lies entirely outside the crop; its affine is wrong", kind="lies elsewhere"
+        )
+    if not image.physical:
+        return None
+    scan, crop, wrong = image.grid, target, ""
+    if _less_than_a_few(scan, crop):
+        wrong = f"its {dimensions(scan.size)} voxels together are less than {TOO_FEW} of the crop's"
+    elif _less_than_a_few(crop, scan):
+        wrong = f"the whole crop is less than {TOO_FEW} of its voxels"
+    if not wrong:
+        return None
+    sizes = f"{dimensions(scan.spacing)} mm by its header, the crop's {dimensions(crop.spacing)} mm"
+    return SubjectError(
+        f"{name}: {wrong}; its voxels are {sizes}: check the unit and affine of this scan, and of "
+        "the others",
+        kind="has voxels of a wrong size",
+    )
+
+
+def _less_than_a_few(one: Grid, other: Grid) -> bool:
+    """Whether a grid's longest side is shorter than a few of another's voxels are wide."""
+    longest = max(one.size * one.spacing)
+    return bool(max(one.size) > TOO_FEW and longest < TOO_FEW * min(other.spacing))
 
 
 def _share_kept(reference: Image, target: Grid) -> float:

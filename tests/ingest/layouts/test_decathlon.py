@@ -66,7 +66,7 @@ def test_volumes_of_a_decathlon_scan_are_its_modalities(tmp_path):
         assert [s.split for s in cohort.subjects] == ["train", "train", "test"]
         assert [s.mask is not None for s in cohort.subjects] == [True, True, False]
     file = source / root.name / "imagesTr" / "BRATS_001.nii.gz"
-    assert cohort.subjects[0].files["t1ce"] == VolumeItem(file, 2)
+    assert cohort.subjects[0].files["t1ce"] == VolumeItem(file, 2, 4)
     assert dict(recognise(root).left_out) == {
         "imagesTr/BRATS_999.nii.gz": "does not fit dataset.json",
         "labelsTr/BRATS_999.nii.gz": "a mask without an image",
@@ -86,6 +86,30 @@ def test_a_store_of_a_decathlon_task_has_each_volume_in_its_channel(tmp_path):
         expected = (volume - volume.min()) / np.ptp(volume) * 255
         np.testing.assert_allclose(store.read([1])[0, channel], expected, atol=0.1)
     assert store.table.source[1][3] == "imagesTr/BRATS_002.nii.gz[3]"
+
+
+@pytest.mark.parametrize("named", [3, 5])
+def test_another_number_of_volumes_than_modalities_fails_by_name(tmp_path, named):
+    modality = {str(i): name for i, name in enumerate(["a", "b", "c", "d", "e"][:named])}
+    root = decathlon(tmp_path / "task", modality)
+    for i, name in enumerate(("BRATS_001", "BRATS_002")):
+        scan_4d(root / "imagesTr" / f"{name}.nii.gz", i, 4)
+    result = prepare(root, tmp_path / "s", workers=1)
+    assert [f.subject for f in result.failures] == ["BRATS_001", "BRATS_002"]
+    for failure in result.failures:
+        assert f"4 volumes, and {named} modalities are named" in failure.reason
+    assert result.prepared == 1
+    dry = prepare(root, dry_run=True, workers=1)
+    assert {f.subject for f in dry.failures} == {"BRATS_001", "BRATS_002"}
+
+
+def test_numbered_files_beyond_the_named_modalities_are_left_out(tmp_path):
+    for i in range(3):
+        scan(tmp_path / "imagesTr" / f"a_{i:04d}.nii.gz", i)
+    told(tmp_path, modality={"0": "T1", "1": "T2"}, training=["./imagesTr/a.nii.gz"])
+    cohort = recognise(tmp_path)
+    assert {*cohort.subjects[0].files} == {"t1", "t2"}
+    assert dict(cohort.left_out) == {"imagesTr/a_0002.nii.gz": "does not fit dataset.json"}
 
 
 def test_one_modality_is_one_3d_file(tmp_path):

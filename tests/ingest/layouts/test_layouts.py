@@ -106,6 +106,10 @@ def test_medmnist(tmp_path):
     assert list(table.subject[[0, 4, 8]]) == ["train_00000", "val_00000", "test_00002"]
     assert list(table.label) == [0, 1, 2, 3, 0, 1, 0, 1, 2]
     assert cohort.subjects[8].files == {"image": ArrayItem(tmp_path / "x.npz", "test_images", 2)}
+    assert cohort.notes == ()
+    np.savez_compressed(tmp_path / "more.npz", train_masks=[1], train_patient=[2], **arrays)
+    (note,) = recognise(tmp_path / "more.npz").notes
+    assert note.startswith("train_masks, train_patient: not MedMNIST's arrays, and not used")
     arrays |= {k: np.hstack([v, 1 - v % 2]) for k, v in arrays.items() if k.endswith("labels")}
     np.savez_compressed(tmp_path / "chest.npz", **arrays)  # as ChestMNIST: a column a finding
     several = recognise(tmp_path / "chest.npz").table()

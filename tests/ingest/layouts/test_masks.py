@@ -354,3 +354,14 @@ def test_a_manifest_may_call_its_masks_otherwise(tmp_path, column):
     (tmp_path / "two.csv").write_text(f"subject,t1,{column},mask\np01,p01.nii.gz,a.nii,b.nii\n")
     with pytest.raises(SourceError, match=f"by its name, column {column} holds masks"):
         recognise(tmp_path / "two.csv")
+
+
+def test_a_column_of_a_manifest_that_looks_like_masks_is_told(tmp_path):
+    tree(tmp_path, each("{}.nii.gz", "{}_x.nii.gz!", "{}_t2.nii.gz"))
+    rows = "".join(f"p0{i},p0{i}.nii.gz,p0{i}_x.nii.gz,p0{i}_t2.nii.gz\n" for i in (1, 2, 3))
+    (tmp_path / "m.csv").write_text(f"subject,t1,tumor,other\n{rows}")
+    cohort = recognise(tmp_path / "m.csv")
+    assert cohort.modalities == ("t1", "tumor", "other")
+    (note,) = cohort.notes
+    assert note.startswith("column tumor is used as an image, and holds few whole numbers")
+    assert recognise(tmp_path / "m.csv", ("t1", "tumor", "other")).notes == ()

@@ -11,7 +11,8 @@ from tests.ingest.trees import mask, picture, scan
 from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.ingest.planning.grid import _sides, _size, _spacing, _whole, target_spacing
+from vitaepp.ingest.new_scans import new_images
+from vitaepp.ingest.planning.grid import _sides, _size, _spacing, _whole, alike, target_spacing
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.subject import CUT_OFF
 from vitaepp.ingest.task import ImageSpec
@@ -166,6 +167,49 @@ def test_a_store_that_was_begun_keeps_its_grid(tmp_path):
 def test_headers_that_cannot_be_read_leave_the_default(tmp_path):
     (tmp_path / "a.nii").write_bytes(b"x" * 400)
     assert info(tmp_path).size == (96, 96, 96)
+
+
+@pytest.mark.parametrize("voxel", [1000.0, 0.001])
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_scan_in_another_unit_fails_and_leaves_the_others_as_they_are(
+    tmp_path, capsys, voxel, masked
+):
+    make = with_masks if masked else write
+    alone = make(tmp_path / "alone", [(20, 22, 18)] * 5)
+    prepare(alone, tmp_path / "a", workers=1)
+    capsys.readouterr()
+    source = make(tmp_path / "scans", [(20, 22, 18)] * 5)
+    affine = np.diag([voxel, voxel, voxel, 1.0])
+    wrong = scan(source / "wrong.nii", shape=(20, 22, 18), affine=affine)
+    if masked:
+        mask(source / "wrong_mask.nii", shape=(20, 22, 18), affine=affine)
+    result = prepare(source, tmp_path / "b", workers=1)
+    (failure,) = result.failures
+    assert failure.subject == "wrong"
+    assert f"{voxel:g}×{voxel:g}×{voxel:g} mm by its header, the crop's 1×1×1 mm" in failure.reason
+    assert f"most reach about 22 mm: wrong, {22 * voxel:.4g} mm" in capsys.readouterr().err
+    one, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    assert one.info == other.info
+    assert np.array_equal(one.read(range(5)), other.read(range(5)))
+    if not masked:
+        (new,) = new_images(one.info, wrong)
+        assert "check the unit and affine" in new.reason
+
+
+def test_a_second_modality_in_another_unit_fails_too(tmp_path):
+    for name, voxel in (("t1", 1.0), ("t2", 0.001)):
+        affine = np.diag([voxel, voxel, voxel, 1.0])
+        affine[:3, 3] = 5 * (1 - voxel)
+        scan(tmp_path / "x" / "p" / f"p_{name}.nii", shape=(20, 20, 20), affine=affine)
+    (failure,) = prepare(tmp_path / "x", tmp_path / "s", workers=1).failures
+    assert "p_t2.nii: its 20×20×20 voxels together are less than 2" in failure.reason
+
+
+def test_mixed_but_plausible_cohorts_are_counted_whole():
+    spans = {"brain": (180, 220, 180), "patch": (32, 32, 32), "body": (500, 500, 1900)}
+    grids = {name: Grid(shape, np.eye(4)) for name, shape in spans.items()}
+    assert alike(grids) == ([*grids.values()], "")
+    assert alike({}) == ([], "")
 
 
 @pytest.mark.parametrize("size", [None, 16])

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from tests.ingest.trees import picture, volume
+from tests.ingest.trees import picture, scan, volume
 from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import recognise
+from vitaepp.ingest.lesions import NO_AFFINE
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.arrays import FEW, NO_HEADER
 from vitaepp.ingest.readers.items import files_of
+from vitaepp.ingest.readers.meta import NO_AXES, NO_SIZE, UNKNOWN_UNIT
 from vitaepp.ingest.readers.pictures import read_picture
-from vitaepp.ingest.readers.scans import read_scan
+from vitaepp.ingest.readers.scans import read_grid, read_scan
 
 LPS = np.diag([-1, -1, 1])
 
@@ -278,3 +280,65 @@ def test_cut_off_pictures_are_refused_in_silence(tmp_path, capfd, suffix):
         path.write_bytes(whole[:-cut])
         refused(path, "truncated", read_picture)
     assert capfd.readouterr() == ("", "")
+
+
+NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: 10 12 9\nencoding: raw\nendian: little\n{}\n"
+MHA = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\n{}DimSize = 10 12 9\n"
+    "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+)
+IN_LPS = "space: left-posterior-superior\n"
+ALONG = "space directions: ({0},0,0) (0,{0},0) (0,0,{0})\nspace origin: (1,2,3)\n"
+TURNED = "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 1 2 3\n"
+CM = "lengths are in centimetres; converted to mm"
+
+
+@pytest.mark.parametrize(
+    ("header", "fields", "diagonal", "notes"),
+    [
+        (NRRD, "", (-1, -1, 1), {NO_SIZE, NO_AXES}),
+        (NRRD, "content: x\nspacings: 2 2 2\n", (-2, -2, 2), {NO_AXES}),
+        (NRRD, 'spacings: 0.2 0.2 0.2\nunits: "cm" "cm" "cm"\n', (-2, -2, 2), {NO_AXES, CM}),
+        (NRRD, 'spacings: 2 2 2\nunits: "mm" "" "mm"\n', (-2, -2, 2), {NO_AXES}),
+        (NRRD, "space dimension: 3\n" + ALONG.format(2), (-2, -2, 2), {NO_AXES}),
+        (NRRD, IN_LPS + ALONG.format(2), (-2, -2, 2), set()),
+        (NRRD, "space: RAS\n" + ALONG.format(2), (2, 2, 2), set()),
+        (NRRD, "space: right-anterior-superior\n" + ALONG.format(2), (2, 2, 2), set()),
+        (NRRD, IN_LPS + ALONG.format(0.2) + 'space units: "cm" "cm" "cm"\n', (-2, -2, 2), {CM}),
+        (
+            NRRD,
+            IN_LPS + ALONG.format(2) + 'space units: "s" "s" "s"\n',
+            (-2, -2, 2),
+            {UNKNOWN_UNIT},
+        ),
+        (MHA, "", (-1, -1, 1), {NO_SIZE, NO_AXES}),
+        (MHA, "ElementSpacing = 2 2 2\n", (-2, -2, 2), {NO_AXES}),
+        (MHA, TURNED + "ElementSpacing = 2 2 2\n", (-2, -2, 2), set()),
+        (MHA, TURNED + "DistanceUnits = mm\nElementSize = 2 2 2\n", (-2, -2, 2), set()),
+        (MHA, TURNED + "DistanceUnits = cm\nElementSpacing = 0.2 0.2 0.2\n", (-2, -2, 2), {CM}),
+    ],
+)
+def test_what_a_text_header_does_not_say_is_told_and_its_unit_is_used(
+    tmp_path, header, fields, diagonal, notes
+):
+    path = tmp_path / ("x.nrrd" if header is NRRD else "x.mha")
+    path.write_bytes(header.format(fields).encode() + volume().tobytes("F"))
+    image = read_scan(path, "x")
+    assert np.allclose(np.diag(image.grid.affine)[:3], diagonal)
+    assert {*image.notes} == notes
+    header_alone = read_grid(path, "x", ndim=3)
+    assert header_alone is not None
+    assert np.array_equal(header_alone.affine, image.grid.affine)
+    if CM in notes and "0,0,0.2" in fields:
+        assert np.allclose(np.abs(image.grid.affine[:3, 3]), (10, 20, 30))
+
+
+def test_a_bare_mask_takes_the_grid_of_its_image(tmp_path):
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[:3, 3] = 2
+    scan(tmp_path / "x" / "a.nii", affine=affine)
+    mask = np.zeros((10, 12, 9), np.int16)
+    mask[3, 4, 5] = 1
+    (tmp_path / "x" / "a_mask.nrrd").write_bytes(NRRD.format("").encode() + mask.tobytes("F"))
+    result = prepare(tmp_path / "x", tmp_path / "s", size=8, keep_masks=True, workers=1)
+    assert NO_AFFINE in result.notes

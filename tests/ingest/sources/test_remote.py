@@ -106,6 +106,10 @@ def test_a_remote_store_of_a_remote_source_is_the_local_one(tmp_path, memory, sc
     again = prepare(f"memory://{at}{file}", "memory://bucket/stores/s", **settings)
     assert (again.prepared, again.skipped) == (0, local.prepared)
     assert remote_files(memory, "bucket/stores/s") == local_files(tmp_path / "s")
+    memory.rm("/bucket/stores/s/images.zarr/c/1", recursive=True)
+    mended = prepare(f"memory://{at}{file}", "memory://bucket/stores/s", **settings)
+    assert (mended.prepared, mended.skipped) == (1, local.prepared - 1)
+    assert remote_files(memory, "bucket/stores/s") == local_files(tmp_path / "s")
     opened = Store("memory://bucket/stores/s")
     assert (opened.read(range(len(opened))) == Store(tmp_path / "s").images[:]).all()
     assert (

@@ -68,7 +68,7 @@ def decathlon_cohort(source: Source) -> Cohort | None:
     subjects = [_subject(source, case, modalities) for case in cases]
     if not subjects:
         raise SourceError(f"{source.path}: {DESCRIPTION}, but no image in {root / 'imagesTr'}")
-    left_out = _left_out(source, root, cases)
+    left_out = _left_out(source, root, cases, len(modalities))
     return source.cohort(
         layout,
         subjects,
@@ -220,8 +220,9 @@ def _subject(source: Source, case: _Case, modalities: Sequence[str]) -> SubjectF
     files: dict[str, Item]
     if isinstance(case.images, PurePosixPath):
         path = source.path / case.images
-        several = len(modalities) > 1
-        files = {m: VolumeItem(path, i) if several else path for i, m in enumerate(modalities)}
+        count = len(modalities)
+        files = {m: VolumeItem(path, i, count) for i, m in enumerate(modalities)}
+        files = {modalities[0]: path} if count == 1 else files
     else:
         numbered = case.images.items()
         files = {modalities[i]: source.path / f for i, f in numbered if i < len(modalities)}
@@ -230,12 +231,15 @@ def _subject(source: Source, case: _Case, modalities: Sequence[str]) -> SubjectF
 
 
 def _left_out(
-    source: Source, root: PurePosixPath, cases: Sequence[_Case]
+    source: Source, root: PurePosixPath, cases: Sequence[_Case], channels: int
 ) -> dict[PurePosixPath, str]:
     """The files in the folders of a data set that belong to none of its cases."""
     used = {case.mask for case in cases}
     for case in cases:
-        used |= {case.images} if isinstance(case.images, PurePosixPath) else {*case.images.values()}
+        if isinstance(case.images, PurePosixPath):
+            used.add(case.images)
+        else:
+            used |= {file for number, file in case.images.items() if number < channels}
     images = source.ending_in((*SCAN_SUFFIXES, *PICTURE_SUFFIXES))
     why: dict[PurePosixPath, str] = {}
     for folder, masks in FOLDERS.values():

@@ -18,6 +18,7 @@ from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import Cohort, Kind, Source, SubjectFiles
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
+from vitaepp.ingest.layouts.masks import look_like_masks
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import own_files, place_of
@@ -86,7 +87,11 @@ def manifest_cohort(source: Source) -> Cohort | None:
         tuple(subjects),
         tuple(modalities),
         left_out=tuple(_not_named(folder, subjects)),
-        notes=(*(f"masks: column {name}" for name in masks), *_named_twice(subjects)),
+        notes=(
+            *(f"masks: column {name}" for name in masks),
+            *_perhaps_masks([m for m in modalities if m not in requested], subjects),
+            *_named_twice(subjects),
+        ),
     )
 
 
@@ -129,6 +134,21 @@ def _path(folder: Path, value: Any) -> Path:
         return folder / name
     forms = [folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
     return next((path for path in forms if path.exists()), folder / name)
+
+
+def _perhaps_masks(columns: Sequence[str], subjects: Sequence[SubjectFiles]) -> Iterator[str]:
+    """What to say of columns that are used as images and hold what looks like masks."""
+    for name in columns:
+        pairs = []
+        for files in (s.files for s in subjects):
+            one, others = files.get(name), [i for m, i in files.items() if m != name]
+            if isinstance(one, Path) and others and isinstance(others[0], Path):
+                pairs.append((one, others[0]))
+        if look_like_masks(name, pairs):
+            yield (
+                f"column {name} is used as an image, and holds few whole numbers as masks do; if "
+                "it holds masks, call it mask"
+            )
 
 
 def _named_twice(subjects: Sequence[SubjectFiles]) -> Iterator[str]:

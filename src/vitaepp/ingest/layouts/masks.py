@@ -138,6 +138,18 @@ def _is_mask_of(file: Path, other: Path) -> bool:
     return whole and 1 < len(values) <= FEW_VALUES < len(np.unique(many))
 
 
+def look_like_masks(name: str, pairs: Sequence[tuple[Path, Path]]) -> bool:
+    """Whether files under a name that no modality has are masks of other files, by a few looks.
+
+    Args:
+        name: of all of them, as that of a manifest's column.
+        pairs: each file with another image of its subject.
+    """
+    looks = pairs[:: max(1, len(pairs) // LOOKS)][:LOOKS]
+    unknown = all(map(_may_mean_mask, words(name)))
+    return bool(looks) and unknown and all(_is_mask_of(file, other) for file, other in looks)
+
+
 def _read(file: Path) -> Image:
     if suffix_of(file.name, SCAN_SUFFIXES):
         return read_scan(file, file.name, constant=True)

@@ -11,7 +11,7 @@ from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles
 from vitaepp.ingest.readers.arrays import NpzArray, npz_keys
 from vitaepp.ingest.readers.items import ArrayItem
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, first_few
 
 
 def medmnist_cohort(source: Source) -> Cohort | None:
@@ -48,6 +48,12 @@ def medmnist_cohort(source: Source) -> Cohort | None:
             )
             for i in range(len(images))
         ]
+    known = {f"{s}_{what}" for s in ("train", "val", "test") for what in ("images", "labels")}
+    if unused := [key for key in keys if key not in known]:
+        notes += (
+            f"{first_few(unused)}: not MedMNIST's arrays, and not used; persons go into a column "
+            "participant of a table of labels, and masks beside images into a folder or manifest",
+        )
     root = path.absolute().parent
     return Cohort("a .npz with MedMNIST's keys", "arrays", root, tuple(subjects), notes=notes)
 

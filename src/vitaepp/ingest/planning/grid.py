@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil, prod
@@ -20,7 +20,7 @@ from vitaepp.ingest.subject import grid_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.sections import PrepareSettings
-from vitaepp.system.text import dimensions, evenly
+from vitaepp.system.text import dimensions, evenly, first_few
 
 #: Subjects, evenly spread, whose headers decide; a hundred know the quantiles well enough.
 SAMPLE = 100
@@ -38,6 +38,10 @@ SMALLEST = 16
 
 #: Share of the images that a side of the crop holds whole.
 SHARE = 0.95
+
+#: A scan so many times longer or shorter than the median scan is in another unit: metres are 1000,
+#: and patches and whole bodies in one cohort are less.
+UNLIKE = 50.0
 
 
 def choose_grid(
@@ -68,30 +72,30 @@ def choose_grid(
         return replace(spec, info=replace(info, size=size, spacing=spacing, unit=unit)), ()
     if spec.kind == "arrays" or (settings.size and (settings.spacing or spec.kind == "pictures")):
         return spec, ()
-    grids = reference_grids(spec, cohort)
+    grids, unlike = alike(reference_grids(spec, cohort))
     if not grids:
         return spec, ()
     if spec.kind == "scans" and info.center == "image" and not settings.size:
-        return _whole(spec, grids, settings)
+        return _whole(spec, grids, settings, unlike)
     choices = []
     spacing = info.spacing
     if spec.kind == "scans" and not settings.spacing:
         spacing, why = _spacing(grids, info.spacing or ())
-        choices.append(Choice("prepare.spacing", list(spacing), why))
+        choices.append(Choice("prepare.spacing", list(spacing), why + unlike))
     size = info.size
     if not settings.size:
         size, why = _size(grids, spacing, DEFAULT_SIZE[spec.kind][0])
-        choices.append(Choice("prepare.size", list(size), why))
+        choices.append(Choice("prepare.size", list(size), why + unlike * (not choices)))
     return replace(spec, info=replace(info, size=size, spacing=spacing)), tuple(choices)
 
 
 def _whole(
-    spec: ImageSpec, grids: Sequence[Grid], settings: PrepareSettings
+    spec: ImageSpec, grids: Sequence[Grid], settings: PrepareSettings, unlike: str = ""
 ) -> tuple[ImageSpec, tuple[Choice, ...]]:
     """A grid that holds every scan whole: without a mask, nobody knows what may be cut off.
 
     The spacing is the usual one, or as much coarser as it takes to need no more voxels than the
-    default crop has; one that the user gave stays.
+    default crop has; one that the user gave stays. `unlike` names the scans that are not counted.
     """
     usual, why = _spacing(grids, spec.info.spacing or ())
     spacing = spec.info.spacing if settings.spacing else usual
@@ -107,25 +111,42 @@ def _whole(
         if step:
             why = f"the finest at which {budget} voxels, those of the default crop, hold a scan"
     reason = f"without masks every scan is kept whole; they reach up to {dimensions(extents)} mm"
-    choices = [Choice("prepare.size", list(size), reason)]
+    choices = [Choice("prepare.size", list(size), reason + unlike)]
     if not settings.spacing:
         choices.insert(0, Choice("prepare.spacing", list(spacing or ()), why))
     return replace(spec, info=replace(spec.info, size=size, spacing=spacing)), tuple(choices)
 
 
-def reference_grids(spec: ImageSpec, cohort: Cohort) -> list[Grid]:
+def reference_grids(spec: ImageSpec, cohort: Cohort) -> dict[str, Grid]:
     """Where the reference image of each of a sample of subjects lies, in RAS order of axes.
 
     Images that cannot be read are left out: they are named when their turn comes.
     """
-    grids = []
+    grids = {}
     for row in evenly(len(cohort.subjects), SAMPLE):
-        files = cohort.subjects[row].files
+        subject, files = cohort.subjects[row].subject, cohort.subjects[row].files
         for item in [files[m] for m in spec.files if m in files][:1]:
             with suppress(SubjectError):
                 grid = grid_of(spec, item)
-                grids.append(closest_ras(grid) if spec.kind == "scans" else grid)
+                grids[subject] = closest_ras(grid) if spec.kind == "scans" else grid
     return grids
+
+
+def alike(grids: Mapping[str, Grid]) -> tuple[list[Grid], str]:
+    """The grids that are about as long as most, and a clause that names the others.
+
+    One header with another unit must not make the voxels of all others too coarse or too fine.
+    """
+    longest = {subject: max(grid.size * grid.spacing) for subject, grid in grids.items()}
+    median = float(np.exp(np.median(np.log([*longest.values()])))) if longest else 0.0
+    unlike = [s for s, v in longest.items() if not median / UNLIKE <= v <= median * UNLIKE]
+    if not unlike:
+        return [*grids.values()], ""
+    reach = first_few([f"{subject}, {longest[subject]:.4g} mm" for subject in unlike])
+    return [grid for subject, grid in grids.items() if subject not in unlike], (
+        f"; not counted, because most reach about {median:.4g} mm: {reach}; check the unit and the "
+        "affine of the header"
+    )
 
 
 def _spacing(grids: Sequence[Grid], default: tuple[float, ...]) -> tuple[tuple[float, ...], str]:

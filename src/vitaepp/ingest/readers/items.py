@@ -23,10 +23,17 @@ class ArrayItem:
 
 @dataclass(frozen=True)
 class VolumeItem:
-    """One volume of a 4D scan, along its last axis."""
+    """One volume of a 4D scan, along its last axis.
+
+    Attributes:
+        file: the scan.
+        index: of the volume, from 0.
+        of: how many volumes the scan must have; None where nobody says.
+    """
 
     file: Path
     index: int
+    of: int | None = None
 
 
 @dataclass(frozen=True)

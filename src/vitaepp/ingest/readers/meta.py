@@ -1,4 +1,4 @@
-"""MetaImage and NRRD: checks of a file before the image library reads it."""
+"""MetaImage and NRRD: checks of a file before the image library reads it, and what it ignores."""
 
 from __future__ import annotations
 
@@ -29,6 +29,38 @@ COMPRESSED = {
 #: Fields of a header that say that other data come before the voxels.
 SKIPPED = re.compile(rb"^((line|byte) ?skip\s*:|HeaderSize\s*=)", re.MULTILINE | re.IGNORECASE)
 
+#: mm per unit of length, by its name in a header, and what notes call it.
+UNITS = {
+    **dict.fromkeys((b"m", b"meter", b"meters", b"metre", b"metres"), (1e3, "metres")),
+    **dict.fromkeys((b"cm", b"centimeter", b"centimeters", b"centimetres"), (10.0, "centimetres")),
+    **dict.fromkeys((b"um", "µm".encode(), b"micron", b"microns"), (1e-3, "micrometres")),
+    **dict.fromkeys((b"micrometer", b"micrometers", b"micrometres"), (1e-3, "micrometres")),
+    **dict.fromkeys((b"nm", b"nanometer", b"nanometers", b"nanometres"), (1e-6, "nanometres")),
+    **dict.fromkeys((b"in", b"inch", b"inches"), (25.4, "inches")),
+}
+MILLIMETRES = (
+    b"mm",
+    b"millimeter",
+    b"millimeters",
+    b"millimetre",
+    b"millimetres",
+    b"",
+    b"?",
+    b"???",
+)
+
+#: The world of a NRRD whose axes run along the patient's, which the image library understands.
+ANATOMICAL = re.compile(
+    rb"(left|right)-(anterior|posterior)-(superior|inferior)(-time)?|[lr][ap][si]t?", re.IGNORECASE
+)
+
+NO_SIZE = "the header gives no voxel size; 1 mm is assumed"
+NO_AXES = (
+    "the header does not say where the axes run; from right to left, front to back, feet to head "
+    "is assumed"
+)
+UNKNOWN_UNIT = "the header's unit of length is not known; mm is assumed"
+
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -55,6 +87,41 @@ def check_meta(path: Path, name: str) -> None:
         lengths = _lengths(*((voxels[0], 0) if voxels else (path, offset)), length)
         if lengths != (_whole(fields.get(b"CompressedDataSize", b"")), length):
             raise SubjectError(f"{name}: cannot be read: its compressed data do not fit its header")
+
+
+def place_in_words(path: Path) -> tuple[tuple[float, float, float], tuple[str, ...]]:
+    """What a header says of lengths and axes, and the image library does not.
+
+    Returns:
+        mm per unit of length along each axis of the world, and notes on what is assumed.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in COMPRESSED:
+        return (1.0, 1.0, 1.0), ()
+    nrrd = suffix in (".nrrd", ".nhdr")
+    name = rb"([a-z ]+?)[ \t]*:(?!=)" if nrrd else rb"[ \t]*(\w+)[ \t]*="
+    line = rb"^%b[ \t]*(.*?)[ \t\r]*$" % name
+    found = re.findall(line, text_header(path)[0], re.MULTILINE | re.IGNORECASE)
+    fields = {name.lower().replace(b" ", b""): value for name, value in found}
+    if nrrd:
+        of_size = {b"spacedirections", b"spacings"}
+        named = ANATOMICAL.fullmatch(fields.get(b"space", b"")) and b"spacedirections" in fields
+        units = re.findall(rb'"([^"]*)"', fields.get(b"spaceunits", fields.get(b"units", b"")))
+    else:
+        of_size = {b"elementspacing", b"elementsize"}
+        named = not fields.keys().isdisjoint((b"transformmatrix", b"rotation", b"orientation"))
+        named = named or fields.get(b"anatomicalorientation", b"").upper() == b"RAI"
+        units = [fields.get(b"distanceunits", b"")] * 3
+    notes = [NO_SIZE] if fields.keys().isdisjoint(of_size) else []
+    notes += [] if named else [NO_AXES]
+    factors = [1.0, 1.0, 1.0]
+    for axis, unit in enumerate(unit.strip().lower() for unit in units[:3]):
+        if unit in UNITS:
+            factors[axis], word = UNITS[unit]
+            notes.append(f"lengths are in {word}; converted to mm")
+        elif unit not in MILLIMETRES:
+            notes.append(UNKNOWN_UNIT)
+    return (factors[0], factors[1], factors[2]), tuple(dict.fromkeys(notes))
 
 
 def _lengths(path: Path, offset: int, most: int) -> tuple[int, int]:

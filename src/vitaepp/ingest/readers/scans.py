@@ -19,7 +19,7 @@ from vitaepp.ingest.readers.dicom import read_series, series_grid
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.image import Image, check_present, checked, quiet, read_image
 from vitaepp.ingest.readers.items import Item, SeriesItem, VolumeItem, files_of
-from vitaepp.ingest.readers.meta import check_compressed, check_meta
+from vitaepp.ingest.readers.meta import check_compressed, check_meta, place_in_words
 from vitaepp.ingest.readers.nifti import SAME_PLACE, read_volume, read_volume_header
 from vitaepp.ingest.readers.pictures import picture_grid
 from vitaepp.system.text import dimensions
@@ -56,7 +56,7 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
             check_meta(path, name)
         length = sum(file.stat().st_size for file in files_of(item))
         image = read_image(path, name, reader, length)
-        values, affine = _values(image, name), affine_of(image)
+        values, (affine, notes) = _values(image, name), _place(path, image)
     if values.dtype.kind not in "biuf":
         raise SubjectError(
             f"{name}: its voxels are complex numbers or colours; one real number per voxel is "
@@ -66,6 +66,11 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
         if values.ndim != 4 or item.index >= values.shape[3]:
             raise SubjectError(
                 f"{name}: there is no volume {item.index} in a scan of {dimensions(values.shape)}"
+            )
+        if item.of not in (None, values.shape[3]):
+            raise SubjectError(
+                f"{name}: the scan has {values.shape[3]} volumes, and {item.of} modalities are "
+                "named; name each volume, in their order"
             )
         values = values[..., item.index]
     while values.ndim > 3 and values.shape[-1] == 1:
@@ -94,6 +99,14 @@ def _values(image: Any, name: str) -> npt.NDArray[Any]:
     if image.GetNumberOfComponentsPerPixel() > 1:
         raise _several(image.GetNumberOfComponentsPerPixel(), name)
     return geometry.array_of(image).T
+
+
+def _place(path: Path, image: Any) -> tuple[Floats, tuple[str, ...]]:
+    """The affine of a SimpleITK image in mm, whatever unit its file has, and notes on decisions."""
+    factors, notes = place_in_words(path)
+    affine = affine_of(image)
+    affine[:3] *= np.reshape(factors, (3, 1))
+    return affine, notes
 
 
 def affine_of(image: Any) -> Floats:
@@ -153,12 +166,14 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
     size = tuple(header.GetSize())
     if ndim == 2:
         return Grid.of_indices(size[::-1]) if len(size) == 2 and min(size) > 0 else None
-    return _usable_grid(item, size, affine_of(header))
+    return _usable_grid(item, size, _place(path, header)[0])
 
 
 def _usable_grid(item: Item, size: tuple[int, ...], affine: Floats) -> Grid | None:
     """The grid of a 3D scan, or of one volume of a 4D scan; None if it is not usable."""
     if isinstance(item, VolumeItem):
+        if item.of is not None and size[3:] != (item.of,):
+            return None  # reading it gives the reason
         size = size[:3]
     while len(size) > 3 and size[-1] == 1:
         size = size[:-1]
