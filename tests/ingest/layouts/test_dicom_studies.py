@@ -246,6 +246,54 @@ def test_names_of_patients_decide_where_they_tell(tmp_path):
     assert list(cohort.table()[PARTICIPANT]) == ["s", "s", "t/x", "t/y", "u"]
 
 
+@pytest.mark.parametrize(
+    ("who", "persons"),
+    [
+        # Accession folders, also of a split.
+        ({"train/a1": "A", "test/a2": "A", "train/a3": "B", "test/a4": "C"},
+         {"train/a1": "test/a2", "test/a2": "test/a2", "train/a3": "train/a3",
+          "test/a4": "test/a4"}),
+        ({"a1": "A", "a2": "B", "a3": "a^"}, {"a1": "a1", "a2": "a2", "a3": "a1"}),
+        # A folder of visits and another of the same person.
+        ({"bob/2001": "A", "bob/2002": "A", "x": "A", "y": "B"},
+         {"bob/2001": "bob", "bob/2002": "bob", "x": "bob", "y": "y"}),
+        # What an anonymiser writes tells nothing, and neither does what all or most have.
+        ({"a1": "ANON", "a2": "ANON", "a3": "B"}, None),
+        ({"a1": "", "a2": "", "a3": "B"}, None),
+        ({"a1": "A", "a2": "A"}, None),
+        ({"x": "B", **{f"a{i}": "SITE1" for i in range(11)}}, None),
+    ],
+)  # fmt: skip
+def test_one_patient_in_several_folders_is_one_participant(tmp_path, who, persons):
+    for i, (folder, patient) in enumerate(who.items()):
+        ids = {"study": f"1.1.{i}", "series": f"1.2.{i}"}
+        series(tmp_path / "in" / folder, volume(i, (6, 6, 3)), patient=patient, **ids)
+    cohort = recognise(tmp_path / "in")
+    table = cohort.table()
+    if persons is None:
+        assert PARTICIPANT not in table
+    else:
+        assert dict(zip(table.subject, table[PARTICIPANT], strict=True)) == persons
+        assert any("by the patients that the headers name" in note for note in cohort.notes)
+    # An anonymiser's word that is not known as one is told.
+    told = any("name no patient, or one that most" in note for note in cohort.notes)
+    assert told == (len(who) > 10)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_x_rays_of_one_patient_or_study_are_one_participant(tmp_path, named):
+    values = volume(shape=(20, 16, 6)).astype(np.uint16)
+    for i in range(6):
+        one_slice(
+            tmp_path / f"x{i}.dcm", values[:, :, i].T.copy(), None, modality="MG",
+            instance=f"1.3.{i}", study=f"1.1.{i if named else i // 2}",
+            patient=f"Z{i // 2}" if named else "ANON",
+        )  # fmt: skip
+    cohort = recognise(tmp_path)
+    assert list(cohort.table()[PARTICIPANT]) == ["x0", "x0", "x2", "x2", "x4", "x4"]
+    assert "Z" not in str(cohort.notes)
+
+
 # Which series is which
 
 

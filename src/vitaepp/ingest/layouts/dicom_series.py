@@ -109,7 +109,7 @@ def read_headers(
     source: Source,
     files: Sequence[PurePosixPath],
     left_out: list[LeftOut],
-    pictures: list[PurePosixPath],
+    pictures: dict[PurePosixPath, DicomHeader],
 ) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
     """Read the headers of DICOM files.
 
@@ -117,7 +117,7 @@ def read_headers(
         source: the source.
         files: its DICOM files, relative to it.
         left_out: files that cannot be part of a volume are added here, with the reason.
-        pictures: X-rays are added here.
+        pictures: X-rays are added here, with their headers.
 
     Returns:
         Headers of the files that can be part of a volume, and the files that are damaged.
@@ -142,7 +142,7 @@ def read_headers(
         if any(_is_copy(source, file, other) for other in earlier):
             left_out.append((str(file), "the same image as an earlier file"))
         elif header.modality in PROJECTIONS and header.size[2] == 1:
-            pictures.append(file)
+            pictures[file] = header
         elif "LOCALIZER" in header.image_type:
             left_out.append((str(file), "a localizer"))
         elif "MOSAIC" in header.image_type:
