@@ -135,6 +135,32 @@ def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
     assert (result.prepared, result.failures) == (1, ())
 
 
+@pytest.mark.parametrize("twice", ["copied", "packed", "other"])
+def test_images_of_one_id_are_copies_only_if_their_pixels_are(tmp_path, twice):
+    """Some anonymisers give all images one id, so that two echoes look like copies."""
+    values = volume()
+    tree(tmp_path / "p", {"t2": {"description": "T2", "values": values}})
+    for file in sorted((tmp_path / "p" / "t2").iterdir()):
+        again = file.with_name(f"{file.name}.again")
+        one = pydicom.dcmread(file)
+        if twice == "other":
+            one.PixelData = (one.pixel_array + 1).tobytes()
+        elif twice == "packed":
+            one.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        one.save_as(again)
+    cohort = recognise(tmp_path / "p")
+    (subject,) = cohort.subjects
+    files = subject.files["t2"].files
+    same = [why for _, why in cohort.left_out if why == "the same image as an earlier file"]
+    if twice == "other":
+        assert (len(files), same) == (18, [])
+        with pytest.raises(SubjectError, match="several volumes in one series"):
+            read_series(files, "x")
+    else:
+        assert len(same) == 9
+        assert np.array_equal(read_series(files, "x").values, values)
+
+
 def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
     root = tree(tmp_path / "in", {"a/t1": {"study": "1.1"}, "b/t1": {"study": "1.2"}})
     for i, file in enumerate(sorted((root / "b" / "t1").iterdir())):

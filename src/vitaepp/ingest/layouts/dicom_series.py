@@ -11,13 +11,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from vitaepp.data.cells import TABLE_SUFFIXES
+from vitaepp.data.geometry import array_of
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.cohort import Source, common_folder
 from vitaepp.ingest.layouts.dicom_studies import Headers
 from vitaepp.ingest.readers.dicom import stack
-from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
+from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, read_elements, series_uid
 from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
+from vitaepp.ingest.readers.image import DICOM_READER, read_image
 from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.system.progress import track
 
@@ -159,12 +161,17 @@ def read_headers(
 
 def _is_copy(source: Source, file: PurePosixPath, other: PurePosixPath) -> bool:
     """Whether two files with one image id hold the same image; ids are not always unique."""
-    if file.parent == other.parent:
-        return True
+    paths = source.path / file, source.path / other
     try:
-        return pixels_of(source.path / file) == pixels_of(source.path / other)
-    except (OSError, ValueError):
+        if pixels_of(paths[0]) == pixels_of(paths[1]):
+            return True
+        if all(read_elements(path).native for path in paths):
+            return False
+        # One image may be there twice, compressed in two ways.
+        one, two = (array_of(read_image(path, "", DICOM_READER)) for path in paths)
+    except (OSError, ValueError, SubjectError):
         return False
+    return np.array_equal(one, two)
 
 
 def volumes_of(
