@@ -161,6 +161,73 @@ def test_images_of_one_id_are_copies_only_if_their_pixels_are(tmp_path, twice):
         assert np.array_equal(read_series(files, "x").values, values)
 
 
+def turned(degrees):
+    """Directions of rows and columns of slices that are tilted by a gantry."""
+    angle = np.deg2rad(degrees)
+    return (1, 0, 0, 0, np.cos(angle), np.sin(angle))
+
+
+#: The other part of a series: its values' shape, and options of where it lies.
+CORONAL = (1, 0, 0, 0, 0, -1)
+PARTS = {
+    "tilt": ((10, 12, 6), {"origin": (0, 0, 18), "orientation": turned(-15)}, "differ in dir"),
+    "tilt before": ((10, 12, 6), {"origin": (0, 0, -12), "orientation": turned(15)}, "differ in d"),
+    "size": ((12, 14, 6), {"origin": (0, 0, 18)}, "have 2 sizes"),
+    "spacing": ((10, 12, 6), {"origin": (0, 0, 18), "spacing": (1.2, 1.2)}, "differ in direction"),
+    "last": ((12, 14, 1), {"origin": (0, 0, 18)}, "have 2 sizes"),
+    "between": ((12, 14, 8), {"origin": (0, 0, 1)}, "have 2 sizes"),
+    "coronal": ((10, 12, 6), {"origin": (0, 0, 18), "step": (0, 2, 0), "orientation": CORONAL}, ""),
+    "scout": ((12, 14, 1), {"origin": (0, 0, 9)}, ""),
+    "field of view": ((12, 14, 6), {"origin": (0, 0, 0)}, ""),
+    "far": ((12, 14, 6), {"origin": (0, 0, 60)}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_series_that_changes_on_its_way_is_refused_not_cut_short(tmp_path, name):
+    shape, options, told = PARTS[name]
+    ids = {"description": "CT", "modality": "CT", "series": "1.2.5"}
+    values = volume()
+    series(tmp_path / "p", values, **ids)
+    more = {"name": "more{}", "instances": "1.7", **options}
+    series(tmp_path / "p", volume(3, shape), **ids, **more)
+    cohort = recognise(tmp_path)
+    files = cohort.subjects[0].files["ct"].files
+    if not told:  # a volume by itself
+        assert np.array_equal(read_series(files, "x").values, values)
+        assert len(cohort.left_out) == 1
+        return
+    assert len(files) == 9 + shape[2]
+    result = prepare(tmp_path, tmp_path / "s", size=6, spacing=1, workers=1)
+    assert told in result.failures[0].reason
+    # Another whole series is used instead.
+    series(tmp_path / "p" / "b", values, **{**ids, "series": "1.2.6"})
+    cohort = recognise(tmp_path)
+    assert len(cohort.subjects[0].files["ct"].files) == 9
+    assert "not a whole volume" in str(cohort.left_out)
+
+
+def test_directions_that_differ_by_rounding_are_of_one_volume(tmp_path):
+    values = volume()
+    for z in range(9):
+        noise = 1.5e-3 * (z % 2)
+        one_slice(
+            tmp_path / f"{z}", values[:, :, z].T.copy(), (0, 0, 2 * z), instance=f"1.7.{z}",
+            orientation=(1, noise, 0, -noise, 1, 0),
+        )  # fmt: skip
+    (subject,) = recognise(tmp_path).subjects
+    assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
+
+
+def test_frames_of_one_stack_in_several_files_are_one_volume(tmp_path):
+    values = volume(shape=(10, 12, 10))
+    for i in range(2):
+        at = [(0, 0, 2.0 * (5 * i + z)) for z in range(5)]
+        multi_frame(tmp_path / f"{i}", values[:, :, 5 * i : 5 * i + 5], at)
+    (subject,) = recognise(tmp_path).subjects
+    assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
+
+
 def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
     root = tree(tmp_path / "in", {"a/t1": {"study": "1.1"}, "b/t1": {"study": "1.2"}})
     for i, file in enumerate(sorted((root / "b" / "t1").iterdir())):

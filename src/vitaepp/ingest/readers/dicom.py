@@ -19,8 +19,11 @@ from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_header import DicomHeader, Slice, read_dicom_header
 from vitaepp.ingest.readers.image import DICOM_READER, Image, check_present, checked, read_image
 
-#: Tolerance for directions to be perpendicular unit vectors; headers have few digits.
-DIRECTION_TOLERANCE = 1e-2
+#: Tolerance for directions, and for shares of a spacing; headers have few digits.
+TOLERANCE = 1e-2
+
+#: The reason, in words to be counted, if slices cannot be parts of one volume.
+DIFFERENT = "slices differ in size or direction"
 
 #: Slices closer than this, in mm, count as at the same position.
 SAME_POSITION = 0.01
@@ -99,7 +102,8 @@ def _grid(headers: Sequence[DicomHeader], name: str) -> tuple[list[int], Grid]:
     sizes = {header.size[:2] for header in headers}
     if len(sizes) > 1:
         raise SubjectError(
-            f"{name}: its slices have {len(sizes)} sizes; a volume has slices of one size"
+            f"{name}: its slices have {len(sizes)} sizes; a volume has slices of one size",
+            kind=DIFFERENT,
         )
     order, affine = stack([s for header in headers for s in header.slices], name)
     return order, Grid((*headers[0].size[:2], len(order)), affine)
@@ -119,12 +123,12 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
         raise SubjectError(f"{name}: holds one slice; a volume has more")
     rows, columns = _axes(slices[0], name)
     spacing = np.array(slices[0].spacing)
-    for other in slices[1:]:
-        if not (
-            np.allclose(other.orientation, slices[0].orientation, atol=DIRECTION_TOLERANCE)
-            and np.allclose(other.spacing, spacing, rtol=DIRECTION_TOLERANCE)
-        ):
-            raise SubjectError(f"{name}: its slices differ in direction or in voxel size")
+    if not all(alike(other, slices[0]) for other in slices[1:]):
+        raise SubjectError(
+            f"{name}: its slices differ in direction or in voxel size; a volume has slices of one "
+            "direction and voxel size",
+            kind=DIFFERENT,
+        )
     normal = np.cross(rows, columns)
     positions = np.array([s.position for s in slices])
     along = positions @ normal
@@ -145,6 +149,13 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     affine[:3, :3], affine[:3, 3] = axes, start
     affine[:2] *= -1  # DICOM's world is LPS
     return order.tolist(), affine
+
+
+def alike(one: Slice, other: Slice) -> bool:
+    """Whether two slices have the same direction and voxel size, up to rounding in headers."""
+    return np.allclose(one.orientation, other.orientation, rtol=0, atol=TOLERANCE) and np.allclose(
+        one.spacing, other.spacing, rtol=TOLERANCE, atol=0
+    )
 
 
 def _check_gaps(gaps: Floats, name: str) -> None:
@@ -171,7 +182,7 @@ def _axes(first: Slice, name: str) -> tuple[Floats, Floats]:
     """The directions of rows and columns, made exactly perpendicular."""
     rows, columns = np.reshape(first.orientation, (2, 3))
     lengths = np.linalg.norm([rows, columns], axis=1)
-    if np.abs(lengths - 1).max() > DIRECTION_TOLERANCE or abs(rows @ columns) > DIRECTION_TOLERANCE:
+    if np.abs(lengths - 1).max() > TOLERANCE or abs(rows @ columns) > TOLERANCE:
         raise SubjectError(f"{name}: the directions of its rows and columns are not perpendicular")
     if min(first.spacing) <= 0:
         raise SubjectError(f"{name}: its header gives no usable spacing")
