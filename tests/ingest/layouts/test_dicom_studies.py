@@ -31,6 +31,8 @@ from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.dicom_header import read_dicom_header
+from vitaepp.ingest.readers.dicom_values import TABLED
+from vitaepp.ingest.readers.pictures import INVERTED, read_picture
 
 
 def tree(root, folders):
@@ -589,3 +591,74 @@ def test_a_value_of_padding_that_occurs_is_kept_and_told(tmp_path):
     image = read_series(series(tmp_path, values, padding=(0,)), "x")
     assert np.array_equal(image.values, values)
     assert image.notes == ("the value of DICOM's padding occurs in the image; kept",)
+
+
+@pytest.mark.parametrize("scale", [None, (2, -7)])
+@pytest.mark.parametrize("how", ["plain", "white", "shape", "both"])
+def test_padding_of_an_x_ray_is_background_however_it_is_shown(tmp_path, how, scale):
+    """By DICOM, MONOCHROME1 and the shape INVERSE say the same; together they invert once."""
+    real = np.random.default_rng(0).integers(1, 1000, (20, 16)).astype(np.uint16)
+    outside = np.zeros(real.shape, bool)
+    outside[:, -3:] = True
+    file = one_slice(
+        tmp_path / "x", np.where(outside, 4095, real).astype(np.uint16), None, modality="DX",
+        padding=(4095,), photometric=f"MONOCHROME{1 if how in ('white', 'both') else 2}",
+        scale=scale,
+    )  # fmt: skip
+    if how in ("shape", "both"):
+        one = pydicom.dcmread(file)
+        one.PresentationLUTShape = "INVERSE"
+        one.save_as(file)
+    image = read_picture(file, "x")
+    slope, _ = scale or (1, 0)
+    expected = real * float(slope) * (1 if how == "plain" else -1)
+    got = image.values.astype(float)
+    np.testing.assert_allclose(
+        got[~outside] - got[~outside].min(), expected[~outside] - expected[~outside].min()
+    )
+    assert (got[outside] == got[~outside].min()).all()
+    assert image.notes == ((INVERTED,) if how == "shape" else ()) + (
+        "DICOM's padding counts as background",
+    )
+
+
+def test_a_table_of_values_that_is_not_applied_is_told(tmp_path):
+    values = volume(shape=(20, 16, 3)).astype(np.uint16)
+    files = series(tmp_path / "a", values)
+    x_ray = one_slice(tmp_path / "x", values[:, :, 0].T.copy(), None, modality="CR")
+    for file in (files[0], x_ray):
+        one = pydicom.dcmread(file)
+        table = pydicom.Dataset()
+        table.LUTDescriptor, table.LUTData = [2, 0, 16], struct.pack("<2H", 0, 10)
+        one.ModalityLUTSequence = [table]
+        one.save_as(file)
+    assert read_picture(x_ray, "x").notes == (TABLED,)
+    assert read_series(files, "x").notes == (TABLED,)
+    assert read_series(files[1:], "x").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [
+        (["train/NORMAL/a", "train/SICK/b", "test/NORMAL/c", "test/SICK/d"],
+         ["NORMAL", "SICK", "NORMAL", "SICK"]),
+        (["a", "b", "c"], None),
+        (["x/a", "x/b", "x/c"], None),
+        # Folders of patients or studies are no classes.
+        (["p1/a=1", "p1/b=1", "p2/c=2", "p2/d=2"], None),
+        (["p1/a", "p2/b", "p3/c"], None),
+    ],
+)  # fmt: skip
+def test_folders_of_x_rays_are_classes_as_those_of_pictures(tmp_path, files, labels):
+    values = volume(shape=(20, 16, 6)).astype(np.uint16)
+    for i, file in enumerate(files):
+        path, _, patient = file.partition("=")
+        one_slice(
+            tmp_path / f"{path}.dcm", values[:, :, i].T.copy(), None, modality="DX",
+            study=f"1.1.{i}", instance=f"1.3.{i}", patient=patient,
+        )  # fmt: skip
+    cohort = recognise(tmp_path)
+    of = {s.subject: s.labels.get("label") for s in cohort.subjects}
+    assert of == {f.partition("=")[0]: labels[i] if labels else None for i, f in enumerate(files)}
+    assert cohort.classes == (("NORMAL", "SICK") if labels else ())
+    assert any(note.startswith("label: ") for note in cohort.notes) == bool(labels)

@@ -29,10 +29,13 @@ from vitaepp.ingest.layouts.dicom_studies import (
     subject_folders,
     telling,
 )
-from vitaepp.ingest.layouts.names import split_of
+from vitaepp.ingest.layouts.names import CLASS_NOTE, above_splits, class_of, split_of
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
 from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem
+
+#: Folders of X-rays are classes if there are this many patients or studies for each, on average.
+PERSONS_A_CLASS = 2
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
@@ -212,22 +215,38 @@ def _pictures_cohort(
     damaged: Sequence[PurePosixPath],
     left_out: Iterable[LeftOut],
 ) -> Cohort:
-    """Every X-ray is a subject; those of one patient, or of one study, are of one person."""
+    """Every X-ray is a subject; those of one patient, or of one study, are of one person.
+
+    Folders are classes, as those of other pictures are, unless they may be of one patient each.
+    """
+    files = sorted((*pictures, *damaged))
     names = {
         file: PurePosixPath(str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES)))
-        for file in sorted((*pictures, *damaged))
+        for file in files
     }
     patients = telling({file: identity(header.patient) for file, header in pictures.items()})
     named = {names[file]: patients[file] or header.study for file, header in pictures.items()}
     persons, notes = same_persons(named, {})
+    base = above_splits(common_folder(files))
+    classes = {file: class_of(file.relative_to(base).parent) for file in files}
+    several = len(set(filter(None, named.values()))) + sum(not who for who in named.values())
+    if several < PERSONS_A_CLASS * len(set(classes.values())):
+        classes = dict.fromkeys(files, "")
     subjects = []
     for file, path in names.items():
         name = path.as_posix()
         labels = {PARTICIPANT: persons.get(path, name)} if persons else {}
-        files = {SINGLE: source.path / file}
-        subjects.append(SubjectFiles(name, files, split=split_of(file), labels=labels))
+        labels |= {"label": classes[file]} if classes[file] else {}
+        image = {SINGLE: source.path / file}
+        subjects.append(SubjectFiles(name, image, split=split_of(file), labels=labels))
+    labelled = sorted(set(filter(None, classes.values())))
     return source.cohort(
-        "2D DICOM images", subjects, kind="pictures", left_out=left_out, notes=tuple(notes)
+        "2D DICOM images",
+        subjects,
+        kind="pictures",
+        classes=tuple(labelled),
+        left_out=left_out,
+        notes=(*notes, *[CLASS_NOTE] * bool(labelled)),
     )
 
 
