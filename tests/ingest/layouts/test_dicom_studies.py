@@ -31,6 +31,8 @@ from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.dicom_elements import is_dicom
 from vitaepp.ingest.readers.dicom_header import read_dicom_header
+from vitaepp.ingest.readers.dicom_values import TABLED
+from vitaepp.ingest.readers.pictures import INVERTED, read_picture
 
 
 def tree(root, folders):
@@ -133,6 +135,99 @@ def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
     assert "mosaic" in left["mosaic/0"]
     result = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1)
     assert (result.prepared, result.failures) == (1, ())
+
+
+@pytest.mark.parametrize("twice", ["copied", "packed", "other"])
+def test_images_of_one_id_are_copies_only_if_their_pixels_are(tmp_path, twice):
+    """Some anonymisers give all images one id, so that two echoes look like copies."""
+    values = volume()
+    tree(tmp_path / "p", {"t2": {"description": "T2", "values": values}})
+    for file in sorted((tmp_path / "p" / "t2").iterdir()):
+        again = file.with_name(f"{file.name}.again")
+        one = pydicom.dcmread(file)
+        if twice == "other":
+            one.PixelData = (one.pixel_array + 1).tobytes()
+        elif twice == "packed":
+            one.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        one.save_as(again)
+    cohort = recognise(tmp_path / "p")
+    (subject,) = cohort.subjects
+    files = subject.files["t2"].files
+    same = [why for _, why in cohort.left_out if why == "the same image as an earlier file"]
+    if twice == "other":
+        assert (len(files), same) == (18, [])
+        with pytest.raises(SubjectError, match="several volumes in one series"):
+            read_series(files, "x")
+    else:
+        assert len(same) == 9
+        assert np.array_equal(read_series(files, "x").values, values)
+
+
+def turned(degrees):
+    """Directions of rows and columns of slices that are tilted by a gantry."""
+    angle = np.deg2rad(degrees)
+    return (1, 0, 0, 0, np.cos(angle), np.sin(angle))
+
+
+#: The other part of a series: its values' shape, and options of where it lies.
+CORONAL = (1, 0, 0, 0, 0, -1)
+PARTS = {
+    "tilt": ((10, 12, 6), {"origin": (0, 0, 18), "orientation": turned(-15)}, "differ in dir"),
+    "tilt before": ((10, 12, 6), {"origin": (0, 0, -12), "orientation": turned(15)}, "differ in d"),
+    "size": ((12, 14, 6), {"origin": (0, 0, 18)}, "have 2 sizes"),
+    "spacing": ((10, 12, 6), {"origin": (0, 0, 18), "spacing": (1.2, 1.2)}, "differ in direction"),
+    "last": ((12, 14, 1), {"origin": (0, 0, 18)}, "have 2 sizes"),
+    "between": ((12, 14, 8), {"origin": (0, 0, 1)}, "have 2 sizes"),
+    "coronal": ((10, 12, 6), {"origin": (0, 0, 18), "step": (0, 2, 0), "orientation": CORONAL}, ""),
+    "scout": ((12, 14, 1), {"origin": (0, 0, 9)}, ""),
+    "field of view": ((12, 14, 6), {"origin": (0, 0, 0)}, ""),
+    "far": ((12, 14, 6), {"origin": (0, 0, 60)}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_series_that_changes_on_its_way_is_refused_not_cut_short(tmp_path, name):
+    shape, options, told = PARTS[name]
+    ids = {"description": "CT", "modality": "CT", "series": "1.2.5"}
+    values = volume()
+    series(tmp_path / "p", values, **ids)
+    more = {"name": "more{}", "instances": "1.7", **options}
+    series(tmp_path / "p", volume(3, shape), **ids, **more)
+    cohort = recognise(tmp_path)
+    files = cohort.subjects[0].files["ct"].files
+    if not told:  # a volume by itself
+        assert np.array_equal(read_series(files, "x").values, values)
+        assert len(cohort.left_out) == 1
+        return
+    assert len(files) == 9 + shape[2]
+    result = prepare(tmp_path, tmp_path / "s", size=6, spacing=1, workers=1)
+    assert told in result.failures[0].reason
+    # Another whole series is used instead.
+    series(tmp_path / "p" / "b", values, **{**ids, "series": "1.2.6"})
+    cohort = recognise(tmp_path)
+    assert len(cohort.subjects[0].files["ct"].files) == 9
+    assert "not a whole volume" in str(cohort.left_out)
+
+
+def test_directions_that_differ_by_rounding_are_of_one_volume(tmp_path):
+    values = volume()
+    for z in range(9):
+        noise = 1.5e-3 * (z % 2)
+        one_slice(
+            tmp_path / f"{z}", values[:, :, z].T.copy(), (0, 0, 2 * z), instance=f"1.7.{z}",
+            orientation=(1, noise, 0, -noise, 1, 0),
+        )  # fmt: skip
+    (subject,) = recognise(tmp_path).subjects
+    assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
+
+
+def test_frames_of_one_stack_in_several_files_are_one_volume(tmp_path):
+    values = volume(shape=(10, 12, 10))
+    for i in range(2):
+        at = [(0, 0, 2.0 * (5 * i + z)) for z in range(5)]
+        multi_frame(tmp_path / f"{i}", values[:, :, 5 * i : 5 * i + 5], at)
+    (subject,) = recognise(tmp_path).subjects
+    assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)
 
 
 def test_a_subject_of_nothing_else_fails_by_name(tmp_path):
@@ -244,6 +339,54 @@ def test_names_of_patients_decide_where_they_tell(tmp_path):
         )
     cohort = recognise(tmp_path)
     assert list(cohort.table()[PARTICIPANT]) == ["s", "s", "t/x", "t/y", "u"]
+
+
+@pytest.mark.parametrize(
+    ("who", "persons"),
+    [
+        # Accession folders, also of a split.
+        ({"train/a1": "A", "test/a2": "A", "train/a3": "B", "test/a4": "C"},
+         {"train/a1": "test/a2", "test/a2": "test/a2", "train/a3": "train/a3",
+          "test/a4": "test/a4"}),
+        ({"a1": "A", "a2": "B", "a3": "a^"}, {"a1": "a1", "a2": "a2", "a3": "a1"}),
+        # A folder of visits and another of the same person.
+        ({"bob/2001": "A", "bob/2002": "A", "x": "A", "y": "B"},
+         {"bob/2001": "bob", "bob/2002": "bob", "x": "bob", "y": "y"}),
+        # What an anonymiser writes tells nothing, and neither does what all or most have.
+        ({"a1": "ANON", "a2": "ANON", "a3": "B"}, None),
+        ({"a1": "", "a2": "", "a3": "B"}, None),
+        ({"a1": "A", "a2": "A"}, None),
+        ({"x": "B", **{f"a{i}": "SITE1" for i in range(11)}}, None),
+    ],
+)  # fmt: skip
+def test_one_patient_in_several_folders_is_one_participant(tmp_path, who, persons):
+    for i, (folder, patient) in enumerate(who.items()):
+        ids = {"study": f"1.1.{i}", "series": f"1.2.{i}"}
+        series(tmp_path / "in" / folder, volume(i, (6, 6, 3)), patient=patient, **ids)
+    cohort = recognise(tmp_path / "in")
+    table = cohort.table()
+    if persons is None:
+        assert PARTICIPANT not in table
+    else:
+        assert dict(zip(table.subject, table[PARTICIPANT], strict=True)) == persons
+        assert any("by the patients that the headers name" in note for note in cohort.notes)
+    # An anonymiser's word that is not known as one is told.
+    told = any("name no patient, or one that most" in note for note in cohort.notes)
+    assert told == (len(who) > 10)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_x_rays_of_one_patient_or_study_are_one_participant(tmp_path, named):
+    values = volume(shape=(20, 16, 6)).astype(np.uint16)
+    for i in range(6):
+        one_slice(
+            tmp_path / f"x{i}.dcm", values[:, :, i].T.copy(), None, modality="MG",
+            instance=f"1.3.{i}", study=f"1.1.{i if named else i // 2}",
+            patient=f"Z{i // 2}" if named else "ANON",
+        )  # fmt: skip
+    cohort = recognise(tmp_path)
+    assert list(cohort.table()[PARTICIPANT]) == ["x0", "x0", "x2", "x2", "x4", "x4"]
+    assert "Z" not in str(cohort.notes)
 
 
 # Which series is which
@@ -448,3 +591,74 @@ def test_a_value_of_padding_that_occurs_is_kept_and_told(tmp_path):
     image = read_series(series(tmp_path, values, padding=(0,)), "x")
     assert np.array_equal(image.values, values)
     assert image.notes == ("the value of DICOM's padding occurs in the image; kept",)
+
+
+@pytest.mark.parametrize("scale", [None, (2, -7)])
+@pytest.mark.parametrize("how", ["plain", "white", "shape", "both"])
+def test_padding_of_an_x_ray_is_background_however_it_is_shown(tmp_path, how, scale):
+    """By DICOM, MONOCHROME1 and the shape INVERSE say the same; together they invert once."""
+    real = np.random.default_rng(0).integers(1, 1000, (20, 16)).astype(np.uint16)
+    outside = np.zeros(real.shape, bool)
+    outside[:, -3:] = True
+    file = one_slice(
+        tmp_path / "x", np.where(outside, 4095, real).astype(np.uint16), None, modality="DX",
+        padding=(4095,), photometric=f"MONOCHROME{1 if how in ('white', 'both') else 2}",
+        scale=scale,
+    )  # fmt: skip
+    if how in ("shape", "both"):
+        one = pydicom.dcmread(file)
+        one.PresentationLUTShape = "INVERSE"
+        one.save_as(file)
+    image = read_picture(file, "x")
+    slope, _ = scale or (1, 0)
+    expected = real * float(slope) * (1 if how == "plain" else -1)
+    got = image.values.astype(float)
+    np.testing.assert_allclose(
+        got[~outside] - got[~outside].min(), expected[~outside] - expected[~outside].min()
+    )
+    assert (got[outside] == got[~outside].min()).all()
+    assert image.notes == ((INVERTED,) if how == "shape" else ()) + (
+        "DICOM's padding counts as background",
+    )
+
+
+def test_a_table_of_values_that_is_not_applied_is_told(tmp_path):
+    values = volume(shape=(20, 16, 3)).astype(np.uint16)
+    files = series(tmp_path / "a", values)
+    x_ray = one_slice(tmp_path / "x", values[:, :, 0].T.copy(), None, modality="CR")
+    for file in (files[0], x_ray):
+        one = pydicom.dcmread(file)
+        table = pydicom.Dataset()
+        table.LUTDescriptor, table.LUTData = [2, 0, 16], struct.pack("<2H", 0, 10)
+        one.ModalityLUTSequence = [table]
+        one.save_as(file)
+    assert read_picture(x_ray, "x").notes == (TABLED,)
+    assert read_series(files, "x").notes == (TABLED,)
+    assert read_series(files[1:], "x").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "labels"),
+    [
+        (["train/NORMAL/a", "train/SICK/b", "test/NORMAL/c", "test/SICK/d"],
+         ["NORMAL", "SICK", "NORMAL", "SICK"]),
+        (["a", "b", "c"], None),
+        (["x/a", "x/b", "x/c"], None),
+        # Folders of patients or studies are no classes.
+        (["p1/a=1", "p1/b=1", "p2/c=2", "p2/d=2"], None),
+        (["p1/a", "p2/b", "p3/c"], None),
+    ],
+)  # fmt: skip
+def test_folders_of_x_rays_are_classes_as_those_of_pictures(tmp_path, files, labels):
+    values = volume(shape=(20, 16, 6)).astype(np.uint16)
+    for i, file in enumerate(files):
+        path, _, patient = file.partition("=")
+        one_slice(
+            tmp_path / f"{path}.dcm", values[:, :, i].T.copy(), None, modality="DX",
+            study=f"1.1.{i}", instance=f"1.3.{i}", patient=patient,
+        )  # fmt: skip
+    cohort = recognise(tmp_path)
+    of = {s.subject: s.labels.get("label") for s in cohort.subjects}
+    assert of == {f.partition("=")[0]: labels[i] if labels else None for i, f in enumerate(files)}
+    assert cohort.classes == (("NORMAL", "SICK") if labels else ())
+    assert any(note.startswith("label: ") for note in cohort.notes) == bool(labels)

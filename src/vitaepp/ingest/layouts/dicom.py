@@ -19,12 +19,23 @@ from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import dicom_series
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles, common_folder
-from vitaepp.ingest.layouts.dicom_series import LeftOut, Series
-from vitaepp.ingest.layouts.dicom_studies import Headers, persons_of, study_keys, subject_folders
-from vitaepp.ingest.layouts.names import split_of
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, LeftOut, Series
+from vitaepp.ingest.layouts.dicom_studies import (
+    Headers,
+    identity,
+    persons_of,
+    same_persons,
+    study_keys,
+    subject_folders,
+    telling,
+)
+from vitaepp.ingest.layouts.names import CLASS_NOTE, above_splits, class_of, split_of
 from vitaepp.ingest.layouts.series import IGNORE, modality_of, series_rules
 from vitaepp.ingest.readers.dicom_header import DicomHeader
 from vitaepp.ingest.readers.items import SeriesItem
+
+#: Folders of X-rays are classes if there are this many patients or studies for each, on average.
+PERSONS_A_CLASS = 2
 
 
 def dicom_cohort(source: Source) -> Cohort | None:
@@ -41,7 +52,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
         return None
     files = [f for f in source.files if dicom_series.may_be_dicom(source.path / f)]
     left_out: list[LeftOut] = []
-    pictures: list[PurePosixPath] = []
+    pictures: dict[PurePosixPath, DicomHeader] = {}
     headers, damaged = dicom_series.read_headers(source, files, left_out, pictures)
     modalities = _Modalities(source)
     keys = study_keys(headers, modalities.of_header)
@@ -51,7 +62,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
     if not volumes and (not files or (not pictures and source.ending_in(PICTURE_SUFFIXES))):
         return None
     if pictures and not volumes:
-        return _pictures_cohort(source, [*pictures, *damaged], left_out)
+        return _pictures_cohort(source, pictures, damaged, left_out)
     left_out += [(str(f), "a 2D image; a volume has more slices") for f in pictures]
     series = dicom_series.with_damaged(source, volumes, damaged, left_out)
     folders, mixed = subject_folders({s.files[0]: keys[s.files[0]] for s in series})
@@ -65,7 +76,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
     named = {f: {s.header.patient for s in group} for f, group in groups.items()}
     patients = {f: names.pop() if len(names) == 1 else "" for f, names in named.items()}
     root = source.path.absolute().name
-    persons, unsure = persons_of(patients)
+    persons, doubts = persons_of(patients)
     subjects = []
     for folder, group in sorted(groups.items()):
         chosen = _chosen(folder, group, modalities, left_out)
@@ -75,17 +86,7 @@ def dicom_cohort(source: Source) -> Cohort | None:
             items = {m: SeriesItem(tuple(source.path / f for f in s.files)) for m, s in chosen}
             split = split_of(common_folder([f for s in group for f in s.files]))
             subjects.append(SubjectFiles(name, items, split=split, labels=labels))
-    notes = [*modalities.notes, *_notes(headers, keys, groups, modalities)]
-    if persons:
-        notes.append(
-            "participant: the folder above each study, if it holds several; if they are not of "
-            "one person, say so in a participant column (`labels`)"
-        )
-    if unsure:
-        notes.append(
-            f"participant: {len(unsure)} folders hold several studies; if they are of one person, "
-            "say so in a participant column (`labels`)"
-        )
+    notes = [*modalities.notes, *_notes(headers, keys, groups, modalities), *doubts]
     return source.cohort(
         "DICOM series",
         subjects,
@@ -209,14 +210,44 @@ def _notes(
 
 
 def _pictures_cohort(
-    source: Source, files: Iterable[PurePosixPath], left_out: Iterable[LeftOut]
+    source: Source,
+    pictures: Headers,
+    damaged: Sequence[PurePosixPath],
+    left_out: Iterable[LeftOut],
 ) -> Cohort:
+    """Every X-ray is a subject; those of one patient, or of one study, are of one person.
+
+    Folders are classes, as those of other pictures are, unless they may be of one patient each.
+    """
+    files = sorted((*pictures, *damaged))
+    names = {
+        file: PurePosixPath(str(file).removesuffix(suffix_of(file.name, DICOM_SUFFIXES)))
+        for file in files
+    }
+    patients = telling({file: identity(header.patient) for file, header in pictures.items()})
+    named = {names[file]: patients[file] or header.study for file, header in pictures.items()}
+    persons, notes = same_persons(named, {})
+    base = above_splits(common_folder(files))
+    classes = {file: class_of(file.relative_to(base).parent) for file in files}
+    several = len(set(filter(None, named.values()))) + sum(not who for who in named.values())
+    if several < PERSONS_A_CLASS * len(set(classes.values())):
+        classes = dict.fromkeys(files, "")
     subjects = []
-    for file in sorted(files):
-        subject = str(file).removesuffix(suffix_of(file.name, dicom_series.DICOM_SUFFIXES))
-        split = split_of(file)
-        subjects.append(SubjectFiles(subject, {SINGLE: source.path / file}, split=split))
-    return source.cohort("2D DICOM images", subjects, kind="pictures", left_out=left_out)
+    for file, path in names.items():
+        name = path.as_posix()
+        labels = {PARTICIPANT: persons.get(path, name)} if persons else {}
+        labels |= {"label": classes[file]} if classes[file] else {}
+        image = {SINGLE: source.path / file}
+        subjects.append(SubjectFiles(name, image, split=split_of(file), labels=labels))
+    labelled = sorted(set(filter(None, classes.values())))
+    return source.cohort(
+        "2D DICOM images",
+        subjects,
+        kind="pictures",
+        classes=tuple(labelled),
+        left_out=left_out,
+        notes=(*notes, *[CLASS_NOTE] * bool(labelled)),
+    )
 
 
 def _path_of(one: Series, group: Sequence[Series]) -> str:

@@ -10,14 +10,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vitaepp.data.arrays import Floats
 from vitaepp.data.cells import TABLE_SUFFIXES
+from vitaepp.data.geometry import array_of
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts.cohort import Source, common_folder
 from vitaepp.ingest.layouts.dicom_studies import Headers
-from vitaepp.ingest.readers.dicom import stack
-from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, series_uid
+from vitaepp.ingest.readers.dicom import MISSING, alike, stack
+from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, read_elements, series_uid
 from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
+from vitaepp.ingest.readers.image import DICOM_READER, read_image
 from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.system.progress import track
 
@@ -30,8 +33,8 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima", ".dcm.gz", ".dicom.gz", ".ima.gz")
 #: DICOM's Modality of X-rays, which are pictures: they have no position in space.
 PROJECTIONS = ("CR", "DX", "IO", "MG", "PX", "RG", "RF", "XA")
 
-#: In one volume, slice directions differ by less than this, and voxel sizes by a smaller share.
-ALIKE = 1e-3
+#: The least cosine between the normals of slices of one stack whose direction changes.
+LEAST_COSINE = 0.7
 
 #: Above this number of files, reading their headers (a millisecond each) shows its progress.
 MANY = 3000
@@ -42,19 +45,21 @@ LeftOut = tuple[str, str]
 
 @dataclass(frozen=True)
 class Series:
-    """The files of one volume. They have one series id, one size and one direction.
+    """The files of one volume. They have one series id, and one size and direction if it is whole.
 
     Attributes:
         files: paths relative to the source.
         header: the header of the first file; the others differ only in position.
         slices: the positions of the slices of all files.
         damaged: whether one of the files cannot be read.
+        mixed: whether its slices differ in size, so that they do not make a volume.
     """
 
     files: tuple[PurePosixPath, ...]
     header: DicomHeader
     slices: tuple[Slice, ...]
     damaged: bool = False
+    mixed: bool = False
 
     @cached_property
     def folder(self) -> PurePosixPath:
@@ -69,7 +74,7 @@ class Series:
     @cached_property
     def fault(self) -> bool:
         """Whether the slices are known not to make a whole volume."""
-        return self.damaged or _fault(self.slices)
+        return self.damaged or self.mixed or _fault(self.slices)
 
     @property
     def derived(self) -> bool:
@@ -109,7 +114,7 @@ def read_headers(
     source: Source,
     files: Sequence[PurePosixPath],
     left_out: list[LeftOut],
-    pictures: list[PurePosixPath],
+    pictures: dict[PurePosixPath, DicomHeader],
 ) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
     """Read the headers of DICOM files.
 
@@ -117,7 +122,7 @@ def read_headers(
         source: the source.
         files: its DICOM files, relative to it.
         left_out: files that cannot be part of a volume are added here, with the reason.
-        pictures: X-rays are added here.
+        pictures: X-rays are added here, with their headers.
 
     Returns:
         Headers of the files that can be part of a volume, and the files that are damaged.
@@ -142,7 +147,7 @@ def read_headers(
         if any(_is_copy(source, file, other) for other in earlier):
             left_out.append((str(file), "the same image as an earlier file"))
         elif header.modality in PROJECTIONS and header.size[2] == 1:
-            pictures.append(file)
+            pictures[file] = header
         elif "LOCALIZER" in header.image_type:
             left_out.append((str(file), "a localizer"))
         elif "MOSAIC" in header.image_type:
@@ -159,12 +164,17 @@ def read_headers(
 
 def _is_copy(source: Source, file: PurePosixPath, other: PurePosixPath) -> bool:
     """Whether two files with one image id hold the same image; ids are not always unique."""
-    if file.parent == other.parent:
-        return True
+    paths = source.path / file, source.path / other
     try:
-        return pixels_of(source.path / file) == pixels_of(source.path / other)
-    except (OSError, ValueError):
+        if pixels_of(paths[0]) == pixels_of(paths[1]):
+            return True
+        if all(read_elements(path).native for path in paths):
+            return False
+        # One image may be there twice, compressed in two ways.
+        one, two = (array_of(read_image(path, "", DICOM_READER)) for path in paths)
+    except (OSError, ValueError, SubjectError):
         return False
+    return np.array_equal(one, two)
 
 
 def volumes_of(
@@ -175,22 +185,72 @@ def volumes_of(
     of_series = defaultdict(list)
     for file, header in headers.items():
         # If an anonymiser removed the ids, every folder is a series.
-        alike = of_series[keys[file], header.series or str(file.parent)]
-        for group in alike:
+        groups = of_series[keys[file], header.series or str(file.parent)]
+        for group in groups:
             if _one_volume(header, headers[next(iter(group.values()))[0]]):
                 group[file.parent].append(file)
                 break
         else:
-            alike.append(defaultdict(list, {file.parent: [file]}))
+            groups.append(defaultdict(list, {file.parent: [file]}))
     series = []
-    for group in (g for alike in of_series.values() for g in alike):
-        for files in _parts(list(group.values()), headers):
+    for parts in (p for groups in of_series.values() for p in _stacks(groups, headers)):
+        folders = [files for part in parts for files in part.values()]
+        # Parts that differ and make up one stack are kept together, so that the series is refused.
+        whole = [[file for files in folders for file in files]]
+        for files in whole if len(parts) > 1 else _parts(folders, headers):
             slices = tuple(one for file in files for one in headers[file].slices)
             if len(slices) < 2:
                 left_out.append((str(files[0]), "a single slice; a volume has more"))
             else:
-                series.append(Series(tuple(files), headers[files[0]], slices))
+                mixed = len({headers[file].size[:2] for file in files}) > 1
+                series.append(Series(tuple(files), headers[files[0]], slices, mixed=mixed))
     return sorted(series, key=lambda s: s.files[0])
+
+
+def _stacks(
+    parts: Sequence[Mapping[PurePosixPath, list[PurePosixPath]]], headers: Headers
+) -> list[list[Mapping[PurePosixPath, list[PurePosixPath]]]]:
+    """The parts of a series that differ in size or direction, by the stack that they are part of.
+
+    Such are the slices before and after a change of the gantry's tilt or the field of view. Other
+    parts, such as a scout or reformatted images, are volumes by themselves.
+    """
+    if len(parts) == 1:
+        return [list(parts)]
+    planes = [_planes([f for files in part.values() for f in files], headers) for part in parts]
+    stacks: list[list[int]] = []
+    for i, own in enumerate(planes):
+        touching = [one for one in stacks if any(_continues(own, planes[j]) for j in one)]
+        stacks = [one for one in stacks if one not in touching]
+        stacks.append([*(j for one in touching for j in one), i])
+    return [[parts[i] for i in stack] for stack in stacks]
+
+
+def _planes(files: Sequence[PurePosixPath], headers: Headers) -> tuple[Floats, Floats]:
+    """The normal of the slices of files, and the middle of each slice."""
+    axes = np.reshape(headers[files[0]].slices[0].orientation, (2, 3))
+    middles = [
+        np.array(one.position)
+        + (np.array(headers[file].size[:2]) - 1) / 2 * one.spacing[::-1] @ axes
+        for file in files
+        for one in headers[file].slices
+    ]
+    return np.cross(*axes), np.array(middles)
+
+
+def _continues(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> bool:
+    """Whether slices follow others, or lie evenly between them, as those of one stack do."""
+    (normal, longer), (tilted, shorter) = sorted((one, other), key=lambda p: -len(p[1]))
+    if len(longer) < 2 or abs(normal @ tilted) < LEAST_COSINE:
+        return False
+    gaps = np.diff(np.sort(np.concatenate([longer, shorter]) @ normal))
+    usual = float(np.median(gaps))
+    if gaps.min() > usual / 2 and gaps.max() < MISSING * usual:
+        return True
+    along = [np.sort(middles @ normal) for middles in (longer, shorter)]
+    first, then = sorted(along, key=lambda a: (a[0], a[-1]))
+    usual = max(float(np.median(np.diff(a))) for a in along if len(a) > 1)
+    return bool(then[-1] > first[-1] and abs(then[0] - first[-1]) < MISSING * usual)
 
 
 def _parts(folders: list[list[PurePosixPath]], headers: Headers) -> list[list[PurePosixPath]]:
@@ -221,13 +281,9 @@ def _fault(slices: Sequence[Slice]) -> bool:
 
 
 def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
-    mine, its = header.slices[0], other.slices[0]
-    return (
-        header.size == other.size
-        and header.size[2] == 1  # a file with several frames is a volume by itself
-        and np.allclose(mine.orientation, its.orientation, rtol=0, atol=ALIKE)
-        and np.allclose(mine.spacing, its.spacing, rtol=ALIKE, atol=0)
-    )
+    # A file with several frames is a volume by itself.
+    same_size = header.size == other.size and header.size[2] == 1
+    return same_size and alike(header.slices[0], other.slices[0])
 
 
 def with_damaged(

@@ -11,7 +11,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import PurePosixPath
 
+from vitaepp.data.store import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import common_folder
+from vitaepp.ingest.layouts.names import words
 from vitaepp.ingest.readers.dicom_header import DicomHeader
 
 Headers = Mapping[PurePosixPath, DicomHeader]
@@ -22,6 +24,19 @@ DATED = re.compile(
     r"|^(base ?line|bl|follow\W?up|fu|visit|vis|ses|session|time ?point|tp|scan|exam|study|pre|post"
     r"|week|month|day|year|[mvty])\W?\d*$"
 )
+
+#: What anonymisers write in place of every name or number.
+NOBODY = re.compile(
+    r"((anon|anonym|anonymous|anonymi[sz]ed|de ?identified)( patient)?|unknown|none|no name|removed"
+    r"|redacted|hidden|n a|na|null|name|id|patient|subject|test|x+|0+)?"
+)
+
+BIRTH = re.compile(r"(18|19|20)\d{6}")
+
+#: A patient whom more studies name than this, and more than half of all, is an anonymiser's word.
+MOST_STUDIES = 10
+
+_SAY_SO = f"say so in a {PARTICIPANT} column (`labels`)"
 
 
 def study_keys(
@@ -148,22 +163,26 @@ def _own_folder(i: int, groups: Sequence[Sequence[PurePosixPath]]) -> PurePosixP
 
 def persons_of(
     subjects: Mapping[PurePosixPath, str],
-) -> tuple[dict[PurePosixPath, str], list[PurePosixPath]]:
-    """Find folders that hold several studies of one person.
+) -> tuple[dict[PurePosixPath, str], list[str]]:
+    """Find studies of one person, by their folders and by the patients that they name.
 
-    A folder does if all its studies name one patient, who occurs in no other folder, or if the
-    studies' folders are named after dates or visits. It does not if each study names its own
-    patient. The source's own folder is never taken for a person.
+    A folder holds studies of one person if all of them name one patient, who occurs in no other
+    folder, or if their folders are named after dates or visits. It does not if each study names its
+    own patient. The source's own folder is never taken for a person. Studies in different folders
+    are of one person if they name the same patient.
 
     Args:
         subjects: the folder of each subject, and the patient that it names (may be empty).
 
     Returns:
-        The person (the path of the folder) by subject, and the folders that cannot be decided.
+        The person (the path of a folder) by subject, for those that have several subjects; and
+        notes for the user.
     """
     by_folder: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
     for folder in subjects:
         by_folder[folder.parent].append(folder)
+    identities = {folder: identity(patient) for folder, patient in subjects.items()}
+    told = telling(identities)
     persons: dict[PurePosixPath, str] = {}
     unsure = []
     for parent, folders in by_folder.items():
@@ -175,6 +194,81 @@ def persons_of(
         dated = all(DATED.search(folder.name) for folder in folders)
         if parent.name and (dated or (one and patients[0] not in others)):
             persons |= dict.fromkeys(folders, parent.as_posix())
-        elif parent.name or (one and dated):
+        elif (parent.name or (one and dated)) and not all(told[folder] for folder in folders):
             unsure.append(parent)
-    return persons, unsure
+    notes = []
+    if persons:
+        notes.append(
+            f"{PARTICIPANT}: the folder above each study, if it holds several; if they are not of "
+            f"one person, {_SAY_SO}"
+        )
+    if unsure:
+        notes.append(
+            f"{PARTICIPANT}: {len(unsure)} folders hold several studies; if they are of one "
+            f"person, {_SAY_SO}"
+        )
+    persons, more = same_persons(identities, persons)
+    return persons, notes + more
+
+
+def identity(patient: str) -> str:
+    """What a patient's name, id and date of birth tell, without what anonymisers write.
+
+    >>> identity("DOE^Jane^^\\nP 7\\n19500101") == identity("Doe^Jane\\nP-7\\n19500101")
+    True
+    >>> identity("ANONYMOUS\\n000\\n19500101")
+    ''
+    """
+    lines = [" ".join(words(line)) for line in patient.split("\n")]
+    known = [line for line in lines if not NOBODY.fullmatch(line)]
+    return "\n".join(known) if not all(map(BIRTH.fullmatch, known)) else ""
+
+
+def telling(identities: Mapping[PurePosixPath, str]) -> dict[PurePosixPath, str]:
+    """Identities without one that all have, or most of many: an anonymiser gave it to everybody."""
+    counts = Counter(identities.values())
+    most = max(len(identities) // 2, MOST_STUDIES)
+    return {
+        subject: who if counts[who] < len(identities) and counts[who] <= most else ""
+        for subject, who in identities.items()
+    }
+
+
+def same_persons(
+    identities: Mapping[PurePosixPath, str], persons: Mapping[PurePosixPath, str]
+) -> tuple[dict[PurePosixPath, str], list[str]]:
+    """Join subjects that name the same patient.
+
+    Args:
+        identities: whom each subject names; empty if nobody.
+        persons: the person of subjects for whom it is known; joined if a patient has several.
+
+    Returns:
+        The person by subject, the first subject's own path if it is not known; and notes.
+    """
+    told = telling(identities)
+    groups: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for subject in sorted(told):
+        if told[subject]:
+            groups[told[subject]].append(subject)
+    joined = dict(persons)
+    several = [group for group in groups.values() if len({joined.get(s, s) for s in group}) > 1]
+    for group in several:
+        known = sorted({joined[subject] for subject in group if subject in joined})
+        person = known[0] if known else group[0].as_posix()
+        joined |= {subject: person for subject, own in joined.items() if own in known}
+        joined |= dict.fromkeys(group, person)
+    notes = []
+    if several:
+        notes.append(
+            f"{PARTICIPANT}: {sum(map(len, several))} subjects are scans of {len(several)} "
+            f"persons, by the patients that the headers name; if they are not, {_SAY_SO}"
+        )
+    untold = [subject for subject, who in told.items() if not who]
+    if 0 < len(untold) < len(told) and (several or any(identities[s] for s in untold)):
+        notes.append(
+            f"{PARTICIPANT}: the headers of {len(untold)} subjects name no patient, or one that "
+            f"most of them name; where folders do not tell, each counts as a person; if some are "
+            f"not, {_SAY_SO}"
+        )
+    return joined, notes

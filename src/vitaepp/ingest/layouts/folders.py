@@ -7,11 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from vitaepp.data.splits import split_word
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles, common_folder
 from vitaepp.ingest.layouts.masks import partners_by_word
-from vitaepp.ingest.layouts.names import IMAGE_WORDS, kind_in, split_of, stem, words
+from vitaepp.ingest.layouts.names import (
+    CLASS_NOTE,
+    above_splits,
+    class_of,
+    kind_in,
+    says_image,
+    split_of,
+    stem,
+)
 from vitaepp.ingest.layouts.persons import names_visit_or_side, recurs_among
 
 #: nnU-Net's folders of images; the number at the end of a file's name is the modality.
@@ -44,11 +51,11 @@ def pictures_cohort(source: Source) -> Cohort | None:
     files = _without_copies(source, pictures)
     if not files:
         return None
-    base = _above_splits(common_folder(files))
+    base = above_splits(common_folder(files))
     subjects, classes = [], set()
-    for file, name in _names(files, above_splits=True).items():
+    for file, name in _names(files, inside_splits=True).items():
         folder = file.relative_to(base).parent
-        labels = {"label": label} if (label := _class_of(folder)) else {}
+        labels = {"label": label} if (label := class_of(folder)) else {}
         classes |= set(labels.values())
         subjects.append(
             SubjectFiles(name, {SINGLE: source.path / file}, split=split_of(folder), labels=labels)
@@ -59,7 +66,7 @@ def pictures_cohort(source: Source) -> Cohort | None:
         kind="pictures",
         classes=tuple(sorted(classes)),
         left_out=dict.fromkeys(set(pictures) - set(files), "a copy of another"),
-        notes=("label: the class, by the folder that is not a split",) if classes else (),
+        notes=(CLASS_NOTE,) if classes else (),
     )
 
 
@@ -102,7 +109,7 @@ def _of_images(source: Source, kind: Kind) -> list[PurePosixPath]:
     images have masks.
     """
     files = source.images(kind)
-    inside = [file for file in files if any(map(_says_image, file.parent.parts))]
+    inside = [file for file in files if any(map(says_image, file.parent.parts))]
     folders = {part for file in (*inside, *source.masks[kind]) for part in file.parent.parts}
     if {"imagesTr", "labelsTr"} <= folders and "labelsTs" not in folders:
         inside = [file for file in inside if "imagesTs" not in file.parts]
@@ -136,43 +143,26 @@ def _refuse_doubtful(source: Source, files: list[PurePosixPath]) -> None:
     )
 
 
-def _names(files: Sequence[PurePosixPath], above_splits: bool = False) -> dict[PurePosixPath, str]:
+def _names(files: Sequence[PurePosixPath], inside_splits: bool = False) -> dict[PurePosixPath, str]:
     """The name of the subject of each file: its path without parts that only say "image".
 
-    If some folder is named as images, or with `above_splits`, paths are relative to the common
+    If some folder is named as images, or with `inside_splits`, paths are relative to the common
     folder of all files.
     """
     base = PurePosixPath()
-    if above_splits or any(_says_image(part) for file in files for part in file.parent.parts):
-        base = _above_splits(common_folder(files))
+    if inside_splits or any(says_image(part) for file in files for part in file.parent.parts):
+        base = above_splits(common_folder(files))
     plain = {}
     for file in files:
         *folders, name = PurePosixPath(stem(file)).relative_to(base).parts
-        kept = [part for part in folders if not _says_image(part)]
-        kept += [name] if not kept or not _says_image(name) else []
+        kept = [part for part in folders if not says_image(part)]
+        kept += [name] if not kept or not says_image(name) else []
         plain[file] = "/".join(kept)
     counts = Counter(plain.values())
     return {
         file: name if counts[name] == 1 else stem(file.relative_to(base))
         for file, name in plain.items()
     }
-
-
-def _says_image(part: str) -> bool:
-    own = words(re.sub("(Tr|Ts|Val)$", "", part))
-    return bool(own) and IMAGE_WORDS.issuperset(own)
-
-
-def _above_splits(folder: PurePosixPath) -> PurePosixPath:
-    while split_of(folder):
-        folder = folder.parent
-    return folder
-
-
-def _class_of(folder: PurePosixPath) -> str:
-    """The first folder that names neither a split nor images; empty if there is none."""
-    named = (p for p in folder.parts if not split_word(p) and not _says_image(p))
-    return next(named, "")
 
 
 def _without_copies(source: Source, files: list[PurePosixPath]) -> list[PurePosixPath]:

@@ -67,6 +67,9 @@ IMAGE_WORDS = frozenset(
     )
 )
 
+#: Tells the user where labels are from.
+CLASS_NOTE = "label: the class, by the folder that is not a split"
+
 
 def words(name: str) -> list[str]:
     """The words of a name, which separators divide, in lower case.
@@ -90,6 +93,25 @@ def stem(name: str | PurePosixPath) -> str:
 def split_of(path: PurePosixPath) -> str:
     """The split that some part of a path names, or an empty string."""
     return next(filter(None, map(split_word, path.parts)), "")
+
+
+def says_image(part: str) -> bool:
+    """Whether a folder's name only says that it holds images."""
+    own = words(re.sub("(Tr|Ts|Val)$", "", part))
+    return bool(own) and IMAGE_WORDS.issuperset(own)
+
+
+def above_splits(folder: PurePosixPath) -> PurePosixPath:
+    """The deepest folder at or above this one that is not inside a split."""
+    while split_of(folder):
+        folder = folder.parent
+    return folder
+
+
+def class_of(folder: PurePosixPath) -> str:
+    """The first folder that names neither a split nor images; empty if there is none."""
+    named = (p for p in folder.parts if not split_word(p) and not says_image(p))
+    return next(named, "")
 
 
 def is_mask_name(name: str) -> bool:

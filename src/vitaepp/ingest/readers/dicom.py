@@ -17,10 +17,14 @@ from vitaepp.data.arrays import Floats
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_header import DicomHeader, Slice, read_dicom_header
+from vitaepp.ingest.readers.dicom_values import TABLED, padding_of, without_padding
 from vitaepp.ingest.readers.image import DICOM_READER, Image, check_present, checked, read_image
 
-#: Tolerance for directions to be perpendicular unit vectors; headers have few digits.
-DIRECTION_TOLERANCE = 1e-2
+#: Tolerance for directions, and for shares of a spacing; headers have few digits.
+TOLERANCE = 1e-2
+
+#: The reason, in words to be counted, if slices cannot be parts of one volume.
+DIFFERENT = "slices differ in size or direction"
 
 #: Slices closer than this, in mm, count as at the same position.
 SAME_POSITION = 0.01
@@ -30,16 +34,6 @@ MISSING = 1.5
 
 #: How far, in voxels, a slice may be from its position by even spacing.
 MOST_DRIFT = 0.1
-
-#: CT has no lower values; scanners use lower ones to fill the area outside their field of view.
-LEAST_HOUNSFIELD = -1024
-
-#: Such a fill value has at least this share of voxels; outside a circle is a fifth of its square.
-SHARE_OUTSIDE = 0.01
-
-#: Padding that is closer to the real values than this share of their range is kept as it is:
-#: many MR scanners pad with 0, which is also the value of air.
-NEXT_TO = 0.01
 
 
 def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> Image:
@@ -65,7 +59,13 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
         planes += _rescaled(values.reshape(-1, *values.shape[-2:]), header.slices)
         headers.append(header)
     order, grid = _grid(headers, name)
-    volume, notes = _without_padding(np.stack([planes[i] for i in order]).T, headers, order)
+    ends = [padding_of(h, one.slope, one.intercept) for h in headers for one in h.slices]
+    volume, notes = without_padding(
+        np.stack([planes[i] for i in order]).T,
+        np.array(ends)[order].T,
+        ct=headers[0].modality == "CT",
+    )
+    notes += (TABLED,) * any(header.tabled for header in headers)
     return Image(checked(volume, name, constant), grid, True, notes)
 
 
@@ -99,7 +99,8 @@ def _grid(headers: Sequence[DicomHeader], name: str) -> tuple[list[int], Grid]:
     sizes = {header.size[:2] for header in headers}
     if len(sizes) > 1:
         raise SubjectError(
-            f"{name}: its slices have {len(sizes)} sizes; a volume has slices of one size"
+            f"{name}: its slices have {len(sizes)} sizes; a volume has slices of one size",
+            kind=DIFFERENT,
         )
     order, affine = stack([s for header in headers for s in header.slices], name)
     return order, Grid((*headers[0].size[:2], len(order)), affine)
@@ -119,12 +120,12 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
         raise SubjectError(f"{name}: holds one slice; a volume has more")
     rows, columns = _axes(slices[0], name)
     spacing = np.array(slices[0].spacing)
-    for other in slices[1:]:
-        if not (
-            np.allclose(other.orientation, slices[0].orientation, atol=DIRECTION_TOLERANCE)
-            and np.allclose(other.spacing, spacing, rtol=DIRECTION_TOLERANCE)
-        ):
-            raise SubjectError(f"{name}: its slices differ in direction or in voxel size")
+    if not all(alike(other, slices[0]) for other in slices[1:]):
+        raise SubjectError(
+            f"{name}: its slices differ in direction or in voxel size; a volume has slices of one "
+            "direction and voxel size",
+            kind=DIFFERENT,
+        )
     normal = np.cross(rows, columns)
     positions = np.array([s.position for s in slices])
     along = positions @ normal
@@ -145,6 +146,13 @@ def stack(slices: Sequence[Slice], name: str) -> tuple[list[int], Floats]:
     affine[:3, :3], affine[:3, 3] = axes, start
     affine[:2] *= -1  # DICOM's world is LPS
     return order.tolist(), affine
+
+
+def alike(one: Slice, other: Slice) -> bool:
+    """Whether two slices have the same direction and voxel size, up to rounding in headers."""
+    return np.allclose(one.orientation, other.orientation, rtol=0, atol=TOLERANCE) and np.allclose(
+        one.spacing, other.spacing, rtol=TOLERANCE, atol=0
+    )
 
 
 def _check_gaps(gaps: Floats, name: str) -> None:
@@ -171,7 +179,7 @@ def _axes(first: Slice, name: str) -> tuple[Floats, Floats]:
     """The directions of rows and columns, made exactly perpendicular."""
     rows, columns = np.reshape(first.orientation, (2, 3))
     lengths = np.linalg.norm([rows, columns], axis=1)
-    if np.abs(lengths - 1).max() > DIRECTION_TOLERANCE or abs(rows @ columns) > DIRECTION_TOLERANCE:
+    if np.abs(lengths - 1).max() > TOLERANCE or abs(rows @ columns) > TOLERANCE:
         raise SubjectError(f"{name}: the directions of its rows and columns are not perpendicular")
     if min(first.spacing) <= 0:
         raise SubjectError(f"{name}: its header gives no usable spacing")
@@ -187,42 +195,3 @@ def _rescaled(values: npt.NDArray[Any], slices: Sequence[Slice]) -> list[npt.NDA
         return list(values)
     stored = (values - first.intercept) / first.slope
     return [frame * s.slope + s.intercept for frame, s in zip(stored, slices, strict=True)]
-
-
-def _without_padding(
-    volume: npt.NDArray[Any], headers: Sequence[DicomHeader], order: Sequence[int]
-) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """Replace padding, which is not measured, by the lowest real value; also returns notes.
-
-    Padding that lies among the real values is kept, because some writers name a value that occurs.
-    """
-    least = volume.min()
-    if any(h.padding for h in headers):
-        ends = np.array([_padded(h, s) for h in headers for s in h.slices])[order].T
-        padded = (volume > ends[0]) & (volume < ends[1])
-        note = "DICOM's padding"
-    elif headers[0].modality == "CT" and least < LEAST_HOUNSFIELD:
-        padded = volume == least
-        note = "values below the Hounsfield scale, outside the scanner's field of view,"
-        if padded.mean() < SHARE_OUTSIDE:
-            return volume, ()
-    else:
-        return volume, ()
-    if not padded.any() or padded.all():
-        return volume, ()
-    real, padding = volume[~padded], volume[padded]
-    low, high = float(real.min()), float(real.max())
-    beyond = max(low - float(padding.min()), float(padding.max()) - high)
-    if beyond <= NEXT_TO * (high - low):
-        inside = bool(low < padding.max() < high)
-        return volume, ("the value of DICOM's padding occurs in the image; kept",) * inside
-    return np.where(padded, real.min(), volume), (f"{note} counts as background",)
-
-
-def _padded(header: DicomHeader, one: Slice) -> tuple[float, float]:
-    """The range of a slice's padding in scaled values, exclusive; NaN if it has no padding."""
-    if header.padding is None or header.inverted:
-        return np.nan, np.nan
-    ends = [stored * one.slope + one.intercept for stored in header.padding]
-    half = abs(one.slope) / 2
-    return min(ends) - half, max(ends) + half

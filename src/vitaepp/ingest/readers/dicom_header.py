@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,12 @@ class DicomHeader:
         size: columns, rows and frames.
         colours: number of values per voxel.
         slices: the slice of each frame; empty if the position of a frame is missing.
-        padding: range of stored values that mark voxels without a measurement, if there is one.
-        inverted: whether the lowest stored value is white.
+        padding: range of values, before they are scaled, that mark voxels without a measurement, if
+            there is one; inverted as the image is if its lowest stored value is white.
+        scale: slope and intercept of an image without positions.
+        tabled: whether a table (Modality LUT) says what stored values mean.
+        shown_inverted: whether it is to be shown with its lowest value as white, although its
+            stored values are not of that kind.
     """
 
     study: str = field(repr=False)
@@ -80,7 +85,9 @@ class DicomHeader:
     colours: int
     slices: tuple[Slice, ...]
     padding: tuple[int, int] | None
-    inverted: bool
+    scale: tuple[float, float]
+    tabled: bool
+    shown_inverted: bool
 
 
 class OtherObject(SubjectError):
@@ -129,16 +136,26 @@ def _header(elements: Elements) -> DicomHeader:
         colours=number(dataset, tags.COLOURS) or 1,
         slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
         padding=_padding(dataset),
-        inverted=text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1",
+        scale=_scale(lambda tag: text(dataset, tag)),
+        tabled=tags.TABLE in dataset,
+        shown_inverted=text(dataset, tags.SHAPE) == "INVERSE" and not _inverted(dataset),
     )
 
 
+def _inverted(dataset: Dataset) -> bool:
+    """Whether the lowest stored value is white; SimpleITK inverts such an image."""
+    return text(dataset, tags.PHOTOMETRIC) == "MONOCHROME1"
+
+
 def _padding(dataset: Dataset) -> tuple[int, int] | None:
-    if tags.PADDING not in dataset:
-        return None
     signed = number(dataset, tags.SIGNED) == 1
+    if tags.PADDING not in dataset or (signed and _inverted(dataset)):
+        return None
     last = tags.PADDING_LIMIT if tags.PADDING_LIMIT in dataset else tags.PADDING
     ends = [number(dataset, tag, signed=signed) for tag in (tags.PADDING, last)]
+    if _inverted(dataset):
+        white = (1 << (number(dataset, tags.STORED) or number(dataset, tags.BITS))) - 1
+        ends = [white - end for end in ends]
     return min(ends), max(ends)
 
 
@@ -170,12 +187,18 @@ def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
         position = _numbers(lookup(tags.POSITIONS, tags.POSITION), 3)
         orientation = _numbers(lookup(tags.ORIENTATIONS, tags.ORIENTATION), 6)
         spacing = _numbers(lookup(tags.MEASURES, tags.SPACING), 2)
-        slope = _numbers(lookup(tags.TRANSFORMATIONS, tags.SLOPE), 1) or (1.0,)
-        intercept = _numbers(lookup(tags.TRANSFORMATIONS, tags.INTERCEPT), 1) or (0.0,)
-        if not (position and orientation and spacing) or (slope == (0.0,) and len(frames) > 1):
+        slope, intercept = _scale(partial(lookup, tags.TRANSFORMATIONS))
+        if not (position and orientation and spacing) or (slope == 0 and len(frames) > 1):
             return ()
-        slices.append(Slice(position, orientation, spacing, *slope, *intercept))
+        slices.append(Slice(position, orientation, spacing, slope, intercept))
     return tuple(slices)
+
+
+def _scale(lookup: Callable[[int], str]) -> tuple[float, float]:
+    """The slope and intercept by the text of a tag."""
+    (slope,) = _numbers(lookup(tags.SLOPE), 1) or (1.0,)
+    (intercept,) = _numbers(lookup(tags.INTERCEPT), 1) or (0.0,)
+    return slope, intercept
 
 
 def _numbers(decimals: str, count: int) -> tuple[float, ...]:

@@ -21,6 +21,8 @@ from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.arrays import read_npy
 from vitaepp.ingest.readers.dicom_elements import is_dicom
+from vitaepp.ingest.readers.dicom_header import read_dicom_header
+from vitaepp.ingest.readers.dicom_values import TABLED, padding_of, without_padding
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
     Image,
@@ -48,6 +50,8 @@ UPRIGHT, BOTTOM_UP = 1, 4
 
 TURNED = "turned or mirrored to be upright, by its orientation tag"
 TRANSPARENT = "transparent; placed on black"
+INVERTED = "inverted, by DICOM's Presentation LUT Shape"
+NO_HEADER = "DICOM's header cannot be read; padding and tables of values are not applied"
 FEWER_BITS = "16-bit grey with transparency; read in 8 bits"
 
 #: The most pages of one TIFF that are examined.
@@ -119,7 +123,21 @@ def _format(path: Path) -> str | None:
 
 
 def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
-    return _by_simpleitk(path, name, DICOM_READER), []
+    values = _by_simpleitk(path, name, DICOM_READER)
+    try:
+        header = read_dicom_header(path, name)
+    except SubjectError:  # GDCM reads some files that pydicom does not
+        return values, [NO_HEADER]
+    if values.ndim > 2:
+        return values, []
+    (slope, intercept), notes = header.scale, [TABLED] * header.tabled
+    if header.shown_inverted:
+        most = float(values.max())
+        values, slope, intercept = most - values.astype(float), -slope, most - intercept
+        notes.append(INVERTED)
+    ends = np.array(padding_of(header, slope, intercept))
+    values, padding = without_padding(values, ends)
+    return values, [*notes, *padding]
 
 
 def _read_jpeg(path: Path, name: str) -> tuple[Pixels, list[str]]:
