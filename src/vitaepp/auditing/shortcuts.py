@@ -70,6 +70,7 @@ class Cohort:
             seed=self.seed,
             folds=self.folds,
             positive=self.positive,
+            repeats=1,
         )
 
     def parts(self) -> list[tuple[Indices, Indices]]:
@@ -134,7 +135,7 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Association | None:
         if not folds:
             continue
         result = evaluate_features(
-            features, values, column, task=kind, seed=cohort.seed, folds=folds
+            features, values, column, task=kind, seed=cohort.seed, folds=folds, repeats=1
         )
         # Predictions that are all the same have no rank: they tell nothing.
         scores[str(name)] = float(np.mean([np.nan_to_num(f[metric]) for f in result["folds"]]))

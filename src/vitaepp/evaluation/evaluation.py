@@ -27,7 +27,6 @@ from vitaepp.evaluation.files import (
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.question import Candidates, Features
-from vitaepp.evaluation.repeats import chosen_repeats
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.system.files import check_writable, file_stem
@@ -214,7 +213,7 @@ def evaluate(
         sites=sites,
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
-        repeats=chosen_repeats(repeats, shared, strict=not one, candidates=bool(candidates)),
+        repeats=repeats,
         provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:

@@ -22,7 +22,7 @@ from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measured import measure, predicted
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
-from vitaepp.evaluation.repeats import measure_again, refuse_repeats, summarised_repeats
+from vitaepp.evaluation.repeats import known_repeats, measure_again, summarised_repeats
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
@@ -50,7 +50,7 @@ def evaluate_features(
     sites: str | None = None,
     external: Cohort | None = None,
     budget: Sequence[Budget] = (),
-    repeats: int = 1,
+    repeats: int | None = None,
     reduce: bool = False,
     draw_map: bool = True,
     provenance: Mapping[str, Any] | None = None,
@@ -87,7 +87,8 @@ def evaluate_features(
             default.
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
-        repeats: draws of the folds, by this seed and the next ones.
+        repeats: draws of the folds, by this seed and the next ones. Unset: ten where fewer than
+            500 subjects are cross-validated, without candidates; else one.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
         draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …
@@ -117,7 +118,9 @@ def evaluate_features(
     shared = share_out(target, ordered, seed=seed, **design)
     parts = shared.folds
     for_all_folds = isinstance(features, np.ndarray | Mapping)
-    refuse_repeats(repeats, shared, strict=not for_all_folds)
+    repeats = known_repeats(
+        repeats, shared, strict=not for_all_folds, candidates=isinstance(features, Mapping)
+    )
     more = range(seed + 1, seed + repeats)
     draws = [(other, share_out(target, ordered, seed=other, **design)) for other in more]
     each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]

@@ -30,7 +30,7 @@ from vitaepp.system.progress import say
 USUAL, SMALL = 10, 500
 
 
-def chosen_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidates: bool) -> int:
+def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidates: bool) -> int:
     """How often the folds are drawn: as asked for, or `USUAL` times of a small cohort.
 
     Args:
@@ -38,29 +38,25 @@ def chosen_repeats(repeats: int | None, shared: Shared, *, strict: bool, candida
         shared: the folds that are drawn first.
         strict: an encoder a fold was trained for these folds.
         candidates: each training part chooses among several poolings, which takes long.
+
+    Raises:
+        EvaluationError: fewer than one, or several where nothing is drawn.
     """
+    why = _why_once(shared, strict=strict)
     if repeats is not None:
+        if repeats < 1:
+            raise EvaluationError(f"repeats={repeats}: give at least 1")
+        if repeats > 1 and why is not None:
+            raise EvaluationError(f"repeats={repeats}: {why}; leave out `repeats`")
         return repeats
     tested = sum(len(part.test) for part in shared.folds)
-    if candidates or tested >= SMALL or _why_once(shared, strict=strict) is not None:
+    if candidates or tested >= SMALL or why is not None:
         return 1
     say(
         f"the folds are drawn {USUAL} times (`repeats`), because one draw of {tested} subjects is "
         "partly luck"
     )
     return USUAL
-
-
-def refuse_repeats(repeats: int, shared: Shared, *, strict: bool) -> None:
-    """Refuse draws of folds where there is nothing to draw.
-
-    Raises:
-        EvaluationError: fewer than one, or the folds are given.
-    """
-    if repeats < 1:
-        raise EvaluationError(f"repeats={repeats}: give at least 1")
-    if repeats > 1 and (why := _why_once(shared, strict=strict)) is not None:
-        raise EvaluationError(f"repeats={repeats}: {why}; leave out `repeats`")
 
 
 def _why_once(shared: Shared, *, strict: bool) -> str | None:

@@ -387,6 +387,7 @@ class _Climber:
             budget=self.budget,
             reduce=key == "raw",
             draw_map=False,
+            repeats=1,
             provenance=provenance,
         )
         evaluation.metrics["provenance"]["minutes"] = (time.monotonic() - begun) / 60
