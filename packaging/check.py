@@ -55,7 +55,9 @@ def build(folder: Path) -> tuple[Path, Path]:
     _run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)], ROOT)
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "source", filter="data")
+        # Python 3.11 knows filters from 3.11.4 on.
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(folder / "source", **safe)
     (source,) = (folder / "source").iterdir()
     _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], source)
     (wheel,) = folder.glob("*.whl")

@@ -94,7 +94,10 @@ def test_so_few_images_are_told_and_one_has_no_spread(make_store, tmp_path, caps
     for count in (1, 5, 10):
         store = make_store(subjects=count, name=f"s{count}")
         run = pretrain(store.path, tmp_path / f"r{count}", settings=settings)
-        told[count] = [line for line in capsys.readouterr().err.splitlines() if few in line]
+        said = capsys.readouterr().err.splitlines()
+        told[count] = [line for line in said if few in line]
+        updates = 2 * -(-count // 4)  # two epochs of batches of four
+        assert any(line.startswith(f"{updates} updates of the weights in all: ") for line in said)
         table = pd.read_csv(run / "metrics.csv")
         # Of five, the last batch is one image, which says nothing about the spread of the others.
         spread = table["feature_spread"]

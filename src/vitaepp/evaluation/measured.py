@@ -57,7 +57,7 @@ def measure(
     sets: Mapping[str, Sequence[Candidates]],
     parts: Sequence[Fold],
     seed: int,
-    title: str,
+    title: str | None,
     *,
     learn: bool = True,
 ) -> dict[str, Measured]:
@@ -68,12 +68,13 @@ def measure(
         sets: `method` and the controls, by fold.
         parts: the folds.
         seed: draws held-out parts; the next of each next fold.
-        title: what the progress says.
+        title: what the progress says; None for no progress.
         learn: whether the training parts are asked for thresholds, too, which takes as long again.
     """
     measured = {name: Measured() for name in sets}
     jobs = [(name, k) for name in sets for k in range(len(parts))]
-    for name, k in track(jobs, title, len(jobs), unit="classifiers"):
+    told = jobs if title is None else track(jobs, title, len(jobs), unit="classifiers")
+    for name, k in told:
         part, rows = parts[k], sets[name][k]
         model, decision, scores = question.tested(name, rows, part.train, part.test, seed + k)
         measured[name].folds.append(scores)

@@ -22,7 +22,7 @@ from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.question import Candidates, Question
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.system.files import without_nan
-from vitaepp.system.progress import say
+from vitaepp.system.progress import say, track
 
 #: How often the folds are drawn where the user does not say it, of cohorts smaller than this: the
 #: AUC of a hundred subjects changes with the draw by 0.02, that of a thousand by less than methods
@@ -89,12 +89,11 @@ def measure_again(
         people: `(labelled,)`, the person of each.
     """
     yield first
-    for number, (seed, shared) in enumerate(draws, start=2):
+    for seed, shared in track(draws, "further draws of the folds", len(draws), unit="draws"):
         parts = shared.folds
-        title = f"draw {number} of {len(draws) + 1} of the folds"
         asked = replace(question, persons=shared.persons)
         each = {name: [one] * len(parts) for name, one in sets.items()}
-        measured = measure(asked, each, parts, seed, title, learn=False)
+        measured = measure(asked, each, parts, seed, None, learn=False)
         scores = {name: _scores(one.folds) for name, one in measured.items()}
         metrics = first.metrics | scores.pop(METHOD) | {"controls": scores, "seed": seed}
         metrics["sizes"] = [{"train": len(p.train), "test": len(p.test)} for p in parts]

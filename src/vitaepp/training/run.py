@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -35,6 +36,10 @@ from vitaepp.training.trainer import Processes, build_trainer, fit
 
 #: Of fewer images than this, a line says that they cannot give a representation.
 FEW_IMAGES = 10
+
+#: Of fewer updates than this, a line says that they teach little: on the X-rays of results/sweeps,
+#: 652 gave an AUC like that of random weights, and 1,630 a better one.
+FEW_UPDATES = 1000
 
 
 def train(
@@ -97,7 +102,8 @@ def train(
         return None
     device = trainer.strategy.root_device
     loader = training_loader(store, recipe.data, order, device, processes.devices)
-    described = describe(store, recipe, method, len(rows), trainer)
+    updates = recipe.optim.epochs * math.ceil(len(order) / recipe.optim.accumulate)
+    described = describe(store, recipe, method, len(rows), trainer) | {"updates": updates}
     if trainer.is_global_zero:
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)
@@ -175,7 +181,7 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
     Args:
         recipe: every setting.
         store: what it is trained on.
-        described: what `describe` returned.
+        described: what `describe` returned, and the number of `updates`.
     """
     size = dimensions(store.info.size)
     images, epochs = counted(described["trained_on"], "image"), recipe.optim.epochs
@@ -189,6 +195,12 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
         warn(
             f"{images} to train on: so few cannot give a representation; the encoder and its "
             "scores will say nothing about other images"
+        )
+    if described["updates"] < FEW_UPDATES:
+        say(
+            f"{counted(described['updates'], 'update')} of the weights in all: so few teach an "
+            "encoder little, and it may be no better than its untrained control; more epochs, more "
+            "hours or smaller batches make more"
         )
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
