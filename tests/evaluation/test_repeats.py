@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import vitaepp
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import classifier, evaluate
@@ -123,9 +124,30 @@ def test_small_cohorts_are_drawn_several_times_unless_told_otherwise(tmp_path, m
     assert "repeats" not in evaluate(file, "grade", tmp_path / "d")
 
 
-def test_where_nothing_is_drawn_repeats_are_refused():
+def test_a_draw_that_nobody_asked_for_may_fail(monkeypatch):
+    features, controls, table = cohort()
+    monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
+    share_out = vitaepp.evaluation.features.share_out
+
+    def not_one(*args, seed, **named):
+        if seed == 1:
+            raise EvaluationError("cannot be split")
+        return share_out(*args, seed=seed, **named)
+
+    monkeypatch.setattr("vitaepp.evaluation.features.share_out", not_one)
+    found = evaluate_features(features, table, "grade", controls=controls)
+    assert found["repeats"]["seeds"] == [0, 2]
+    with pytest.raises(EvaluationError, match="cannot be split"):
+        evaluate_features(features, table, "grade", repeats=3)
+
+
+def test_where_nothing_is_drawn_folds_have_no_effect_and_repeats_are_refused(capsys):
     features, _, table = cohort()
     split = table.assign(split=["train", "train", "test", "test"] * 10)
+    for folds, told in ((5, False), (7, True)):
+        evaluate_features(features, split, "grade", folds=folds)
+        line = f"`folds`={folds} has no effect: the table has a train and a test part"
+        assert (line in capsys.readouterr().err) == told
     with pytest.raises(EvaluationError, match="repeats=2: the table has a train and a test part"):
         evaluate_features(features, split, "grade", repeats=2)
     with pytest.raises(EvaluationError, match="repeats=2: each group is left out once"):

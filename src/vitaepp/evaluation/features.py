@@ -16,13 +16,18 @@ from vitaepp.data.store import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
-from vitaepp.evaluation.folds import Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.folds import FOLDS, Shared, by_subject, groups_of, share_out
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
 from vitaepp.evaluation.measured import measure, predicted
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
-from vitaepp.evaluation.repeats import known_repeats, measure_again, summarised_repeats
+from vitaepp.evaluation.repeats import (
+    known_repeats,
+    measure_again,
+    summarised_repeats,
+    why_drawn_once,
+)
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
@@ -40,7 +45,7 @@ def evaluate_features(
     task: str = "classification",
     protocol: str | None = None,
     seed: int = 0,
-    folds: int = 5,
+    folds: int = FOLDS,
     positive: str | None = None,
     time: str | None = None,
     event: str | None = None,
@@ -118,11 +123,19 @@ def evaluate_features(
     shared = share_out(target, ordered, seed=seed, **design)
     parts = shared.folds
     for_all_folds = isinstance(features, np.ndarray | Mapping)
-    repeats = known_repeats(
+    why = why_drawn_once(shared, strict=not for_all_folds)
+    if folds != FOLDS and why is not None and len(parts) != folds:
+        say(f"`folds`={folds} has no effect: {why}")
+    times = known_repeats(
         repeats, shared, strict=not for_all_folds, candidates=isinstance(features, Mapping)
     )
-    more = range(seed + 1, seed + repeats)
-    draws = [(other, share_out(target, ordered, seed=other, **design)) for other in more]
+    draws = []
+    for other in range(seed + 1, seed + times):
+        try:
+            draws.append((other, share_out(target, ordered, seed=other, **design)))
+        except EvaluationError:  # of few groups, some draws cannot be scored
+            if repeats is not None:
+                raise
     each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]
     if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(

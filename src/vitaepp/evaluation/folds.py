@@ -23,6 +23,9 @@ from vitaepp.system.text import first_few
 #: What the name of a group begins with that is one subject without a group.
 OWN = "subject "
 
+#: How many folds are drawn if nobody says it, as in the paper.
+FOLDS = 5
+
 #: With fewer groups in a training part, none of them is held out to choose a strength.
 MANY_GROUPS = 10
 
@@ -41,7 +44,7 @@ class Fold:
 
 
 def plan_folds(
-    table: pd.DataFrame, label: str, protocol: str | None = None, folds: int = 5, seed: int = 0
+    table: pd.DataFrame, label: str, protocol: str | None = None, folds: int = FOLDS, seed: int = 0
 ) -> list[tuple[list[str], list[str]]]:
     """The subjects that `evaluate` fits on and tests, fold by fold, without evaluating.
 
@@ -130,7 +133,7 @@ def share_out(
     table: pd.DataFrame,
     *,
     protocol: str | None = None,
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
     group: str | None = None,
     leave_one_group_out: bool = False,

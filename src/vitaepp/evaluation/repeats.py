@@ -42,7 +42,7 @@ def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidat
     Raises:
         EvaluationError: fewer than one, or several where nothing is drawn.
     """
-    why = _why_once(shared, strict=strict)
+    why = why_drawn_once(shared, strict=strict)
     if repeats is not None:
         if repeats < 1:
             raise EvaluationError(f"repeats={repeats}: give at least 1")
@@ -59,7 +59,7 @@ def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidat
     return USUAL
 
 
-def _why_once(shared: Shared, *, strict: bool) -> str | None:
+def why_drawn_once(shared: Shared, *, strict: bool) -> str | None:
     """Why these folds are the only ones; None where others can be drawn."""
     if shared.given:
         return "the table has a train and a test part, so that no folds are drawn"
