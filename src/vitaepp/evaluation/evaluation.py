@@ -117,7 +117,7 @@ def evaluate(
             part chooses one together with the strength of its model, by the same held-out subjects;
             of the untrained control likewise.
         repeats: draws of the folds, with this seed and the next ones. Unset: ten where fewer than
-            500 subjects are cross-validated, without candidates; else one. `folds`, `mean` and
+            300 subjects are cross-validated, without candidates; else one. `folds`, `mean` and
             predictions are of the first; `repeats` in metrics.json has means over all and the
             leads over the controls, with a test that several draws make sharper.
 

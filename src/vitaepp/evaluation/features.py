@@ -93,7 +93,7 @@ def evaluate_features(
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
         repeats: draws of the folds, by this seed and the next ones. Unset: ten where fewer than
-            500 subjects are cross-validated, without candidates; else one.
+            300 subjects are cross-validated, without candidates; else one.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
         draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …

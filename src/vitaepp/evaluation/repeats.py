@@ -24,10 +24,10 @@ from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.system.files import without_nan
 from vitaepp.system.progress import say, track
 
-#: How often the folds are drawn where the user does not say it, of cohorts smaller than this: the
-#: AUC of a hundred subjects changes with the draw by 0.02, that of a thousand by less than methods
-#: differ.
-USUAL, SMALL = 10, 500
+#: How often the folds are drawn where the user does not say it, of cohorts smaller than this. The
+#: AUC of a hundred subjects changes with the draw by 0.02, as much as methods differ; larger cohorts
+#: need it less, and there ten draws take minutes.
+USUAL, SMALL = 10, 300
 
 
 def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidates: bool) -> int:

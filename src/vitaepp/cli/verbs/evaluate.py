@@ -108,7 +108,7 @@ def evaluate(
         typer.Option(
             min=1,
             help="Draw the folds so often: less luck, and a sharper test. Unset: 10 times where "
-            "there are fewer than 500 subjects.",
+            "there are fewer than 300 subjects.",
         ),
     ] = None,
     folds: Folds = 5,
