@@ -79,6 +79,7 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
         ([*range(1, 9), -9, -9, -8], "-9 and -8 are the only values below 0, in 3 of 11 subjects"),
         ([0] * 9 + [3, 4, 5, 4, 3, 5, 999], "999 where the median apart from 0 is 4"),
         ([0] * 9 + [3, 4, 5, 4, 3, 5, 6], ""),
+        ([90] * 20 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([*range(1, 9), -1, -2], ""),
         ([*range(1, 9), 900], "1 value of 9 lie far from the others"),
     ],
@@ -95,6 +96,13 @@ def test_another_unit_is_asked_about_where_most_have_none(factor):
     lines = other_unit(volumes, factor * volumes, "label 'volume'")
     assert bool(lines) == (factor > 1)
     assert factor == 1 or "the median apart from 0 is 3500 outside and 3.5 inside" in lines[0]
+
+
+@pytest.mark.parametrize("shares", [(0.55, 0.48), (0.48, 0.55), (0.3, 0.6)])
+def test_one_unit_is_not_asked_about_whatever_share_has_none(shares):
+    random = np.random.default_rng(0)
+    drawn = [random.lognormal(2.5, 1.5, 100) * (np.arange(100) >= 100 * s) for s in shares]
+    assert other_unit(*drawn, "label 'volume'") == []
 
 
 def test_what_is_asked_is_kept_with_the_result_and_shown_in_a_report(capsys):

@@ -141,6 +141,33 @@ def test_a_draw_that_nobody_asked_for_may_fail(monkeypatch):
         evaluate_features(features, table, "grade", repeats=3)
 
 
+def test_draws_that_share_the_subjects_out_alike_count_once(monkeypatch):
+    monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
+    features, controls, table = cohort()
+    table = table.assign(site=[f"s{i % 5}" for i in range(len(table))])
+    asked = {"controls": controls, "group": "site"}
+    assert "repeats" not in evaluate_features(features, table, "grade", **asked).metrics
+    # Five groups and five folds: there is one way to share them out.
+    assert "repeats" not in evaluate_features(features, table, "grade", repeats=4, **asked).metrics
+
+
+def test_a_draw_whose_models_cannot_be_fitted_is_left_out(monkeypatch):
+    monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
+    features, controls, table = cohort()
+    measure = vitaepp.evaluation.repeats.measure
+
+    def not_two(asked, each, parts, seed, *rest, **named):
+        if seed == 2:
+            raise EvaluationError("a training part has 1 group")
+        return measure(asked, each, parts, seed, *rest, **named)
+
+    monkeypatch.setattr("vitaepp.evaluation.repeats.measure", not_two)
+    found = evaluate_features(features, table, "grade", controls=controls)
+    assert found["repeats"]["seeds"] == [0, 1]
+    with pytest.raises(EvaluationError, match="1 group"):
+        evaluate_features(features, table, "grade", repeats=3)
+
+
 def test_where_nothing_is_drawn_folds_have_no_effect_and_repeats_are_refused(capsys):
     features, _, table = cohort()
     split = table.assign(split=["train", "train", "test", "test"] * 10)

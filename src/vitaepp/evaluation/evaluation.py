@@ -117,9 +117,10 @@ def evaluate(
             part chooses one together with the strength of its model, by the same held-out subjects;
             of the untrained control likewise.
         repeats: draws of the folds, with this seed and the next ones. Unset: ten where fewer than
-            300 subjects are cross-validated, without candidates; else one. `folds`, `mean` and
-            predictions are of the first; `repeats` in metrics.json has means over all and the
-            leads over the controls, with a test that several draws make sharper.
+            300 subjects are cross-validated, without candidates and groups; else one. `folds`,
+            `mean` and predictions are of the first; `repeats` in metrics.json has means over all
+            and the leads over the controls, with a test that several draws make sharper. Draws that
+            share the subjects out alike count once.
 
     Returns:
         The evaluation that was written, which `compare` takes as it is. Standard deviations are

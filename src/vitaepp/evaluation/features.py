@@ -25,6 +25,7 @@ from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features
 from vitaepp.evaluation.repeats import (
     known_repeats,
     measure_again,
+    other_draws,
     summarised_repeats,
     why_drawn_once,
 )
@@ -93,7 +94,7 @@ def evaluate_features(
         external: other subjects, on which models of all labelled subjects are tested once.
         budget: numbers of labelled subjects to fit on, and `all`.
         repeats: draws of the folds, by this seed and the next ones. Unset: ten where fewer than
-            300 subjects are cross-validated, without candidates; else one.
+            300 subjects are cross-validated, without candidates and groups; else one.
         reduce: reduce the features by PCA in each fold, as those of `raw` always are.
         draw_map: draw the features in two dimensions, which takes seconds.
         provenance: facts about the features to be kept with the result: `method`, `name`, …
@@ -127,15 +128,17 @@ def evaluate_features(
     if folds != FOLDS and why is not None and len(parts) != folds:
         say(f"`folds`={folds} has no effect: {why}")
     times = known_repeats(
-        repeats, shared, strict=not for_all_folds, candidates=isinstance(features, Mapping)
+        repeats,
+        shared,
+        strict=not for_all_folds,
+        once=group is not None or isinstance(features, Mapping),
     )
-    draws = []
-    for other in range(seed + 1, seed + times):
-        try:
-            draws.append((other, share_out(target, ordered, seed=other, **design)))
-        except EvaluationError:  # of few groups, some draws cannot be scored
-            if repeats is not None:
-                raise
+    draws = other_draws(
+        lambda other: share_out(target, ordered, seed=other, **design),
+        range(seed + 1, seed + times),
+        shared,
+        asked=repeats is not None,
+    )
     each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]
     if not for_all_folds and len(each) != len(parts):
         raise EvaluationError(
@@ -244,8 +247,10 @@ def evaluate_features(
     if draws:
         once = {name: each[0] for name, each in sets.items()}
         begun = Evaluation(metrics, predictions)
-        every = [*measure_again(begun, question, once, draws, subjects, people)]
-        metrics["repeats"], repeated = summarised_repeats(every)
+        wanted = repeats is not None
+        every = [*measure_again(begun, question, once, draws, subjects, people, asked=wanted)]
+        if len(every) > 1:
+            metrics["repeats"], repeated = summarised_repeats(every)
     return Evaluation(
         metrics, predictions, points, external=outside, budget=learning, repeats=repeated
     )

@@ -7,7 +7,7 @@ finds smaller leads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,19 +25,20 @@ from vitaepp.system.files import without_nan
 from vitaepp.system.progress import say, track
 
 #: How often the folds are drawn where the user does not say it, of cohorts smaller than this. The
-#: AUC of a hundred subjects changes with the draw by 0.02, as much as methods differ; larger cohorts
-#: need it less, and there ten draws take minutes.
+#: AUC of a hundred subjects changes with the draw by 0.02, as much as methods differ; larger
+#: cohorts need it less, and there ten draws take minutes.
 USUAL, SMALL = 10, 300
 
 
-def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidates: bool) -> int:
+def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, once: bool) -> int:
     """How often the folds are drawn: as asked for, or `USUAL` times of a small cohort.
 
     Args:
         repeats: that were asked for; None where the user did not say.
         shared: the folds that are drawn first.
         strict: an encoder a fold was trained for these folds.
-        candidates: each training part chooses among several poolings, which takes long.
+        once: draw once if the user did not say: folds that keep few groups whole are nearly the
+            same in each draw, and candidates take long.
 
     Raises:
         EvaluationError: fewer than one, or several where nothing is drawn.
@@ -50,11 +51,11 @@ def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, candidat
             raise EvaluationError(f"repeats={repeats}: {why}; leave out `repeats`")
         return repeats
     tested = sum(len(part.test) for part in shared.folds)
-    if candidates or tested >= SMALL or why is not None:
+    if once or tested >= SMALL or why is not None:
         return 1
     say(
-        f"the folds are drawn {USUAL} times (`repeats`), because one draw of {tested} subjects is "
-        "partly luck"
+        f"the folds are drawn {USUAL} times, because one draw of {tested} subjects is partly luck; "
+        "`repeats`=1 takes a tenth of the time"
     )
     return USUAL
 
@@ -68,6 +69,39 @@ def why_drawn_once(shared: Shared, *, strict: bool) -> str | None:
     return "an encoder a fold was trained for these folds, and for no others" if strict else None
 
 
+def other_draws(
+    draw: Callable[[int], Shared], seeds: Sequence[int], first: Shared, *, asked: bool
+) -> list[tuple[int, Shared]]:
+    """Draws of other folds, each with its seed, without those that share the subjects out alike.
+
+    Args:
+        draw: folds by a seed.
+        seeds: of the further draws.
+        first: what was drawn first.
+        asked: whether the user asked for so many; else a draw that cannot be made is left out.
+
+    Raises:
+        EvaluationError: a draw that was asked for cannot be made.
+    """
+    seen, draws = {_parts(first)}, []
+    for seed in seeds:
+        try:
+            drawn = draw(seed)
+        except EvaluationError:  # of few subjects, some draws cannot be scored
+            if asked:
+                raise
+            continue
+        if _parts(drawn) not in seen:
+            seen.add(_parts(drawn))
+            draws.append((seed, drawn))
+    return draws
+
+
+def _parts(shared: Shared) -> frozenset[frozenset[int]]:
+    """The test parts, in whatever order they were drawn."""
+    return frozenset(frozenset(part.test.tolist()) for part in shared.folds)
+
+
 def measure_again(
     first: Evaluation,
     question: Question,
@@ -75,10 +109,13 @@ def measure_again(
     draws: Sequence[tuple[int, Shared]],
     subjects: Any,
     people: Persons,
+    *,
+    asked: bool,
 ) -> Iterator[Evaluation]:
     """The first evaluation, and the same with other draws of the folds.
 
-    Each is what `evaluate` measures with that seed, without thresholds and probabilities.
+    Each is what `evaluate` measures with that seed, without thresholds and probabilities. A draw
+    that nobody asked for, and whose models cannot be fitted, is left out.
 
     Args:
         first: with the folds that were drawn first.
@@ -91,9 +128,14 @@ def measure_again(
     yield first
     for seed, shared in track(draws, "further draws of the folds", len(draws), unit="draws"):
         parts = shared.folds
-        asked = replace(question, persons=shared.persons)
+        inside = replace(question, persons=shared.persons)
         each = {name: [one] * len(parts) for name, one in sets.items()}
-        measured = measure(asked, each, parts, seed, None, learn=False)
+        try:
+            measured = measure(inside, each, parts, seed, None, learn=False)
+        except EvaluationError:
+            if asked:
+                raise
+            continue
         scores = {name: _scores(one.folds) for name, one in measured.items()}
         metrics = first.metrics | scores.pop(METHOD) | {"controls": scores, "seed": seed}
         metrics["sizes"] = [{"train": len(p.train), "test": len(p.test)} for p in parts]

@@ -124,9 +124,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     sentence += f" by {lead:.{digits}f} {title} ({of_first} against {of_second})"
     if (draws := metrics.get("repeats")) is not None:
         p = draws["controls"][control.key]["difference"]["p"]
-        test = (
-            "" if p is None else f": {'not ' * (p >= SIGNIFICANT)}significant ({p_value(p, 'p')})"
-        )
+        how = "not " * (p is None or p >= SIGNIFICANT)
+        test = ": not tested" if p is None else f": {how}significant ({p_value(p, 'p')})"
         return f"{sentence}, over {draws['number']} draws of the folds{test}."
     if len(first.folds) < 2:
         if metric == "accuracy" and lead < 2 * _binomial_deviation(metrics, values[second.key]):

@@ -6,6 +6,7 @@ import shutil
 import struct
 import time
 import warnings
+from pathlib import PurePosixPath
 
 import numpy as np
 import pydicom
@@ -27,6 +28,7 @@ from tests.ingest.trees import picture, volume
 from vitaepp.data.store import PARTICIPANT, Store
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.layouts import recognise
+from vitaepp.ingest.layouts.dicom_studies import identity, same_persons
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.dicom import read_series
 from vitaepp.ingest.readers.dicom_elements import is_dicom
@@ -375,6 +377,26 @@ def test_one_patient_in_several_folders_is_one_participant(tmp_path, who, person
     assert told == (len(who) > 10)
 
 
+def test_names_of_groups_and_numbers_that_sites_give_anew_join_nobody():
+    arms = {
+        PurePosixPath(f"s{i}"): identity(f"{'CASE' if i % 2 else 'CONTROL'}\n\n") for i in range(24)
+    }
+    assert same_persons(arms, {})[0] == {}
+    sites = {
+        PurePosixPath(f"{site}/p{i}"): identity(f"Anonymous\n00{i}\n")
+        for site in ("train/north", "train/south")
+        for i in (1, 2, 3)
+    }
+    persons, notes = same_persons(sites, {})
+    assert persons == {}
+    assert "3 numbers of patients occur in several folders" in notes[0]
+    # A folder for each study of a patient is no site.
+    studies = {
+        PurePosixPath(f"test/A{i}"): identity(f"Anonymous\n00{i // 2}\n") for i in range(2, 8)
+    }
+    assert len(set(same_persons(studies, {})[0].values())) == 3
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_x_rays_of_one_patient_or_study_are_one_participant(tmp_path, named):
     values = volume(shape=(20, 16, 6)).astype(np.uint16)
@@ -647,6 +669,7 @@ def test_a_table_of_values_that_is_not_applied_is_told(tmp_path):
         # Folders of patients or studies are no classes.
         (["p1/a=1", "p1/b=1", "p2/c=2", "p2/d=2"], None),
         (["p1/a", "p2/b", "p3/c"], None),
+        ([f"p{i:02d}/{view}" for i in (1, 2) for view in "abc"], None),
     ],
 )  # fmt: skip
 def test_folders_of_x_rays_are_classes_as_those_of_pictures(tmp_path, files, labels):

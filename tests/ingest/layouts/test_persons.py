@@ -83,6 +83,14 @@ def test_persons_of_several_sites_are_not_merged_but_asked_about(tmp_path):
         ([f"{label}/img_00{i}" for label in ("NORMAL", "PNEUMONIA") for i in (1, 2, 3)], ""),
         ([f"{label}/img_00{i}" for label in ("train", "test") for i in (1, 2, 3)], ""),
         ([f"{label}/{i}_2019" for label in ("train", "test") for i in (1, 2, 3)], ""),
+        (
+            [
+                f"{arm}/0{i}_{2010 + 3 * a + i}"
+                for a, arm in enumerate(("well", "ill"))
+                for i in range(1, 6)
+            ],
+            "names of persons occur in several folders",
+        ),
         ([f"p{i}/{part}/20{i}0" for i in (11, 12, 13) for part in ("a", "b")], ""),
     ],
 )

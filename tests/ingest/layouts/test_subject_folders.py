@@ -181,3 +181,11 @@ def test_brats_naming_in_any_case_and_its_leftovers(tmp_path):
         "a/a_t1_old.nii.gz": "not in folders in BraTS naming",
         "z/z_seg.nii.gz": "a mask without an image",
     }
+
+
+def test_a_t1_flair_beside_a_t2_flair_is_told_because_both_may_be_visits(tmp_path):
+    for i, name in enumerate(f"p{k}_{m}" for k in range(3) for m in ("T1_FLAIR", "T2_FLAIR")):
+        scan(tmp_path / "x" / f"{name}.nii.gz", i)
+    cohort = recognise(tmp_path / "x")
+    assert cohort.modalities == ("flair", "t1")
+    assert any("if T1 and T2 are visits" in note for note in cohort.notes)

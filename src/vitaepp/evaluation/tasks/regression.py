@@ -24,6 +24,9 @@ from vitaepp.system.progress import counted
 #: Most groups of equal size, by the value, over which folds are balanced.
 BINS = 5
 
+#: Where so many have one value, as the volume 0 of those without a lesion, medians say little.
+PILED = 1 / 3
+
 #: Robust deviations from the median beyond which a value is asked about.
 FAR = 8.0
 
@@ -112,6 +115,8 @@ def far_values(values: Floats, title: str) -> list[str]:
     two numbers below 0 are repeated and the only ones there; else nothing."""
     middle, deviation = _middle(values)
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
+    if _apart(values):  # what most of them are is no code
+        far &= values != np.median(values)
     if far.any():
         return [
             f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the "
@@ -151,7 +156,11 @@ def _apart(values: Floats) -> str:
 def other_unit(inside: Floats, outside: Floats, title: str) -> list[str]:
     """A line where the values of another cohort are so unlike that they may have another unit."""
     own, deviation = _middle(inside)
-    other, _ = _middle(outside)
+    usual = outside[outside != np.median(inside)] if _apart(inside) else outside
+    other = float(np.median(usual)) if len(usual) else own
+    piled = max(np.unique(v, return_counts=True)[1].max() / len(v) for v in (inside, outside))
+    if not _apart(inside) and piled > PILED:
+        return []
     factor = other / own if own * other > 0 else 1.0
     beyond = deviation > 0 and abs(other - own) > FAR * deviation
     if not beyond and 1 / FAR < factor < FAR:

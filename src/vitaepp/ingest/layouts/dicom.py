@@ -10,6 +10,7 @@ volumes, each X-ray is a subject.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -217,7 +218,8 @@ def _pictures_cohort(
 ) -> Cohort:
     """Every X-ray is a subject; those of one patient, or of one study, are of one person.
 
-    Folders are classes, as those of other pictures are, unless they may be of one patient each.
+    Folders are classes, as those of other pictures are, unless they may be of one patient each, or
+    have numbers of two digits or more, as folders of patients and shards do.
     """
     files = sorted((*pictures, *damaged))
     names = {
@@ -230,7 +232,8 @@ def _pictures_cohort(
     base = above_splits(common_folder(files))
     classes = {file: class_of(file.relative_to(base).parent) for file in files}
     several = len(set(filter(None, named.values()))) + sum(not who for who in named.values())
-    if several < PERSONS_A_CLASS * len(set(classes.values())):
+    numbered = any(re.search(r"\d\d", name) for name in classes.values())
+    if numbered or several < PERSONS_A_CLASS * len(set(classes.values())):
         classes = dict.fromkeys(files, "")
     subjects = []
     for file, path in names.items():

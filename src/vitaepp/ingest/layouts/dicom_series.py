@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -130,6 +131,7 @@ def read_headers(
     headers: dict[PurePosixPath, DicomHeader] = {}
     damaged: list[PurePosixPath] = []
     known: dict[Hashable, list[PurePosixPath]] = defaultdict(list)
+    pixels = cache(_pixels)
     for file in (
         track(files, "reading headers", len(files), "files") if len(files) > MANY else files
     ):
@@ -144,7 +146,7 @@ def read_headers(
         # Some anonymisers give all images the same id, but they do not change positions.
         image = (header.study, header.series, header.instance, header.slices)
         earlier = known[image] if header.slices and header.instance else []
-        if any(_is_copy(source, file, other) for other in earlier):
+        if any(_is_copy(source.path / file, source.path / other, pixels) for other in earlier):
             left_out.append((str(file), "the same image as an earlier file"))
         elif header.modality in PROJECTIONS and header.size[2] == 1:
             pictures[file] = header
@@ -162,16 +164,21 @@ def read_headers(
     return headers, damaged
 
 
-def _is_copy(source: Source, file: PurePosixPath, other: PurePosixPath) -> bool:
+def _pixels(file: Path) -> tuple[bool, bytes]:
+    """Whether a file's pixels are not compressed, and a digest of them."""
+    return read_elements(file).native, sha256(pixels_of(file)).digest()
+
+
+def _is_copy(file: Path, other: Path, pixels: Callable[[Path], tuple[bool, bytes]]) -> bool:
     """Whether two files with one image id hold the same image; ids are not always unique."""
-    paths = source.path / file, source.path / other
     try:
-        if pixels_of(paths[0]) == pixels_of(paths[1]):
+        (native, mine), (other_native, its) = pixels(file), pixels(other)
+        if mine == its:
             return True
-        if all(read_elements(path).native for path in paths):
+        if native and other_native:
             return False
         # One image may be there twice, compressed in two ways.
-        one, two = (array_of(read_image(path, "", DICOM_READER)) for path in paths)
+        one, two = (array_of(read_image(path, "", DICOM_READER)) for path in (file, other))
     except (OSError, ValueError, SubjectError):
         return False
     return np.array_equal(one, two)

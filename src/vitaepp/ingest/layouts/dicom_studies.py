@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import PurePosixPath
 
+from vitaepp.data.splits import split_word
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import common_folder
 from vitaepp.ingest.layouts.names import words
@@ -35,6 +36,12 @@ BIRTH = re.compile(r"(18|19|20)\d{6}")
 
 #: A patient whom more studies name than this, and more than half of all, is an anonymiser's word.
 MOST_STUDIES = 10
+
+#: A name without any number that more studies have than this is that of a group, such as CONTROL.
+MOST_BY_NAME = 3
+
+#: All that an anonymiser left of a patient: a number that another site may have given, too.
+SHORT_NUMBER = re.compile(r"\D{0,3}\d{1,4}")
 
 _SAY_SO = f"say so in a {PARTICIPANT} column (`labels`)"
 
@@ -216,22 +223,28 @@ def identity(patient: str) -> str:
 
     >>> identity("DOE^Jane^^\\nP 7\\n19500101") == identity("Doe^Jane\\nP-7\\n19500101")
     True
-    >>> identity("ANONYMOUS\\n000\\n19500101")
-    ''
+    >>> identity("ANONYMOUS\\n000\\n19500101"), identity("XXXX^XXXX\\nPatient^Anonymous")
+    ('', '')
     """
-    lines = [" ".join(words(line)) for line in patient.split("\n")]
-    known = [line for line in lines if not NOBODY.fullmatch(line)]
+    lines = [words(line) for line in patient.split("\n")]
+    known = [
+        " ".join(line)
+        for line in lines
+        if not NOBODY.fullmatch(" ".join(line)) and not all(map(NOBODY.fullmatch, line))
+    ]
     return "\n".join(known) if not all(map(BIRTH.fullmatch, known)) else ""
 
 
 def telling(identities: Mapping[PurePosixPath, str]) -> dict[PurePosixPath, str]:
-    """Identities without one that all have, or most of many: an anonymiser gave it to everybody."""
+    """Identities without those that an anonymiser gave to everybody, or to all of a group."""
     counts = Counter(identities.values())
     most = max(len(identities) // 2, MOST_STUDIES)
-    return {
-        subject: who if counts[who] < len(identities) and counts[who] <= most else ""
-        for subject, who in identities.items()
-    }
+
+    def tells(who: str) -> bool:
+        limit = most if re.search(r"\d", who) else MOST_BY_NAME
+        return counts[who] < len(identities) and counts[who] <= limit
+
+    return {subject: who if tells(who) else "" for subject, who in identities.items()}
 
 
 def same_persons(
@@ -252,13 +265,24 @@ def same_persons(
         if told[subject]:
             groups[told[subject]].append(subject)
     joined = dict(persons)
-    several = [group for group in groups.values() if len({joined.get(s, s) for s in group}) > 1]
+    apart = _numbered_apart(groups)
+    several = [
+        group
+        for who, group in groups.items()
+        if who not in apart and len({joined.get(s, s) for s in group}) > 1
+    ]
     for group in several:
         known = sorted({joined[subject] for subject in group if subject in joined})
         person = known[0] if known else group[0].as_posix()
-        joined |= {subject: person for subject, own in joined.items() if own in known}
+        if known:
+            joined |= {subject: person for subject, own in joined.items() if own in known}
         joined |= dict.fromkeys(group, person)
     notes = []
+    if apart:
+        notes.append(
+            f"{PARTICIPANT}: {len(apart)} numbers of patients occur in several folders, which may "
+            f"each number their own; each counts as a person; if they are one, {_SAY_SO}"
+        )
     if several:
         notes.append(
             f"{PARTICIPANT}: {sum(map(len, several))} subjects are scans of {len(several)} "
@@ -272,3 +296,24 @@ def same_persons(
             f"not, {_SAY_SO}"
         )
     return joined, notes
+
+
+def _numbered_apart(groups: Mapping[str, Sequence[PurePosixPath]]) -> set[str]:
+    """Short numbers that occur once in each of several folders of several patients, as of sites."""
+    in_folder: dict[str, set[str]] = defaultdict(set)
+    folders: dict[str, list[str]] = {}
+    for who, group in groups.items():
+        folders[who] = [_first_folder(subject) for subject in group]
+        for folder in folders[who]:
+            in_folder[folder].add(who)
+    return {
+        who
+        for who, own in folders.items()
+        if SHORT_NUMBER.fullmatch(who)
+        and 1 < len(own) == len(set(own))
+        and all(len(in_folder[folder]) > 1 for folder in own)
+    }
+
+
+def _first_folder(subject: PurePosixPath) -> str:
+    return next((part for part in subject.parts if not split_word(part)), "")

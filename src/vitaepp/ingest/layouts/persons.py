@@ -8,8 +8,8 @@ any label looks predictable. So names that are known to identify persons set the
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from vitaepp.data.splits import split_word
@@ -42,6 +42,10 @@ LIKELY = re.compile(r"(.*\d.*?)[-_/ .]+(?:[a-z]{0,5}\d{1,3}|[a-z]|left|right)", 
 
 #: A name with a number, and what a system adds to the name of a second file.
 COPY = re.compile(r"(.*\d.*?)[-_ ]*(?:\(\d+\)|\bcopy)", re.I | re.S)
+
+#: A number, such as every folder may give its own persons, and how many of them each folder has,
+#: and what share of them is in all folders, if each does.
+SHORT_NUMBER, MANY_NUMBERS, SHARED = re.compile(r"\D{0,4}\d{1,3}"), 4, 0.8
 
 #: A name with a number and then a word, which may be a view or a phase of a person's scans.
 LAST_WORD = re.compile(r"(.*\d.*?)[-_/ .]+([^\W\d_]+)", re.S)
@@ -131,8 +135,10 @@ def _dated(names: Sequence[str]) -> tuple[dict[str, str], str, bool]:
         folders = {_without_splits(match[1]).rpartition("/")[0] for match in found.values()}
         if inside is _last and len(set(merged.values())) <= len(folders):
             continue  # a folder per person, and files that have one name
-        if inside is _last and not (
-            all(map(_has_digit, merged.values())) and not any(map(_has_digit, folders))
+        if inside is _last and (
+            not all(map(_has_digit, merged.values()))
+            or any(map(_has_digit, folders))
+            or _numbered_anew(found.values())
         ):
             doubtful = True
             continue
@@ -159,6 +165,19 @@ def _grouped(
     persons |= {n: inside(n) for n in names if n not in found and inside(n) in known}
     visits = {(p, n[len(found[n][1]) :] if n in found else "") for n, p in persons.items()}
     return persons if len(visits) == len(persons) else {}
+
+
+def _numbered_anew(found: Iterable[re.Match[str]]) -> bool:
+    """Whether folders number their own persons: nearly the same short numbers are in each."""
+    numbers: dict[str, set[str]] = defaultdict(set)
+    for match in found:
+        folder, _, person = _without_splits(match[1]).rpartition("/")
+        numbers[folder].add(person)
+    if not all(SHORT_NUMBER.fullmatch(n) for own in numbers.values() for n in own):
+        return False
+    least = min(map(len, numbers.values()))
+    common = set.intersection(*numbers.values())
+    return least >= MANY_NUMBERS and len(common) >= SHARED * least
 
 
 def _number(persons: Mapping[str, str], names: Sequence[str]) -> int:

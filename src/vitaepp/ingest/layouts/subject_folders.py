@@ -28,6 +28,12 @@ from vitaepp.ingest.layouts.names import (
 )
 from vitaepp.ingest.layouts.pairing import OF_MASK, closest
 
+#: What names such as GE's may mean otherwise.
+T1_FLAIR = (
+    "T1_FLAIR is taken for a T1 and T2_FLAIR for a FLAIR; if T1 and T2 are visits, name files and "
+    "persons in a manifest"
+)
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -141,7 +147,16 @@ def _cohort(
                 split=split_of(owner),
             )
         )
-    return source.cohort(layout, made, left_out={f.file: why for f, why in left_out.items()})
+    notes = [T1_FLAIR] if any(map(_may_be_visits, made)) else []
+    return source.cohort(
+        layout, made, left_out={f.file: why for f, why in left_out.items()}, notes=tuple(notes)
+    )
+
+
+def _may_be_visits(subject: SubjectFiles) -> bool:
+    """Whether a T1 and a FLAIR are named T1 FLAIR and T2 FLAIR, as are two visits with a FLAIR."""
+    said = [set(words(stem(str(subject.files.get(m, ""))))) for m in ("t1", "flair")]
+    return {"t1", "flair"} <= said[0] and {"t2", "flair"} <= said[1]
 
 
 def _masks_below(source: Source) -> Mapping[PurePosixPath, Sequence[PurePosixPath]]:

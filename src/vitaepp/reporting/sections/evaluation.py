@@ -75,6 +75,8 @@ def _roc(result: Evaluation, classes: Sequence[str]) -> Figure | None:
         return None
     drawing = roc_chart([*folds, *reversed(means)], says=f"ROC of {result.title}")
     note = "mean of the folds; thin lines are the folds" if folds else "on the test split"
+    if result.metrics.get("repeats"):
+        note += ", of the first draw"
     if len(classes) > 2:
         note += "; one class against the rest, averaged"
     table = [list(columns_of), *np.column_stack(list(columns_of.values())).tolist()]

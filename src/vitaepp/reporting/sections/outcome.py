@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vitaepp.evaluation.measures import leading_metric, measures_of
-from vitaepp.evaluation.summary import labels_text, summary_rows
+from vitaepp.evaluation.summary import labels_text, rows_over_draws, summary_rows
 from vitaepp.presentation import numbers
 from vitaepp.presentation.charts import Figure, Line, line_chart
 from vitaepp.presentation.drawing import Style
@@ -29,8 +29,9 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
         return {"values": labels_text(result.metrics), "figures": []}
     if result.task in ("regression", "ordinal"):
         mean = result.metrics["mean"]
+        first = ", of the first draw of the folds" if result.metrics.get("repeats") else ""
         values = [
-            (metric_title(m), f"{mean[m]:.4g} {numbers.interval(ends['low'], ends['high'])}")
+            (metric_title(m), _with_interval(m, mean[m], ends) + first)
             for m, ends in report.items()
             if ends and mean.get(m) is not None
         ]
@@ -39,6 +40,11 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
         figure = _survival(report["halves"])
         return {"values": list(_of_survival(report)), "figures": [figure] if figure else []}
     return None
+
+
+def _with_interval(metric: str, value: float, ends: Mapping[str, float]) -> str:
+    digits = numbers.digits_of(metric, value)
+    return f"{value:.{digits}f} {numbers.interval(ends['low'], ends['high'], digits)}"
 
 
 def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -101,7 +107,7 @@ def outside(result: Evaluation) -> _Values | None:
     names = {row.key: row.name for row in summary_rows(result.metrics)}
     parts = {"method": cohort["mean"]} | {k: c["mean"] for k, c in cohort["controls"].items()}
     metric = leading_metric(result.metrics)
-    inside = {row.key: row.text(metric) for row in summary_rows(result.metrics)}
+    inside = {row.key: row.text(metric) for row in rows_over_draws(result.metrics)}
     title = metric_name(metric)
     values = [
         (

@@ -147,7 +147,8 @@ def _chance(evaluation: Evaluation, metric: str) -> float | None:
         return 0.5
     if metric != "accuracy":
         return None
-    if (tested := evaluation.predictions) is None:
+    tested = evaluation.predictions
+    if tested is None or "label" not in tested:
         return None
     return float(tested["label"].value_counts(normalize=True).max())
 
