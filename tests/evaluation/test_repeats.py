@@ -124,24 +124,26 @@ def test_small_cohorts_are_drawn_several_times_unless_told_otherwise(tmp_path, m
     assert "repeats" not in evaluate(file, "grade", tmp_path / "d")
 
 
-def test_a_draw_that_nobody_asked_for_may_fail(monkeypatch):
+@pytest.mark.parametrize("step", ["features.share_out", "repeats.measure"])
+def test_a_draw_that_nobody_asked_for_may_fail(monkeypatch, step):
     features, controls, table = cohort()
     monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
-    share_out = vitaepp.evaluation.features.share_out
+    module, name = step.split(".")
+    original = getattr(getattr(vitaepp.evaluation, module), name)
 
-    def not_one(*args, seed, **named):
-        if seed == 1:
-            raise EvaluationError("cannot be split")
-        return share_out(*args, seed=seed, **named)
+    def not_one(*args, **named):
+        if named.get("seed", args[3] if len(args) > 3 else 0) == 1:
+            raise EvaluationError("cannot be made")
+        return original(*args, **named)
 
-    monkeypatch.setattr("vitaepp.evaluation.features.share_out", not_one)
+    monkeypatch.setattr(f"vitaepp.evaluation.{step}", not_one)
     found = evaluate_features(features, table, "grade", controls=controls)
     assert found["repeats"]["seeds"] == [0, 2]
-    with pytest.raises(EvaluationError, match="cannot be split"):
+    with pytest.raises(EvaluationError, match="cannot be made"):
         evaluate_features(features, table, "grade", repeats=3)
 
 
-def test_draws_that_share_the_subjects_out_alike_count_once(monkeypatch):
+def test_draws_that_share_the_subjects_out_alike_count_once(monkeypatch, capsys):
     monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
     features, controls, table = cohort()
     table = table.assign(site=[f"s{i % 5}" for i in range(len(table))])
@@ -149,23 +151,7 @@ def test_draws_that_share_the_subjects_out_alike_count_once(monkeypatch):
     assert "repeats" not in evaluate_features(features, table, "grade", **asked).metrics
     # Five groups and five folds: there is one way to share them out.
     assert "repeats" not in evaluate_features(features, table, "grade", repeats=4, **asked).metrics
-
-
-def test_a_draw_whose_models_cannot_be_fitted_is_left_out(monkeypatch):
-    monkeypatch.setattr("vitaepp.evaluation.repeats.USUAL", 3)
-    features, controls, table = cohort()
-    measure = vitaepp.evaluation.repeats.measure
-
-    def not_two(asked, each, parts, seed, *rest, **named):
-        if seed == 2:
-            raise EvaluationError("a training part has 1 group")
-        return measure(asked, each, parts, seed, *rest, **named)
-
-    monkeypatch.setattr("vitaepp.evaluation.repeats.measure", not_two)
-    found = evaluate_features(features, table, "grade", controls=controls)
-    assert found["repeats"]["seeds"] == [0, 1]
-    with pytest.raises(EvaluationError, match="1 group"):
-        evaluate_features(features, table, "grade", repeats=3)
+    assert "3 draws of the folds share the subjects out as another" in capsys.readouterr().err
 
 
 def test_where_nothing_is_drawn_folds_have_no_effect_and_repeats_are_refused(capsys):

@@ -108,7 +108,6 @@ OF_MASKS = ("mask_checksum", "mask_labels")
 #: Those of them that stores of earlier versions lack.
 ADDED_LATER = ("modality_present", "source_size", "source_spacing", *OF_MASKS)
 
-
 #: What helps where `prepare` cannot mend a store.
 ANEW = "prepare its source into a new folder, or delete this one and prepare it again"
 

@@ -22,7 +22,7 @@ from vitaepp.evaluation.measures import leading_metric, spread
 from vitaepp.evaluation.question import Candidates, Question
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.system.files import without_nan
-from vitaepp.system.progress import say, track
+from vitaepp.system.progress import counted, say, track
 
 #: How often the folds are drawn where the user does not say it, of cohorts smaller than this. The
 #: AUC of a hundred subjects changes with the draw by 0.02, as much as methods differ; larger
@@ -50,14 +50,11 @@ def known_repeats(repeats: int | None, shared: Shared, *, strict: bool, once: bo
         if repeats > 1 and why is not None:
             raise EvaluationError(f"repeats={repeats}: {why}; leave out `repeats`")
         return repeats
-    tested = sum(len(part.test) for part in shared.folds)
-    if once or tested >= SMALL or why is not None:
-        return 1
-    say(
-        f"the folds are drawn {USUAL} times, because one draw of {tested} subjects is partly luck; "
-        "`repeats`=1 takes a tenth of the time"
-    )
-    return USUAL
+    return 1 if once or why is not None or _tested(shared) >= SMALL else USUAL
+
+
+def _tested(shared: Shared) -> int:
+    return sum(len(part.test) for part in shared.folds)
 
 
 def why_drawn_once(shared: Shared, *, strict: bool) -> str | None:
@@ -94,6 +91,13 @@ def other_draws(
         if _parts(drawn) not in seen:
             seen.add(_parts(drawn))
             draws.append((seed, drawn))
+    if asked and (alike := len(seeds) - len(draws)):
+        say(f"{counted(alike, 'draw')} of the folds share the subjects out as another: not counted")
+    elif not asked and draws:
+        say(
+            f"the folds are drawn {1 + len(draws)} times, because one draw of {_tested(first)} "
+            "subjects is partly luck; `repeats`=1 draws them once"
+        )
     return draws
 
 

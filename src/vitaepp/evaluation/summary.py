@@ -137,8 +137,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if lead < deviation:
         return (
             f"{sentence}, less than the spread of that difference over folds "
-            f"({deviation:.{digits}f}): "
-            "no clear winner."
+            f"({deviation:.{digits}f}): no clear winner."
         )
     wins = sum(d > 0 for d in differences)
     return f"{sentence}, and in {wins} of {len(differences)} folds."

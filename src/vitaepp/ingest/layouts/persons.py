@@ -118,7 +118,8 @@ def _dated(names: Sequence[str]) -> tuple[dict[str, str], str, bool]:
     """The persons of names with dates or visits, and of names that are such a person's.
 
     Folders of splits and classes are no part of a person's name, if no two scans would then have
-    the same person and visit. If two would, each folder numbers its own persons.
+    the same person and visit. If two would, each folder numbers its own persons; it may do so, too,
+    if nearly the same short numbers are in each.
 
     Returns:
         The persons by name, how they were found, and whether some occur in several folders that

@@ -29,7 +29,7 @@ from vitaepp.ingest.layouts.names import (
 from vitaepp.ingest.layouts.pairing import OF_MASK, closest
 
 #: What names such as GE's may mean otherwise.
-T1_FLAIR = (
+PERHAPS_VISITS = (
     "T1_FLAIR is taken for a T1 and T2_FLAIR for a FLAIR; if T1 and T2 are visits, name files and "
     "persons in a manifest"
 )
@@ -147,7 +147,7 @@ def _cohort(
                 split=split_of(owner),
             )
         )
-    notes = [T1_FLAIR] if any(map(_may_be_visits, made)) else []
+    notes = [PERHAPS_VISITS] if any(map(_may_be_visits, made)) else []
     return source.cohort(
         layout, made, left_out={f.file: why for f, why in left_out.items()}, notes=tuple(notes)
     )
