@@ -1,6 +1,7 @@
 """Several draws of the folds: each is what an evaluation with its seed measures, and all count."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import vitaepp
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import classifier, evaluate
+from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.difference import difference_between
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import spread
@@ -105,8 +107,68 @@ def test_what_several_draws_say_is_read_again_and_told(tmp_path):
     assert row.text("auc") in summary_table(found)
     # Without them, nothing of an earlier evaluation is left.
     evaluate(file, "grade", out, repeats=1)
-    assert not (out / "repeats.csv").exists()
+    assert not list(out.glob("repeats.*"))
     assert "draws of the folds" not in summary_table(Evaluation.load(out))
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Two evaluations in memory and written, of four and of three draws, and features of both."""
+    folder = tmp_path_factory.mktemp("drawn")
+    features, controls, table = cohort(people=30)
+    found = {}
+    for name, columns, repeats in (("whole", 6, 4), ("part", 2, 3)):
+        file = folder / f"{name}.parquet"
+        Embeddings(table.assign(split=""), features.astype(np.float32)[:, :columns], {}).save(file)
+        raw = Embeddings(table.assign(split=""), controls["raw"].astype(np.float32), {})
+        raw.save(control_path(file, "raw"))
+        found[name] = evaluate(file, "grade", folder / name, repeats=repeats)
+    return folder, found
+
+
+def test_every_draw_is_read_again_as_it_was(drawn):
+    folder, found = drawn
+    for name, evaluation in found.items():
+        loaded = Evaluation.load(folder / name)
+        assert len(loaded.draws) == evaluation["repeats"]["number"]
+        for one, other in zip(evaluation.draws, loaded.draws, strict=True):
+            assert one.metrics == other.metrics
+            pd.testing.assert_frame_equal(one.rows(), other.rows())
+            np.testing.assert_array_equal(one.scores("raw"), other.scores("raw"))
+
+
+def test_what_is_compared_is_the_draws_that_all_share(drawn, tmp_path):
+    folder, found = drawn
+    compared = compare(folder / "whole", folder / "part", controls=True)
+    assert compared.draws == 3
+    assert "over 3 draws of the folds" in str(compared)
+    shared = [evaluation.draws[:3] for evaluation in found.values()]
+    of_part = next(row for row in compared.rows if row.name == "part")
+    assert of_part.difference == difference_between(shared[1], shared[0])
+    assert of_part.scores.mean == found["part"]["repeats"]["mean"]
+    assert of_part.scores.mean != found["part"]["mean"]
+    folds = [fold for draw in shared[0] for fold in draw["folds"]]
+    assert compared.rows[0].scores.mean == spread(folds)[0]
+    in_memory = compare(*found.values(), controls=True)
+    assert [row.difference for row in in_memory.rows] == [row.difference for row in compared.rows]
+    # Without the predictions of further draws, as earlier versions left them, the first counts.
+    shutil.copytree(folder / "part", tmp_path / "part")
+    (tmp_path / "part" / "repeats.parquet").unlink()
+    compared = compare(folder / "whole", tmp_path / "part")
+    assert compared.draws == 1
+    assert "of the first draw of the folds, the only one that all are known to share" in str(
+        compared
+    )
+    assert compared.rows[1].scores.mean == found["part"]["mean"]
+
+
+def test_draws_of_another_evaluation_are_refused(drawn, tmp_path):
+    folder, _ = drawn
+    for name in ("repeats.parquet", "repeats.csv"):
+        shutil.copytree(folder / "part", tmp_path / name)
+        shutil.copy(folder / "whole" / name, tmp_path / name / name)
+        with pytest.raises(EvaluationError, match=r"repeats\.\w+.*evaluate again"):
+            Evaluation.load(tmp_path / name)
 
 
 def test_small_cohorts_are_drawn_several_times_unless_told_otherwise(tmp_path, monkeypatch):

@@ -440,7 +440,8 @@ def test_verify_draws_and_tests_persons_where_they_have_several_images(tmp_path,
     for file in (folder / "data").glob("*.parquet"):
         rows = pd.read_parquet(file)
         if "person" in rows:
-            assert rows["person"].nunique() == len(rows) // 2
+            assert rows["person"].nunique() == rows["subject"].nunique() // 2
+            assert ("draw" in rows) == (not split)
             rows.drop(columns="person").to_parquet(file)
             known += 1
     assert known == 2

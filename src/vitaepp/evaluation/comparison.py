@@ -16,11 +16,22 @@ from typing import Any
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.difference import Difference, difference_between, known_metric
+from vitaepp.evaluation.difference import (
+    Difference,
+    difference_between,
+    folds_differ,
+    known_metric,
+)
 from vitaepp.evaluation.measures import Measures, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.statistics import holm
-from vitaepp.evaluation.summary import SIGNIFICANT, count_tested, subjects_text, summary_rows
+from vitaepp.evaluation.summary import (
+    SIGNIFICANT,
+    count_tested,
+    pooled_rows,
+    subjects_text,
+    summary_rows,
+)
 from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
@@ -60,7 +71,8 @@ class Comparison:
         label: what was predicted.
         n: subjects.
         tested: those of them that the scores are of.
-        draws: of the folds, where the evaluations made several; the first is compared.
+        draws: of the folds that all share, over which means, differences and tests are.
+        not_shared: whether there is but one, and some evaluation has more.
         measures: the metrics of the rows, and which of them are errors.
     """
 
@@ -71,6 +83,7 @@ class Comparison:
     tested: int
     measures: Measures
     draws: int = 1
+    not_shared: bool = False
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{row.name} {row.scores.text(self.metric)}" for row in self.rows)
@@ -151,6 +164,7 @@ class Comparison:
             "label": self.label,
             "n": self.n,
             "tested": self.tested,
+            "draws": self.draws,
             "metric": self.metric,
             "reference": self.reference.name,
             "rows": rows,
@@ -204,10 +218,9 @@ class Comparison:
         if any(d.interval for d in self._differences()):
             seen.append("interval: bootstrap over persons, trained models as they are")
         if self.draws > 1:
-            seen.append(
-                f"of the first of {self.draws} draws of the folds; evaluate tests an encoder "
-                "against its own controls over all"
-            )
+            seen.append(f"over {self.draws} draws of the folds")
+        elif self.not_shared:
+            seen.append("of the first draw of the folds, the only one that all are known to share")
         seen += sorted({d.reason for d in self._differences() if d.reason})
         return "; ".join(seen) + "."
 
@@ -276,17 +289,20 @@ def compare_evaluations(
     first = _position(reference, every, names)
     base = every[first]
     metric = known_metric(metric, base)
+    draws = shared_draws(every)
     rows: list[ComparisonRow] = []
     shown: list[tuple[str, Any]] = []
     for i in (first, *(i for i in range(len(every)) if i != first)):
-        for scores in summary_rows(every[i]):
+        for scores in pooled_rows(draws[i]):
             key = scores.key
             if key != METHOD and (not controls or (key, scores.folds) in shown):
                 continue
             shown.append((key, scores.folds))
             difference = None
             if rows:
-                difference = difference_between([every[i]], [base], metric=metric, variant_key=key)
+                difference = difference_between(
+                    draws[i], draws[first], metric=metric, variant_key=key
+                )
             name = names[i] if key == METHOD else f"{names[i]}: {scores.name}"
             rows.append(ComparisonRow(name, scores, difference, None))
     compared = [i for i, row in enumerate(rows) if row.difference and row.difference.p is not None]
@@ -295,9 +311,30 @@ def compare_evaluations(
         rows[i] = replace(rows[i], p_holm=p)
     measures = measures_of(base.metrics)
     label, n = str(base["label"]), int(base["n"])
-    draws = max((e.metrics.get("repeats") or {"number": 1})["number"] for e in every)
     tested = count_tested(base.metrics)
-    return Comparison(tuple(rows), metric, label, n, tested, measures, draws)
+    several = any(e.metrics.get("repeats") for e in every)
+    number = len(draws[first])
+    return Comparison(
+        tuple(rows), metric, label, n, tested, measures, number, several and number == 1
+    )
+
+
+def shared_draws(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
+    """Of each evaluation, those of its draws of the folds that all others have, too, by the seed.
+
+    The first draw always counts, because evaluations are compared over the same folds.
+    """
+    first, *others = [{draw["seed"]: draw for draw in each.draws} for each in evaluations]
+    seeds = [
+        seed
+        for k, (seed, draw) in enumerate(first.items())
+        if k == 0
+        or all(seed in other and folds_differ(draw, other[seed]) is None for other in others)
+    ]
+    return [
+        [*each.draws[:1], *(d for d in each.draws[1:] if d["seed"] in seeds)]
+        for each in evaluations
+    ]
 
 
 def _loaded(evaluation: Evaluated) -> Evaluation:

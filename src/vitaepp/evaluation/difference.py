@@ -299,12 +299,12 @@ def _texts(value: Any) -> list[str]:
 def _require_same_folds(one: Evaluation, other: Evaluation) -> None:
     """Refuse evaluations on other folds, by their predictions or, without, by seed and sizes."""
     _require_same(one, other)
-    difference = _folds_differ(one, other)
+    difference = folds_differ(one, other)
     if difference:
         raise EvaluationError(f"{one.source} and {other.source}: {difference}")
 
 
-def _folds_differ(one: Evaluation, other: Evaluation) -> str | None:
+def folds_differ(one: Evaluation, other: Evaluation) -> str | None:
     """In what the folds of two evaluations differ; None where they are the same."""
     if one.predictions is not None and other.predictions is not None:
         a, b = one.rows(), other.rows()
@@ -349,7 +349,7 @@ def _test_over_folds(evaluations: Sequence[Evaluation], differences: Floats) -> 
     """The t-test of `(seed, fold)` differences, by whether seeds share their folds."""
     sizes = [size for evaluation in evaluations for size in evaluation.metrics["sizes"]]
     train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
-    if all(_folds_differ(evaluations[0], other) is None for other in evaluations[1:]):
+    if all(folds_differ(evaluations[0], other) is None for other in evaluations[1:]):
         return crossed_t_test(differences, train=train, test=test)
     return corrected_resampled_t_test(
         differences.ravel(), train=train, test=test, repetitions=len(evaluations)

@@ -83,8 +83,8 @@ def evaluate(
         label: column to predict, or several with commas between them for `multilabel`; subjects
             where it is empty are left out. Not for survival.
         out: folder for metrics.json, predictions.parquet, map.csv, and what options add:
-            external.parquet, budget.csv, repeats.csv. A report finds it inside the run, or is
-            given it.
+            external.parquet, budget.csv, repeats.csv and .parquet. A report finds it inside the
+            run, or is given it.
         protocol: `svm`, `linear` or `knn`; unset, for classes `linear` where labelled subjects are
             split into train and test, else `svm`; for all others `linear`.
         seed: draws the folds and the held-out parts.

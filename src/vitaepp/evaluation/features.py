@@ -243,16 +243,22 @@ def evaluate_features(
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, on_few)
         metrics["budget"] = summarised(learning, task)
     predictions = predicted(subjects, people, target, parts, measured)
-    repeated = None
+    repeated = further = None
     if draws:
         once = {name: each[0] for name, each in sets.items()}
         begun = Evaluation(metrics, predictions)
         wanted = repeats is not None
         every = [*measure_again(begun, question, once, draws, subjects, people, asked=wanted)]
         if len(every) > 1:
-            metrics["repeats"], repeated = summarised_repeats(every)
+            metrics["repeats"], repeated, further = summarised_repeats(every)
     return Evaluation(
-        metrics, predictions, points, external=outside, budget=learning, repeats=repeated
+        metrics,
+        predictions,
+        points,
+        external=outside,
+        budget=learning,
+        repeats=repeated,
+        further=further,
     )
 
 

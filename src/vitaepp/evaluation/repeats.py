@@ -140,19 +140,20 @@ def measure_again(
             if asked:
                 raise
             continue
-        scores = {name: _scores(one.folds) for name, one in measured.items()}
-        metrics = first.metrics | scores.pop(METHOD) | {"controls": scores, "seed": seed}
-        metrics["sizes"] = [{"train": len(p.train), "test": len(p.test)} for p in parts]
-        yield Evaluation(metrics, predicted(subjects, people, question.target, parts, measured))
+        folds = {name: one.folds for name, one in measured.items()}
+        predictions = predicted(subjects, people, question.target, parts, measured)
+        yield first.redrawn(seed, folds, predictions)
 
 
-def summarised_repeats(draws: Sequence[Evaluation]) -> tuple[dict[str, Any], pd.DataFrame]:
+def summarised_repeats(
+    draws: Sequence[Evaluation],
+) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """What several draws of the folds say together.
 
     Returns:
         JSON: `number`, `seeds`, `metric`, `mean` and `std` over all folds, and under `controls` the
         same of each, with `difference`: the lead of the embedding by this metric, with interval and
-        p. And a row a draw, set of features and fold.
+        p. Then a row a draw, set of features and fold; and the predictions of all but the first.
     """
     metric = leading_metric(draws[0].metrics)
     controls: dict[str, Any] = {}
@@ -162,14 +163,18 @@ def summarised_repeats(draws: Sequence[Evaluation]) -> tuple[dict[str, Any], pd.
     seeds = [draw.metrics["seed"] for draw in draws]
     facts = {"number": len(draws), "seeds": seeds, "metric": metric, **_over_all(draws, METHOD)}
     frames = [draw.to_frame().assign(seed=draw.metrics["seed"]) for draw in draws]
-    return facts | {"controls": controls}, pd.concat(frames, ignore_index=True)
+    further = [
+        draw.predictions.assign(seed=draw.metrics["seed"])
+        for draw in draws[1:]
+        if draw.predictions is not None
+    ]
+    return (
+        facts | {"controls": controls},
+        pd.concat(frames, ignore_index=True),
+        pd.concat(further, ignore_index=True),
+    )
 
 
 def _over_all(draws: Sequence[Evaluation], key: str) -> dict[str, Any]:
     mean, std = spread([fold for draw in draws for fold in draw.folds(key)])
     return {"mean": mean, "std": std}
-
-
-def _scores(folds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    mean, std = spread(folds)
-    return {"folds": list(folds), "mean": mean, "std": std}

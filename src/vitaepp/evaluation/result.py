@@ -8,6 +8,7 @@ DIR/
   external.parquet      a row per subject of another cohort, if one was tested
   budget.csv            a row per training on few labels, if asked for
   repeats.csv           a row per draw of the folds, set of features and fold, if several were
+  repeats.parquet       predictions of the further draws, and the seed of each
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Evaluation(Metrics):
         path: of the metrics.json that it was read from or saved to; None for one in memory.
         external: a row per subject of the external cohort, if one was tested.
         budget: a row per training on few labels, if asked for.
-        repeats: a row per draw of the folds, set of features and fold, if several were asked for.
+        repeats: a row per draw of the folds, set of features and fold, if there were several.
+        further: as `predictions`, of the further draws, with their `seed`.
     """
 
     predictions: pd.DataFrame | None = None
@@ -91,6 +93,7 @@ class Evaluation(Metrics):
     external: pd.DataFrame | None = None
     budget: pd.DataFrame | None = None
     repeats: pd.DataFrame | None = None
+    further: pd.DataFrame | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
@@ -119,6 +122,8 @@ class Evaluation(Metrics):
         predictions = _read_predictions(file.with_name("predictions.parquet"))
         evaluation = cls(metrics, predictions, path=file)
         evaluation._require_own_predictions()
+        if isinstance(metrics.get("repeats"), Mapping):
+            evaluation = evaluation._with_draws(file.parent)
         provenance = metrics.get("provenance")
         if isinstance(provenance, Mapping):
             warn_of_other(file, provenance)
@@ -137,6 +142,7 @@ class Evaluation(Metrics):
             "external.parquet": self.external,
             "budget.csv": self.budget,
             "repeats.csv": self.repeats,
+            "repeats.parquet": self.further,
         }
         for name, table in tables.items():
             if table is None:
@@ -175,6 +181,46 @@ class Evaluation(Metrics):
                 for k, scores in enumerate(row.folds)
             ]
         )
+
+    @property
+    def draws(self) -> list[Evaluation]:
+        """An evaluation for each draw of the folds, this one first.
+
+        It is the only one where there was one draw, or where an earlier version did not keep the
+        predictions of the others.
+        """
+        if self.repeats is None or self.further is None:
+            return [self]
+        names, every = measures_of(self.metrics).names, [self]
+        for seed, predictions in self.further.groupby("seed", sort=False):
+            scores = self.repeats[self.repeats["seed"] == seed]
+            folds = {
+                str(key): [dict(zip(names, row, strict=True)) for row in rows[[*names]].to_numpy()]
+                for key, rows in scores.groupby("features")
+            }
+            predictions = predictions.drop(columns="seed").reset_index(drop=True)
+            every.append(self.redrawn(int(seed), folds, predictions))
+        return every
+
+    def redrawn(
+        self, seed: int, folds: Mapping[str, Sequence[dict[str, float]]], predictions: pd.DataFrame
+    ) -> Evaluation:
+        """The same question in other folds of the same subjects.
+
+        Args:
+            seed: that drew them.
+            folds: the scores of each, of `method` and of each control.
+            predictions: in these folds.
+        """
+        whole = sum(self.metrics["sizes"][0].values())
+        tested = [int((predictions["fold"] == k).sum()) for k in range(len(folds[METHOD]))]
+        parts: dict[str, Any] = {}
+        for key in self.measured:
+            mean, std = spread(folds[key])
+            parts[key] = {"folds": list(folds[key]), "mean": mean, "std": std}
+        metrics = self.metrics | parts.pop(METHOD) | {"controls": parts, "seed": seed}
+        metrics["sizes"] = [{"train": whole - test, "test": test} for test in tested]
+        return Evaluation(metrics, predictions, path=self.path)
 
     @property
     def source(self) -> str:
@@ -284,7 +330,29 @@ class Evaluation(Metrics):
 
         return TARGETS[self.task].weighted(metric, truth, scores, self.metrics["classes"], weights)
 
-    def _require_own_predictions(self) -> None:
+    def _with_draws(self, folder: Path) -> Evaluation:
+        """With the scores and predictions of further draws, where these were kept."""
+        further = _read_predictions(folder / "repeats.parquet")
+        if further is None:
+            return self
+        try:
+            repeats = pd.read_csv(folder / "repeats.csv", float_precision="round_trip")
+            evaluation = replace(self, repeats=repeats, further=further)
+            draws = evaluation.draws
+            stated = [draw["seed"] for draw in draws] == list(self.metrics["repeats"]["seeds"])
+        except (OSError, ValueError, KeyError) as error:
+            raise EvaluationError(
+                f"{folder / 'repeats.csv'}: missing or damaged ({one_line(error)}); evaluate again"
+            ) from None
+        for draw in draws[1:]:
+            draw._require_own_predictions("repeats.parquet")
+        if not stated:
+            raise EvaluationError(
+                f"{self.source}: repeats.csv beside it is of another evaluation; evaluate again"
+            )
+        return evaluation
+
+    def _require_own_predictions(self, file: str = "predictions.parquet") -> None:
         """Predictions that do not give the metrics beside them are of another evaluation."""
         if self.predictions is None:
             return
@@ -302,8 +370,7 @@ class Evaluation(Metrics):
                 same = same and _equal(measured, stated)
         if not same:
             raise EvaluationError(
-                f"{self.source}: predictions.parquet beside it is of another evaluation; evaluate "
-                "again"
+                f"{self.source}: {file} beside it is of another evaluation; evaluate again"
             )
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
 
 from vitaepp.data.store import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
-from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
+from vitaepp.evaluation.measures import leading_metric, measures_of, spread, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name
 from vitaepp.presentation.numbers import digits_of, interval, p_value, with_spread
 from vitaepp.presentation.tables import aligned
@@ -78,6 +78,16 @@ def rows_over_draws(metrics: Mapping[str, Any]) -> list[Row]:
         return rows
     over = {"method": draws} | draws["controls"]
     return [replace(row, mean=over[row.key]["mean"], std=over[row.key]["std"]) for row in rows]
+
+
+def pooled_rows(draws: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """As `summary_rows` of the first; means and deviations are over the folds of all draws."""
+    every = [summary_rows(metrics) for metrics in draws]
+    pooled = []
+    for row, *others in zip(*every, strict=True):
+        mean, std = spread([fold for one in (row, *others) for fold in one.folds])
+        pooled.append(replace(row, mean=mean, std=std) if others else row)
+    return pooled
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

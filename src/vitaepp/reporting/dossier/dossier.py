@@ -141,11 +141,10 @@ def _write(
     for question in questions:
         _write_tables(folder / "tables", question)
         for entry in question.entries:
-            table = entry.evaluation.predictions
-            assert table is not None  # questions_of leaves out what has none
+            table = entry.tested()
             columns = [c for row in question.index()["rows"] for c in row["columns"]]
             true = [c for c in entry.evaluation.rows() if c != "subject"]
-            kept = [*true, *dict.fromkeys(c for c in columns if c in table)]
+            kept = [c for c in (*true, "draw", *dict.fromkeys(columns)) if c in table]
             rows = table[kept].assign(subject=table["subject"].map(numbers))
             (folder / "data").mkdir(exist_ok=True)
             rows.to_parquet(folder / "data" / entry.predictions, index=False)
@@ -191,6 +190,8 @@ def _numbers(questions: Sequence[Question]) -> dict[str, str]:
 def _write_tables(folder: Path, question: Question) -> None:
     n, metrics = question.number, question.metrics
     spread = "mean ± sample standard deviation over folds" if len(metrics["folds"]) > 1 else ""
+    if (draws := len(question.draws)) > 1:
+        spread += f", which were drawn {draws} times"
     positive = f"positive class: {metrics['positive']}" if metrics.get("positive") else ""
     about = [
         question.title,
@@ -200,7 +201,8 @@ def _write_tables(folder: Path, question: Question) -> None:
     ]
     note = "; ".join(filter(None, about)) + "."
     write_table(folder, f"results-{n}", *question.results(), note)
-    tested = f"{question.title}; subjects that each fold trains on and tests."
+    first = ", of the first draw" if draws > 1 else ""
+    tested = f"{question.title}; subjects that each fold{first} trains on and tests."
     write_table(folder, f"subjects-{n}", *question.subjects(), tested)
     comparison = question.comparison
     if comparison is not None:

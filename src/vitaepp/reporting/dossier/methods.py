@@ -11,7 +11,6 @@ from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
 from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
 from vitaepp.evaluation.front import COMPONENTS
 from vitaepp.evaluation.measures import measures_of, task_of
-from vitaepp.evaluation.summary import repeats_text
 from vitaepp.nn.transformer import SIZES
 from vitaepp.presentation.names import metric_name, model_name
 from vitaepp.presentation.numbers import duration
@@ -437,12 +436,11 @@ def _partition(question: Question) -> Iterator[str]:
         whole = f", in which no fold splits a group of {group['column']}" if group else ""
         over = _BALANCED.get(task_of(metrics), "stratified by class")
         yield f"Features were evaluated in {folds}-fold cross-validation, {over}{whole}."
-        if repeats := metrics.get("repeats"):
+        if len(question.draws) > 1:
+            seeds = _listed(str(draw["seed"]) for draw in question.draws)
             yield (
-                f"It was repeated with {repeats['number']} draws of the folds (seeds "
-                f"{_listed(map(str, repeats['seeds']))}); tables and their tests are of the "
-                f"first. The leading metric {'; '.join(repeats_text(metrics))}, by the corrected "
-                "resampled t-test."
+                f"It was repeated with {len(question.draws)} draws of the folds (seeds {seeds}); "
+                "means and tests are over all of them."
             )
     elif sizes := metrics.get("sizes"):
         yield (

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from vitaepp.errors import EvaluationError, one_line
-from vitaepp.evaluation.comparison import Comparison, compare_evaluations
+from vitaepp.evaluation.comparison import Comparison, compare_evaluations, shared_draws
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
-from vitaepp.evaluation.summary import Row, summary_rows
+from vitaepp.evaluation.summary import Row, pooled_rows, summary_rows
 from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.reporting.contents import Evaluation as Shown
@@ -29,15 +29,27 @@ class Entry:
         name: different from those of the other entries of its question.
         run: whose encoder was evaluated.
         shown: the evaluation as a report reads it, for figures.
-        evaluation: the same, with its predictions.
+        draws: the same with its predictions, of each draw of the folds that all entries share.
         predictions: the name that its predictions get in the dossier.
     """
 
     name: str
     run: RunContents
     shown: Shown
-    evaluation: Evaluation
+    draws: tuple[Evaluation, ...]
     predictions: str
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """In the folds that were drawn first."""
+        return self.draws[0]
+
+    def tested(self) -> pd.DataFrame:
+        """The predictions of all draws; `draw` counts them from 0 where there are several."""
+        tables = [draw.predictions for draw in self.draws if draw.predictions is not None]
+        if len(tables) == 1:
+            return tables[0]
+        return pd.concat([table.assign(draw=i) for i, table in enumerate(tables)])
 
 
 @dataclass(frozen=True)
@@ -62,12 +74,17 @@ class Question:
         return self.entries[0].evaluation.metrics
 
     @property
+    def draws(self) -> tuple[Evaluation, ...]:
+        """Of the first evaluation, one a draw of the folds; those of the others are the same."""
+        return self.entries[0].draws
+
+    @property
     def rows(self) -> list[tuple[str, Entry, Row]]:
         """Every set of features: its name, its evaluation and its scores."""
         return [
             (entry.name if row.key == METHOD else f"{entry.name}: {row.name}", entry, row)
             for entry in self.entries
-            for row in summary_rows(entry.evaluation)
+            for row in pooled_rows(entry.draws)
         ]
 
     def results(self) -> tuple[list[list[str]], pd.DataFrame]:
@@ -124,7 +141,8 @@ class Question:
             "task": self.entries[0].evaluation.task,
             "classes": [str(c) for c in classes],
             "metrics": list(measures_of(self.metrics).names),
-            "train": [size["train"] for size in self.metrics["sizes"]],
+            "folds": len(self.metrics["folds"]),
+            "train": [size["train"] for draw in self.draws for size in draw["sizes"]],
             "metric": self.comparison.metric if self.comparison else leading_metric(self.metrics),
             "rows": [
                 {
@@ -158,9 +176,12 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     questions = []
     for number, (title, members) in enumerate(zip(titles, grouped.values(), strict=True), start=1):
         names = _names(members, several=len(runs) > 1)
+        draws = shared_draws([evaluation for _, _, evaluation in members])
         entries = tuple(
-            Entry(name, *member, f"predictions-{number}-{i}.parquet")
-            for i, (name, member) in enumerate(zip(names, members, strict=True), start=1)
+            Entry(name, run, shown, tuple(own), f"predictions-{number}-{i}.parquet")
+            for i, (name, (run, shown, _), own) in enumerate(
+                zip(names, members, draws, strict=True), start=1
+            )
         )
         questions.append(Question(number, title, entries, _compared(entries)))
     return questions

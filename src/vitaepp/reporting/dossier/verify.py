@@ -9,11 +9,11 @@ survival was predicted; nothing else, and nothing of the program that wrote the 
 `data/index.json` says which table stands on which predictions. A score above 0 is the second class
 of two, or that a label is there; of more, the largest score is the class. Ordered classes have a
 probability each, values a prediction, survival a risk. With several folds the test is the corrected
-resampled t-test (Nadeau and Bengio 2003), on one test split DeLong's test of the AUC, McNemar's
-exact test of the accuracy, or Wilcoxon's signed-rank test of absolute errors. Intervals are the
-percentile bootstrap over persons, of classes drawn within their class. A column `person` is there
-where some have several subjects; then tests of one split are by person, too, and the exact
-sign-flip test stands for McNemar's.
+resampled t-test (Nadeau and Bengio 2003), of one draw of the folds or of several; on one test split
+DeLong's test of the AUC, McNemar's exact test of the accuracy, or Wilcoxon's signed-rank test of
+absolute errors. Intervals are the percentile bootstrap over persons, of classes drawn within their
+class. A column `person` is there where some have several subjects; then tests of one split are by
+person, too, and the exact sign-flip test stands for McNemar's.
 """
 
 import json
@@ -52,7 +52,9 @@ class Features:
         table = table.sort_values(["fold", "subject"], ignore_index=True)
         self.task, self.table, classes = question["task"], table, question["classes"]
         self.subject = table["subject"].astype(str).to_numpy()
-        self.fold = table["fold"].to_numpy()
+        self.draw = table["draw"].to_numpy() if "draw" in table else np.zeros(len(table), int)
+        self.draws = int(self.draw.max()) + 1
+        self.fold = table["fold"].to_numpy() + question["folds"] * self.draw
         self.score = table[columns].to_numpy(float)
         self.several = "person" in table
         self.person = table["person" if self.several else "subject"].to_numpy()
@@ -103,18 +105,19 @@ class Features:
             c = concordance_index_censored(event[rows], time[rows], risk[rows], tied_tol=0)
             scores["c_index"] = float(c[0])
         k = int(self.fold[rows][0])
-        if int((~rows).sum()) != self.sizes[k]:
+        others = ~rows & (self.draw == self.draw[rows][0])
+        if int(others.sum()) != self.sizes[k]:
             return scores
         scores |= {"c_uno": np.nan, "auc": np.nan}
-        end = np.nextafter(time[~rows].max(), 0)
+        end = np.nextafter(time[others].max(), 0)
         came = event[rows] & (time[rows] <= end)
         if not came.any():
             return scores
-        train = Surv.from_arrays(event[~rows], time[~rows])
+        train = Surv.from_arrays(event[others], time[others])
         until = np.minimum(time[rows], end)
         test = Surv.from_arrays(came, until)
         scores["c_uno"] = float(concordance_index_ipcw(train, test, risk[rows])[0])
-        at = np.unique(np.quantile(time[~rows][event[~rows]], [0.25, 0.5, 0.75]))
+        at = np.unique(np.quantile(time[others][event[others]], [0.25, 0.5, 0.75]))
         at = at[(at >= until[came].min()) & (at < until.max())]
         if len(at):
             scores["auc"] = float(cumulative_dynamic_auc(train, test, risk[rows], at)[1])
@@ -140,7 +143,7 @@ class Features:
 
     def resampled(self, metric: str, weights: Any) -> Any:
         """`(resample, fold)`: the metric with each subject as often as its weight says."""
-        number = {s: i for i, s in enumerate(sorted(self.subject))}
+        number = {s: i for i, s in enumerate(sorted(set(self.subject)))}
         column = np.array([number[s] for s in self.subject])
         folds = []
         for k in sorted(set(self.fold)):
@@ -277,7 +280,7 @@ def mean_of_defined(values: Any) -> Any:
 
 def interval(one: Features, other: Features, metric: str) -> Any:
     """Of the difference, over resampled persons; None where no resample has one."""
-    order = np.argsort(one.subject)
+    order = np.unique(one.subject, return_index=True)[1]
     classes = one.true[order] if one.task == "classification" else np.zeros(len(order), int)
     weights = drawn(classes, one.person[order], one.several)
     difference = one.resampled(metric, weights) - other.resampled(metric, weights)
@@ -336,7 +339,7 @@ def p_of(one: Features, other: Features, metric: str) -> Any:
         tested = len(one.true) / len(differences)
         trained = float(np.mean(one.sizes))
         spread = 0.0 if np.ptp(differences) <= 1e-12 else differences.var(ddof=1)
-        variance = (1 / len(differences) + tested / trained) * spread
+        variance = (one.draws / len(differences) + tested / trained) * spread
         if variance > 0:
             t = differences.mean() / np.sqrt(variance)
             return float(2 * student.sf(abs(t), len(differences) - 1))
@@ -491,7 +494,7 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
 
     stem, first = f"subjects-{number}", every[0]
     table = pd.read_csv(folder / "tables" / f"{stem}.csv")
-    folds = sorted(set(first.fold))
+    folds = sorted(set(first.fold[first.draw == 0]))
     checks.text(f"{stem}.csv, rows", str(len(table)), [str(len(folds))])
     texts = []
     for row, k in zip(table.to_dict("records"), folds, strict=True):
