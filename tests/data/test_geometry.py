@@ -150,6 +150,26 @@ def test_resampling_is_simpleitks_own_on_the_same_grid(tmp_path):
     np.testing.assert_allclose(ours, sitk.GetArrayFromImage(expected).T, atol=2e-4)
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+def test_rounding_of_a_header_neither_adds_nor_removes_a_slice(angle):
+    """Target voxels on the very border of a scan, half a voxel beyond its outer ones."""
+    values = np.random.default_rng(0).random((8, 8, 12))
+    steps = np.diag([1, 1, 0.5, 1])
+    steps[2, 3] = -1.5
+    grids = []
+    for error in (0, 1e-7, -1e-7):
+        affine = np.eye(4)
+        affine[:3, :3] = expm(np.cross(np.eye(3), [angle, 0, angle])) * [1, 1, 2 * (1 + error)]
+        grids.append(Grid(values.shape, affine))
+    target = Grid((8, 8, 30), grids[0].affine @ steps)
+    found = [resample(values, grid, target, -5.0) for grid in grids]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-4)
+    covered = (found[0] != -5).any(axis=(0, 1))
+    assert covered.tolist() == [2 <= k <= 26 for k in range(30)]
+    np.testing.assert_allclose(found[0][:, :, 2], values[:, :, 0], atol=1e-4)
+
+
 @properties
 @given(grids())
 def test_written_scans_are_where_nibabel_reads_them(grid):

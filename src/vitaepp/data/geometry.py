@@ -286,12 +286,15 @@ def resample(
     if (stop <= first).any():
         return np.full(target.size, background, float)
     part = image[tuple(slice(*ends) for ends in zip(first, stop, strict=True))]
+    # Half a voxel beyond the outermost ones, rounding would decide; so SimpleITK gets one more on
+    # each side, and what is outside is told here.
+    part = np.pad(part, 1, mode="edge")
     sitk = simpleitk()
     # SimpleITK's axes are the reverse of numpy's. Any world works if both grids use the same.
     moving = sitk.GetImageFromArray(np.ascontiguousarray(part.T))
     moving.SetSpacing(source.spacing.tolist())
     moving.SetDirection(source.direction.ravel().tolist())
-    moving.SetOrigin(source.to_world(first).tolist())
+    moving.SetOrigin(source.to_world(first - 1).tolist())
     # The target's axes are given in reverse order, so that the result is in numpy's order.
     result = sitk.Resample(
         moving,
@@ -304,7 +307,30 @@ def resample(
         float(background),
         sitk.sitkFloat64,
     )
-    return array_of(result)
+    values = array_of(result)
+    if (np.abs(index - (np.array(source.size) - 1) / 2) <= np.array(source.size) / 2).all():
+        return values
+    return np.where(_inside(source, target), values, background)
+
+
+def _inside(source: Grid, target: Grid) -> Flags:
+    """Which voxels of `target` lie in the box of `source`, half a voxel beyond its outer ones.
+
+    Returns:
+        What broadcasts to `target`'s size.
+    """
+    step = np.linalg.solve(source.affine, target.affine)
+    along = np.ix_(*map(np.arange, target.size))  # stays thin where axes are parallel
+    inside = np.ones((1,) * target.ndim, np.bool_)
+    for axis, length in enumerate(source.size):
+        moves = [
+            step[axis, i] * along[i]
+            for i, n in enumerate(target.size)
+            if abs(step[axis, i]) * n > 1e-6
+        ]
+        position = sum(moves, start=step[axis, -1])
+        inside = inside & (np.abs(position - (length - 1) / 2) <= length / 2 + VOXEL_TOLERANCE)
+    return inside
 
 
 def rescale(image: npt.NDArray[Any], source: Grid, target: Grid, background: float) -> Floats:
