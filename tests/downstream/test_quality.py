@@ -71,6 +71,23 @@ def test_an_odd_scan_is_flagged(odd, command, tmp_path):
     assert alone.error.isna().all()
 
 
+def test_no_number_of_a_scan_depends_on_the_order_of_the_store(odd, tmp_path):
+    files = sorted((odd / "scans").glob("*.png"), reverse=True)
+    rows = "".join(f"{file.stem},{file}\n" for file in files)
+    (tmp_path / "m.csv").write_text(f"subject,image\n{rows}")
+    prepare(tmp_path / "m.csv", tmp_path / "store", size=16, modalities=["image"], workers=1)
+    subjects = [vitaepp.Store(r / "store").table["subject"].tolist() for r in (odd, tmp_path)]
+    assert subjects[0] == subjects[1][::-1]
+    found, filled = [], []
+    for i, store in enumerate((odd / "store", tmp_path / "store")):
+        table = vitaepp.qc(odd / "run", store, tmp_path / f"qc{i}", any_store=True).table
+        found.append(table.sort_values("subject", ignore_index=True))
+        made = vitaepp.reconstruct(odd / "run", store, tmp_path / f"r{i}", any_store=True)
+        filled.append(made.sort_values("subject", ignore_index=True))
+    pd.testing.assert_frame_equal(*found, rtol=1e-4)
+    pd.testing.assert_frame_equal(*filled, rtol=1e-4)
+
+
 def test_errors_are_of_hidden_voxels_in_units_of_the_deviation(odd):
     method, _ = load_method(odd / "run")
     store = vitaepp.Store(odd / "store")

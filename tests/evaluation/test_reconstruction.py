@@ -42,6 +42,10 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
     facts = json.loads((out / "reconstruction.json").read_text())
     assert facts["encoder"] == weights_id(run)
     assert not (run / "reconstruction").exists()
+    (out / "notes.txt").write_text("mine")
+    once = reconstruct(run, store.path, out, subjects=1)
+    left = {file.name.split("_")[0].split(".")[0] for file in out.iterdir()}
+    assert left == {*once.subject, "metrics", "reconstruction", "notes"}
 
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):

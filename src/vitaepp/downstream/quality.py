@@ -29,6 +29,7 @@ from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.embed import say_unlike
 from vitaepp.encoder.model import Encoder, at_once, check_fits, check_like, place_channels
 from vitaepp.errors import RunError
+from vitaepp.evaluation.folds import by_subject
 from vitaepp.methods import ViTAE
 from vitaepp.methods.vitaepp import reconstruct_images
 from vitaepp.nn.autoencoder import MaskedAutoencoder
@@ -38,7 +39,7 @@ from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import check_writable, make_folder, write_json, write_text
 from vitaepp.system.paths import kind_of, refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track
-from vitaepp.views.draws import Draws
+from vitaepp.views.draws import Draws, number_of
 from vitaepp.weights.runs import load_method
 
 #: A scan is flagged where it is farther from the median than so many robust deviations.
@@ -131,11 +132,14 @@ def qc(
     check_writable(target / "qc.csv")
     on = chosen_device(device)
     features = encoder.embed(opened, device=on, any_store=True)
-    cohort = Cohort.of(features, persons_of(opened.table))
+    ordered = by_subject(opened.table)  # the parts that are left out do not go by rows
+    rows = ordered.index.to_numpy()
+    distances = np.empty(len(features))
+    distances[rows] = Cohort.of(features[rows], persons_of(ordered)).own
     table = judged(
         opened.table["subject"].astype(str).tolist(),
         _errors_of_store(run, opened, masks, seed, on),
-        cohort.own,
+        distances,
     )
     facts = {
         "run": RunFolder(run, must_exist=False).path.resolve().name,
@@ -242,13 +246,16 @@ def _errors_of_store(
     method.to(on)
     have, want = store.info.modalities, config.modalities
     size = at_once(on, store.info.shape)
+    numbers = [number_of(str(subject)) for subject in store.table["subject"]]
     errors = []
     starts = range(0, len(store), size)
     for start in track(starts, "reconstructing", len(starts), unit="batches"):
         rows = list(range(start, min(start + size, len(store))))
         images = place_channels(torch.from_numpy(store.read(rows)).float(), have, want)
         there = place_channels(torch.from_numpy(store.present[rows]), have, want)
-        errors.append(reconstruction_errors(method, images.to(on), there.to(on), masks, seed, rows))
+        drawn = numbers[start : start + size]
+        each = reconstruction_errors(method, images.to(on), there.to(on), masks, seed, drawn)
+        errors.append(each)
     return np.concatenate(errors)
 
 
@@ -258,7 +265,7 @@ def reconstruction_errors(
     present: Bool[Tensor, "batch channel"],
     masks: int,
     seed: int,
-    rows: Sequence[int],
+    numbers: Sequence[int],
 ) -> Floats:
     """How wrong the hidden patches of images are filled in, `(batch,)`.
 
@@ -271,7 +278,7 @@ def reconstruction_errors(
         present: channels that each image has.
         masks: how many.
         seed: of the masks.
-        rows: numbers that the masks of each image are drawn by.
+        numbers: that the masks of each image are drawn by.
 
     Returns:
         0 of a perfect reconstruction, 1 of one that is no better than the image's mean. NaN of an
@@ -281,7 +288,7 @@ def reconstruction_errors(
     wrong = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     count = wrong.clone()
     for mask in range(masks):
-        draws = Draws(seed, mask, rows, images.device)
+        draws = Draws(seed, mask, numbers, images.device)
         restored, visible = reconstruct_images(method, images, draws, present)
         hidden = ~visible & shown
         wrong += torch.where(hidden, restored - images, 0).double().square().flatten(1).sum(dim=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,9 @@ from vitaepp.presentation.planes import (
 from vitaepp.system.devices import chosen_device
 from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
 from vitaepp.system.paths import swapped
-from vitaepp.system.progress import counted, track
+from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import evenly
-from vitaepp.views.draws import Draws
+from vitaepp.views.draws import Draws, number_of
 from vitaepp.weights.runs import load_method
 
 #: Subjects whose slices the report can leaf through; more would make it heavy.
@@ -79,7 +79,8 @@ def reconstruct(
         out: folder for the results.
         subjects: how many, evenly over the store, those that were not trained on first; all
             without it.
-        seed: of the masks; the same seed hides the same patches, whatever the model.
+        seed: of the masks; the same seed hides the same patches of a subject, whatever the model
+            and the rest of the store.
         device: where to compute.
         any_store: also where the store was prepared in another way than that of the training.
 
@@ -108,6 +109,7 @@ def reconstruct(
     method.to(on)
     rows = choose_rows(opened, subjects)
     check_writable(target / "metrics.csv")
+    _remove_earlier(target, {*opened.info.modalities, *config.modalities})
     (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
     write_json(
         target / "reconstruction.json",
@@ -124,8 +126,9 @@ def reconstruct(
         stored = torch.from_numpy(opened.read([row])).float()
         image = place_channels(stored, opened.info.modalities, config.modalities).to(on)
         present = _present(opened, row, config.modalities).to(on)
-        restored, visible = reconstruct_images(method, image, Draws(seed, 0, [row], on), present)
         subject = str(opened.table["subject"].iloc[row])
+        draws = Draws(seed, 0, [number_of(subject)], on)
+        restored, visible = reconstruct_images(method, image, draws, present)
         psnr, ssim = image_quality(restored[:, present[0]], image[:, present[0]])
         measured.append({"subject": subject, "psnr": psnr, "ssim": ssim})
         parts = {
@@ -154,6 +157,21 @@ def reconstruct(
     with atomic_path(target / "metrics.csv") as temporary:
         table.to_csv(temporary, index=False)
     return table
+
+
+def _remove_earlier(folder: Path, modalities: Iterable[str]) -> None:
+    """Remove the pictures and volumes of an earlier call from a folder, and nothing else."""
+    if not ((folder / "reconstruction.json").is_file() and (folder / "metrics.csv").is_file()):
+        return
+    try:
+        subjects = pd.read_csv(folder / "metrics.csv", dtype=str)["subject"]
+    except (OSError, ValueError, KeyError):
+        return
+    for stem in map(file_stem, subjects):
+        for ending in (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities)):
+            (folder / f"{stem}{ending}").unlink(missing_ok=True)
+    earlier = counted(len(subjects), "subject")
+    say(f"{folder}: pictures of {earlier} from an earlier call are removed")
 
 
 def choose_rows(store: Store, subjects: int | None) -> list[int]:
