@@ -220,6 +220,8 @@ def test_what_is_refused(planted, volumes, tmp_path, make_store):
         explain(encoder, store, store)
     with pytest.raises(RunError, match=r"`parts=1`.*at least 2 parts"):
         explain(encoder, store, tmp_path / "x", parts=1)
+    with pytest.raises(RunError, match=r"`parts=2`: .*of 4×4 patches the fewest are 4; give at"):
+        explain(encoder, store, tmp_path / "x", parts=2)
     with pytest.raises(RunError, match="modality t1"):
         explain(encoder, volumes / "store", tmp_path / "x")
     other = encoder_like(Store(store))

@@ -80,3 +80,4 @@ def test_the_correlation_is_that_of_scipy_and_knows_nothing_of_constants():
     a, b = random.integers(0, 5, 20).astype(float), random.normal(size=20)
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
     assert np.isnan(rank_correlation(np.ones(4), np.arange(4.0)))
+    assert np.isnan(rank_correlation(np.arange(3.0), np.arange(3.0)))

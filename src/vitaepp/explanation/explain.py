@@ -105,7 +105,7 @@ def explain(
     wanted = encoder.config.precision if fitted is None else fitted.precision
     untrained = networks.untrained_like(encoder, run).to(on)
     both, facts = networks.networks_of(encoder.to(on), untrained, opened, fitted, parts, wanted, on)
-    if parts is None and prod(facts["grid"]) > networks.MANY:
+    if facts["parts"] != parts and (parts or prod(facts["grid"]) > networks.MANY):
         say(f"an image is divided into {facts['parts']} parts; `parts` says how many at most")
     name = model if isinstance(model, str | os.PathLike) else None
     facts |= networks.explained_by(fitted, None if name is None else Path(name).resolve().name)

@@ -19,7 +19,7 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import ModelError
+from vitaepp.errors import ModelError, RunError
 from vitaepp.explanation.games import Greyed, LeftOut, occlusion
 from vitaepp.explanation.lattice import parts as parts_of
 from vitaepp.explanation.lattice import spread
@@ -29,6 +29,7 @@ from vitaepp.recipe.methods import METHODS
 from vitaepp.system.devices import resolved_precision
 from vitaepp.system.files import without_nan
 from vitaepp.system.progress import say
+from vitaepp.system.text import dimensions
 
 #: Subjects over which scores vary, and to which the untrained encoder's regression is fitted.
 REFERENCE = 256
@@ -146,7 +147,14 @@ def networks_of(
 
 def parts_in(grid: tuple[int, ...], most: int | None) -> Indices:
     """The part of each cell of a grid; without `most`, as many as `explain` takes by itself."""
-    return parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
+    found = parts_of(grid, most or (PARTS if prod(grid) <= MANY else PARTS_OF_MANY))
+    if most is not None and found.max() == 0 and max(grid) > 1:
+        fewest = prod(-(-n // (max(grid) - 1)) for n in grid)
+        raise RunError(
+            f"`parts={most}`: patches are joined to cubes of equal size; of {dimensions(grid)} "
+            f"patches the fewest are {fewest}; give at least so many"
+        )
+    return found
 
 
 def explained_by(model: Model | None, file: str | None) -> dict[str, Any]:

@@ -98,10 +98,10 @@ def areas_of(curves: Float[np.ndarray, "order n"]) -> Float[np.ndarray, " order"
 
 
 def rank_correlation(first: Floats, second: Floats) -> float:
-    """Spearman's correlation; NaN where one of both is constant, or has fewer than two values."""
+    """Spearman's correlation; NaN where one of both is constant, or has fewer than four values."""
     from scipy.stats import rankdata
 
     ranks = rankdata(first), rankdata(second)
-    if any(np.ptp(rank) == 0 for rank in ranks):
+    if len(first) < 4 or any(np.ptp(rank) == 0 for rank in ranks):
         return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
