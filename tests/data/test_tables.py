@@ -75,16 +75,38 @@ def test_numbers_that_may_be_thousands_are_asked_about(tmp_path, capsys, cells, 
 def test_an_image_that_a_manifest_names_twice_is_told(tmp_path):
     for name in ("x", "y", "z"):
         scan(tmp_path / f"{name}.nii.gz")
-    told = "1 image is named more than once"
-    for rows, notes in (
-        ("a,x.nii.gz,\nb,y.nii.gz,", ()),
-        ("a,x.nii.gz,\nb,./x.nii.gz,", (told,)),
-        ("a,x.nii.gz,x.nii.gz\nb,y.nii.gz,z.nii.gz", (told,)),
+    told = "an image is named more than once, by several subjects or columns"
+    for rows, doubted in (
+        ("a,x.nii.gz,\nb,y.nii.gz,", ""),
+        ("a,x.nii.gz,\nb,./x.nii.gz,", "ab"),
+        ("a,x.nii.gz,x.nii.gz\nb,y.nii.gz,z.nii.gz", "a"),
     ):
         (tmp_path / "m.csv").write_text(f"subject,t1,t2\n{rows}\n")
-        found = recognise(tmp_path / "m.csv").notes
-        assert len(found) == len(notes)
-        assert all(note in line for note, line in zip(notes, found, strict=True))
+        found = recognise(tmp_path / "m.csv")
+        assert "".join(s.subject for s in found.subjects if s.doubts) == doubted
+        lines = [line for line in found.told if told in line]
+        assert [line.split()[0] for line in lines] == [str(len(doubted))] * bool(doubted)
+
+
+def test_an_image_that_is_named_after_another_subject_is_told(tmp_path):
+    for name in ("p1_t1", "p1_t2", "p2_t1", "p2_t2", "p10_t1", "p10_t2", "x", "y"):
+        scan(tmp_path / f"{name}.nii.gz")
+    rows = {"p1": "p1_t1 p1_t2", "p2": "p2_t1 p2_t2", "p10": "p10_t1 p10_t2"}
+    for subject, files, doubted in (
+        ("p1", "p1_t1 p1_t2", ""),
+        ("p1", "p10_t1 p1_t2", "p1"),
+        ("p1", "x p1_t2", "p1"),
+        ("p1", "x y", ""),  # too many for a rule
+    ):
+        if files == "x y":
+            rows |= {"p2": "y x"}
+        lines = [
+            f"{s},{f.replace(' ', '.nii.gz,')}.nii.gz" for s, f in (rows | {subject: files}).items()
+        ]
+        (tmp_path / "m.csv").write_text("\n".join(["subject,t1,t2", *lines]))
+        told = "not named after its subject"
+        found = [s.subject for s in recognise(tmp_path / "m.csv").subjects if told in str(s.doubts)]
+        assert ",".join(found) == doubted
 
 
 def test_blank_rows_and_columns_are_nothing(tmp_path):

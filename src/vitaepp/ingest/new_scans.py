@@ -223,7 +223,12 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
         image, record, _ = result
         there = zip(info.modalities, record.modality_present, strict=True)
         missing = tuple(modality for modality, present in there if not present)
-        notes = (*of_all, *chosen[subject.subject], *map(_plain, record.prepare_notes))
+        notes = (
+            *of_all,
+            *subject.doubts,
+            *chosen[subject.subject],
+            *map(_plain, record.prepare_notes),
+        )
         yield NewImage(subject.subject, image, missing, notes)
 
 

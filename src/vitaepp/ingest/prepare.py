@@ -327,7 +327,7 @@ def _say_plan(
     say(f"{name}: {cohort.layout}, {files_in_words(cohort)}; {spec_in_words(spec)}")
     if cohort.left_out:
         say(f"{name}: {left_out_in_words(cohort)}")
-    for note in cohort.notes:
+    for note in cohort.told:
         say(f"{name}: {note}")
     if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())

@@ -18,6 +18,7 @@ from vitaepp.ingest.layouts.masks import mask_files
 from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import Item, own_files
 from vitaepp.system.paths import kind_of
+from vitaepp.system.progress import counted
 
 #: The name of a subject's only image, if its layout has no modalities.
 SINGLE = "image"
@@ -51,6 +52,7 @@ class SubjectFiles:
         mask: its segmentation, in the same space, if there is one.
         split: `train`, `val`, `test` or the source's own word; may be empty.
         labels: values of the label columns that the layout itself provides.
+        doubts: what a user should check about its files, in words that are the same for others.
     """
 
     subject: str
@@ -58,6 +60,7 @@ class SubjectFiles:
     mask: Item | None = None
     split: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -101,6 +104,12 @@ class Cohort:
     mask_names: tuple[tuple[int, str], ...] = ()
     notes: tuple[str, ...] = ()
     unknown_series: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a user should check: of the whole source, and of how many subjects."""
+        doubts = Counter(doubt for subject in self.subjects for doubt in subject.doubts)
+        return (*self.notes, *(f"{counted(n, 'subject')}: {what}" for what, n in doubts.items()))
 
     @property
     def has_masks(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from vitaepp.ingest.layouts.masks import look_like_masks
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import own_files, place_of
-from vitaepp.system.progress import counted
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
+
+#: Share of images that are named after their subjects where a manifest goes by that.
+USUALLY = 0.7
 
 
 def manifest_cohort(source: Source) -> Cohort | None:
@@ -84,13 +88,12 @@ def manifest_cohort(source: Source) -> Cohort | None:
         "a manifest",
         kind,
         folder,
-        tuple(subjects),
+        tuple(_doubted(subjects, folder)),
         tuple(modalities),
         left_out=tuple(_not_named(folder, subjects)),
         notes=(
             *(f"masks: column {name}" for name in masks),
             *_perhaps_masks([m for m in modalities if m not in requested], subjects),
-            *_named_twice(subjects),
         ),
     )
 
@@ -151,15 +154,34 @@ def _perhaps_masks(columns: Sequence[str], subjects: Sequence[SubjectFiles]) -> 
             )
 
 
-def _named_twice(subjects: Sequence[SubjectFiles]) -> Iterator[str]:
-    """What to say of files that are the image of several subjects, or several images of one."""
-    first = (files[0] for s in subjects for item in s.items if (files := own_files(item)))
-    counts = Counter(os.path.normpath(file) for file in first)
-    if twice := sum(count > 1 for count in counts.values()):
-        yield (
-            f"{counted(twice, 'image')} {'is' if twice == 1 else 'are'} named more than once, by "
-            "several subjects or columns; if that is a slip, correct the manifest"
-        )
+def _doubted(subjects: Sequence[SubjectFiles], folder: Path) -> Iterator[SubjectFiles]:
+    """Subjects with what is to be asked: an image that is another's, too, or has another's name."""
+    of = {s.subject: [f[0] for item in s.items if (f := own_files(item))] for s in subjects}
+    counts = Counter(os.path.normpath(file) for files in of.values() for file in files)
+    own = {s: [_names(file, s, folder) for file in files] for s, files in of.items()}
+    every = [named for each in own.values() for named in each]
+    # In a manifest whose files are named after subjects, one that is not may be another's.
+    by_subject = sum(every) >= USUALLY * len(every)
+    for subject in subjects:
+        doubts = list(subject.doubts)
+        if any(counts[os.path.normpath(file)] > 1 for file in of[subject.subject]):
+            doubts.append(
+                "an image is named more than once, by several subjects or columns; if that is a "
+                "slip, correct the manifest"
+            )
+        if by_subject and not all(own[subject.subject]):
+            doubts.append(
+                "an image is not named after its subject, as the others are; if it is another's, "
+                "correct the manifest"
+            )
+        yield replace(subject, doubts=tuple(doubts))
+
+
+def _names(file: Path, subject: str, folder: Path) -> bool:
+    """Whether a path has the name of a subject in it, as a whole word."""
+    place, name = (unicodedata.normalize("NFC", t) for t in (place_of(file, folder), subject))
+    words = rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
+    return re.search(words, place, re.IGNORECASE) is not None
 
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:

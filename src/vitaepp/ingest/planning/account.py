@@ -57,7 +57,7 @@ def account(cohort: Cohort, table: pd.DataFrame, spec: ImageSpec) -> Lines:
     if PARTICIPANT in table:
         persons = table[PARTICIPANT].nunique() + int(table[PARTICIPANT].isna().sum())
         yield PARTICIPANT, f"{counted(persons, 'person')} for {counted(total, 'subject')}"
-    for note in cohort.notes:
+    for note in cohort.told:
         yield "note", note
 
 
