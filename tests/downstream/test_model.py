@@ -294,6 +294,30 @@ def test_calibrated_probabilities_are_as_frequent_as_they_say():
     assert np.allclose(three.probabilities(rng.normal(size=(9, 3))).sum(axis=1), 1)
 
 
+def test_no_file_of_the_users_is_replaced_by_another_kind(clinic, fitted, tmp_path):
+    """A forgotten name makes the first scan of a glob the file to write."""
+    picture = shutil.copy(clinic / "scans" / "p00.png", tmp_path / "p00.png")
+    labels, other = tmp_path / "labels.csv", tmp_path / "other.parquet"
+    labels.write_text("subject,kind\np00,calm\n")
+    pd.DataFrame({"subject": ["p00"], "kind": ["calm"]}).to_parquet(other)
+    before = {file: file.read_bytes() for file in (picture, labels, other)}
+    for file in before:
+        for write in (
+            lambda: vitaepp.predict(fitted, clinic / "scans", file),  # noqa: B023
+            lambda: vitaepp.embed(clinic / "encoder", clinic / "store", file),  # noqa: B023
+            lambda: vitaepp.export(clinic / "encoder", file, "torchscript"),  # noqa: B023
+        ):
+            with pytest.raises(RunError, match=r"^\S+: is there, and is no .*; give another name$"):
+                write()
+    assert {file: file.read_bytes() for file in before} == before
+    # What is there of an earlier call is replaced, and an empty file as well.
+    (tmp_path / "p.csv").touch()
+    for _ in range(2):
+        vitaepp.predict(fitted, clinic / "scans" / "p01.png", tmp_path / "p.csv")
+        for name in ("e.csv", "e.parquet"):
+            vitaepp.embed(clinic / "encoder", clinic / "store", tmp_path / name)
+
+
 def test_commands(command, clinic, fitted, tmp_path):
     status, out, err = command(
         "fit", clinic / "e.parquet", "--label", "kind", "--out", tmp_path / "m"

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import atomic_path, write_text
+from vitaepp.system.files import atomic_path, check_replaces, first_line, write_text
 from vitaepp.system.progress import counted
 
 #: Controls, by their name in metrics.json, and what they are.
@@ -107,6 +107,16 @@ class Embeddings(Tabular):
         with atomic_path(path) as temporary:
             pq.write_table(table.replace_schema_metadata(metadata), temporary)
 
+    @staticmethod
+    def check(path: str | os.PathLike[str]) -> None:
+        """Refuse a path for embeddings where they could not be written, or something else is.
+
+        Raises:
+            RunError: a file that holds no embeddings.
+            OSError: with the name of what is in the way.
+        """
+        check_replaces(path, "file of embeddings", (".parquet", ".csv"), _holds_embeddings)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embeddings:
         """Read a Parquet or CSV file with a `subject` column and features `f0 … fD-1`.
@@ -170,6 +180,11 @@ class Embeddings(Tabular):
         if facts.get("method") not in CONTROLS:  # which are held against their embeddings
             warn_outdated(path, facts, "embed again for the run as it is")
         return cls(frame.drop(columns=names), features, facts)
+
+
+def _holds_embeddings(path: Path) -> bool:
+    columns = first_line(path).split(",") if _is_csv(path) else pq.read_schema(path).names
+    return {"subject", "f0"} <= set(columns)
 
 
 def _is_csv(path: str | os.PathLike[str]) -> bool:

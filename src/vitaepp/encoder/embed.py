@@ -20,7 +20,6 @@ from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
 from vitaepp.errors import RunError
 from vitaepp.system.devices import chosen_device, resolved_precision
-from vitaepp.system.files import check_writable
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say, track
@@ -75,7 +74,7 @@ def embed(
     check_like(encoder.config, opened, any_store)
     own, *others = _poolings(encoder, pools)
     for pooling in (None, *others):
-        check_writable(out if pooling is None else pooled_path(out, pooling))
+        Embeddings.check(out if pooling is None else pooled_path(out, pooling))
     recipe, facts = None, dict[str, Any]()
     if (Path(run) / "recipe.yaml").is_file():
         folder = RunFolder(run)

@@ -34,7 +34,7 @@ from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.interop import vits
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, check_writable, read_json
+from vitaepp.system.files import atomic_path, check_replaces, read_json
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import quieter
 from vitaepp.weights.runs import load_method
@@ -65,7 +65,7 @@ def export(run: str | os.PathLike[str], out: str | os.PathLike[str], to: str) ->
     if to in FOLDERS:
         _check_folder(Path(out), *FOLDERS[to])
     else:
-        check_writable(out)
+        check_replaces(out, f"export to {to}", ENDINGS[to])
     if to == "hf":
         return encoder.save_pretrained(out, _evaluation_of(Path(run)))
     source = load_method(run) if to == "transformers-mae" else encoder
@@ -136,6 +136,14 @@ WRITERS: dict[str, Callable[[Any, Path], Any]] = {
     "transformers-mae": vits.write_mae,
     "timm": vits.write_timm,
     "monai": vits.write_monai,
+}
+
+#: How names of single files end, by format; a file with another ending is not replaced.
+ENDINGS: dict[str, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "torchscript": (".pt", ".pth", ".ts", ".torchscript"),
+    "torch-export": (".pt2", ".pt"),
+    "timm": (".safetensors", ".pth", ".pt"),
 }
 
 #: Formats that are folders: a file in it, and a key of it that only this format has.

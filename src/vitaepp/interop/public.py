@@ -36,7 +36,7 @@ from vitaepp.errors import RecipeError, RunError
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast, chosen_device, resolved_precision
-from vitaepp.system.files import check_writable, read_json
+from vitaepp.system.files import read_json
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import dimensions
 from vitaepp.weights.adapt import KERNEL, adapt, depth_of
@@ -132,7 +132,7 @@ def embed_public(
     """
     opened = Store(store)
     public = load_public(encoder)
-    check_writable(out)
+    Embeddings.check(out)
     on = chosen_device(device)
     precision = resolved_precision(precision, on)
     info = opened.info

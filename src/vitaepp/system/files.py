@@ -10,14 +10,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from vitaepp.errors import VitaeppError
+from vitaepp.errors import RunError, VitaeppError
 
 
 @contextmanager
@@ -78,6 +78,43 @@ def check_writable(target: str | os.PathLike[str]) -> None:
         for folder in missing:
             with suppress(OSError):  # it could not be made, or others use it by now
                 folder.rmdir()
+
+
+def check_replaces(
+    target: str | os.PathLike[str],
+    kind: str,
+    endings: tuple[str, ...],
+    is_own: Callable[[Path], bool] = lambda _: True,
+) -> None:
+    """Refuse a file that could not be written, or that would replace something else.
+
+    A name that was forgotten after an option makes the next one, a scan, the file to write.
+
+    Args:
+        target: the file.
+        kind: what is written, for the message.
+        endings: of names of such files, in lower case.
+        is_own: whether a file with such an ending is one.
+
+    Raises:
+        RunError: something else is there.
+        OSError: with the name of what is in the way.
+    """
+    path = Path(target)
+    if path.is_file() and path.stat().st_size:
+        try:
+            own = path.name.lower().endswith(endings) and is_own(path)
+        except (OSError, ValueError):  # damaged, or of another format
+            own = False
+        if not own:
+            raise RunError(f"{path}: is there, and is no {kind}; give another name")
+    check_writable(path)
+
+
+def first_line(path: str | os.PathLike[str]) -> str:
+    """The first line of a text file, as far as it is text."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline(1 << 20).rstrip("\r\n")
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
