@@ -192,14 +192,15 @@ class Evaluation(Metrics):
         if self.repeats is None or self.further is None:
             return [self]
         names, every = measures_of(self.metrics).names, [self]
-        for seed, predictions in self.further.groupby("seed", sort=False):
+        for seed in self.metrics["repeats"]["seeds"][1:]:
             scores = self.repeats[self.repeats["seed"] == seed]
             folds = {
                 str(key): [dict(zip(names, row, strict=True)) for row in rows[[*names]].to_numpy()]
                 for key, rows in scores.groupby("features")
             }
-            predictions = predictions.drop(columns="seed").reset_index(drop=True)
-            every.append(self.redrawn(int(seed), folds, predictions))
+            own = self.further[self.further["seed"] == seed]
+            predictions = own.drop(columns="seed").reset_index(drop=True)
+            every.append(self.redrawn(seed, folds, predictions))
         return every
 
     def redrawn(
@@ -339,17 +340,12 @@ class Evaluation(Metrics):
             repeats = pd.read_csv(folder / "repeats.csv", float_precision="round_trip")
             evaluation = replace(self, repeats=repeats, further=further)
             draws = evaluation.draws
-            stated = [draw["seed"] for draw in draws] == list(self.metrics["repeats"]["seeds"])
         except (OSError, ValueError, KeyError) as error:
             raise EvaluationError(
                 f"{folder / 'repeats.csv'}: missing or damaged ({one_line(error)}); evaluate again"
             ) from None
         for draw in draws[1:]:
             draw._require_own_predictions("repeats.parquet")
-        if not stated:
-            raise EvaluationError(
-                f"{self.source}: repeats.csv beside it is of another evaluation; evaluate again"
-            )
         return evaluation
 
     def _require_own_predictions(self, file: str = "predictions.parquet") -> None:
