@@ -8,7 +8,6 @@ keeps of its training.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort, Kind, SubjectFiles, recognise
-from vitaepp.ingest.layouts.cohort import SINGLE
+from vitaepp.ingest.layouts.cohort import SINGLE, another
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_item
 from vitaepp.ingest.layouts.manifest import IMAGE_SUFFIXES
 from vitaepp.ingest.layouts.names import stem
@@ -51,9 +50,6 @@ MASK = "mask"
 
 #: In notes of a cohort that are about labels, masks and people: no image is another by them.
 NOT_OF_IMAGES = ("label: ", "masks: ", PARTICIPANT)
-
-#: Why an image is left out where another of the same modality is used.
-CHOSEN = re.compile(r"another ([^;,]+)")
 
 #: Channels of pictures that come from one file, whatever its modality is called.
 OF_ONE_FILE = (("grey",), RGB)
@@ -236,15 +232,15 @@ def _chosen(info: StoreInfo, cohort: Cohort) -> dict[str, list[str]]:
     """By subject, why another of its images is left out: it is of whom the path is most alike."""
     reasons: dict[str, list[str]] = {s.subject: [] for s in cohort.subjects}
     for place, reason in cohort.left_out:
-        if not (found := CHOSEN.match(reason)):
+        if (modality := another(reason)) is None:
             continue
         away = os.fspath(cohort.root / place)
         one = max(
             cohort.subjects, key=lambda s: max((_alike(away, f) for f in s.own_files), default=0)
         )
         used = one.files if len(one.files) == 1 else info.modalities
-        of_mask = found[1] == MASK and info.center == "mask"
-        if (found[1] in used or of_mask) and reason not in reasons[one.subject]:
+        of_mask = modality == MASK and info.center == "mask"
+        if (modality in used or of_mask) and reason not in reasons[one.subject]:
             reasons[one.subject].append(reason)
     return reasons
 

@@ -18,7 +18,14 @@ from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
 from vitaepp.ingest.layouts.cifar import cifar_cohort
-from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Kind, Source, SubjectFiles
+from vitaepp.ingest.layouts.cohort import (
+    SINGLE,
+    Cohort,
+    Kind,
+    Source,
+    SubjectFiles,
+    another,
+)
 from vitaepp.ingest.layouts.decathlon import decathlon_cohort
 from vitaepp.ingest.layouts.dicom import dicom_cohort
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
@@ -204,7 +211,7 @@ def _with_masks(cohort: Cohort, source: Source) -> Cohort | None:
         ]
         for subject in cohort.subjects
     }
-    unused = [PurePosixPath(file) for file, why in cohort.left_out if why.startswith("another ")]
+    unused = [PurePosixPath(file) for file, why in cohort.left_out if another(why)]
     pairs = pair(images, source.masks[cohort.kind], unused)
     if 2 * len(pairs.apart) > len(images) and source.layout is None:
         return None

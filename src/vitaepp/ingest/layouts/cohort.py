@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,16 @@ Kind = Literal["scans", "pictures", "arrays"]
 
 #: File types that are read as scans, and as pictures.
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"scans": SCAN_SUFFIXES, "pictures": PICTURE_SUFFIXES}
+
+
+def another(reason: str) -> str | None:
+    """The modality of which another image is used, by the reason why one is left out.
+
+    >>> another("another t1; the one with the plainer name is used"), another("no image")
+    ('t1', None)
+    """
+    found = re.match(r"another ([^;,]+)", reason)
+    return None if found is None else found[1]
 
 
 @dataclass(frozen=True)
