@@ -12,9 +12,11 @@ from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.training.pretrain import pretrain
+from vitaepp.training.run import count_parameters
 
 #: Where the losses are not the subject: the one that costs least.
 PLAIN = (*TINY, "method=vitae")
@@ -41,6 +43,39 @@ def test_a_run_holds_what_the_contract_says(make_store, tmp_path, size):
     gradients = {2: 9 * 8 * 4, 3: 13 * 64}[len(size)]
     assert encoder.embed(store).shape == (len(store), 2 * cells * 48 + 2 * gradients)
     assert not any("perceptual" in name for name in weights(run))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "vitae++",
+        "vitae",
+        "loss.reconstruction.weight=0,loss.edge.weight=0,loss.perceptual.weight=0",  # ViT + L_CL
+        "simsiam",
+        "mocov3",
+        "simsiam,model.backbone=resnet18,model.pool=mean",
+    ],
+)
+def test_parameters_are_counted_by_part(method):
+    first, *more = method.split(",")
+    named = first if "=" in first else f"method={first}"
+    heads = ("simsiam.projection_dim=16", "mocov3.hidden_dim=16", "mocov3.projection_dim=16")
+    recipe = Recipe.load(settings=(*TINY, *heads, named, *more))
+    built = build_method(recipe, 2, (16, 16))
+
+    def count(*parts, of=lambda name: True):
+        named = (pair for part in parts if part for pair in part.named_parameters())
+        return sum(value.numel() for name, value in named if of(name))
+
+    def decodes(name):
+        return "decoder" in name or "mask_token" in name
+
+    found = count_parameters(built)
+    assert found.pop("encoder") == count(built.backbone, of=lambda name: not decodes(name))
+    assert found.pop("decoder", 0) == count(built.backbone, of=decodes)
+    heads = [getattr(built, name, None) for name in ("projector", "predictor")]
+    assert found.pop("heads", 0) == count(*heads)
+    assert not found
 
 
 def test_plain_vitae_computes_only_its_term(make_store, tmp_path):

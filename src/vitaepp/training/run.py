@@ -146,12 +146,6 @@ def describe(
         trainer: what trains it.
     """
     info = store.info
-    encoder = sum(
-        p.numel()
-        for name, p in method.backbone.named_parameters()
-        if not name.startswith(("decoder_", "mask_token"))
-    )
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return {
         "method": recipe.method,
         "name": recipe.name,
@@ -165,7 +159,7 @@ def describe(
             "account": None if (account := store.account) is None else asdict(account),
         },
         "trained_on": trained_on,
-        "parameters": {"encoder": encoder, "decoder": trained - encoder},
+        "parameters": count_parameters(method),
         "epochs": recipe.optim.epochs,
         "device": device_name(trainer.strategy.root_device),
         "devices": trainer.world_size,
@@ -173,6 +167,23 @@ def describe(
         "threads": torch.get_num_threads(),
         "versions": versions("torch", "lightning"),
     }
+
+
+def count_parameters(method: Method) -> dict[str, int]:
+    """Numbers of parameters of the parts that a method has: encoder, decoder and heads.
+
+    Heads are what is trained beside the backbone, such as the predictor of the contrastive loss.
+    Copies that follow the encoder, and a VGG-16, are not trained, and are no parts.
+    """
+    counts = dict.fromkeys(("encoder", "decoder", "heads"), 0)
+    for name, weights in method.named_parameters():
+        if name.startswith(("backbone.decoder_", "backbone.mask_token", "decoder.")):
+            counts["decoder"] += weights.numel()
+        elif name.startswith("backbone."):
+            counts["encoder"] += weights.numel()
+        elif weights.requires_grad:
+            counts["heads"] += weights.numel()
+    return {part: count for part, count in counts.items() if count}
 
 
 def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
