@@ -96,6 +96,23 @@ def test_a_cohorts_statistics_are_numpys(make_store):
     np.testing.assert_allclose(std, values.std(axis=axes), rtol=1e-6)
 
 
+def test_what_is_said_of_a_cohort_is_what_its_settings_take(make_store):
+    """Whoever copies the printed settings gets the same training, to the digits that they show."""
+    store = make_store(subjects=4)
+    asked = Recipe.load(settings="views.normalize=cohort")
+    found, (line,) = settled(asked, store, range(4))
+    copied = [word.rstrip(",") for word in line.split() if word.startswith("views.cohort_")]
+    again, notes = settled(asked.with_settings(copied), store, range(4))
+    np.testing.assert_allclose(again.views.cohort, found.views.cohort, rtol=1e-3)
+    assert not notes
+    for name in ("views.cohort_mean", "views.cohort_std"):
+        with pytest.raises(RecipeError, match=rf"{name}=0\.1,0\.2: give views\.cohort_.*, too"):
+            settled(asked.with_settings(f"{name}=0.1,0.2"), store, range(4))
+        for wrong in ("101.4,98.01", "-0.1,0.2"):
+            with pytest.raises(RecipeError, match=r"in \[0, 1\]: stored ones divided by 255"):
+                Recipe.load(settings=f"{name}={wrong}")
+
+
 def test_images_are_standardised_by_the_cohort_and_what_is_missing_stays_0():
     images = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     images[1, 1] = 0

@@ -70,6 +70,12 @@ def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _in_unit_range(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= v <= 1 for v in value):
+        raise ValueError("give intensities in [0, 1]: stored ones divided by 255")
+    return value
+
+
 def _flips(value: Any) -> Any:
     """Accept `"0,2"`, `0` or `(0, 2)` beside the names."""
     named = isinstance(value, str) and not value[:1].isdigit()
@@ -126,7 +132,9 @@ Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(
 Pair = Annotated[tuple[float, float], BeforeValidator(_listed)]
 
 
-Values = Annotated[tuple[float, ...], BeforeValidator(_one_or_per_axis)]
+Intensities = Annotated[
+    tuple[float, ...], BeforeValidator(_one_or_per_axis), AfterValidator(_in_unit_range)
+]
 
 
 Kept = Annotated[

@@ -344,13 +344,14 @@ class ViewSettings(Section):
         description="Voxels whose mean and deviation z-score a channel: those of each crop, of its "
         "foreground, or of all images that are trained on, which keeps what intensities mean (CT).",
     )
-    cohort_mean: fields.Values | None = Field(
+    cohort_mean: fields.Intensities | None = Field(
         None,
-        description="Mean of each channel for normalize=cohort, in [0, 1]. Unset: that of the "
-        "images that are trained on.",
+        description="Mean of each channel for normalize=cohort, of intensities in [0, 1], given "
+        "together with views.cohort_std. Unset: that of the images that are trained on.",
     )
-    cohort_std: fields.Values | None = Field(
-        None, description="Deviation of each channel, likewise."
+    cohort_std: fields.Intensities | None = Field(
+        None,
+        description="Deviation of each channel, likewise. 0: a channel that is constant.",
     )
     keep: fields.Kept = Field(
         (),
