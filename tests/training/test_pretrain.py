@@ -9,6 +9,8 @@ import torch
 
 from tests.conftest import TINY
 from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.loading import trained_among
+from vitaepp.data.runfolder import read_subjects
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
@@ -296,6 +298,36 @@ def test_training_on_the_training_split_only(make_store, tmp_path):
         rows(other, subjects=["s01"])
     with pytest.raises(RecipeError, match="none of 1 listed subject can be trained on"):
         rows(store, subjects=["s003"])
+
+
+def test_listed_subjects_that_are_not_trained_on_are_told(make_store, tmp_path, capsys):
+    store, run = make_store(splits=True), tmp_path / "run"
+    listed = ["s006", "s003", "s001", "s007", "s001"]  # every fourth is in the test split
+    settings = (*PLAIN, "optim.epochs=1")
+    pretrain(store.path, run, settings=settings, subjects=listed)
+    line = "2 of 4 listed subjects are not in the training split and are not trained on: s003, s007"
+    assert capsys.readouterr().err.count(line) == 1
+    assert (run / "subjects.txt").read_text() == "s006\ns001\n"
+    assert json.loads((run / "summary.json").read_text())["trained_on"] == 2
+    # The list of an older version had them all.
+    (run / "subjects.txt").write_text("".join(f"{s}\n" for s in listed))
+    for same in (listed, ["s001", "s006"], None):
+        pretrain(store.path, run, resume=True, subjects=same)
+        assert "training has ended already" in capsys.readouterr().err
+    for other in (["s001"], [*listed, "s000"]):
+        with pytest.raises(RunError, match="began with other subjects"):
+            pretrain(store.path, run, resume=True, subjects=other)
+    _, line = trained_among(store, DataSettings(without_label="bright"), [0], ["s000", "s001"])
+    assert line.startswith("1 of 2 listed subjects is not in the training split, or without bright")
+    assert trained_among(store, DataSettings(), [0, 1], ["s001", "s000"]) == (["s001", "s000"], "")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_of_subjects_is_read_however_it_was_saved(tmp_path, coding, end):
+    text = end.join(["s1", " sub-ä ", "", "s2"])
+    (tmp_path / "list.txt").write_bytes(text.encode(coding))
+    assert read_subjects(tmp_path / "list.txt") == ["s1", "sub-ä", "s2"]
 
 
 def test_training_on_those_without_a_label_only(make_store):

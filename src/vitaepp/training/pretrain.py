@@ -11,7 +11,7 @@ from typing import Any
 
 from vitaepp.data.checkpoints import newest_checkpoint
 from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
-from vitaepp.data.loading import training_rows
+from vitaepp.data.loading import trained_among, training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
@@ -59,8 +59,9 @@ def pretrain(
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
             Only `optim.epochs` may change, to more than are done: the schedules then go on as
             those of the new length, and a line says so.
-        subjects: train on these only, for example a fold's training part; all without it. They
-            are listed in the run's subjects.txt.
+        subjects: train on these only, for example a fold's training part; all without it. A line
+            names those that are not in the training split. The others are listed in the run's
+            subjects.txt.
         hours: end after so much time, from now on. The speed of this machine is measured, and where
             no recipe is named, model and batch are chosen by it, too. Where the speed changes
             later, the training goes on with another length, and a line says so. The run's recipe
@@ -136,9 +137,11 @@ def _pretrain(
     first = cluster is None or cluster.global_rank() == 0
     with quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
         if resume and folder.recipe_file.is_file():
-            subjects = subjects_to_resume(folder, subjects)
+            subjects = subjects_to_resume(folder, subjects, opened, chosen.data)
         processes = Processes(cluster, devices)
-        rows = training_rows(opened, chosen.data, subjects)
+        rows, others = training_rows(opened, chosen.data, subjects), ""
+        if subjects is not None:
+            subjects, others = trained_among(opened, chosen.data, rows, subjects)
         chosen, notes = settled(chosen, opened, rows, devices * chosen.trainer.nodes)
         if first:
             check_folder(folder, chosen, resume, own)
@@ -148,7 +151,7 @@ def _pretrain(
         watch = watch_of(opened, chosen, rows)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         _say(choices)
-        for note in filter(None, (not_used, *notes, threads)):
+        for note in filter(None, (not_used, others, *notes, threads)):
             say(note)
 
         def begin(described: Mapping[str, Any]) -> None:
