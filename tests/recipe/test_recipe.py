@@ -1,6 +1,7 @@
 """Recipes: what is read is what is meant, and what is wrong is named."""
 
 import pytest
+import torch
 import yaml
 
 from vitaepp.errors import RecipeError
@@ -52,6 +53,23 @@ def test_what_is_wrong_with_a_setting_is_one_line(setting, message):
     with pytest.raises(RecipeError, match=message) as error:
         Recipe.load(settings=[setting])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "betas"])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 1.0, 1.5])
+def test_what_the_optimiser_would_refuse_is_refused_as_a_setting(name, value):
+    """torch is the reference, but for a learning rate of 0, with which nothing is trained."""
+    given = (0.9, value) if name == "betas" else value
+
+    def taken(make, **how):
+        try:
+            return bool(make(**how))
+        except ValueError:  # a RecipeError is one
+            return False
+
+    expected = taken(torch.optim.AdamW, params=[torch.zeros(1)], **{name: given})
+    expected &= (name, value) != ("lr", 0)
+    assert taken(Recipe.parse, values={f"optim.{name}": given}) == expected
 
 
 def test_numbers_in_scientific_notation_are_numbers():

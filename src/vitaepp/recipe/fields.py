@@ -129,7 +129,10 @@ Percentiles = Annotated[tuple[float, float], BeforeValidator(_listed), AfterVali
 Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
 
 
-Pair = Annotated[tuple[float, float], BeforeValidator(_listed)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+Betas = Annotated[tuple[Beta, Beta], BeforeValidator(_listed)]
 
 
 Intensities = Annotated[

@@ -422,7 +422,7 @@ class OptimSettings(Section):
         None, ge=0, description="Linear warm-up in updates, instead of optim.warmup_epochs."
     )
     weight_decay: float = Field(0.05, ge=0, description="None on biases and norms.")
-    betas: fields.Pair = Field((0.9, 0.95), description="AdamW's betas.")
+    betas: fields.Betas = Field((0.9, 0.95), description="AdamW's betas.")
     clip_norm: float | None = Field(
         None, gt=0, description="Largest gradient norm. Unset: no limit."
     )
