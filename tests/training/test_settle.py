@@ -14,7 +14,7 @@ from vitaepp.methods import build_method
 from vitaepp.methods.base import augmented_view
 from vitaepp.nn.gradients import histograms
 from vitaepp.nn.vgg import IMAGENET_URL
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import INSTEAD, Recipe
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.settle import channel_statistics, prepare_not_used, settled
 from vitaepp.views.draws import Draws
@@ -71,6 +71,18 @@ def test_the_length_that_is_asked_for_last_holds():
     assert recipe.with_settings("optim.base_lr=3").optim.lr is None
     assert recipe.with_settings("optim.warmup_epochs=3").optim.warmup_updates is None
     assert recipe.with_settings("seed=3").optim == recipe.optim
+
+
+@pytest.mark.parametrize("name", INSTEAD)
+@pytest.mark.parametrize("before", [(), ("this",), ("other",), ("this", "other")])
+@pytest.mark.parametrize("last", ["this", "other"])
+def test_of_several_settings_the_last_holds(name, before, last):
+    texts = {"this": f"optim.{name}=3", "other": f"optim.{INSTEAD[name]}=4"}
+    optim = Recipe.load(settings=[texts[which] for which in (*before, last)]).optim
+    assert getattr(optim, INSTEAD[name]) == (4 if last == "other" else None)
+    assert last == "other" or getattr(optim, name) == 3
+    whole = Recipe.load(settings=texts["other"])
+    assert Recipe.parse(whole.model_dump()) == whole
 
 
 def test_weights_of_vgg_are_those_that_are_there(make_store, tmp_path, monkeypatch):

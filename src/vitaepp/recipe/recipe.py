@@ -206,7 +206,9 @@ def resolve(
       `method=vitae++` sets those that are 0 to the paper's;
     - `model.size` stands for width, depth and heads of encoder and decoder;
     - `loss.perceptual.weights` stands for the weight of the loss that suits their scale;
-    - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them.
+    - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them,
+      in the recipe and among the settings before them. Values by their names have no order: there,
+      what goes before them holds.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, values, or a recipe. Unset: the defaults.
@@ -278,6 +280,9 @@ def _changes(settings: Mapping[str, Any] | str | Sequence[str]) -> dict[str, Any
                 else f"unknown setting {name}; {nearest(name, fields, _LISTED)}"
             )
         changes[name] = read_value(text, fields[name].annotation)
+        group, _, last = name.rpartition(".")
+        if group == "optim" and last in INSTEAD:  # the one that is given last holds
+            changes.pop(f"optim.{INSTEAD[last]}", None)
     return changes
 
 
