@@ -90,6 +90,43 @@ def test_what_is_not_a_recipe_is_refused(tmp_path):
         Recipe.load(tmp_path / "typo.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optim:\n  lr: 1\nseed: 1\noptim:\n  epochs: 3\n",
+            "optim is given twice, again in line 4",
+        ),
+        ("optim: {lr: 1, lr: 2}", "lr is given twice, again in line 1"),
+        ("optim.epochs: 3\noptim: {epochs: 2}", "optim.epochs is given twice"),
+        ("seed: 010", "line 1: YAML reads 010 as 8; write a number without leading zeros"),
+        ("data: {split: 1:30}", "YAML reads 1:30 as 90; .* a text in quotes"),
+        ("optim: {epochs: true}", "optim.epochs=True: give a number"),
+        ("loss: {edge: {weight: on}}", "loss.edge.weight=True: give a number"),
+        ("model: {patch_size: [8, yes]}", "model.patch_size=.*: give a number"),
+    ],
+)
+def test_what_yaml_would_change_without_a_word_is_refused(tmp_path, text, message):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("number", ["2e0", "2", "2E0", "2e+0", "20e-1", ".2e1", "2.0"])
+def test_a_file_and_a_setting_read_a_number_alike(tmp_path, number):
+    names = [
+        setting.name
+        for setting in describe_settings()
+        if isinstance(setting.default, int) and not isinstance(setting.default, bool)
+    ]
+    assert "optim.epochs" in names
+    for name in names:
+        (tmp_path / "r.yaml").write_text(f"{name}: {number}")
+        assert resolve(tmp_path / "r.yaml") == resolve(settings=f"{name}={number}"), name
+    (tmp_path / "r.yaml").write_text("data: {split: 1e1}")  # a text
+    assert Recipe.load(tmp_path / "r.yaml").data.split == "1e1"
+
+
 def test_every_setting_is_described_and_every_shipped_recipe_loads():
     assert all(setting.description for setting in describe_settings())
     assert "demo" in shipped_recipes()

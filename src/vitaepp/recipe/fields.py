@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -57,6 +58,26 @@ WINDOWS = {
     "abdomen": (50.0, 400.0),
     "bone": (400.0, 1800.0),
 }
+
+
+def kinds_in(kind: Any) -> list[Any]:
+    """The types that a setting's type is made of.
+
+    >>> kinds_in(tuple[float, ...] | None)
+    [<class 'float'>, Ellipsis, <class 'NoneType'>]
+    """
+    parts = get_args(kind)
+    return [inner for part in parts for inner in kinds_in(part)] if parts else [kind]
+
+
+def number(value: Any) -> Any:
+    """A number with an exponent, which YAML takes for text unless it has a point; else the value.
+
+    >>> number("1e3"), number("all"), number(3)
+    (1000.0, 'all', 3)
+    """
+    exponent = isinstance(value, str) and re.fullmatch(r"[-+]?\d*\.?\d+e[-+]?\d+", value, re.I)
+    return float(value) if exponent else value
 
 
 def _share(value: Any) -> Any:

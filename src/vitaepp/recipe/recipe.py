@@ -365,6 +365,9 @@ def changed_settings(recipe: Recipe) -> list[str]:
 def flatten(values: Mapping[str, Any], section: type[BaseModel] = Recipe) -> dict[str, Any]:
     """Nested settings by their dotted names; an empty group has none.
 
+    Raises:
+        RecipeError: a setting is given nested and by its dotted name.
+
     >>> flatten({"optim": {"epochs": 3}, "seed": 0})
     {'optim.epochs': 3, 'seed': 0}
     """
@@ -373,12 +376,16 @@ def flatten(values: Mapping[str, Any], section: type[BaseModel] = Recipe) -> dic
         field = section.model_fields.get(name)
         kind = None if field is None else field.annotation
         group = value.model_dump() if isinstance(value, BaseModel) else value
+        inside: dict[str, Any] = {}
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            flat[str(name)] = value
+            inside[str(name)] = value
         elif isinstance(group, Mapping):
-            flat |= {f"{name}.{inner}": v for inner, v in flatten(group, kind).items()}
+            inside = {f"{name}.{inner}": v for inner, v in flatten(group, kind).items()}
         elif group is not None:  # it is told when it is validated
-            flat[name] = group
+            inside[name] = group
+        if twice := flat.keys() & inside.keys():
+            raise RecipeError(f"{min(twice)} is given twice; give it once")
+        flat |= inside
     return flat
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
 from vitaepp.recipe import fields
@@ -27,6 +34,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write_numbers(cls, value: Any, info: Any) -> Any:
+        # To Python true is 1, and a whole number has no exponent.
+        kinds = fields.kinds_in(cls.model_fields[info.field_name].annotation)
+        if int not in kinds and float not in kinds:
+            return value
+        many = isinstance(value, list | tuple)
+        values = [fields.number(v) for v in (value if many else [value])]
+        if bool not in kinds and any(isinstance(v, bool) for v in values):
+            raise ValueError("give a number")
+        return values if many else values[0]
 
 
 class PrepareSettings(Section):
