@@ -18,7 +18,7 @@ from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.training.pretrain import pretrain
-from vitaepp.training.run import count_parameters
+from vitaepp.training.run import announce, count_parameters
 
 #: Where the losses are not the subject: the one that costs least.
 PLAIN = (*TINY, "method=vitae")
@@ -78,6 +78,31 @@ def test_parameters_are_counted_by_part(method):
     heads = [getattr(built, name, None) for name in ("projector", "predictor")]
     assert found.pop("heads", 0) == count(*heads)
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["optim.warmup_epochs=500"], "optim.warmup_epochs=500: cut to the 2 epochs of this"),
+        (["optim.warmup_updates=9"], "optim.warmup_updates=9: cut to the 4 updates of this"),
+        (["optim.warmup_epochs=9", "optim.warmup_updates=4"], ""),
+        (["optim.warmup_epochs=2"], ""),
+        (["optim.batch_size=64"], "rate is 0.00025, that of batches of 64 images, though there"),
+        (["optim.accumulate=16"], "rate is 0.00025, that of batches of 64 images, though there"),
+        (["optim.accumulate=16", "optim.lr=1"], ""),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: nothing to share on one device"),
+        ([], ""),
+    ],
+)
+def test_a_schedule_that_is_not_what_it_seems_is_told(make_store, capsys, settings, line):
+    store = make_store(subjects=8)
+    recipe = Recipe.load(settings=(*TINY, "optim.epochs=2", *settings))
+    described = {"trained_on": 8, "devices": 1, "updates": 4, "device": "CPU", "precision": "32"}
+    announce(recipe, store, described | {"parameters": {"encoder": 1}})
+    told = capsys.readouterr().err
+    marks = ("cut to", "rate is", "nothing to share")
+    assert sum(told.count(mark) for mark in marks) == bool(line)
+    assert line in told
 
 
 def test_plain_vitae_computes_only_its_term(make_store, tmp_path):

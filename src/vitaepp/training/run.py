@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from vitaepp.system.devices import device_name
 from vitaepp.system.files import write_json
 from vitaepp.system.host import keep_freed_memory, versions
 from vitaepp.system.progress import counted, say, warn
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import as_typed, dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History, Monitor
 from vitaepp.training.module import Training
@@ -186,6 +186,29 @@ def count_parameters(method: Method) -> dict[str, int]:
     return {part: count for part, count in counts.items() if count}
 
 
+def _schedule(recipe: Recipe, described: Mapping[str, Any]) -> Iterator[str]:
+    """Lines where the schedule or its devices are other than the settings seem to say."""
+    optim, devices = recipe.optim, described["devices"]
+    batch = optim.batch_size * optim.accumulate * devices
+    if optim.lr is None and batch > described["trained_on"]:
+        yield (
+            f"optim.base_lr={as_typed(optim.base_lr)}: the learning rate is "
+            f"{optim.base_lr * batch / 256:.3g}, that of batches of {counted(batch, 'image')}, "
+            f"though there are {described['trained_on']}"
+        )
+    name, length, unit = "warmup_epochs", optim.epochs, "epoch"
+    if optim.warmup_updates is not None:
+        name, length, unit = "warmup_updates", described["updates"], "update"
+    warmup = getattr(optim, name)
+    if warmup is not None and warmup > length:
+        yield (
+            f"optim.{name}={as_typed(warmup)}: cut to the {counted(length, unit)} of this "
+            "training, in which the learning rate only rises"
+        )
+    if recipe.trainer.strategy == "fsdp" and devices == 1:
+        yield "trainer.strategy=fsdp: nothing to share on one device, which has all weights"
+
+
 def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
     """Say what is trained, and what the user may want to change before it takes hours.
 
@@ -213,6 +236,8 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
             "encoder little, and it may be no better than its untrained control; more epochs, more "
             "hours or smaller batches make more"
         )
+    for note in _schedule(recipe, described):
+        say(note)
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
     facts = METHODS[recipe.method]
