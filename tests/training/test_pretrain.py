@@ -17,6 +17,7 @@ from vitaepp.errors import RecipeError, RunError, TrainingError
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
+from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.run import announce, count_parameters
 
@@ -131,8 +132,6 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
     settings = (*TINY, "trainer.checkpoint_every=0")
     whole = pretrain(store.path, tmp_path / "whole", settings=settings)
 
-    from vitaepp.training.module import Training
-
     step = Training.training_step
 
     def dies(self, batch, index):
@@ -160,8 +159,6 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
 
 
 def test_each_epoch_sees_every_subject_once_in_its_own_order(make_store, tmp_path, monkeypatch):
-    from vitaepp.training.module import Training
-
     seen = []
     step = Training.training_step
 
@@ -414,6 +411,16 @@ def test_what_is_not_a_run_or_a_checkpoint_is_refused(make_store, tmp_path):
         pretrain(store.path, run, resume=True)
     with pytest.raises(RunError, match="no such run"):
         embed(tmp_path / "nowhere", store.path, tmp_path / "x.parquet")
+
+
+def test_a_block_that_the_encoder_does_not_have_is_refused(make_store, tmp_path):
+    store = make_store(subjects=2)
+    for block in (3, 300):
+        with pytest.raises(RecipeError, match=rf"pool_block={block}: .* 2 blocks; give at most 2"):
+            pretrain(store.path, tmp_path / "run", settings=(*PLAIN, f"model.pool_block={block}"))
+    assert not (tmp_path / "run").exists()
+    Training(Recipe.load(settings=(*PLAIN, "model.pool_block=2")), store)
+    Training(Recipe.load(settings=(*PLAIN, "model.pool_block=3")), store, resumed=True)
 
 
 def test_images_that_patches_do_not_divide_are_refused(make_store, tmp_path):

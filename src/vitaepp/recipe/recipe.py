@@ -228,10 +228,8 @@ def resolve(
     if recipe is None:
         recipe = Recipe()
     elif not isinstance(recipe, Recipe):
-        if isinstance(recipe, Mapping):
-            recipe = _validated(flatten(recipe), where)
-        else:
-            recipe = _validated(flatten(_read(recipe)), f"recipe {recipe}")
+        named = where if isinstance(recipe, Mapping) else f"recipe {recipe}"
+        recipe = _validated(said_by(recipe), named)
     changes = _changes(settings)
     if not changes:
         return recipe
@@ -239,6 +237,18 @@ def resolve(
     for name in {*_replaced(changes, values)}:
         del values[name]
     return _validated(_merged(values, changes), where)
+
+
+def said_by(recipe: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings that a recipe names, by their dotted names.
+
+    Args:
+        recipe: a shipped recipe's name, a YAML file, or values.
+
+    Raises:
+        RecipeError: no such recipe, or not one.
+    """
+    return flatten(recipe if isinstance(recipe, Mapping) else _read(recipe))
 
 
 def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
