@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import re
 from html import escape
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -44,6 +46,18 @@ def test_what_is_in_memory_is_what_the_verb_writes(tmp_path):
     assert loaded == saved == written == json.loads(saved.path.read_text())
     pd.testing.assert_frame_equal(loaded.predictions, found.predictions)
     assert pickle.loads(pickle.dumps(found)) == found
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_the_printed_number_is_where_the_page_on_python_says(repeats):
+    features, table, controls = cohort(signal=0.4)
+    found = evaluate_features(features, table, "grade", controls=controls, repeats=repeats)
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    assert 'evaluation["repeats"]["mean"]["auc"]  # the content of metrics.json; this is' in page
+    shown = (found["repeats"] if repeats > 1 else found)["mean"]["auc"]
+    line = next(line for line in str(found).splitlines() if re.search(r"0\.\d{3}", line))
+    assert f"{shown:.3f}" in line
+    assert repeats == 1 or f"{found['mean']['auc']:.3f}" not in line
 
 
 def test_rows_of_features_belong_to_rows_of_the_table_in_any_order():

@@ -1,6 +1,7 @@
 """Recipes: what is read is what is meant, and what is wrong is named."""
 
 import pytest
+import torch
 import yaml
 
 from vitaepp.errors import RecipeError
@@ -54,6 +55,23 @@ def test_what_is_wrong_with_a_setting_is_one_line(setting, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "betas"])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.5, 1.0, 1.5])
+def test_what_the_optimiser_would_refuse_is_refused_as_a_setting(name, value):
+    """torch is the reference, but for a learning rate of 0, with which nothing is trained."""
+    given = (0.9, value) if name == "betas" else value
+
+    def taken(make, **how):
+        try:
+            return bool(make(**how))
+        except ValueError:  # a RecipeError is one
+            return False
+
+    expected = taken(torch.optim.AdamW, params=[torch.zeros(1)], **{name: given})
+    expected &= (name, value) != ("lr", 0)
+    assert taken(Recipe.parse, values={f"optim.{name}": given}) == expected
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert Recipe.load(settings=["optim.base_lr=1e-2"]).optim.base_lr == 0.01
 
@@ -70,6 +88,43 @@ def test_what_is_not_a_recipe_is_refused(tmp_path):
     (tmp_path / "typo.yaml").write_text("optim:\n  epoch: 3\n")
     with pytest.raises(RecipeError, match=r"unknown setting optim\.epoch; did you mean"):
         Recipe.load(tmp_path / "typo.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optim:\n  lr: 1\nseed: 1\noptim:\n  epochs: 3\n",
+            "optim is given twice, again in line 4",
+        ),
+        ("optim: {lr: 1, lr: 2}", "lr is given twice, again in line 1"),
+        ("optim.epochs: 3\noptim: {epochs: 2}", "optim.epochs is given twice"),
+        ("seed: 010", "line 1: YAML reads 010 as 8; write a number without leading zeros"),
+        ("data: {split: 1:30}", "YAML reads 1:30 as 90; .* a text in quotes"),
+        ("optim: {epochs: true}", "optim.epochs=True: give a number"),
+        ("loss: {edge: {weight: on}}", "loss.edge.weight=True: give a number"),
+        ("model: {patch_size: [8, yes]}", "model.patch_size=.*: give a number"),
+    ],
+)
+def test_what_yaml_would_change_without_a_word_is_refused(tmp_path, text, message):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("number", ["2e0", "2", "2E0", "2e+0", "20e-1", ".2e1", "2.0"])
+def test_a_file_and_a_setting_read_a_number_alike(tmp_path, number):
+    names = [
+        setting.name
+        for setting in describe_settings()
+        if isinstance(setting.default, int) and not isinstance(setting.default, bool)
+    ]
+    assert "optim.epochs" in names
+    for name in names:
+        (tmp_path / "r.yaml").write_text(f"{name}: {number}")
+        assert resolve(tmp_path / "r.yaml") == resolve(settings=f"{name}={number}"), name
+    (tmp_path / "r.yaml").write_text("data: {split: 1e1}")  # a text
+    assert Recipe.load(tmp_path / "r.yaml").data.split == "1e1"
 
 
 def test_every_setting_is_described_and_every_shipped_recipe_loads():

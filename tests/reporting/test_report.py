@@ -23,7 +23,9 @@ from vitaepp.evaluation.difference import Difference
 from vitaepp.evaluation.scores import mean_roc
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting import report
+from vitaepp.reporting.dossier.methods import facts_of
 from vitaepp.reporting.images import KINDS, explained, sheets
+from vitaepp.reporting.reading import read_run
 from vitaepp.system.files import file_stem
 from vitaepp.system.paths import unique_names
 
@@ -205,6 +207,29 @@ def test_the_epochs_are_those_that_were_trained(tmp_path, rows, seconds, told, f
     assert f"for {fact} epochs{so_far}" in words
     assert f"Epochs {fact}" in words
     assert ("so far" in words) == (rows < 1000)
+
+
+@pytest.mark.parametrize(
+    ("method", "counted", "shown"),
+    [
+        ("vitae++", {"encoder": 7, "decoder": 5, "heads": 2}, {"encoder", "decoder", "heads"}),
+        ("vitae", {"encoder": 7, "decoder": 5}, {"encoder", "decoder"}),
+        ("mocov3", {"encoder": 7, "heads": 2}, {"encoder", "heads"}),
+        # Those of an older version, which counted heads with the decoder.
+        ("vitae++", {"encoder": 7, "decoder": 7}, {"encoder"}),
+        ("mocov3", {"encoder": 7, "decoder": -35_504}, {"encoder"}),
+    ],
+)
+def test_parameters_are_those_of_a_decoder_only_where_there_is_one(
+    tmp_path, method, counted, shown
+):
+    run = make_run(tmp_path / "run", evaluated=False, reconstructed=False, method=method)
+    summary = json.loads((run / "summary.json").read_text()) | {"parameters": counted}
+    (run / "summary.json").write_text(json.dumps(summary))
+    contents = read_run(run, "run")
+    assert contents.parameters == {part: counted[part] for part in shown}
+    told = facts_of([contents], [], {})["model"]
+    assert ("A decoder with 5 parameters" in told) == ("decoder" in shown)
 
 
 def test_words_fit_one_subject_one_epoch_and_what_was_not_measured(tmp_path):

@@ -37,6 +37,13 @@ def test_short_batches_count_for_what_they_are(make_store):
     assert large.whole == pytest.approx(large.steps * large.step)
 
 
+def test_what_is_counted_is_what_is_trained_on(make_store):
+    store = make_store(subjects=8, splits=True)
+    speed = bench(store.path, settings=(*TINY, "method=vitae"), recipe="demo", steps=1)
+    assert speed.description.startswith("ViT-AE on 6 images of ")
+    assert speed.trained == 6 * 3
+
+
 def test_a_device_that_is_not_there_is_refused(make_store):
     with pytest.raises(RecipeError, match="device foo: not here; this machine has cpu"):
         bench(make_store().path, settings=TINY, device="foo")

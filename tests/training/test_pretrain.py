@@ -9,12 +9,17 @@ import torch
 
 from tests.conftest import TINY
 from vitaepp.data.checkpoints import load_checkpoint
+from vitaepp.data.loading import trained_among
+from vitaepp.data.runfolder import read_subjects
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
+from vitaepp.training.module import Training
 from vitaepp.training.pretrain import pretrain
+from vitaepp.training.run import announce, count_parameters
 
 #: Where the losses are not the subject: the one that costs least.
 PLAIN = (*TINY, "method=vitae")
@@ -43,6 +48,64 @@ def test_a_run_holds_what_the_contract_says(make_store, tmp_path, size):
     assert not any("perceptual" in name for name in weights(run))
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "vitae++",
+        "vitae",
+        "loss.reconstruction.weight=0,loss.edge.weight=0,loss.perceptual.weight=0",  # ViT + L_CL
+        "simsiam",
+        "mocov3",
+        "simsiam,model.backbone=resnet18,model.pool=mean",
+    ],
+)
+def test_parameters_are_counted_by_part(method):
+    first, *more = method.split(",")
+    named = first if "=" in first else f"method={first}"
+    heads = ("simsiam.projection_dim=16", "mocov3.hidden_dim=16", "mocov3.projection_dim=16")
+    recipe = Recipe.load(settings=(*TINY, *heads, named, *more))
+    built = build_method(recipe, 2, (16, 16))
+
+    def count(*parts, of=lambda name: True):
+        named = (pair for part in parts if part for pair in part.named_parameters())
+        return sum(value.numel() for name, value in named if of(name))
+
+    def decodes(name):
+        return "decoder" in name or "mask_token" in name
+
+    found = count_parameters(built)
+    assert found.pop("encoder") == count(built.backbone, of=lambda name: not decodes(name))
+    assert found.pop("decoder", 0) == count(built.backbone, of=decodes)
+    heads = [getattr(built, name, None) for name in ("projector", "predictor")]
+    assert found.pop("heads", 0) == count(*heads)
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["optim.warmup_epochs=500"], "optim.warmup_epochs=500: cut to the 2 epochs of this"),
+        (["optim.warmup_updates=9"], "optim.warmup_updates=9: cut to the 4 updates of this"),
+        (["optim.warmup_epochs=9", "optim.warmup_updates=4"], ""),
+        (["optim.warmup_epochs=2"], ""),
+        (["optim.batch_size=64"], "rate is 0.00025, that of batches of 64 images, though there"),
+        (["optim.accumulate=16"], "rate is 0.00025, that of batches of 64 images, though there"),
+        (["optim.accumulate=16", "optim.lr=1"], ""),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: nothing to share on one device"),
+        ([], ""),
+    ],
+)
+def test_a_schedule_that_is_not_what_it_seems_is_told(make_store, capsys, settings, line):
+    store = make_store(subjects=8)
+    recipe = Recipe.load(settings=(*TINY, "optim.epochs=2", *settings))
+    described = {"trained_on": 8, "devices": 1, "updates": 4, "device": "CPU", "precision": "32"}
+    announce(recipe, store, described | {"parameters": {"encoder": 1}})
+    told = capsys.readouterr().err
+    marks = ("cut to", "rate is", "nothing to share")
+    assert sum(told.count(mark) for mark in marks) == bool(line)
+    assert line in told
+
+
 def test_plain_vitae_computes_only_its_term(make_store, tmp_path):
     run = pretrain(make_store().path, tmp_path / "run", settings=(*TINY, "method=vitae"))
     history = pd.read_csv(run / "metrics.csv")
@@ -68,8 +131,6 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
     store = make_store(subjects=6)
     settings = (*TINY, "trainer.checkpoint_every=0")
     whole = pretrain(store.path, tmp_path / "whole", settings=settings)
-
-    from vitaepp.training.module import Training
 
     step = Training.training_step
 
@@ -98,8 +159,6 @@ def test_resumed_training_ends_where_an_uninterrupted_one_does(make_store, tmp_p
 
 
 def test_each_epoch_sees_every_subject_once_in_its_own_order(make_store, tmp_path, monkeypatch):
-    from vitaepp.training.module import Training
-
     seen = []
     step = Training.training_step
 
@@ -263,6 +322,36 @@ def test_training_on_the_training_split_only(make_store, tmp_path):
         rows(store, subjects=["s003"])
 
 
+def test_listed_subjects_that_are_not_trained_on_are_told(make_store, tmp_path, capsys):
+    store, run = make_store(splits=True), tmp_path / "run"
+    listed = ["s006", "s003", "s001", "s007", "s001"]  # every fourth is in the test split
+    settings = (*PLAIN, "optim.epochs=1")
+    pretrain(store.path, run, settings=settings, subjects=listed)
+    line = "2 of 4 listed subjects are not in the training split and are not trained on: s003, s007"
+    assert capsys.readouterr().err.count(line) == 1
+    assert (run / "subjects.txt").read_text() == "s006\ns001\n"
+    assert json.loads((run / "summary.json").read_text())["trained_on"] == 2
+    # The list of an older version had them all.
+    (run / "subjects.txt").write_text("".join(f"{s}\n" for s in listed))
+    for same in (listed, ["s001", "s006"], None):
+        pretrain(store.path, run, resume=True, subjects=same)
+        assert "training has ended already" in capsys.readouterr().err
+    for other in (["s001"], [*listed, "s000"]):
+        with pytest.raises(RunError, match="began with other subjects"):
+            pretrain(store.path, run, resume=True, subjects=other)
+    _, line = trained_among(store, DataSettings(without_label="bright"), [0], ["s000", "s001"])
+    assert line.startswith("1 of 2 listed subjects is not in the training split, or without bright")
+    assert trained_among(store, DataSettings(), [0, 1], ["s001", "s000"]) == (["s001", "s000"], "")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_of_subjects_is_read_however_it_was_saved(tmp_path, coding, end):
+    text = end.join(["s1", " sub-ä ", "", "s2"])
+    (tmp_path / "list.txt").write_bytes(text.encode(coding))
+    assert read_subjects(tmp_path / "list.txt") == ["s1", "sub-ä", "s2"]
+
+
 def test_training_on_those_without_a_label_only(make_store):
     from vitaepp.data.loading import training_rows
 
@@ -322,6 +411,16 @@ def test_what_is_not_a_run_or_a_checkpoint_is_refused(make_store, tmp_path):
         pretrain(store.path, run, resume=True)
     with pytest.raises(RunError, match="no such run"):
         embed(tmp_path / "nowhere", store.path, tmp_path / "x.parquet")
+
+
+def test_a_block_that_the_encoder_does_not_have_is_refused(make_store, tmp_path):
+    store = make_store(subjects=2)
+    for block in (3, 300):
+        with pytest.raises(RecipeError, match=rf"pool_block={block}: .* 2 blocks; give at most 2"):
+            pretrain(store.path, tmp_path / "run", settings=(*PLAIN, f"model.pool_block={block}"))
+    assert not (tmp_path / "run").exists()
+    Training(Recipe.load(settings=(*PLAIN, "model.pool_block=2")), store)
+    Training(Recipe.load(settings=(*PLAIN, "model.pool_block=3")), store, resumed=True)
 
 
 def test_images_that_patches_do_not_divide_are_refused(make_store, tmp_path):

@@ -158,6 +158,8 @@ def test_the_learning_rate_follows_batch_and_length_unless_it_is_given(footprint
     assert rate(256, 100) == 1e-3
     assert rate(4, 10) == rate(2, 10, "optim.accumulate=2") == 5e-4
     assert rate(4, 1000) == 2.1e-4  # 320,000 updates
+    assert rate(4, 10, trained=4) == rate(64, 10, trained=4) == 5e-4  # no update sees more
+    assert rate(4, 10, "optim.accumulate=100", trained=4) == 5e-4
     assert rate(8, 10, "optim.lr=0.3") == 0.3
     assert rate(8, 10, "optim.base_lr=0.3") is None
     by_updates = ("optim.batch_size=8", "optim.updates=160000")

@@ -14,7 +14,7 @@ from vitaepp.methods import build_method
 from vitaepp.methods.base import augmented_view
 from vitaepp.nn.gradients import histograms
 from vitaepp.nn.vgg import IMAGENET_URL
-from vitaepp.recipe.recipe import Recipe
+from vitaepp.recipe.recipe import INSTEAD, Recipe
 from vitaepp.training.pretrain import pretrain
 from vitaepp.training.settle import channel_statistics, prepare_not_used, settled
 from vitaepp.views.draws import Draws
@@ -73,6 +73,18 @@ def test_the_length_that_is_asked_for_last_holds():
     assert recipe.with_settings("seed=3").optim == recipe.optim
 
 
+@pytest.mark.parametrize("name", INSTEAD)
+@pytest.mark.parametrize("before", [(), ("this",), ("other",), ("this", "other")])
+@pytest.mark.parametrize("last", ["this", "other"])
+def test_of_several_settings_the_last_holds(name, before, last):
+    texts = {"this": f"optim.{name}=3", "other": f"optim.{INSTEAD[name]}=4"}
+    optim = Recipe.load(settings=[texts[which] for which in (*before, last)]).optim
+    assert getattr(optim, INSTEAD[name]) == (4 if last == "other" else None)
+    assert last == "other" or getattr(optim, name) == 3
+    whole = Recipe.load(settings=texts["other"])
+    assert Recipe.parse(whole.model_dump()) == whole
+
+
 def test_weights_of_vgg_are_those_that_are_there(make_store, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     store = make_store(subjects=2)
@@ -94,6 +106,23 @@ def test_a_cohorts_statistics_are_numpys(make_store):
     axes = (0, *range(2, values.ndim))
     np.testing.assert_allclose(mean, values.mean(axis=axes), rtol=1e-9)
     np.testing.assert_allclose(std, values.std(axis=axes), rtol=1e-6)
+
+
+def test_what_is_said_of_a_cohort_is_what_its_settings_take(make_store):
+    """Whoever copies the printed settings gets the same training, to the digits that they show."""
+    store = make_store(subjects=4)
+    asked = Recipe.load(settings="views.normalize=cohort")
+    found, (line,) = settled(asked, store, range(4))
+    copied = [word.rstrip(",") for word in line.split() if word.startswith("views.cohort_")]
+    again, notes = settled(asked.with_settings(copied), store, range(4))
+    np.testing.assert_allclose(again.views.cohort, found.views.cohort, rtol=1e-3)
+    assert not notes
+    for name in ("views.cohort_mean", "views.cohort_std"):
+        with pytest.raises(RecipeError, match=rf"{name}=0\.1,0\.2: give views\.cohort_.*, too"):
+            settled(asked.with_settings(f"{name}=0.1,0.2"), store, range(4))
+        for wrong in ("101.4,98.01", "-0.1,0.2"):
+            with pytest.raises(RecipeError, match=r"in \[0, 1\]: stored ones divided by 255"):
+                Recipe.load(settings=f"{name}={wrong}")
 
 
 def test_images_are_standardised_by_the_cohort_and_what_is_missing_stays_0():

@@ -26,6 +26,7 @@ from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.devices import carried
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
+from vitaepp.system.text import first_few
 
 #: Share of the free memory that `cache=auto` may use.
 CACHE_SHARE = 0.5
@@ -210,6 +211,30 @@ def training_rows(
                 "on; list subjects of its training split, one per line, as in the column subject"
             )
     return np.flatnonzero(chosen).tolist()
+
+
+def trained_among(
+    store: Store, settings: DataSettings, rows: Sequence[int], subjects: Sequence[str]
+) -> tuple[list[str], str]:
+    """Those of the listed subjects that are trained on, and a line about the others, if any.
+
+    Args:
+        store: prepared store.
+        settings: `without_label` may be why.
+        rows: what `training_rows` gives for the listed subjects.
+        subjects: that the user listed; one that is listed twice counts once.
+    """
+    keys = set(store.table["subject"].astype(str).iloc[list(rows)])
+    listed = dict.fromkeys(subjects)
+    used, others = ([s for s in listed if (s in keys) == there] for there in (True, False))
+    if not others:
+        return used, ""
+    verb = "is" if len(others) == 1 else "are"
+    label = "" if settings.without_label is None else f", or without {settings.without_label},"
+    return used, (
+        f"{len(others)} of {counted(len(listed), 'listed subject')} {verb} not in the training "
+        f"split{label} and {verb} not trained on: {first_few(others)}"
+    )
 
 
 def unlabelled(store: Store, label: str, setting: str) -> Flags:

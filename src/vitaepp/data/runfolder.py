@@ -106,13 +106,13 @@ def weights_id(path: str | os.PathLike[str]) -> str | None:
 
 
 def read_subjects(path: str | os.PathLike[str]) -> list[str]:
-    """Subject keys from a text file, one a line; empty lines count for nothing.
+    """Subject keys from a text file, one a line; empty lines and Excel's mark count for nothing.
 
     Raises:
         RunError: no such file, or not text.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = "not a text file" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise RunError(f"{path}: {why}; a list of subjects is a text file, one a line") from None

@@ -54,6 +54,9 @@ _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes
 class Metrics(Mapping[str, Any]):
     """A mapping of what metrics.json holds: `evaluation["mean"]["auc"]`.
 
+    `mean` is of the first draw of the folds. Where there are several, `repeats` has the means over
+    all, which are printed.
+
     Attributes:
         metrics: the content of metrics.json.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -59,6 +60,26 @@ WINDOWS = {
 }
 
 
+def kinds_in(kind: Any) -> list[Any]:
+    """The types that a setting's type is made of.
+
+    >>> kinds_in(tuple[float, ...] | None)
+    [<class 'float'>, Ellipsis, <class 'NoneType'>]
+    """
+    parts = get_args(kind)
+    return [inner for part in parts for inner in kinds_in(part)] if parts else [kind]
+
+
+def number(value: Any) -> Any:
+    """A number with an exponent, which YAML takes for text unless it has a point; else the value.
+
+    >>> number("1e3"), number("all"), number(3)
+    (1000.0, 'all', 3)
+    """
+    exponent = isinstance(value, str) and re.fullmatch(r"[-+]?\d*\.?\d+e[-+]?\d+", value, re.I)
+    return float(value) if exponent else value
+
+
 def _share(value: Any) -> Any:
     """Accept `0.4` for `(0.4, 1)`, `"0.4,1"` or `(0.4, 1)`."""
     return (value, 1.0) if isinstance(value, int | float) else _listed(value)
@@ -67,6 +88,12 @@ def _share(value: Any) -> Any:
 def _rising_share(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 < value[0] <= value[1] <= 1:
         raise ValueError("two shares are needed, above 0 and up to 1, the smaller one first")
+    return value
+
+
+def _in_unit_range(value: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= v <= 1 for v in value):
+        raise ValueError("give intensities in [0, 1]: stored ones divided by 255")
     return value
 
 
@@ -123,10 +150,15 @@ Percentiles = Annotated[tuple[float, float], BeforeValidator(_listed), AfterVali
 Shares = Annotated[tuple[float, float], BeforeValidator(_share), AfterValidator(_rising_share)]
 
 
-Pair = Annotated[tuple[float, float], BeforeValidator(_listed)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-Values = Annotated[tuple[float, ...], BeforeValidator(_one_or_per_axis)]
+Betas = Annotated[tuple[Beta, Beta], BeforeValidator(_listed)]
+
+
+Intensities = Annotated[
+    tuple[float, ...], BeforeValidator(_one_or_per_axis), AfterValidator(_in_unit_range)
+]
 
 
 Kept = Annotated[

@@ -206,7 +206,9 @@ def resolve(
       `method=vitae++` sets those that are 0 to the paper's;
     - `model.size` stands for width, depth and heads of encoder and decoder;
     - `loss.perceptual.weights` stands for the weight of the loss that suits their scale;
-    - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them.
+    - `optim.epochs`, `optim.base_lr` and `optim.warmup_epochs` put aside what would go before them,
+      in the recipe and among the settings before them. Values by their names have no order: there,
+      what goes before them holds.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, values, or a recipe. Unset: the defaults.
@@ -226,10 +228,8 @@ def resolve(
     if recipe is None:
         recipe = Recipe()
     elif not isinstance(recipe, Recipe):
-        if isinstance(recipe, Mapping):
-            recipe = _validated(flatten(recipe), where)
-        else:
-            recipe = _validated(flatten(_read(recipe)), f"recipe {recipe}")
+        named = where if isinstance(recipe, Mapping) else f"recipe {recipe}"
+        recipe = _validated(said_by(recipe), named)
     changes = _changes(settings)
     if not changes:
         return recipe
@@ -237,6 +237,18 @@ def resolve(
     for name in {*_replaced(changes, values)}:
         del values[name]
     return _validated(_merged(values, changes), where)
+
+
+def said_by(recipe: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings that a recipe names, by their dotted names.
+
+    Args:
+        recipe: a shipped recipe's name, a YAML file, or values.
+
+    Raises:
+        RecipeError: no such recipe, or not one.
+    """
+    return flatten(recipe if isinstance(recipe, Mapping) else _read(recipe))
 
 
 def _replaced(changes: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
@@ -278,6 +290,9 @@ def _changes(settings: Mapping[str, Any] | str | Sequence[str]) -> dict[str, Any
                 else f"unknown setting {name}; {nearest(name, fields, _LISTED)}"
             )
         changes[name] = read_value(text, fields[name].annotation)
+        group, _, last = name.rpartition(".")
+        if group == "optim" and last in INSTEAD:  # the one that is given last holds
+            changes.pop(f"optim.{INSTEAD[last]}", None)
     return changes
 
 
@@ -360,6 +375,9 @@ def changed_settings(recipe: Recipe) -> list[str]:
 def flatten(values: Mapping[str, Any], section: type[BaseModel] = Recipe) -> dict[str, Any]:
     """Nested settings by their dotted names; an empty group has none.
 
+    Raises:
+        RecipeError: a setting is given nested and by its dotted name.
+
     >>> flatten({"optim": {"epochs": 3}, "seed": 0})
     {'optim.epochs': 3, 'seed': 0}
     """
@@ -368,12 +386,16 @@ def flatten(values: Mapping[str, Any], section: type[BaseModel] = Recipe) -> dic
         field = section.model_fields.get(name)
         kind = None if field is None else field.annotation
         group = value.model_dump() if isinstance(value, BaseModel) else value
+        inside: dict[str, Any] = {}
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            flat[str(name)] = value
+            inside[str(name)] = value
         elif isinstance(group, Mapping):
-            flat |= {f"{name}.{inner}": v for inner, v in flatten(group, kind).items()}
+            inside = {f"{name}.{inner}": v for inner, v in flatten(group, kind).items()}
         elif group is not None:  # it is told when it is validated
-            flat[name] = group
+            inside[name] = group
+        if twice := flat.keys() & inside.keys():
+            raise RecipeError(f"{min(twice)} is given twice; give it once")
+        flat |= inside
     return flat
 
 

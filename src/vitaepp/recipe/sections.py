@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
 from vitaepp.recipe import fields
@@ -27,6 +34,19 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_people_write_numbers(cls, value: Any, info: Any) -> Any:
+        # To Python true is 1, and a whole number has no exponent.
+        kinds = fields.kinds_in(cls.model_fields[info.field_name].annotation)
+        if int not in kinds and float not in kinds:
+            return value
+        many = isinstance(value, list | tuple)
+        values = [fields.number(v) for v in (value if many else [value])]
+        if bool not in kinds and any(isinstance(v, bool) for v in values):
+            raise ValueError("give a number")
+        return values if many else values[0]
 
 
 class PrepareSettings(Section):
@@ -344,13 +364,14 @@ class ViewSettings(Section):
         description="Voxels whose mean and deviation z-score a channel: those of each crop, of its "
         "foreground, or of all images that are trained on, which keeps what intensities mean (CT).",
     )
-    cohort_mean: fields.Values | None = Field(
+    cohort_mean: fields.Intensities | None = Field(
         None,
-        description="Mean of each channel for normalize=cohort, in [0, 1]. Unset: that of the "
-        "images that are trained on.",
+        description="Mean of each channel for normalize=cohort, of intensities in [0, 1], given "
+        "together with views.cohort_std. Unset: that of the images that are trained on.",
     )
-    cohort_std: fields.Values | None = Field(
-        None, description="Deviation of each channel, likewise."
+    cohort_std: fields.Intensities | None = Field(
+        None,
+        description="Deviation of each channel, likewise. 0: a channel that is constant.",
     )
     keep: fields.Kept = Field(
         (),
@@ -421,7 +442,7 @@ class OptimSettings(Section):
         None, ge=0, description="Linear warm-up in updates, instead of optim.warmup_epochs."
     )
     weight_decay: float = Field(0.05, ge=0, description="None on biases and norms.")
-    betas: fields.Pair = Field((0.9, 0.95), description="AdamW's betas.")
+    betas: fields.Betas = Field((0.9, 0.95), description="AdamW's betas.")
     clip_norm: float | None = Field(
         None, gt=0, description="Largest gradient norm. Unset: no limit."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -12,6 +13,30 @@ from vitaepp.errors import RecipeError, one_line
 
 #: What YAML and the numbers in it may raise.
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: nothing is given twice, and 010 is not 8."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [str(key.value) for key, _ in node.value]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                line = node.value[at][0].start_mark.line + 1
+                raise RecipeError(f"{name} is given twice, again in line {line}; give it once")
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if re.fullmatch("[-+]?(0[0-9_]+|.*:.*)", node.value):
+            number = super().construct_yaml_int(node)
+            raise RecipeError(
+                f"line {node.start_mark.line + 1}: YAML reads {node.value} as {number}; write a "
+                "number without leading zeros or colons, and a text in quotes"
+            )
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def split_setting(setting: str) -> tuple[str, str]:
@@ -34,10 +59,13 @@ def read_mapping(text: str, name: str) -> dict[str, Any]:
         name: of the file, for errors.
 
     Raises:
-        RecipeError: not YAML, or not a mapping.
+        RecipeError: not YAML, not a mapping, something that is there twice, or a number that YAML
+            does not read as it looks.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
+    except RecipeError as error:
+        raise RecipeError(f"{name}: {error}") from None
     except _NOT_YAML as error:
         raise RecipeError(f"{name}: not valid YAML: {one_line(error)}") from None
     if not isinstance(values, dict | None):

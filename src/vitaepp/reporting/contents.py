@@ -15,6 +15,7 @@ from vitaepp.data.origin import other_encoder
 from vitaepp.errors import RecipeError
 from vitaepp.evaluation.measures import task_of
 from vitaepp.presentation.names import model_name
+from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.extras import Section
 
@@ -157,8 +158,13 @@ class RunContents:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Numbers of parameters, by part of the model."""
-        return _section(self.summary, "parameters")
+        """Numbers of parameters, by part of the model; every key is optional."""
+        counts, recipe = _section(self.summary, "parameters"), self.settings
+        plain = recipe and METHODS[recipe.method].masked and not recipe.loss.contrastive.weight
+        if not plain and "heads" not in counts:
+            # An older version counted heads as part of the decoder.
+            return {part: count for part, count in counts.items() if part != "decoder"}
+        return counts
 
     @property
     def modalities(self) -> list[str]:

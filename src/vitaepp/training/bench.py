@@ -22,7 +22,7 @@ from vitaepp.recipe.choices import Choice
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import chosen_device, device_name, most_memory, resolved_precision
 from vitaepp.system.host import GIB, keep_freed_memory
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions, fact_list
 from vitaepp.training.module import Training
 from vitaepp.training.pieces import in_pieces
@@ -167,7 +167,7 @@ def bench(
     waiting, memory = loader.waited / sum(seconds), most_memory(where)
     module.method.replays = None  # a replayed step has no parts
     return Speed(
-        description=f"{chosen.name} on {len(opened)} images of "
+        description=f"{chosen.name} on {counted(len(rows), 'image')} of "
         f"{dimensions(opened.info.shape)}, batch {batch_size}, in "
         f"{resolved_precision(chosen.trainer.precision, where)} on {device_name(where)}",
         seconds=seconds,

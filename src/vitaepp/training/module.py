@@ -19,11 +19,11 @@ from vitaepp.data.checkpoints import FORMAT
 from vitaepp.data.loading import Batch
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import RGB
-from vitaepp.errors import TrainingError
+from vitaepp.errors import RecipeError, TrainingError
 from vitaepp.methods import Method, build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.compat import unscale_before_step
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.training.sharding import shard
 from vitaepp.training.step import build_optimizer, forward_batch
 from vitaepp.weights.adapt import initialize_from
@@ -51,6 +51,9 @@ class Training(L.LightningModule):
         resumed: a checkpoint will replace the initial weights.
         rows: rows of the store to train on; all by default.
         method: what is trained; by default the recipe's, from what `model.init` says.
+
+    Raises:
+        RecipeError: settings that do not fit the images or each other.
 
     Attributes:
         images: fingerprint of the images to train on.
@@ -82,6 +85,12 @@ class Training(L.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
         self._unchecked: list[dict[str, Tensor]] = []
+        block, blocks = recipe.model.pool_block, len(self.method.backbone.parts()) - 1
+        if block and block > blocks and recipe.model.backbone == "vit" and not (method or resumed):
+            raise RecipeError(
+                f"model.pool_block={block}: the encoder has {counted(blocks, 'block')}; give at "
+                f"most {blocks}"
+            )
         if method is None and recipe.model.init and not resumed:
             initialize_from(self.method.backbone, recipe.model.init)
             self.method.backbone_loaded()

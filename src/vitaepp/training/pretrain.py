@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 from vitaepp.data.checkpoints import newest_checkpoint
 from vitaepp.data.inspection import OF_RUN, PAGE_OF_RUN, ContactSheet, save_page
-from vitaepp.data.loading import training_rows
+from vitaepp.data.loading import trained_among, training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.recipe.choices import Choice
+from vitaepp.recipe.effect import given_names, without_effect
 from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system import files
 from vitaepp.system.paths import swapped
@@ -59,8 +60,9 @@ def pretrain(
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
             Only `optim.epochs` may change, to more than are done: the schedules then go on as
             those of the new length, and a line says so.
-        subjects: train on these only, for example a fold's training part; all without it. They
-            are listed in the run's subjects.txt.
+        subjects: train on these only, for example a fold's training part; all without it. A line
+            names those that are not in the training split. The others are listed in the run's
+            subjects.txt.
         hours: end after so much time, from now on. The speed of this machine is measured, and where
             no recipe is named, model and batch are chosen by it, too. Where the speed changes
             later, the training goes on with another length, and a line says so. The run's recipe
@@ -80,12 +82,14 @@ def pretrain(
         raise RunError(message)
     folder = RunFolder(run, must_exist=False)
     clock = None if hours is None else Clock(hours)
-    if isinstance(recipe, Mapping):
-        recipe = Recipe.parse(recipe)
+    named = Recipe.parse(recipe) if isinstance(recipe, Mapping) else recipe
+    given = given_names(recipe, settings)
     if watch is not None:
         settings = (*as_settings(settings), f"trainer.watch={watch}")
     with free_threads(folder, resume) as threads:
-        return _pretrain(Store(store), folder, recipe, settings, resume, subjects, clock, threads)
+        return _pretrain(
+            Store(store), folder, named, settings, resume, subjects, clock, threads, given
+        )
 
 
 def _pretrain(
@@ -97,6 +101,7 @@ def _pretrain(
     subjects: Sequence[str] | None,
     clock: Clock | None,
     threads: str,
+    given: Collection[str] = (),
     pace: Pace | None = None,
 ) -> Path:
     begun = resume and folder.recipe_file.is_file()
@@ -119,7 +124,7 @@ def _pretrain(
         cluster = find_cluster()
     devices = devices_per_node(chosen.trainer, cluster)
     if cluster is None and devices > 1:
-        _say(choices)
+        _say(choices, *without_effect(chosen, given))
         if not_used and not own:  # with the run's own recipe, the first process says it
             say(not_used)
         named, changes = (None, settings) if own else (chosen, ())
@@ -136,9 +141,11 @@ def _pretrain(
     first = cluster is None or cluster.global_rank() == 0
     with quiet_lightning(), nullcontext() if first else redirect_stderr(io.StringIO()):
         if resume and folder.recipe_file.is_file():
-            subjects = subjects_to_resume(folder, subjects)
+            subjects = subjects_to_resume(folder, subjects, opened, chosen.data)
         processes = Processes(cluster, devices)
-        rows = training_rows(opened, chosen.data, subjects)
+        rows, others = training_rows(opened, chosen.data, subjects), ""
+        if subjects is not None:
+            subjects, others = trained_among(opened, chosen.data, rows, subjects)
         chosen, notes = settled(chosen, opened, rows, devices * chosen.trainer.nodes)
         if first:
             check_folder(folder, chosen, resume, own)
@@ -147,9 +154,8 @@ def _pretrain(
         _check_classes(opened, chosen)
         watch = watch_of(opened, chosen, rows)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
-        _say(choices)
-        for note in filter(None, (not_used, *notes, threads)):
-            say(note)
+        idle = without_effect(chosen, given)
+        _say(choices, *idle, *filter(None, (not_used, others, *notes, threads)))
 
         def begin(described: Mapping[str, Any]) -> None:
             sheet = ContactSheet(opened, opened.spread(OF_RUN), PAGE_OF_RUN)
@@ -170,7 +176,7 @@ def _pretrain(
                 )
     if first and pace is not None and pace.length is not None:
         length = (f"optim.epochs={pace.length}",)
-        return _pretrain(opened, folder, None, length, True, subjects, None, "", pace)
+        return _pretrain(opened, folder, None, length, True, subjects, None, "", (), pace)
     return folder.path
 
 
@@ -190,9 +196,9 @@ def _claimed(folder: RunFolder, subjects: Sequence[str] | None) -> Iterator[None
         raise RunError(f"{folder.path}: another training is writing here; let it end") from None
 
 
-def _say(choices: Sequence[Choice]) -> None:
-    for choice in choices:
-        say(f"{choice}: {choice.reason}")
+def _say(choices: Sequence[Choice], *notes: str) -> None:
+    for line in (*(f"{choice}: {choice.reason}" for choice in choices), *notes):
+        say(line)
 
 
 def _check_classes(store: Store, recipe: Recipe) -> None:

@@ -218,7 +218,7 @@ def _learning_rate(images: Images, recipe: Recipe) -> Choice:
     optim, trainer = recipe.optim, recipe.trainer
     devices = trainer.nodes * (1 if trainer.devices == "auto" else trainer.devices)
     updates = optim.epochs * updates_per_epoch(recipe, images.trained, devices)
-    batch = optim.batch_size * optim.accumulate * devices
+    batch = min(optim.batch_size * optim.accumulate * devices, images.trained)
     rate = LEARNING_RATE * min(1.0, batch / FULL_BATCH) ** 0.5
     rate *= min(1.0, LEAST_UPDATES / updates) ** 0.25
     why = f"for {counted(updates, 'update')} of {counted(batch, 'image')}"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitaepp.data.checkpoints import load_checkpoint, progress_of
-from vitaepp.data.loading import EpochOrder
+from vitaepp.data.loading import EpochOrder, training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.recipe.recipe import Recipe, flatten
+from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import as_typed
 from vitaepp.training.module import Training
@@ -46,14 +47,26 @@ def recipe_to_resume(
     )
 
 
-def subjects_to_resume(folder: RunFolder, subjects: Sequence[str] | None) -> Sequence[str] | None:
+def subjects_to_resume(
+    folder: RunFolder, subjects: Sequence[str] | None, store: Store, settings: DataSettings
+) -> Sequence[str] | None:
     """The subjects that a run began with; None if these were all.
+
+    Args:
+        folder: of the run.
+        subjects: that the user listed; their order is no matter, and neither are those that are
+            not trained on.
+        store: what is trained on.
+        settings: which subjects of it are.
 
     Raises:
         RunError: others are given.
     """
     began = folder.subjects()
-    if subjects is not None and began != list(subjects):
+    if subjects is None:
+        return began
+    rows = [training_rows(store, settings, listed) for listed in (began, subjects)]
+    if began is None or rows[0] != rows[1]:
         raise RunError(
             f"{folder.path}: began with other subjects; resume without `subjects`, or start "
             "another run"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +25,7 @@ from vitaepp.system.devices import device_name
 from vitaepp.system.files import write_json
 from vitaepp.system.host import keep_freed_memory, versions
 from vitaepp.system.progress import counted, say, warn
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import as_typed, dimensions
 from vitaepp.training.batchnorm import join_batch_norms
 from vitaepp.training.callbacks import History, Monitor
 from vitaepp.training.module import Training
@@ -146,12 +146,6 @@ def describe(
         trainer: what trains it.
     """
     info = store.info
-    encoder = sum(
-        p.numel()
-        for name, p in method.backbone.named_parameters()
-        if not name.startswith(("decoder_", "mask_token"))
-    )
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     return {
         "method": recipe.method,
         "name": recipe.name,
@@ -165,7 +159,7 @@ def describe(
             "account": None if (account := store.account) is None else asdict(account),
         },
         "trained_on": trained_on,
-        "parameters": {"encoder": encoder, "decoder": trained - encoder},
+        "parameters": count_parameters(method),
         "epochs": recipe.optim.epochs,
         "device": device_name(trainer.strategy.root_device),
         "devices": trainer.world_size,
@@ -173,6 +167,46 @@ def describe(
         "threads": torch.get_num_threads(),
         "versions": versions("torch", "lightning"),
     }
+
+
+def count_parameters(method: Method) -> dict[str, int]:
+    """Numbers of parameters of the parts that a method has: encoder, decoder and heads.
+
+    Heads are what is trained beside the backbone, such as the predictor of the contrastive loss.
+    Copies that follow the encoder, and a VGG-16, are not trained, and are no parts.
+    """
+    counts = dict.fromkeys(("encoder", "decoder", "heads"), 0)
+    for name, weights in method.named_parameters():
+        if name.startswith(("backbone.decoder_", "backbone.mask_token", "decoder.")):
+            counts["decoder"] += weights.numel()
+        elif name.startswith("backbone."):
+            counts["encoder"] += weights.numel()
+        elif weights.requires_grad:
+            counts["heads"] += weights.numel()
+    return {part: count for part, count in counts.items() if count}
+
+
+def _schedule(recipe: Recipe, described: Mapping[str, Any]) -> Iterator[str]:
+    """Lines where the schedule or its devices are other than the settings seem to say."""
+    optim, devices = recipe.optim, described["devices"]
+    batch = optim.batch_size * optim.accumulate * devices
+    if optim.lr is None and batch > described["trained_on"]:
+        yield (
+            f"optim.base_lr={as_typed(optim.base_lr)}: the learning rate is "
+            f"{optim.base_lr * batch / 256:.3g}, that of batches of {counted(batch, 'image')}, "
+            f"though there are {described['trained_on']}"
+        )
+    name, length, unit = "warmup_epochs", optim.epochs, "epoch"
+    if optim.warmup_updates is not None:
+        name, length, unit = "warmup_updates", described["updates"], "update"
+    warmup = getattr(optim, name)
+    if warmup is not None and warmup > length:
+        yield (
+            f"optim.{name}={as_typed(warmup)}: cut to the {counted(length, unit)} of this "
+            "training, in which the learning rate only rises"
+        )
+    if recipe.trainer.strategy == "fsdp" and devices == 1:
+        yield "trainer.strategy=fsdp: nothing to share on one device, which has all weights"
 
 
 def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None:
@@ -202,6 +236,8 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
             "encoder little, and it may be no better than its untrained control; more epochs, more "
             "hours or smaller batches make more"
         )
+    for note in _schedule(recipe, described):
+        say(note)
     if incomplete := int((~store.present.all(axis=1)).sum()):
         say(f"{incomplete} of {len(store)} subjects lack a modality, which then counts in no loss")
     facts = METHODS[recipe.method]

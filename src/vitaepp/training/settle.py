@@ -10,6 +10,7 @@ import numpy as np
 
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo, alike
+from vitaepp.errors import RecipeError
 from vitaepp.nn.vgg import known_weights
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe, resolve
@@ -61,6 +62,9 @@ def settled(
         store: what is trained on.
         rows: of the store, those that are trained on.
         processes: that share the batches.
+
+    Raises:
+        RecipeError: of the cohort's mean and deviation, one is given.
     """
     changes: dict[str, Any] = {}
     lines = []
@@ -77,15 +81,23 @@ def settled(
             f"{counted(each, 'update')}"
         )
     views = recipe.views
-    if views.normalize == "cohort" and views.cohort_mean is None:
-        mean, std = channel_statistics(store, rows)
-        changes |= {"views.cohort_mean": mean, "views.cohort_std": std}
+    if views.normalize == "cohort" and views.cohort is None:
+        for given, other in (("cohort_mean", "cohort_std"), ("cohort_std", "cohort_mean")):
+            if getattr(views, given) is not None:
+                raise RecipeError(
+                    f"views.{given}={as_typed(getattr(views, given))}: give views.{other}, too, or "
+                    "neither, which takes both from the images"
+                )
+        found = dict(
+            zip(("cohort_mean", "cohort_std"), channel_statistics(store, rows), strict=True)
+        )
+        changes |= {f"views.{name}": values for name, values in found.items()}
         shown = (
-            " and ".join(f"{255 * v:.4g}" for v in pair) for pair in zip(mean, std, strict=True)
+            f"views.{name}={as_typed([float(f'{v:.4g}') for v in values])}"
+            for name, values in found.items()
         )
         lines.append(
-            f"views.normalize=cohort: mean and deviation of {', '.join(shown)} in the stored "
-            f"intensities of {counted(len(rows), 'image')}"
+            f"views.normalize=cohort: {' and '.join(shown)}, those of {counted(len(rows), 'image')}"
         )
     return resolve(recipe, changes), tuple(lines)
 

@@ -347,11 +347,15 @@ def _optimisation(run: RunContents) -> Iterator[str]:
     optim, devices = recipe.optim, run.summary.get("devices") or 1
     batch = optim.batch_size * optim.accumulate * devices
     rate = optim.lr or optim.base_lr * batch / 256
+    images, updates = (run.summary.get(name) for name in ("trained_on", "updates"))
+    if isinstance(images, int):
+        batch = min(batch, images)
     warmup = "over 4% of the training"
     if optim.warmup_updates is not None:
-        warmup = f"over {optim.warmup_updates:,} updates"
+        length = optim.warmup_updates
+        warmup = f"over {min(length, updates) if isinstance(updates, int) else length:,} updates"
     elif optim.warmup_epochs is not None:
-        warmup = f"over {counted_epochs(optim.warmup_epochs)}"
+        warmup = f"over {counted_epochs(min(optim.warmup_epochs, optim.epochs))}"
     yield (
         f"It was trained with AdamW (betas {optim.betas[0]:g} and {optim.betas[1]:g}, weight decay "
         f"{optim.weight_decay:g}) and a batch of {counted(batch, 'image')}; the learning rate rose "

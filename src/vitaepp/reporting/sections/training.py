@@ -39,7 +39,7 @@ def _facts(run: RunContents) -> Iterator[tuple[str, Any]]:
     yield "Patch", dimensions(model.get("patch_size") or [])
     ratio = model.get("mask_ratio")
     yield "Patches hidden", f"{ratio:.0%}" if isinstance(ratio, int | float) else None
-    for part in ("encoder", "decoder"):
+    for part in ("encoder", "decoder", "heads"):
         yield f"Parameters, {part}", run.parameters.get(part)
     done, wanted = run.epochs
     if wanted is not None:

@@ -1,0 +1,92 @@
+"""Which of the settings that somebody gave have no effect beside the others, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from vitaepp.recipe.methods import METHODS, not_read
+from vitaepp.recipe.recipe import Recipe, as_settings, flatten, said_by, shipped_recipes
+from vitaepp.recipe.values import split_setting
+from vitaepp.system.text import as_typed
+
+#: What shapes a transformer, and has no meaning for a ResNet.
+_OF_TRANSFORMERS = tuple(
+    f"model.{name}"
+    for name in ("size", "embed_dim", "depth", "num_heads", "patch_size", "pool_block")
+)
+
+#: What `views.keep=size` leaves out of both views.
+_OF_SIZE = tuple(
+    f"views.{view}.{name}" for view in ("first", "second") for name in ("crop", "aspect", "scale")
+)
+
+
+def given_names(
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike[str] | None,
+    settings: str | Sequence[str],
+) -> set[str]:
+    """The settings that a person gave: as `name=value`, or in a recipe of their own.
+
+    What a recipe says as the defaults do is not counted, and neither is one that names every
+    setting, which a run has written. Where `method=...` is given, the recipe was written for
+    another method, and is not counted.
+
+    Args:
+        recipe: as for `pretrain`.
+        settings: `name=value`, one or several.
+    """
+    given = {split_setting(setting)[0] for setting in as_settings(settings)}
+    if "method" in given or isinstance(recipe, Recipe | None) or str(recipe) in shipped_recipes():
+        return given
+    defaults, said = flatten(Recipe().model_dump()), said_by(recipe)
+    if said.keys() >= defaults.keys():
+        return given
+    values = flatten(Recipe.load(recipe).model_dump())
+    return given | {name for name in said if values.get(name) != defaults.get(name)}
+
+
+def without_effect(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
+    """A line for each setting that leaves others without effect that a person gave.
+
+    Args:
+        recipe: every setting, as it is trained.
+        given: names of the settings that were given.
+    """
+    values = flatten(recipe.model_dump())
+    left = [name for name in values if name in given]
+    for cause, idle in _causes(recipe, left):
+        names = [name for name in left if name in idle]
+        left = [name for name in left if name not in idle]
+        if names:
+            listed = ", ".join(f"{name}={as_typed(values[name])}" for name in names)
+            verb = "has" if len(names) == 1 else "have"
+            yield f"{cause}={as_typed(values[cause])}: {listed} {verb} no effect"
+    flips = [name for name in left if name.endswith(".flip") and values[name] != "none"]
+    if "side" in recipe.views.keep and flips:
+        yield (
+            f"views.keep={as_typed(recipe.views.keep)}: left and right are not mirrored, whatever "
+            f"{' and '.join(f'{name}={as_typed(values[name])}' for name in flips)} says"
+        )
+
+
+def _causes(recipe: Recipe, names: Sequence[str]) -> Iterator[tuple[str, Collection[str]]]:
+    """A setting, and those of some others that have no effect beside its value."""
+    yield "method", not_read(recipe.method, names)
+    if recipe.model.backbone != "vit":
+        yield "model.backbone", _OF_TRANSFORMERS
+    if "size" in recipe.views.keep:
+        yield "views.keep", _OF_SIZE
+    if recipe.views.normalize != "cohort":
+        yield "views.normalize", ("views.cohort_mean", "views.cohort_std")
+    if not METHODS[recipe.method].masked:
+        return
+    for term in type(recipe.loss).model_fields:
+        weight = f"loss.{term}.weight"
+        if not getattr(recipe.loss, term).weight:
+            # Standardised targets are what the decoder predicts, whichever loss looks at it.
+            kept = (weight, "loss.reconstruction.normalize_targets")
+            yield weight, [n for n in names if n.startswith(f"loss.{term}.") and n not in kept]
+    if not recipe.loss.contrastive.weight:
+        yield "loss.contrastive.weight", [n for n in names if n.startswith("views.second.")]
