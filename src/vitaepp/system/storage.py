@@ -55,6 +55,11 @@ class LocalFolder:
         folder = self.path / name
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 
+    def lacking(self, folder: str, names: Sequence[str]) -> list[str]:
+        """Which of many files below a folder are not there."""
+        at = self.path / folder
+        return [name for name in names if not os.path.isfile(f"{at}/{name}")]
+
     def read(self, name: str) -> bytes:
         """A file's content."""
         return (self.path / name).read_bytes()
@@ -152,6 +157,24 @@ class RemoteFolder:
             except FileNotFoundError:
                 return []
         return sorted({str(path).rstrip("/").rpartition("/")[2] for path in paths})
+
+    def lacking(self, folder: str, names: Sequence[str]) -> list[str]:
+        """Which of many files below a folder are not there, by one listing.
+
+        Where there are real folders, each of which would take a listing, a file counts as there if
+        the first of the folders that it is in is there.
+        """
+        if self._has_folders:
+            first = {*self.entries(folder)}
+            return [name for name in names if name.partition("/")[0] not in first]
+        with storage_errors(self.path):
+            self._system.invalidate_cache()  # others write, too
+            try:
+                paths = self._system.find(self._at(folder))
+            except FileNotFoundError:
+                paths = []
+        there = {str(path).rpartition(f"/{folder}/")[2] for path in paths}
+        return [name for name in names if name not in there]
 
     def read(self, name: str) -> bytes:
         """A file's content."""

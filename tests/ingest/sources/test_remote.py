@@ -151,6 +151,33 @@ def test_processes_share_a_remote_source_and_store(tmp_path, scratch, monkeypatc
     assert files_of(twofold(tmp_path / "s")) == files_of(tmp_path / "here")
 
 
+def test_a_chunk_that_a_remote_store_lost_is_missed_and_made_again(tmp_path, memory, monkeypatch):
+    source = cohort(tmp_path / "x", 3)
+    prepare(source, "memory://s", size=8)
+    fresh, finds = remote_files(memory, "s"), []
+    memory.rm("/s/images.zarr/c/1/0/0/0/0")
+    find, exists = memory.find, memory.exists
+    monkeypatch.setattr(memory, "find", lambda *a, **k: finds.append(a) or find(*a, **k))
+    with pytest.raises(StoreError, match=r"lacks 1 of 3 subjects"):
+        Store("memory://s").read([0])
+    assert len(finds) == 1
+    monkeypatch.setattr(memory, "exists", lambda p, **k: "zarr/c" in p or exists(p, **k))
+    assert prepare(source, "memory://s", size=8).prepared == 1
+    assert remote_files(memory, "s") == fresh
+    assert len(Store("memory://s").read([0, 1, 2])) == 3
+
+
+def test_a_lost_chunk_is_missed_where_folders_are_not_looked_into(tmp_path, memory, monkeypatch):
+    prepare(cohort(tmp_path / "x", 2), "memory://s", size=8)
+    memory.rm("/s/images.zarr/c/1/0/0/0/0")
+    memory.makedirs("/s/images.zarr/c/1/0/0/0", exist_ok=True)
+    monkeypatch.setattr(storage, "OBJECT_STORES", frozenset())  # as on SFTP
+    store = Store("memory://s")
+    assert store.read([0]).any()
+    with pytest.raises(StoreError, match=r"images\.zarr/c/1, of subject .*, is lost"):
+        store.read([0, 1])
+
+
 def test_one_line_on_what_cannot_be_opened(tmp_path, memory):
     cohort(tmp_path / "x", 1)
     with pytest.raises(StorageError, match=r"nonsense://x: .*nonsense"):
