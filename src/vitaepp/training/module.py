@@ -84,7 +84,9 @@ class Training(L.LightningModule):
         self._store = store
         self._unchecked: list[tuple[list[int], dict[str, Tensor]]] = []
         if method is None and recipe.model.init and not resumed:
-            initialize_from(self.method.backbone, recipe.model.init)
+            initialize_from(
+                self.method.backbone, recipe.model.init, store.info, recipe.views.normalize
+            )
             self.method.backbone_loaded()
 
     def configure_model(self) -> None:
