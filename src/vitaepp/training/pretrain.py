@@ -140,9 +140,9 @@ def _pretrain(
         processes = Processes(cluster, devices)
         rows = training_rows(opened, chosen.data, subjects)
         chosen, notes = settled(chosen, opened, rows, devices * chosen.trainer.nodes)
-        if first:
-            check_folder(folder, chosen, resume, own)
         checkpoint = newest_checkpoint(folder) if resume else None
+        if first:
+            check_folder(folder, chosen, resume, own, checkpoint)
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
         watch = watch_of(opened, chosen, rows)
