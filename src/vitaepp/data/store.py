@@ -33,7 +33,7 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
+from zarr.storage import FsspecStore, MemoryStore
 
 from vitaepp.data.arrays import Flags
 from vitaepp.data.storeinfo import Account, StoreInfo, difference, with_tuples
@@ -42,7 +42,7 @@ from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, folder_at
+from vitaepp.system.storage import Folder, LocalFolder, folder_at
 from vitaepp.system.text import dimensions, evenly, fact_list, first_few
 from vitaepp.system.urls import Location
 
@@ -240,7 +240,7 @@ class Store:
 
     def _open(self, kind: _Array) -> zarr.Array[Any]:
         try:
-            array = zarr.open_array(_inside(self.path, kind.name), mode="r")
+            array = zarr.open_array(_inside(self._folder, kind.name), mode="r")
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             raise StoreError(
                 f"{self.path}: {kind.name} is missing or damaged; prepare the store again"
@@ -769,8 +769,13 @@ def _staged_file(subject: str, suffix: str) -> str:
     return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
 
 
-def _inside(path: Path | str, name: str) -> Path | str:
-    return path / name if isinstance(path, Path) else f"{path}/{name}"
+def _inside(folder: Folder, name: str) -> Path | str | FsspecStore:
+    """What Zarr opens an array of a folder by."""
+    if isinstance(folder, LocalFolder):
+        return folder.path / name
+    if "::" in folder.path:  # of a chained URL, as zip://::FILE, the path is not at the end
+        return FsspecStore.from_mapper(folder.mapping(name), read_only=True)
+    return f"{folder.path}/{name}"
 
 
 def _json(value: Any) -> bytes:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vitaepp.errors import StorageError
 from vitaepp.system.files import atomic_path, link_or_copy, locked, make_folder, remove
@@ -134,7 +135,7 @@ class RemoteFolder:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return self.path.rpartition("/")[2]
+        return self.path.rpartition("::")[2].rpartition("/")[2]
 
     @property
     def is_file(self) -> bool:
@@ -246,6 +247,10 @@ class RemoteFolder:
         finally:
             lease.let_go()
 
+    def mapping(self, name: str) -> Any:
+        """A folder below as fsspec's mapping, as Zarr takes it."""
+        return self._system.get_mapper(self._at(name))
+
     def create(self, name: str, data: bytes) -> None:
         """Write a file that must not be there yet; of two at once one wins, where that is possible.
 
@@ -273,6 +278,8 @@ class RemoteFolder:
             self._system.makedirs(path, exist_ok=True)
 
     def _at(self, name: str) -> str:
+        if not self._root and "::" in self.path:  # the top of an archive
+            return name
         return f"{self._root}/{name}" if name else self._root
 
 
