@@ -128,7 +128,7 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
         except RecipeError:
             raise RunError("made by another version of vitaepp") from None
         shape = backbone_shape(recipe, len(own["modalities"]), own["image_size"])
-        return _own_facts({"normalize": recipe.views.normalize} | own | {"shape": shape}) | {
+        return _own_facts({**own, "normalize": recipe.views.normalize, "shape": shape}) | {
             "decoder_num_heads": recipe.model.decoder_num_heads or DECODERS[recipe.model.size][2]
         }
     if isinstance(config.get("shape"), Mapping):
@@ -146,11 +146,14 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
 def _own_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What one of our own encoders tells of itself, by the names of `EncoderConfig`."""
     shape, prepared = config["shape"], config.get("prepared")
-    facts = {
-        "modalities": tuple(config.get("modalities") or ()),
-        "prepared": StoreInfo.parse(prepared) if isinstance(prepared, Mapping) else prepared,
-        "normalize": config.get("normalize"),
-    }
+    try:
+        facts = {
+            "modalities": tuple(config.get("modalities") or ()),
+            "prepared": StoreInfo.parse(prepared) if isinstance(prepared, Mapping) else prepared,
+            "normalize": config.get("normalize"),
+        }
+    except TypeError:
+        raise RunError("made by another version of vitaepp") from None
     if not {"num_heads", "image_size", "patch_size"} <= shape.keys():
         return facts  # a ResNet
     sizes = zip(shape["image_size"], shape["patch_size"], strict=True)
