@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 import pytest
+from zarr.codecs import ZstdCodec
 
+from vitaepp.data import store as store_module
 from vitaepp.data.inspection import inspect
 from vitaepp.data.store import Failure, Record, Store, StoreWriter, stage
 from vitaepp.data.storeinfo import StoreInfo
@@ -92,7 +95,11 @@ def test_uint8_rounds(tmp_path, value, stored):
         (lambda p: shutil.rmtree(p / "images.zarr"), "missing or damaged"),
         (lambda p: (p / "images.zarr" / "zarr.json").write_text("{"), "missing or damaged"),
         (lambda p: shutil.rmtree(p / "images.zarr" / "c" / "1"), "lacks 1 of 2 subjects"),
-        (lambda p: (p / "images.zarr/c/1/0/0/0").write_bytes(b"x"), "is damaged"),
+        (lambda p: (p / "images.zarr/c/1/0/0/0").unlink(), r"lacks 1 of 2 subjects \(b\)"),
+        (
+            lambda p: (p / "images.zarr/c/1/0/0/0").write_bytes(b"x"),
+            "c/1, of subject b, is damaged",
+        ),
         (lambda p: rewrite(p / "store.json", dtype="nope"), "store.json is damaged"),
         (lambda p: rewrite(p / "store.json", size="x"), "store.json is damaged"),
     ],
@@ -106,6 +113,55 @@ def test_a_store_that_was_damaged_says_so_and_is_never_read_as_zeros(tmp_path, h
     harm(path)
     with pytest.raises(StoreError, match=message):
         Store(path).read([0, 1])
+
+
+def test_no_flipped_bit_is_read_as_other_voxels(tmp_path):
+    path, rng = tmp_path / "s", np.random.default_rng(0)
+    with StoreWriter(path, INFO) as writer:
+        stage(path, INFO, rng.uniform(0, 255, INFO.shape).astype(np.float32), record("a"))
+        writer.commit(labels("a"), [])
+    chunk = path / "images.zarr/c/0/0/0/0/0"
+    whole, before = chunk.read_bytes(), Store(path).read([0]).tobytes()
+    chunk.unlink()
+    for bit in rng.integers(0, 8 * len(whole), 60):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        chunk.write_bytes(data)
+        with suppress(StoreError):  # a bit that means nothing may be flipped
+            assert Store(path).read([0]).tobytes() == before
+
+
+def test_a_store_without_checksums_is_read_and_added_to_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "s"
+    with monkeypatch.context() as earlier, StoreWriter(path, INFO) as writer:
+        earlier.setattr(store_module, "ZstdCodec", lambda level, checksum: ZstdCodec(level=level))
+        store_module._encoder.cache_clear()
+        stage(path, INFO, image(1), record("a"))
+        writer.commit(labels("a"), [])
+    store_module._encoder.cache_clear()
+    codecs = json.loads((path / "images.zarr/zarr.json").read_text())["codecs"]
+    assert codecs[-1]["configuration"]["checksum"] is False
+    with StoreWriter(path, INFO) as writer:
+        assert writer.checksums() == {"a": ("x", "")}
+        stage(path, INFO, image(2), record("b"))
+        writer.commit(labels("a", "b"), [])
+    assert json.loads((path / "images.zarr/zarr.json").read_text())["codecs"] == codecs
+    assert [float(x.max()) for x in Store(path).read([0, 1])] == [1, 2]
+
+
+def test_an_image_of_zeros_is_an_image_and_one_lost_after_opening_is_not(tmp_path):
+    with StoreWriter(tmp_path / "s", INFO) as writer:
+        for subject in "ab":
+            stage(tmp_path / "s", INFO, image(0), record(subject))
+        writer.commit(labels("a", "b"), [])
+        assert writer.checksums() == {"a": ("x", ""), "b": ("x", "")}
+    store = Store(tmp_path / "s")
+    assert not store.read([0, -1]).any()
+    (tmp_path / "s/images.zarr/c/1/0/0/0/0").unlink()
+    assert not store.read([0]).any()
+    for rows in ([0, 1], [-1]):
+        with pytest.raises(StoreError, match=r"zarr/c/1, of subject b, is lost; delete this"):
+            store.read(rows)
 
 
 def rewrite(file, **values):

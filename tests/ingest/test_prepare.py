@@ -188,6 +188,8 @@ def test_a_changed_file_is_noticed_and_other_settings_need_another_store(tmp_pat
     ("lost", "again"),
     [
         (["images.zarr/c/1"], 1),
+        (["images.zarr/c/1/0/0/0/0"], 1),
+        (["images.zarr/c/1/0/0/0/0", "masks.zarr/c/2/0/0/0"], 2),
         (["images.zarr/c/0", "masks.zarr/c/2"], 2),
         (["masks.zarr"], 3),
         (["images.zarr", "masks.zarr/zarr.json"], 3),

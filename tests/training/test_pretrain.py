@@ -3,17 +3,20 @@
 import json
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 
 from tests.conftest import TINY
 from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.data.loading import trained_among
 from vitaepp.data.runfolder import read_subjects
+from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import RecipeError, RunError, TrainingError
+from vitaepp.errors import RecipeError, RunError, StoreError, TrainingError
 from vitaepp.methods import build_method
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import DataSettings
@@ -252,6 +255,21 @@ def test_a_loss_that_is_not_finite_names_term_and_step(make_store, tmp_path, mon
     monkeypatch.setattr(method, "edge_loss", lambda *_, **__: torch.tensor(float("nan")))
     with pytest.raises(TrainingError, match=r"edge loss is nan at step 0 \(epoch 0\)"):
         pretrain(make_store().path, tmp_path / "run", settings=TINY)
+
+
+def test_an_image_that_is_not_finite_is_named_and_not_the_learning_rate(make_store, tmp_path):
+    store = make_store()
+    run = pretrain(store.path, tmp_path / "run", settings=(*PLAIN, "optim.epochs=1"))
+    images = zarr.open_array(store.path / "images.zarr", mode="r+")
+    spoilt = np.asarray(images[1])
+    spoilt[0, 0] = np.inf
+    images[1] = spoilt
+    told = rf"images\.zarr/c/1, of subject {store.table.subject[1]}, is not finite"
+    with pytest.raises(StoreError, match=told):
+        pretrain(store.path, tmp_path / "other", settings=PLAIN)
+    for rows in (None, [0, 1]):
+        with pytest.raises(StoreError, match=told):
+            Encoder.from_pretrained(run).embed(Store(store.path), rows)
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_embedded(make_store, tmp_path):

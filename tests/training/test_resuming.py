@@ -344,6 +344,48 @@ def test_how_steps_are_launched_may_change(make_store, tmp_path, dying):
     assert load_checkpoint(run / "last.ckpt")["global_step"] == 8
 
 
+@pytest.mark.parametrize("asked", [None, "optim.epochs=4"])
+def test_a_recipe_that_was_edited_since_is_refused(make_store, tmp_path, asked):
+    store, run = make_store(subjects=4), tmp_path / "run"
+    pretrain(store.path, run, settings=(*SETTINGS, "method=vitae", "optim.epochs=2"))
+    kept = run / "recipe.yaml"
+    whole = kept.read_text()
+    edited = whole.replace("mask_ratio: 0.75", "mask_ratio: 0.5").replace("seed: 0", "seed: 7")
+    kept.write_text(edited)
+    told = "began with seed=0, now asked to go on with 7, and with another model.mask_ratio; undo"
+    with pytest.raises(RunError, match=told):
+        pretrain(store.path, run, settings=asked or (), resume=True)
+    assert kept.read_text() == edited
+    # What changes no result may be edited, and what the next step alone reads.
+    harmless = {
+        "workers: 2": "workers: 0",
+        "watch: null": "watch: bright",
+        "patience: 0.5": "patience: 0.9",
+    }
+    for before, after in harmless.items():
+        assert before in whole, before
+        whole = whole.replace(before, after)
+    kept.write_text(whole)
+    pretrain(store.path, run, settings=asked or (), resume=True)
+    assert pd.read_csv(run / "metrics.csv").epoch.tolist() == list(range(4 if asked else 2))
+
+
+def test_a_recipe_that_is_named_is_held_against_the_training_and_not_against_the_file(
+    make_store, tmp_path
+):
+    store, run = make_store(subjects=4), tmp_path / "run"
+    pretrain(store.path, run, settings=(*SETTINGS, "method=vitae", "optim.epochs=1"))
+    own = Recipe.load(run / "recipe.yaml")
+    for change in ("edited", "gone"):
+        if change == "edited":
+            own.changed(seed=7).save(run / "recipe.yaml")
+        else:
+            (run / "recipe.yaml").unlink()
+        pretrain(store.path, run, recipe=own, resume=True)
+        with pytest.raises(RunError, match="began with seed=0, now asked to go on with 3"):
+            pretrain(store.path, run, recipe=own.changed(seed=3), resume=True)
+
+
 def learning_rates(run: Path) -> list[float]:
     return pd.read_csv(run / "metrics.csv").lr.tolist()
 

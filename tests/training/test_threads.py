@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from tests.conftest import TINY
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.training import threads
+from vitaepp.training.pretrain import pretrain
 from vitaepp.training.threads import free_threads, threads_to_take
 
 
@@ -45,3 +47,22 @@ def test_what_the_user_says_goes_first(three_free, monkeypatch):
     with free_threads() as told:
         assert torch.get_num_threads() == before
     assert told == ""
+
+
+def test_a_run_that_goes_on_with_other_threads_than_it_began_with_says_so(
+    make_store, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(threads, "chosen_device", lambda: torch.device("cpu"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before, store, run = torch.get_num_threads(), make_store(subjects=4).path, tmp_path / "run"
+    try:
+        for count, epochs, told in ((1, 1, False), (1, 2, False), (2, 3, True), (2, 4, True)):
+            torch.set_num_threads(count)
+            begin = () if run.exists() else (*TINY, "method=vitae")
+            pretrain(store, run, settings=(*begin, f"optim.epochs={epochs}"), resume=True)
+            said = "computing with 2 threads, as OMP_NUM_THREADS says, but the run began with 1:"
+            assert (said in capsys.readouterr().err) == told
+    finally:
+        torch.set_num_threads(before)
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["threads"], summary["threads_resumed"]) == (1, 2)

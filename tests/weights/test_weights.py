@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tests.conftest import LIGHT
+from tests.conftest import LIGHT, write_store
 from vitaepp import Encoder, pretrain
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import RunError
 from vitaepp.nn.autoencoder import MaskedAutoencoder
+from vitaepp.nn.backbones import build_backbone
 from vitaepp.nn.patches import patchify, random_masks
 from vitaepp.nn.positions import sincos_positions
 from vitaepp.nn.transformer import VisionTransformer
@@ -509,6 +511,71 @@ def test_own_runs_start_others(make_store, tmp_path, capsys):
     own = other.pos_embed.clone()
     initialize_from(other, run)
     assert torch.equal(other.pos_embed, own)
+
+
+@pytest.fixture(scope="module")
+def of_three(tmp_path_factory):
+    """Runs on a, b, c, of a transformer and of a ResNet."""
+    root, short = tmp_path_factory.mktemp("three"), ("optim.epochs=1", "optim.batch_size=4")
+    store = write_store(root / "store", 4, modalities=("a", "b", "c")).path
+    pretrain(store, root / "vit", settings=(*LIGHT, *short))
+    resnet = ("method=simsiam", "model.backbone=resnet18", "trainer.precision=32", *short)
+    pretrain(store, root / "resnet", settings=resnet)
+    return root
+
+
+@pytest.mark.parametrize("part", ["", "encoder", "last.ckpt"])
+@pytest.mark.parametrize("want", ["cab", "b", "ca", "dbae"])
+def test_channels_of_own_runs_are_matched_by_name(of_three, part, want, capsys):
+    path = of_three / "vit" / part
+    before = load_method(of_three / "vit")[0].backbone.eval()
+    info = StoreInfo(tuple(want), (16,) * 3, (1.0,) * 3, "float16", "image")
+    ours = MaskedAutoencoder(len(want), (16,) * 3, (8,) * 3, 48, 2, 4, 48, 1, 4).eval()
+    initialize_from(ours, path, info)
+    images = {name: torch.randn(2, 1, 16, 16, 16) for name in "abcde"}
+    zero = torch.zeros(2, 1, 16, 16, 16)
+    theirs = torch.cat([images[name] if name in want else zero for name in "abc"], dim=1)
+    mine, visible = torch.cat([images[name] for name in want], dim=1), torch.arange(4).repeat(2, 1)
+    tokens = [n.encode(patchify(x, (8,) * 3), visible) for n, x in ((before, theirs), (ours, mine))]
+    torch.testing.assert_close(*tokens, atol=1e-5, rtol=1e-5)
+    if part == "last.ckpt":  # which has the decoder, too
+        known, made = (
+            n.decode(t, visible).unflatten(2, (-1, c))
+            for n, t, c in ((before, tokens[0], 3), (ours, tokens[1], len(want)))
+        )
+        for i, name in enumerate(want):
+            expected = known[..., "abc".index(name)] if name in "abc" else 0 * made[..., i]
+            torch.testing.assert_close(made[..., i], expected, atol=1e-5, rtol=1e-5)
+    told = capsys.readouterr().err
+    assert f"channels by name: {', '.join(n for n in want if n in 'abc')}" in told
+    assert ("new, starting at zero: d, e" in told) == (want == "dbae")
+    assert ("not in the store: c" in told) == (want == "dbae")
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("part", ["", "last.ckpt"])
+def test_channels_of_an_own_resnet_are_matched_by_name(of_three, part):
+    before = Encoder.from_pretrained(of_three / "resnet").backbone
+    ours = build_backbone("resnet18", {"in_channels": 2, "image_size": (16,) * 3}).eval()
+    info = StoreInfo(("c", "a"), (16,) * 3, (1.0,) * 3, "float16", "image")
+    initialize_from(ours, of_three / "resnet" / part, info)
+    x = torch.randn(2, 3, 16, 16, 16)
+    x[:, 1] = 0
+    torch.testing.assert_close(ours(x[:, [2, 0]]), before(x), atol=1e-5, rtol=1e-5)
+
+
+def test_other_names_are_taken_in_order_and_another_preparation_is_told(of_three, capsys):
+    before = Encoder.from_pretrained(of_three / "vit").backbone
+    ours = MaskedAutoencoder(3, (8,) * 3, (8,) * 3, 48, 2, 4, 48, 1, 4)
+    info = StoreInfo(("x", "y", "z"), (8,) * 3, (2.0,) * 3, "float16", "image")
+    initialize_from(ours, of_three / "vit", info, "foreground")
+    assert torch.equal(ours.patch_embed.proj.weight, before.patch_embed.proj.weight)
+    told = capsys.readouterr().err.splitlines()
+    assert "channels in their order, because its modalities (a, b, c) are none of the" in told[0]
+    assert told[1].endswith(
+        "the store is prepared unlike its own: spacing 2,2,2 instead of 1,1,1, size 8,8,8 instead "
+        "of 16,16,16, views.normalize=foreground instead of crop"
+    )
 
 
 def network():

@@ -27,6 +27,7 @@ from vitaepp.system.devices import carried
 from vitaepp.system.host import free_memory
 from vitaepp.system.progress import counted
 from vitaepp.system.text import first_few
+from vitaepp.system.urls import in_one_process
 
 #: Share of the free memory that `cache=auto` may use.
 CACHE_SHARE = 0.5
@@ -264,7 +265,8 @@ def training_loader(
         sharing: number of processes on this machine; each holds a copy of the store.
     """
     cache = cache_device(store, settings, device, sharing)
-    workers = settings.workers if cache is None else 0
+    # Reading processes do not see what is in this one's memory.
+    workers = 0 if cache is not None or in_one_process(store.path) else settings.workers
     options: dict[str, Any] = {}
     if workers:
         # Zarr runs threads, which a forked process would not have.

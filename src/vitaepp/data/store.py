@@ -20,7 +20,7 @@ import hashlib
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
@@ -33,7 +33,7 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
+from zarr.storage import FsspecStore, MemoryStore
 
 from vitaepp.data.arrays import Flags
 from vitaepp.data.storeinfo import Account, StoreInfo, difference, with_tuples
@@ -42,7 +42,7 @@ from vitaepp.system.compat import zarr_buffer
 from vitaepp.system.files import to_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, say
-from vitaepp.system.storage import Folder, folder_at
+from vitaepp.system.storage import Folder, LocalFolder, folder_at
 from vitaepp.system.text import dimensions, evenly, fact_list, first_few
 from vitaepp.system.urls import Location
 
@@ -240,7 +240,7 @@ class Store:
 
     def _open(self, kind: _Array) -> zarr.Array[Any]:
         try:
-            array = zarr.open_array(_inside(self.path, kind.name), mode="r")
+            array = zarr.open_array(_inside(self._folder, kind.name), mode="r")
         except (ValueError, KeyError, TypeError, FileNotFoundError):
             raise StoreError(
                 f"{self.path}: {kind.name} is missing or damaged; prepare the store again"
@@ -252,8 +252,9 @@ class Store:
             )
         if lacking := _lacking(self._folder, kind, len(self)):
             raise StoreError(
-                f"{self.path}: {kind.name} lacks {len(lacking)} of "
-                f"{counted(len(self), 'subject')}; copy it whole, or prepare the store again"
+                f"{self.path}: {kind.name} lacks {len(lacking)} of {counted(len(self), 'subject')} "
+                f"({first_few([*self.table['subject'].iloc[lacking]])}); copy it whole, or prepare "
+                "the store again"
             )
         return array
 
@@ -380,7 +381,7 @@ class Store:
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
         """Images of some rows, `(len(rows), channel, *space)`, in the stored type; a copy."""
-        return self._read(self.images, "images.zarr", rows)
+        return self._read(self.images, _images(self.info), rows)
 
     def read_masks(
         self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -395,19 +396,50 @@ class Store:
                 f"{self.path}: keeps no masks; prepare its source with `keep_masks` into another "
                 "folder"
             )
-        return self._read(self.masks, "masks.zarr", rows)
+        return self._read(self.masks, _masks(self.info), rows)
 
     def _read(
-        self, array: zarr.Array[Any], name: str, rows: Sequence[int] | npt.NDArray[np.integer[Any]]
+        self, array: zarr.Array[Any], kind: _Array, rows: Sequence[int] | npt.NDArray[Any]
     ) -> npt.NDArray[Any]:
+        """Rows of an array.
+
+        Raises:
+            StoreError: one of them is damaged or lost.
+        """
         if len(rows) == 0:
             return np.empty((0, *array.shape[1:]), array.dtype)
+        own = (np.asarray(rows) % len(self)).tolist()
         try:
-            return np.asarray(array.oindex[np.asarray(rows)])
+            values = np.asarray(array.oindex[np.asarray(rows)])
         except (ValueError, RuntimeError) as error:  # each codec has its own
-            raise StoreError(
-                f"{self.path}: a part of {name} is damaged ({one_line(error)}); {ANEW}"
-            ) from None
+            if len(own) > 1:
+                for row in own:  # the message names the first that it is
+                    self._read(array, kind, [row])
+            raise self._unreadable(kind, own[0], f"damaged ({one_line(error)})") from None
+        for row, value in zip(own, values, strict=True):
+            # Zarr takes a lost chunk for zeros; an image of zeros has a chunk, too.
+            chunk = f"{kind.name}/{_chunk_key(row, kind)}"
+            if not value.view(bool).any() and not self._folder.exists(chunk):
+                raise self._unreadable(kind, row, "lost")
+        return values
+
+    def check_finite(self, rows: Iterable[int]) -> None:
+        """Refuse images that hold NaN or infinity, which `prepare` never writes.
+
+        It reads them once more: for when something that was computed from them is not finite.
+
+        Raises:
+            StoreError: naming the first.
+        """
+        for row in rows:
+            if not np.isfinite(self.read([row])).all():
+                raise self._unreadable(_images(self.info), row, "not finite (NaN or infinity)")
+
+    def _unreadable(self, kind: _Array, row: int, what: str) -> StoreError:
+        return StoreError(
+            f"{self.path}: {kind.name}/c/{row}, of subject {self.table['subject'].iloc[row]}, is "
+            f"{what}; delete this folder and prepare the store again, which makes the subject anew"
+        )
 
     def batches(
         self, batch_size: int, rows: Sequence[int] | None = None
@@ -711,8 +743,10 @@ def _create_array(memory: MemoryStore, length: int, kind: _Array) -> zarr.Array[
         shape=(length, *kind.shape),
         chunks=(1, *kind.shape),
         dtype=kind.dtype,
-        # A third of the default level's time for a tenth more bytes; readers do not need it.
-        compressors=ZstdCodec(level=1),
+        # A third of the default level's time for a tenth more bytes; readers do not need it. The
+        # checksum costs 4 bytes and no time that can be measured; without it, most flipped bits
+        # are read as other voxels.
+        compressors=ZstdCodec(level=1, checksum=True),
         fill_value=0,
         dimension_names=("subject", *kind.axes),
         config={"write_empty_chunks": True},
@@ -721,8 +755,8 @@ def _create_array(memory: MemoryStore, length: int, kind: _Array) -> zarr.Array[
 
 def _lacking(folder: Folder, kind: _Array, rows: int) -> list[int]:
     """The rows of an array that have no chunk; Zarr would take them for zeros."""
-    there = {*folder.entries(f"{kind.name}/c")}
-    return [row for row in range(rows) if str(row) not in there]
+    chunks = {_chunk_key(row, kind).removeprefix("c/"): row for row in range(rows)}
+    return [chunks[name] for name in folder.lacking(f"{kind.name}/c", [*chunks])]
 
 
 def _chunk_key(row: int, kind: _Array) -> str:
@@ -735,8 +769,13 @@ def _staged_file(subject: str, suffix: str) -> str:
     return f".staged/{hashlib.sha256(subject.encode()).hexdigest()[:32]}{suffix}"
 
 
-def _inside(path: Path | str, name: str) -> Path | str:
-    return path / name if isinstance(path, Path) else f"{path}/{name}"
+def _inside(folder: Folder, name: str) -> Path | str | FsspecStore:
+    """What Zarr opens an array of a folder by."""
+    if isinstance(folder, LocalFolder):
+        return folder.path / name
+    if "::" in folder.path:  # of a chained URL, as zip://::FILE, the path is not at the end
+        return FsspecStore.from_mapper(folder.mapping(name), read_only=True)
+    return f"{folder.path}/{name}"
 
 
 def _json(value: Any) -> bytes:

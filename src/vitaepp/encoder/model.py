@@ -374,6 +374,7 @@ class Encoder(nn.Module):
 
         Raises:
             RunError: the store's images are of another kind, or features are not finite.
+            StoreError: because an image is not.
         """
         check_fits(self.config, store)
         check_like(self.config, store, any_store)
@@ -382,7 +383,9 @@ class Encoder(nn.Module):
         total = len(store) if rows is None else len(rows)
         batches = track(store.batches(size, rows), task, -(-total // size), unit="batches")
         values = self._features(batches, store.info.modalities, on, precision, poolings)
-        if not np.isfinite(values).all():
+        if not (finite := np.isfinite(values).all(axis=1)).all():
+            embedded = np.arange(len(store)) if rows is None else np.asarray(rows)
+            store.check_finite(embedded[~finite].tolist())
             raise RunError(
                 f"{store.path}: its features are not finite; the encoder's training must have gone "
                 "out of bounds"

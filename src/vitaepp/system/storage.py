@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vitaepp.errors import StorageError
 from vitaepp.system.files import atomic_path, link_or_copy, locked, make_folder, remove
@@ -54,6 +55,11 @@ class LocalFolder:
         """Sorted names of what is in it, or in a folder below; none if that does not exist."""
         folder = self.path / name
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def lacking(self, folder: str, names: Sequence[str]) -> list[str]:
+        """Which of many files below a folder are not there."""
+        at = self.path / folder
+        return [name for name in names if not os.path.isfile(f"{at}/{name}")]
 
     def read(self, name: str) -> bytes:
         """A file's content."""
@@ -129,7 +135,7 @@ class RemoteFolder:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return self.path.rpartition("/")[2]
+        return self.path.rpartition("::")[2].rpartition("/")[2]
 
     @property
     def is_file(self) -> bool:
@@ -152,6 +158,24 @@ class RemoteFolder:
             except FileNotFoundError:
                 return []
         return sorted({str(path).rstrip("/").rpartition("/")[2] for path in paths})
+
+    def lacking(self, folder: str, names: Sequence[str]) -> list[str]:
+        """Which of many files below a folder are not there, by one listing.
+
+        Where there are real folders, each of which would take a listing, a file counts as there if
+        the first of the folders that it is in is there.
+        """
+        if self._has_folders:
+            first = {*self.entries(folder)}
+            return [name for name in names if name.partition("/")[0] not in first]
+        with storage_errors(self.path):
+            self._system.invalidate_cache()  # others write, too
+            try:
+                paths = self._system.find(self._at(folder))
+            except FileNotFoundError:
+                paths = []
+        there = {str(path).rpartition(f"/{folder}/")[2] for path in paths}
+        return [name for name in names if name not in there]
 
     def read(self, name: str) -> bytes:
         """A file's content."""
@@ -223,6 +247,10 @@ class RemoteFolder:
         finally:
             lease.let_go()
 
+    def mapping(self, name: str) -> Any:
+        """A folder below as fsspec's mapping, as Zarr takes it."""
+        return self._system.get_mapper(self._at(name))
+
     def create(self, name: str, data: bytes) -> None:
         """Write a file that must not be there yet; of two at once one wins, where that is possible.
 
@@ -250,6 +278,8 @@ class RemoteFolder:
             self._system.makedirs(path, exist_ok=True)
 
     def _at(self, name: str) -> str:
+        if not self._root and "::" in self.path:  # the top of an archive
+            return name
         return f"{self._root}/{name}" if name else self._root
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def location_of(location: Location) -> Path | str:
 
 def in_one_process(location: Path | str) -> bool:
     """Whether only the process that puts something there can see it."""
-    return isinstance(location, str) and location.startswith("memory://")
+    return isinstance(location, str) and "memory://" in location
 
 
 def local_path(url: str) -> Path | None:
@@ -81,9 +82,14 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Turn the errors of any protocol's library into a `StorageError`; an OSError stays one."""
+    """Turn the errors of any protocol's library into a `StorageError`; an OSError stays one.
+
+    Those of the network do not, because they name no place.
+    """
     try:
         yield
+    except (socket.gaierror, ConnectionError, TimeoutError) as error:
+        raise StorageError(f"{url}: cannot be reached: {one_line(error)}") from error
     except (OSError, ImportError, StorageError):
         raise
     except Exception as error:  # each library has its own

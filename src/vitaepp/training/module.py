@@ -84,7 +84,8 @@ class Training(L.LightningModule):
         self._length_before = recipe.optim.epochs
         self._sums: dict[str, Tensor] = {}
         self._samples = 0
-        self._unchecked: list[dict[str, Tensor]] = []
+        self._store = store
+        self._unchecked: list[tuple[list[int], dict[str, Tensor]]] = []
         block, blocks = recipe.model.pool_block, len(self.method.backbone.parts()) - 1
         if block and block > blocks and recipe.model.backbone == "vit" and not (method or resumed):
             raise RecipeError(
@@ -92,7 +93,9 @@ class Training(L.LightningModule):
                 f"most {blocks}"
             )
         if method is None and recipe.model.init and not resumed:
-            initialize_from(self.method.backbone, recipe.model.init)
+            initialize_from(
+                self.method.backbone, recipe.model.init, store.info, recipe.views.normalize
+            )
             self.method.backbone_loaded()
 
     def configure_model(self) -> None:
@@ -102,7 +105,7 @@ class Training(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The loss of one batch."""
-        images, _, weight = batch
+        images, rows, weight = batch
         total = self.trainer.estimated_stepping_batches
         output = forward_batch(
             self.method,
@@ -112,7 +115,7 @@ class Training(L.LightningModule):
             progress=self.global_step / total,
         )
         loss = output.loss
-        self._unchecked.append({name: term.detach() for name, term in output.terms.items()})
+        self._unchecked.append((rows, {k: term.detach() for k, term in output.terms.items()}))
         count = len(images) if weight else 0
         values = {"loss": loss} | {f"loss/{name}": term for name, term in output.terms.items()}
         values |= {f"weighted/{name}": term for name, term in output.weighted.items()}
@@ -134,12 +137,15 @@ class Training(L.LightningModule):
 
         Raises:
             TrainingError: saying which term.
+            StoreError: an image is not finite, so that no loss of it can be.
         """
         steps, self._unchecked = self._unchecked, []
-        values = torch.stack([term for terms in steps for term in terms.values()])
+        values = torch.stack([term for _, terms in steps for term in terms.values()])
         if bool(values.isfinite().all()):
             return
-        for name, value in ((n, v.item()) for terms in steps for n, v in terms.items()):
+        for rows, _ in steps:
+            self._store.check_finite(rows)
+        for name, value in ((n, v.item()) for _, terms in steps for n, v in terms.items()):
             if not math.isfinite(value):
                 raise TrainingError(
                     f"the {name} loss is {value} at step {self.global_step} (epoch "

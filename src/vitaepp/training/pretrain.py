@@ -147,9 +147,9 @@ def _pretrain(
         if subjects is not None:
             subjects, others = trained_among(opened, chosen.data, rows, subjects)
         chosen, notes = settled(chosen, opened, rows, devices * chosen.trainer.nodes)
-        if first:
-            check_folder(folder, chosen, resume, own)
         checkpoint = newest_checkpoint(folder) if resume else None
+        if first:
+            check_folder(folder, chosen, resume, own, checkpoint)
         # Whatever does not fit is refused before anything is written.
         _check_classes(opened, chosen)
         watch = watch_of(opened, chosen, rows)

@@ -14,11 +14,21 @@ from vitaepp.errors import RunError
 from vitaepp.recipe.recipe import Recipe, flatten
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.progress import counted, say
-from vitaepp.system.text import as_typed
+from vitaepp.system.text import as_typed, first_few
 from vitaepp.training.module import Training
 
-#: The settings that may change when a training goes on: its length, and how steps are launched.
-EPOCHS, REPLAY = "optim.epochs", "trainer.replay"
+#: The setting that may change when a training goes on and changes what comes out: its length.
+EPOCHS = "optim.epochs"
+
+#: Those that may change because they do not: how steps are launched, how images are read, what is
+#: looked at and when it is saved.
+HARMLESS = {
+    "trainer.replay",
+    "trainer.watch",
+    "trainer.checkpoint_every",
+    "data.cache",
+    "data.workers",
+}
 
 
 def recipe_to_resume(
@@ -74,7 +84,9 @@ def subjects_to_resume(
     return began
 
 
-def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> None:
+def check_folder(
+    folder: RunFolder, recipe: Recipe, resume: bool, own: bool, checkpoint: Path | None
+) -> None:
     """Refuse to write over what is there, or to go on with another run.
 
     Args:
@@ -82,6 +94,7 @@ def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> 
         recipe: to train with.
         resume: go on with the run.
         own: the recipe is the run's, with what the user changes in it.
+        checkpoint: of the run, to go on from.
 
     Raises:
         RunError: saying which.
@@ -93,13 +106,13 @@ def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> 
                 f"{folder.path}: holds a run already; add `resume=True` to go on with it, or "
                 "choose another folder"
             )
-        if not saved:
+        if checkpoint is None:
             # What it would leave until it ends is an encoder of another training.
             raise RunError(
                 f"{folder.path}: holds an encoder, but no checkpoint to go on from; choose another "
                 "folder"
             )
-        _check_same(folder, recipe, own)
+        _check_same(folder, recipe, own, checkpoint)
     elif folder.path.exists() and not folder.path.is_dir():
         raise RunError(f"{folder.path}: is a file; a run is a folder")
     elif (
@@ -112,25 +125,38 @@ def check_folder(folder: RunFolder, recipe: Recipe, resume: bool, own: bool) -> 
         say(f"{folder.path}: nothing to go on from; starting anew")
 
 
-def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
+def _check_same(folder: RunFolder, now: Recipe, own: bool, checkpoint: Path) -> None:
     """Refuse to go on with another recipe; only the run's own may have another length.
 
-    How steps are launched may change: they compute the same.
+    What the training began with is in its checkpoint: recipe.yaml may have been edited since.
     """
-    before, after = flatten(folder.recipe().model_dump()), flatten(now.model_dump())
-    names = before | after  # a modality's window is a name that the other may not have
-    free = {REPLAY, EPOCHS} if own else {REPLAY}
-    other = [k for k in names if before.get(k) != after.get(k) and k not in free]
+    began = Recipe.of_run(load_checkpoint(checkpoint)["vitaepp"]["recipe"], str(checkpoint))
+    before, after = flatten(began.model_dump()), flatten(now.model_dump())
+    kept = flatten(folder.recipe().model_dump()) if folder.recipe_file.is_file() else before
+    before[EPOCHS] = kept[EPOCHS]  # another length is there before a checkpoint has it
+    free = {*HARMLESS, EPOCHS} if own else HARMLESS
+    other = [
+        name
+        for name in before | after  # a modality's window is a name that the other may not have
+        if before.get(name) != after.get(name)
+        and name not in free
+        and not name.startswith("finetune.")
+    ]
     if not other:
         return
-    name = other[0]
-    how = "resume without settings, or start another run"
+    name, *more = other
     if name == EPOCHS:
         how = "to change the length, leave out `recipe`: `resume=True` "
         how += f"`settings={EPOCHS}={after[name]}`"
+    elif kept.get(name) != before.get(name):
+        how = f"undo the change in {folder.recipe_file.name}, or start another run"
+    else:
+        how = "resume without settings, or start another run"
     raise RunError(
         f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
-        f"{as_typed(after.get(name))}; {how}"
+        f"{as_typed(after.get(name))}"
+        + (f", and with another {first_few(more)}" if more else "")
+        + f"; {how}"
     )
 
 

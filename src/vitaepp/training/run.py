@@ -32,6 +32,7 @@ from vitaepp.training.module import Training
 from vitaepp.training.pieces import in_pieces
 from vitaepp.training.resume import go_on
 from vitaepp.training.step import prepare_for_training
+from vitaepp.training.threads import threads_at_begin
 from vitaepp.training.trainer import Processes, build_trainer, fit
 
 #: Of fewer images than this, a line says that they cannot give a representation.
@@ -104,6 +105,9 @@ def train(
     loader = training_loader(store, recipe.data, order, device, processes.devices)
     updates = recipe.optim.epochs * math.ceil(len(order) / recipe.optim.accumulate)
     described = describe(store, recipe, method, len(rows), trainer) | {"updates": updates}
+    began = None if checkpoint is None else threads_at_begin(folder)
+    if began not in (None, described["threads"]):
+        described |= {"threads": began, "threads_resumed": described["threads"]}
     if trainer.is_global_zero:
         recipe.save(folder.recipe_file)
         write_json(folder.summary_file, described)

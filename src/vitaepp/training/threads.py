@@ -50,13 +50,24 @@ def free_threads(folder: RunFolder | None = None, resume: bool = False) -> Itera
     Yields:
         What to say about it; empty where nothing was chosen.
     """
-    if CHOSEN in os.environ or chosen_device().type != "cpu":
+    began = threads_at_begin(folder) if resume and folder is not None else None
+    if chosen_device().type != "cpu":
         yield ""
+        return
+    if CHOSEN in os.environ:
+        now = torch.get_num_threads()
+        yield (
+            f"computing with {counted(now, 'thread')}, as {CHOSEN} says, but the run began with "
+            f"{began}: sums are rounded otherwise, and the weights will not be bit for bit those "
+            "of an uninterrupted training"
+            if began not in (None, now)
+            else ""
+        )
         return
     before, cores = torch.get_num_threads(), usable_cores()
     threads = threads_to_take(folder, resume)
     why = "all are free" if threads >= cores else "the others are busy"
-    if resume and folder is not None and threads_at_begin(folder):
+    if began:
         why = "as when the run began"
     torch.set_num_threads(threads)
     try:

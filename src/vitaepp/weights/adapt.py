@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from vitaepp.data.storeinfo import StoreInfo, unlike
+from vitaepp.encoder.model import place_channels
 from vitaepp.errors import RunError
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.transformer import SIZES, Attention, VisionTransformer
 from vitaepp.system.progress import say
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import as_typed, dimensions
 from vitaepp.weights.names import find, mae_names
 from vitaepp.weights.read import FOREIGN, HEADS, MARKERS, Checkpoint, read_checkpoint
 from vitaepp.weights.resize import fit_kernel, fit_positions
@@ -27,25 +29,39 @@ from vitaepp.weights.resize import fit_kernel, fit_positions
 #: The weight of the patch embedding, a convolution of two or three axes.
 KERNEL = "patch_embed.proj.weight"
 
+#: The layers of our own networks that have channels of the image: of a transformer and a ResNet,
+#: whose blocks have a `conv1` each, and of a decoder.
+FIRST_LAYER = re.compile(r"(?:^|(?<!\d)\.)(?:patch_embed\.proj|conv1)\.weight$")
+LAST_LAYER = re.compile(r"(?:^|\.)decoder_pred\.(?:weight|bias)$")
+
 #: Beginnings of the names that are the decoder's.
 DECODER = ("decoder_", "mask_token")
 
 
-def initialize_from(module: nn.Module, path: str | os.PathLike[str]) -> None:
+def initialize_from(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    info: StoreInfo | None = None,
+    normalize: str | None = None,
+) -> None:
     """Start an encoder, and its decoder where it has one, from weights that exist.
 
-    Says in one line what was loaded, what was adapted, and what starts fresh.
+    Says in one line what was loaded, what was adapted, and what starts fresh; and in another one
+    how the images of the weights' training were prepared otherwise, where that is known.
 
     Args:
         module: a method's encoder. A `VisionTransformer` or `MaskedAutoencoder` takes every format
             of this module; anything else takes tensors of its own names and shapes.
         path: run folder, encoder folder, Hugging Face folder, or checkpoint file.
+        info: what the images of the new training are; weights that know their modalities are
+            matched with them by name.
+        normalize: how these are z-scored, `views.normalize`.
 
     Raises:
         RunError: there are no such weights, or they cannot be made to fit.
     """
     try:
-        checkpoint = read_checkpoint(path)
+        checkpoint, channels = by_name(read_checkpoint(path), info.modalities if info else ())
         if isinstance(module, VisionTransformer):
             state, notes = adapt(checkpoint, module)
         else:
@@ -54,7 +70,60 @@ def initialize_from(module: nn.Module, path: str | os.PathLike[str]) -> None:
         text = str(error).removeprefix(f"{path}: ")
         raise RunError(f"model.init={path}: {text}") from None
     module.load_state_dict(module.state_dict() | state)
-    say(f"model.init={path}: " + "; ".join(notes))
+    say(f"model.init={path}: " + "; ".join([*notes, *channels]))
+    if info is not None and checkpoint.prepared is not None:
+        before = checkpoint.prepared
+        differing = unlike(info, before)
+        if info.size != before.size:
+            differing.append(f"size {as_typed(info.size)} instead of {as_typed(before.size)}")
+        if None not in (normalize, checkpoint.normalize) and normalize != checkpoint.normalize:
+            differing.append(f"views.normalize={normalize} instead of {checkpoint.normalize}")
+        if differing:
+            say(f"model.init={path}: the store is prepared unlike its own: {', '.join(differing)}")
+
+
+def by_name(checkpoint: Checkpoint, modalities: Sequence[str]) -> tuple[Checkpoint, list[str]]:
+    """Weights whose channels are those of a store, matched by name; and what to say.
+
+    A modality that the weights do not know starts at zero: its image changes no token at first, and
+    its prediction is 0, the mean. One that the store does not have is left out. Weights that do not
+    know their modalities, or none of the store's, are returned as they are.
+
+    Args:
+        checkpoint: of any kind.
+        modalities: of the store.
+    """
+    have, want = checkpoint.modalities, tuple(modalities)
+    if not have or not want or have == want:
+        return checkpoint, []
+    shared = [name for name in want if name in have]
+    if not shared:
+        return checkpoint, [
+            f"channels in their order, because its modalities ({', '.join(have)}) are none of the "
+            f"store's ({', '.join(want)})"
+        ]
+    models = {
+        container: {name: _placed(name, tensor, have, want) for name, tensor in model.items()}
+        for container, model in checkpoint.models.items()
+    }
+    notes = [f"channels by name: {', '.join(shared)}"]
+    if new := [name for name in want if name not in have]:
+        notes.append(f"new, starting at zero: {', '.join(new)}")
+    if gone := [name for name in have if name not in want]:
+        notes.append(f"not in the store: {', '.join(gone)}")
+    return checkpoint._replace(models=models), notes
+
+
+def _placed(name: str, tensor: Tensor, have: Sequence[str], want: Sequence[str]) -> Tensor:
+    """A tensor with its channels, where it has any, by their names; 0 for those not there."""
+    kept = [channel for channel in have if channel in want]
+    index = [list(have).index(channel) for channel in kept]
+    if FIRST_LAYER.search(name):
+        return place_channels(tensor[:, index], kept, want)
+    if LAST_LAYER.search(name):  # its outputs are a patch's values, the channel last
+        values = tensor.unflatten(0, (-1, len(have)))[:, index]
+        return place_channels(values, kept, want).flatten(0, 1)
+    return tensor
 
 
 def match(
@@ -72,7 +141,9 @@ def match(
     Raises:
         RunError: a tensor is missing or of another shape.
     """
-    container, prefix = find(models, [next(iter(own))])
+    # A ResNet's blocks have a `conv1.weight` each, too.
+    unique = (name for name in own if not any(other.endswith(f".{name}") for other in own))
+    container, prefix = find(models, [next(unique)])
     given = {
         name.removeprefix(prefix): tensor
         for name, tensor in models[container].items()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, WeightsError, one_line
 from vitaepp.methods import backbone_shape
@@ -45,6 +46,9 @@ class Checkpoint(NamedTuple):
         decoder_num_heads: of the decoder, where a config tells.
         grid: patches per axis, where a config tells.
         activation: of the MLPs, where a config tells.
+        modalities: what the channels are, of one of our own encoders; empty for others.
+        prepared: how the images of its training were prepared, where it tells.
+        normalize: how they were z-scored, `views.normalize`, where it tells.
     """
 
     models: dict[str, dict[str, Tensor]]
@@ -52,6 +56,9 @@ class Checkpoint(NamedTuple):
     decoder_num_heads: int | None = None
     grid: tuple[int, ...] | None = None
     activation: str | None = None
+    modalities: tuple[str, ...] = ()
+    prepared: StoreInfo | None = None
+    normalize: str | None = None
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -68,7 +75,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             )
         if source.is_dir() and ((source / "recipe.yaml").is_file() or "shape" in _config(source)):
             encoder = Encoder.from_pretrained(source)
-            facts = _own_facts(encoder.config.shape)
+            facts = _own_facts(vars(encoder.config))
             return Checkpoint({"": encoder.backbone.state_dict()}, **facts)
         file = _weights_in(source) if source.is_dir() else source
         values = _tensors_of(file)
@@ -120,12 +127,12 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
             recipe = Recipe.of_run(own["recipe"], "its recipe")
         except RecipeError:
             raise RunError("made by another version of vitaepp") from None
-        facts = _own_facts(backbone_shape(recipe, len(own["modalities"]), own["image_size"]))
-        return facts | {
+        shape = backbone_shape(recipe, len(own["modalities"]), own["image_size"])
+        return _own_facts({**own, "normalize": recipe.views.normalize, "shape": shape}) | {
             "decoder_num_heads": recipe.model.decoder_num_heads or DECODERS[recipe.model.size][2]
         }
     if isinstance(config.get("shape"), Mapping):
-        return _own_facts(config["shape"])
+        return _own_facts(config)
     image, patch = (_pair(config.get(name)) for name in ("image_size", "patch_size"))
     grid = tuple(i // p for i, p in zip(image, patch, strict=False))
     return {
@@ -136,11 +143,21 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _own_facts(shape: Mapping[str, Any]) -> dict[str, Any]:
+def _own_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What one of our own encoders tells of itself, by the names of `EncoderConfig`."""
+    shape, prepared = config["shape"], config.get("prepared")
+    try:
+        facts = {
+            "modalities": tuple(config.get("modalities") or ()),
+            "prepared": StoreInfo.parse(prepared) if isinstance(prepared, Mapping) else prepared,
+            "normalize": config.get("normalize"),
+        }
+    except TypeError:
+        raise RunError("made by another version of vitaepp") from None
     if not {"num_heads", "image_size", "patch_size"} <= shape.keys():
-        return {}
+        return facts  # a ResNet
     sizes = zip(shape["image_size"], shape["patch_size"], strict=True)
-    return {"num_heads": shape["num_heads"], "grid": tuple(i // p for i, p in sizes)}
+    return facts | {"num_heads": shape["num_heads"], "grid": tuple(i // p for i, p in sizes)}
 
 
 def _pair(value: Any) -> tuple[int, ...]:

@@ -1,7 +1,9 @@
 """Sources and stores behind URLs: the same store, nothing left behind, one line on what fails."""
 
 import random
+import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -151,7 +153,38 @@ def test_processes_share_a_remote_source_and_store(tmp_path, scratch, monkeypatc
     assert files_of(twofold(tmp_path / "s")) == files_of(tmp_path / "here")
 
 
-def test_one_line_on_what_cannot_be_opened(tmp_path, memory):
+def test_a_chunk_that_a_remote_store_lost_is_missed_and_made_again(tmp_path, memory, monkeypatch):
+    source = cohort(tmp_path / "x", 3)
+    prepare(source, "memory://s", size=8)
+    fresh, finds = remote_files(memory, "s"), []
+    memory.rm("/s/images.zarr/c/1/0/0/0/0")
+    find, exists = memory.find, memory.exists
+    monkeypatch.setattr(memory, "find", lambda *a, **k: finds.append(a) or find(*a, **k))
+    with pytest.raises(StoreError, match=r"lacks 1 of 3 subjects"):
+        Store("memory://s").read([0])
+    assert len(finds) == 1
+    monkeypatch.setattr(memory, "exists", lambda p, **k: "zarr/c" in p or exists(p, **k))
+    assert prepare(source, "memory://s", size=8).prepared == 1
+    assert remote_files(memory, "s") == fresh
+    assert len(Store("memory://s").read([0, 1, 2])) == 3
+
+
+def test_a_lost_chunk_is_missed_where_folders_are_not_looked_into(tmp_path, memory, monkeypatch):
+    prepare(cohort(tmp_path / "x", 2), "memory://s", size=8)
+    memory.rm("/s/images.zarr/c/1/0/0/0/0")
+    memory.makedirs("/s/images.zarr/c/1/0/0/0", exist_ok=True)
+    monkeypatch.setattr(storage, "OBJECT_STORES", frozenset())  # as on SFTP
+    store = Store("memory://s")
+    assert store.read([0]).any()
+    with pytest.raises(StoreError, match=r"images\.zarr/c/1, of subject .*, is lost"):
+        store.read([0, 1])
+
+
+def no_network(*_, **__):
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+def test_one_line_on_what_cannot_be_opened(tmp_path, memory, monkeypatch):
     cohort(tmp_path / "x", 1)
     with pytest.raises(StorageError, match=r"nonsense://x: .*nonsense"):
         prepare("nonsense://x", tmp_path / "s")
@@ -162,6 +195,9 @@ def test_one_line_on_what_cannot_be_opened(tmp_path, memory):
     memory.pipe_file("x/notes.doc", b"?")
     with pytest.raises(SourceError, match=r"^memory://x: no images found"):
         prepare("memory://x", tmp_path / "s")
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    with pytest.raises(StorageError, match=r"^ftp://nowhere/x: cannot be reached: .*not known"):
+        Store("ftp://nowhere/x")
     with pytest.raises(StorageError, match="holds a password") as caught:
         Store("ftp://me:secret@host/x")
     assert "secret" not in str(caught.value)
@@ -277,12 +313,24 @@ def test_a_remote_store_trains_and_embeds(tmp_path, memory):
     cohort(tmp_path / "x", 6)
     prepare(tmp_path / "x", "memory://s", size=16, spacing=1.0)
     prepare(tmp_path / "x", tmp_path / "s", size=16, spacing=1.0, workers=1)
-    for store, run in (("memory://s", "far"), (tmp_path / "s", "near")):
-        pretrain(store, tmp_path / run, settings=[*LIGHT, "optim.epochs=1"])
+    # Reading processes would not see what is in the memory of this one.
+    for store, run, cache in (("memory://s", "far", "none"), (tmp_path / "s", "near", "auto")):
+        settings = [*LIGHT, "optim.epochs=1", f"data.cache={cache}"]
+        pretrain(store, tmp_path / run, settings=settings)
         embed(tmp_path / run, store, tmp_path / f"{run}.parquet", controls=False)
     far = Embeddings.load(tmp_path / "far.parquet")
     assert far.provenance["store"] == "s"
     np.testing.assert_array_equal(far.features, Embeddings.load(tmp_path / "near.parquet").features)
+
+
+def test_a_store_in_a_zip_is_read_as_it_is(tmp_path):
+    prepare(cohort(tmp_path / "x", 2), tmp_path / "s", size=8, workers=1)
+    shutil.make_archive(str(tmp_path / "s"), "zip", tmp_path, "s")
+    near, far = Store(tmp_path / "s"), Store(f"zip://s::{tmp_path}/s.zip")
+    np.testing.assert_array_equal(far.read([1, 0]), near.read([1, 0]))
+    assert (far.name, far.fingerprint()) == ("s.zip", near.fingerprint())
+    shutil.make_archive(str(tmp_path / "inner"), "zip", tmp_path / "s")
+    assert Store(f"zip://::file://{tmp_path}/inner.zip").read([0]).any()
 
 
 class Silent(SimpleHTTPRequestHandler):
