@@ -37,6 +37,7 @@ from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest,
 from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import Shared, by_subject, share_out
+from vitaepp.evaluation.question import ALL_CONTROLS, MEAN
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
@@ -246,7 +247,7 @@ class _Climber:
         minutes = 0.0
         features: Any
         if key == "prior":
-            features = np.zeros((len(self.store), 1))
+            features = np.zeros((len(self.store), 0))  # nothing is known of the subjects
         elif key == "raw":
             features = raw_features(self.store)
         elif key == "simple":
@@ -363,7 +364,7 @@ class _Climber:
         for one in each:
             digest.update(np.ascontiguousarray(one).tobytes())
         provenance = {
-            "name": RUNGS[key],
+            "name": self._title(key),
             "features": digest.hexdigest(),
             "budget": list(self.budget),
             "folds": self.folds,
@@ -396,7 +397,11 @@ class _Climber:
     def _name(self, key: str) -> str:
         """Of a rung, in print."""
         more = key == "simple" and radiomics(self.store.info.ndim) is not None
-        return RUNGS[key] + ", with pyradiomics" * more
+        return self._title(key) + ", with pyradiomics" * more
+
+    def _title(self, key: str) -> str:
+        values = key == "prior" and self.task == "regression"
+        return ALL_CONTROLS[MEAN] if values else RUNGS[key]
 
     def _labels(self) -> str:
         columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]
