@@ -395,3 +395,37 @@ def test_a_variant_that_cannot_be_is_found_before_any_is_trained(store, tmp_path
 def test_only_label_columns_are_offered_as_labels(store, tmp_path):
     with pytest.raises(EvaluationError, match=r"no label column 'checksum'; known are bright"):
         experiment("ablation", store.path, tmp_path / "out", label="checksum", settings=QUICK)
+
+
+def test_the_strict_protocol_sees_no_other_scan_of_a_tested_person(tmp_path, capsys):
+    """Scans without a label, or of a split that takes no part, are of people who are tested."""
+    store = write_store(tmp_path / "store", 24, (16, 16), ("grey",))
+    table = store.table
+    row = np.arange(24)
+    table["participant"] = [f"p{i % 8}" if i >= 16 else "" for i in row]
+    table.loc[[3, 7], "participant"] = ["p3", "p7"]
+    table["label"] = pd.Series(table["bright"], dtype="Int64").mask(row >= 20)
+    table["split"] = np.select(
+        [np.isin(row, [3, 4, 7]), (row >= 16) & (row < 20)], ["test", "val"], "train"
+    )
+    table.to_parquet(store.path / "table.parquet")
+    asked = {"label": "label", "settings": QUICK, "variants": ["vitae"], "pretrain_per_fold": True}
+    out = tmp_path / "out"
+    experiment("linear-probe", store.path, out, protocol="linear", **asked)
+    folder = out / "folds" / "label" / "vitae" / "seed0"
+    trained = set(RunFolder(folder / "fold0").subjects())
+    person = dict(zip(table["subject"], table["participant"], strict=True))
+    tested = set(pd.read_parquet(folder / "evaluation" / "predictions.parquet")["subject"])
+    assert not trained & tested
+    assert {person[s] for s in trained if person[s]}.isdisjoint({person[s] for s in tested} - {""})
+    others = {s for s in set(person) - tested if person[s] in {person[t] for t in tested} - {""}}
+    assert set(person) - tested - others == trained
+    assert f"and {len(others)} other scans of these people" in capsys.readouterr().err
+    # Nor may embeddings of a fold be by an encoder that saw one.
+    file = folder / "fold0" / "embeddings.parquet"
+    whole = Embeddings.load(file)
+    evaluate([file], "label", tmp_path / "right", protocol="linear")
+    whole.provenance["pretrained_on"].append(min(others))
+    whole.save(file)
+    with pytest.raises(EvaluationError, match=f"other scans of people.*{min(others)}"):
+        evaluate([file], "label", tmp_path / "leak", protocol="linear")

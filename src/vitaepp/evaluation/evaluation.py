@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vitaepp.data.origin import run_around, warn_outdated
@@ -79,7 +80,7 @@ def evaluate(
     Args:
         embeddings: Parquet file of `vitaepp embed`; or one an outer fold, in the order of
             `plan_folds`, whose encoder was pre-trained without this fold's test subjects (the
-            strict protocol), which is checked.
+            strict protocol), which is checked, by `participant` for other scans of these people.
         label: column to predict, or several with commas between them for `multilabel`; subjects
             where it is empty are left out. Not for survival.
         out: folder for metrics.json, predictions.parquet, map.csv, and what options add:
@@ -174,7 +175,7 @@ def evaluate(
                 f"{len(paths)} files of embeddings for {len(parts)} folds; give one per fold"
             )
         for path, other, part in zip(paths, every, parts, strict=True):
-            refuse_leak(path, other, set(subjects[part.test]))
+            refuse_leak(path, replace(other, table=embedded.table), set(subjects[part.test]))
     facts = provenance_of(every)
     controls = load_controls(paths[0], embedded)
     features: Features | Candidates | list[Features]

@@ -76,7 +76,8 @@ def experiment(
         settings: changes to it, `name=value`. Those of a variant come after them.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, … Unset: as the file
             of variants says, else 1.
-        pretrain_per_fold: the strict protocol: pre-train without the test subjects of each fold.
+        pretrain_per_fold: the strict protocol: pre-train without the test subjects of each fold,
+            and without all other scans of these people.
         protocol: `svm` or `linear`, as in `evaluate`.
         variants: keys of those to run; all without it.
         subjects: of `reconstruction`, how many; all without it.

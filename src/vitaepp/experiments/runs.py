@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from vitaepp.data.embeddings import control_path
+from vitaepp.data.participants import of_same_persons
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
@@ -32,7 +33,7 @@ from vitaepp.evaluation.result import Evaluation
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.training.pretrain import pretrain
 
 
@@ -46,7 +47,7 @@ class Setup:
         recipe: before a variant changes it.
         label: column to predict; empty where nothing is.
         protocol: `svm` or `linear`, or None for what the store's splits say.
-        per_fold: pre-train without the test subjects, anew for each fold.
+        per_fold: pre-train without any scan of the people tested, anew for each fold.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, …
         subjects: how many are reconstructed; None: all.
         budget: numbers of labels that classifiers are fitted on, too.
@@ -113,10 +114,13 @@ class Setup:
         folder = self._folds_folder(variant, seed)
         files = []
         for k, (_, tested) in enumerate(parts):
+            left_out = of_same_persons(self.store.table, tested)
+            others = len(left_out) - len(tested)
             say(
                 f"fold {k + 1} of {len(parts)}, pre-trained without its {len(tested)} test subjects"
+                + (f" and {counted(others, 'other scan')} of these people" if others else "")
             )
-            kept = [subject for subject in every if subject not in set(tested)]
+            kept = [subject for subject in every if subject not in left_out]
             run = self._train(folder / f"fold{k}", self.recipe_of(variant, seed), kept)
             files.append(self._embed(run))
         return self._evaluate(files, folder / "evaluation", seed)
