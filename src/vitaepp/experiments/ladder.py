@@ -27,9 +27,9 @@ from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import look_at
 from vitaepp.auditing.shortcuts import NO_CONTROL, design
 from vitaepp.data.arrays import Floats
-from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.embeddings import Embeddings, control_path, facts_in
 from vitaepp.data.participants import persons_of
-from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import finetune
 from vitaepp.encoder.embed import embed, raw_features
@@ -272,7 +272,7 @@ class _Climber:
             of = trainings[-1] if key == "untrained" else key
             run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
             file = run.path / "embeddings.parquet"
-            if not self._is_of_store(file):
+            if not self._is_of_store(file, weights_id(run.path)):
                 embed(run.path, self.store.path, file)
             control = key == "untrained"
             features = self._embedded(control_path(file, "untrained") if control else file)
@@ -341,11 +341,11 @@ class _Climber:
     def _minutes(self, run: RunFolder) -> float:
         return float(read_json(run.summary_file).get("seconds", 0.0)) / 60
 
-    def _is_of_store(self, file: Path) -> bool:
-        """Whether a file has the features of these images."""
-        if not file.is_file():
-            return False
-        return Embeddings.load(file).provenance.get("images") == self.store.fingerprint()
+    def _is_of_store(self, file: Path, encoder: str | None = None) -> bool:
+        """Whether a file has the features of these images, and by this encoder if one is named."""
+        facts = facts_in(file)
+        by = encoder is None or facts.get("encoder") == encoder
+        return by and facts.get("images") == self.store.fingerprint()
 
     def _embedded(self, file: Path) -> Any:
         """Features in the order of the store."""

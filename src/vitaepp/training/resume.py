@@ -10,7 +10,7 @@ from vitaepp.data.loading import EpochOrder
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import RunError
+from vitaepp.errors import OtherRunError, RunError
 from vitaepp.recipe.recipe import Recipe, flatten
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import as_typed
@@ -54,9 +54,9 @@ def subjects_to_resume(folder: RunFolder, subjects: Sequence[str] | None) -> Seq
     """
     began = folder.subjects()
     if subjects is not None and began != list(subjects):
-        raise RunError(
-            f"{folder.path}: began with other subjects; resume without `subjects`, or start "
-            "another run"
+        raise OtherRunError(
+            f"{folder.path}: began with other subjects",
+            "resume without `subjects`, or start another run",
         )
     return began
 
@@ -115,9 +115,10 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool) -> None:
     if name == EPOCHS:
         how = "to change the length, leave out `recipe`: `resume=True` "
         how += f"`settings={EPOCHS}={after[name]}`"
-    raise RunError(
+    raise OtherRunError(
         f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
-        f"{as_typed(after.get(name))}; {how}"
+        f"{as_typed(after.get(name))}",
+        how,
     )
 
 
