@@ -75,7 +75,8 @@ def evaluate(
 
     The controls that lie beside the embeddings, an untrained encoder and raw intensities (reduced
     by PCA inside each training part), go through the very same folds; so does the mean of the
-    training part, for values.
+    training part, for values. The file of raw intensities is reduced likewise where it is evaluated
+    by itself.
 
     Args:
         embeddings: Parquet file of `vitaepp embed`; or one an outer fold, in the order of
@@ -194,6 +195,12 @@ def evaluate(
     check_writable(Path(out) / "metrics.json")
     if run_around(out) != run_around(paths[0]):
         warn_outdated(out, facts, "give the folder of another evaluation")
+    is_raw = embedded.provenance.get("method") == "raw"
+    if is_raw and external is not None:
+        raise EvaluationError(
+            f"{paths[0]}: raw intensities are kept in coordinates of their own store, which mean "
+            "nothing in another; leave out `external`"
+        )
     cohort = None
     if external is not None:
         cohort = other_cohort(Path(external), embedded, labels, id_column, pooled)
@@ -216,6 +223,7 @@ def evaluate(
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
         repeats=repeats,
+        reduce=is_raw,
         provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:
