@@ -335,6 +335,13 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, m
         (("ablation", {"label": "subject"}), EvaluationError, "no label column"),
         (("edge-decay", {"pretrain_per_fold": True}), RecipeError, "leave out `pretrain_per_fold`"),
         (("edge-decay", {"budget": "8"}), RecipeError, "leave out `budget`"),
+        (("edge-decay", {"subjects": 4}), RecipeError, "leave out `subjects`"),
+        (("ablation", {"label": "bright", "subjects": 4}), RecipeError, "leave out `subjects`"),
+        (
+            ("reconstruction", {"label": "bright", "protocol": "svm"}),
+            RecipeError,
+            "leave out `label` and `protocol`",
+        ),
         (
             ("ablation", {"label": "bright", "budget": "40"}),
             EvaluationError,
