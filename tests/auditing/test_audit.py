@@ -247,7 +247,8 @@ def test_values_that_were_corrected_in_the_store_count(tmp_path, label, site, ca
     table = pd.read_parquet(Path(store) / "table.parquet")
     told = np.where(label == 1, "south", "north")  # a perfect shortcut
     split = np.where(np.arange(N) % 3, "train", "test")
-    table.assign(site=told, split=split, age=age + 1).to_parquet(Path(store) / "table.parquet")
+    table = table.assign(site=told, split=split, age=age + 1)
+    table.to_parquet(Path(store) / "table.parquet")
     found = ask((path, store), tmp_path)
     assert found["label from site"].score == 1
     assert found["label from site"].verdict == "red"

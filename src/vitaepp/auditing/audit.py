@@ -173,9 +173,9 @@ def joined(
 def _count_unlike(one: pd.Series[Any], other: pd.Series[Any]) -> int:
     """How many values of two columns differ; those of a CSV file are written in another way."""
     texts = [c.astype(object).where(c.notna(), "") for c in (one, other)]
-    numbers = [pd.to_numeric(c, errors="coerce").astype(np.float64) for c in texts]
-    unlike = texts[0].astype(str) != texts[1].astype(str)
-    return int((unlike & ~np.isclose(*numbers, rtol=1e-9, atol=0.0)).sum())
+    a, b = (pd.to_numeric(c, errors="coerce").to_numpy(np.float64) for c in texts)
+    unlike = (texts[0].astype(str) != texts[1].astype(str)).to_numpy()
+    return int((unlike & ~np.isclose(a, b, rtol=1e-9, atol=0.0)).sum())
 
 
 def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:

@@ -451,9 +451,9 @@ def lines_of(text: str, tex: bool) -> list[list[str]]:
         rows = [line for line in text.splitlines() if line.startswith("|")]
         cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows if not row.startswith("| ---")]
         return [[cell.strip() for cell in row] for row in cells]
-    plain = {r"$\pm$": "±", "$-$": "-", "$+$": "+", "$<$": "<", r"$\Delta$": "Δ", r"\%": "%"}
-    for tex, sign in plain.items():
-        text = text.replace(tex, sign)
+    signs = {r"$\pm$": "±", "$-$": "-", "$+$": "+", "$<$": "<", r"$\Delta$": "Δ", r"\%": "%"}
+    for symbol, sign in signs.items():
+        text = text.replace(symbol, sign)
     rows = [line.removesuffix(r"\\") for line in text.splitlines() if line.endswith(r"\\")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
 
