@@ -100,6 +100,18 @@ class RunError(VitaeppError, ValueError):
     """A run folder or checkpoint is missing, incomplete, or not one of ours."""
 
 
+class OtherRunError(RunError):
+    """A run folder holds a training with another recipe, or on other subjects, than is asked for.
+
+    Attributes:
+        found: what it holds, without advice.
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}; {advice}")
+        self.found = found
+
+
 class RunNotFoundError(RunError, FileNotFoundError):
     """There is no run, encoder or checkpoint at a path."""
 

@@ -1,6 +1,7 @@
 """The audit as a whole: what was planted is found, and what was not is not."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from tests.auditing.cohorts import write_cohort
 from vitaepp.auditing.audit import audit, joined
 from vitaepp.auditing.facts import facts_of
+from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.store import Store
 from vitaepp.errors import EvaluationError, SourceError
 from vitaepp.evaluation.statistics import holm
@@ -231,3 +233,27 @@ def test_the_verb_prints_what_it_writes(tmp_path, label):
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "audit")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "audit" / "audit.json").read_text() in result.stdout
+
+
+def test_values_that_were_corrected_in_the_store_count(tmp_path, label, site, caplog):
+    """Embeddings keep the table of their day; as a CSV file, they write it in another way."""
+    age = np.where(np.arange(N) % 7, np.arange(N) / 3, np.nan)
+    columns = {"sick": label, "site": site, "age": age, "seen": label == 1, "code": "01"}
+    path, store = write_cohort(tmp_path, columns)
+    Embeddings.load(path).save(tmp_path / "e.csv")
+    for file in (path, tmp_path / "e.csv"):
+        joined(file, Store(store), None, None)
+    assert "differ" not in caplog.text
+    table = pd.read_parquet(Path(store) / "table.parquet")
+    told = np.where(label == 1, "south", "north")  # a perfect shortcut
+    split = np.where(np.arange(N) % 3, "train", "test")
+    table = table.assign(site=told, split=split, age=age + 1)
+    table.to_parquet(Path(store) / "table.parquet")
+    found = ask((path, store), tmp_path)
+    assert found["label from site"].score == 1
+    assert found["label from site"].verdict == "red"
+    count = (told != site).sum()
+    assert f"site ({count} subjects)" in caplog.text
+    now, *_ = joined(path, Store(store), None, None)
+    for name in ("site", "split", "age"):
+        assert now[name].equals(table[name])

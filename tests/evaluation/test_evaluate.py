@@ -1,6 +1,7 @@
 """Evaluation: nothing of a test fold reaches training, and the numbers are scikit-learn's."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -203,6 +204,30 @@ def test_controls_go_through_the_same_folds(tmp_path):
     predictions = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
     assert (predictions["method"] == predictions["untrained"]).all()
     assert sorted(predictions["subject"]) == sorted(embedded.table["subject"])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_raw_intensities_alone_are_what_they_are_as_a_control(tmp_path, task):
+    """A few voxels tell the label; PCA, which sees the others, hides a part of it."""
+    embedded, random = cohort(signal=0.4), np.random.default_rng(2)
+    table = embedded.table.assign(age=embedded.features[:, 0])
+    label = {"classification": "grade", "regression": "age"}[task]
+    path = tmp_path / "e.parquet"
+    replace(embedded, table=table).save(path)
+    voxels = np.hstack([embedded.features, 9 * random.normal(size=(60, 300))]).astype(np.float32)
+    raw = Embeddings(table, voxels, {"method": "raw", "name": "", "encoder": "these"})
+    raw.save(control_path(path, "raw"))
+    beside = evaluate(path, label, tmp_path / "beside", task=task, repeats=2)
+    alone = evaluate(control_path(path, "raw"), label, tmp_path / "alone", task=task, repeats=2)
+    assert alone["folds"] == beside["controls"]["raw"]["folds"]
+    drawn = beside["repeats"]["controls"]["raw"]
+    assert {part: alone["repeats"][part] for part in ("mean", "std")} == {
+        part: drawn[part] for part in ("mean", "std")
+    }
+    with pytest.raises(EvaluationError, match="coordinates of their own store"):
+        evaluate(
+            control_path(path, "raw"), label, tmp_path / "no", task=task, external=path, repeats=1
+        )
 
 
 def test_metrics_json_keeps_the_contract(tmp_path):

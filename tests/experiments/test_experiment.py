@@ -11,13 +11,16 @@ import pytest
 from tests.conftest import TINY, write_store
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.runfolder import RunFolder
+from vitaepp.encoder.embed import embed
 from vitaepp.errors import EvaluationError, RecipeError, RunError, TrainingError
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.summary import summary_table
 from vitaepp.experiments import runs
 from vitaepp.experiments.catalogue import EXPERIMENTS, find
 from vitaepp.experiments.experiment import experiment
+from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.losses import course
 from vitaepp.experiments.results import Cell, Result, Row, Versus
 from vitaepp.experiments.tables import to_csv, to_latex, to_markdown, to_text
@@ -246,6 +249,16 @@ def test_the_strict_protocol_never_sees_its_test_subjects(store, tmp_path):
     summary = json.loads((folder / "fold0" / "summary.json").read_text())
     assert summary["trained_on"] == len(everyone) - len(plan[0][1])
 
+    # Called again, it makes nothing anew; the folds are those of nearest neighbours, too.
+    asked = {"label": "bright", "settings": QUICK, "variants": ["vitae"], "pretrain_per_fold": True}
+    file = folder / "evaluation" / "metrics.json"
+    stamp = file.stat().st_mtime_ns
+    assert experiment("linear-probe", store.path, out, **asked) == result
+    assert file.stat().st_mtime_ns == stamp
+    near = experiment("linear-probe", store.path, out, protocol="knn", **asked)
+    assert near.facts["evaluated by"] == "nearest neighbours"
+    assert json.loads(file.read_text())["protocol"] == "svm"
+
     # Each fold is measured on its own encoder's features.
     files = [folder / f"fold{k}" / "embeddings.parquet" for k in range(5)]
     features = [Embeddings.load(f).features for f in files]
@@ -322,6 +335,13 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, m
         (("ablation", {"label": "subject"}), EvaluationError, "no label column"),
         (("edge-decay", {"pretrain_per_fold": True}), RecipeError, "leave out `pretrain_per_fold`"),
         (("edge-decay", {"budget": "8"}), RecipeError, "leave out `budget`"),
+        (("edge-decay", {"subjects": 4}), RecipeError, "leave out `subjects`"),
+        (("ablation", {"label": "bright", "subjects": 4}), RecipeError, "leave out `subjects`"),
+        (
+            ("reconstruction", {"label": "bright", "protocol": "svm"}),
+            RecipeError,
+            "leave out `label` and `protocol`",
+        ),
         (
             ("ablation", {"label": "bright", "budget": "40"}),
             EvaluationError,
@@ -395,3 +415,66 @@ def test_a_variant_that_cannot_be_is_found_before_any_is_trained(store, tmp_path
 def test_only_label_columns_are_offered_as_labels(store, tmp_path):
     with pytest.raises(EvaluationError, match=r"no label column 'checksum'; known are bright"):
         experiment("ablation", store.path, tmp_path / "out", label="checksum", settings=QUICK)
+
+
+def test_the_strict_protocol_sees_no_other_scan_of_a_tested_person(tmp_path, capsys):
+    """Scans without a label, or of a split that takes no part, are of people who are tested."""
+    store = write_store(tmp_path / "store", 24, (16, 16), ("grey",))
+    table = store.table
+    row = np.arange(24)
+    table["participant"] = [f"p{i % 8}" if i >= 16 else "" for i in row]
+    table.loc[[3, 7], "participant"] = ["p3", "p7"]
+    table["label"] = pd.Series(table["bright"], dtype="Int64").mask(row >= 20)
+    table["split"] = np.select(
+        [np.isin(row, [3, 4, 7]), (row >= 16) & (row < 20)], ["test", "val"], "train"
+    )
+    table.to_parquet(store.path / "table.parquet")
+    asked = {"label": "label", "settings": QUICK, "variants": ["vitae"], "pretrain_per_fold": True}
+    out = tmp_path / "out"
+    experiment("linear-probe", store.path, out, protocol="linear", **asked)
+    folder = out / "folds" / "label" / "vitae" / "seed0"
+    trained = set(RunFolder(folder / "fold0").subjects())
+    person = dict(zip(table["subject"], table["participant"], strict=True))
+    tested = set(pd.read_parquet(folder / "evaluation" / "predictions.parquet")["subject"])
+    assert not trained & tested
+    assert {person[s] for s in trained if person[s]}.isdisjoint({person[s] for s in tested} - {""})
+    others = {s for s in set(person) - tested if person[s] in {person[t] for t in tested} - {""}}
+    assert set(person) - tested - others == trained
+    assert f"and {len(others)} other scans of these people" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"pre-trained for folds of another protocol.*another OUT$"):
+        experiment("linear-probe", store.path, out, protocol="svm", **asked)
+    # Nor may embeddings of a fold be by an encoder that saw one.
+    file = folder / "fold0" / "embeddings.parquet"
+    whole = Embeddings.load(file)
+    evaluate([file], "label", tmp_path / "right", protocol="linear")
+    whole.provenance["pretrained_on"].append(min(others))
+    whole.save(file)
+    with pytest.raises(EvaluationError, match=f"other scans of people.*{min(others)}"):
+        evaluate([file], "label", tmp_path / "leak", protocol="linear")
+
+
+def test_what_was_made_before_a_run_was_trained_on_is_made_anew(store, out, caplog):
+    """By `pretrain`, beside the experiment: its table is of the encoder that the run has now."""
+    asked = {"label": "bright", "settings": (*QUICK, "optim.epochs=2"), "variants": ["vitae"]}
+    run = out / "runs" / "vitae" / "seed0"
+    shown = {"settings": QUICK, "variants": ["vitae"], "subjects": 4}
+    before = experiment("reconstruction", store.path, out, **shown).rows[0]
+    with pytest.raises(RunError, match=r"began with optim\.epochs=1.*; choose another OUT$"):
+        experiment("linear-probe", store.path, out, **asked)
+    runs.pretrain(store.path, run, resume=True, settings="optim.epochs=2")
+    result = experiment("linear-probe", store.path, out, **asked)
+    embed(run, store.path, out / "now.parquet")
+    features = Embeddings.load(out / "now.parquet").features
+    assert np.array_equal(Embeddings.load(run / "embeddings.parquet").features, features)
+    now = evaluate(out / "now.parquet", "bright", out / "now", repeats=1)
+    assert result.rows[0].cells["auc"].mean == now["mean"]["auc"]
+    written = Evaluation.load(next(run.glob("evaluation/*")))
+    assert written["provenance"]["encoder"] == now["provenance"]["encoder"]
+    assert written["folds"] == now["folds"]
+    shown["settings"] = asked["settings"]
+    after = experiment("reconstruction", store.path, out, **shown).rows[0]
+    assert after.cells["psnr"].mean != before.cells["psnr"].mean
+    asked = {"settings": asked["settings"], "rungs": ["untrained", "vitae"], "budget": "all"}
+    made = ladder(store.path, out, "bright", **asked)
+    assert made.rungs[1].part["folds"] == now["folds"]
+    assert "evaluate again" not in caplog.text  # which was done

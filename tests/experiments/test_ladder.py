@@ -106,7 +106,7 @@ def test_a_rung_that_makes_no_error_on_a_split_is_shown_to_beat_guessing():
     table = pd.DataFrame({"subject": np.arange(40), "sick": sick, "split": split})
     rungs = [
         Rung(key, key, evaluate_features(features, table, "sick", draw_map=False))
-        for key, features in (("prior", np.zeros((40, 1))), ("raw", sick[:, None] + 0.0))
+        for key, features in (("prior", np.zeros((40, 0))), ("raw", sick[:, None] + 0.0))
     ]
     made = Ladder(tuple(rungs), {}, {})
     assert [rung.part["mean"]["auc"] for rung in rungs] == [0.5, 1.0]
@@ -124,7 +124,7 @@ def test_a_recommendation_counts_those_who_were_tested():
     noise = np.random.default_rng(0).normal(size=(40, 2))
     rungs = [
         Rung(key, key, evaluate_features(features, table, "sick", draw_map=False))
-        for key, features in (("prior", np.zeros((40, 1))), ("raw", noise + 0.3 * sick[:, None]))
+        for key, features in (("prior", np.zeros((40, 0))), ("raw", noise + 0.3 * sick[:, None]))
     ]
     recommendation = Ladder(tuple(rungs), {}, {}).recommendation
     assert recommendation.startswith("No rung is shown")
@@ -256,3 +256,33 @@ def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, mess
     with pytest.raises(error, match=message):
         ladder(store.path, tmp_path / "out", **asked)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_guessing_gives_what_is_usual_in_each_training_part(tmp_path):
+    """By hand: its most frequent class, or its mean; a score that no subject has tells nothing."""
+    store = write_store(tmp_path / "store", subjects=40, size=(16, 16), modalities=("grey",))
+    row = np.arange(40)
+    labels = {"rare": row % 5 == 0, "common": row % 5 > 0, "grade": np.minimum(row % 5, 2)}
+    file, values = store.path / "table.parquet", np.random.default_rng(0).gamma(2.0, size=40)
+    table = pq.read_table(file)
+    for name, column in (labels | {"age": values}).items():
+        table = table.append_column(name, pa.array(column))
+    pq.write_table(table, file)
+    asked = {"rungs": ["prior", "raw"], "folds": 4, "budget": "10,all"}
+    for label in labels:
+        made = ladder(store.path, tmp_path / "out", label, **asked).rungs[0]
+        predictions = made.evaluation.predictions
+        for fold, found in enumerate(made.part["folds"]):
+            tested = predictions["fold"] == fold
+            usual = predictions["label"][~tested].mode()[0]
+            assert found["accuracy"] == (predictions["label"][tested] == usual).mean()
+            assert found["auc"] == 0.5
+        assert all(few["mean"]["auc"] == 0.5 for few in made.budget)
+        assert made.name == "the most frequent answer"
+    made = ladder(store.path, tmp_path / "out", "age", task="regression", **asked).rungs[0]
+    predictions = made.evaluation.predictions
+    for fold, found in enumerate(made.part["folds"]):
+        tested = predictions["fold"] == fold
+        missed = predictions["label"][tested] - predictions["label"][~tested].mean()
+        assert found["mae"] == pytest.approx(missed.abs().mean())
+    assert made.name == "the mean of the training part"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.system.files import check_writable, write_text
-from vitaepp.system.progress import counted, say
+from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import first_few
 from vitaepp.system.urls import Location
 
@@ -58,7 +59,8 @@ def audit(
 
     Args:
         embeddings: Parquet file of `vitaepp embed`.
-        store: that they were embedded from, or its URL.
+        store: that they were embedded from, or its URL. Its table is what counts, also where the
+            embeddings have other values, of an earlier one; a warning says for how many.
         label: column of classes.
         out: folder for audit.json and its tables.
         metadata: columns that tell how a scan was made or of whom it is, besides those whose names
@@ -116,7 +118,8 @@ def joined(
         id_column: its column of subjects.
 
     Returns:
-        The table, `(subject, feature)`, `(subject,)`, and the id of the weights that made them.
+        The table, with the store's values where both have some; `(subject, feature)`; `(subject,)`;
+        and the id of the weights that made the features.
 
     Raises:
         EvaluationError: the embeddings are of other subjects or other images than the store's.
@@ -140,9 +143,17 @@ def joined(
             "that was embedded, or embed this one"
         )
     rows = np.array([row_of[s] for s in subjects], np.intp)
-    of_store = store.table.iloc[rows].reset_index(drop=True).drop(columns=["subject", "split"])
+    of_store = store.table.iloc[rows].reset_index(drop=True).drop(columns="subject")
     table = ordered.reset_index(drop=True)
-    table = table.join(of_store.drop(columns=[c for c in of_store if c in table]))
+    shared = [c for c in of_store if c in table]
+    if corrected := {c: n for c in shared if (n := _count_unlike(table[c], of_store[c]))}:
+        told = ", ".join(f"{c} ({counted(n, 'subject')})" for c, n in corrected.items())
+        warn(
+            f"{path}: has other values than {store.path} in {told}; those of the store are taken; "
+            "embed again, so that `evaluate` takes them, too"
+        )
+        table = table.assign(**of_store[[*corrected]])
+    table = table.join(of_store.drop(columns=shared))
     if labels is not None:
         own = [c for c in table if c in RESERVED_COLUMNS and c not in ("subject", "split")]
         with_labels, without = join_labels(
@@ -157,6 +168,14 @@ def joined(
     elif id_column is not None:
         raise EvaluationError("`id_column` names a column of the table `labels`; give that, too")
     return table, features, rows, embedded.provenance.get("encoder")
+
+
+def _count_unlike(one: pd.Series[Any], other: pd.Series[Any]) -> int:
+    """How many values of two columns differ; those of a CSV file are written in another way."""
+    texts = [c.astype(object).where(c.notna(), "") for c in (one, other)]
+    a, b = (pd.to_numeric(c, errors="coerce").to_numpy(np.float64) for c in texts)
+    unlike = (texts[0].astype(str) != texts[1].astype(str)).to_numpy()
+    return int((unlike & ~np.isclose(a, b, rtol=1e-9, atol=0.0)).sum())
 
 
 def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:

@@ -187,6 +187,18 @@ def _holds_embeddings(path: Path) -> bool:
     return {"subject", "f0"} <= set(columns)
 
 
+def facts_in(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The provenance in a Parquet file of embeddings, without its features.
+
+    Empty where there is none, or no such file.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowException, OSError):
+        return {}
+    return dict(json.loads(metadata.get(b"vitaepp", b"{}")))
+
+
 def _is_csv(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".csv"
 

@@ -33,6 +33,18 @@ def persons_of(table: pd.DataFrame) -> Persons:
     return np.asarray(pd.factorize(own)[0], np.intp)
 
 
+def of_same_persons(table: pd.DataFrame, subjects: Iterable[str]) -> set[str]:
+    """The subjects of a table that are of the same people as some of them, these among them.
+
+    Args:
+        table: `subject` and label columns, one row a subject.
+        subjects: some of them.
+    """
+    persons, every = persons_of(table), table["subject"].astype(str)
+    known = every.isin(list(subjects)).to_numpy()
+    return set(every[np.isin(persons, persons[known])])
+
+
 def no_participant(table: pd.DataFrame) -> pd.Series[bool]:
     """Which subjects of a table with a column `participant` have none there."""
     return table[PARTICIPANT].map(_name, na_action="ignore").replace("", None).isna()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vitaepp.data.origin import run_around, warn_outdated
@@ -74,12 +75,13 @@ def evaluate(
 
     The controls that lie beside the embeddings, an untrained encoder and raw intensities (reduced
     by PCA inside each training part), go through the very same folds; so does the mean of the
-    training part, for values.
+    training part, for values. The file of raw intensities is reduced likewise where it is evaluated
+    by itself.
 
     Args:
         embeddings: Parquet file of `vitaepp embed`; or one an outer fold, in the order of
             `plan_folds`, whose encoder was pre-trained without this fold's test subjects (the
-            strict protocol), which is checked.
+            strict protocol), which is checked, by `participant` for other scans of these people.
         label: column to predict, or several with commas between them for `multilabel`; subjects
             where it is empty are left out. Not for survival.
         out: folder for metrics.json, predictions.parquet, map.csv, and what options add:
@@ -174,7 +176,7 @@ def evaluate(
                 f"{len(paths)} files of embeddings for {len(parts)} folds; give one per fold"
             )
         for path, other, part in zip(paths, every, parts, strict=True):
-            refuse_leak(path, other, set(subjects[part.test]))
+            refuse_leak(path, replace(other, table=embedded.table), set(subjects[part.test]))
     facts = provenance_of(every)
     controls = load_controls(paths[0], embedded)
     features: Features | Candidates | list[Features]
@@ -193,6 +195,12 @@ def evaluate(
     check_writable(Path(out) / "metrics.json")
     if run_around(out) != run_around(paths[0]):
         warn_outdated(out, facts, "give the folder of another evaluation")
+    is_raw = embedded.provenance.get("method") == "raw"
+    if is_raw and external is not None:
+        raise EvaluationError(
+            f"{paths[0]}: raw intensities are kept in coordinates of their own store, which mean "
+            "nothing in another; leave out `external`"
+        )
     cohort = None
     if external is not None:
         cohort = other_cohort(Path(external), embedded, labels, id_column, pooled)
@@ -215,6 +223,7 @@ def evaluate(
         external=cohort,
         budget=parse_budget(budget) if isinstance(budget, str) else budget,
         repeats=repeats,
+        reduce=is_raw,
         provenance=facts | {"embeddings": digests(out, paths, every)},
     )
     if labels is not None:

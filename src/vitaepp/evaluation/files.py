@@ -13,6 +13,7 @@ import numpy as np
 
 from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.origin import PUBLIC
+from vitaepp.data.participants import of_same_persons
 from vitaepp.data.poolings import Pooling, pooled_beside, pooled_path
 from vitaepp.data.storeinfo import StoreInfo, unlike
 from vitaepp.errors import EvaluationError
@@ -20,6 +21,7 @@ from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.question import Candidates, Features
 from vitaepp.system.progress import say, warn
+from vitaepp.system.text import first_few
 
 #: What to do about features of different images.
 SAME_STORE = "embed both from one store, or set `any_store`"
@@ -240,8 +242,14 @@ def with_labels(embedded: Embeddings, labels: Path, id_column: str | None) -> Em
     return replace(embedded, table=table)
 
 
-def refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
-    """Refuse embeddings whose encoder was pre-trained on subjects that they are tested on."""
+def refuse_leak(path: Path, embedded: Embeddings, tested: set[str]) -> None:
+    """Refuse embeddings whose encoder was pre-trained on subjects that they are tested on.
+
+    Args:
+        path: of their file.
+        embedded: those inside; participants in their table tell which subjects are one person.
+        tested: subjects, of whose people no scan may have been trained on.
+    """
     if "pretrained_on" not in embedded.provenance:
         say(
             f"{path}: does not tell which subjects its encoder was pre-trained on; see to it that "
@@ -253,6 +261,11 @@ def refuse_leak(path: Path, embedded: Embeddings, tested: set[Any]) -> None:
         raise EvaluationError(
             f"{path}: its encoder was pre-trained on subjects that its fold tests; pre-train it "
             "on the fold's training part only"
+        )
+    if others := of_same_persons(embedded.table, tested) & set(trained):
+        raise EvaluationError(
+            f"{path}: its encoder was pre-trained on other scans of people whom its fold tests "
+            f"({first_few(sorted(others))}); pre-train it without them"
         )
 
 

@@ -12,10 +12,8 @@ import numpy.typing as npt
 from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.embeddings import CONTROLS
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.harmonize import SCALE, Harmonizer, fit_harmonizer
-from vitaepp.evaluation.tasks.base import Fitted, Target, Training
-from vitaepp.evaluation.tasks.regression import Regression
+from vitaepp.evaluation.tasks.base import Constant, Fitted, Target, Training
 
 Features = npt.NDArray[Any]
 
@@ -62,13 +60,13 @@ class Question:
 
         Args:
             name: of the set: `method` or a control.
-            features: `(labelled, feature)` each.
+            features: `(labelled, feature)` each; without a column, nothing is known of subjects but
+                what is usual in the training part.
             train: positions among the labelled.
             seed: draws held-out parts, the same of each candidate.
         """
-        if name == MEAN:
-            assert isinstance(self.target, Regression)
-            return Model(_Mean(float(self.target.values[train].mean())), None, "")
+        if name == MEAN or not any(one.shape[1] for one in features.values()):
+            return Model(self.target.usual(train), None, next(iter(features)))
         models = [self._of(name, one, values, train, seed) for one, values in features.items()]
         return min(models, key=lambda model: model.fitted.loss)
 
@@ -95,24 +93,12 @@ class Question:
 
     def learn(self, model: Model, features: Candidates, train: Indices, seed: int) -> Any:
         """What the training part says beside the model, as a threshold."""
-        if isinstance(model.fitted, _Mean):
+        if isinstance(model.fitted, Constant):
             return None
         rows = features[model.candidate][train]
         if model.harmonizer is not None and self.sites is not None:
             rows = model.harmonizer(rows, self.sites[train])
         return self.target.learn(model.fitted, Training(train, rows, self.persons[train], seed))
-
-
-@dataclass(frozen=True)
-class _Mean:
-    """The mean of the training part, for all subjects."""
-
-    value: float
-    strength: None = None
-    loss: Loss = ()
-
-    def decision(self, features: Features) -> Floats:
-        return np.full(len(features), self.value)
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class Model:
         candidate: the name of the features that it is of.
     """
 
-    fitted: Fitted | _Mean
+    fitted: Fitted | Constant
     harmonizer: Harmonizer | None
     candidate: str
 

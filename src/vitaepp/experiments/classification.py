@@ -39,8 +39,12 @@ _CLASSIFIERS = {
 class Classification(Kind):
     """Each variant against its reference and its controls, by the tests of `difference_between`."""
 
+    what = "a classifier on all subjects"
+    takes = ("label", "protocol", "pretrain_per_fold", "budget")
+
     def check(self) -> None:
         """Refuse a missing label, and one that does not allow the folds of every seed."""
+        super().check()
         setup = self.setup
         if not setup.label:
             columns = ", ".join(setup.store.label_columns) or "none"

@@ -71,15 +71,17 @@ def experiment(
             `reconstruction`; or a YAML file of variants, see docs/experiments.md.
         store: prepared store.
         out: folder for tables, figures and runs.
-        label: column to predict; `edge-decay` and `reconstruction` need none.
+        label: column to predict. This and the other options of a classifier are not for
+            `edge-decay` and `reconstruction`: `protocol`, `pretrain_per_fold` and `budget`.
         recipe: a recipe, by name or file, that the variants change; the defaults without it.
         settings: changes to it, `name=value`. Those of a variant come after them.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, … Unset: as the file
             of variants says, else 1.
-        pretrain_per_fold: the strict protocol: pre-train without the test subjects of each fold.
+        pretrain_per_fold: the strict protocol: pre-train without the test subjects of each fold,
+            and without all other scans of these people.
         protocol: `svm` or `linear`, as in `evaluate`.
         variants: keys of those to run; all without it.
-        subjects: of `reconstruction`, how many; all without it.
+        subjects: how many, for `reconstruction` alone; all without it.
         hours: make the whole table in so much time. The speed of this machine is measured once, and
             one length set for all rows; where no recipe is named, model and batch are chosen, too.
             OUT keeps what came out, in hours.json.

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from vitaepp.errors import RecipeError
 from vitaepp.experiments.catalogue import Experiment, Variant
@@ -47,7 +48,12 @@ class Kind(ABC):
         experiment: what is compared.
         setup: on which store, under which recipe, and where.
         names: of the variants in print, by their keys.
+        what: it measures, in words.
+        takes: options of `experiment` that not every kind takes.
     """
+
+    what: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, experiment: Experiment, setup: Setup) -> None:
         self.experiment = experiment
@@ -57,20 +63,23 @@ class Kind(ABC):
     def check(self) -> None:
         """Refuse, before anything is trained, a setup that cannot be measured.
 
-        Of a kind without a classifier, that is the strict protocol, and a number of labels.
+        That is, too, one with options that the kind does not take: the table would name them.
 
         Raises:
             VitaeppError: saying why.
         """
-        if self.setup.per_fold:
+        setup = self.setup
+        given = {
+            "label": setup.label,
+            "protocol": setup.protocol,
+            "pretrain_per_fold": setup.per_fold,
+            "budget": setup.budget,
+            "subjects": setup.subjects,
+        }
+        if unused := [f"`{name}`" for name in given if given[name] and name not in self.takes]:
             raise RecipeError(
-                f"experiment {self.experiment.key} evaluates no classifier, so that there are no "
-                "folds; leave out `pretrain_per_fold`"
-            )
-        if self.setup.budget:
-            raise RecipeError(
-                f"experiment {self.experiment.key} evaluates no classifier, so that no labels are "
-                "needed; leave out `budget`"
+                f"experiment {self.experiment.key} measures {self.what}, on which some options "
+                f"have no effect; leave out {' and '.join(unused)}"
             )
 
     @abstractmethod

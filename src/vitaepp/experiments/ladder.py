@@ -27,9 +27,9 @@ from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import look_at
 from vitaepp.auditing.shortcuts import NO_CONTROL, design
 from vitaepp.data.arrays import Floats
-from vitaepp.data.embeddings import Embeddings, control_path
+from vitaepp.data.embeddings import Embeddings, control_path, facts_in
 from vitaepp.data.participants import persons_of
-from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import finetune
 from vitaepp.encoder.embed import embed, raw_features
@@ -37,6 +37,7 @@ from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest,
 from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import Shared, by_subject, share_out
+from vitaepp.evaluation.question import ALL_CONTROLS, MEAN
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
@@ -246,7 +247,7 @@ class _Climber:
         minutes = 0.0
         features: Any
         if key == "prior":
-            features = np.zeros((len(self.store), 1))
+            features = np.zeros((len(self.store), 0))  # nothing is known of the subjects
         elif key == "raw":
             features = raw_features(self.store)
         elif key == "simple":
@@ -271,7 +272,7 @@ class _Climber:
             of = trainings[-1] if key == "untrained" else key
             run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
             file = run.path / "embeddings.parquet"
-            if not self._is_of_store(file):
+            if not self._is_of_store(file, weights_id(run.path)):
                 embed(run.path, self.store.path, file)
             control = key == "untrained"
             features = self._embedded(control_path(file, "untrained") if control else file)
@@ -340,11 +341,11 @@ class _Climber:
     def _minutes(self, run: RunFolder) -> float:
         return float(read_json(run.summary_file).get("seconds", 0.0)) / 60
 
-    def _is_of_store(self, file: Path) -> bool:
-        """Whether a file has the features of these images."""
-        if not file.is_file():
-            return False
-        return Embeddings.load(file).provenance.get("images") == self.store.fingerprint()
+    def _is_of_store(self, file: Path, encoder: str | None = None) -> bool:
+        """Whether a file has the features of these images, and by this encoder if one is named."""
+        facts = facts_in(file)
+        by = encoder is None or facts.get("encoder") == encoder
+        return by and facts.get("images") == self.store.fingerprint()
 
     def _embedded(self, file: Path) -> Any:
         """Features in the order of the store."""
@@ -363,7 +364,7 @@ class _Climber:
         for one in each:
             digest.update(np.ascontiguousarray(one).tobytes())
         provenance = {
-            "name": RUNGS[key],
+            "name": self._title(key),
             "features": digest.hexdigest(),
             "budget": list(self.budget),
             "folds": self.folds,
@@ -396,7 +397,11 @@ class _Climber:
     def _name(self, key: str) -> str:
         """Of a rung, in print."""
         more = key == "simple" and radiomics(self.store.info.ndim) is not None
-        return RUNGS[key] + ", with pyradiomics" * more
+        return self._title(key) + ", with pyradiomics" * more
+
+    def _title(self, key: str) -> str:
+        values = key == "prior" and self.task == "regression"
+        return ALL_CONTROLS[MEAN] if values else RUNGS[key]
 
     def _labels(self) -> str:
         columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]

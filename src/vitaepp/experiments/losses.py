@@ -68,6 +68,8 @@ def course(losses: Numbers) -> Course:
 class Losses(Kind):
     """How the loss of each variant went; a training that failed is shown as far as it came."""
 
+    what = "the loss of trainings"
+
     def run(self, variant: Variant, seed: int) -> Path:
         """Train a variant."""
         return self.setup.trained(variant, seed)

@@ -30,6 +30,9 @@ Pictures = Mapping[str, npt.NDArray[np.uint8]]
 class Reconstructions(Kind):
     """Each variant against its reference, paired over subjects."""
 
+    what = "reconstructions"
+    takes = ("subjects",)
+
     def run(self, variant: Variant, seed: int) -> Path:
         """Train a variant and reconstruct with it."""
         return self.setup.reconstructed(variant, seed)

@@ -16,23 +16,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vitaepp.data.embeddings import control_path
-from vitaepp.data.runfolder import RunFolder
+from vitaepp.data.embeddings import control_path, facts_in
+from vitaepp.data.participants import of_same_persons
+from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
-from vitaepp.errors import RunError
+from vitaepp.errors import OtherRunError, RunError
 from vitaepp.evaluation.budget import few_labels
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
 from vitaepp.evaluation.reconstruction import reconstruct
-from vitaepp.evaluation.result import Evaluation
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.training.pretrain import pretrain
 
 
@@ -46,7 +47,7 @@ class Setup:
         recipe: before a variant changes it.
         label: column to predict; empty where nothing is.
         protocol: `svm` or `linear`, or None for what the store's splits say.
-        per_fold: pre-train without the test subjects, anew for each fold.
+        per_fold: pre-train without any scan of the people tested, anew for each fold.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, …
         subjects: how many are reconstructed; None: all.
         budget: numbers of labels that classifiers are fitted on, too.
@@ -113,19 +114,25 @@ class Setup:
         folder = self._folds_folder(variant, seed)
         files = []
         for k, (_, tested) in enumerate(parts):
+            left_out = of_same_persons(self.store.table, tested)
+            others = len(left_out) - len(tested)
             say(
                 f"fold {k + 1} of {len(parts)}, pre-trained without its {len(tested)} test subjects"
+                + (f" and {counted(others, 'other scan')} of these people" if others else "")
             )
-            kept = [subject for subject in every if subject not in set(tested)]
+            kept = [subject for subject in every if subject not in left_out]
             run = self._train(folder / f"fold{k}", self.recipe_of(variant, seed), kept)
             files.append(self._embed(run))
-        return self._evaluate(files, folder / "evaluation", seed)
+        # Whose folds are those of another protocol, but for their models.
+        of = "evaluation-knn" if self.protocol == "knn" else "evaluation"
+        return self._evaluate(files, folder / of, seed)
 
     def reconstructed(self, variant: Variant, seed: int) -> Path:
         """The folder with the reconstructions of a variant, of the same hidden patches in all."""
         run, subjects = self.trained(variant, seed), self.subjects
         out = run / "reconstruction" if subjects is None else run / f"reconstruction-{subjects}"
-        if not (out / "metrics.csv").is_file():
+        made_with = _kept(out / "reconstruction.json").get("encoder")
+        if not (out / "metrics.csv").is_file() or _is_of_another(made_with, run, out):
             reconstruct(run, self.store.path, out, subjects=subjects, seed=seed)
         return out
 
@@ -138,19 +145,32 @@ class Setup:
 
     def _train(self, run: Path, recipe: Recipe, subjects: Sequence[str] | None = None) -> Path:
         begun = (run / "recipe.yaml").is_file()
-        return pretrain(self.store.path, run, recipe=recipe, resume=begun, subjects=subjects)
+        try:
+            return pretrain(self.store.path, run, recipe=recipe, resume=begun, subjects=subjects)
+        except OtherRunError as error:
+            found = error.found
+            if subjects is not None and RunFolder(run).subjects() != list(subjects):
+                found = (
+                    f"{run}: was pre-trained for folds of another protocol, or by a version that "
+                    "kept other scans of the people tested"
+                )
+            raise RunError(f"{found}; choose another OUT") from None
 
     def _embed(self, run: Path) -> Path:
         out = run / "embeddings.parquet"
         # The embeddings come last, after their controls.
-        if not out.is_file() or not control_path(out, "raw").is_file():
+        whole = out.is_file() and control_path(out, "raw").is_file()
+        if not whole or _is_of_another(facts_in(out).get("encoder"), run, out):
             embed(run, self.store.path, out)
         return out
 
     def _evaluate(self, files: Sequence[Path], out: Path, seed: int) -> Path:
-        done = (out / "metrics.json").is_file()
-        measured = set(few_labels(Evaluation.load(out))) if done and self.budget else set()
-        if not done or not set(self.budget) <= measured:
+        done = _kept(out / "metrics.json")
+        measured = set(few_labels(done)) if self.budget else set()
+        made_with = done.get("provenance", {}).get("encoder")
+        encoders = [facts_in(file).get("encoder") for file in files]
+        stale = made_with not in (None, encoders[0], encoders)
+        if not done or stale or not set(self.budget) <= measured:
             given = list(files) if self.per_fold else files[0]
             # What was measured before stays, for the table that was made of it.
             budget = sorted({*self.budget, *measured})
@@ -164,6 +184,28 @@ class Setup:
                 repeats=1,  # each seed draws other folds
             )
         return out
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """A JSON file of an earlier call; empty where there is none that can be read."""
+    try:
+        return dict(read_json(file))
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_of_another(made_with: str | None, run: Path, out: Path) -> bool:
+    """Whether results are not of the weights that a run has now; it says so.
+
+    Args:
+        made_with: the id of the weights that made them; None where they do not tell.
+        run: which may have been trained on since.
+        out: where the results are.
+    """
+    if made_with in (None, weights_id(run)):
+        return False
+    say(f"{out}: was made with another encoder than the run has now; making it anew")
+    return True
 
 
 def _fingerprint(store: Store) -> str:

@@ -10,7 +10,7 @@ from vitaepp.data.loading import EpochOrder, training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import RunError
+from vitaepp.errors import OtherRunError, RunError
 from vitaepp.recipe.recipe import Recipe, flatten
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.progress import counted, say
@@ -77,9 +77,9 @@ def subjects_to_resume(
         return began
     rows = [training_rows(store, settings, listed) for listed in (began, subjects)]
     if began is None or rows[0] != rows[1]:
-        raise RunError(
-            f"{folder.path}: began with other subjects; resume without `subjects`, or start "
-            "another run"
+        raise OtherRunError(
+            f"{folder.path}: began with other subjects",
+            "resume without `subjects`, or start another run",
         )
     return began
 
@@ -152,11 +152,10 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool, checkpoint: Path) -> 
         how = f"undo the change in {folder.recipe_file.name}, or start another run"
     else:
         how = "resume without settings, or start another run"
-    raise RunError(
+    raise OtherRunError(
         f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
-        f"{as_typed(after.get(name))}"
-        + (f", and with another {first_few(more)}" if more else "")
-        + f"; {how}"
+        f"{as_typed(after.get(name))}" + (f", and with another {first_few(more)}" if more else ""),
+        how,
     )
 
 

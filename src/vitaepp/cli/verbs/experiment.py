@@ -9,11 +9,9 @@ import typer
 
 from vitaepp.cli.options import (
     AsJson,
-    ProtocolName,
     RecipeName,
     Settings,
     StorePath,
-    Subjects,
     out_argument,
 )
 from vitaepp.cli.program import command, show
@@ -31,7 +29,10 @@ def experiment(
     ],
     store: StorePath,
     out: Annotated[Path, out_argument("OUT", "Folder for tables and runs.")],
-    label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(help="Column to predict, for all but edge-decay and reconstruction."),
+    ] = None,
     recipe: RecipeName = None,
     settings: Settings = None,
     seeds: Annotated[
@@ -40,20 +41,34 @@ def experiment(
     ] = None,
     pretrain_per_fold: Annotated[
         bool,
-        typer.Option("--pretrain-per-fold", help="Pre-train without each fold's test subjects."),
+        typer.Option(
+            "--pretrain-per-fold", help="With label: pre-train without each fold's test subjects."
+        ),
     ] = False,
-    protocol: ProtocolName = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="With label: svm (nested cross-validation) or linear (given train and test split)."
+        ),
+    ] = None,
     variants: Annotated[
         str | None, typer.Option(help="Only these, by their keys: vitae,vitae++.")
     ] = None,
-    subjects: Subjects = None,
+    subjects: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many, spread evenly, for reconstruction alone; all by default."
+        ),
+    ] = None,
     hours: Annotated[
         float | None,
         typer.Option(metavar="H", help="Measure this machine; the whole table is made in H hours."),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="20,100", help="How good are models that saw so many labels, too?"),
+        typer.Option(
+            metavar="20,100", help="With label: how good are models of so few labels, too?"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

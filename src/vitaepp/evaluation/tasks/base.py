@@ -12,6 +12,7 @@ import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices, Numbers
 from vitaepp.data.participants import Persons
+from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import Score, bootstrap_folds
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.measures import TASKS, Measures
@@ -31,6 +32,23 @@ class Fitted(Protocol):
 
     def decision(self, features: Numbers) -> Floats:
         """Scores of rows of features, `(subject,)` or `(subject, output)`."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One decision for all subjects: what the training part says to one who has no features.
+
+    Attributes:
+        value: a score, or `(class,)` one a class.
+    """
+
+    value: float | Floats
+    strength: None = None
+    loss: Loss = ()
+
+    def decision(self, features: Numbers) -> Floats:
+        """Scores, `(subject,)` or `(subject, class)`."""
+        return np.array(np.broadcast_to(self.value, (len(features), *np.shape(self.value))))
 
 
 @dataclass(frozen=True)
@@ -155,6 +173,14 @@ class Target(ABC):
             protocol: `svm`, `linear` or `knn`.
             part: what it is fitted on.
         """
+
+    def usual(self, train: Indices) -> Constant:
+        """What is decided without features: the most frequent class of training rows, or the mean.
+
+        Raises:
+            EvaluationError: the task has no such decision.
+        """
+        raise EvaluationError(f"task {self.task} needs features; give a column or more")
 
     def learn(self, fitted: Fitted, part: Training) -> Any:
         """What the training part says beside the model, as a threshold; for `clinical`."""

@@ -25,7 +25,7 @@ from vitaepp.evaluation.labels import (
     told_order,
 )
 from vitaepp.evaluation.scores import fold_scores
-from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
+from vitaepp.evaluation.tasks.base import Constant, Fitted, Target, Tested, Training
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,12 @@ class Classification(Target):
             fitted = fit(protocol, part.features, codes, **part.how)
         return fitted if self.shown.classes == self.labels.classes else Reversed(fitted)
 
+    def usual(self, train: Indices) -> Constant:
+        """The most frequent class of the training part; of equals the first."""
+        members = np.bincount(self.shown.codes[train], minlength=len(self.classes))
+        chosen = np.arange(len(members)) == members.argmax()
+        return Constant(chosen.astype(np.float64) if len(chosen) > 2 else 2.0 * chosen[1] - 1.0)
+
     def learn(self, fitted: Fitted, part: Training) -> Any:
         """Thresholds and probabilities, from training subjects that were left out for it."""
         inner = fitted.fitted if isinstance(fitted, Reversed) else fitted
@@ -135,7 +141,7 @@ class Classification(Target):
             self.shown.codes[tested.rows],
             tested.decision,
             tested.fold,
-            tested.learned,
+            [*filter(None, tested.learned)],  # without features, nothing is learned
             persons=tested.persons,
             classes=self.classes,
             seed=tested.seed,

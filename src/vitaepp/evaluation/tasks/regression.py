@@ -18,7 +18,7 @@ from vitaepp.evaluation.regression import (
     regression_scores,
     weighted,
 )
-from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
+from vitaepp.evaluation.tasks.base import Constant, Fitted, Target, Tested, Training
 from vitaepp.system.progress import counted
 
 #: Most groups of equal size, by the value, over which folds are balanced.
@@ -84,6 +84,10 @@ class Regression(Target):
             raise EvaluationError("protocol knn is of classes; use linear or svm for values")
         kind: Kind = "svr" if protocol == "svm" else "ridge"
         return fit_regression(part.features, self.values[part.rows], kind=kind, **part.how)
+
+    def usual(self, train: Indices) -> Constant:
+        """The mean of the training part."""
+        return Constant(float(self.values[train].mean()))
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""

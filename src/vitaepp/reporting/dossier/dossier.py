@@ -8,7 +8,7 @@ OUT/
   figures/           flow of subjects (.svg, .pdf); ROC, map and training (.pdf)
   recipes/           every setting of each run
   data/              predictions with numbers in place of subjects' names, and index.json
-  verify.py          recomputes every number of the tables from data/
+  verify.py          recomputes every number of the tables and of README.md's from data/
 """
 
 from __future__ import annotations
@@ -267,10 +267,11 @@ def _readme(
         f"| `figures/` | {', '.join(figures)} |",
         "| `recipes/` | every setting of each run |",
         "| `data/` | predictions of every tested subject; numbers stand for subjects' names |",
-        "| `verify.py` | computes every number of the tables again |",
+        "| `verify.py` | computes every number of the tables, and of those above, again |",
         "",
         f"`python verify.py` needs pandas and scikit-learn{survival} alone. It ends with 0 if",
-        "every number is right, and else names the ones that differ.",
+        "every number of these is right, and else names the ones that differ. It does not look at",
+        "the text of methods and checklists, at figures and at the notes below tables.",
         "",
     ]
     return "\n".join(lines)

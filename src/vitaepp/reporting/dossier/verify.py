@@ -1,5 +1,8 @@
 """Recompute every number of the tables in this folder from the predictions beside it.
 
+The tables of README.md are among them, and its sentences on their differences. The prose of
+methods.md, checklists, figures, notes below tables and what README.md says of trainings are not.
+
     python verify.py [FOLDER]
 
 It needs pandas, scikit-learn, and NumPy and SciPy, which come with them, and scikit-survival where
@@ -436,37 +439,44 @@ def rounded_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def lines_of(path: Path) -> list[list[str]]:
-    """The cells of a Markdown or LaTeX table, its head first."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".md":
+def section_of(folder: Path, title: str) -> str:
+    """What README.md says of a question."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def lines_of(text: str, tex: bool) -> list[list[str]]:
+    """The cells of a LaTeX or Markdown table, its head first."""
+    if not tex:
         rows = [line for line in text.splitlines() if line.startswith("|")]
         cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows if not row.startswith("| ---")]
         return [[cell.strip() for cell in row] for row in cells]
-    plain = {r"$\pm$": "±", "$-$": "-", "$+$": "+", "$<$": "<", r"$\Delta$": "Δ", r"\%": "%"}
-    for tex, sign in plain.items():
-        text = text.replace(tex, sign)
+    signs = {r"$\pm$": "±", "$-$": "-", "$+$": "+", "$<$": "<", r"$\Delta$": "Δ", r"\%": "%"}
+    for symbol, sign in signs.items():
+        text = text.replace(symbol, sign)
     rows = [line.removesuffix(r"\\") for line in text.splitlines() if line.endswith(r"\\")]
     return [[cell.strip() for cell in re.split(r"(?<!\\)&", row)] for row in rows]
 
 
-def check_texts(checks: Checks, folder: Path, name: str, right: list[list[list[str]]]) -> None:
-    """The cells after the first of the Markdown and the LaTeX table; one of [] is not known."""
-    for suffix in (".md", ".tex"):
-        path = folder / "tables" / f"{name}{suffix}"
-        head, *rows = lines_of(path)
+def check_texts(
+    checks: Checks, folder: Path, name: str, right: list[list[list[str]]], **more: str
+) -> None:
+    """The last cells of the Markdown and the LaTeX table and of others; one of [] is not known."""
+    names = (f"{name}.md", f"{name}.tex")
+    texts = {name: (folder / "tables" / name).read_text(encoding="utf-8") for name in names}
+    for page, text in (texts | more).items():
+        head, *rows = lines_of(text, page.endswith(".tex")) or [[]]
         if len(rows) != len(right):
-            checks.wrong.append(
-                f"{path.name}: {len(rows)} rows stand there, {len(right)} are right"
-            )
+            checks.wrong.append(f"{page}: {len(rows)} rows stand there, {len(right)} are right")
             continue
         for row, expected in zip(rows, right, strict=True):
-            if len(row) != len(expected) + 1:
-                checks.wrong.append(f"{path.name}, {row[0]}: {len(row)} cells stand there")
+            first = len(head) - len(expected)
+            if len(row) != len(head) or first not in (0, 1):
+                checks.wrong.append(f"{page}, {row[0]}: {len(row)} cells stand there")
                 continue
-            for title, stated, cell in zip(head[1:], row[1:], expected, strict=True):
+            for title, stated, cell in zip(head[first:], row[first:], expected, strict=True):
                 if cell:
-                    checks.text(f"{path.name}, {row[0]}, {title}", stated, cell)
+                    checks.text(f"{page}, {row[0]}, {title}", stated, cell)
 
 
 def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
@@ -490,7 +500,9 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
                 continue
             checks.number(f"{where} mean", row[f"{metric}_mean"], one.mean(metric))
             checks.number(f"{where} std", row[f"{metric}_std"], one.std(metric))
-    check_texts(checks, folder, stem, [cells_of(one, metrics) for one in every])
+    texts = [cells_of(one, metrics) for one in every]
+    readme = section_of(folder, question["title"])
+    check_texts(checks, folder, stem, texts, **{"README.md": readme})
 
     stem, first = f"subjects-{number}", every[0]
     table = pd.read_csv(folder / "tables" / f"{stem}.csv")
@@ -499,14 +511,16 @@ def check(checks: Checks, folder: Path, question: dict[str, Any]) -> None:
     texts = []
     for row, k in zip(table.to_dict("records"), folds, strict=True):
         rows = first.fold == k
-        right = {"train": first.sizes[k], "test": int(rows.sum()), **counted(first, rows)}
+        right = {"fold": k + 1, "train": first.sizes[k], "test": int(rows.sum())}
+        right |= counted(first, rows)
         for label, count in right.items():
-            checks.number(f"{stem}.csv, fold {row['fold']}, {label}", row[label], count)
+            checks.number(f"{stem}.csv, fold {k + 1}, {label}", row[label], count)
         texts.append([[f"{n:,}"] for n in right.values()])
     check_texts(checks, folder, stem, texts)
 
     if question["compared"]:
-        check_comparison(checks, folder, question, [every[i] for i in question["compared"]])
+        compared = [every[i] for i in question["compared"]]
+        check_comparison(checks, folder, question, compared, readme)
 
 
 def cells_of(one: Features, metrics: list[str]) -> list[list[str]]:
@@ -554,7 +568,7 @@ def placements(positive: Any, score: Any, person: Any) -> Any:
 
 
 def check_comparison(
-    checks: Checks, folder: Path, question: dict[str, Any], every: list[Features]
+    checks: Checks, folder: Path, question: dict[str, Any], every: list[Features], readme: str
 ) -> None:
     """Differences from the first row, their intervals and tests."""
     stem, metric = f"comparison-{question['number']}", question["metric"]
@@ -603,6 +617,8 @@ def check_comparison(
     page = (folder / "tables" / f"{stem}.md").read_text(encoding="utf-8")
     stand = [line[2:] for line in page.splitlines() if line.startswith("- ")]
     checks.text(f"{stem}.md, sentences", "\n".join(stand), ["\n".join(sentences)])
+    stand = [line[2:] for line in readme.splitlines() if line.startswith("- ")]
+    checks.text("README.md, sentences", "\n".join(stand), ["\n".join(sentences)])
 
 
 def check_sentence(
@@ -633,7 +649,10 @@ def main(folder: Path) -> int:
     if checks.wrong:
         print(f"{len(checks.wrong)} of {checks.count} numbers differ", file=sys.stderr)
         return 1
-    print(f"{checks.count} numbers of the tables are right")
+    print(
+        f"{checks.count} numbers of the tables and of README.md are right; not looked at: methods, "
+        "checklists, figures, notes below tables"
+    )
     if checks.unknown:
         print(
             f"not checked, because the times of the training part are not here: "
