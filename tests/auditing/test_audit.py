@@ -133,7 +133,7 @@ def test_an_image_on_both_sides_of_a_split_is_found(tmp_path, label):
     images = np.arange(N)
     images[1], images[4] = 0, 2  # of another class, and of the same
     split = np.array(["train", "test"])[(np.arange(N) % 3 == 1).astype(int)]
-    paths = write_cohort(tmp_path, {"sick": label}, images=images, split=split)
+    paths = write_cohort(tmp_path, {"sick": label, "split": split}, images=images)
     found = ask(paths, tmp_path)["near-duplicates"]
     assert (found.verdict, found.score) == ("red", 2)
     assert found.more["of_different_labels"] == 1
@@ -151,6 +151,7 @@ def test_twins_of_one_participant_are_kept_together(tmp_path, label):
     people = [f"p{0 if i == 2 else i}" for i in range(N)]
     paths = write_cohort(tmp_path, {"sick": label, "participant": people}, images=images)
     found = ask(paths, tmp_path)["near-duplicates"]
+    assert (found.score, found.more["metric"]) == (0, "pairs across a split")
     assert (found.verdict, found.more["pairs"], found.more["of_one_participant"]) == ("green", 1, 1)
 
 

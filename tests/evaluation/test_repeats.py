@@ -162,8 +162,50 @@ def test_what_is_compared_is_the_draws_that_all_share(drawn, tmp_path):
     assert compared.rows[1].scores.mean == found["part"]["mean"]
 
 
+def test_only_evaluations_of_one_seed_have_draws_in_common(drawn, tmp_path):
+    folder, _ = drawn
+    evaluate(folder / "part.parquet", "grade", tmp_path / "other", seed=2, repeats=2)
+    with pytest.raises(EvaluationError, match="tested folds differ; evaluate both with the same"):
+        compare(folder / "whole", tmp_path / "other")
+
+
+def test_altered_scores_are_refused_also_of_controls(drawn, tmp_path):
+    folder, _ = drawn
+    scores = pd.read_csv(folder / "part" / "repeats.csv")
+    metrics = json.loads((folder / "part" / "metrics.json").read_text())
+    for name in ("table", "metrics", "mean"):
+        shutil.copytree(folder / "part", tmp_path / name)
+    altered = (scores["features"] == "raw") & (scores["seed"] > 0)
+    scores.assign(auc=scores["auc"].mask(altered, 0.99)).to_csv(
+        tmp_path / "table" / "repeats.csv", index=False
+    )
+    raw = metrics["controls"]["raw"]
+    for fold in raw["folds"]:
+        fold["auc"] = 0.25
+    (tmp_path / "metrics" / "metrics.json").write_text(
+        json.dumps(metrics | {"controls": {"raw": raw | {"mean": raw["mean"] | {"auc": 0.25}}}})
+    )
+    again = json.loads((folder / "part" / "metrics.json").read_text())
+    again["repeats"]["controls"]["raw"]["mean"]["auc"] = 0.25
+    (tmp_path / "mean" / "metrics.json").write_text(json.dumps(again))
+    for name in ("table", "metrics", "mean"):
+        with pytest.raises(EvaluationError, match="beside it is of another evaluation"):
+            Evaluation.load(tmp_path / name)
+
+
 def test_draws_of_another_evaluation_are_refused(drawn, tmp_path):
     folder, _ = drawn
+    shutil.copytree(folder / "part", tmp_path / "both")
+    for name in ("repeats.parquet", "repeats.csv"):
+        whole = folder / "whole" / name
+        if name.endswith("csv"):
+            table = pd.read_csv(whole)
+            table[table["seed"] < 3].to_csv(tmp_path / "both" / name, index=False)
+        else:
+            table = pd.read_parquet(whole)
+            table[table["seed"] < 3].to_parquet(tmp_path / "both" / name)
+    with pytest.raises(EvaluationError, match=r"repeats\.csv beside it is of another evaluation"):
+        Evaluation.load(tmp_path / "both")
     for name in ("repeats.parquet", "repeats.csv"):
         shutil.copytree(folder / "part", tmp_path / name)
         shutil.copy(folder / "whole" / name, tmp_path / name / name)

@@ -31,6 +31,7 @@ from vitaepp.reporting.dossier import verify
 from vitaepp.reporting.dossier.checklists import CHECKLISTS
 from vitaepp.reporting.dossier.dossier import dossier
 from vitaepp.reporting.dossier.methods import facts_of
+from vitaepp.reporting.report import report
 
 ACCOUNT = {"found": 43, "failed": {"cannot be read: truncated": 3}, "left_out": {"a copy": 2}}
 
@@ -46,6 +47,7 @@ def add(run, place, label, *, protocol=None, controls=("untrained", "raw"), seed
             "grade": np.array(["I", "II", "III & IV"])[codes],
             "50%_or_more": ["yes" if c else "no" for c in codes],
             "participant": [f"Doe {i // 8} {i % 4}" for i in range(60)],
+            "site": [f"site {i % 2}" for i in range(60)],
         }
     )
     if protocol == "svm":
@@ -303,6 +305,23 @@ def test_checklists_have_every_item_and_name_the_open_ones(folder):
         rows = [line for line in text.splitlines() if re.match(r"\| \d", line)]
         unanswered = [row.split("|")[1].strip() for row in rows if "| answered |" not in row]
         assert f"in part: {', '.join(unanswered)}." in text
+
+
+def test_harmonised_and_plain_features_are_two_questions(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False, evaluated=False)
+    add(run, "plain", "50%_or_more", protocol="svm")
+    evaluate(run / "plain.parquet", "50%_or_more", run / "h", "svm", sites="site", harmonize=True)
+    folder = dossier(run, tmp_path / "out")
+    assert verify.main(folder) == 0
+    titles = re.findall("^## (.*)", (folder / "README.md").read_text(), re.MULTILINE)
+    plain, harmonised = sorted(titles[:2], key=len)
+    assert harmonised == f"{plain}, harmonised by site"
+    methods = (folder / "methods.md").read_text()
+    assert "It was repeated with 2 draws of the folds (seeds 0 and 1)" in methods
+    assert "Before, features" in methods
+    assert "Folds were drawn with the seeds 0 and 1." in methods
+    page = report(run, tmp_path / "r.html").read_text()
+    assert page.count("Probabilities and decisions, in the first draw of the folds") == 2
 
 
 def test_a_store_tells_what_an_older_run_does_not_know(tmp_path):

@@ -326,7 +326,7 @@ def duplicates(measured: Measured, pairs: Sequence[Pair]) -> Item:
     known = [p for p in pairs if labels.notna()[p.first] and labels.notna()[p.second]]
     differ = sum(labels[p.first] != labels[p.second] for p in known)
     more: dict[str, Any] = {
-        "metric": "pairs",
+        "metric": "pairs across a split",
         "n": len(cohort.table),
         "pairs": len(pairs),
         "of_one_participant": len(own),

@@ -17,7 +17,7 @@ from vitaepp.system.files import write_json, write_text
 Verdict = Literal["green", "yellow", "red"]
 
 #: Metrics that count something.
-COUNTS = ("participants", "pairs", "questions")
+COUNTS = ("participants", "pairs across a split", "questions")
 
 VERDICTS: tuple[Verdict, ...] = ("green", "yellow", "red")
 

@@ -322,18 +322,20 @@ def compare_evaluations(
 def shared_draws(evaluations: Sequence[Evaluation]) -> list[list[Evaluation]]:
     """Of each evaluation, those of its draws of the folds that all others have, too, by the seed.
 
-    The first draw always counts, because evaluations are compared over the same folds.
+    The first draw always counts, because evaluations are compared over the same folds; where the
+    first ones differ, it is the only one.
     """
-    first, *others = [{draw["seed"]: draw for draw in each.draws} for each in evaluations]
-    seeds = [
+    every = [{draw["seed"]: draw for draw in each.draws} for each in evaluations]
+    base, starts = every[0], [next(iter(draws.items())) for draws in every]
+    alike = all(s == starts[0][0] and not folds_differ(starts[0][1], d) for s, d in starts)
+    shared = [
         seed
-        for k, (seed, draw) in enumerate(first.items())
-        if k == 0
-        or all(seed in other and folds_differ(draw, other[seed]) is None for other in others)
+        for seed, draw in base.items()
+        if alike and all(seed in each and not folds_differ(draw, each[seed]) for each in every)
     ]
     return [
-        [*each.draws[:1], *(d for d in each.draws[1:] if d["seed"] in seeds)]
-        for each in evaluations
+        [draws[s] for s in shared] if shared else [draws[seed]]
+        for draws, (seed, _) in zip(every, starts, strict=True)
     ]
 
 

@@ -296,6 +296,11 @@ class Evaluation(Metrics):
         scores = table[columns].to_numpy(np.float64)
         return scores[:, 0] if len(columns) == 1 else scores
 
+    def _has(self, key: str) -> bool:
+        """Whether the predictions have the scores of a set of features."""
+        columns = score_columns(key, self.metrics["classes"], self.task)
+        return self.predictions is not None and set(columns) <= set(self.predictions.columns)
+
     def _sorted(self) -> pd.DataFrame:
         if self.predictions is None:
             raise EvaluationError(f"{self.source}: has no predictions; evaluate again")
@@ -349,18 +354,31 @@ class Evaluation(Metrics):
             ) from None
         for draw in draws[1:]:
             draw._require_own_predictions("repeats.parquet")
+        for key in self.measured:
+            stated = (
+                self.metrics["repeats"]
+                if key == METHOD
+                else self.metrics["repeats"]["controls"][key]
+            )
+            if not _equal(
+                spread([f for draw in draws for f in draw.folds(key)])[0], stated["mean"]
+            ):
+                raise EvaluationError(
+                    f"{self.source}: repeats.csv beside it is of another evaluation; evaluate again"
+                )
         return evaluation
 
     def _require_own_predictions(self, file: str = "predictions.parquet") -> None:
         """Predictions that do not give the metrics beside them are of another evaluation."""
         if self.predictions is None:
             return
-        folds = self.folds(METHOD)
-        same = set(self.predictions["fold"]) == set(range(len(folds)))
-        if same:
-            table, scores = self._sorted(), self.scores(METHOD)
+        same = set(self.predictions["fold"]) == set(range(len(self.folds(METHOD))))
+        # What is the same for all, as the mean of the training part, may have no column.
+        known = [key for key in self.measured if same and self._has(key)]
+        for key in [METHOD, *known] if same else []:
+            table, scores = self._sorted(), self.scores(key)
             fold = table["fold"].to_numpy()
-            for k, stated in enumerate(folds):
+            for k, stated in enumerate(self.folds(key)):
                 try:
                     measured = self.rescored(table[fold == k], scores[fold == k])
                 except KeyError:  # other classes, or other columns
@@ -427,13 +445,12 @@ def _problem(metrics: Any) -> str | None:
 
 def _equal(measured: Mapping[str, float | None], stated: Mapping[str, float | None]) -> bool:
     """Whether metrics agree; of those that are undefined, whether both are."""
-    for name, value in measured.items():
-        other = stated.get(name)
-        undefined = value is None or not np.isfinite(value)
-        if undefined or other is None:
-            if not (undefined and other is None):
-                return False
-        elif abs(value - other) > 1e-9 * max(1.0, abs(other)):  # type: ignore[operator]
+    for name in measured:
+        values = [one.get(name) for one in (measured, stated)]
+        value, other = (np.nan if v is None else v for v in values)
+        if np.isfinite(value) != np.isfinite(other):
+            return False
+        if np.isfinite(value) and abs(value - other) > 1e-9 * max(1.0, abs(other)):
             return False
     return True
 

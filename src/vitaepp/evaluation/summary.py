@@ -190,9 +190,13 @@ def summary_notes(metrics: Mapping[str, Any]) -> list[str]:
     if positives := metrics.get("positives"):
         shown = ", ".join(f"{name} = {value}" for name, value in positives.items())
         notes.append(f"positive classes: {shown}, the last in order")
-    notes += [*candidates_text(metrics), *over_time_text(metrics), *outside_text(metrics)]
-    notes += [f"{label}: {text}" for label, text in labels_text(metrics)]
-    notes += [*budget_text(metrics), *repeats_text(metrics)]
+    notes += [*candidates_text(metrics), *outside_text(metrics)]
+    of_first = over_time_text(metrics)
+    of_first += [f"{label}: {text}" for label, text in labels_text(metrics)]
+    of_first += budget_text(metrics)
+    several = metrics.get("repeats") is not None
+    notes += [f"in the first draw of the folds, {line}" if several else line for line in of_first]
+    notes += repeats_text(metrics)
     if unlike := (metrics.get("provenance") or {}).get("unlike"):
         notes.append(f"the store was prepared with {', '.join(unlike)} in the encoder's training")
     return [*notes, "", verdict(metrics)]

@@ -12,7 +12,7 @@ from typing import Any
 from vitaepp.data.store import Store
 from vitaepp.errors import RecipeError, TrainingError, one_line
 from vitaepp.evaluation.budget import Budget, parse_budget
-from vitaepp.experiments.catalogue import Experiment, Variant, read_experiment
+from vitaepp.experiments.catalogue import EXPERIMENTS, Experiment, Variant, read_experiment
 from vitaepp.experiments.classification import Classification
 from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.kind import Folders, Kind, Measured
@@ -154,10 +154,10 @@ def _refuse_variants_that_cannot_be(chosen: Experiment, setup: Setup) -> None:
     for variant in chosen.variants:
         same = known.setdefault(setup.recipe_of(variant, 0), variant)
         if same is not variant:
+            how = "give the loss that it adds a weight, or " * (chosen.key in EXPERIMENTS)
             raise RecipeError(
                 f"experiment {chosen.key}: with these settings {variant.key} is the same as "
-                f"{same.key}, {same.title(setup.recipe)}; give the loss that it adds a weight, or "
-                "leave one out by `variants`"
+                f"{same.key}; {how}leave one out by `variants`"
             )
         # Building each now costs seconds; otherwise a setting that does not fit would be found
         # only after the trainings of all variants before it.

@@ -80,8 +80,9 @@ _STRENGTHS = {
 #: What a reader must know of the metrics of a task.
 _OF_METRICS = {
     "survival": (
-        "The AUC is the mean over the quartiles of the training part's event times; the weights of "
-        "censoring are the training part's."
+        "The AUC is the mean over the quartiles of the training part's event times, weighted by "
+        "the estimated share of events between them; the weights of censoring are the training "
+        "part's."
     ),
     "ordinal": (
         "Kappa has quadratic weights, the MAE is in grades, and the AUC is the mean over the "
@@ -118,7 +119,7 @@ def facts_of(
     ).strip()
     for name, about in _OF_QUESTION.items():
         facts[name] = _by_question(questions, about)
-    drawn = sorted({q.metrics["seed"] for q in questions if len(q.metrics["folds"]) > 1})
+    drawn = sorted({d["seed"] for q in questions if len(q.metrics["folds"]) > 1 for d in q.draws})
     if drawn:
         number = "seed" if len(drawn) == 1 else "seeds"
         facts["folds"] = f"Folds were drawn with the {number} {_listed(map(str, drawn))}."

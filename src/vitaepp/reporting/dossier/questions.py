@@ -168,6 +168,7 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     titles = [key[0] for key in grouped]
     first = [members[0][2] for members in grouped.values()]
     for facts in (
+        [f", harmonised by {h['column']}" if (h := e.get("harmonized")) else "" for e in first],
         [f", seed {evaluation['seed']}" for evaluation in first],
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
         [f", {number}" for number in range(1, len(first) + 1)],
@@ -220,7 +221,8 @@ def _measured(shown: Shown, where: str) -> Evaluation | None:
 def _key(shown: Shown, evaluation: Evaluation) -> tuple[str, ...]:
     """What is the same of evaluations that can be compared: the question, and who was tested."""
     tested = evaluation.rows().to_csv(index=False).encode()
-    facts = [str(evaluation.get(key)) for key in ("positive", "classes", "n", "persons")]
+    shared = ("positive", "classes", "n", "persons", "group", "harmonized")
+    facts = [str(evaluation.get(key)) for key in shared]
     return (shown.title, *facts, hashlib.sha256(tested).hexdigest())
 
 

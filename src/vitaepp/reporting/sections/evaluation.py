@@ -36,6 +36,8 @@ def evaluation(result: Evaluation, folder: str) -> dict[str, Any]:
         "outside": outside(result),
         "repeated": repeated(result),
         "few_labels": few_labels(result),
+        # What is not repeated with each draw.
+        "of_first": ", in the first draw of the folds" if result.metrics.get("repeats") else "",
         "chosen": _chosen(result),
         "candidates": candidates_text(result.metrics),
         "lacks": " ".join(lacks),

@@ -29,9 +29,8 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
         return {"values": labels_text(result.metrics), "figures": []}
     if result.task in ("regression", "ordinal"):
         mean = result.metrics["mean"]
-        first = ", of the first draw of the folds" if result.metrics.get("repeats") else ""
         values = [
-            (metric_title(m), _with_interval(m, mean[m], ends) + first)
+            (metric_title(m), _with_interval(m, mean[m], ends))
             for m, ends in report.items()
             if ends and mean.get(m) is not None
         ]
@@ -183,5 +182,6 @@ def few_labels(result: Evaluation) -> Figure | None:
     if drawing is None:
         return None
     note = f"mean {metric_name(metric)} over draws and folds; bars: 95 of 100 trainings"
+    note += ", in the first draw of the folds" if result.metrics.get("repeats") else ""
     note += ", lower is better" if metric in measures.lower_is_better else ""
     return Figure("Few labels", note, drawing, legend, table)
