@@ -308,6 +308,12 @@ def test_the_sweep_and_the_losses_have_their_figures(store, tmp_path):
     assert (out / "edge-decay.pdf").is_file()
 
 
+def test_a_label_that_a_table_does_not_need_is_told(store, out, capsys):
+    settings = (*QUICK, "model.patch_size=4", "optim.epochs=1")
+    experiment("edge-decay", store.path, out, settings=settings, label="bright")
+    assert "measures the loss of trainings: `label` has no effect" in capsys.readouterr().err
+
+
 def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, monkeypatch):
     train = runs.pretrain
 
@@ -340,7 +346,7 @@ def test_a_variant_that_cannot_train_is_named_and_the_rest_goes_on(store, out, m
         (
             ("reconstruction", {"label": "bright", "protocol": "svm"}),
             RecipeError,
-            "leave out `label` and `protocol`",
+            "leave out `protocol`",
         ),
         (
             ("ablation", {"label": "bright", "budget": "40"}),

@@ -71,8 +71,9 @@ def experiment(
             `reconstruction`; or a YAML file of variants, see docs/experiments.md.
         store: prepared store.
         out: folder for tables, figures and runs.
-        label: column to predict. This and the other options of a classifier are not for
-            `edge-decay` and `reconstruction`: `protocol`, `pretrain_per_fold` and `budget`.
+        label: column to predict. It has no effect on `edge-decay` and `reconstruction`, and the
+            other options of a classifier are refused there: `protocol`, `pretrain_per_fold` and
+            `budget`.
         recipe: a recipe, by name or file, that the variants change; the defaults without it.
         settings: changes to it, `name=value`. Those of a variant come after them.
         seeds: repetitions, each with its own weights, masks and folds: 0, 1, … Unset: as the file

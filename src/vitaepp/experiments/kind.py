@@ -17,6 +17,7 @@ from vitaepp.experiments.catalogue import Experiment, Variant
 from vitaepp.experiments.results import Row
 from vitaepp.experiments.runs import Setup
 from vitaepp.presentation.drawing import Drawing
+from vitaepp.system.progress import say
 
 #: The folders of each variant's finished runs, by its key, one a seed.
 Folders = Mapping[str, Sequence[Path]]
@@ -63,14 +64,14 @@ class Kind(ABC):
     def check(self) -> None:
         """Refuse, before anything is trained, a setup that cannot be measured.
 
-        That is, too, one with options that the kind does not take: the table would name them.
+        That is, too, one with options that the kind does not take: the table would name them. A
+        label alone, which one line for all experiments may give, is told.
 
         Raises:
             VitaeppError: saying why.
         """
         setup = self.setup
         given = {
-            "label": setup.label,
             "protocol": setup.protocol,
             "pretrain_per_fold": setup.per_fold,
             "budget": setup.budget,
@@ -81,6 +82,8 @@ class Kind(ABC):
                 f"experiment {self.experiment.key} measures {self.what}, on which some options "
                 f"have no effect; leave out {' and '.join(unused)}"
             )
+        if setup.label and "label" not in self.takes:
+            say(f"experiment {self.experiment.key} measures {self.what}: `label` has no effect")
 
     @abstractmethod
     def run(self, variant: Variant, seed: int) -> Path:
