@@ -308,9 +308,9 @@ def test_the_sweep_and_the_losses_have_their_figures(store, tmp_path):
     assert (out / "edge-decay.pdf").is_file()
 
 
-def test_a_label_that_a_table_does_not_need_is_told(store, out, capsys):
+def test_a_label_that_a_table_does_not_need_is_told(store, tmp_path, capsys):
     settings = (*QUICK, "model.patch_size=4", "optim.epochs=1")
-    experiment("edge-decay", store.path, out, settings=settings, label="bright")
+    experiment("edge-decay", store.path, tmp_path, settings=settings, label="bright")
     assert "measures the loss of trainings: `label` has no effect" in capsys.readouterr().err
 
 
