@@ -101,15 +101,14 @@ class RunError(VitaeppError, ValueError):
 
 
 class OtherRunError(RunError):
-    """A run folder holds a training with another recipe, or on other subjects, than is asked for.
+    """A run folder holds a training with another recipe than is asked for.
 
-    Attributes:
-        found: what it holds, without advice.
+    The message says what it holds, then, after a semicolon, what to do.
     """
 
-    def __init__(self, found: str, advice: str) -> None:
-        super().__init__(f"{found}; {advice}")
-        self.found = found
+
+class OtherSubjectsError(OtherRunError):
+    """A run folder holds a training on other subjects than are asked for."""
 
 
 class RunNotFoundError(RunError, FileNotFoundError):

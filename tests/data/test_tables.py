@@ -88,25 +88,28 @@ def test_an_image_that_a_manifest_names_twice_is_told(tmp_path):
         assert [line.split()[0] for line in lines] == [str(len(doubted))] * bool(doubted)
 
 
-def test_an_image_that_is_named_after_another_subject_is_told(tmp_path):
-    for name in ("p1_t1", "p1_t2", "p2_t1", "p2_t2", "p10_t1", "p10_t2", "x", "y"):
+@pytest.mark.parametrize(
+    ("rows", "doubted"),
+    [
+        ({"p1": "p1_t1 p1_t2", "p2": "p2_t1 p2_t2", "p10": "p10_t1 p10_t2"}, ""),
+        ({"p1": "p10_t1 p1_t2", "p2": "p2_t1 p2_t2", "p10": "p10_t1 p10_t2"}, "p1"),
+        ({"p1": "p1_t1 p2_t2 p1_t1"}, ""),  # too few for a rule
+        ({"p1": "p1_t1 p1_t2 p1_a p2_t1"}, "p1"),
+        ({"p1": "x y", "p2": "y x"}, ""),
+        # 7 may be 007, and a column may have names of its own.
+        ({f"{i}": f"img_{i:03d} scan_{500 + i}" for i in range(1, 12)}, ""),
+        ({f"{i}": f"img_{i + (i == 7):03d} scan_{500 + i}" for i in range(1, 12)}, "7"),
+    ],
+)
+def test_an_image_that_is_named_after_another_subject_is_told(tmp_path, rows, doubted):
+    for name in {name for names in rows.values() for name in names.split()}:
         scan(tmp_path / f"{name}.nii.gz")
-    rows = {"p1": "p1_t1 p1_t2", "p2": "p2_t1 p2_t2", "p10": "p10_t1 p10_t2"}
-    for subject, files, doubted in (
-        ("p1", "p1_t1 p1_t2", ""),
-        ("p1", "p10_t1 p1_t2", "p1"),
-        ("p1", "x p1_t2", "p1"),
-        ("p1", "x y", ""),  # too many for a rule
-    ):
-        if files == "x y":
-            rows |= {"p2": "y x"}
-        lines = [
-            f"{s},{f.replace(' ', '.nii.gz,')}.nii.gz" for s, f in (rows | {subject: files}).items()
-        ]
-        (tmp_path / "m.csv").write_text("\n".join(["subject,t1,t2", *lines]))
-        told = "not named after its subject"
-        found = [s.subject for s in recognise(tmp_path / "m.csv").subjects if told in str(s.doubts)]
-        assert ",".join(found) == doubted
+    columns = [f"m{i}" for i in range(len(next(iter(rows.values())).split()))]
+    lines = [",".join([s, *(f"{n}.nii.gz" for n in names.split())]) for s, names in rows.items()]
+    (tmp_path / "m.csv").write_text("\n".join([",".join(["subject", *columns]), *lines]))
+    told = "not named after its subject"
+    found = [s.subject for s in recognise(tmp_path / "m.csv").subjects if told in str(s.doubts)]
+    assert ",".join(found) == doubted
 
 
 def test_blank_rows_and_columns_are_nothing(tmp_path):

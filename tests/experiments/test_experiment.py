@@ -310,7 +310,8 @@ def test_the_sweep_and_the_losses_have_their_figures(store, tmp_path):
 
 def test_a_label_that_a_table_does_not_need_is_told(store, tmp_path, capsys):
     settings = (*QUICK, "model.patch_size=4", "optim.epochs=1")
-    experiment("edge-decay", store.path, tmp_path, settings=settings, label="bright")
+    out = tmp_path / "out"
+    experiment("edge-decay", store.path, out, settings=settings, label="bright")
     assert "measures the loss of trainings: `label` has no effect" in capsys.readouterr().err
 
 
@@ -445,7 +446,8 @@ def test_the_strict_protocol_sees_no_other_scan_of_a_tested_person(tmp_path, cap
     assert not trained & tested
     assert {person[s] for s in trained if person[s]}.isdisjoint({person[s] for s in tested} - {""})
     others = {s for s in set(person) - tested if person[s] in {person[t] for t in tested} - {""}}
-    assert set(person) - tested - others == trained
+    validated = set(table["subject"][table["split"] == "val"])
+    assert set(person) - tested - others - validated == trained
     assert f"and {len(others)} other scans of these people" in capsys.readouterr().err
     with pytest.raises(RunError, match=r"pre-trained for folds of another protocol.*another OUT$"):
         experiment("linear-probe", store.path, out, protocol="svm", **asked)

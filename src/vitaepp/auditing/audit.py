@@ -145,6 +145,8 @@ def joined(
     rows = np.array([row_of[s] for s in subjects], np.intp)
     of_store = store.table.iloc[rows].reset_index(drop=True).drop(columns="subject")
     table = ordered.reset_index(drop=True)
+    if "split" not in embedded.table:  # what they do not say is no other value
+        table["split"] = of_store["split"]
     shared = [c for c in of_store if c in table]
     if corrected := {c: n for c in shared if (n := _count_unlike(table[c], of_store[c]))}:
         told = ", ".join(f"{c} ({counted(n, 'subject')})" for c, n in corrected.items())
@@ -175,7 +177,7 @@ def _count_unlike(one: pd.Series[Any], other: pd.Series[Any]) -> int:
     texts = [c.astype(object).where(c.notna(), "") for c in (one, other)]
     a, b = (pd.to_numeric(c, errors="coerce").to_numpy(np.float64) for c in texts)
     unlike = (texts[0].astype(str) != texts[1].astype(str)).to_numpy()
-    return int((unlike & ~np.isclose(a, b, rtol=1e-9, atol=0.0)).sum())
+    return int((unlike & ~np.isclose(a, b, rtol=1e-6, atol=0.0)).sum())
 
 
 def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:

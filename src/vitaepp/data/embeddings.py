@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vitaepp.data.origin import warn_outdated
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import atomic_path, check_replaces, first_line, write_text
+from vitaepp.system.files import atomic_path, check_replaces, columns_in, write_text
 from vitaepp.system.progress import counted
 
 #: Controls, by their name in metrics.json, and what they are.
@@ -115,7 +115,7 @@ class Embeddings(Tabular):
             RunError: a file that holds no embeddings.
             OSError: with the name of what is in the way.
         """
-        check_replaces(path, "file of embeddings", (".parquet", ".csv"), _holds_embeddings)
+        check_replaces(path, "file of embeddings", _holds_embeddings)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embeddings:
@@ -183,7 +183,7 @@ class Embeddings(Tabular):
 
 
 def _holds_embeddings(path: Path) -> bool:
-    columns = first_line(path).split(",") if _is_csv(path) else pq.read_schema(path).names
+    columns = columns_in(path) if _is_csv(path) else pq.read_schema(path).names
     return {"subject", "f0"} <= set(columns)
 
 

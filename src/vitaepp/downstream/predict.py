@@ -26,7 +26,7 @@ from vitaepp.ingest.new_scans import (
     say_decisions,
 )
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import check_replaces, first_line, write_text
+from vitaepp.system.files import check_replaces, columns_in, write_text
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import counted, say
 
@@ -108,7 +108,7 @@ def predict(
     if isinstance(scans, Sequence) and not isinstance(scans, str):
         each = list(scans)
     if out is not None:
-        check_replaces(out, "table of predictions", (".csv",), _is_own)
+        check_replaces(out, "table of predictions", _is_own)
     subjects: list[str] = []
     decisions: list[tuple[str, ...]] = []
     failures: list[Failure] = []
@@ -188,8 +188,7 @@ def _write(predictions: Predictions, out: Path) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    columns = first_line(path).split(",")
-    return columns[0] == "subject" and columns[-1] == "percentile"
+    return {"subject", "percentile"} <= set(columns_in(path))
 
 
 def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:

@@ -227,6 +227,8 @@ def evaluate_features(
             "tested_alone": shared.groups,
             "not_tested": shared.untested,
         }
+    if reduce:
+        metrics["reduced"] = "PCA in each training part"
     if how:
         metrics["harmonized"] = {"column": sites or group, "how": how}
     outside = None

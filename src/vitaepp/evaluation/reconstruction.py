@@ -164,7 +164,7 @@ def _remove_earlier(folder: Path, modalities: Iterable[str]) -> None:
     if not ((folder / "reconstruction.json").is_file() and (folder / "metrics.csv").is_file()):
         return
     try:
-        subjects = pd.read_csv(folder / "metrics.csv", dtype=str)["subject"]
+        subjects = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)["subject"]
     except (OSError, ValueError, KeyError):
         return
     for stem in map(file_stem, subjects):

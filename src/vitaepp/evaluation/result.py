@@ -37,6 +37,7 @@ from vitaepp.evaluation.summary import (
 from vitaepp.presentation.tables import html
 from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
+from vitaepp.system.progress import warn
 
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
@@ -130,6 +131,11 @@ class Evaluation(Metrics):
         provenance = metrics.get("provenance")
         if isinstance(provenance, Mapping):
             warn_of_other(file, provenance)
+            if provenance.get("method") == "raw" and "reduced" not in metrics:
+                warn(
+                    f"{file}: an earlier version measured raw intensities here without PCA, unlike "
+                    "where they are the control; evaluate again"
+                )
         return evaluation
 
     def save(self, folder: str | os.PathLike[str]) -> Evaluation:
@@ -347,22 +353,16 @@ class Evaluation(Metrics):
         try:
             repeats = pd.read_csv(folder / "repeats.csv", float_precision="round_trip")
             evaluation = replace(self, repeats=repeats, further=further)
-            draws = evaluation.draws
+            draws, means = evaluation.draws, {METHOD: self.metrics["repeats"]["mean"]}
+            means |= {k: part["mean"] for k, part in self.metrics["repeats"]["controls"].items()}
         except (OSError, ValueError, KeyError) as error:
             raise EvaluationError(
                 f"{folder / 'repeats.csv'}: missing or damaged ({one_line(error)}); evaluate again"
             ) from None
         for draw in draws[1:]:
             draw._require_own_predictions("repeats.parquet")
-        for key in self.measured:
-            stated = (
-                self.metrics["repeats"]
-                if key == METHOD
-                else self.metrics["repeats"]["controls"][key]
-            )
-            if not _equal(
-                spread([f for draw in draws for f in draw.folds(key)])[0], stated["mean"]
-            ):
+        for key, mean in means.items():
+            if not _equal(spread([f for draw in draws for f in draw.folds(key)])[0], mean):
                 raise EvaluationError(
                     f"{self.source}: repeats.csv beside it is of another evaluation; evaluate again"
                 )
@@ -374,8 +374,7 @@ class Evaluation(Metrics):
             return
         same = set(self.predictions["fold"]) == set(range(len(self.folds(METHOD))))
         # What is the same for all, as the mean of the training part, may have no column.
-        known = [key for key in self.measured if same and self._has(key)]
-        for key in [METHOD, *known] if same else []:
+        for key in [k for k in self.measured if same and (k == METHOD or self._has(k))]:
             table, scores = self._sorted(), self.scores(key)
             fold = table["fold"].to_numpy()
             for k, stated in enumerate(self.folds(key)):

@@ -57,7 +57,7 @@ def display_name(facts: Mapping[str, Any]) -> str:
     ('ViT-AE + L_edge', 'embedding')
     """
     method = str(facts.get("method") or "embedding")
-    title = METHODS[method].title if method in METHODS else method
+    title = METHODS[method].title if method in METHODS else CONTROLS.get(method, method)
     return str(facts.get("name") or title)
 
 

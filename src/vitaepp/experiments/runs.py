@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from vitaepp.data.embeddings import control_path, facts_in
+from vitaepp.data.loading import training_rows
 from vitaepp.data.participants import of_same_persons
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.encoder.embed import embed
-from vitaepp.errors import OtherRunError, RunError
+from vitaepp.errors import OtherRunError, OtherSubjectsError, RunError
 from vitaepp.evaluation.budget import few_labels
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
@@ -110,7 +111,9 @@ class Setup:
             name = f"{file_stem(self.label)}-{self.protocol or 'auto'}"
             return self._evaluate([self._embed(run)], run / "evaluation" / name, seed)
         parts = plan_folds(self.store.table, self.label, self.protocol, seed=seed)
-        every = self.store.table["subject"].astype(str)
+        recipe = self.recipe_of(variant, seed)
+        rows = training_rows(self.store, recipe.data)
+        every = self.store.table["subject"].astype(str).iloc[rows]
         folder = self._folds_folder(variant, seed)
         files = []
         for k, (_, tested) in enumerate(parts):
@@ -121,7 +124,7 @@ class Setup:
                 + (f" and {counted(others, 'other scan')} of these people" if others else "")
             )
             kept = [subject for subject in every if subject not in left_out]
-            run = self._train(folder / f"fold{k}", self.recipe_of(variant, seed), kept)
+            run = self._train(folder / f"fold{k}", recipe, kept)
             files.append(self._embed(run))
         # Whose folds are those of another protocol, but for their models.
         of = "evaluation-knn" if self.protocol == "knn" else "evaluation"
@@ -147,13 +150,13 @@ class Setup:
         begun = (run / "recipe.yaml").is_file()
         try:
             return pretrain(self.store.path, run, recipe=recipe, resume=begun, subjects=subjects)
+        except OtherSubjectsError:
+            raise RunError(
+                f"{run}: was pre-trained for folds of another protocol, or by a version that kept "
+                "other scans of the people tested; choose another OUT"
+            ) from None
         except OtherRunError as error:
-            found = error.found
-            if subjects is not None and RunFolder(run).subjects() != list(subjects):
-                found = (
-                    f"{run}: was pre-trained for folds of another protocol, or by a version that "
-                    "kept other scans of the people tested"
-                )
+            found = str(error).rpartition("; ")[0]
             raise RunError(f"{found}; choose another OUT") from None
 
     def _embed(self, run: Path) -> Path:

@@ -65,7 +65,7 @@ def export(run: str | os.PathLike[str], out: str | os.PathLike[str], to: str) ->
     if to in FOLDERS:
         _check_folder(Path(out), *FOLDERS[to])
     else:
-        check_replaces(out, f"export to {to}", ENDINGS[to])
+        check_replaces(out, f"export to {to}", lambda path: path.name.lower().endswith(ENDINGS[to]))
     if to == "hf":
         return encoder.save_pretrained(out, _evaluation_of(Path(run)))
     source = load_method(run) if to == "transformers-mae" else encoder

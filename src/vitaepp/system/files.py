@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
@@ -83,8 +84,7 @@ def check_writable(target: str | os.PathLike[str]) -> None:
 def check_replaces(
     target: str | os.PathLike[str],
     kind: str,
-    endings: tuple[str, ...],
-    is_own: Callable[[Path], bool] = lambda _: True,
+    is_own: Callable[[Path], bool],
 ) -> None:
     """Refuse a file that could not be written, or that would replace something else.
 
@@ -93,8 +93,7 @@ def check_replaces(
     Args:
         target: the file.
         kind: what is written, for the message.
-        endings: of names of such files, in lower case.
-        is_own: whether a file with such an ending is one.
+        is_own: whether a file is one.
 
     Raises:
         RunError: something else is there.
@@ -103,7 +102,7 @@ def check_replaces(
     path = Path(target)
     if path.is_file() and path.stat().st_size:
         try:
-            own = path.name.lower().endswith(endings) and is_own(path)
+            own = is_own(path)
         except (OSError, ValueError):  # damaged, or of another format
             own = False
         if not own:
@@ -111,10 +110,10 @@ def check_replaces(
     check_writable(path)
 
 
-def first_line(path: str | os.PathLike[str]) -> str:
-    """The first line of a text file, as far as it is text."""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.readline(1 << 20).rstrip("\r\n")
+def columns_in(path: str | os.PathLike[str]) -> list[str]:
+    """The first line of a CSV file, as far as it is one; spreadsheets may have written it."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        return next(csv.reader([file.readline(1 << 24)]), [])
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

@@ -58,8 +58,8 @@ def pretrain(
             reason, and kept in the run's recipe.
         settings: changes to it, such as `"optim.epochs=100"`; one, or several.
         resume: go on with the run from its last checkpoint, with the recipe that it began with.
-            Only `optim.epochs` may change, to more than are done: the schedules then go on as
-            those of the new length, and a line says so.
+            Only `optim.epochs` may change, to more than are done, beside settings that change
+            no result: the schedules then go on as those of the new length, and a line says so.
         subjects: train on these only, for example a fold's training part; all without it. A line
             names those that are not in the training split. The others are listed in the run's
             subjects.txt.
@@ -155,9 +155,10 @@ def _pretrain(
         watch = watch_of(opened, chosen, rows)
         module = Training(chosen, opened, resumed=checkpoint is not None, rows=rows)
         idle = without_effect(chosen, given)
-        _say(choices, *idle, *filter(None, (not_used, others, *notes, threads)))
+        _say(choices, *idle, *filter(None, (not_used, others, *notes)))
 
         def begin(described: Mapping[str, Any]) -> None:
+            _say((), *filter(None, (threads,)))
             sheet = ContactSheet(opened, opened.spread(OF_RUN), PAGE_OF_RUN)
             save_page(next(iter(sheet)), folder.pictures)
             announce(chosen, opened, described)

@@ -10,7 +10,7 @@ from vitaepp.data.loading import EpochOrder, training_rows
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder
-from vitaepp.errors import OtherRunError, RunError
+from vitaepp.errors import OtherRunError, OtherSubjectsError, RecipeError, RunError
 from vitaepp.recipe.recipe import Recipe, flatten
 from vitaepp.recipe.sections import DataSettings
 from vitaepp.system.progress import counted, say
@@ -77,9 +77,9 @@ def subjects_to_resume(
         return began
     rows = [training_rows(store, settings, listed) for listed in (began, subjects)]
     if began is None or rows[0] != rows[1]:
-        raise OtherRunError(
-            f"{folder.path}: began with other subjects",
-            "resume without `subjects`, or start another run",
+        raise OtherSubjectsError(
+            f"{folder.path}: began with other subjects; resume without `subjects`, or start "
+            "another run"
         )
     return began
 
@@ -130,7 +130,11 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool, checkpoint: Path) -> 
 
     What the training began with is in its checkpoint: recipe.yaml may have been edited since.
     """
-    began = Recipe.of_run(load_checkpoint(checkpoint)["vitaepp"]["recipe"], str(checkpoint))
+    try:
+        began = Recipe.of_run(load_checkpoint(checkpoint)["vitaepp"]["recipe"], str(checkpoint))
+    except RecipeError as error:  # nobody can mend a checkpoint, as one can recipe.yaml
+        say(f"{error}: compared with {folder.recipe_file.name} alone")
+        began = folder.recipe()
     before, after = flatten(began.model_dump()), flatten(now.model_dump())
     kept = flatten(folder.recipe().model_dump()) if folder.recipe_file.is_file() else before
     before[EPOCHS] = kept[EPOCHS]  # another length is there before a checkpoint has it
@@ -154,8 +158,9 @@ def _check_same(folder: RunFolder, now: Recipe, own: bool, checkpoint: Path) -> 
         how = "resume without settings, or start another run"
     raise OtherRunError(
         f"{folder.path}: began with {name}={as_typed(before.get(name))}, now asked to go on with "
-        f"{as_typed(after.get(name))}" + (f", and with another {first_few(more)}" if more else ""),
-        how,
+        f"{as_typed(after.get(name))}"
+        + (f", and with another {first_few(more)}" if more else "")
+        + f"; {how}"
     )
 
 

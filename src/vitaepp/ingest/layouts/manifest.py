@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,15 @@ from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, item_at, series_
 from vitaepp.ingest.layouts.masks import look_like_masks
 from vitaepp.ingest.layouts.names import is_mask_name
 from vitaepp.ingest.readers.arrays import npy_axes
-from vitaepp.ingest.readers.items import own_files, place_of
+from vitaepp.ingest.readers.items import Item, own_files, place_of
 
 IMAGE_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES)
 
 #: Share of images that are named after their subjects where a manifest goes by that.
 USUALLY = 0.7
+
+#: Of fewer subjects than this, names are compared over all columns together.
+FEW = 4
 
 
 def manifest_cohort(source: Source) -> Cohort | None:
@@ -156,20 +159,28 @@ def _perhaps_masks(columns: Sequence[str], subjects: Sequence[SubjectFiles]) -> 
 
 def _doubted(subjects: Sequence[SubjectFiles], folder: Path) -> Iterator[SubjectFiles]:
     """Subjects with what is to be asked: an image that is another's, too, or has another's name."""
-    of = {s.subject: [f[0] for item in s.items if (f := own_files(item))] for s in subjects}
-    counts = Counter(os.path.normpath(file) for files in of.values() for file in files)
-    own = {s: [_names(file, s, folder) for file in files] for s, files in of.items()}
-    every = [named for each in own.values() for named in each]
-    # In a manifest whose files are named after subjects, one that is not may be another's.
-    by_subject = sum(every) >= USUALLY * len(every)
+    files = [(s.subject, column, own_files(item)) for s in subjects for column, item in _columns(s)]
+    first = [(subject, column, own[0]) for subject, column, own in files if own]
+    counts = Counter(os.path.normpath(file) for _, _, file in first)
+    twice = {subject for subject, _, file in first if counts[os.path.normpath(file)] > 1}
+    # In a column whose files are named after subjects, one that is not may be another's. A column
+    # of few files tells little; there they are taken together.
+    named: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+    for subject, column, file in first:
+        together = "" if len(subjects) < FEW else column
+        named[together].append((subject, _names(file, subject, folder)))
+    apart = set[str]()
+    for column in named.values():
+        if sum(after for _, after in column) >= USUALLY * len(column):
+            apart |= {subject for subject, after in column if not after}
     for subject in subjects:
         doubts = list(subject.doubts)
-        if any(counts[os.path.normpath(file)] > 1 for file in of[subject.subject]):
+        if subject.subject in twice:
             doubts.append(
                 "an image is named more than once, by several subjects or columns; if that is a "
                 "slip, correct the manifest"
             )
-        if by_subject and not all(own[subject.subject]):
+        if subject.subject in apart:
             doubts.append(
                 "an image is not named after its subject, as the others are; if it is another's, "
                 "correct the manifest"
@@ -177,11 +188,18 @@ def _doubted(subjects: Sequence[SubjectFiles], folder: Path) -> Iterator[Subject
         yield replace(subject, doubts=tuple(doubts))
 
 
+def _columns(subject: SubjectFiles) -> Iterator[tuple[str, Item]]:
+    yield from subject.files.items()
+    if subject.mask is not None:
+        yield "mask", subject.mask
+
+
 def _names(file: Path, subject: str, folder: Path) -> bool:
-    """Whether a path has the name of a subject in it, as a whole word."""
+    """Whether a path has the name of a subject in it, as a whole word; 7 may be 007."""
     place, name = (unicodedata.normalize("NFC", t) for t in (place_of(file, folder), subject))
-    words = rf"(?<![^\W_]){re.escape(name)}(?![^\W_])"
-    return re.search(words, place, re.IGNORECASE) is not None
+    word = f"0*{int(name)}" if name.isdecimal() else re.escape(name)
+    ends = r"\d" if name.isdecimal() else r"[^\W_]"
+    return re.search(rf"(?<!{ends}){word}(?!{ends})", place, re.IGNORECASE) is not None
 
 
 def _not_named(folder: Path, subjects: Sequence[SubjectFiles]) -> Iterator[tuple[str, str]]:

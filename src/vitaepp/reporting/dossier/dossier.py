@@ -192,6 +192,8 @@ def _write_tables(folder: Path, question: Question) -> None:
     spread = "mean ± sample standard deviation over folds" if len(metrics["folds"]) > 1 else ""
     if (draws := len(question.draws)) > 1:
         spread += f", which were drawn {draws} times"
+    elif metrics.get("repeats"):
+        spread += ", of the first draw"
     positive = f"positive class: {metrics['positive']}" if metrics.get("positive") else ""
     about = [
         question.title,
@@ -201,7 +203,7 @@ def _write_tables(folder: Path, question: Question) -> None:
     ]
     note = "; ".join(filter(None, about)) + "."
     write_table(folder, f"results-{n}", *question.results(), note)
-    first = ", of the first draw" if draws > 1 else ""
+    first = " of the first draw" if draws > 1 else ""
     tested = f"{question.title}; subjects that each fold{first} trains on and tests."
     write_table(folder, f"subjects-{n}", *question.subjects(), tested)
     comparison = question.comparison

@@ -447,6 +447,11 @@ def _partition(question: Question) -> Iterator[str]:
                 f"It was repeated with {len(question.draws)} draws of the folds (seeds {seeds}); "
                 "means and tests are over all of them."
             )
+        elif repeats := metrics.get("repeats"):
+            yield (
+                f"It was repeated with {repeats['number']} draws of the folds; tables and tests "
+                "here are of the first."
+            )
     elif sizes := metrics.get("sizes"):
         yield (
             f"Models were fitted on the given training split of {sizes[0]['train']:,} "
