@@ -201,6 +201,13 @@ def test_fit_refuses_what_it_cannot_keep_whole(clinic, tmp_path):
     embedded.save(tmp_path / "alone" / "here" / "e.parquet")
     with pytest.raises(RunError, match="the run encoder that made it is not beside it"):
         vitaepp.fit(tmp_path / "alone" / "here" / "e.parquet", "kind", tmp_path / "m")
+    control = {"method": "raw"}
+    replace(embedded, provenance=embedded.provenance | control).save(tmp_path / "c.parquet")
+    for use in (vitaepp.fit, vitaepp.neighbours):
+        more = {"run": clinic / "encoder"}
+        more |= {"label": "kind"} if use is vitaepp.fit else {"query": clinic / "scans" / "p00.png"}
+        with pytest.raises(EvaluationError, match=r"c\.parquet: is the control 'raw'"):
+            use(tmp_path / "c.parquet", out=tmp_path / "m", **more)
     embedded.save(tmp_path / "e.parquet")
     other = Encoder.from_pretrained(clinic / "encoder")
     next(other.parameters()).data += 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.data.embeddings import Embeddings
+from vitaepp.data.embeddings import CONTROLS, Embeddings
 from vitaepp.data.labels import join_labels
 from vitaepp.data.origin import PUBLIC
 from vitaepp.data.participants import persons_of
@@ -77,8 +77,7 @@ def fit(
     if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(f"{out}: holds something else; name a new folder")
     embedded = Embeddings.load(path)
-    folder = encoder_of(embedded, path, None if run is None else Path(run))
-    encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
+    encoder = encoder_of(embedded, path, None if run is None else Path(run))
     if encoder.dim != embedded.features.shape[1]:
         raise RunError(
             f"{path}: {embedded.features.shape[1]} features, but the encoder gives {encoder.dim}; "
@@ -146,13 +145,26 @@ def _fitted(
     )
 
 
-def encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
-    """The run or encoder folder whose weights made the embeddings.
+def encoder_of(embedded: Embeddings, path: Path, run: Path | None) -> Encoder:
+    """The encoder that made the embeddings.
 
     Raises:
-        EvaluationError: the file does not tell which.
+        EvaluationError: the file does not tell which, or holds a control of it.
         RunError: it is not found, or the one that is named has other weights.
     """
+    folder = _folder_of(embedded, path, run)
+    encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
+    method = embedded.provenance.get("method")
+    if method in CONTROLS and method != encoder.config.method:
+        raise EvaluationError(
+            f"{path}: is the control {method!r}, whose features are not those that the encoder "
+            "gives new scans; use the embeddings that it lies beside"
+        )
+    return encoder
+
+
+def _folder_of(embedded: Embeddings, path: Path, run: Path | None) -> Path:
+    """The run or encoder folder whose weights made the embeddings."""
     facts = embedded.provenance
     if not {"encoder", "prepared", "precision"} <= facts.keys():
         raise EvaluationError(

@@ -27,7 +27,6 @@ from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.store import Failure, Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.downstream.fit import encoder_of, near
-from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, SourceError, VitaeppError
 from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_persons
 from vitaepp.evaluation.folds import by_subject
@@ -517,7 +516,7 @@ def _new_scans(
 ) -> _New:
     one = isinstance(query, str | os.PathLike | Mapping | np.ndarray)
     scans = [query] if one else list(query)
-    folder = encoder_of(embedded, path, None if run is None else Path(run))
+    encoder = encoder_of(embedded, path, None if run is None else Path(run))
     prepared = StoreInfo.parse(embedded.provenance["prepared"] | {"masks": None})
     images: list[NewImage] = []
     failures: list[Failure] = []
@@ -539,7 +538,6 @@ def _new_scans(
         say(f"{failure.subject}: {failure.reason}")
     notes = [image.decisions for image in images]
     say_decisions(notes, len(images))
-    encoder = Encoder.from_pretrained(folder, last="unfinished" in embedded.provenance)
     features = encoder.embed_images(
         (image.image for image in images),
         modalities=prepared.modalities,
