@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 SHORTER = {
     "finetune": "--folds 2 --set optim.epochs=1 --set optim.updates=1",
     "ladder": "--rungs prior,raw --budget 10,all --folds 2",
-    "explain": "--pairs 1 --parts 4",
+    "explain": "--pairs 1 --parts 8",
 }
 
 
