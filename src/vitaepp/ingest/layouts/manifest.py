@@ -166,13 +166,13 @@ def _doubted(subjects: Sequence[SubjectFiles], folder: Path) -> Iterator[Subject
     # In a column whose files are named after subjects, one that is not may be another's. A column
     # of few files tells little; there they are taken together.
     named: dict[str, list[tuple[str, bool]]] = defaultdict(list)
-    for subject, column, file in first:
+    for name, column, file in first:
         together = "" if len(subjects) < FEW else column
-        named[together].append((subject, _names(file, subject, folder)))
+        named[together].append((name, _names(file, name, folder)))
     apart = set[str]()
-    for column in named.values():
-        if sum(after for _, after in column) >= USUALLY * len(column):
-            apart |= {subject for subject, after in column if not after}
+    for each in named.values():
+        if sum(after for _, after in each) >= USUALLY * len(each):
+            apart |= {name for name, after in each if not after}
     for subject in subjects:
         doubts = list(subject.doubts)
         if subject.subject in twice:
