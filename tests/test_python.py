@@ -12,6 +12,7 @@ import pytest
 import vitaepp
 from tests.conftest import TINY
 from tests.ingest.trees import picture, scan
+from vitaepp import errors
 from vitaepp.errors import EvaluationError, RecipeError, StoreError
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.recipe.recipe import Recipe
@@ -164,6 +165,16 @@ def test_what_prepare_did_is_told_in_a_line(tmp_path):
     dry = vitaepp.prepare(tmp_path / "x", dry_run=True)
     assert repr(dry) == "PrepareResult(a dry run; print it to see what was found)"
     assert str(dry) == str(dry.dry_run)
+
+
+def test_every_error_is_made_of_one_message():
+    """So that one of another process is told as it was there."""
+    kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
+    kinds = [kind for kind in kinds if issubclass(kind, errors.VitaeppError)]
+    assert len(kinds) > 10
+    for kind in kinds:
+        again = pickle.loads(pickle.dumps(kind("what was found")))
+        assert (type(again), str(again)) == (kind, "what was found")
 
 
 def test_a_recipe_shows_what_is_not_the_default():
