@@ -308,14 +308,15 @@ def test_no_file_of_the_users_is_replaced_by_another_kind(clinic, fitted, tmp_pa
     labels.write_text("subject,kind\np00,calm\n")
     pd.DataFrame({"subject": ["p00"], "kind": ["calm"]}).to_parquet(other)
     before = {file: file.read_bytes() for file in (picture, labels, other)}
+    writers = (
+        lambda file: vitaepp.predict(fitted, clinic / "scans", file),
+        lambda file: vitaepp.embed(clinic / "encoder", clinic / "store", file),
+        lambda file: vitaepp.export(clinic / "encoder", file, "torchscript"),
+    )
     for file in before:
-        for write in (
-            lambda: vitaepp.predict(fitted, clinic / "scans", file),  # noqa: B023
-            lambda: vitaepp.embed(clinic / "encoder", clinic / "store", file),  # noqa: B023
-            lambda: vitaepp.export(clinic / "encoder", file, "torchscript"),  # noqa: B023
-        ):
+        for write in writers:
             with pytest.raises(RunError, match=r"^\S+: is there, and is no .*; give another name$"):
-                write()
+                write(file)
     assert {file: file.read_bytes() for file in before} == before
     # What is there of an earlier call is replaced, and an empty file as well.
     (tmp_path / "p.csv").touch()

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +320,14 @@ def test_harmonised_and_plain_features_are_two_questions(tmp_path):
     assert "It was repeated with 2 draws of the folds (seeds 0 and 1)" in methods
     assert "Before, features" in methods
     assert "Folds were drawn with the seeds 0 and 1." in methods
+    # Raw intensities by themselves are reduced as where they are the control, and it is said.
+    alone = make_run(tmp_path / "alone", reconstructed=False, evaluated=False)
+    raw = Embeddings.load(control_path(run / "plain.parquet", "raw"))
+    facts = {"method": "raw", "encoder": weights_id(alone)}
+    replace(raw, provenance=facts).save(alone / "raw.parquet")
+    evaluate(alone / "raw.parquet", "50%_or_more", alone / "raw", "svm")
+    methods = (dossier(alone, tmp_path / "raw") / "methods.md").read_text()
+    assert "Before, features were reduced by PCA, fitted to the training part." in methods
     page = report(run, tmp_path / "r.html").read_text()
     assert page.count("Probabilities and decisions, in the first draw of the folds") == 2
 

@@ -158,7 +158,8 @@ def _pretrain(
         _say(choices, *idle, *filter(None, (not_used, others, *notes)))
 
         def begin(described: Mapping[str, Any]) -> None:
-            _say((), *filter(None, (threads,)))
+            if threads:
+                say(threads)
             sheet = ContactSheet(opened, opened.spread(OF_RUN), PAGE_OF_RUN)
             save_page(next(iter(sheet)), folder.pictures)
             announce(chosen, opened, described)

@@ -492,6 +492,8 @@ def _classifier(question: Question) -> Iterator[str]:
     how = "centred" if protocol == "knn" else "standardised"
     each = ", one for each label" * (task == "multilabel")
     yield f"The model was a {title}{of}{each}, {how} on the training part."
+    if metrics.get("reduced"):
+        yield "Before, features were reduced by PCA, fitted to the training part."
     if harmonized := metrics.get("harmonized"):
         done = (
             "centred and scaled by"
