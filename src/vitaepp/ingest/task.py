@@ -15,7 +15,7 @@ from vitaepp.ingest.layouts import Kind, SubjectFiles
 from vitaepp.recipe.sections import PrepareSettings
 
 #: Part of every checksum: raised when the same files would give other images.
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 
 
 @dataclass(frozen=True)
