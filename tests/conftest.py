@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
 from vitaepp.evaluation import choice, clinical, repeats

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.embeddings import Embeddings
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 
 
 def write_cohort(

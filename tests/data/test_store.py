@@ -11,8 +11,10 @@ from zarr.codecs import ZstdCodec
 
 from vitaepp.data import store as store_module
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import Failure, Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Failure, Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.errors import StoreError
 
 INFO = StoreInfo(("t1", "t2"), (4, 5, 6), (1.0, 1.0, 1.0), "float16", "image")

@@ -15,8 +15,10 @@ from scipy.spatial import cKDTree
 import vitaepp
 from tests.conftest import LIGHT, write_store
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.downstream.segment import mask_scores, planned
 from vitaepp.downstream.tuning import Base, Tuning, person_folds
 from vitaepp.errors import RecipeError, RunError, StoreError

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from tests.conftest import encoder_like
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.downstream.fit import fit
 from vitaepp.encoder.embed import embed
 

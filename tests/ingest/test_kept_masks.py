@@ -22,8 +22,9 @@ from tests.ingest.test_real_data import unpack
 from tests.ingest.trees import mask, picture, scan
 from tests.ingest.workers.test_killed import files_of
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import OF_MASKS, Failure, Store
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import OF_MASKS, Failure
 from vitaepp.errors import StoreError
 from vitaepp.ingest.layouts import SubjectFiles
 from vitaepp.ingest.lesions import SOFT, kept_labels

@@ -6,7 +6,8 @@ import pandas as pd
 from tests.ingest.test_prepare import files_of
 from tests.ingest.trees import brats, scan
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import Failure, Store
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import Failure
 from vitaepp.ingest.prepare import prepare
 
 

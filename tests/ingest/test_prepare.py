@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.ingest.trees import brats, mask, picture, scan, volume
-from vitaepp.data.store import Failure, Store
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import Failure
 from vitaepp.errors import RecipeError, SourceError, StoreError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.sections import PrepareSettings

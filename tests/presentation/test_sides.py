@@ -19,8 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tests.conftest import LIGHT
 from vitaepp.data.inspection import ContactSheet, inspect
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.errors import StoreError
 from vitaepp.evaluation.reconstruction import draw_panel, reconstruct, write_volumes
 from vitaepp.experiments.reconstructions import reconstruction_figure

@@ -17,7 +17,7 @@ from vitaepp.auditing.items import Item, Verdict, joined
 from vitaepp.auditing.permutation import SHUFFLES
 from vitaepp.auditing.shortcuts import NO_CONTROL, Association, Cohort
 from vitaepp.auditing.subgroups import Decisions, Errors, errors_by
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.scores import auc
 from vitaepp.evaluation.statistics import holm

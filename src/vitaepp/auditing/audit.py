@@ -26,7 +26,8 @@ from vitaepp.data.arrays import Indices
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.labels import join_labels, say_missing
 from vitaepp.data.participants import persons_of
-from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import read_labels

@@ -20,7 +20,8 @@ import pandas as pd
 from vitaepp.data.arrays import Flags, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Store
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES
 

@@ -15,7 +15,7 @@ from vitaepp.auditing.facts import FEWEST, Fact
 from vitaepp.auditing.permutation import association_test
 from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import plan_folds, share_out

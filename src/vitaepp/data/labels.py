@@ -15,7 +15,7 @@ import pandas as pd
 
 from vitaepp.data.cells import SUBJECT_COLUMNS, composed, whole_numbers
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS
+from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.data.tables import read_table, refuse_repeated
 from vitaepp.errors import SourceError

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vitaepp.data.arrays import Indices
 from vitaepp.data.labels import DOUBTFUL, written_alike
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.system.text import first_few
 
 Persons = Indices

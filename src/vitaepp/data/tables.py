@@ -11,7 +11,7 @@ import pandas as pd
 
 from vitaepp.data.cells import SUBJECT_COLUMNS, first_line, read_cells, whole_numbers
 from vitaepp.data.splits import canonical_splits, split_word
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import SourceError
 from vitaepp.system.progress import say
 

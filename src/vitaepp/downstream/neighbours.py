@@ -24,8 +24,9 @@ from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.inspection import Cells, save_page
 from vitaepp.data.labels import join_labels, say_missing
 from vitaepp.data.participants import Persons, persons_of
-from vitaepp.data.store import Failure, Store
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
+from vitaepp.data.storetable import Failure
 from vitaepp.downstream.fit import encoder_of, near
 from vitaepp.errors import EvaluationError, SourceError, VitaeppError
 from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_persons

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.store import Failure, Store
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import unlike
+from vitaepp.data.storetable import Failure
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.model import check_fits
 from vitaepp.errors import ModelError, SourceError

@@ -12,7 +12,7 @@ import pandas as pd
 from vitaepp.data.arrays import Indices
 from vitaepp.data.participants import Persons, no_participant, person_doubts, persons_of
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside

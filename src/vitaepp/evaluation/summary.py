@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import stdev
 from typing import Any
 
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.evaluation.harmonize import SCALE
 from vitaepp.evaluation.measures import leading_metric, measures_of, spread, task_of
 from vitaepp.presentation.names import CONTROLS, CONTROLS_IN_SENTENCES, GOALS, metric_name

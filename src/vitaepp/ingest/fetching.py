@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from vitaepp.data.store import Failure
+from vitaepp.data.storetable import Failure
 from vitaepp.errors import VitaeppError, one_line
 from vitaepp.ingest.readers.items import Item, files_of, own_files
 from vitaepp.ingest.sources.remote import Remote

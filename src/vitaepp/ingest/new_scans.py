@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.store import PARTICIPANT, Failure, Store
+from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import RGB, StoreInfo
+from vitaepp.data.storetable import PARTICIPANT, Failure
 from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort, Kind, SubjectFiles, recognise

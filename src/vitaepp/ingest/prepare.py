@@ -16,7 +16,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.labels import count_other, join_labels, say_missing
-from vitaepp.data.store import RESERVED_COLUMNS, Failure, Store, StoreWriter
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import RESERVED_COLUMNS, Failure
+from vitaepp.data.storewriter import StoreWriter
 from vitaepp.data.suffixes import suffix_of
 from vitaepp.errors import RecipeError, SourceError, StoreError, one_line
 from vitaepp.ingest.fetching import prepare_remote_subject

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import RecipeError
 from vitaepp.ingest.layouts import Cohort
 

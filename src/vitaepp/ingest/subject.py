@@ -16,8 +16,9 @@ import numpy.typing as npt
 from vitaepp.data import geometry
 from vitaepp.data.arrays import Floats
 from vitaepp.data.geometry import Grid
-from vitaepp.data.store import Failure, Record, stage
 from vitaepp.data.storeinfo import RGB
+from vitaepp.data.storetable import Failure, Record
+from vitaepp.data.storewriter import stage
 from vitaepp.errors import SubjectError, one_line
 from vitaepp.ingest.intensities import has_few_levels, intensity_range, shows_nothing
 from vitaepp.ingest.layouts import SubjectFiles

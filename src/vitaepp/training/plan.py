@@ -12,7 +12,8 @@ import pandas as pd
 
 from vitaepp.data.loading import training_rows
 from vitaepp.data.splits import canonical_splits
-from vitaepp.data.store import Store, stored_info
+from vitaepp.data.store import Store
+from vitaepp.data.storefiles import stored_info
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.planning.account import DryRun
 from vitaepp.ingest.prepare import prepare

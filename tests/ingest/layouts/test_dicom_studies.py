@@ -25,7 +25,8 @@ from tests.ingest.dicom_files import (
     series,
 )
 from tests.ingest.trees import picture, volume
-from vitaepp.data.store import PARTICIPANT, Store
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import SourceError, SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.layouts.dicom_studies import identity, same_persons

@@ -28,7 +28,8 @@ from tests.ingest.workers.test_killed import (
 )
 from vitaepp import Embeddings, embed, pretrain
 from vitaepp.data.inspection import inspect
-from vitaepp.data.store import Store, StoreWriter
+from vitaepp.data.store import Store
+from vitaepp.data.storewriter import StoreWriter
 from vitaepp.errors import SourceError, StorageError, StoreError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.workers import pool

@@ -14,7 +14,9 @@ import pytest
 
 from tests.ingest.trees import mask, scan
 from tests.processes import FORKS, Forked, command_line
-from vitaepp.data.store import Record, Store, StoreWriter, stage
+from vitaepp.data.store import Store
+from vitaepp.data.storetable import Record
+from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.workers import pool
 

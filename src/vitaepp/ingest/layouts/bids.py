@@ -25,7 +25,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from vitaepp.data.labels import as_known, as_labels
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.data.suffixes import SCAN_SUFFIXES
 from vitaepp.data.tables import as_objects, read_table, refuse_repeated
 from vitaepp.errors import SourceError

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import dicom_series

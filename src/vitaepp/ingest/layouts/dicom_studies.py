@@ -12,7 +12,7 @@ from itertools import combinations, product
 from pathlib import PurePosixPath
 
 from vitaepp.data.splits import split_word
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import common_folder
 from vitaepp.ingest.layouts.names import words
 from vitaepp.ingest.readers.dicom_header import DicomHeader

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from vitaepp.data.splits import split_word
-from vitaepp.data.store import PARTICIPANT
+from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.ingest.layouts.cohort import Cohort
 from vitaepp.system.progress import counted
 

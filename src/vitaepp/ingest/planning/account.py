@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitaepp.data.store import PARTICIPANT, RESERVED_COLUMNS, Failure, column_counts
 from vitaepp.data.storeinfo import Account
+from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS, Failure, column_counts
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.fingerprint import Fingerprint
 from vitaepp.ingest.planning.spec import spec_in_words

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.geometry import Grid, closest_ras, simpleitk
-from vitaepp.data.store import Failure
+from vitaepp.data.storetable import Failure
 from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vitaepp.data.arrays import Floats
 from vitaepp.data.geometry import Grid, closest_ras
-from vitaepp.data.store import stored_info
+from vitaepp.data.storefiles import stored_info
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.spec import DEFAULT_SIZE

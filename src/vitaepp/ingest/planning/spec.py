@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitaepp.data.store import stored_info
+from vitaepp.data.storefiles import stored_info
 from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, StoreError, SubjectError, nearest
 from vitaepp.ingest.layouts import Cohort
