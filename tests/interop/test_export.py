@@ -53,6 +53,11 @@ def test_features_are_the_same_in_any_batch(make_store, tmp_path, size, to, read
         images = rng.uniform(0, 255, (count, 2, *size)).astype(np.float32)
         found, told = read(str(out), images)
         assert np.abs(found - encoder.embed_images(images)).max() < 1e-4
+    # A channel of one colour is flat, in whatever order another program adds its values.
+    flat = np.repeat(images[:1], 60, axis=0)
+    flat[:, 0] = np.linspace(0.1, 255, 60, dtype=np.float32).reshape(-1, *(1,) * len(size))
+    found, _ = read(str(out), flat)
+    assert np.abs(found - encoder.embed_images(flat)).max() < 1e-4
     assert json.loads(told)["prepared"]["spacing"] == [1] * len(size)
     assert json.loads(told)["modalities"] == ["t1", "t2"]
 

@@ -68,6 +68,19 @@ def test_brightness_contrast_and_bright_for_dark_change_nothing():
             assert torch.allclose(histograms(other), same, atol=1e-4)
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_flat_border_does_not_spoil_the_derivative_of_an_image(ndim):
+    image = random(1, 1, *(16,) * ndim)
+    image[:, :, :6] = 0
+    plain = histograms(image)
+    image.requires_grad_()
+    found = histograms(image)
+    assert torch.equal(found.detach(), plain)
+    (weights,) = torch.autograd.grad((found * random(*found.shape)).sum(), image)
+    assert weights.isfinite().all()
+    assert weights[:, :, 8:].abs().max() > 0
+
+
 def test_flat_images_and_missing_channels_are_zeros(make_store):
     assert (histograms(torch.ones(1, 1, 16, 16, 16)) == 0).all()
     store = make_store(subjects=4, size=(16, 16, 16), modalities=("t1", "t2"))

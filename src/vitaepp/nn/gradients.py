@@ -96,12 +96,17 @@ def oriented(
         squared = gradient[0].square()
         for derivative in gradient[1:]:
             squared = torch.addcmul(squared, derivative, derivative)
+        length = squared.sqrt()
+        if squared.requires_grad:
+            # The root has no derivative at 0, where it would spoil the whole image's.
+            rising = squared > 0
+            length = torch.where(rising, squared, 1.0).sqrt() * rising
         if len(gradient) == 3:
-            return squared.sqrt(), _nearest_neighbour(gradient)
+            return length, _nearest_neighbour(gradient)
         # An edge along the first axis lies halfway between two directions, where its sign, or
         # rounding, would decide.
         turn = torch.atan2(gradient[1], gradient[0]).mul_(DIRECTIONS / math.pi).sub_(ASIDE)
-        return squared.sqrt(), turn.round_().remainder_(DIRECTIONS).byte()
+        return length, turn.round_().remainder_(DIRECTIONS).byte()
 
 
 def _nearest_neighbour(

@@ -77,8 +77,10 @@ def channel_moments(
         inner_std = (centred.square().sum(dim=2) / count).sqrt()
         varied = inner_std > 1e-4 * inner_mean.abs()
         mean, std = torch.where(varied, inner_mean, mean), torch.where(varied, inner_std, std)
-    # Rounding leaves a constant channel a deviation of some 1e-7 of its mean; it is no contrast.
-    std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, torch.zeros_like(std))
+    # Rounding leaves a constant channel a deviation, which is no contrast: some 1e-7 of its mean
+    # here, and any share of it where another runtime adds in another order.
+    varied = (flat.amax(dim=2) > flat.amin(dim=2)) & (std > 1e-6 * mean.abs().clamp(min=1e-6))
+    std = torch.where(varied, std, torch.zeros_like(std))
     return mean.view(shape), std.view(shape)
 
 
