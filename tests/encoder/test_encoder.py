@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import LIGHT
+from tests.conftest import LIGHT, encoder_like
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.poolings import Pooling, pooled_beside, pooled_path
@@ -306,3 +306,11 @@ def test_embeddings_say_what_made_them_and_not_where(make_store, tmp_path):
     assert (told["method"], told["name"]) == ("vitae", "ViT-AE")
     assert told["pretrained_on"] == subjects
     assert StoreInfo.parse(told["prepared"]) == store.info
+
+
+def test_images_that_are_not_finite_are_named(make_store):
+    encoder = encoder_like(make_store(size=(16, 16)))
+    images = np.ones((3, 2, 16, 16), np.float32)
+    images[1, 0, 3, 3] = np.nan
+    with pytest.raises(RunError, match="features of image 1 are not finite"):
+        encoder.embed_images(images)

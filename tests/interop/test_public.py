@@ -117,6 +117,15 @@ def test_layer_scales_and_what_timm_tells(tmp_path, capsys):
     published(tmp_path / "silent", pretrained_cfg={}, image_size=24, layer_norm_eps=1e-5)
     found = load_public(tmp_path / "silent")
     assert (found.size, found.mean[0], found.vit.norm.eps) == ((24, 24), 0.485, 1e-5)
+    published(tmp_path / "raw")
+    for text, mean, std in (
+        ({"do_normalize": False}, 0.0, 1.0),
+        ({"image_mean": MEAN, "image_std": STD, "rescale_factor": 1 / 127.5}, 0.25, 0.1),
+        ({"image_mean": [127.5] * 3, "image_std": [51] * 3, "do_rescale": False}, 0.5, 0.2),
+    ):
+        (tmp_path / "raw" / "preprocessor_config.json").write_text(json.dumps(text))
+        found = load_public(tmp_path / "raw")
+        assert (found.mean[0], found.std[0]) == pytest.approx((mean, std))
     told = capsys.readouterr().err
     assert "silent: does not tell how its pictures are normalised; taken as ImageNet's" in told
     assert "interpolated from 4×4 to 3×3 patches" in told
@@ -166,6 +175,8 @@ def test_what_is_no_such_encoder_is_one_line(clinic, make_store, tmp_path):
     assert "cannot be cut into patches of 8,8" in refused(tmp_path / "odd")
     published(tmp_path / "other", hidden_act="quick_gelu")
     assert "hidden_act is quick_gelu" in refused(tmp_path / "other")
+    published(tmp_path / "clip", architecture="vit_base_patch16_clip_quickgelu_224")
+    assert "hidden_act is quick_gelu" in refused(tmp_path / "clip")
     published(tmp_path / "broken")
     (tmp_path / "broken" / "preprocessor_config.json").write_text("[")
     assert refused(tmp_path / "broken").startswith("preprocessor_config.json is not a JSON object")

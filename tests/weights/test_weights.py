@@ -751,6 +751,48 @@ def test_heads_are_checked_where_a_config_tells(mae, vit, tmp_path):
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(config | {"hidden_act": "quick_gelu"}))
     assert refused(path) == "hidden_act is quick_gelu by its config; only gelu fits"
+    for told, message in (
+        ({"num_heads": 6}, "attention has 6 heads by its config"),
+        ({"act_layer": "quick_gelu"}, "hidden_act is quick_gelu by its config"),
+    ):
+        of_timm = {"architecture": "vit_small_patch16_224", "model_args": told}
+        (path / "config.json").write_text(json.dumps(of_timm))
+        assert refused(path).startswith(message)
+
+
+def test_an_attention_without_some_biases_has_zeros_there(vit, tmp_path):
+    state = {name: t.clone() for name, t in vit.state_dict().items()}
+    for name in [name for name in state if "k_proj.bias" in name or "key.bias" in name]:
+        state[name].zero_()
+    whole, without = encoder(), encoder()
+    initialize_from(whole, saved(tmp_path / "whole.pth", state))
+    left = {k: t for k, t in state.items() if "k_proj.bias" not in k and "key.bias" not in k}
+    assert len(left) < len(state)
+    initialize_from(without, saved(tmp_path / "left.pth", left))
+    assert without.blocks[0].attn.qkv.bias.abs().max() > 0
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(without.state_dict()[name], tensor), name
+
+
+def test_weights_that_are_none_are_refused_and_another_epsilon_is_told(vit, tmp_path, capsys):
+    state = encoder().state_dict()
+    name = "blocks.1.mlp.fc1.weight"
+    quantised = state | {name: (100 * state[name]).to(torch.int8)}
+    message = refused(saved(tmp_path / "a.pth", quantised), encoder())
+    assert message.startswith(f"{name} is of type int8; save the weights as floating-point")
+    spoiled = state | {"pos_embed": torch.full_like(state["pos_embed"], torch.nan)}
+    message = refused(saved(tmp_path / "b.pth", spoiled), encoder())
+    assert message.startswith("pos_embed holds NaN or infinity")
+    other = network().state_dict()
+    first = next(iter(other))
+    message = refused(saved(tmp_path / "c.pth", other | {first: other[first] / 0}), network())
+    assert message.startswith(f"{first} holds NaN or infinity")
+    path = write("folder", vit, tmp_path / "x")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 0.1}))
+    capsys.readouterr()
+    initialize_from(encoder(), path)
+    assert "layer_norm_eps 0.1 of its config is not taken over" in capsys.readouterr().err
 
 
 def test_a_decoder_of_another_size_starts_fresh_and_says_what_would_fit(mae, tmp_path, capsys):

@@ -467,14 +467,20 @@ class Encoder(nn.Module):
             precision: other than the encoder's own, see `EncoderConfig`.
 
         Raises:
-            RunError: images of another shape than it was trained on.
+            RunError: images of another shape than it was trained on, or features are not finite.
         """
         on = chosen_device(device)
         shape = (len(self.config.modalities), *self.config.shape["image_size"])
         size, rest = batch_size or at_once(on, shape), iter(images)
         batches = iter(lambda: list(islice(rest, size)), [])
         stacked = (np.stack(batch) for batch in batches)
-        return self._features(stacked, modalities, on, precision)
+        values = self._features(stacked, modalities, on, precision)
+        if not (finite := np.isfinite(values).all(axis=1)).all():
+            raise RunError(
+                f"features of image {finite.argmin()} are not finite: either it holds NaN or "
+                "infinity, or the encoder's training went out of bounds"
+            )
+        return values
 
     def image_info(self) -> StoreInfo:
         """What the images are that it takes, and how they are prepared.

@@ -236,7 +236,6 @@ def _load(folder: Path, name: str) -> PublicEncoder:
             "colour pictures"
         )
     depth = depth_of(given, "blocks")
-    heads = checkpoint.num_heads or (config.get("model_args") or {}).get("num_heads")
     size, mean, std = _expected(folder, config)
     shape: dict[str, Any] = {
         "in_channels": channels,
@@ -244,7 +243,7 @@ def _load(folder: Path, name: str) -> PublicEncoder:
         "patch_size": patch,
         "embed_dim": width,
         "depth": depth,
-        "num_heads": heads or HEADS.get((width, depth)) or width // 64,
+        "num_heads": checkpoint.num_heads or HEADS.get((width, depth)) or width // 64,
     }
     with Undrawn():
         vit = VisionTransformer(**shape)
@@ -252,7 +251,7 @@ def _load(folder: Path, name: str) -> PublicEncoder:
     vit.load_state_dict(state)
     for part in vit.modules():
         if isinstance(part, nn.LayerNorm):
-            part.eps = config.get("layer_norm_eps", part.eps)
+            part.eps = checkpoint.epsilon or part.eps
     say(f"{name}: {'; '.join(notes)}")
     return PublicEncoder(name, vit.eval(), size, mean, std, weights_id(folder))
 
@@ -266,7 +265,9 @@ def _expected(
     of_timm = config.get("pretrained_cfg") or {}
     mean = preprocessor.get("image_mean") or of_timm.get("mean")
     std = preprocessor.get("image_std") or of_timm.get("std")
-    if mean is None or std is None:
+    if preprocessor.get("do_normalize") is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    elif mean is None or std is None:
         say(f"{folder.name}: does not tell how its pictures are normalised; taken as ImageNet's")
         mean, std = IMAGENET
     # A model that crops what it has resized sees the crop.
@@ -281,7 +282,11 @@ def _expected(
         side = whole.get("shortest_edge")
         whole = [whole.get("height", side), whole.get("width", side)]
     size = (whole, whole) if isinstance(whole, int) else tuple(whole)[-2:]
-    return size, tuple(mean), tuple(std)
+    # Of colours in [0, 1], whatever the model's own pictures are multiplied by.
+    factor = 255 * preprocessor.get("rescale_factor", 1 / 255)
+    if preprocessor.get("do_rescale") is False:
+        factor = 255.0
+    return size, tuple(v / factor for v in mean), tuple(v / factor for v in std)
 
 
 def _read(file: Path) -> dict[str, Any]:

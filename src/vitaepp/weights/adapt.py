@@ -26,6 +26,9 @@ from vitaepp.weights.names import find, mae_names
 from vitaepp.weights.read import FOREIGN, HEADS, MARKERS, Checkpoint, read_checkpoint
 from vitaepp.weights.resize import fit_kernel, fit_positions
 
+#: No usual vision transformer adds more to a variance; up to it, features hardly differ.
+USUAL_EPSILON = 1e-5
+
 #: The weight of the patch embedding, a convolution of two or three axes.
 KERNEL = "patch_embed.proj.weight"
 
@@ -70,6 +73,8 @@ def initialize_from(
         text = str(error).removeprefix(f"{path}: ")
         raise RunError(f"model.init={path}: {text}") from None
     module.load_state_dict(module.state_dict() | state)
+    if checkpoint.epsilon is not None and checkpoint.epsilon > USUAL_EPSILON:
+        notes.append(f"layer_norm_eps {checkpoint.epsilon:g} of its config is not taken over")
     say(f"model.init={path}: " + "; ".join([*notes, *channels]))
     if info is not None and checkpoint.prepared is not None:
         before = checkpoint.prepared
@@ -160,8 +165,9 @@ def match(
                 f"{dimensions(tensor.shape)}; set the same model.backbone and prepare as "
                 "many modalities"
             )
-    notes = ["encoder loaded", *_left_out(given, own)]
-    return {name: given[name] for name in own if name in given}, notes
+    state = {name: given[name] for name in own if name in given}
+    check_values(state, own)
+    return state, ["encoder loaded", *_left_out(given, own)]
 
 
 def adapt(checkpoint: Checkpoint, model: VisionTransformer) -> tuple[dict[str, Tensor], list[str]]:
@@ -188,7 +194,8 @@ def adapt(checkpoint: Checkpoint, model: VisionTransformer) -> tuple[dict[str, T
         state |= decoder
         loaded = "encoder and decoder loaded" if decoder else loaded
         notes += [f"starts fresh: {fresh}"] * bool(fresh)
-    return state, [loaded, *notes, *_left_out(given, model.state_dict())]
+    check_values(state, own := model.state_dict())
+    return state, [loaded, *notes, *_left_out(given, own)]
 
 
 def _encoder(
@@ -336,6 +343,26 @@ def check_shapes(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None
                 f"{name} is of shape {dimensions(state[name].shape)}, this model's is "
                 f"{dimensions(tensor.shape)}, and no setting changes that"
             )
+
+
+def check_values(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are no weights: quantised ones without their scales, NaN, infinity.
+
+    Args:
+        state: what is to be loaded.
+        own: tensors of the model.
+
+    Raises:
+        RunError: naming the first.
+    """
+    for name, tensor in state.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            raise RunError(
+                f"{name} is of type {str(tensor.dtype).removeprefix('torch.')}; save the weights "
+                "as floating-point numbers, without quantisation"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise RunError(f"{name} holds NaN or infinity; its training went out of bounds")
 
 
 def depth_of(given: Mapping[str, Tensor], blocks: str) -> int:

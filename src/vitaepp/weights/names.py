@@ -91,7 +91,7 @@ def mae_names(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """A vision transformer's tensors under MAE's names; others keep theirs.
 
     Query, key and value become one matrix. A LayerScale (DINOv2) is multiplied into the linear
-    layer before it, which computes the same. An attention without biases gets zeros.
+    layer before it, which computes the same. What has no bias in an attention gets zeros.
 
     Args:
         tensors: all of a model, in MAE's, timm's or Hugging Face's names.
@@ -110,6 +110,8 @@ def mae_names(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
             for kind in ("weight", "bias"):
                 parts = [named.pop(f"{block}attn.{part}.{kind}", None) for part in "qkv"]
                 given = [part for part in parts if part is not None]
+                if kind == "bias" and given:  # BEiT's keys have none
+                    given = [torch.zeros_like(given[0]) if p is None else p for p in parts]
                 if len(given) == 3:
                     named[f"{block}attn.qkv.{kind}"] = torch.cat(given)
     for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):

@@ -46,6 +46,7 @@ class Checkpoint(NamedTuple):
         decoder_num_heads: of the decoder, where a config tells.
         grid: patches per axis, where a config tells.
         activation: of the MLPs, where a config tells.
+        epsilon: of the layer norms, where a config tells.
         modalities: what the channels are, of one of our own encoders; empty for others.
         prepared: how the images of its training were prepared, where it tells.
         normalize: how they were z-scored, `views.normalize`, where it tells.
@@ -56,6 +57,7 @@ class Checkpoint(NamedTuple):
     decoder_num_heads: int | None = None
     grid: tuple[int, ...] | None = None
     activation: str | None = None
+    epsilon: float | None = None
     modalities: tuple[str, ...] = ()
     prepared: StoreInfo | None = None
     normalize: str | None = None
@@ -135,11 +137,14 @@ def _facts(values: Mapping[Any, Any], config: Mapping[str, Any]) -> dict[str, An
         return _own_facts(config)
     image, patch = (_pair(config.get(name)) for name in ("image_size", "patch_size"))
     grid = tuple(i // p for i, p in zip(image, patch, strict=False))
+    of_timm = config.get("model_args") or {}
+    quick = "quick_gelu" if "quickgelu" in str(config.get("architecture")) else None
     return {
-        "num_heads": config.get("num_attention_heads"),
+        "num_heads": config.get("num_attention_heads") or of_timm.get("num_heads"),
         "decoder_num_heads": config.get("decoder_num_attention_heads"),
         "grid": grid if image and patch else None,
-        "activation": config.get("hidden_act"),
+        "activation": config.get("hidden_act") or of_timm.get("act_layer") or quick,
+        "epsilon": config.get("layer_norm_eps"),
     }
 
 
