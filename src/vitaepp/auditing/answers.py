@@ -37,6 +37,9 @@ LARGE = 0.3
 #: Facts that tell the label this much of what the embedding tells beyond chance may be all of it.
 HALF = 0.5
 
+#: What no audit asks, said beside what this one did not.
+MARKS = "Marks in the pictures themselves are not looked for."
+
 #: An AUC that is so much lower in a subgroup matters.
 GAP = 0.1
 
@@ -420,8 +423,9 @@ def _silent(facts: Facts, measured: Measured) -> Item:
     if facts.constant:
         sentence += f"The same for all, and so no shortcut: {joined(facts.constant)}. "
     if not silent:
-        return Item("not asked", 0.0, "green", f"{sentence}All else could be asked.", more)
-    sentence += f"Not asked: {', '.join(silent)}. What is not known is not excluded."
+        sentence += f"All else could be asked. {MARKS}"
+        return Item("not asked", 0.0, "green", sentence, more)
+    sentence += f"Not asked: {', '.join(silent)}. What is not known is not excluded. {MARKS}"
     return Item("not asked", float(len(silent)), "yellow", sentence, more)
 
 
