@@ -19,7 +19,7 @@ from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.evaluation import choice, clinical, repeats
+from vitaepp.evaluation import budget, choice, clinical, repeats
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -50,20 +50,22 @@ def _maps() -> Iterator[None]:
         yield
 
 
-#: How often training rows are held out, to choose a strength and to find thresholds.
-DRAWS, INNER_FOLDS = choice.DRAWS, clinical.INNER_FOLDS
+#: How often training rows are held out, to choose a strength and to find thresholds, and labels are
+#: drawn for a budget.
+USUAL = choice.DRAWS, clinical.INNER_FOLDS, budget.DRAWS
 
 
-def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int) -> None:
+def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int, of_budget: int) -> None:
     patch.setattr(choice, "DRAWS", draws)
     patch.setattr(clinical, "INNER_FOLDS", folds)
+    patch.setattr(budget, "DRAWS", of_budget)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_draws() -> Iterator[None]:
     """Evaluations hold out as little as they can: three quarters of what they cost."""
     with pytest.MonkeyPatch.context() as patch:
-        _hold_out(patch, 1, 2)
+        _hold_out(patch, 1, 2, 2)
         patch.setattr(repeats, "USUAL", 2)
         yield
 
@@ -71,7 +73,7 @@ def _few_draws() -> Iterator[None]:
 @pytest.fixture
 def every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations hold out as often as they do for users, where that is the subject."""
-    _hold_out(monkeypatch, DRAWS, INNER_FOLDS)
+    _hold_out(monkeypatch, *USUAL)
 
 
 def write_store(

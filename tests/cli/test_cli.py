@@ -244,20 +244,11 @@ def test_an_experiment_by_command(vitaepp, make_store, tmp_path):
     assert str(tmp_path) not in (out / "ablation.md").read_text()
 
 
-def test_help_is_light_and_training_needs_no_reader_of_scans(make_store, tmp_path):
+def test_help_is_light():
     heavy = "{'torch', 'pandas', 'pydantic'}"
     code = f"import sys, vitaepp.cli.app; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-    store = make_store(size=(16, 16))
-    code = (
-        "import sys, vitaepp; sys.modules['SimpleITK'] = sys.modules['monai'] = None\n"
-        f"run = vitaepp.pretrain({str(store.path)!r}, {str(tmp_path / 'run')!r}, "
-        f"settings={list(TINY)!r})\n"
-        f"vitaepp.embed(run, {str(store.path)!r}, {str(tmp_path / 'e.parquet')!r})"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (tmp_path / "e.parquet").is_file()
 
 
 def test_a_dry_run_and_a_plan_by_command(vitaepp, medmnist, make_store, tmp_path, monkeypatch):

@@ -217,7 +217,7 @@ def test_one_of_several_labels_that_is_coded_the_other_way_round_is_asked_about(
     assert "of a is worse than chance; is it coded the other way round" in line
 
 
-def test_more_labels_are_nested_balanced_and_better():
+def test_more_labels_are_nested_balanced_and_better(every_draw):
     strata, persons = np.array([0] * 60 + [1] * 20), np.arange(80) // 2
     order = nested_order(strata, persons, [0])
     assert sorted(order) == list(range(80))

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from tests.conftest import DRAWS, INNER_FOLDS
+from tests.conftest import USUAL
 from vitaepp.cli.app import main
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError, SourceError
@@ -151,14 +151,15 @@ def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, every_dra
         {row_of[s] for s in part["subject"]} for _, part in predictions.groupby("fold", sort=True)
     ]
     # Draws to choose C, the classifier itself, and folds of the training part for thresholds.
-    fits = DRAWS + 1 + INNER_FOLDS
+    draws, inner_folds, _ = USUAL
+    fits = draws + 1 + inner_folds
     assert len(seen) == fits * len(tested) * (2 if pca else 1)
     per_fold = np.tile(np.repeat(np.arange(len(tested)), fits), 2 if pca else 1)
     for rows, fold in zip(seen, per_fold, strict=True):
         assert not rows & tested[fold]
-    *inner, whole = [len(rows) for rows in seen[: DRAWS + 1]]
+    *inner, whole = [len(rows) for rows in seen[: draws + 1]]
     assert whole == metrics["sizes"][0]["train"]
-    assert inner == pytest.approx([0.8 * whole] * DRAWS, abs=2)
+    assert inner == pytest.approx([0.8 * whole] * draws, abs=2)
 
 
 def test_perturbing_one_test_subject_changes_no_other_score_of_its_fold(tmp_path):
