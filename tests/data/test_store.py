@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from zarr.codecs import ZstdCodec
 
-from vitaepp.data import store as store_module
+from vitaepp.data import storearrays, storewriter
 from vitaepp.data.inspection import inspect
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
@@ -136,11 +136,11 @@ def test_no_flipped_bit_is_read_as_other_voxels(tmp_path):
 def test_a_store_without_checksums_is_read_and_added_to_as_it_is(tmp_path, monkeypatch):
     path = tmp_path / "s"
     with monkeypatch.context() as earlier, StoreWriter(path, INFO) as writer:
-        earlier.setattr(store_module, "ZstdCodec", lambda level, checksum: ZstdCodec(level=level))
-        store_module._encoder.cache_clear()
+        earlier.setattr(storearrays, "ZstdCodec", lambda level, checksum: ZstdCodec(level=level))
+        storewriter._encoder.cache_clear()
         stage(path, INFO, image(1), record("a"))
         writer.commit(labels("a"), [])
-    store_module._encoder.cache_clear()
+    storewriter._encoder.cache_clear()
     codecs = json.loads((path / "images.zarr/zarr.json").read_text())["codecs"]
     assert codecs[-1]["configuration"]["checksum"] is False
     with StoreWriter(path, INFO) as writer:
