@@ -17,7 +17,7 @@ from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import DEFAULTS, OF_TASK
-from vitaepp.downstream.keep import classifier_of
+from vitaepp.downstream.keep import calibrated, classifier_of
 from vitaepp.downstream.labelled import planned
 from vitaepp.downstream.model import Model
 from vitaepp.downstream.tuning import Base
@@ -312,6 +312,24 @@ def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monk
     few = "finetune.subjects=8"
     with pytest.raises(RecipeError, match="`keep_model` is a training on all labelled subjects"):
         vitaepp.finetune(run, store, tmp_path / "n", "bright", settings=few, keep_model=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_probabilities_belong_to_the_network_whatever_the_scale_of_its_decisions(several):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, 4000)
+    ideal = (2 * codes - 1) + rng.normal(0, 1, len(codes))  # log odds are twice this
+    decisions = np.stack([-ideal, ideal], axis=1) if several else ideal
+    parts = np.split(np.arange(3000), 3)
+    own = decisions[3000:]
+    asked = []
+    for scale in ((1, 1, 1, 1), (0.01, 3.7, 1, 370)):
+        folds = [decisions[rows] * s + s for rows, s in zip(parts, scale, strict=False)]
+        curves = calibrated(codes[:3000], folds, own * scale[3] - 5 * scale[3])
+        asked.append(curves.probabilities(own * scale[3] - 5 * scale[3])[:, 1])
+    assert np.allclose(*asked, atol=1e-6)
+    best = 1 / (1 + np.exp(-2 * ideal[3000:]))
+    assert np.abs(asked[1] - best).mean() < 0.03
 
 
 def test_the_head_of_three_classes_is_a_classifier():

@@ -178,7 +178,7 @@ def several(root, *values):
         ([(1,), (2,), (1, 2)], None),
         ([(1,), (1,)], None),
         ([(1, 255), (4, 255), (1, 4)], None),
-        ([(1, 255), (255,)], "255 is an ignore label, because others have it beside labels; 1 su"),
+        ([(1, 255), (255,)], "beside small values; it is all that 1 subject of 2 "),
     ],
 )
 def test_masks_of_unlike_labels_are_told_in_a_line(tmp_path, capsys, values, told):

@@ -222,7 +222,7 @@ def _labels_of(table: pd.DataFrame, metric: str) -> list[str]:
 
 
 def _by_fold(table: pd.DataFrame, other: pd.DataFrame) -> list[dict[str, float]]:
-    """Means over the subjects of each fold; of distances, over those that another table has, too."""
+    """Means over the subjects of each fold; of distances, where another table has them, too."""
     table, distances = table.drop(columns="subject"), _labels_of(table, "hd95")
     table[distances] = table[distances].where(other[distances].notna())
     table["hd95"] = table[distances].mean(axis=1)

@@ -110,7 +110,7 @@ def reconstruct(
     rows = choose_rows(opened, subjects)
     check_writable(target / "metrics.csv")
     _remove_earlier(target, {*opened.info.modalities, *config.modalities})
-    names = opened.table["subject"].iloc[rows].astype(str).tolist()
+    chosen = opened.table["subject"].iloc[rows].astype(str).tolist()
     (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
     write_json(
         target / "reconstruction.json",
@@ -121,13 +121,13 @@ def reconstruct(
             "encoder": weights,
             "seed": seed,
             # Whose files are here, or will be: the next call removes them, ended or not.
-            "subjects": names,
+            "subjects": chosen,
             "modalities": list(opened.info.modalities),
         },
     )
     measured = []
     for index, row in enumerate(track(rows, "reconstructing", len(rows))):
-        subject = names[index]
+        subject = chosen[index]
         stored = torch.from_numpy(opened.read([row])).float()
         image = place_channels(stored, opened.info.modalities, config.modalities).to(on)
         present = _present(opened, row, config.modalities).to(on)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.labels import count_other, join_labels, say_missing
-from vitaepp.data.masks import apart
+from vitaepp.data.masks import IGNORED, apart
 from vitaepp.data.store import Store
 from vitaepp.data.storetable import RESERVED_COLUMNS, Failure
 from vitaepp.data.storewriter import StoreWriter
@@ -406,15 +406,15 @@ def _say_labels(store: Store) -> None:
 
     Labels that the source names are tissues of their own.
     """
-    ignored = {*store.ignored}
-    if blank := sum({*values} <= ignored for values in store.values_of_masks if values):
+    ignored, named = {*store.ignored}, {value for value, _ in store.info.mask_names}
+    if blank := store.values_of_masks.count([*ignored - named]) if ignored - named else 0:
         say(
-            f"masks: {min(ignored)} is an ignore label, because others have it beside labels; "
-            f"{counted(blank, 'subject')} of {len(store)} have nothing else: if it is a label there, "
-            "write it as in the others"
+            f"masks: {IGNORED} is an ignore label, because some have it beside small values; it is "
+            f"all that {counted(blank, 'subject')} of {len(store)} have: if it is a label there, "
+            "write the number that it has in the others"
         )
     numbers = apart([{*values} - ignored for values in store.values_of_masks])
-    if numbers and not store.info.mask_names:
+    if numbers and not named:
         each = [f"{counted(n, 'subject')} only label {label}" for label, n in numbers.items()]
         say(f"masks: {', '.join(each)}: if that is the same tissue, write one value")
 
