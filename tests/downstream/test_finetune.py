@@ -282,7 +282,7 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
         vitaepp.finetune(run, store, tmp_path / "p", "years", task="regresion")
 
 
-def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monkeypatch):
+def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monkeypatch, capsys):
     """What the network gives is what the model's folder gives; nothing is trained twice."""
     out = shutil.copytree(tuned, tmp_path / "tuned")
     run, store = trained / "run", trained / "store"
@@ -307,6 +307,13 @@ def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monk
     monkeypatch.setattr("vitaepp.downstream.tuning.train_fold", None)
     vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
     assert (out / "model/model.json").stat().st_mtime_ns == again
+    # Where no epoch was better than the start, the model is the start, and it is said.
+    summary = out / "folds/all/summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"best_epoch": 0}))
+    shutil.rmtree(out / "model")
+    capsys.readouterr()
+    vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
+    assert "so the model is the network as it started; train longer" in capsys.readouterr().err
     with pytest.raises(EvaluationError, match="`keep_model` is of classes; leave it out for regr"):
         vitaepp.finetune(run, store, out, "bright", task="regression", keep_model=True)
     few = "finetune.subjects=8"
@@ -317,7 +324,7 @@ def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monk
 @pytest.mark.parametrize("several", [False, True])
 def test_probabilities_belong_to_the_network_whatever_the_scale_of_its_decisions(several):
     rng = np.random.default_rng(0)
-    codes = rng.integers(0, 2, 4000)
+    codes = np.arange(4000) % 2
     ideal = (2 * codes - 1) + rng.normal(0, 1, len(codes))  # log odds are twice this
     decisions = np.stack([-ideal, ideal], axis=1) if several else ideal
     parts = np.split(np.arange(3000), 3)
