@@ -17,7 +17,7 @@ from tests.processes import Forked
 from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.store import Store
 from vitaepp.downstream.finetune import DEFAULTS, OF_TASK
-from vitaepp.downstream.keep import classifier_of
+from vitaepp.downstream.keep import calibrated, classifier_of
 from vitaepp.downstream.labelled import planned
 from vitaepp.downstream.model import Model
 from vitaepp.downstream.tuning import Base
@@ -282,7 +282,7 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
         vitaepp.finetune(run, store, tmp_path / "p", "years", task="regresion")
 
 
-def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monkeypatch):
+def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monkeypatch, capsys):
     """What the network gives is what the model's folder gives; nothing is trained twice."""
     out = shutil.copytree(tuned, tmp_path / "tuned")
     run, store = trained / "run", trained / "store"
@@ -307,11 +307,36 @@ def test_a_fine_tuned_model_predicts_new_patients(trained, tuned, tmp_path, monk
     monkeypatch.setattr("vitaepp.downstream.tuning.train_fold", None)
     vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
     assert (out / "model/model.json").stat().st_mtime_ns == again
+    # Where no epoch was better than the start, the model is the start, and it is said.
+    summary = out / "folds/all/summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"best_epoch": 0}))
+    shutil.rmtree(out / "model")
+    capsys.readouterr()
+    vitaepp.finetune(run, store, out, "bright", settings=SHORT, folds=2, keep_model=True)
+    assert "so the model is the network as it started; train longer" in capsys.readouterr().err
     with pytest.raises(EvaluationError, match="`keep_model` is of classes; leave it out for regr"):
         vitaepp.finetune(run, store, out, "bright", task="regression", keep_model=True)
     few = "finetune.subjects=8"
     with pytest.raises(RecipeError, match="`keep_model` is a training on all labelled subjects"):
         vitaepp.finetune(run, store, tmp_path / "n", "bright", settings=few, keep_model=True)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_probabilities_belong_to_the_network_whatever_the_scale_of_its_decisions(several):
+    rng = np.random.default_rng(0)
+    codes = np.arange(4000) % 2
+    ideal = (2 * codes - 1) + rng.normal(0, 1, len(codes))  # log odds are twice this
+    decisions = np.stack([-ideal, ideal], axis=1) if several else ideal
+    parts = np.split(np.arange(3000), 3)
+    own = decisions[3000:]
+    asked = []
+    for scale in ((1, 1, 1, 1), (0.01, 3.7, 1, 370)):
+        folds = [decisions[rows] * s + s for rows, s in zip(parts, scale, strict=False)]
+        curves = calibrated(codes[:3000], folds, own * scale[3] - 5 * scale[3])
+        asked.append(curves.probabilities(own * scale[3] - 5 * scale[3])[:, 1])
+    assert np.allclose(*asked, atol=1e-6)
+    best = 1 / (1 + np.exp(-2 * ideal[3000:]))
+    assert np.abs(asked[1] - best).mean() < 0.03
 
 
 def test_the_head_of_three_classes_is_a_classifier():

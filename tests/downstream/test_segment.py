@@ -1,6 +1,7 @@
 """Segmentation: the decoder, masks that move with images, windows, Dice and distances."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
@@ -19,8 +21,10 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
-from vitaepp.downstream.segment import mask_scores, planned
+from vitaepp.downstream.outcome import difference
+from vitaepp.downstream.segment import _by_fold, check_windows, mask_scores, planned
 from vitaepp.downstream.tuning import Base, Tuning, person_folds
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.methods.segmenter import Segmenter, label_weights
 from vitaepp.nn.transformer import VisionTransformer
@@ -252,11 +256,92 @@ def test_dice_and_distance_are_those_of_their_definitions():
         ways = [cKDTree(p).query(q)[0] for p, q in (edges, edges[::-1])]
         expected = max(np.percentile(way, 95) for way in ways)
         assert table["hd95/one"][i] == pytest.approx(expected, rel=1e-4)
-    assert table["dice/two"].isna().tolist() == [True, False, True]
-    assert table["dice/two"][1] == 0
-    assert np.isnan(table["hd95/two"][1])
-    assert np.isnan(table["dice"][2])
+    assert table["dice/two"].tolist() == [1, 0, 1]
+    assert np.isnan(table["hd95/two"]).all()
+    assert table["dice"][2] == 1
     assert table["dice"][1] == pytest.approx(table["dice/one"][1] / 2)
+
+
+def test_means_are_of_the_subjects_that_their_difference_is_of():
+    """One voxel too many where there is nothing counts in the means and in the test alike."""
+    truth = np.zeros((3, 8, 8, 8), np.uint8)
+    truth[:2, 2:5, 2:5, 2:5] = 1
+    right, wrong = truth.copy(), truth.copy()
+    wrong[2, 0, 0, 0] = 1
+    wrong[1] = 0
+    tables = [mask_scores(truth, found, ["1"], None) for found in (right, wrong)]
+    for table in tables:
+        table.insert(0, "subject", list("abc"))
+        table.insert(1, "fold", [0, 0, 1])
+    one, other = (table.dice.tolist() for table in tables)
+    assert (one, other) == ([1, 1, 1], [1, 0, 0])
+    own, theirs = _by_fold(*tables), _by_fold(*tables[::-1])
+    assert [fold["dice"] for fold in own] == [1, 1]  # a fold of empty masks has a Dice, too
+    by_fold = np.array([a["dice"] - b["dice"] for a, b in zip(own, theirs, strict=True)])
+    lead = difference("dice", by_fold[:1], np.subtract(one, other)[:2], [{"train": 9, "test": 2}])
+    assert lead["mean"] == np.mean(np.subtract(one, other)[:2])
+    # Distances are of the subject in which both found it.
+    assert own[0]["hd95"] == theirs[0]["hd95"] == 0
+    assert np.isnan(own[1]["hd95"])
+
+
+def test_voxels_to_ignore_play_no_part_in_the_loss():
+    torch.manual_seed(0)
+    masks = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    masks[:, :2, :2], masks[:, 4:, 4:] = 1, 2
+    cut = segmenter((8, 8), masks)
+    ignoring = masks.clone()
+    ignoring[:, :, 6:] = 3
+    method = segmenter((8, 8), ignoring)
+    assert torch.equal(method.weights, label_weights(masks[:, :, :6], 3))
+    cut.weights.copy_(method.weights)
+    scores = torch.randn(2, 3, 8, 8, requires_grad=True)
+    for progress in (0.0, 0.5, 1.0):
+        loss = method._loss(scores, ignoring, progress)
+        torch.testing.assert_close(
+            loss, cut._loss(scores[..., :6], masks[..., :6].contiguous(), progress)
+        )
+    loss.backward()
+    assert not scores.grad[..., 6:].any()
+    assert scores.grad[..., :6].any()
+    # Nothing known at all is no error, and a step is that of evaluation.
+    assert float(method._loss(scores, torch.full_like(masks, 3), 0.0).detach()) == 0
+    images = torch.randint(0, 256, (2, 1, 8, 8))
+    total, count = method.eval().evaluate(images, [0, 1])
+    assert torch.isclose(method(images, Draws(0, 0, range(2)), 1.0).loss, total / count, atol=1e-5)
+    assert method.predict(images).shape == (2, 3, 8, 8)
+
+
+def test_voxels_to_ignore_play_no_part_in_the_scores(trained, tmp_path, monkeypatch):
+    root = shutil.copytree(trained / "store", tmp_path / "store")
+    table = pd.read_parquet(root / "table.parquet")
+    table["mask_labels"] = [None if v is None else [*v, 255] for v in table.mask_labels]
+    table.to_parquet(root / "table.parquet", index=False)
+    masks = zarr.open_array(root / "masks.zarr")
+    masks[1:, :, :, 12:] = 255
+    masks[2] = 255  # nobody has looked at it
+    store = Store(root)
+
+    def all_of_it_wrong_where_nobody_knows(self, k, start):
+        found = store.read_masks(self.table.index[self.parts[k].test].tolist())
+        return np.select([found == 2, found == 5, found == 255], [1, 2, 2]).astype(np.uint8)
+
+    monkeypatch.setattr(Tuning, "predictions", all_of_it_wrong_where_nobody_knows)
+    monkeypatch.setattr(Tuning, "epochs", lambda self, start: [1, 1])
+    how = {"task": "segmentation", "settings": SHORT, "folds": 2}
+    found = vitaepp.finetune(trained / "run", root, tmp_path / "out", **how)
+    assert found["labels"] == {"bright": 2, "5": 5}
+    assert (found["n"], found["mean"]["dice"]) == (8, 1)
+    for file in (tmp_path / "out/masks").iterdir():
+        assert set(np.unique(np.asarray(nib.load(file).dataobj))) <= {0, 2, 5}
+
+
+def test_an_encoder_of_too_few_blocks_is_refused_before_anything_is_made(trained, tmp_path):
+    encoder = Encoder.from_pretrained(trained / "run")
+    shape = {**encoder.config.shape, "depth": 1}
+    encoder.config = replace(encoder.config, shape=shape)
+    with pytest.raises(RecipeError, match="depth=1: segmentation with patches of 4 takes 2 blocks"):
+        check_windows(encoder, Store(trained / "store"))
 
 
 def test_other_masks_and_other_intensities_are_seen(trained, tmp_path):

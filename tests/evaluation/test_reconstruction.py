@@ -48,6 +48,27 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
     assert left == {*once.subject, "metrics", "reconstruction", "notes"}
 
 
+def test_files_of_an_interrupted_call_do_not_stay(make_store, tmp_path, monkeypatch):
+    store = make_store()
+    run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
+    out = tmp_path / "out"
+    drawn = []
+
+    def cut_short(*args):
+        drawn.append(args)
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vitaepp.evaluation.reconstruction.write_volumes", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct(run, store.path, out, subjects=5)
+    assert len([*out.glob("*.png")]) == 3
+    once = reconstruct(run, store.path, out, subjects=1)
+    assert [file.stem for file in out.glob("*.png")] == [*once.subject]
+    assert len([*out.glob("*.npz")]) == 1
+
+
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):
     store = make_store()
     run = pretrain(store.path, tmp_path / "run", settings=(*LIGHT, "model.mask_ratio=0.5"))

@@ -27,7 +27,7 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import OF_MASKS, Failure
 from vitaepp.errors import StoreError
 from vitaepp.ingest.layouts import SubjectFiles
-from vitaepp.ingest.lesions import SOFT, kept_labels
+from vitaepp.ingest.lesions import FILLED, IGNORED, LOST, RENAMED, SOFT, kept_labels
 from vitaepp.ingest.new_scans import one_image
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.items import GivenItem
@@ -133,12 +133,17 @@ def test_an_image_of_labels_ends_as_its_mask_does(grid, label, factor, data):
         ([0, 1, 2, 4], [0, 1, 2, 4], ()),
         ([0, 2, 0, 2], [0, 2, 0, 2], ()),
         ([0, 255, 0, 255], [0, 255, 0, 255], ()),
-        ([0, 1, 2, 255], [0, 1, 2, 255], ()),
+        ([0, 1, 2, 255], [0, 1, 2, 255], (IGNORED.format(255),)),
+        ([0, 1, 2, 65535], [0, 1, 2, 255], (IGNORED.format(65535),)),
         ([0.0, 3.0, 1.0], [0, 3, 1], ()),
         ([0, 0, 0], [0, 0, 0], ()),
-        ([0, 65535, 0], [0, 1, 0], ()),
-        ([0, -1, 0], [0, 1, 0], ()),
-        ([0.0, 0.2, 0.5, 0.7, 1.0], [0, 0, 0, 1, 1], (SOFT,)),
+        ([0.0, 1.0000001, 4.0000004], [0, 1, 4], ()),
+        ([-1e-6, 0.99999, 2.0], [0, 1, 2], ()),
+        ([1, 2, 2], [1, 2, 2], (FILLED,)),
+        ([1, 1, 1], [1, 1, 1], (FILLED,)),
+        ([0, 65535, 0], [0, 1, 0], (RENAMED.format(65535),)),
+        ([0, 1000, 0], [0, 1, 0], (RENAMED.format(1000),)),
+        ([0.0, 0.2, 0.5, 0.7, 1.0], [0, 0, 0, 1, 1], (LOST,)),
         (RAMP, RAMP > 127.5, (SOFT,)),
     ],
 )
@@ -147,6 +152,56 @@ def test_labels_are_kept_and_a_soft_mask_becomes_its_lesion(values, kept, notes)
     assert found.dtype == np.uint8
     assert found[:, 0, 0].tolist() == np.asarray(kept, int).tolist()
     assert told == notes
+
+
+@pytest.mark.parametrize("values", [[0, -1, 0], [-1, -1], [1000, 1000], [0, 1, 1000]])
+def test_other_labels_are_refused(values):
+    with pytest.raises(ValueError, match=f"^labels from {min(values)} to {max(values)}$"):
+        kept_labels(as_mask(values))
+
+
+def several(root, *values):
+    """Scans whose masks have these values in a voxel each."""
+    for i, own in enumerate(values):
+        scan(root / f"{i}.nii.gz", seed=i)
+        mask = np.zeros((10, 12, 9), np.int16)
+        mask[4, 5, 2 : 2 + len(own)] = own
+        scan(root / f"{i}_seg.nii.gz", values=mask)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([(1,), (255,), (1,)], "2 subjects only label 1, 1 subject only label 255: if that is"),
+        ([(4,), (1000,)], "1 subject only label 1, 1 subject only label 4: if that is"),
+        ([(1,), (2,), (1, 2)], None),
+        ([(1,), (1,)], None),
+        ([(1, 255), (4, 255), (1, 4)], None),
+        ([(1, 255), (255,)], "beside small values; it is all that 1 subject of 2 "),
+    ],
+)
+def test_masks_of_unlike_labels_are_told_in_a_line(tmp_path, capsys, values, told):
+    prepare(several(tmp_path / "x", *values), tmp_path / "s", keep_masks=True, **ASKED)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("masks:")]
+    assert len(lines) == bool(told)
+    assert told is None or told in lines[0]
+
+
+def test_what_is_to_be_ignored_is_no_label(tmp_path):
+    source = several(tmp_path / "x", (1, 4, 255), (255,), ())
+    prepare(source, tmp_path / "s", keep_masks=True, **ASKED)
+    store = Store(tmp_path / "s")
+    assert (store.mask_labels, store.ignored) == ({1: "1", 4: "4"}, (255,))
+    assert store.labelled(range(3)).sum(axis=(1, 2, 3)).tolist() == [2, 0, 0]
+    assert sorted(np.unique(store.read_masks(range(3)))) == [0, 1, 4, 255]
+    assert "labels 1, 4; 255 is ignored" in inspect(store.path)
+    # A source may name it, or name 255 something else.
+    named = nnunet(tmp_path / "nnunet", labels={"background": 0, "x": 2, "ignore": 1})
+    prepare(named, tmp_path / "n", modalities="t1", keep_masks=True, **ASKED)
+    assert (Store(tmp_path / "n").mask_labels, Store(tmp_path / "n").ignored) == ({}, (1,))
+    store.info = replace(store.info, mask_names=((255, "vessel"),))
+    assert Store.ignored.func(store) == ()
 
 
 def cohort(root, with_mask="ab", last="c"):
@@ -307,7 +362,8 @@ def test_a_palette_gives_labels_and_colours_are_refused(tmp_path):
     ]
     store = Store(tmp_path / "s")
     np.testing.assert_array_equal(store.read_masks([0])[0], values)
-    assert store.mask_labels == {1: "1", 2: "2", 255: "255"}
+    assert store.mask_labels == {1: "1", 2: "2"}
+    assert store.ignored == (255,)
 
 
 def test_a_mask_that_is_cut_off_is_told(tmp_path):

@@ -8,7 +8,7 @@ from tests.ingest.trees import mask, scan
 from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Store
 from vitaepp.errors import SourceError
-from vitaepp.ingest.lesions import APART, IGNORED, NO_AFFINE, SOFT, lesion
+from vitaepp.ingest.lesions import APART, FILLED, IGNORED, LOST, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.image import NO_FORM, Image
 from vitaepp.ingest.subject import EMPTY_MASK, NO_LESION
@@ -33,8 +33,17 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
         ([0, 1, 2, 255], (255,), [0, 0, 0, 1], ()),
         ([0, 127, 128, 255], None, [0, 1, 1, 1], ()),
         ([0.0, 1.0, 2.0, 0.0], None, [0, 1, 1, 0], ()),
-        ([0.0, 0.2, 0.5, 0.7, 1.0], None, [0, 0, 0, 1, 1], (SOFT,)),
-        ([0.0, 0.1, 0.19, 0.4], None, [0, 0, 0, 1], (SOFT,)),
+        (RAMP / 255, None, RAMP > 127.5, (SOFT,)),
+        (RAMP / 637.5, None, RAMP > 127.5, (SOFT,)),
+        (RAMP / 100, None, RAMP > 127.5, (LOST,)),  # labels 1 and 2, resampled linearly
+        ([0.0, 0.4], None, [0, 1], (SOFT,)),
+        ([0.0, 0.2, 0.5, 0.7, 1.0], None, [0, 0, 0, 1, 1], (LOST,)),
+        ([0.0, 1.0039, 4.0157], None, [0, 0, 1], (LOST,)),  # 8 bits and a slope of 4/255
+        ([0.0, 1.0000001, 4.0000004], (4,), [0, 0, 1], ()),
+        ([1, 2, 1], None, [1, 1, 1], (FILLED,)),
+        ([-1, -1], None, [1, 1], (FILLED,)),
+        ([1, 2, 255], None, [1, 1, 0], (FILLED, IGNORED.format(255))),
+        ([0.5, 0.6], None, [1, 1], (SOFT, FILLED)),
         (RAMP, None, RAMP > 127.5, (SOFT,)),
         (np.arange(52), None, np.arange(52) > 0, ()),
         ([0, 0, 0], None, [0, 0, 0], ()),

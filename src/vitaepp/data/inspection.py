@@ -154,12 +154,12 @@ class ContactSheet:
 
     def _cell(self, row: int) -> Image.Image:
         """The cell of one subject, with the outline of its mask."""
-        masks = self._store.masks
+        store = self._store
         return self._cells.draw(
-            self._store.read([row])[0],
-            self._store.present[row],
-            [str(self._store.table["subject"].iloc[row])],
-            None if masks is None else np.asarray(masks[row]) != 0,
+            store.read([row])[0],
+            store.present[row],
+            [str(store.table["subject"].iloc[row])],
+            store.labelled([row])[0] if store.has_masks else None,
         )
 
 

@@ -33,6 +33,7 @@ import pandas as pd
 import zarr
 
 from vitaepp.data.arrays import Flags
+from vitaepp.data.masks import IGNORED, ignore_label
 from vitaepp.data.storearrays import (
     StoredArray,
     chunk_key,
@@ -131,8 +132,8 @@ class Store:
     def masks(self) -> zarr.Array[Any] | None:
         """The Zarr array `(subject, *space)` of masks on the images' grid; None without masks.
 
-        Nonzero is inside; values are the mask's own labels. It is zero throughout for subjects
-        without a mask: `masked` tells them from those whose mask is empty.
+        0 is background; other values are the mask's own labels, or `ignored`. It is zero throughout
+        for subjects without a mask: `masked` tells them from those whose mask is empty.
         """
         return self._open(masks_of(self.info)) if self.has_masks else None
 
@@ -150,15 +151,39 @@ class Store:
 
     @cached_property
     def mask_labels(self) -> dict[int, str]:
-        """Values that occur in the masks, without 0, which is background, and their names.
+        """Values that occur in the masks and are labels, rising, and their names.
 
-        A value that no source has named is called by its number.
+        That is without 0, which is background, and without those `ignored`. A value that no source
+        has named is called by its number.
         """
-        if not self.has_masks:
-            return {}
         names = dict(self.info.mask_names)
-        values_there = {int(v) for values in self._mask_labels.dropna() for v in values}
-        return {value: names.get(value, str(value)) for value in sorted(values_there)}
+        labels = sorted({v for values in self.values_of_masks for v in values} - {*self.ignored})
+        return {value: names.get(value, str(value)) for value in labels}
+
+    @cached_property
+    def ignored(self) -> tuple[int, ...]:
+        """Values that occur in the masks and say nothing of their voxels: neither label nor 0.
+
+        It is what the source names `ignore`, and 255 where it has no other name and some mask has
+        it beside small values.
+        """
+        if "mask_labels" not in self.table:
+            return ()
+        names, masks = dict(self.info.mask_names), self.values_of_masks
+        beside = IGNORED not in names and any(ignore_label(values) for values in masks)
+        there = {v for values in masks for v in values}
+        named = {v for v in there if names.get(v, "").casefold() == "ignore"}
+        return tuple(sorted(named | {IGNORED} if beside else named))
+
+    def labelled(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Flags:
+        """Where the masks of some rows have a label, `(len(rows), *space)`."""
+        return ~np.isin(self.read_masks(rows), [0, *self.ignored])
+
+    @property
+    def values_of_masks(self) -> list[list[int]]:
+        """The values of each mask that is kept, without 0, rising."""
+        masks = self._mask_labels.dropna() if self.has_masks else ()
+        return [sorted(map(int, values)) for values in masks]
 
     @property
     def _mask_labels(self) -> pd.Series[Any]:
@@ -258,7 +283,8 @@ class Store:
             named = (
                 f"{v} {name}" if name != str(v) else name for v, name in self.mask_labels.items()
             )
-            yield "masks", f"{whose}; labels {', '.join(named) or 'none'}"
+            ignored = f"; {first_few(self.ignored)} is ignored" if self.ignored else ""
+            yield "masks", f"{whose}; labels {', '.join(named) or 'none'}{ignored}"
         if self.table["split"].any():
             yield "split", column_counts(self.table["split"].replace("", None))
         for name in self.label_columns:
@@ -317,7 +343,9 @@ class Store:
     def read_masks(
         self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]
     ) -> npt.NDArray[np.uint8]:
-        """Masks of some rows, `(len(rows), *space)`, with the labels of `mask_labels`; a copy.
+        """Masks of some rows, `(len(rows), *space)`; a copy.
+
+        Values are those of `mask_labels`, 0 for background, and those `ignored`.
 
         Raises:
             StoreError: the store keeps no masks, or they are damaged.

@@ -199,9 +199,13 @@ def _keep(encoder: Encoder, method: Supervised, settings: Recipe, folder: RunFol
 
 
 def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:
-    """All masks of a store, with the labels 1, 2, … instead of their own values."""
+    """All masks of a store, with the labels 1, 2, … instead of their own values.
+
+    What is to be ignored is the number after the last of them.
+    """
     places = np.zeros(256, np.uint8)
     places[list(store.mask_labels)] = np.arange(1, len(store.mask_labels) + 1)
+    places[list(store.ignored)] = len(store.mask_labels) + 1
     for start in range(0, len(store), BLOCK):
         yield places[store.read_masks(range(start, min(start + BLOCK, len(store))))]
 

@@ -97,7 +97,7 @@ def difference(
     Args:
         metric: that is compared.
         by_fold: the difference in each fold.
-        by_subject: the difference of each test subject; NaN where it has none.
+        by_subject: the difference of each test subject.
         sizes: `train` and `test` subjects of each fold.
         persons: the person of each test subject; unset, each is another.
     """
@@ -108,7 +108,6 @@ def difference(
         train, test = (float(np.mean([size[part] for size in sizes])) for part in ("train", "test"))
         p = corrected_resampled_t_test(by_fold, train=train, test=test).p
         return facts | {"p": p, "test": "corrected resampled t-test over folds"}
-    known = np.isfinite(by_subject)
-    values, over = _mean_of_persons(by_subject[known], None if persons is None else persons[known])
+    values, over = _mean_of_persons(by_subject, persons)
     p = float(wilcoxon(values).pvalue) if np.any(values) else 1.0
     return facts | {"p": p, "test": f"Wilcoxon's signed-rank test over {over}"}

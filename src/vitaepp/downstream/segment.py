@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,10 @@ def check_windows(encoder: Encoder, store: Store) -> None:
     Raises:
         StoreError: there are no masks.
         RunError: naming what differs.
+        RecipeError: patches or blocks that the decoder does not take.
     """
+    from vitaepp.nn.unetr import doublings
+
     if not store.has_masks:
         raise StoreError(
             f"{store.path}: has no masks; prepare a store with `keep_masks` from scans with masks"
@@ -55,6 +58,7 @@ def check_windows(encoder: Encoder, store: Store) -> None:
             f"{store.path}: voxels of {_millimetres(info.spacing)}, but the encoder was trained on "
             f"{_millimetres(trained.spacing)}; prepare the store with that spacing"
         )
+    doublings(config.shape["patch_size"], config.shape["depth"])
 
 
 def _millimetres(spacing: Sequence[float] | None) -> str:
@@ -74,6 +78,11 @@ def planned(base: Base) -> Tuning:
     if missing := int((~masked).sum()):
         say(f"{missing} of {len(table)} subjects have no mask; they are left out")
     table = table[masked]
+    if store.ignored:
+        judged = [bool((~np.isin(store.read_masks([i]), store.ignored)).any()) for i in table.index]
+        if blank := judged.count(False):
+            say(f"{counted(blank, 'mask')} of {len(table)} say nothing of any voxel; left out")
+        table = table[judged]
     labels = store.mask_labels
     if not labels:
         raise StoreError(f"{store.path}: its masks are empty; check the masks of the scans")
@@ -101,19 +110,21 @@ def measured(tuning: Tuning) -> Outcome:
                 _write_masks(tuning, rows[part.test], predicted, list(names))
             masks = store.read_masks(rows[part.test].tolist())
             truth = np.select([masks == value for value in names], range(1, len(names) + 1))
+            found = np.where(np.isin(masks, store.ignored), 0, predicted).astype(np.uint8)
             scores = mask_scores(
-                truth.astype(np.uint8), predicted, list(names.values()), store.info.spacing
+                truth.astype(np.uint8), found, list(names.values()), store.info.spacing
             )
             scores.insert(0, "subject", tuning.subjects[part.test])
             scores.insert(1, "fold", k)
             parts.append(scores)
         tables[start] = pd.concat(parts, ignore_index=True)
         _say_what_is_lost(tables[start], list(names.values()), STARTS[start])
+    _say_distances(tables, list(names.values()))
     own, other = tables["pretrained"], tables["scratch"]
     table = own.merge(other, on=["subject", "fold"], suffixes=("", " from scratch"))
     with atomic_path(tuning.out / "scores.csv") as temporary:
         table.to_csv(temporary, index=False)
-    folds = [_by_fold(own), _by_fold(other)]
+    folds = [_by_fold(own, other), _by_fold(other, own)]
     by_fold = np.array([a[METRIC] - b[METRIC] for a, b in zip(*folds, strict=True)])
     by_subject_ = (own[METRIC] - other[METRIC]).to_numpy(float)
     persons = persons_of(tuning.table)[np.concatenate([part.test for part in tuning.parts])]
@@ -132,18 +143,25 @@ def measured(tuning: Tuning) -> Outcome:
 def _say_what_is_lost(table: pd.DataFrame, names: Sequence[str], start: str) -> None:
     """Say which labels are predicted nowhere, or nowhere right, so that a mean hides none."""
     for name in names:
-        dice, distance = table[f"dice/{name}"].dropna(), table[f"hd95/{name}"].notna().sum()
+        dice, found = table[f"dice/{name}"], table[f"hd95/{name}"].notna()
+        dice = dice[found | (dice < 1)]  # the others lack it, and nothing is predicted there
         if len(dice) and not dice.any():
             subjects = counted(len(dice), "tested subject")
             warn(
                 f"{start}: label {name} is found in none of {subjects}; training lost it: try a "
                 "lower rate (optim.lr) or more updates (optim.updates)"
             )
-        elif distance < len(dice):
+
+
+def _say_distances(tables: Mapping[str, pd.DataFrame], names: Sequence[str]) -> None:
+    """Say of how many subjects the mean of a label's distance is."""
+    for name in names:
+        found = np.logical_and.reduce([t[f"hd95/{name}"].notna() for t in tables.values()])
+        if not found.all():
             say(
-                f"{start}: hd95 of label {name} is of {distance} of "
-                f"{counted(len(dice), 'subject')}; the others lack it in one of the two masks, "
-                "where Dice is 0 and there is no distance"
+                f"hd95 of label {name} is of {int(found.sum())} of "
+                f"{counted(len(found), 'subject')}, those in which the mask and both networks "
+                "have it"
             )
 
 
@@ -152,8 +170,8 @@ def mask_scores(
 ) -> pd.DataFrame:
     """Dice and the 95 % Hausdorff distance of each label, and their means over labels.
 
-    Dice is NaN where a label is in neither mask, and 0 where it is in one of them only. The
-    distance is NaN where it is not in both.
+    Dice is 1 where a label is in neither mask, as in BraTS, and 0 where it is in one of them only.
+    The distance is NaN where it is not in both.
 
     Args:
         truth: `(subject, *space)`, labels 1, 2, …
@@ -177,7 +195,7 @@ def mask_scores(
         )
         there = [one_hot[:, 1].flatten(1).any(dim=1).numpy() for one_hot in (own, other)]
         dice = compute_dice(own, other, include_background=False, ignore_empty=False)
-        values[f"dice/{name}"] = np.where(there[0] | there[1], dice[:, 0].numpy(), np.nan)
+        values[f"dice/{name}"] = np.where(there[0] | there[1], dice[:, 0].numpy(), 1.0)
         both = there[0] & there[1]
         distance = np.full(len(truth), np.nan)
         if both.any():
@@ -194,13 +212,21 @@ def mask_scores(
         values[f"hd95/{name}"] = distance
     table = pd.DataFrame(values)
     for at, metric in enumerate(("dice", "hd95")):
-        columns = [c for c in table if str(c).startswith(f"{metric}/")]
-        table.insert(at, metric, table[columns].mean(axis=1))
+        table.insert(at, metric, table[_labels_of(table, metric)].mean(axis=1))
     return table
 
 
-def _by_fold(table: pd.DataFrame) -> list[dict[str, float]]:
-    means = table.drop(columns="subject").groupby("fold").mean()
+def _labels_of(table: pd.DataFrame, metric: str) -> list[str]:
+    """The columns of a metric's labels."""
+    return [str(c) for c in table if str(c).startswith(f"{metric}/")]
+
+
+def _by_fold(table: pd.DataFrame, other: pd.DataFrame) -> list[dict[str, float]]:
+    """Means over the subjects of each fold; of distances, where another table has them, too."""
+    table, distances = table.drop(columns="subject"), _labels_of(table, "hd95")
+    table[distances] = table[distances].where(other[distances].notna())
+    table["hd95"] = table[distances].mean(axis=1)
+    means = table.groupby("fold").mean()
     return [{str(k): float(v) for k, v in row.items()} for row in means.to_dict("records")]
 
 

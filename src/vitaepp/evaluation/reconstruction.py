@@ -36,7 +36,7 @@ from vitaepp.presentation.planes import (
     tile,
 )
 from vitaepp.system.devices import chosen_device
-from vitaepp.system.files import atomic_path, check_writable, file_stem, write_json
+from vitaepp.system.files import atomic_path, check_writable, file_stem, read_json, write_json
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import evenly
@@ -110,6 +110,7 @@ def reconstruct(
     rows = choose_rows(opened, subjects)
     check_writable(target / "metrics.csv")
     _remove_earlier(target, {*opened.info.modalities, *config.modalities})
+    chosen = opened.table["subject"].iloc[rows].astype(str).tolist()
     (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
     write_json(
         target / "reconstruction.json",
@@ -119,14 +120,17 @@ def reconstruct(
             "store": opened.name,
             "encoder": weights,
             "seed": seed,
+            # Whose files are here, or will be: the next call removes them, ended or not.
+            "subjects": chosen,
+            "modalities": list(opened.info.modalities),
         },
     )
     measured = []
     for index, row in enumerate(track(rows, "reconstructing", len(rows))):
+        subject = chosen[index]
         stored = torch.from_numpy(opened.read([row])).float()
         image = place_channels(stored, opened.info.modalities, config.modalities).to(on)
         present = _present(opened, row, config.modalities).to(on)
-        subject = str(opened.table["subject"].iloc[row])
         draws = Draws(seed, 0, [number_of(subject)], on)
         restored, visible = reconstruct_images(method, image, draws, present)
         psnr, ssim = image_quality(restored[:, present[0]], image[:, present[0]])
@@ -161,17 +165,25 @@ def reconstruct(
 
 def _remove_earlier(folder: Path, modalities: Iterable[str]) -> None:
     """Remove the pictures and volumes of an earlier call from a folder, and nothing else."""
-    if not ((folder / "reconstruction.json").is_file() and (folder / "metrics.csv").is_file()):
-        return
     try:
-        subjects = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)["subject"]
-    except (OSError, ValueError, KeyError):
+        facts = read_json(folder / "reconstruction.json")
+        if "subjects" in facts:
+            subjects, modalities = facts["subjects"], {*modalities, *facts["modalities"]}
+        else:  # of an earlier version
+            table = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
+            subjects = table["subject"].tolist()
+    except (OSError, ValueError, KeyError, TypeError):
         return
+    endings = (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities))
+    removed = 0
     for stem in map(file_stem, subjects):
-        for ending in (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities)):
-            (folder / f"{stem}{ending}").unlink(missing_ok=True)
-    earlier = counted(len(subjects), "subject")
-    say(f"{folder}: pictures of {earlier} from an earlier call are removed")
+        files = [folder / f"{stem}{ending}" for ending in endings]
+        removed += any(file.exists() for file in files)
+        for file in files:
+            file.unlink(missing_ok=True)
+    if removed:
+        earlier = counted(removed, "subject")
+        say(f"{folder}: pictures of {earlier} from an earlier call are removed")
 
 
 def choose_rows(store: Store, subjects: int | None) -> list[int]:

@@ -38,7 +38,7 @@ def simple_features(store: Store) -> Floats:
     extractor = radiomics(store.info.ndim)
     for i in track(range(len(store)), "simple features", len(store), unit="subjects"):
         image = store.read([i])[0].astype(np.float64)
-        mask = store.read_masks([i])[0] > 0 if store.masked[i] else foreground(image[0])
+        mask = store.labelled([i])[0] if store.masked[i] else foreground(image[0])
         spacing = store.info.spacing or (1.0,) * store.info.ndim
         rows.append([*_shape(mask, spacing)])
         for channel in image:

@@ -55,7 +55,7 @@ def explain_one(
     maps["untrained"] = random.values
     lesion = None
     if store.masked[row]:
-        inside = store.read_masks([row])[0] > 0
+        inside = store.labelled([row])[0]
         lesion = inside if inside.any() and not inside.all() else None
     unit = float(trained.scores.spread[column])
     numbers = of_maps(maps, controls, voxels, lesion, game, estimate, unit)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitaepp.data.arrays import Flags
 from vitaepp.data.geometry import Grid, overlaps
+from vitaepp.data.masks import FULL, ignore_label
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.ingest.readers.meta import NO_SIZE
@@ -17,15 +19,23 @@ from vitaepp.system.text import dimensions
 #: A mask of whole numbers with more different values than this is soft.
 MOST_LABELS = 16
 
-#: The highest values of 8 and 16 bits. In a soft mask they mean one; beside a few small numbers
-#: they mean "ignore".
-FULL = (255, 65535)
+#: Values that are so near to whole numbers are these, after rounding errors of what wrote them.
+NEARLY = 1e-4
 
-#: The largest number that counts as a label.
-LARGEST_LABEL = 100
+#: A mask of fractions has no values far above 1, unless they are a saved picture's or per cent.
+MOST_OF_FRACTIONS = 1.5
 
 SOFT = "the mask is soft; voxels above half of its maximum are the lesion"
+LOST = (
+    "the mask has fractions; voxels above half of its maximum are the lesion: if they are labels "
+    "that were scaled or interpolated, write these as whole numbers"
+)
 IGNORED = "the mask has {} beside small values; it is an ignore label, not the lesion"
+FILLED = (
+    "no voxel of the mask is 0, the background, so that all of it counts as lesion; if one of its "
+    "values is the background, write 0 there"
+)
+RENAMED = "the mask's only label is {}; it is kept as 1"
 NO_AFFINE = "the mask's header gives no position; the image's grid is used"
 APART = "the mask's header puts it outside the image; the image's grid is used"
 
@@ -41,38 +51,60 @@ def lesion(mask: Image, wanted: Sequence[int] | None = None) -> tuple[Flags, tup
         mask: mask with any real values.
         wanted: the values that are the lesion. Unset: all except 0.
     """
-    values = to_grey(mask)
+    values, present = _values(mask)
     if wanted is not None:
         return np.isin(values, list(wanted)), ()
-    present = np.unique(values)
-    whole = values.dtype.kind in "biu" or bool((present == np.rint(present)).all())
-    if not whole or (len(present) > MOST_LABELS and present[-1] in FULL):
-        return values > present[-1] / 2, (SOFT,)
-    labels = present[present != 0]
-    if len(labels) > 1 and labels[-1] in FULL and labels[-2] <= LARGEST_LABEL:
-        return (values != 0) & (values != labels[-1]), (IGNORED.format(labels[-1]),)
-    return values != 0, ()
+    if soft := _soft(present):
+        inside = values > present[-1] / 2
+        return inside, (*soft, *((FILLED,) if inside.all() else ()))
+    notes = () if 0 in present else (FILLED,)
+    if (ignored := ignore_label(present.tolist())) is not None:
+        return (values != 0) & (values != ignored), (*notes, IGNORED.format(ignored))
+    return values != 0, notes
 
 
 def kept_labels(mask: Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     """The values of a mask that is kept in a store; also returns notes on decisions.
 
-    Labels from 0 to 255 are kept. A soft mask, and a mask whose only label is another number such
-    as 65535, becomes 1 in the lesion.
+    Labels from 0 to 255 are kept, and an ignore label is 255. A soft mask, and a mask whose only
+    label beside 0 is a larger number such as 65535, becomes 1 in the lesion.
 
     Raises:
-        ValueError: the mask has several labels, and some are not from 0 to 255, or it has colours.
+        ValueError: the mask has other labels that are not from 0 to 255, or it has colours.
     """
     if not is_grey(mask):
         raise ValueError("colours")
     inside, notes = lesion(mask)
+    values, present = _values(mask)
+    if _soft(present):
+        return inside.astype(np.uint8), notes
+    if (ignored := ignore_label(present.tolist())) is not None:
+        values = np.where(values == ignored, FULL[0], values)
+        present = present[:-1]
+    if present[0] >= 0 and present[-1] <= FULL[0]:
+        return values.astype(np.uint8), notes
+    if len(present) == 2 and present[0] == 0:
+        return inside.astype(np.uint8), (*notes, RENAMED.format(f"{present[-1]:g}"))
+    raise ValueError(f"labels from {present[0]:g} to {present[-1]:g}")
+
+
+def _values(mask: Image) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """A mask's values, whole numbers where all nearly are, and the different ones, rising."""
     values = to_grey(mask)
     present = np.unique(values)
-    if SOFT not in notes and present[0] >= 0 and present[-1] <= FULL[0]:
-        return values.astype(np.uint8), ()
-    if SOFT not in notes and np.count_nonzero(present) > 1:
-        raise ValueError(f"labels from {present[0]:g} to {present[-1]:g}")
-    return inside.astype(np.uint8), notes
+    if values.dtype.kind == "f" and np.abs(present - np.rint(present)).max() <= NEARLY:
+        values = np.rint(values)
+        present = np.unique(np.rint(present))
+    return values, present
+
+
+def _soft(present: npt.NDArray[Any]) -> tuple[str, ...]:
+    """What to say of a mask that is soft, by its different values; nothing of any other."""
+    if (present == np.rint(present)).all():
+        many = len(present) > MOST_LABELS and present[-1] in FULL
+        return (SOFT,) if many else ()
+    labels = 2 < len(present) <= MOST_LABELS or MOST_OF_FRACTIONS < present[-1] <= MOST_LABELS
+    return (LOST,) if labels else (SOFT,)
 
 
 def grid_of_mask(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.labels import count_other, join_labels, say_missing
+from vitaepp.data.masks import IGNORED, apart
 from vitaepp.data.store import Store
 from vitaepp.data.storetable import RESERVED_COLUMNS, Failure
 from vitaepp.data.storewriter import StoreWriter
@@ -248,6 +249,8 @@ def prepare(
             say(_labels_in_words(before, after, label_file.name))
         if before is not None and after is not None:
             _say_same(target, before, after)
+        if spec.info.masks and after is not None:
+            _say_labels(Store(target))
         text = fact_list([*account(cohort, table, spec), *note_lines(notes, total)])
         skipped = total - prepared - len(failures)
         return PrepareResult(target, prepared, skipped, failures, text, notes)
@@ -396,6 +399,24 @@ def _say_same(store: Path | str, before: pd.DataFrame, after: pd.DataFrame) -> N
             f"content as others that were there ({first_few(same)}); if they are the same images, "
             "prepare one of the sources into another store"
         )
+
+
+def _say_labels(store: Store) -> None:
+    """Say where masks may have one tissue under several numbers, and what 255 is taken for.
+
+    Labels that the source names are tissues of their own.
+    """
+    ignored, named = {*store.ignored}, {value for value, _ in store.info.mask_names}
+    if blank := store.values_of_masks.count([*ignored - named]) if ignored - named else 0:
+        say(
+            f"masks: {IGNORED} is an ignore label, because some have it beside small values; it is "
+            f"all that {counted(blank, 'subject')} of {len(store)} have: if it is a label there, "
+            "write the number that it has in the others"
+        )
+    numbers = apart([{*values} - ignored for values in store.values_of_masks])
+    if numbers and not named:
+        each = [f"{counted(n, 'subject')} only label {label}" for label, n in numbers.items()]
+        say(f"masks: {', '.join(each)}: if that is the same tissue, write one value")
 
 
 def _notes(table: pd.DataFrame | None, cohort: Cohort) -> Counter[str]:

@@ -22,6 +22,9 @@ from vitaepp.views.transforms import random_view_of, standardize, zero_missing
 #: Windows overlap by this share of their side.
 OVERLAP = 0.5
 
+#: A score that leaves no probability to the others.
+SURE = 1e4
+
 
 class Segmenter(FineTuned):
     """A transformer and a decoder that learn which label each voxel has.
@@ -33,10 +36,13 @@ class Segmenter(FineTuned):
     Images may be larger than what the transformer takes: a step then sees a random window of each,
     every other one around a voxel with a label; a whole image is predicted by windows that overlap.
 
+    Voxels that are to be ignored play no part in the loss.
+
     Args:
         recipe: every setting.
         backbone: where fine-tuning starts from; it is trained in place.
-        masks: of the store's images, 0 the background and then 1, 2, …
+        masks: of the store's images, 0 the background and then 1, 2, …; the number after the last
+            label is to be ignored.
         weights: of each label in the cross-entropy, the background's first.
         window: voxels per axis that the transformer takes.
         in_channels: of the images.
@@ -55,6 +61,7 @@ class Segmenter(FineTuned):
     ) -> None:
         super().__init__(recipe, backbone, None)
         self.masks, self.labels, self.window = masks, len(weights), tuple(window)
+        self.ignores = bool((masks == self.labels).any())
         self.weights: Tensor
         self.register_buffer("weights", weights)
         self.decoder = UnetrDecoder(
@@ -99,7 +106,7 @@ class Segmenter(FineTuned):
         unit = zero_missing(images.float() / 255, present)
         masks = self._masks(draws.samples, images.device)
         unit, masks = self._windows(unit, masks, draws)
-        shown = F.one_hot(masks.long(), self.labels).movedim(-1, 1)[:, 1:]
+        shown = F.one_hot(masks.long(), self.labels + self.ignores).movedim(-1, 1)[:, 1:]
         views = self.recipe.views
         view, moved = random_view_of(
             unit, shown.to(unit.dtype), draws, views.of("first"), "side" in views.keep
@@ -119,7 +126,17 @@ class Segmenter(FineTuned):
         # Without weights a rare label may be given up in the first steps and stay so; with them to
         # the end, too much is labelled.
         weights = self.weights ** (1 - progress)
-        return self._dice(scores, masks[:, None]) + F.cross_entropy(scores, masks.long(), weights)
+        if self.ignores:
+            known = masks < self.labels
+            # As background that is surely found: no error of any label, and no gradient.
+            sure = (torch.arange(self.labels, device=scores.device) == 0) * SURE
+            scores = torch.where(known[:, None], scores, sure.view(-1, *(1,) * (masks.ndim - 1)))
+            masks, weight = masks * known, weights[(masks * known).long()]
+            rest = F.cross_entropy(scores, masks.long(), weights, reduction="sum")
+            cross_entropy = rest / (weight * known).sum().clamp(min=1)
+        else:
+            cross_entropy = F.cross_entropy(scores, masks.long(), weights)
+        return self._dice(scores, masks[:, None]) + cross_entropy
 
     def _masks(self, rows: Sequence[int], device: torch.device) -> UInt8[Tensor, "batch ..."]:
         return self.masks[list(rows)].to(device)
@@ -151,7 +168,7 @@ class Segmenter(FineTuned):
                 int(share * (n - w + 1))
                 for share, n, w in zip(places, space, self.window, strict=True)
             ]
-            inside = mask.nonzero()
+            inside = (mask % self.labels).nonzero()
             if where < 0.5 and len(inside):
                 centre = inside[int(which * len(inside))].tolist()
                 starts = [
@@ -171,11 +188,11 @@ def label_weights(masks: UInt8[Tensor, "image ..."], labels: int) -> Float[Tenso
     much as hundreds of the background, and too much would be labelled.
 
     Args:
-        masks: 0 the background and then 1, 2, …
+        masks: 0 the background and then 1, 2, …; what is above the last label does not count.
         labels: number of labels, the background among them.
 
     >>> label_weights(torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.uint8), 2) ** 2
     tensor([1.0000, 7.0000])
     """
-    counts = torch.bincount(masks.flatten(), minlength=labels).clamp(min=1)
+    counts = torch.bincount(masks.flatten(), minlength=labels)[:labels].clamp(min=1)
     return (counts[0] / counts).sqrt()

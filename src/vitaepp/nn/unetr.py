@@ -13,6 +13,30 @@ from torch import Tensor, nn
 from vitaepp.errors import RecipeError
 
 
+def doublings(patch_size: Sequence[int], depth: int) -> int:
+    """How often the grid of patches is doubled until it has the image's size.
+
+    Args:
+        patch_size: voxels per axis.
+        depth: blocks of the transformer.
+
+    Raises:
+        RecipeError: sides that are not one power of two, or fewer blocks than doublings.
+    """
+    side = patch_size[0]
+    times = side.bit_length() - 1
+    if len(set(patch_size)) > 1 or side < 2 or side != 2**times:
+        raise RecipeError(
+            f"patch_size={','.join(map(str, patch_size))}: segmentation takes patches "
+            "with one side along all axes, a power of two"
+        )
+    if depth < times:
+        raise RecipeError(
+            f"depth={depth}: segmentation with patches of {side} takes {times} blocks or more"
+        )
+    return times
+
+
 class UnetrDecoder(nn.Module):
     """From the features of patches, and the image itself, to a score of each label in each voxel.
 
@@ -48,38 +72,26 @@ class UnetrDecoder(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        side = patch_size[0]
-        doublings = side.bit_length() - 1
-        if len(set(patch_size)) > 1 or side < 2 or side != 2**doublings:
-            raise RecipeError(
-                f"patch_size={','.join(map(str, patch_size))}: segmentation takes patches "
-                "with one side along all axes, a power of two"
-            )
-        if depth < doublings:
-            raise RecipeError(
-                f"depth={depth}: segmentation with patches of {side} takes {doublings} "
-                "blocks or more"
-            )
-        ndim = len(patch_size)
-        self.after = [round(depth * (i + 1) / doublings) for i in range(doublings)]
+        times, ndim = doublings(patch_size, depth), len(patch_size)
+        self.after = [round(depth * (i + 1) / times) for i in range(times)]
         block: dict[str, Any] = {"norm_name": "instance", "res_block": True}
         self.of_image = UnetrBasicBlock(ndim, in_channels, width, 3, 1, **block)
         self.of_blocks = nn.ModuleList(
             UnetrPrUpBlock(
-                ndim, embed_dim, width * 2**i, doublings - i - 1, 3, 1, 2, conv_block=True, **block
+                ndim, embed_dim, width * 2**i, times - i - 1, 3, 1, 2, conv_block=True, **block
             )
-            for i in range(1, doublings)
+            for i in range(1, times)
         )
         self.up = nn.ModuleList(
             UnetrUpBlock(
                 ndim,
-                embed_dim if i == doublings - 1 else width * 2 ** (i + 1),
+                embed_dim if i == times - 1 else width * 2 ** (i + 1),
                 width * 2**i,
                 3,
                 2,
                 **block,
             )
-            for i in reversed(range(doublings))
+            for i in reversed(range(times))
         )
         self.out = UnetOutBlock(ndim, width, labels)
 

@@ -13,6 +13,7 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.new_scans import new_images
 from vitaepp.ingest.planning.grid import _sides, _size, _spacing, _whole, alike, target_spacing
+from vitaepp.ingest.planning.spec import spec_in_words
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.subject import CUT_OFF
 from vitaepp.ingest.task import ImageSpec
@@ -222,3 +223,12 @@ def test_real_scans(data, tmp_path, size):
     made = info(tmp_path, size=size)
     assert made.spacing == (1, 1, 1)
     assert made.size == (16, 16, 16) if size else all(24 <= n <= 64 for n in made.size)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "told"), [((1.5, 0.8, 2), "1.5×0.8×2 mm"), ((1, 1, 2), "1×1×2 mm"), (1, "1 mm")]
+)
+def test_voxel_sizes_are_told_in_the_order_of_the_axes(tmp_path, spacing, told):
+    write(tmp_path / "x", [(20, 20, 20)])
+    spec = prepare(tmp_path / "x", dry_run=True, workers=1, spacing=spacing).dry_run.spec
+    assert f"voxels of {told} around the image" in spec_in_words(spec)

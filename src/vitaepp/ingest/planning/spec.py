@@ -100,7 +100,7 @@ def spec_in_words(spec: ImageSpec) -> str:
     masks = "; masks are kept" if info.masks else ""
     if info.spacing is None:
         return f"{channels}, scaled to fit {size}{masks}"
-    spacing = dimensions(sorted(set(info.spacing)))
+    spacing = dimensions(info.spacing if len(set(info.spacing)) > 1 else info.spacing[:1])
     unit = info.unit or "mm"
     return f"{channels}, {size} voxels of {spacing} {unit} around the {info.center}{masks}"
 
