@@ -50,8 +50,8 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
     if (window := info.window_of(modality)) is not None:
         if OTHER_UNIT in image.notes:
             raise SubjectError(
-                f"{name}: {OTHER_UNIT}, as a window expects of CT; use `clip=0.5,99.5`, or give "
-                "the header its Rescale Intercept"
+                f"{name}: {OTHER_UNIT}, as a window expects of CT; use `clip=0.5,99.5`, or correct "
+                "its header (Rescale Intercept, Rescale Type HU)"
             )
         check_window(to_grey(image), window, name)
         return window
