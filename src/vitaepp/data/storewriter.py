@@ -201,7 +201,7 @@ class StoreWriter:
         fresh = labels.set_index("subject").to_dict("index")
         rows, channels = [], len(self.info.modalities)
         gone = {c for c in old.columns if c not in RESERVED_COLUMNS and c not in labels.columns}
-        self._say_gone(old, gone, set(fresh))
+        self._say_gone(old, gone, set(labels["subject"]))
         for subject in order:
             row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
             if subject in fresh:
@@ -236,7 +236,7 @@ class StoreWriter:
         still = f", kept for {counted(kept, 'subject')} outside this source or failed"
         say(
             f"{self.path}: labels of an earlier run that this one does not give are removed: "
-            f"{', '.join(lost)} (of {counted(int(lost.any(axis=1).sum()), 'subject')}"
+            f"{', '.join(map(str, lost))} (of {counted(int(lost.any(axis=1).sum()), 'subject')}"
             f"{still if kept else ''}); to keep them, prepare with a table that has them"
         )
 
