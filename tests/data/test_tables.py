@@ -435,9 +435,8 @@ def test_labels_that_a_later_run_lacks_are_removed_and_told(tmp_path, capsys):
     store = Store(tmp_path / "store")
     assert store.label_columns == ["age"]
     assert store.table.age.tolist() == [51, pd.NA]
-    assert "labels of an earlier run that this one does not give are removed: grade" in (
-        capsys.readouterr().err
-    )
+    removed = "labels of an earlier run that this one does not give are removed: "
+    assert f"{removed}grade (of 2 subjects); to keep" in capsys.readouterr().err
     scan(tmp_path / "others" / "c.nii.gz")
     prepare(
         tmp_path / "others",
@@ -448,3 +447,26 @@ def test_labels_that_a_later_run_lacks_are_removed_and_told(tmp_path, capsys):
     table = Store(tmp_path / "store").table
     assert table.age.tolist() == [51, pd.NA, pd.NA]  # subjects that are not in this source
     assert table.idh.tolist() == [pd.NA, pd.NA, 1]
+
+
+def test_removed_labels_are_told_once_and_who_keeps_them(tmp_path, capsys):
+    def told(text=None):
+        table = None if text is None else labels(tmp_path, text)
+        capsys.readouterr()
+        prepare(tmp_path / "scans", tmp_path / "store", size=8, labels=table)
+        return capsys.readouterr().err
+
+    for name in ("a", "b", "c"):
+        scan(tmp_path / "scans" / f"{name}.nii.gz")
+    told("subject,grade,side\na,1,l\nb,2,\nc,,\n")
+    (tmp_path / "scans" / "a.nii.gz").unlink()
+    err = told()
+    assert "1 subject of the store is not in this source; it stays\n" in err
+    assert (
+        "are removed: grade (of 1 subject, kept for 1 subject outside this source or failed"
+        "); to keep them, prepare with a table that has them\n"
+    ) in err
+    table = Store(tmp_path / "store").table.set_index("subject")
+    assert table.grade.tolist() == [1, pd.NA, pd.NA]
+    assert table.side.notna().tolist() == [True, False, False]
+    assert "are removed" not in told()

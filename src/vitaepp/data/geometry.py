@@ -192,14 +192,19 @@ def _straight(grid: Grid) -> Floats:
     return direction
 
 
-def fit_grid(reference: Grid, size: Sequence[int]) -> Grid:
+def fit_grid(reference: Grid, size: Sequence[int], pixel: Vectors | float = 1.0) -> Grid:
     """The centred grid of this size that holds the whole image as large as possible.
 
     Proportions are kept, so that along some axes the grid extends beyond the image.
+
+    Args:
+        reference: grid of the image.
+        size: size of the result, whose voxels are squares or cubes.
+        pixel: true sides of a voxel of a reference whose world coordinates are its indices.
     """
-    extent = np.array(reference.size) * reference.spacing
+    extent = np.array(reference.size) * reference.spacing * pixel
     affine = reference.affine.copy()
-    affine[:-1, :-1] = reference.direction * np.max(extent / np.array(size))
+    affine[:-1, :-1] = reference.direction * (np.max(extent / np.array(size)) / np.asarray(pixel))
     affine[:-1, -1] = reference.center - affine[:-1, :-1] @ ((np.array(size) - 1) / 2)
     return Grid(tuple(size), affine)
 

@@ -201,6 +201,7 @@ class StoreWriter:
         fresh = labels.set_index("subject").to_dict("index")
         rows, channels = [], len(self.info.modalities)
         gone = {c for c in old.columns if c not in RESERVED_COLUMNS and c not in labels.columns}
+        self._say_gone(old, gone, set(labels["subject"]))
         for subject in order:
             row = {"subject": subject, "split": ""} | dict(facts.get(subject, {}))
             if subject in fresh:
@@ -221,13 +222,23 @@ class StoreWriter:
             rows.append(row)
         table = pd.DataFrame(rows, dtype=object).apply(_natural_type)
         names = ["subject", "split", *(c for c in table.columns if c not in RESERVED_COLUMNS)]
-        if gone:
-            say(
-                f"{self.path}: labels of an earlier run that this one does not give are removed: "
-                f"{', '.join(sorted(gone))}; to keep them, prepare with a table that has them"
-            )
         without = ("subject", "split", *(() if self.info.masks else OF_MASKS))
         return table[[*names, *(c for c in RESERVED_COLUMNS if c not in without)]]
+
+    def _say_gone(self, old: pd.DataFrame, gone: set[str], given: set[str]) -> None:
+        """Say which labels are removed from the subjects of this source, and who keeps them."""
+        here = old["subject"].astype(str).isin(given)
+        known = old[sorted(gone)].notna()
+        lost = known.loc[here, known[here].any()]
+        if lost.empty:
+            return
+        kept = int(known.loc[~here, lost.columns].any(axis=1).sum())
+        still = f", kept for {counted(kept, 'subject')} outside this source or failed"
+        say(
+            f"{self.path}: labels of an earlier run that this one does not give are removed: "
+            f"{', '.join(map(str, lost))} (of {counted(int(lost.any(axis=1).sum()), 'subject')}"
+            f"{still if kept else ''}); to keep them, prepare with a table that has them"
+        )
 
 
 def stage(

@@ -21,6 +21,12 @@ SCAN_SUFFIXES = tuple(SCAN_READERS)
 #: Suffixes of pictures. The content decides their format, because many have a wrong suffix.
 PICTURE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".npy")
 
+#: Suffixes of archives that a source can be.
+ARCHIVE_SUFFIXES = (
+    ".zip",
+    *(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"),
+)
+
 
 def suffix_of(name: str, suffixes: tuple[str, ...]) -> str:
     """The suffix of a file name that is among `suffixes`, as the name writes it; or empty.

@@ -11,7 +11,7 @@ from vitaepp.data.arrays import Flags, Numbers
 from vitaepp.data.geometry import simpleitk
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.image import Image, to_grey
+from vitaepp.ingest.readers.image import OTHER_UNIT, Image, to_grey
 
 #: 0 counts as the background if at least this share of the voxels on the outer faces is 0.
 ZERO_FACES = 0.5
@@ -43,11 +43,16 @@ def intensity_range(image: Image, modality: str, info: StoreInfo, name: str) -> 
         name: its name in error messages.
 
     Raises:
-        SubjectError: most of the foreground is on one side of the window, or both percentiles are
-            equal.
+        SubjectError: most of the foreground is on one side of the window, the window's unit may not
+            be the image's, or both percentiles are equal.
     """
     values = image.values
     if (window := info.window_of(modality)) is not None:
+        if OTHER_UNIT in image.notes:
+            raise SubjectError(
+                f"{name}: {OTHER_UNIT}, as a window expects of CT; use `clip=0.5,99.5`, or correct "
+                "its header (Rescale Intercept, Rescale Type HU)"
+            )
         check_window(to_grey(image), window, name)
         return window
     if info.clip is None and info.statistics is None:

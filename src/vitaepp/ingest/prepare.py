@@ -374,7 +374,8 @@ def _prepared(
                 prepared += outcome
         rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
         if others := writer.checksums().keys() - rank.keys():
-            say(f"{len(others)} subjects of the store are not in this source; they stay")
+            are, they = ("is", "it stays") if len(others) == 1 else ("are", "they stay")
+            say(f"{counted(len(others), 'subject')} of the store {are} not in this source; {they}")
         failures.sort(key=lambda f: rank[f.subject])
         writer.commit(table, failures, account_of(cohort, failures, spec))
     return prepared, tuple(failures)

@@ -28,7 +28,7 @@ from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers.arrays import read_array, read_given
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
-from vitaepp.ingest.readers.pictures import read_picture
+from vitaepp.ingest.readers.pictures import pixel_of, read_picture
 from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions, first_few
@@ -139,15 +139,18 @@ def _checksums(spec: ImageSpec, task: Task) -> tuple[str, str]:
         digest.update(f"{task.array.shape} {task.array.dtype}".encode())
         digest.update(task.array.tobytes())
         return digest.hexdigest(), of_mask
-    present = _present(spec, task.files)
+    present = modalities_of(spec, task.files)
     if len(present) < len(spec.files):
         digest.update(f"only {present}".encode())
     files = [task.files.files[modality] for modality in present]
-    if (mask := _mask(spec, task.files)) is not None:
+    if (mask := mask_of(spec, task.files)) is not None:
         if spec.info.center == "mask":
             files.append(mask)
         if spec.info.masks:
             of_mask = hashlib.sha256(_contents(spec, [mask])).hexdigest()
+    pixels = [pixel_of(f) for f in files if isinstance(f, Path) and spec.kind == "pictures"]
+    if any(pixels):  # squares count as before there were others: such subjects are still known
+        digest.update(f"pixels {pixels}".encode())
     digest.update(_contents(spec, files))
     return digest.hexdigest(), of_mask
 
@@ -163,8 +166,12 @@ def _contents(spec: ImageSpec, items: Iterable[Item]) -> bytes:
     return b"".join(digests)
 
 
-def _present(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
-    """The wanted modalities that a subject has."""
+def modalities_of(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
+    """The wanted modalities that a subject has.
+
+    Raises:
+        SubjectError: it has none.
+    """
     present = [modality for modality in spec.files if modality in subject.files]
     if not present:
         has = ", ".join(subject.files) or "none"
@@ -172,10 +179,14 @@ def _present(spec: ImageSpec, subject: SubjectFiles) -> list[str]:
     return present
 
 
-def _mask(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
-    """The mask of a subject if it is used, to centre the crop or to be kept."""
+def mask_of(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
+    """The mask of a subject if it is used, to centre the crop or to be kept.
+
+    Raises:
+        SubjectError: it has none, and its crop is to be centred on it.
+    """
     if spec.info.center == "mask" and subject.mask is None and not spec.without_masks:
-        raise SubjectError("has no mask to centre on; add one, or use center=foreground")
+        raise SubjectError("has no mask to centre on; add one, or use `center=foreground`")
     return subject.mask if spec.info.center == "mask" or spec.info.masks else None
 
 
@@ -221,7 +232,7 @@ def _images(
 
     A DICOM series that cannot be read is added to `lost`.
     """
-    for modality in _present(spec, task.files):
+    for modality in modalities_of(spec, task.files):
         item = task.files.files[modality]
         name = _named(spec, item)
         try:
@@ -257,6 +268,11 @@ def _make(
             raise SubjectError(
                 f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
                 f"{dimensions(reference.size)}; all pictures of a subject must have one size"
+            )
+        if image.pixel != first[2].pixel:
+            raise SubjectError(
+                f"{name}: its pixels have another shape than those of the first modality; all "
+                "pictures of a subject must have one size"
             )
         if (error := _misplaced(image, target, name)) is not None:
             if modality == first[0] or not isinstance(item, SeriesItem):
@@ -330,8 +346,9 @@ def _target(
     """The grid of a subject's crop, the kind of its centre, and notes on decisions."""
     info, center = spec.info, spec.info.center
     notes = () if mask is None else mask.notes
+    pixel = np.array(reference.pixel or 1.0)
     if info.spacing is None:
-        return geometry.fit_grid(reference.grid, info.size), "", notes
+        return geometry.fit_grid(reference.grid, info.size, pixel), "", notes
     middle = reference.grid.center
     if center == "mask" and mask is None:  # this is allowed for new scans of a run
         center, notes = "foreground", (*notes, NO_MASK)
@@ -344,7 +361,7 @@ def _target(
             middle = middle_of_mask
     if center == "foreground":
         middle = geometry.centroid(geometry.foreground(to_grey(reference)), reference.grid)
-    target = geometry.crop_grid(reference.grid, info.spacing, info.size, middle)
+    target = geometry.crop_grid(reference.grid, info.spacing / pixel, info.size, middle)
     if center != "mask" and _share_kept(reference, target) < LEAST_KEPT:
         notes = (*notes, CUT_OFF)
     return target, center, notes
@@ -389,7 +406,7 @@ def _share_kept(reference: Image, target: Grid) -> float:
 
 def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:
     """Read the mask of a subject; None if it has none, or if it is not used."""
-    path = _mask(spec, subject)
+    path = mask_of(spec, subject)
     if path is None:
         return None
     mask_name = _named(spec, path)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.ingest import official, trees
+from tests.ingest.dicom_files import series
 from tests.ingest.layouts.test_bids import bids
 from tests.ingest.layouts.test_decathlon import decathlon, nnunet
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import left_out_in_words, recognise
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.items import files_of
@@ -32,6 +34,43 @@ SOURCES = {
     "pictures": official.chest_xray,
     "tiny_imagenet": official.tiny_imagenet,
 }
+
+
+#: Files that may hold images and are not read, with the reasons, and files that hold none.
+UNREAD = {
+    "old.mnc": "its format is not read",
+    "p09.nii.bz2": "its format is not read",
+    "p10.NII.ZIP": "an archive inside the source; extract it",
+    "sub/p11.tar.gz": "an archive inside the source; extract it",
+    "p12.7z": "an archive inside the source; extract it",
+    "p13.nii.gz.part": "an incomplete download; download it again",
+    "p14.zip.tmp": "an incomplete download; download it again",
+    "Unconfirmed 1.crdownload": "an incomplete download; download it again",
+}
+SIDE_CARS = ("README", "notes.pdf", "p01.json", "p01.bval", "LICENSE.txt", "x.tmp", ".DS_Store")
+
+
+def dicom(root: Path) -> Path:
+    series(root / "p1", trees.volume((8, 8, 4)).astype("uint16"))
+    return root
+
+
+@pytest.mark.parametrize("name", [*SOURCES, "dicom"])
+def test_archives_and_unfinished_downloads_are_listed_whatever_the_layout(tmp_path, name):
+    root = (SOURCES | {"dicom": dicom})[name](tmp_path / "source")
+    before = recognise(root)
+    for file in (*UNREAD, *SIDE_CARS):
+        (root / file).parent.mkdir(exist_ok=True)
+        (root / file).write_bytes(b"x")
+    after = recognise(root)
+    assert [s.subject for s in after.subjects] == [s.subject for s in before.subjects]
+    assert dict(after.left_out) == {**dict(before.left_out), **UNREAD}
+
+
+def test_a_folder_of_archives_alone_says_that_they_are_to_be_extracted(tmp_path):
+    (tmp_path / "p01.zip").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"no images found; p01.zip: an archive inside the"):
+        recognise(tmp_path)
 
 
 @pytest.mark.parametrize("name", SOURCES)

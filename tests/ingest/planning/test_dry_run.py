@@ -151,3 +151,18 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
     together = found.fingerprint
     assert sorted(map(str, together.headers)) == sorted(map(str, alone.headers))
     assert together.intensities == alone.intensities
+
+
+def test_subjects_that_would_fail_for_what_they_lack_are_named(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        scan(tmp_path / "images" / f"{name}.nii.gz")
+        if name != "b":
+            mask(tmp_path / "labels" / f"{name}.nii.gz")
+    found = dry_run(tmp_path, spacing=1, size=8)
+    made = prepare(tmp_path, tmp_path / "store", spacing=1, size=8, workers=1)
+    assert found.fingerprint.unreadable == made.failures
+    assert [(f.subject, "`center=foreground`" in f.reason) for f in made.failures] == [("b", True)]
+    root = brats(tmp_path / "two", names=("t1", "t2"))
+    (root / "a" / "a_t2.nii.gz").unlink()
+    found = dry_run(root, modalities=["t2"])
+    assert [f.subject for f in found.fingerprint.unreadable] == ["a"]

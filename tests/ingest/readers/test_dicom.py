@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from vitaepp.ingest.layouts.series import modality_of, series_rules
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.dicom import read_series, series_grid
 from vitaepp.ingest.readers.image import quiet
+from vitaepp.ingest.readers.pictures import read_picture
 
 OBLIQUE = (0.8, 0.6, 0, -0.48, 0.64, 0.6)
 NORMAL = np.cross(OBLIQUE[:3], OBLIQUE[3:])
@@ -461,3 +463,80 @@ def test_axes_of_the_slices_are_kept_straight(tmp_path):
     files = series(tmp_path, volume(), step=(0, 0, 4), orientation=AXIAL)
     grid = read_series(files, "x").grid
     np.testing.assert_allclose(grid.affine[:3, :3], np.diag([-1, -1, 4]))
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "told"),
+    [
+        ((1, -1024), None, False),
+        ((1, -1024), "HU", False),
+        ((1, 0), None, False),
+        (None, None, True),
+        ((1, -1024), "US", True),
+    ],
+)
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_a_ct_whose_unit_the_header_does_not_say_is_noted_and_not_windowed(
+    tmp_path, scale, unit, told, enhanced
+):
+    values = (volume()[:9, :8, :6] % 1000).astype(np.uint16) + 900
+    if enhanced:
+        at = [(0, 0, 2.0 * i) for i in range(6)]
+        scales = None if scale is None else [scale] * 6
+        files = [multi_frame(tmp_path / "p" / "x", values, at, scales=scales)]
+    else:
+        files = series(tmp_path / "p", values, scale=scale)
+    for file in files:
+        header = pydicom.dcmread(file)
+        header.Modality = "CT"
+        if unit and enhanced:
+            for frame in header.PerFrameFunctionalGroupsSequence:
+                frame.PixelValueTransformationSequence[0].RescaleType = unit
+        elif unit:
+            header.RescaleType = unit
+        header.save_as(file)
+    made = prepare(tmp_path / "p", tmp_path / "s", size=8, spacing=1)
+    note = "ct: its header does not say that its values are Hounsfield units"
+    assert made.notes.get(note, 0) == told
+    made = prepare(tmp_path / "p", tmp_path / "w", size=8, spacing=1, window="ct=-200,2000")
+    reasons = [f.reason for f in made.failures]
+    assert any(note[4:] in reason for reason in reasons) == told
+
+
+@pytest.mark.parametrize(
+    "tag", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"]
+)
+@pytest.mark.parametrize("spacing", [None, 2])
+def test_pixels_of_an_x_ray_that_are_not_square_are_stretched(tmp_path, tag, spacing):
+    """One object, sampled with square pixels and with pixels twice as high, looks the same."""
+    rows, columns = np.mgrid[:64, :48] + 0.5
+    seen = 2000 * np.exp(-(((rows - 30) / 14) ** 2) - ((columns - 20) / 9) ** 2)
+    high = seen.reshape(32, 2, 48).mean(axis=1)
+    one_slice(tmp_path / "a" / "x.dcm", seen.astype(np.uint16), None, modality="DX")
+    file = one_slice(tmp_path / "b" / "x.dcm", high.astype(np.uint16), None, modality="DX")
+    header = pydicom.dcmread(file)
+    del header.PixelSpacing
+    setattr(header, tag, [2, 1])
+    header.save_as(file)
+    made = {n: prepare(tmp_path / n, tmp_path / f"{n}.s", size=24, spacing=spacing) for n in "ab"}
+    square, stretched = (Store(one.store) for one in made.values())
+    assert list(made["a"].notes) == []
+    assert [note for note in made["b"].notes if "not squares" in note]
+    difference = np.abs(square.images[0] - stretched.images[0].astype(float))
+    assert difference.max() < 0.1 * np.ptp(square.images[0])
+    # Both affines lead back to the indices of their own picture, at the middle of its pixels.
+    grids = [Grid((24, 24), s.table["affine"].iloc[0].reshape(3, 3)) for s in (square, stretched)]
+    (row, column), at = (grid.to_world([5, 7]) for grid in grids)
+    atol = 1e-6 if spacing is None else 0.51  # crops lie on the lattice of the first pixel
+    np.testing.assert_allclose(at, [(row + 0.5) / 2 - 0.5, column], atol=atol)
+
+
+def test_signed_inverted_values_of_12_bits_say_what_they_are(tmp_path):
+    file = one_slice(
+        tmp_path / "x.dcm", volume()[:, :, 0].astype(np.int16), None, photometric="MONOCHROME1"
+    )
+    header = pydicom.dcmread(file)
+    header.BitsStored, header.HighBit = 12, 11
+    header.save_as(file)
+    with pytest.raises(SubjectError, match="MONOCHROME1 with signed values of 12 bits is not supp"):
+        read_picture(file, "x")

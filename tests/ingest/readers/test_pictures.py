@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.prepare import prepare
-from vitaepp.ingest.readers.pictures import TRANSPARENT, TURNED, read_picture
+from vitaepp.ingest.readers.pictures import TRANSPARENT, TURNED, UNEVEN, read_picture
 from vitaepp.ingest.readers.scans import read_grid
 
 SHAPE = (11, 7)
@@ -313,3 +313,11 @@ def test_a_damaged_orientation_is_none(tmp_path, suffix):
     ):
         Image.fromarray(GREY).save(tmp_path / f"x{suffix}", exif=data)
         assert read_picture(tmp_path / f"x{suffix}", "x").grid.size == SHAPE
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp"])
+def test_a_resolution_that_differs_between_axes_is_noted(tmp_path, suffix):
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8))
+    for dpi, told in (((204, 98), True), ((72, 72), False), (None, False)):
+        picture.save(tmp_path / f"x.{suffix}", **({} if dpi is None else {"dpi": dpi}))
+        assert (UNEVEN in read_picture(tmp_path / f"x.{suffix}", "x").notes) == told

@@ -18,10 +18,11 @@ from tests.ingest.trees import brats, scan
 from tests.ingest.workers.test_killed import files_of
 from tests.processes import Forked
 from vitaepp.data.store import Store
+from vitaepp.data.suffixes import ARCHIVE_SUFFIXES
 from vitaepp.errors import RecipeError, SourceError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.sources import archives
-from vitaepp.ingest.sources.archives import ARCHIVE_SUFFIXES, opened
+from vitaepp.ingest.sources.archives import opened
 from vitaepp.recipe.sections import PrepareSettings
 
 ANY = PrepareSettings()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.data.suffixes import ARCHIVE_SUFFIXES, PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import RecipeError, SourceError, SubjectError, nearest
 from vitaepp.ingest.layouts.bids import bids_cohort
 from vitaepp.ingest.layouts.brats import brats_cohort
@@ -99,9 +99,34 @@ MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "
 
 #: Suffixes of image formats that cannot be read.
 FOREIGN_SUFFIXES = (
-    *(".nii.bz2", ".nii.xz", ".nii.zst", ".mnc", ".mif", ".mif.gz", ".gipl"),
-    *(".par", ".rec", ".czi", ".svs", ".ndpi"),
+    *(suffix + packed for suffix in SCAN_SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst")),
+    *(".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".vtk", ".vti", ".h5", ".hdf5", ".npz"),
+    *(".czi", ".svs", ".ndpi", ".lif", ".nd2", ".vsi", ".mrxs", ".scn", ".lsm"),
+    *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".avi", ".mp4", ".mov"),
 )
+
+#: Suffixes of archives, also of those that a source cannot be.
+ALL_ARCHIVES = (
+    *(*ARCHIVE_SUFFIXES, ".tar.zst", ".tar.lz4", ".tar.z", ".tbz", ".7z", ".rar", ".zipx"),
+    *(".zip.001", ".7z.001", ".tar.001", ".iso"),
+)
+
+#: Suffixes that browsers and copying programs give a file until all of it is there.
+INCOMPLETE_SUFFIXES = (
+    *(".part", ".partial", ".crdownload", ".opdownload", ".filepart"),
+    *(
+        suffix + unfinished
+        for suffix in (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES, *ALL_ARCHIVES)
+        for unfinished in (".tmp", ".download")
+    ),
+)
+
+#: Why files that may hold images are not used, whatever the layout is, by their suffixes.
+NOT_READ = {
+    "its format is not read": FOREIGN_SUFFIXES,
+    "an archive inside the source; extract it": ALL_ARCHIVES,
+    "an incomplete download; download it again": INCOMPLETE_SUFFIXES,
+}
 
 
 def recognise(
@@ -184,7 +209,8 @@ def recognise(
             ".nii.gz or .npz"
         )
     wanted = "; ".join(description for _, description, _ in tried)
-    left_out = _reasons(described.left_out)
+    unread = ((file.as_posix(), why) for file, why in _not_read(described).items())
+    left_out = _reasons((*described.left_out, *unread))
     raise SourceError(f"{path}: no images found{left_out}; looked for {wanted}")
 
 
@@ -296,13 +322,18 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
                 yield place_of(item, source.path), f"{why}have it; `modalities` can include it"
 
 
+def _not_read(source: Source) -> dict[PurePosixPath, str]:
+    """Files that may hold images and are read in no layout, with the reason."""
+    return {f: why for why, suffixes in NOT_READ.items() for f in source.ending_in(suffixes)}
+
+
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
-    """Images that belong to no subject."""
+    """Files that may hold images and belong to no subject."""
     items = [item for subject in cohort.subjects for item in subject.items]
     used = {file for subject in cohort.subjects for file in subject.own_files}
     reasons = {"scans": "a scan", "pictures": "a picture", cohort.kind: f"not in {cohort.layout}"}
     candidates = {
-        **dict.fromkeys(source.ending_in(FOREIGN_SUFFIXES), "its format is not read"),
+        **_not_read(source),
         **dict.fromkeys(source.ending_in(PICTURE_SUFFIXES), reasons["pictures"]),
         **dict.fromkeys(source.ending_in(SCAN_SUFFIXES), reasons["scans"]),
     }

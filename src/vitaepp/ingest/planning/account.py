@@ -174,7 +174,7 @@ class DryRun:
             yield from _first(cohort.left_out)
         if failed := self.fingerprint.unreadable:
             subjects = counted(len({f.subject for f in failed}), "subject")
-            yield "unreadable", f"would fail: {subjects}"
+            yield "failures", f"would fail: {subjects}"
             yield from _first([(f.subject, f.reason) for f in failed])
         if self.show_series:
             yield from self._series()

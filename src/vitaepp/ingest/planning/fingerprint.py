@@ -17,7 +17,8 @@ from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers.image import to_grey
-from vitaepp.ingest.subject import failure_of, grid_of, image_of
+from vitaepp.ingest.readers.items import Item
+from vitaepp.ingest.subject import failure_of, grid_of, image_of, mask_of, modalities_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
@@ -75,7 +76,8 @@ class Fingerprint:
         headers: of every image whose header could be read.
         missing: by modality, the subjects that lack it.
         intensities: by modality, of a few subjects.
-        unreadable: subjects with an image that cannot be read, each with the reason.
+        unreadable: subjects that lack what is needed, or with an image that cannot be read, each
+            with the reason.
     """
 
     headers: tuple[Header, ...]
@@ -142,9 +144,13 @@ def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
     """Look at a subject, and at its voxels where they are wanted, too."""
     headers, ranges, failures = [], {}, []
     subject, voxels = look
-    images = {m: subject.files[m] for m in spec.files if m in subject.files}
-    if subject.mask is not None and (spec.info.center == "mask" or spec.info.masks):
-        images["mask"] = subject.mask
+    images: dict[str, Item] = {}
+    try:
+        images = {m: subject.files[m] for m in modalities_of(spec, subject)}
+        if (mask := mask_of(spec, subject)) is not None:
+            images["mask"] = mask
+    except SubjectError as error:
+        failures.append(failure_of(spec, subject, one_line(error)))
     for modality, item in images.items():
         try:
             grid = grid_of(spec, item)

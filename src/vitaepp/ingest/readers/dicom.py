@@ -18,7 +18,14 @@ from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_header import DicomHeader, Slice, read_dicom_header
 from vitaepp.ingest.readers.dicom_values import TABLED, padding_of, without_padding
-from vitaepp.ingest.readers.image import DICOM_READER, Image, check_present, checked, read_image
+from vitaepp.ingest.readers.image import (
+    DICOM_READER,
+    OTHER_UNIT,
+    Image,
+    check_present,
+    checked,
+    read_image,
+)
 
 #: Tolerance for directions, and for shares of a spacing; headers have few digits.
 TOLERANCE = 1e-2
@@ -66,6 +73,7 @@ def read_series(files: Sequence[Path], name: str, *, constant: bool = False) -> 
         ct=headers[0].modality == "CT",
     )
     notes += (TABLED,) * any(header.tabled for header in headers)
+    notes += (OTHER_UNIT,) * any(header.other_unit for header in headers)
     return Image(checked(volume, name, constant), grid, True, notes)
 
 

@@ -54,17 +54,18 @@ STUDY, SERIES, POSITION, ORIENTATION = 0x0020000D, 0x0020000E, 0x00200032, 0x002
 COLOURS, FRAMES, ROWS, COLUMNS, SPACING = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280030
 PHOTOMETRIC, BITS, STORED, SIGNED = 0x00280004, 0x00280100, 0x00280101, 0x00280103
 PADDING, PADDING_LIMIT = 0x00280120, 0x00280121
-INTERCEPT, SLOPE, TABLE, SHAPE = 0x00281052, 0x00281053, 0x00283000, 0x20500020
+DETECTOR_SPACING, SCANNED_SPACING, ASPECT = 0x00181164, 0x00182010, 0x00280034
+INTERCEPT, SLOPE, UNIT, TABLE, SHAPE = 0x00281052, 0x00281053, 0x00281054, 0x00283000, 0x20500020
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
 
-#: The functional groups with a frame's position, orientation, spacing, slope and intercept.
+#: The functional groups with a frame's position, orientation, spacing, and the scale of values.
 POSITIONS, ORIENTATIONS, MEASURES, TRANSFORMATIONS = 0x00209113, 0x00209116, 0x00289110, 0x00289145
 
 WANTED = (
     *(IMAGE_TYPE, SOP_CLASS, INSTANCE, MODALITY, DATE, DESCRIPTION, *PATIENT, STUDY, SERIES),
     *(POSITION, ORIENTATION, COLOURS, FRAMES, ROWS, COLUMNS, SPACING, PHOTOMETRIC, BITS),
-    *(STORED, SIGNED, PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, TABLE, SHAPE),
-    *(SHARED_GROUPS, FRAME_GROUPS),
+    *(STORED, SIGNED, PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, UNIT, TABLE, SHAPE),
+    *(DETECTOR_SPACING, SCANNED_SPACING, ASPECT, SHARED_GROUPS, FRAME_GROUPS),
 )
 
 
@@ -161,6 +162,16 @@ def read_elements(path: Path) -> Elements:
             max(size - start, 0) if at_pixels else 0,
             start,
         )
+
+
+def is_refused(path: Path) -> bool:
+    """Whether GDCM refuses a file for how its values are stored, although it is whole."""
+    try:
+        header = read_elements(path).dataset
+    except (OSError, ValueError):
+        return False
+    signed_12 = number(header, SIGNED) == 1 and number(header, STORED) == 12
+    return signed_12 and text(header, PHOTOMETRIC) == "MONOCHROME1"
 
 
 def series_uid(path: Path) -> str:

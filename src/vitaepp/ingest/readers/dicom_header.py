@@ -29,6 +29,12 @@ OTHER_OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.4.2": "a spectrum",
 }
 
+#: Pixels count as squares if their sides differ by at most this factor.
+MOST_UNEVEN = 1.01
+
+#: Returns the text of a tag in a functional group of one frame.
+Lookup = Callable[[int, int], str]
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -68,6 +74,10 @@ class DicomHeader:
         padding: range of values, before they are scaled, that mark voxels without a measurement, if
             there is one; inverted as the image is if its lowest stored value is white.
         scale: slope and intercept of an image without positions.
+        pixel: height and width of its pixels, the shorter side 1; empty if they are squares, or if
+            it does not say.
+        other_unit: whether it is a CT whose header does not say that its values are Hounsfield
+            units: DICOM demands an intercept there, and a Rescale Type if the unit is another.
         tabled: whether a table (Modality LUT) says what stored values mean.
         shown_inverted: whether it is to be shown with its lowest value as white, although its
             stored values are not of that kind.
@@ -86,6 +96,8 @@ class DicomHeader:
     slices: tuple[Slice, ...]
     padding: tuple[int, int] | None
     scale: tuple[float, float]
+    pixel: tuple[float, ...]
+    other_unit: bool
     tabled: bool
     shown_inverted: bool
 
@@ -123,6 +135,8 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
 def _header(elements: Elements) -> DicomHeader:
     dataset = elements.dataset
     frames = int(text(dataset, tags.FRAMES) or 1)
+    modality = text(dataset, tags.MODALITY).upper()
+    lookups = _frames(dataset) if frames > 1 else [lambda _, tag: text(dataset, tag)]
     return DicomHeader(
         study=text(dataset, tags.STUDY),
         series=text(dataset, tags.SERIES),
@@ -130,13 +144,15 @@ def _header(elements: Elements) -> DicomHeader:
         patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
         date=text(dataset, tags.DATE),
         description=text(dataset, tags.DESCRIPTION),
-        modality=text(dataset, tags.MODALITY).upper(),
+        modality=modality,
         image_type=tuple(v.strip() for v in text(dataset, tags.IMAGE_TYPE).upper().split("\\")),
         size=(number(dataset, tags.COLUMNS), number(dataset, tags.ROWS), frames),
         colours=number(dataset, tags.COLOURS) or 1,
-        slices=_frames(dataset) if frames > 1 else _slices([lambda _, tag: text(dataset, tag)]),
+        slices=_slices(lookups),
         padding=_padding(dataset),
         scale=_scale(lambda tag: text(dataset, tag)),
+        pixel=_pixel(dataset),
+        other_unit=modality == "CT" and not all(map(_in_hounsfield, lookups)),
         tabled=tags.TABLE in dataset,
         shown_inverted=text(dataset, tags.SHAPE) == "INVERSE" and not _inverted(dataset),
     )
@@ -159,11 +175,18 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
-def _frames(dataset: Dataset) -> tuple[Slice, ...]:
-    """The slices of a multi-frame file; empty if the position of a frame is missing."""
+def _in_hounsfield(lookup: Lookup) -> bool:
+    """Whether the header of a CT says that the values of a frame are Hounsfield units."""
+    unit = lookup(tags.TRANSFORMATIONS, tags.UNIT).upper()
+    intercept = _numbers(lookup(tags.TRANSFORMATIONS, tags.INTERCEPT), 1)
+    return bool(intercept) and unit in ("", "HU", "HU_MOD")
+
+
+def _frames(dataset: Dataset) -> list[Lookup]:
+    """The functional groups of each frame of a multi-frame file."""
     shared = items(dataset, tags.SHARED_GROUPS)[:1]
 
-    def lookup_in(frame: Dataset) -> Callable[[int, int], str]:
+    def lookup_in(frame: Dataset) -> Lookup:
         def lookup(group: int, tag: int) -> str:
             # A frame's own value has priority over the value that all frames share.
             for groups in (frame, *shared):
@@ -174,11 +197,11 @@ def _frames(dataset: Dataset) -> tuple[Slice, ...]:
 
         return lookup
 
-    return _slices([lookup_in(frame) for frame in items(dataset, tags.FRAME_GROUPS)])
+    return [lookup_in(frame) for frame in items(dataset, tags.FRAME_GROUPS)]
 
 
-def _slices(frames: Sequence[Callable[[int, int], str]]) -> tuple[Slice, ...]:
-    """The slice of each frame, whose function returns the text of a tag in a functional group.
+def _slices(frames: Sequence[Lookup]) -> tuple[Slice, ...]:
+    """The slice of each frame.
 
     The result is empty if a frame lacks its position, orientation or spacing.
     """
@@ -199,6 +222,16 @@ def _scale(lookup: Callable[[int], str]) -> tuple[float, float]:
     (slope,) = _numbers(lookup(tags.SLOPE), 1) or (1.0,)
     (intercept,) = _numbers(lookup(tags.INTERCEPT), 1) or (0.0,)
     return slope, intercept
+
+
+def _pixel(dataset: Dataset) -> tuple[float, ...]:
+    """Height and width of a pixel, the shorter side 1; empty for squares, up to rounding."""
+    for tag in (tags.SPACING, tags.DETECTOR_SPACING, tags.SCANNED_SPACING, tags.ASPECT):
+        sides = _numbers(text(dataset, tag), 2)
+        if sides and min(sides) > 0:
+            shape = tuple(side / min(sides) for side in sides)
+            return shape if max(shape) > MOST_UNEVEN else ()
+    return ()
 
 
 def _numbers(decimals: str, count: int) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.dicom_elements import unpacked
+from vitaepp.ingest.readers.dicom_elements import is_refused, unpacked
 from vitaepp.system.host import installed_memory
 from vitaepp.system.text import dimensions
 
@@ -59,6 +59,9 @@ NO_FORM = (
     "left, back to front, feet to head"
 )
 
+#: The note on a CT in which a window in Hounsfield units would be of another unit.
+OTHER_UNIT = "its header does not say that its values are Hounsfield units"
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -71,12 +74,14 @@ class Image:
         physical: whether the grid is in mm.
         notes: decisions that were made to read it. They contain neither file names nor values, so
             that equal notes can be counted over subjects.
+        pixel: height and width of a picture's pixels, the shorter side 1; empty for squares.
     """
 
     values: npt.NDArray[Any]
     grid: Grid
     physical: bool
     notes: tuple[str, ...] = ()
+    pixel: tuple[float, ...] = ()
 
     @property
     def is_colour(self) -> bool:
@@ -189,6 +194,11 @@ def read_image(path: Path, name: str, reader: str = "", length: int | None = Non
                 )
             image = opened.Execute()
     except RuntimeError:
+        if reader == DICOM_READER and is_refused(path):
+            raise SubjectError(
+                f"{name}: MONOCHROME1 with signed values of 12 bits is not supported; save it as "
+                "MONOCHROME2"
+            ) from None
         # SimpleITK's own message has several lines and may quote the header.
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not an image") from None
     if any(mended in printed for mended in MENDED):

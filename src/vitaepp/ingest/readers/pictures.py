@@ -21,7 +21,7 @@ from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.arrays import read_npy
 from vitaepp.ingest.readers.dicom_elements import is_dicom
-from vitaepp.ingest.readers.dicom_header import read_dicom_header
+from vitaepp.ingest.readers.dicom_header import MOST_UNEVEN, read_dicom_header
 from vitaepp.ingest.readers.dicom_values import TABLED, padding_of, without_padding
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
@@ -50,6 +50,8 @@ UPRIGHT, BOTTOM_UP = 1, 4
 
 TURNED = "turned or mirrored to be upright, by its orientation tag"
 TRANSPARENT = "transparent; placed on black"
+STRETCHED = "its pixels are not squares, by DICOM's header; stretched to true proportions"
+UNEVEN = "its resolution differs between rows and columns; its pixels are taken as squares"
 INVERTED = "inverted, by DICOM's Presentation LUT Shape"
 NO_HEADER = "DICOM's header cannot be read; padding and tables of values are not applied"
 FEWER_BITS = "16-bit grey with transparency; read in 8 bits"
@@ -75,8 +77,9 @@ def read_picture(path: Path, name: str, *, constant: bool = False, mask: bool = 
         raise SubjectError(f"{name}: cannot be read: truncated, corrupt or not a picture")
     numbers = _palette_numbers(path) if mask and kind != "DICOM" else None
     values, notes = READERS[kind](path, name) if numbers is None else (numbers, [])
+    notes += [STRETCHED] * bool(pixel := pixel_of(path)) + [UNEVEN] * _is_uneven(path)
     values = checked(values, name, constant)
-    return Image(values, Grid.of_indices(values.shape[:2]), False, tuple(notes))
+    return Image(values, Grid.of_indices(values.shape[:2]), False, tuple(notes), pixel)
 
 
 def _palette_numbers(path: Path) -> Pixels | None:
@@ -122,6 +125,14 @@ def _format(path: Path) -> str | None:
     return next((FORMATS[magic] for magic in FORMATS if start.startswith(magic)), None)
 
 
+def pixel_of(path: Path) -> tuple[float, ...]:
+    """Height and width of a picture's pixels, the shorter side 1; empty for squares."""
+    try:
+        return read_dicom_header(path, path.name).pixel if is_dicom(path) else ()
+    except SubjectError:
+        return ()
+
+
 def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
     values = _by_simpleitk(path, name, DICOM_READER)
     try:
@@ -138,6 +149,18 @@ def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
     ends = np.array(padding_of(header, slope, intercept))
     values, padding = without_padding(values, ends)
     return values, [*notes, *padding]
+
+
+def _is_uneven(path: Path) -> bool:
+    """Whether a picture's tags give rows and columns another resolution."""
+    try:
+        with _pillow(path) as picture:
+            tags = ("dpi", "resolution", "jfif_density", "aspect")
+            pair = next(picture.info[tag] for tag in tags if tag in picture.info)
+            low, high = sorted(map(float, pair))
+            return high > MOST_UNEVEN * low > 0
+    except Exception:  # there is no such tag, or a damaged one, which counts as missing
+        return False
 
 
 def _read_jpeg(path: Path, name: str) -> tuple[Pixels, list[str]]:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import cast
 
 from vitaepp.data.cells import TABLE_SUFFIXES
-from vitaepp.data.suffixes import suffix_of
+from vitaepp.data.suffixes import ARCHIVE_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError, VitaeppError
 from vitaepp.ingest.layouts.cifar import holds_cifar
 from vitaepp.ingest.readers.tar import BLOCK, BROKEN_TAR, tar_entries
@@ -30,9 +30,6 @@ from vitaepp.system.files import locked
 from vitaepp.system.host import GIB
 from vitaepp.system.progress import track, warn
 from vitaepp.system.text import first_few
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
-ARCHIVE_SUFFIXES = (".zip", *TAR_SUFFIXES)
 
 #: Without a limit from the user, an archive may hold so many times its own size and a GiB more.
 #: No archive of images reaches that, and a decompression bomb does at once.
