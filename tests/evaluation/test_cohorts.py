@@ -14,6 +14,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.summary import design_text
 from vitaepp.evaluation.tasks import read_target
 
 
@@ -53,6 +54,20 @@ def test_a_group_that_cannot_be_tested_alone_is_named_and_trained_on():
     assert found.untested == ["tiny"]
     assert "are only trained on: tiny" in found.notes[0]
     assert all(0 in part.train for part in found.folds)
+
+
+def test_a_site_that_is_called_NA_is_missing_and_the_number_of_those_tested_is_told():
+    features, table, _ = cohort()
+    table["site"] = pd.Series(np.array(["EU", "AS", None], object)[np.arange(N) % 3], table.index)
+    asked = {"group": "site", "leave_one_group_out": True, "draw_map": False}
+    without = int(table["site"].isna().sum())
+    _, found = shared(table, group="site", leave_one_group_out=True)
+    assert found.notes[0].startswith(f"{without} subjects without site")
+    assert "NA" in found.notes[0]
+    told = design_text(evaluate_features(features, table, "sick", **asked).metrics)
+    assert f"2 of {2 + without} groups of site, each left out once" in told
+    (line,) = [line for line in told if line.startswith("not tested")]
+    assert line.count("subject") == 3
 
 
 def test_a_site_effect_that_is_a_shortcut_fails_at_another_site():

@@ -168,7 +168,9 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     titles = [key[0] for key in grouped]
     first = [members[0][2] for members in grouped.values()]
     for facts in (
+        [_design(evaluation) for evaluation in first],
         [f", harmonised by {h['column']}" if (h := e.get("harmonized")) else "" for e in first],
+        [f", positive {evaluation.get('positive')}" for evaluation in first],
         [f", seed {evaluation['seed']}" for evaluation in first],
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
         [f", {number}" for number in range(1, len(first) + 1)],
@@ -186,6 +188,16 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
         )
         questions.append(Question(number, title, entries, _compared(entries)))
     return questions
+
+
+def _design(evaluation: Evaluation) -> str:
+    """How subjects were shared out, as the end of a title."""
+    folds, group = len(evaluation["folds"]), evaluation.get("group")
+    if group and group["tested_alone"]:
+        return f", each {group['column']} left out once"
+    if folds == 1:
+        return ", given split"
+    return f", {folds} folds" + f" of whole groups of {group['column']}" * bool(group)
 
 
 def _distinct(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
