@@ -192,12 +192,13 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
 
 def _design(evaluation: Evaluation) -> str:
     """How subjects were shared out, as the end of a title."""
-    folds, group = len(evaluation["folds"]), evaluation.get("group")
-    if group and group["tested_alone"]:
+    folds, group = len(evaluation["folds"]), evaluation.get("group") or {}
+    if group.get("tested_alone"):
         return f", each {group['column']} left out once"
     if folds == 1:
         return ", given split"
-    return f", {folds} folds" + f" of whole groups of {group['column']}" * bool(group)
+    whole = f" of whole groups of {group['column']}" if group else ""
+    return f", {folds} folds{whole}"
 
 
 def _distinct(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
