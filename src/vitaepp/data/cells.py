@@ -317,15 +317,26 @@ def _read_workbook(
                 return table
             # Numbers that are stored as texts, which pandas takes for numbers as in a CSV.
             with pd.ExcelFile(path, engine="openpyxl") as book:
-                raw = pd.read_excel(book, sheet, names=names, dtype=object, na_values=MISSING)
+                raw = pd.read_excel(
+                    book,
+                    sheet,
+                    names=names,
+                    dtype=object,
+                    keep_default_na=False,
+                    na_values=MISSING,
+                )
             raw = raw.drop(columns=[*_types(names, text)])
-            raw = raw.loc[:, [raw[n].dropna().map(type).eq(str).all() for n in raw]]
+            raw = raw[[n for n in names if n in raw and _all_text(raw[n])]]
             marks = _decimal_marks(raw)
             return _with_thousands(table, raw, path, marks if marks == "," else ".", marks, True)
     except (ValueError, OSError, MemoryError, SourceError):
         raise
     except Exception as error:  # a damaged workbook may raise any exception
         raise ValueError(one_line(error)) from None
+
+
+def _all_text(column: pd.Series[Any]) -> bool:
+    return all(isinstance(value, str) for value in column.dropna())
 
 
 def _sheet(book: pd.ExcelFile, path: Path, subject_columns: Sequence[str]) -> str:
