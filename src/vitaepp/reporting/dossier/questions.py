@@ -170,9 +170,9 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     for facts in (
         [_design(evaluation) for evaluation in first],
         [f", harmonised by {h['column']}" if (h := e.get("harmonized")) else "" for e in first],
-        [f", positive {evaluation.get('positive')}" for evaluation in first],
         [f", seed {evaluation['seed']}" for evaluation in first],
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
+        [f", positive {p}" if (p := e.get("positive")) is not None else "" for e in first],
         [f", {number}" for number in range(1, len(first) + 1)],
     ):
         titles = _distinct(titles, facts)
