@@ -57,7 +57,9 @@ def test_columns_and_decimals_are_separated_as_spreadsheets_do(tmp_path, text):
     [
         (["1,234", "900", "2,500"], "1,234 is read as 1.234"),
         (["1.234", "900", "2.500"], "1.234 is read as 1.234"),
-        (["1,234", "2,500", "3,125"], ""),  # three decimals throughout
+        (["1,234", "2,500", "3,125"], "1,234 is read as 1.234"),
+        (["-1.234", "2.500", "3.125"], "-1.234 is read as -1.234"),
+        (["1.234", "2.500", "0.125"], ""),
         (["1,234", "900", "0,500"], ""),  # no thousands begin with a 0
         (["1,25", "900", "2,500"], ""),
     ],
@@ -70,6 +72,46 @@ def test_numbers_that_may_be_thousands_are_asked_about(tmp_path, capsys, cells, 
     said = capsys.readouterr().err
     assert told in said
     assert bool(said) == bool(told)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "xlsx"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_thousands_are_read_where_another_column_shows_the_decimal_mark(
+    tmp_path, capsys, suffix, swapped
+):
+    """Whatever the country: 52,97 beside 11.594, or 52.97 beside 11,594."""
+    cells = {"age": ["52,97", "60,1", ""], "vol": ["11.594", "9.123", "1.234.567"]}
+    cells |= {"change": ["-1.594", "", "900"], "exact": ["1.594,5", "0,25", "12"]}
+    cells |= {"low": ["7", "8", "9"]}
+    turn = str.maketrans(",.", ".,") if swapped else {}
+    table = pd.DataFrame({"subject": [*"abc"]} | cells).map(lambda v: v.translate(turn))
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "xlsx":
+        pytest.importorskip("openpyxl")
+        table.to_excel(path, index=False)
+    else:
+        table.to_csv(path, index=False, sep=";" if suffix == "csv" else "\t")
+    found = read_table(path)
+    told = capsys.readouterr().err
+    if suffix == "tsv" and not swapped:  # whose decimals have points, as always in BIDS
+        assert found["vol"].tolist() == cells["vol"]
+        return
+    assert found["vol"].tolist() == [11594, 9123, 1234567]
+    assert found["change"].dropna().tolist() == [-1594, 900]
+    assert found["exact"].tolist() == [1594.5, 0.25, 12]
+    mark = "point" if swapped else "comma"
+    assert told.count(f"other numbers have a decimal {mark}") == 3
+    assert found["low"].tolist() == [7, 8, 9]
+
+
+def test_one_decimal_mark_may_be_shown_and_no_thousands_be_there(tmp_path, capsys):
+    for text in ("subject;age;adc\na;52,97;1,234\nb;60,1;1,345\n", ROWS):
+        (tmp_path / "t.csv").write_text(text)
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('subject,age,w\na,"52,97",1.594\nb,"60,1",9.123\n')
+    assert not capsys.readouterr().err
+    read_table(tmp_path / "t.csv")
+    assert "1.594 is read as 1.594; if it is thousands" in capsys.readouterr().err
 
 
 def test_an_image_that_a_manifest_names_twice_is_told(tmp_path):

@@ -75,6 +75,8 @@ def test_it_is_measured_in_the_folds_of_evaluate(trained, tuned):
     comparison = vitaepp.compare(linear, found, controls=True)
     assert [row.name for row in comparison.rows][-1] == f"{tuned.name}: trained from scratch"
     assert "fine-tuned" in repr(found)
+    for name in ("operating", "brier", "calibration"):
+        assert "training subjects that were left out" in found["clinical"]["reasons"][name]
 
 
 def test_the_epoch_of_the_lowest_held_out_loss_is_tested(tuned):

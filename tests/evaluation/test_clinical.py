@@ -314,6 +314,8 @@ def test_what_cannot_be_taken_is_none_with_a_reason_and_never_a_crash():
     assert "fold 0" in found["reasons"]["delong"]
     assert found["auc"]["value"] == roc_auc_score(codes[20:], np.arange(20))
     assert "nothing was learned" in found["reasons"]["brier"]
+    why = clinical_report(one_class, np.arange(40.0), fold, resamples=50, unlearned="so it is")
+    assert why["reasons"]["operating"] == "so it is"
     nobody = clinical_report(np.ones(40, int), np.arange(40.0), fold, resamples=50)
     assert nobody["auc"]["value"] is None
     assert "one class only" in nobody["reasons"]["delong"]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.evaluation.test_tasks import N, cohort
 from vitaepp.data.embeddings import Embeddings, control_path
-from vitaepp.errors import EvaluationError, MissingPackageError
+from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import nested_order, parse_budget
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.external import Cohort
@@ -14,6 +14,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling
 from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.summary import design_text
 from vitaepp.evaluation.tasks import read_target
 
 
@@ -53,6 +54,20 @@ def test_a_group_that_cannot_be_tested_alone_is_named_and_trained_on():
     assert found.untested == ["tiny"]
     assert "are only trained on: tiny" in found.notes[0]
     assert all(0 in part.train for part in found.folds)
+
+
+def test_a_site_that_is_called_NA_is_missing_and_the_number_of_those_tested_is_told():
+    features, table, _ = cohort()
+    table["site"] = pd.Series(np.array(["EU", "AS", None], object)[np.arange(N) % 3], table.index)
+    asked = {"group": "site", "leave_one_group_out": True, "draw_map": False}
+    without = int(table["site"].isna().sum())
+    _, found = shared(table, group="site", leave_one_group_out=True)
+    assert found.notes[0].startswith(f"{without} subjects without site")
+    assert "NA" in found.notes[0]
+    told = design_text(evaluate_features(features, table, "sick", **asked).metrics)
+    assert f"2 of {2 + without} groups of site, each left out once" in told
+    (line,) = [line for line in told if line.startswith("not tested")]
+    assert line.count("subject") == 3
 
 
 def test_a_site_effect_that_is_a_shortcut_fails_at_another_site():
@@ -360,7 +375,6 @@ def shifted(random, n=240, features=8):
 
 
 def test_combat_takes_sites_out_of_subjects_that_it_was_not_fitted_to():
-    pytest.importorskip("combatlearn")
     site, x, moved = shifted(np.random.default_rng(0))
     train = np.arange(240) < 150
     combat = ComBat.fit(moved[train], site[train])
@@ -378,13 +392,66 @@ def test_combat_takes_sites_out_of_subjects_that_it_was_not_fitted_to():
     other = np.array(["z"] * 90, object)
     assert np.array_equal(combat(moved[~train], other), moved[~train])
     few = np.where(np.arange(150) < LEAST - 1, "few", site[train]).astype(object)
-    assert ComBat.fit(moved[train], few).known == ["a", "b", "c"]
+    assert [*ComBat.fit(moved[train], few).moves] == ["a", "b", "c"]
+
+
+def by_the_formulas(x, site):
+    """What sva's ComBat gives for those that it is fitted to, cell by cell as in its paper."""
+    n, width = x.shape
+    rows = {name: [i for i in range(n) if site[i] == name] for name in sorted(set(site))}
+    z, center, spread = np.empty(x.shape), np.empty(width), np.empty(width)
+    for g in range(width):
+        alpha = {name: np.mean(x[own, g]) for name, own in rows.items()}
+        center[g] = sum(len(own) / n * alpha[name] for name, own in rows.items())
+        spread[g] = np.sqrt(sum((x[i, g] - alpha[site[i]]) ** 2 for i in range(n)) / n)
+        z[:, g] = (x[:, g] - center[g]) / spread[g]
+    found = np.empty(x.shape)
+    for own in rows.values():
+        gamma = [np.mean(z[own, g]) for g in range(width)]
+        delta = [np.var(z[own, g], ddof=1) for g in range(width)]
+        bar, tau = np.mean(gamma), np.var(gamma, ddof=1)
+        v, s = np.mean(delta), np.var(delta, ddof=1)
+        a, b = (2 * s + v**2) / s, (v * s + v**3) / s
+        for g in range(width):
+            shift, scale = gamma[g], delta[g]
+            for _ in range(500):
+                shift = (tau * len(own) * gamma[g] + scale * bar) / (tau * len(own) + scale)
+                squares = sum((z[i, g] - shift) ** 2 for i in own)
+                scale = (squares / 2 + b) / (len(own) / 2 + a - 1)
+            found[own, g] = (z[own, g] - shift) / np.sqrt(scale) * spread[g] + center[g]
+    return found
+
+
+def test_combat_is_that_of_its_paper_whatever_the_units_and_the_order_of_features():
+    random = np.random.default_rng(3)
+    site, _, moved = shifted(random, 45, 6)
+    site[:6] = "few but enough"
+    found = ComBat.fit(moved, site)(moved, site)
+    assert np.allclose(found, by_the_formulas(moved, site), rtol=0, atol=1e-6)
+    units, order = 10.0 ** random.integers(-9, 9, 6), random.permutation(6)
+    other = (moved * units)[:, order]
+    again = ComBat.fit(other, site)(other, site)
+    assert np.allclose(again / units[order], found[:, order], rtol=0, atol=1e-6)
+
+
+def test_combat_leaves_features_without_variance_as_they_are():
+    site, _, moved = shifted(np.random.default_rng(4), 60, 5)
+    flat = np.stack([np.full(60, 0.1), 0.1 + 1e-16 * moved[:, 0], 1e-200 * moved[:, 0]], axis=1)
+    at_one = np.where(site == "b", 7.0, moved[:, 0])[:, None]
+    mixed = np.hstack([flat, moved, at_one])
+    found = ComBat.fit(mixed, site)(mixed, site)
+    assert np.array_equal(found[:, [0, 1, 2, -1]], mixed[:, [0, 1, 2, -1]])
+    assert np.allclose(found[:, 3:-1], ComBat.fit(moved, site)(moved, site))
+    assert np.array_equal(ComBat.fit(flat, site)(flat, site), flat)
+    # A single feature has no others to be like: it gets the moments that all have.
+    alone = ComBat.fit(moved[:, :1], site)(moved[:, :1], site)
+    spread = [alone[site == name].std() for name in "abc"]
+    assert np.ptp([alone[site == name].mean() for name in "abc"]) < 1e-9
+    assert np.ptp(spread) < 1e-9
 
 
 @pytest.mark.parametrize("how", ["scale", "combat"])
 def test_a_signal_that_sites_hide_is_found_where_folds_mix_sites(how, caplog):
-    if how == "combat":
-        pytest.importorskip("combatlearn")
     site, x, moved = shifted(np.random.default_rng(1), 150)
     table = pd.DataFrame(
         {
@@ -408,12 +475,3 @@ def test_a_signal_that_sites_hide_is_found_where_folds_mix_sites(how, caplog):
         assert "ComBat is not told of 3 groups of site" in caplog.text
         with pytest.raises(EvaluationError, match="has 1 group of 5 subjects or more"):
             ComBat.fit(moved[:6], np.array(["a"] * 6, object))
-
-
-def test_without_combatlearn_one_line_names_the_extra(monkeypatch):
-    import sys
-
-    features, table, _ = cohort()
-    monkeypatch.setitem(sys.modules, "combatlearn", None)
-    with pytest.raises(MissingPackageError, match=r"ComBat needs combatlearn.*vitaepp\[combat\]"):
-        evaluate_features(features, table, "sick", group="site", folds=4, harmonize="combat")

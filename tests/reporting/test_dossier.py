@@ -307,6 +307,30 @@ def test_checklists_have_every_item_and_name_the_open_ones(folder):
         assert f"in part: {', '.join(unanswered)}." in text
 
 
+def test_what_kept_persons_apart_is_what_the_design_does(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False, evaluated=False)
+    add(run, "split", "50%_or_more")
+    asked = {"group": "site", "protocol": "svm", "task": "classification"}
+    evaluate(run / "split.parquet", "50%_or_more", run / "drawn", "svm", repeats=1, folds=3)
+    evaluate(run / "split.parquet", "50%_or_more", run / "sites", leave_one_group_out=True, **asked)
+    titles = re.findall(
+        "^## (.*)", (dossier(run, tmp_path / "all") / "README.md").read_text(), re.MULTILINE
+    )
+    assert any(title.endswith(", 3 folds") for title in titles)
+    assert any(title.endswith(", each site left out once") for title in titles)
+    methods = {}
+    for place, others in (("sites", ("drawn", "split")), ("split", ("drawn", "sites"))):
+        alone = shutil.copytree(run, tmp_path / place)
+        for other in others:
+            shutil.rmtree(alone / other)
+        methods[place] = (dossier(alone, tmp_path / f"{place}-out") / "methods.md").read_text()
+        assert "Folds were drawn" not in methods[place]
+        assert "in the same fold." not in methods[place]
+    assert "images of a tested person at other groups were left out of" in methods["sites"]
+    assert "no person was in both the training and the test split" in methods["split"]
+    assert "on the same split had as controls" in methods["split"]
+
+
 def test_harmonised_and_plain_features_are_two_questions(tmp_path):
     run = make_run(tmp_path / "run", reconstructed=False, evaluated=False)
     add(run, "plain", "50%_or_more", protocol="svm")

@@ -22,6 +22,9 @@ from vitaepp.errors import SourceError, one_line
 from vitaepp.system.extras import require
 from vitaepp.system.progress import say
 
+#: What a file has at least where thousands may be parted, by the separator of its columns.
+_PARTED = {";": r"\d[.,]\d{3}", "\t": r"\d,\d", ",": r'"[+-]?\d+,\d'}
+
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
 #: Most bytes of a decompressed workbook; a million rows need a fifth of it.
@@ -108,7 +111,7 @@ def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFr
     head = pd.read_csv(StringIO(lines), sep=separator, skipinitialspace=True, **front)
     names = _column_names(head, path)
 
-    def read(names: list[str]) -> pd.DataFrame:
+    def read(names: list[str], types: type | dict[str, type]) -> pd.DataFrame:
         return pd.read_csv(
             StringIO(lines),
             sep=separator,
@@ -116,7 +119,7 @@ def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFr
             header=0,
             names=names,
             index_col=False,  # otherwise a line with an extra cell would shift all columns
-            dtype=_types(names, text),
+            dtype=types,
             keep_default_na=False,
             na_values=MISSING,
             skipinitialspace=True,
@@ -127,39 +130,80 @@ def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFr
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            table = read(names)
-            _say_thousands(lines, path, table, separator, decimal)
-            return table
+            raw = read(names, str) if re.search(_PARTED[separator], lines) else pd.DataFrame()
+            raw = raw.drop(columns=[*_types(list(raw.columns), text)])
+            marks = _decimal_marks(raw)
+            if marks == ".":
+                decimal = "."  # commas are in thousands alone
+            table = read(names, _types(names, text))
+            return _with_thousands(table, raw, path, decimal, marks, separator == ";")
         except pd.errors.ParserWarning:
-            table = read([*names, beyond := f"Unnamed: {len(names)}"])
+            names = [*names, beyond := f"Unnamed: {len(names)}"]
+            table = read(names, _types(names, text))
     if table[beyond].notna().any():
         line = first_line(table[beyond].notna())
         raise ValueError(f"line {line} has more cells than there are columns")
     return table
 
 
-def _say_thousands(
-    lines: str, path: Path, table: pd.DataFrame, separator: str, decimal: str
-) -> None:
-    """Ask about numbers such as 1.234 beside 900, which may be thousands.
+def _decimal_marks(raw: pd.DataFrame) -> str:
+    """The decimal marks that numbers show, of `.,`: 52,97 shows one, 1,234 may be thousands."""
+    cells = {cell for cell in raw.to_numpy().ravel() if isinstance(cell, str)}
+    certain = (
+        r"[+-]?(\d+{0}(\d{{1,2}}|\d{{4,}})|(0\d*|\d{{4,}}){0}\d{{3}}|\d{{1,3}}({1}\d{{3}})+{0}\d+)"
+    )
+    shown = {
+        mark: re.compile(certain.format(re.escape(mark), re.escape(other)))
+        for mark, other in (".,", ",.")
+    }
+    return "".join(m for m, one in shown.items() if any(one.fullmatch(c.strip()) for c in cells))
 
-    Only where columns are separated by semicolons, as where a comma or a point may part thousands.
+
+def _with_thousands(
+    table: pd.DataFrame, raw: pd.DataFrame, path: Path, decimal: str, marks: str, parts: bool
+) -> pd.DataFrame:
+    """Read numbers such as 11.594 as thousands where 52,97 shows the decimal mark; else ask.
+
+    Args:
+        table: as it was read.
+        raw: columns that may hold numbers, as texts.
+        path: its file.
+        decimal: the mark that it was read with.
+        marks: those that `_decimal_marks` finds.
+        parts: whether numbers are probably from a country with other marks, as semicolons tell.
     """
-    written = re.compile(rf"[1-9]\d{{0,2}}{re.escape(decimal)}\d{{3}}")
-    if separator != ";" or not written.search(lines):
-        return
-    raw = pd.read_csv(StringIO(lines), sep=separator, dtype=str, index_col=False, header=0)
-    for name, (_, cells) in zip(table.columns, raw.items(), strict=False):
-        if table[name].dtype.kind != "f":
-            continue
+    for name, cells in raw.items():
         texts = cells.dropna().str.strip()
-        parted = texts[texts.str.contains(decimal, regex=False)]
-        if 0 < len(parted) < len(texts) and parted.str.fullmatch(written.pattern).all():
+        texts = texts[~texts.isin(MISSING)]
+        number = table[name].dtype.kind == "f"
+        # Texts with a point are taken as numbers where numbers are needed.
+        mark, other = decimal if number else ".", ",.".replace(decimal, "")
+        point, group = re.escape(decimal), re.escape(other)
+        grouped = rf"[+-]?([1-9]\d{{0,2}}({group}\d{{3}})+|\d+)({point}\d+)?"
+        parted = texts[texts.str.contains(other, regex=False)]
+        if marks == decimal and len(parted) and texts.str.fullmatch(grouped).all():
+            plain = texts.str.replace(other, "").str.replace(decimal, ".")
+            table[name] = pd.to_numeric(plain).reindex(table.index)
+            say(
+                f"{path.name}: column {name}: {parted.iloc[0]} is read as {plain[parted.index[0]]}:"
+                f" other numbers have a decimal {'comma' if decimal == ',' else 'point'}"
+            )
+            continue
+        parted = texts[texts.str.contains(mark, regex=False)]
+        thousands = rf"[+-]?[1-9]\d{{0,2}}{re.escape(mark)}\d{{3}}"
+        if (
+            (parts or (marks and mark not in marks))
+            and len(parted)
+            and parted.str.fullmatch(thousands).all()
+            and pd.to_numeric(texts.str.replace(mark, "."), errors="coerce").notna().all()
+            and not (len(parted) == len(texts) and mark == decimal and mark in marks)
+        ):
             say(
                 f"{path.name}: column {name}: {parted.iloc[0]} is read as "
-                f"{parted.iloc[0].replace(decimal, '.')}; if it is thousands, write it without the "
+                f"{parted.iloc[0].replace(mark, '.')}; if it is thousands, write it without the "
                 "mark"
             )
+    return table
 
 
 def _text(path: Path) -> str:
@@ -266,13 +310,33 @@ def _read_workbook(
                     keep_default_na=False,
                     na_values=MISSING,
                 )
-            if _may_lack_values(path):
+            # Any sheet has formulas or errors.
+            if _found(path, rb'<(?:\w+:)?f[ >/]|t="e"'):
                 _report_lacking(path, sheet)
-            return table
+            if not _found(path, rb"<(?:\w+:)?t(?: [^>]*)?>\s*[+-]?\d{1,3}[.,]\d{3}"):
+                return table
+            # Numbers that are stored as texts, which pandas takes for numbers as in a CSV.
+            with pd.ExcelFile(path, engine="openpyxl") as book:
+                raw = pd.read_excel(
+                    book,
+                    sheet,
+                    names=names,
+                    dtype=object,
+                    keep_default_na=False,
+                    na_values=MISSING,
+                )
+            raw = raw.drop(columns=[*_types(names, text)])
+            raw = raw[[n for n in names if n in raw and _all_text(raw[n])]]
+            marks = _decimal_marks(raw)
+            return _with_thousands(table, raw, path, marks if marks == "," else ".", marks, True)
     except (ValueError, OSError, MemoryError, SourceError):
         raise
     except Exception as error:  # a damaged workbook may raise any exception
         raise ValueError(one_line(error)) from None
+
+
+def _all_text(column: pd.Series[Any]) -> bool:
+    return all(isinstance(value, str) for value in column.dropna())
 
 
 def _sheet(book: pd.ExcelFile, path: Path, subject_columns: Sequence[str]) -> str:
@@ -294,11 +358,12 @@ def _sheet(book: pd.ExcelFile, path: Path, subject_columns: Sequence[str]) -> st
     return sheets[0] if sheets else str(next(iter(heads)))
 
 
-def _may_lack_values(path: Path) -> bool:
-    """Whether any sheet of a workbook has formulas or errors, by a fast search of its text."""
+def _found(path: Path, pattern: bytes) -> bool:
+    """Whether the cells or texts of a workbook have a pattern, by a fast search of its XML."""
     with zipfile.ZipFile(path) as parts:
-        sheets = [n for n in parts.namelist() if re.fullmatch(r"xl/worksheets/.*\.xml", n)]
-        return any(re.search(rb'<(?:\w+:)?f[ >/]|t="e"', parts.read(name)) for name in sheets)
+        names = r"xl/(worksheets/.*|sharedStrings)\.xml"
+        sheets = [n for n in parts.namelist() if re.fullmatch(names, n)]
+        return any(re.search(pattern, parts.read(name)) for name in sheets)
 
 
 def _report_lacking(path: Path, sheet: str) -> None:

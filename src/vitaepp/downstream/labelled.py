@@ -25,6 +25,12 @@ from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.evaluation.tasks.regression import Regression
 from vitaepp.system.progress import say
 
+#: Why a fine-tuned network has no thresholds and probabilities.
+UNLEARNED = (
+    "they would need decisions on training subjects that were left out, and the network was tuned "
+    "on all of them"
+)
+
 #: Of the linear model's metrics, what is not the fine-tuned network's.
 OF_LINEAR = ("C", "map", "features", "clinical")
 
@@ -88,8 +94,7 @@ def measured(
         ]
         mean, std = spread(folds)
         every = np.concatenate(decisions)
-        # Thresholds and probabilities would need decisions on training subjects that were left out.
-        clinical = target.clinical(Tested(tested, fold, every, persons))
+        clinical = target.clinical(Tested(tested, fold, every, persons, unlearned=UNLEARNED))
         scored[name] = {"folds": folds, "mean": mean, "std": std, "clinical": clinical}
         scored[name]["epochs"] = tuning.epochs(start)
         table = pd.DataFrame(

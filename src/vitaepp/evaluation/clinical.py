@@ -331,6 +331,7 @@ def clinical_report(
     classes: Sequence[Any] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    unlearned: str = "",
 ) -> dict[str, Any]:
     """What people report of a classifier, from out-of-fold decisions; JSON throughout.
 
@@ -345,6 +346,7 @@ def clinical_report(
         classes: their names; unset, their codes.
         resamples: of the bootstrap over persons, within classes.
         seed: of the resamples.
+        unlearned: why, where `learned` is empty.
 
     Returns:
         Values with their intervals: `auc` (DeLong's interval `delong` and the bootstrap's `low` and
@@ -374,7 +376,7 @@ def clinical_report(
     shown = names[1:] if count == 2 else names
     parts = [np.flatnonzero(fold == k) for k in np.unique(fold)]
     reasons: dict[str, str] = {}
-    why = "" if learned else "nothing was learned in the training parts"
+    why = "" if learned else unlearned or "nothing was learned in the training parts"
     if learned and len(learned) <= int(fold.max()):
         raise EvaluationError(
             f"{len(learned)} learned for {int(fold.max()) + 1} folds; give one a fold"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
+from vitaepp.data.cells import MISSING
 from vitaepp.data.participants import Persons, persons_of
 from vitaepp.data.splits import canonical_splits
 from vitaepp.errors import EvaluationError
@@ -176,7 +177,8 @@ def share_out(
         names = groups_of(labelled, group)
         if own := sum(str(name).startswith(OWN) for name in names):
             notes.append(
-                f"{counted(own, 'subject')} without {group}: each counts as a group of its own"
+                f"{counted(own, 'subject')} without {group}: each counts as a group of its own "
+                f"(missing are empty cells and the words {', '.join(filter(None, MISSING))})"
             )
         notes += _group_doubts(group, names)
         if leave_one_group_out:

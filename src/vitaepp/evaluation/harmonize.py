@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.system.extras import require
 from vitaepp.system.progress import counted
 
 Features = npt.NDArray[Any]
@@ -82,24 +80,28 @@ class Scaling:
 class ComBat:
     """Moves each site to what all have in common, by empirical Bayes over features.
 
-    A site with fewer than `LEAST` training subjects, or with none, stays as it is.
+    A site with fewer than `LEAST` training subjects, or with none, stays as it is; so does a
+    feature that is constant at a site, as in sva's ComBat.
 
     Attributes:
-        model: combatlearn's.
-        known: the sites that it was fitted to.
+        varies: `(feature,)`, those that are moved, V of them.
+        center: `(V,)`, mean of the training subjects of all sites.
+        spread: `(V,)`, their deviation within sites.
+        moves: of each site, the shift and the variance `(V,)` of what is centred and scaled so.
 
     Source:
         Johnson, Li and Rabinovic 2007, "Adjusting batch effects in microarray expression data using
-        empirical Bayes methods".
+        empirical Bayes methods": the parametric prior, without covariates.
     """
 
-    model: Any
-    known: list[str]
+    varies: npt.NDArray[np.bool_]
+    center: Features
+    spread: Features
+    moves: dict[str, tuple[Features, Features]]
 
     @classmethod
     def fit(cls, features: Features, sites: Sites) -> ComBat:
         """Shifts and scales of the sites of training subjects."""
-        library = require("combatlearn", COMBAT, "ComBat needs")
         known = known_sites(sites)
         if len(known) < 2:
             raise EvaluationError(
@@ -107,18 +109,51 @@ class ComBat:
                 f"{LEAST} subjects or more, and ComBat needs two; join groups, or use "
                 "`harmonize=scale`"
             )
-        rows = np.isin(sites.astype(str), known)
-        model = library.ComBat(batch=sites[rows].astype(str), method="johnson")
-        return cls(model.fit(pd.DataFrame(features[rows].astype(np.float64))), known)
+        parts = [features[sites.astype(str) == name].astype(np.float64) for name in known]
+        counts = [len(part) for part in parts]
+        means = np.stack([part.mean(axis=0) for part in parts])
+        variances = np.stack([part.var(axis=0) for part in parts])
+        # Smaller deviations are those of rounding.
+        varies = np.sqrt(variances.min(axis=0)) > 1e-12 * np.abs(means).max(axis=0)
+        means, variances = means[:, varies], variances[:, varies]
+        center = counts @ means / sum(counts)
+        spread = np.sqrt(counts @ variances / sum(counts))
+        moves = {}
+        if varies.any():
+            for name, count, mean, variance in zip(known, counts, means, variances, strict=True):
+                unbiased = variance * count / (count - 1) / spread**2
+                moves[name] = _shrunk((mean - center) / spread, unbiased, count)
+        return cls(varies, center, spread, moves)
 
     def __call__(self, features: Features, sites: Sites) -> Features:
         """Features without what their sites have in common."""
         harmonized = features.astype(np.float64)
-        rows = np.isin(sites.astype(str), self.known)
-        if rows.any():
-            self.model.set_params(batch=sites[rows].astype(str))
-            harmonized[rows] = self.model.transform(pd.DataFrame(harmonized[rows]))
+        for name, (shift, variance) in self.moves.items():
+            cells = np.ix_(sites.astype(str) == name, self.varies)
+            standard = (harmonized[cells] - self.center) / self.spread
+            harmonized[cells] = (standard - shift) / np.sqrt(variance) * self.spread + self.center
         return harmonized
+
+
+def _shrunk(shift: Features, variance: Features, count: int) -> tuple[Features, Features]:
+    """A site's shifts and variances `(feature,)`, each drawn to those of all its features.
+
+    Both are the modes of their posteriors, given each other: a normal prior of shifts and an
+    inverse gamma prior of variances, with the moments that all features of the site have. The
+    prior's parameters are multiplied by its variance here, which is 0 for features that are alike.
+    """
+    ddof = min(1, len(shift) - 1)  # a single feature is its own prior, and stays as it was measured
+    mean, between = shift.mean(), shift.var(ddof=ddof)
+    typical, unlike = variance.mean(), variance.var(ddof=ddof)
+    found, change = (shift, variance), np.inf
+    while change > 1e-8:
+        near = (between * count * shift + found[1] * mean) / (between * count + found[1])
+        squares = (count - 1) * variance + count * (shift - near) ** 2
+        wide = unlike * (squares / 2 + typical) + typical**3
+        wide /= unlike * (count / 2 + 1) + typical**2
+        change = max(np.abs(near - found[0]).max(), np.abs(wide / found[1] - 1).max())
+        found = near, wide
+    return found
 
 
 #: What was fitted to training subjects, and is done to the features of any.
@@ -129,13 +164,12 @@ def fit_harmonizer(how: str, features: Features, sites: Sites) -> Harmonizer:
     """Fit to training subjects what takes their sites out of features.
 
     Args:
-        how: `scale`, or `combat`, which needs the extra of this name.
+        how: `scale` or `combat`.
         features: `(subject, feature)`.
         sites: `(subject,)`.
 
     Raises:
         EvaluationError: ComBat is asked for, and fewer than two sites are large enough.
-        MissingPackageError: combatlearn is not installed.
     """
     return ComBat.fit(features, sites) if how == COMBAT else Scaling.fit(features, sites)
 

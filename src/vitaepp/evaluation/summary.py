@@ -15,6 +15,7 @@ from vitaepp.presentation.numbers import digits_of, interval, p_value, with_spre
 from vitaepp.presentation.tables import aligned
 from vitaepp.recipe.methods import METHODS
 from vitaepp.system.progress import counted
+from vitaepp.system.text import first_few
 
 #: A difference is called one where chance alone makes it less often than this.
 SIGNIFICANT = 0.05
@@ -316,10 +317,12 @@ def design_text(metrics: Mapping[str, Any]) -> list[str]:
     if "events" in metrics:
         parts.append(counted(metrics["events"], "event"))
     if isinstance(group := metrics.get("group"), Mapping):
-        alone = "each left out once" if group["tested_alone"] else "none split by a fold"
-        parts.append(f"{group['groups']} groups of {group['column']}, {alone}")
+        tested, column = len(group["tested_alone"]), group["column"]
+        of = f"{tested} of " * bool(group["not_tested"]) + str(group["groups"])
+        how = "each left out once" if tested else "none split by a fold"
+        parts.append(f"{of} groups of {column}, {how}")
         if group["not_tested"]:
-            parts.append(f"not tested: {', '.join(group['not_tested'])}")
+            parts.append(f"not tested: {first_few(group['not_tested'])}")
     if harmonized := metrics.get("harmonized"):
         done = "centred and scaled" if harmonized["how"] == SCALE else "harmonised by ComBat"
         parts.append(f"features {done} for each {harmonized['column']}")

@@ -86,6 +86,7 @@ class Tested:
         persons: `(row,)`, the person of each.
         learned: of each fold, what `Target.learn` gave.
         seed: of resamples.
+        unlearned: why, where `learned` is empty.
     """
 
     rows: Indices
@@ -94,6 +95,7 @@ class Tested:
     persons: Persons
     learned: Sequence[Any] = ()
     seed: int = 0
+    unlearned: str = ""
 
 
 class Target(ABC):

@@ -145,6 +145,7 @@ class Classification(Target):
             persons=tested.persons,
             classes=self.classes,
             seed=tested.seed,
+            unlearned=tested.unlearned,
         )
 
     def of_other(self, table: pd.DataFrame) -> Classification:

@@ -119,7 +119,8 @@ def facts_of(
     ).strip()
     for name, about in _OF_QUESTION.items():
         facts[name] = _by_question(questions, about)
-    drawn = sorted({d["seed"] for q in questions if len(q.metrics["folds"]) > 1 for d in q.draws})
+    crossed = (q for q in questions if len(q.metrics["folds"]) > 1 and not _alone(q.metrics))
+    drawn = sorted({draw["seed"] for question in crossed for draw in question.draws})
     if drawn:
         number = "seed" if len(drawn) == 1 else "seeds"
         facts["folds"] = f"Folds were drawn with the {number} {_listed(map(str, drawn))}."
@@ -432,10 +433,14 @@ def _partition(question: Question) -> Iterator[str]:
     metrics = question.metrics
     folds = len(metrics["folds"])
     group = metrics.get("group") or {}
-    if group.get("tested_alone"):
+    if _alone(metrics):
+        only = len(group["not_tested"])
         yield (
             f"Each group of {group['column']} was tested once, by models that were fitted on the "
-            f"others ({folds} folds)."
+            f"others ({folds} folds)"
+            + f"; {counted(only, 'group')} that cannot be scored alone {_be(only)} not tested"
+            * bool(only)
+            + "."
         )
     elif folds > 1:
         whole = f", in which no fold splits a group of {group['column']}" if group else ""
@@ -474,11 +479,25 @@ def _disjoint(question: Question) -> Iterator[str]:
     metrics = question.metrics
     if metrics.get("persons_by") == "participant":
         yield (
-            f"The {metrics['n']:,} subjects were of {counted(metrics['persons'], 'person')}; all "
-            "subjects of a person were in the same fold."
+            f"The {metrics['n']:,} subjects were of {counted(metrics['persons'], 'person')}; "
+            f"{_apart(metrics)}."
         )
     elif "persons" in metrics:
         yield "Each subject counted as a person, as the data do not say otherwise."
+
+
+def _alone(metrics: Mapping[str, Any]) -> list[str]:
+    """The groups that were each left out once; [] of another design, which draws its folds."""
+    return (metrics.get("group") or {}).get("tested_alone") or []
+
+
+def _apart(metrics: Mapping[str, Any]) -> str:
+    """How persons of several subjects were kept from being both trained on and tested."""
+    if _alone(metrics):
+        return "images of a tested person at other groups were left out of training"
+    if len(metrics["folds"]) > 1:
+        return "all subjects of a person were in the same fold"
+    return "no person was in both the training and the test split"
 
 
 def _classifier(question: Question) -> Iterator[str]:
@@ -534,7 +553,8 @@ def _controls(question: Question) -> Iterator[str]:
     }
     controls = {c for e in question.entries for c in e.evaluation.get("controls") or {}}
     if parts := [text for key, text in texts.items() if key in controls]:
-        yield f"The same model on the same folds had as controls {_listed(parts)}."
+        where = "in the same folds" if len(question.metrics["folds"]) > 1 else "on the same split"
+        yield f"The same model {where} had as controls {_listed(parts)}."
 
 
 def _threshold(question: Question) -> Iterator[str]:

@@ -168,9 +168,11 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     titles = [key[0] for key in grouped]
     first = [members[0][2] for members in grouped.values()]
     for facts in (
+        [_design(evaluation) for evaluation in first],
         [f", harmonised by {h['column']}" if (h := e.get("harmonized")) else "" for e in first],
         [f", seed {evaluation['seed']}" for evaluation in first],
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
+        [f", positive {p}" if (p := e.get("positive")) is not None else "" for e in first],
         [f", {number}" for number in range(1, len(first) + 1)],
     ):
         titles = _distinct(titles, facts)
@@ -186,6 +188,17 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
         )
         questions.append(Question(number, title, entries, _compared(entries)))
     return questions
+
+
+def _design(evaluation: Evaluation) -> str:
+    """How subjects were shared out, as the end of a title."""
+    folds, group = len(evaluation["folds"]), evaluation.get("group") or {}
+    if group.get("tested_alone"):
+        return f", each {group['column']} left out once"
+    if folds == 1:
+        return ", given split"
+    whole = f" of whole groups of {group['column']}" if group else ""
+    return f", {folds} folds{whole}"
 
 
 def _distinct(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
