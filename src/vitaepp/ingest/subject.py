@@ -26,6 +26,7 @@ from vitaepp.ingest.layouts.names import other_modality, stem
 from vitaepp.ingest.lesions import grid_of_mask, kept_labels, lesion
 from vitaepp.ingest.pseudonyms import pseudonym, without_names
 from vitaepp.ingest.readers.arrays import read_array, read_given
+from vitaepp.ingest.readers.dicom_header import MOST_UNEVEN
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
 from vitaepp.ingest.readers.pictures import pixel_of, read_picture
@@ -160,7 +161,7 @@ def _contents(spec: ImageSpec, items: Iterable[Item]) -> bytes:
     digests = []
     for path in chain.from_iterable(map(files_of, items)):
         if not path.is_file():
-            raise SubjectError(f"{_named(spec, path)}: no such file")
+            raise SubjectError(f"{named(spec, path)}: no such file")
         with open(path, "rb") as file:
             digests.append(hashlib.file_digest(file, "sha256").digest())
     return b"".join(digests)
@@ -190,7 +191,7 @@ def mask_of(spec: ImageSpec, subject: SubjectFiles) -> Item | None:
     return subject.mask if spec.info.center == "mask" or spec.info.masks else None
 
 
-def _named(spec: ImageSpec, item: Item) -> str:
+def named(spec: ImageSpec, item: Item) -> str:
     """The name of an image in errors and records: its path in the source, or its pseudonym."""
     if isinstance(item, GivenItem):
         return item.name
@@ -204,7 +205,7 @@ def image_of(spec: ImageSpec, item: Item, *, constant: bool = False, mask: bool 
     Raises:
         SubjectError: it cannot be read, or its voxels are all equal without `constant`.
     """
-    name = _named(spec, item)
+    name = named(spec, item)
     if isinstance(item, GivenItem):
         return read_given(item.values, item.affine, name, constant=constant)
     if spec.kind == "scans" and not isinstance(item, ArrayItem):
@@ -221,7 +222,7 @@ def grid_of(spec: ImageSpec, item: Item) -> Grid:
         SubjectError: it cannot be read.
     """
     ndim = 3 if spec.kind == "scans" else 2
-    grid = read_grid(item, _named(spec, item), ndim=ndim)
+    grid = read_grid(item, named(spec, item), ndim=ndim)
     return image_of(spec, item, constant=True).grid if grid is None else grid
 
 
@@ -234,7 +235,7 @@ def _images(
     """
     for modality in modalities_of(spec, task.files):
         item = task.files.files[modality]
-        name = _named(spec, item)
+        name = named(spec, item)
         try:
             image = image_of(spec, item) if task.array is None else read_array(task.array, name)
         except SubjectError as error:
@@ -262,17 +263,17 @@ def _make(
     for modality, name, image in chain([first], images):
         notes += [f"{modality}: {note}" for note in image.notes]
         item = task.files.files[modality]
-        if isinstance(item, Path) and (named := other_modality(stem(item.name), modality)):
-            notes.append(f"{modality}: {named} by the name of its file")
+        if isinstance(item, Path) and (other := other_modality(stem(item.name), modality)):
+            notes.append(f"{modality}: {other} by the name of its file")
         if not image.physical and image.grid.size != reference.size:
             raise SubjectError(
                 f"{name}: is {dimensions(image.grid.size)}, but the first modality is "
                 f"{dimensions(reference.size)}; all pictures of a subject must have one size"
             )
-        if image.pixel != first[2].pixel:
+        if not np.allclose(image.pixel or 1.0, first[2].pixel or 1.0, rtol=MOST_UNEVEN - 1):
             raise SubjectError(
                 f"{name}: its pixels have another shape than those of the first modality; all "
-                "pictures of a subject must have one size"
+                "pictures of a subject must have pixels of one shape"
             )
         if (error := _misplaced(image, target, name)) is not None:
             if modality == first[0] or not isinstance(item, SeriesItem):
@@ -409,7 +410,7 @@ def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Ima
     path = mask_of(spec, subject)
     if path is None:
         return None
-    mask_name = _named(spec, path)
+    mask_name = named(spec, path)
     image = image_of(spec, path, constant=True, mask=True)
     grid, grid_notes = grid_of_mask(image, reference, mask_name, name)
     notes = tuple(f"mask: {note}" for note in image.notes) + grid_notes

@@ -11,7 +11,7 @@ from tests.ingest.layouts.test_bids import bids
 from tests.ingest.layouts.test_decathlon import decathlon, nnunet
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
-from vitaepp.ingest.layouts import left_out_in_words, recognise
+from vitaepp.ingest.layouts import NOT_READ, left_out_in_words, recognise
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.items import files_of
 
@@ -39,6 +39,7 @@ SOURCES = {
 #: Files that may hold images and are not read, with the reasons, and files that hold none.
 UNREAD = {
     "old.mnc": "its format is not read",
+    "arrays.npz": "arrays inside the source; name the file itself as SOURCE",
     "p09.nii.bz2": "its format is not read",
     "p10.NII.ZIP": "an archive inside the source; extract it",
     "sub/p11.tar.gz": "an archive inside the source; extract it",
@@ -65,6 +66,12 @@ def test_archives_and_unfinished_downloads_are_listed_whatever_the_layout(tmp_pa
     after = recognise(root)
     assert [s.subject for s in after.subjects] == [s.subject for s in before.subjects]
     assert dict(after.left_out) == {**dict(before.left_out), **UNREAD}
+
+
+def test_what_is_read_is_never_called_unread():
+    read = {*SCAN_SUFFIXES, *PICTURE_SUFFIXES}
+    for reason, suffixes in NOT_READ.items():
+        assert not read.intersection(suffixes), reason
 
 
 def test_a_folder_of_archives_alone_says_that_they_are_to_be_extracted(tmp_path):

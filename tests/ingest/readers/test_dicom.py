@@ -472,7 +472,8 @@ def test_axes_of_the_slices_are_kept_straight(tmp_path):
         ((1, -1024), "HU", False),
         ((1, 0), None, False),
         (None, None, True),
-        ((1, -1024), "US", True),
+        ((1, -1024), "US", False),  # unspecified: GDCM writes it into every CT
+        ((1, -1024), "ED", True),
     ],
 )
 @pytest.mark.parametrize("enhanced", [False, True])
@@ -501,6 +502,9 @@ def test_a_ct_whose_unit_the_header_does_not_say_is_noted_and_not_windowed(
     made = prepare(tmp_path / "p", tmp_path / "w", size=8, spacing=1, window="ct=-200,2000")
     reasons = [f.reason for f in made.failures]
     assert any(note[4:] in reason for reason in reasons) == told
+    dry = {"window": "ct=-200,2000", "dry_run": True}
+    looked = prepare(tmp_path / "p", size=8, spacing=1, **dry)
+    assert looked.failures == made.failures
 
 
 @pytest.mark.parametrize(
@@ -518,6 +522,8 @@ def test_pixels_of_an_x_ray_that_are_not_square_are_stretched(tmp_path, tag, spa
     del header.PixelSpacing
     setattr(header, tag, [2, 1])
     header.save_as(file)
+    proposed = [prepare(tmp_path / n, spacing=spacing, dry_run=True).dry_run.spec for n in "ab"]
+    assert proposed[0].info.size == proposed[1].info.size
     made = {n: prepare(tmp_path / n, tmp_path / f"{n}.s", size=24, spacing=spacing) for n in "ab"}
     square, stretched = (Store(one.store) for one in made.values())
     assert list(made["a"].notes) == []

@@ -99,8 +99,13 @@ MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "
 
 #: Suffixes of image formats that cannot be read.
 FOREIGN_SUFFIXES = (
-    *(suffix + packed for suffix in SCAN_SUFFIXES for packed in (".gz", ".bz2", ".xz", ".zst")),
-    *(".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".vtk", ".vti", ".h5", ".hdf5", ".npz"),
+    *(
+        suffix + packed
+        for suffix in SCAN_SUFFIXES
+        for packed in (".gz", ".bz2", ".xz", ".zst")
+        if suffix + packed not in SCAN_SUFFIXES
+    ),
+    *(".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".vtk", ".vti", ".h5", ".hdf5"),
     *(".czi", ".svs", ".ndpi", ".lif", ".nd2", ".vsi", ".mrxs", ".scn", ".lsm"),
     *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".avi", ".mp4", ".mov"),
 )
@@ -124,6 +129,7 @@ INCOMPLETE_SUFFIXES = (
 #: Why files that may hold images are not used, whatever the layout is, by their suffixes.
 NOT_READ = {
     "its format is not read": FOREIGN_SUFFIXES,
+    "arrays inside the source; name the file itself as SOURCE": (".npz",),
     "an archive inside the source; extract it": ALL_ARCHIVES,
     "an incomplete download; download it again": INCOMPLETE_SUFFIXES,
 }

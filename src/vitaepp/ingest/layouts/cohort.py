@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
+from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
 from vitaepp.ingest.readers.arrays import npy_axes
@@ -254,7 +254,7 @@ class Source:
 
         One of more axes, which cannot be read, counts as a scan, so that it fails by name.
         """
-        matching = [f for f in self.files if suffix_of(f.name, suffixes)]
+        matching = [f for f in self.files if f.name.lower().endswith(suffixes)]
         if ".npy" not in suffixes:
             return matching
         axes = range(3, 33) if suffixes == SCAN_SUFFIXES else (2,)

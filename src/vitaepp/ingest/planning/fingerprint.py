@@ -14,11 +14,19 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Grid, closest_ras, simpleitk
 from vitaepp.data.storetable import Failure
 from vitaepp.errors import SourceError, SubjectError, one_line
+from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
 from vitaepp.ingest.readers.image import to_grey
 from vitaepp.ingest.readers.items import Item
-from vitaepp.ingest.subject import failure_of, grid_of, image_of, mask_of, modalities_of
+from vitaepp.ingest.subject import (
+    failure_of,
+    grid_of,
+    image_of,
+    mask_of,
+    modalities_of,
+    named,
+)
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.ingest.workers.pool import run_each
 from vitaepp.system.progress import track
@@ -158,7 +166,10 @@ def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
                 continue  # its header is read only to know that it can be
             headers.append(_header(modality, grid, spec.kind == "scans"))
             if voxels:
-                ranges[modality] = _range(to_grey(image_of(spec, item)))
+                image = image_of(spec, item)
+                ranges[modality] = _range(to_grey(image))
+                # It refuses an image that its window does not fit.
+                intensity_range(image, modality, spec.info, named(spec, item))
         except SubjectError as error:
             failures.append(failure_of(spec, subject, one_line(error)))
         except Exception as error:  # whatever it is, the other subjects go on

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import ceil, prod
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from vitaepp.data.storefiles import stored_info
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import Cohort
 from vitaepp.ingest.planning.spec import DEFAULT_SIZE
+from vitaepp.ingest.readers.pictures import pixel_of
 from vitaepp.ingest.subject import grid_of
 from vitaepp.ingest.task import ImageSpec
 from vitaepp.recipe.choices import Choice
@@ -120,7 +122,8 @@ def _whole(
 def reference_grids(spec: ImageSpec, cohort: Cohort) -> dict[str, Grid]:
     """Where the reference image of each of a sample of subjects lies, in RAS order of axes.
 
-    Images that cannot be read are left out: they are named when their turn comes.
+    A picture's voxels have the sides of its pixels, of which the shorter is 1. Images that cannot
+    be read are left out: they are named when their turn comes.
     """
     grids = {}
     for row in evenly(len(cohort.subjects), SAMPLE):
@@ -128,7 +131,11 @@ def reference_grids(spec: ImageSpec, cohort: Cohort) -> dict[str, Grid]:
         for item in [files[m] for m in spec.files if m in files][:1]:
             with suppress(SubjectError):
                 grid = grid_of(spec, item)
-                grids[subject] = closest_ras(grid) if spec.kind == "scans" else grid
+                if spec.kind == "scans":
+                    grids[subject] = closest_ras(grid)
+                else:
+                    pixel = pixel_of(item) if isinstance(item, Path) else ()
+                    grids[subject] = Grid(grid.size, np.diag([*(pixel or (1.0, 1.0)), 1.0]))
     return grids
 
 
@@ -193,7 +200,7 @@ def _size(
     grids: Sequence[Grid], spacing: tuple[float, ...] | None, default: int
 ) -> tuple[tuple[int, ...], str]:
     """The default, or per axis what holds most images whole, where that is less."""
-    extents = np.array([np.array(grid.size) * (grid.spacing if spacing else 1) for grid in grids])
+    extents = np.array([np.array(grid.size) * grid.spacing for grid in grids])
     voxels = extents / np.array(spacing or 1.0)
     # Higher, so that the value is one that an image has; less a hair for what headers round.
     most = np.quantile(voxels, SHARE, axis=0, method="higher")

@@ -167,10 +167,11 @@ def read_elements(path: Path) -> Elements:
 def is_refused(path: Path) -> bool:
     """Whether GDCM refuses a file for how its values are stored, although it is whole."""
     try:
-        header = read_elements(path).dataset
+        elements = read_elements(path)
     except (OSError, ValueError):
         return False
-    signed_12 = number(header, SIGNED) == 1 and number(header, STORED) == 12
+    header = elements.dataset
+    signed_12 = not elements.broken and number(header, SIGNED) == 1 and number(header, STORED) == 12
     return signed_12 and text(header, PHOTOMETRIC) == "MONOCHROME1"
 
 

@@ -176,10 +176,14 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
 
 
 def _in_hounsfield(lookup: Lookup) -> bool:
-    """Whether the header of a CT says that the values of a frame are Hounsfield units."""
+    """Whether the header of a CT lets the values of a frame be Hounsfield units.
+
+    By the standard they are, if it gives an intercept and no other unit. GDCM and SimpleITK write
+    `US`, unspecified, into every CT.
+    """
     unit = lookup(tags.TRANSFORMATIONS, tags.UNIT).upper()
     intercept = _numbers(lookup(tags.TRANSFORMATIONS, tags.INTERCEPT), 1)
-    return bool(intercept) and unit in ("", "HU", "HU_MOD")
+    return bool(intercept) and unit in ("", "HU", "HU_MOD", "US")
 
 
 def _frames(dataset: Dataset) -> list[Lookup]:
