@@ -108,10 +108,45 @@ def test_one_decimal_mark_may_be_shown_and_no_thousands_be_there(tmp_path, capsy
     for text in ("subject;age;adc\na;52,97;1,234\nb;60,1;1,345\n", ROWS):
         (tmp_path / "t.csv").write_text(text)
         read_table(tmp_path / "t.csv")
+    # In a CSV with commas, three decimals throughout are decimals, and a pair is no thousands.
     (tmp_path / "t.csv").write_text('subject,age,w\na,"52,97",1.594\nb,"60,1",9.123\n')
+    read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text('subject,matrix,te\na,"512,512",1.5\nb,"256,256",2.25\n')
+    assert read_table(tmp_path / "t.csv")["matrix"].tolist() == ["512,512", "256,256"]
+    (tmp_path / "t.csv").write_text('subject,age,w\na,"52,97",1.594\nb,"60,1",900\n')
     assert not capsys.readouterr().err
     read_table(tmp_path / "t.csv")
     assert "1.594 is read as 1.594; if it is thousands" in capsys.readouterr().err
+
+
+def test_a_time_or_a_version_is_no_decimal_mark_of_other_columns(tmp_path, capsys):
+    text = "subject;vol;time;p\na;1,234;14.30;1,23E-05\nb;12,345;9.15;2,5E-3\nc;2,500;8.20;1\n"
+    (tmp_path / "t.csv").write_text(text)
+    table = read_table(tmp_path / "t.csv")
+    assert table["vol"].tolist() == [1.234, 12.345, 2.5]
+    assert table["p"].tolist() == [1.23e-5, 2.5e-3, 1]
+
+
+@pytest.mark.parametrize("end", ["", ";", ";;"])
+def test_thousands_are_read_beside_words_for_missing_and_empty_columns(tmp_path, capsys, end):
+    rows = ["subject;vol;age", "a;11.594;52,97", "b;900;3,5", "c;NAN;4,1", "d;1.200;5,0"]
+    lines = [rows[0], *(row + end for row in rows[1:])]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    assert read_table(tmp_path / "t.csv")["vol"].dropna().tolist() == [11594, 900, 1200]
+    assert capsys.readouterr().err.count("11.594 is read as 11594") == 1
+
+
+def test_texts_beside_numbers_in_a_workbook_are_thousands(tmp_path, capsys):
+    pytest.importorskip("openpyxl")
+    cells = {"subject": [*"abc"], "vol": ["11.594", 900, "1.200"], "age": ["52,97", "3,5", "4,1"]}
+    pd.DataFrame(cells).to_excel(tmp_path / "t.xlsx", index=False)
+    assert read_table(tmp_path / "t.xlsx")["vol"].tolist() == [11594, 900, 1200]
+    assert "11.594 is read as 11594" in capsys.readouterr().err
+    cells["age"], cells["day"] = [52.97, 3.5, 4.1], [pd.Timestamp("2020-01-02"), "1.234", None]
+    pd.DataFrame(cells).to_excel(tmp_path / "t.xlsx", index=False)
+    table = read_table(tmp_path / "t.xlsx")
+    assert table["day"].iloc[0] == "2020-01-02"
+    assert "column vol: 11.594 is read as 11.594; if it is thousands" in capsys.readouterr().err
 
 
 def test_an_image_that_a_manifest_names_twice_is_told(tmp_path):

@@ -339,7 +339,7 @@ def test_harmonised_and_plain_features_are_two_questions(tmp_path):
     assert verify.main(folder) == 0
     titles = re.findall("^## (.*)", (folder / "README.md").read_text(), re.MULTILINE)
     plain, harmonised = sorted(titles[:2], key=len)
-    assert harmonised == f"{plain}, harmonised by site"
+    assert harmonised == f"{plain}, centred and scaled for each site"
     methods = (folder / "methods.md").read_text()
     assert "It was repeated with 2 draws of the folds (seeds 0 and 1)" in methods
     assert "Before, features" in methods

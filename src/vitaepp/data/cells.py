@@ -36,6 +36,12 @@ SUBJECT_COLUMNS = ("subject", "subject_id", "participant_id", "patient")
 #: The only texts that count as a missing value.
 MISSING = ("", "NA", "N/A", "NaN", "n/a", "nan")
 
+#: Texts, in lower case, that are no number where numbers are needed, and no other word either.
+NOT_FINITE = ("nan", "inf", "-inf")
+
+#: A table, and lines on how its numbers were read.
+Read = tuple[pd.DataFrame, list[str]]
+
 
 def read_plain_table(path: Path) -> list[dict[str, str]]:
     """The rows of a data set's own table, all values as text; a missing value is an empty text.
@@ -70,15 +76,17 @@ def read_cells(
     sheets = partial(_read_workbook, subject_columns=subject_columns)
     read = sheets if suffix == ".xlsx" else _read_lines
     try:
-        table = read(path, text)
+        table, told = read(path, text)
         if long := _long_numbers(table):
             # As numbers they would lose digits, so they are read as names.
-            table = read(path, "all" if text == "all" else (*text, *map(str.lower, long)))
+            table, told = read(path, "all" if text == "all" else (*text, *map(str.lower, long)))
     except SourceError:
         raise
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         kind = suffix[1:].upper() if suffix in TABLE_SUFFIXES else "CSV"
         raise SourceError(f"{path.name}: not a readable {kind}: {one_line(error)}") from None
+    for line in told:
+        say(f"{path.name}: {line}")
     # Spreadsheets often contain empty columns.
     nameless = [c for c in table.columns if c.startswith("Unnamed:") and table[c].isna().all()]
     table = table.drop(columns=nameless)
@@ -104,14 +112,14 @@ def whole_numbers(column: pd.Series[Any]) -> pd.Series[Any]:
     return column
 
 
-def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFrame:
+def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> Read:
     lines = _text(path).lstrip("\r\n")
     separator, decimal = _separator(lines, path.suffix.lower())
     front: dict[str, Any] = {"header": None, "nrows": 1, "dtype": str, "na_filter": False}
     head = pd.read_csv(StringIO(lines), sep=separator, skipinitialspace=True, **front)
     names = _column_names(head, path)
 
-    def read(names: list[str], types: type | dict[str, type]) -> pd.DataFrame:
+    def read(types: type | dict[str, type]) -> pd.DataFrame:
         return pd.read_csv(
             StringIO(lines),
             sep=separator,
@@ -127,23 +135,26 @@ def _read_lines(path: Path, text: Literal["all"] | tuple[str, ...]) -> pd.DataFr
             low_memory=False,  # otherwise parts of one column might differ in type
         )
 
+    beyond = f"Unnamed: {len(names)}"
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            raw = read(names, str) if re.search(_PARTED[separator], lines) else pd.DataFrame()
-            raw = raw.drop(columns=[*_types(list(raw.columns), text)])
-            marks = _decimal_marks(raw)
-            if marks == ".":
-                decimal = "."  # commas are in thousands alone
-            table = read(names, _types(names, text))
-            return _with_thousands(table, raw, path, decimal, marks, separator == ";")
-        except pd.errors.ParserWarning:
-            names = [*names, beyond := f"Unnamed: {len(names)}"]
-            table = read(names, _types(names, text))
-    if table[beyond].notna().any():
+            table = read(_types(names, text))
+        except pd.errors.ParserWarning:  # lines may end in separators
+            names = [*names, beyond]
+            table = read(_types(names, text))
+    if beyond in names and table[beyond].notna().any():
         line = first_line(table[beyond].notna())
         raise ValueError(f"line {line} has more cells than there are columns")
-    return table
+    if not re.search(_PARTED[separator], lines):
+        return table, []
+    raw = read(str).drop(columns=[*_types(names, text)])
+    marks = _decimal_marks(raw)
+    # 1,234 alone may have three decimals, and 14.30 beside it be a time or a version.
+    if decimal == "," and marks == "." and re.search(r"\d,\d{3}(,\d{3}|\.\d)", lines):
+        decimal = "."  # commas are in thousands alone
+        table = read(_types(names, text))
+    return table, _read_thousands(table, raw, decimal, marks, separator == ";")
 
 
 def _decimal_marks(raw: pd.DataFrame) -> str:
@@ -151,6 +162,7 @@ def _decimal_marks(raw: pd.DataFrame) -> str:
     cells = {cell for cell in raw.to_numpy().ravel() if isinstance(cell, str)}
     certain = (
         r"[+-]?(\d+{0}(\d{{1,2}}|\d{{4,}})|(0\d*|\d{{4,}}){0}\d{{3}}|\d{{1,3}}({1}\d{{3}})+{0}\d+)"
+        r"([eE][+-]?\d+)?"
     )
     shown = {
         mark: re.compile(certain.format(re.escape(mark), re.escape(other)))
@@ -159,51 +171,73 @@ def _decimal_marks(raw: pd.DataFrame) -> str:
     return "".join(m for m, one in shown.items() if any(one.fullmatch(c.strip()) for c in cells))
 
 
-def _with_thousands(
-    table: pd.DataFrame, raw: pd.DataFrame, path: Path, decimal: str, marks: str, parts: bool
-) -> pd.DataFrame:
-    """Read numbers such as 11.594 as thousands where 52,97 shows the decimal mark; else ask.
+def _read_thousands(
+    table: pd.DataFrame, raw: pd.DataFrame, decimal: str, marks: str, parts: bool
+) -> list[str]:
+    """Read numbers such as 11.594 as thousands where the file shows that they are; else ask.
+
+    The file shows it by a decimal mark elsewhere (52,97), and the column by a number without marks
+    (900), with several (1.234.567) or with decimals (1.594,5). Where countries with a decimal comma
+    are likely, the file is enough: `512,512` in other files may be a pair.
 
     Args:
-        table: as it was read.
-        raw: columns that may hold numbers, as texts.
-        path: its file.
-        decimal: the mark that it was read with.
+        table: as it was read; such columns become numbers.
+        raw: columns that may hold numbers, as texts; missing where a cell is no text.
+        decimal: the mark that the table was read with.
         marks: those that `_decimal_marks` finds.
-        parts: whether numbers are probably from a country with other marks, as semicolons tell.
+        parts: whether thousands may well have a mark: columns have semicolons between them, or
+            numbers of a workbook are texts.
+
+    Returns:
+        Lines to say.
     """
+    lines = []
     for name, cells in raw.items():
-        texts = cells.dropna().str.strip()
-        texts = texts[~texts.isin(MISSING)]
-        number = table[name].dtype.kind == "f"
+        column, texts = table[name], cells.dropna().str.strip()
+        texts = texts[~texts.str.lower().isin([*map(str.lower, MISSING), *NOT_FINITE])]
+        others = column[cells.isna()].dropna()
+        if not pd.to_numeric(others, errors="coerce").notna().all():
+            continue
         # Texts with a point are taken as numbers where numbers are needed.
-        mark, other = decimal if number else ".", ",.".replace(decimal, "")
+        mark = decimal if column.dtype.kind == "f" else "."
+        other = ",.".replace(decimal, "")
         point, group = re.escape(decimal), re.escape(other)
-        grouped = rf"[+-]?([1-9]\d{{0,2}}({group}\d{{3}})+|\d+)({point}\d+)?"
+        grouped = rf"[+-]?([1-9]\d{{0,2}}({group}\d{{3}})+|0|[1-9]\d*)({point}\d+)?"
         parted = texts[texts.str.contains(other, regex=False)]
-        if marks == decimal and len(parted) and texts.str.fullmatch(grouped).all():
+        shown = len(others) > 0 or not texts.str.fullmatch(rf"\D?\d+{group}\d{{3}}").all()
+        if (
+            marks == decimal
+            and len(parted)
+            and (shown or (parts and decimal == ","))
+            and texts.str.fullmatch(grouped).all()
+        ):
             plain = texts.str.replace(other, "").str.replace(decimal, ".")
-            table[name] = pd.to_numeric(plain).reindex(table.index)
-            say(
-                f"{path.name}: column {name}: {parted.iloc[0]} is read as {plain[parted.index[0]]}:"
-                f" other numbers have a decimal {'comma' if decimal == ',' else 'point'}"
+            numbers = pd.to_numeric(others).reindex(column.index).astype(float)
+            numbers[plain.index] = pd.to_numeric(plain)
+            table[name] = numbers
+            lines.append(
+                f"column {name}: {parted.iloc[0]} is read as {plain[parted.index[0]]}: other "
+                f"numbers have a decimal {'comma' if decimal == ',' else 'point'}"
             )
             continue
         parted = texts[texts.str.contains(mark, regex=False)]
+        all_parted = len(parted) == len(texts) and not len(others)
+        if parts:
+            doubtful = not (all_parted and mark == decimal and mark in marks)
+        else:
+            doubtful = bool(marks) and mark not in marks and not all_parted
         thousands = rf"[+-]?[1-9]\d{{0,2}}{re.escape(mark)}\d{{3}}"
         if (
-            (parts or (marks and mark not in marks))
+            doubtful
             and len(parted)
             and parted.str.fullmatch(thousands).all()
             and pd.to_numeric(texts.str.replace(mark, "."), errors="coerce").notna().all()
-            and not (len(parted) == len(texts) and mark == decimal and mark in marks)
         ):
-            say(
-                f"{path.name}: column {name}: {parted.iloc[0]} is read as "
-                f"{parted.iloc[0].replace(mark, '.')}; if it is thousands, write it without the "
-                "mark"
+            lines.append(
+                f"column {name}: {parted.iloc[0]} is read as {parted.iloc[0].replace(mark, '.')}; "
+                "if it is thousands, write it without the mark"
             )
-    return table
+    return lines
 
 
 def _text(path: Path) -> str:
@@ -290,7 +324,7 @@ def _cleaned(column: pd.Series[Any], text: Literal["all"] | tuple[str, ...]) -> 
 
 def _read_workbook(
     path: Path, text: Literal["all"] | tuple[str, ...], subject_columns: Sequence[str]
-) -> pd.DataFrame:
+) -> Read:
     require("openpyxl", "xlsx", f"{path.name}: an Excel table needs")
     try:
         with zipfile.ZipFile(path) as parts:
@@ -314,7 +348,7 @@ def _read_workbook(
             if _found(path, rb'<(?:\w+:)?f[ >/]|t="e"'):
                 _report_lacking(path, sheet)
             if not _found(path, rb"<(?:\w+:)?t(?: [^>]*)?>\s*[+-]?\d{1,3}[.,]\d{3}"):
-                return table
+                return table, []
             # Numbers that are stored as texts, which pandas takes for numbers as in a CSV.
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 raw = pd.read_excel(
@@ -326,17 +360,14 @@ def _read_workbook(
                     na_values=MISSING,
                 )
             raw = raw.drop(columns=[*_types(names, text)])
-            raw = raw[[n for n in names if n in raw and _all_text(raw[n])]]
+            raw = raw.map(lambda value: value if isinstance(value, str) else None)
             marks = _decimal_marks(raw)
-            return _with_thousands(table, raw, path, marks if marks == "," else ".", marks, True)
+            decimal = marks if marks == "," else "."
+            return table, _read_thousands(table, raw, decimal, marks, True)
     except (ValueError, OSError, MemoryError, SourceError):
         raise
     except Exception as error:  # a damaged workbook may raise any exception
         raise ValueError(one_line(error)) from None
-
-
-def _all_text(column: pd.Series[Any]) -> bool:
-    return all(isinstance(value, str) for value in column.dropna())
 
 
 def _sheet(book: pd.ExcelFile, path: Path, subject_columns: Sequence[str]) -> str:

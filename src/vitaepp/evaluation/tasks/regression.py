@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices
+from vitaepp.data.cells import NOT_FINITE
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.labels import label_column
@@ -183,7 +184,7 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
     """
     texts = column.astype(object).where(column.notna(), "").astype(str).str.strip()
     values = pd.to_numeric(texts, errors="coerce").where(lambda v: np.isfinite(v))
-    words = ~texts.str.lower().isin(["", "nan", "inf", "-inf"]) & values.isna()
+    words = ~texts.str.lower().isin(["", *NOT_FINITE]) & values.isna()
     if count := int(words.sum()):
         raise EvaluationError(
             f"label {label!r}: {count} of {len(column)} values are no numbers, such as "

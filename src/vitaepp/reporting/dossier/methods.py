@@ -435,11 +435,11 @@ def _partition(question: Question) -> Iterator[str]:
     group = metrics.get("group") or {}
     if _alone(metrics):
         only = len(group["not_tested"])
+        each = f"{folds} of {group['groups']} groups" if only else f"Each of {folds} groups"
         yield (
-            f"Each group of {group['column']} was tested once, by models that were fitted on the "
-            f"others ({folds} folds)"
-            + f"; {counted(only, 'group')} that cannot be scored alone {_be(only)} not tested"
-            * bool(only)
+            f"{each} of {group['column']} {_be(folds if only else 1)} tested once, by models that "
+            "were fitted on the others"
+            + "; what cannot be scored alone was not tested" * bool(only)
             + "."
         )
     elif folds > 1:

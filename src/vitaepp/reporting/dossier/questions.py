@@ -11,6 +11,7 @@ import pandas as pd
 
 from vitaepp.errors import EvaluationError, one_line
 from vitaepp.evaluation.comparison import Comparison, compare_evaluations, shared_draws
+from vitaepp.evaluation.harmonize import SCALE
 from vitaepp.evaluation.measures import leading_metric, measures_of
 from vitaepp.evaluation.result import METHOD, Evaluation, score_columns
 from vitaepp.evaluation.summary import Row, pooled_rows, summary_rows
@@ -169,7 +170,7 @@ def questions_of(runs: Sequence[RunContents]) -> list[Question]:
     first = [members[0][2] for members in grouped.values()]
     for facts in (
         [_design(evaluation) for evaluation in first],
-        [f", harmonised by {h['column']}" if (h := e.get("harmonized")) else "" for e in first],
+        [_harmonized(evaluation) for evaluation in first],
         [f", seed {evaluation['seed']}" for evaluation in first],
         [f", {counted(evaluation['n'], 'subject')}" for evaluation in first],
         [f", positive {p}" if (p := e.get("positive")) is not None else "" for e in first],
@@ -199,6 +200,14 @@ def _design(evaluation: Evaluation) -> str:
         return ", given split"
     whole = f" of whole groups of {group['column']}" if group else ""
     return f", {folds} folds{whole}"
+
+
+def _harmonized(evaluation: Evaluation) -> str:
+    """What was taken out of features, as the end of a title."""
+    if not (harmonized := evaluation.get("harmonized")):
+        return ""
+    how = "centred and scaled" if harmonized["how"] == SCALE else "harmonised by ComBat"
+    return f", {how} for each {harmonized['column']}"
 
 
 def _distinct(titles: Sequence[str], facts: Sequence[str]) -> list[str]:
