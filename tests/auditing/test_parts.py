@@ -7,7 +7,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from vitaepp.auditing.answers import undecided
-from vitaepp.auditing.facts import Fact, cut, kind_of, usable
+from vitaepp.auditing.facts import Fact, cut, facts_of, kind_of, usable
 from vitaepp.auditing.images import empty_border, near_duplicates, perceptual_hash
 from vitaepp.auditing.permutation import association_test, p_of, shuffles
 from vitaepp.auditing.shortcuts import Association
@@ -178,3 +178,21 @@ def test_numbers_are_cut_into_thirds():
     groups = cut(fact)
     assert groups.value_counts().tolist() == [3, 3, 3]
     assert groups.iloc[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "classes"),
+    [
+        ("scan_year", [2017, 2018, 2019], False),
+        ("scan_date", [f"2019-{month:02d}-03" for month in range(1, 13)], False),
+        ("station", [45_010 + i for i in range(12)], True),  # a code, and no quantity
+        ("weight", [70.0, 70.01] + [70.02 + i / 1000 for i in range(10)], False),
+    ],
+)
+def test_what_differs_by_little_is_not_called_the_same_for_all(make_store, name, values, classes):
+    store = make_store(subjects=6 * len(values) + 12, size=(8, 8))
+    table = store.table.assign(**{name: np.resize(values, len(store))})
+    found = facts_of(table, store, np.zeros((len(store), 2), int), np.arange(len(store)), "sick")
+    (fact,) = [fact for fact in found.usable if fact.name == name]
+    assert fact.is_classes == classes
+    assert name not in found.constant

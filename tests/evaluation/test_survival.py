@@ -63,6 +63,12 @@ def test_halves_that_are_never_at_risk_together_have_no_log_rank_test():
     assert (found["logrank"], found["reason"]) == (None, "at no event are both halves at risk")
 
 
+def test_halves_are_of_persons():
+    rows, persons = np.repeat(np.arange(23), 3), np.repeat(np.arange(23), 3)
+    found = survival_halves(AML[rows], ~MAINTAINED[rows], persons)
+    assert found == survival_halves(AML, ~MAINTAINED)
+
+
 def test_concordance_and_its_error_are_those_of_r():
     """`summary(coxph(Surv(time, status) ~ x, aml))` prints Concordance= 0.619 (se = 0.063)."""
     found = concordance_interval(AML, 1.0 - MAINTAINED, np.zeros(23, int))

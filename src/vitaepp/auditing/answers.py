@@ -386,7 +386,10 @@ def _errors(name: str, errors: Errors, corrected: Callable[[float], float]) -> I
     assert worst.interval is not None
     ends = interval(worst.interval.low, worst.interval.high, 2)
     verdict: Verdict = "green"
-    sentence = f"Subgroups of {name} are told about equally well ({p_value(p, 'p')})."
+    sentence = (
+        f"Subgroups of {name} are not shown to differ (lowest AUC: {worst.name}, {worst.auc:.2f} "
+        f"{ends}; {p_value(p, 'p')})."
+    )
     if p < SIGNIFICANT:
         verdict = "red" if errors.gap >= GAP else "yellow"
         sentence = (

@@ -28,8 +28,9 @@ from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES
 #: Words of a column's name, by what such a column tells.
 WORDS = {
     "site": "site center centre hospital institution institute clinic country",
-    "scanner": "scanner manufacturer vendor model device station field tesla coil kernel protocol "
-    "sequence kvp mas exposure software",
+    "scanner": "scanner manufacturer vendor model device station coil kernel protocol sequence "
+    "software",
+    "technique": "field tesla kvp mas exposure",
     "year": "year date",
     "age": "age",
     "sex": "sex gender",
@@ -42,10 +43,13 @@ WORDS = {
 EXPECTED = ("site", "scanner", "year", "age", "sex")
 
 #: Kinds whose numbers are codes.
-CODES = ("site", "sex")
+CODES = ("site", "scanner", "sex")
 
 #: Kinds whose numbers keep their order, however few they are.
 ORDERED = ("year", "age")
+
+#: Differences up to this share of a number are the rounding of headers, and no difference.
+ROUNDING = 1e-3
 
 #: Share of subjects with one number above which the others cannot be ranked well.
 MOST_ALIKE = 0.9
@@ -66,11 +70,13 @@ class Fact:
             of classes (text); missing where it is not known.
         size: one number a subject that stands for several columns, its name in a sentence; None
             where there is one column only.
+        rounding: share of a number up to which two of them are the same.
     """
 
     name: str
     columns: pd.DataFrame
     size: pd.Series[Any] | None = None
+    rounding: float = 0.0
 
     @property
     def is_classes(self) -> bool:
@@ -129,7 +135,11 @@ def facts_of(
             raise EvaluationError(f"`metadata`: no column {name!r}; {nearest(name, own)}")
     kinds = {name: kind_of(name) for name in own if name != label}
     facts = [
-        Fact(name, pd.DataFrame({name: _typed(table[name], kind)}))
+        Fact(
+            name,
+            pd.DataFrame({name: _typed(table[name], kind)}),
+            rounding=ROUNDING * (kind == "grid"),
+        )
         for name, kind in kinds.items()
         if kind or name in metadata
     ]
@@ -141,6 +151,8 @@ def facts_of(
             varied.append(left)
         elif why:
             silent.append(f"{fact.name} ({why})")
+        elif fact.name in kinds and table[fact.name].nunique() > 1:
+            silent.append(f"{fact.name} (its values are too close to be told apart)")
         else:
             constant.append(fact.name)
     missing = [kind for kind in EXPECTED if kind not in kinds.values()]
@@ -181,7 +193,7 @@ def _typed(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     """A column as numbers, or as classes; empty texts are missing."""
     values = column.map(lambda v: v.strip() or None if isinstance(v, str) else v)
     if kind == "year":
-        values = values.map(_year, na_action="ignore")
+        values = values.map(_in_years, na_action="ignore")
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     numbers = numbers.where(np.isfinite(numbers))
     is_numeric = bool((numbers.notna() == values.notna()).all()) and values.dtype != bool
@@ -194,10 +206,21 @@ def _typed(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     return values.map(str, na_action="ignore").astype(object)
 
 
-def _year(value: object) -> object:
-    """The year of a date, as 2019-03-05, 20190305 or 5.3.2019; other values as they are."""
-    year = re.search(r"(?<!\d)(19|20)\d\d(?=\D|$|(0\d|1[0-2])[0-3]\d(\D|$))", str(value))
-    return float(year[0]) if year else value
+def _in_years(value: object) -> object:
+    """A date in years, to the month where it gives one; other values as they are.
+
+    >>> [_in_years(date) for date in (2019, "2019-07-05", "20190705", "5.7.2019", "5/7/2019")]
+    [2019.0, 2019.5, 2019.5, 2019.5, 2019.0]
+    """
+    text, month = str(value), r"(0[1-9]|1[0-2])"
+    year = re.search(rf"(?<!\d)(19|20)\d\d(?=\D|$|{month}[0-3]\d(\D|$))", text)
+    if year is None:
+        return value
+    # Of 5/7/2019 nobody knows which is the month.
+    after = re.match(rf"-?{month}(?=\D|$|[0-3]\d)", text[year.end() :])
+    before = re.search(r"(?<!\d)\d\d?\.(\d\d?)\.$", text[: year.start()])
+    found = int((after or before or ["", 1])[1])
+    return float(year[0]) + (found - 1) / 12 if 1 <= found <= 12 else float(year[0])
 
 
 def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
@@ -257,7 +280,7 @@ def _measured(
 ) -> Fact:
     columns = pd.DataFrame(values.astype(float), columns=list(axes), index=index)
     several = pd.Series(size.astype(float), index=index, name=size_name)
-    return Fact(name, columns, several if columns.shape[1] > 1 else None)
+    return Fact(name, columns, several if columns.shape[1] > 1 else None, ROUNDING)
 
 
 def _classes(name: str, values: npt.NDArray[Any], index: Any) -> Fact:
@@ -287,8 +310,8 @@ def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
     known = columns[fact.known]
     if len(np.unique(persons[fact.known])) < 4 * FEWEST:
         return None, f"known of fewer than {4 * FEWEST} participants"
-    # To a thousandth, the rounding of headers.
-    varied = [c for c in columns if np.ptp(known[c]) > 1e-3 * max(1e-6, known[c].abs().max())]
+    largest = known.abs().max().clip(lower=1e-6)
+    varied = [c for c in columns if np.ptp(known[c]) > fact.rounding * largest[c]]
     if not varied:
         return None, ""
     shares = {c: float(known[c].value_counts(normalize=True).iloc[0]) for c in varied}
@@ -298,4 +321,5 @@ def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
         classes = pd.Series(alike, index=columns.index, dtype=object).where(fact.known, None)
         return usable(Fact(fact.name, classes.to_frame(fact.name)), persons)
     varied = [c for c in varied if shares[c] <= MOST_ALIKE]
-    return Fact(fact.name, columns[varied], fact.size if len(varied) > 1 else None), ""
+    size = fact.size if len(varied) > 1 else None
+    return Fact(fact.name, columns[varied], size, fact.rounding), ""

@@ -535,7 +535,7 @@ def concordance_interval(
     return facts | {"low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 
-def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
+def survival_halves(test: Survival, high: Flags, persons: Persons | None = None) -> dict[str, Any]:
     """Kaplan-Meier curves of those at high and at low risk, and the log-rank test between them.
 
     The halves of a cross-validation are not independent of each other: the models of one fold have
@@ -546,6 +546,8 @@ def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
         test: all tested subjects.
         high: `(subject,)`, whether the risk is above the median of the training part
             (`FittedSurvival.middle`).
+        persons: `(subject,)`, the person of each; the first of a person's subjects counts, because
+            the test and the intervals take them for independent. None: each is a person.
 
     Returns:
         `high` and `low`, each with `n`, `events` and a curve of `time`, `survival`, `low`, `high`
@@ -559,6 +561,9 @@ def survival_halves(test: Survival, high: Flags) -> dict[str, Any]:
     require("sksurv", "survival", "survival needs")
     from sksurv.compare import compare_survival
 
+    if persons is not None:
+        first = np.sort(np.unique(persons, return_index=True)[1])
+        test, high = test[first], high[first]
     facts: dict[str, Any] = {"high": _curve(test[high]), "low": _curve(test[~high])}
     reason = ""
     if high.all() or not high.any():

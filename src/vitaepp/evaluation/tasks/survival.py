@@ -101,7 +101,7 @@ class Survival(Target):
         return {
             "concordance": survival.concordance_interval(times, risk, fold, persons=tested.persons),
             "over_time": survival.over_time(tested.learned, times, risk, fold),
-            "halves": survival.survival_halves(times, risk > middle),
+            "halves": survival.survival_halves(times, risk > middle, tested.persons),
         }
 
     def of_other(self, table: pd.DataFrame) -> Survival:

@@ -37,7 +37,8 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
         return {"values": values, "figures": []}
     if result.task == "survival":
         figure = _survival(report["halves"])
-        return {"values": list(_of_survival(report)), "figures": [figure] if figure else []}
+        values = list(_of_survival(report, folds=len(result["folds"])))
+        return {"values": values, "figures": [figure] if figure else []}
     return None
 
 
@@ -46,7 +47,7 @@ def _with_interval(metric: str, value: float, ends: Mapping[str, float]) -> str:
     return f"{value:.{digits}f} {numbers.interval(ends['low'], ends['high'], digits)}"
 
 
-def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_survival(report: Mapping[str, Any], folds: int) -> Iterator[tuple[str, str]]:
     concordance, halves = report["concordance"], report["halves"]
     if concordance.get("low") is not None:
         interval = numbers.interval(concordance["low"], concordance["high"])
@@ -66,7 +67,8 @@ def _of_survival(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if halves.get("logrank"):
         p = numbers.p_value(halves["logrank"]["p"], "p")
-        yield "Log-rank test of the halves", f"{p}; over folds a guide, and no test"
+        guide = "; over folds a guide, and no test" if folds > 1 else ""
+        yield "Log-rank test of the halves", f"{p}{guide}"
 
 
 def _survival(halves: Mapping[str, Any]) -> Figure | None:
