@@ -335,7 +335,10 @@ def test_harmonised_and_plain_features_are_two_questions(tmp_path):
     run = make_run(tmp_path / "run", reconstructed=False, evaluated=False)
     add(run, "plain", "50%_or_more", protocol="svm")
     evaluate(run / "plain.parquet", "50%_or_more", run / "h", "svm", sites="site", harmonize=True)
+    metrics = json.loads((run / "h" / "metrics.json").read_text())
+    (run / "h" / "metrics.json").write_text(json.dumps(metrics | {"doubts": ["9 may be missing"]}))
     folder = dossier(run, tmp_path / "out")
+    assert "numbers are used:\n\n> 9 may be missing\n" in (folder / "README.md").read_text()
     assert verify.main(folder) == 0
     titles = re.findall("^## (.*)", (folder / "README.md").read_text(), re.MULTILINE)
     plain, harmonised = sorted(titles[:2], key=len)

@@ -131,6 +131,7 @@ def qc(
     say_unlike(encoder.config, opened, check_like(encoder.config, opened, any_store))
     check_writable(target / "qc.csv")
     on = chosen_device(device)
+    errors = _errors_of_store(run, opened, masks, seed, on)
     features = encoder.embed(opened, device=on, any_store=True)
     ordered = by_subject(opened.table)  # the parts that are left out do not go by rows
     rows = ordered.index.to_numpy()
@@ -138,7 +139,7 @@ def qc(
     distances[rows] = Cohort.of(features[rows], persons_of(ordered)).own
     table = judged(
         opened.table["subject"].astype(str).tolist(),
-        _errors_of_store(run, opened, masks, seed, on),
+        errors,
         distances,
     )
     facts = {

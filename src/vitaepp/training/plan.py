@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
@@ -146,7 +147,7 @@ def plan(
     planned = Plan((*made, *choices), heading, dry_run)
     if out is not None:
         write_text(Path(out), planned.to_yaml())
-        say(f"recipe written to {out}; give `recipe={out}` to `prepare` and `pretrain`")
+        say(f"recipe written to {out}; give `recipe={quote(str(out))}` to `prepare` and `pretrain`")
     return planned
 
 

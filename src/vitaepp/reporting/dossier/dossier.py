@@ -24,7 +24,7 @@ import yaml
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import Account
 from vitaepp.errors import RunError
-from vitaepp.evaluation.summary import count_tested, subjects_text
+from vitaepp.evaluation.summary import all_doubts, count_tested, subjects_text
 from vitaepp.presentation.charts import Figure, side_by_side
 from vitaepp.presentation.tables import escape_latex, markdown
 from vitaepp.reporting.contents import RunContents
@@ -257,6 +257,9 @@ def _readme(
         lines += ["", f"## {question.title}", "", markdown(question.results()[0])]
         if question.comparison is not None:
             lines += ["", *(f"- {sentence}" for sentence in question.comparison.sentences)]
+        if doubts := all_doubts(entry.evaluation.metrics for entry in question.entries):
+            lines += ["", "To be checked before these numbers are used:", ""]
+            lines += [f"> {doubt}" for doubt in doubts]
     lines += [
         "",
         "## What is here",
