@@ -37,7 +37,7 @@ def outcome(result: Evaluation) -> dict[str, Any] | None:
         return {"values": values, "figures": []}
     if result.task == "survival":
         figure = _survival(report["halves"])
-        values = list(_of_survival(report, folds=len(result["folds"])))
+        values = list(_of_survival(report, folds=len(result.metrics["folds"])))
         return {"values": values, "figures": [figure] if figure else []}
     return None
 
