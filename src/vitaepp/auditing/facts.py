@@ -219,7 +219,8 @@ def _in_years(value: object) -> object:
     # Of 5/7/2019 nobody knows which is the month.
     after = re.match(rf"-?{month}(?=\D|$|[0-3]\d)", text[year.end() :])
     before = re.search(r"(?<!\d)\d\d?\.(\d\d?)\.$", text[: year.start()])
-    found = int((after or before or ["", 1])[1])
+    part = after or before
+    found = 1 if part is None else int(part[1])
     return float(year[0]) + (found - 1) / 12 if 1 <= found <= 12 else float(year[0])
 
 
@@ -310,8 +311,9 @@ def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
     known = columns[fact.known]
     if len(np.unique(persons[fact.known])) < 4 * FEWEST:
         return None, f"known of fewer than {4 * FEWEST} participants"
-    largest = known.abs().max().clip(lower=1e-6)
-    varied = [c for c in columns if np.ptp(known[c]) > fact.rounding * largest[c]]
+    varied = [
+        c for c in columns if np.ptp(known[c]) > fact.rounding * max(1e-6, known[c].abs().max())
+    ]
     if not varied:
         return None, ""
     shares = {c: float(known[c].value_counts(normalize=True).iloc[0]) for c in varied}
