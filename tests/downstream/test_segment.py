@@ -352,6 +352,11 @@ def test_other_masks_and_other_intensities_are_seen(trained, tmp_path):
         for store in (*stores, stores[0])
     )
     assert first == again != other
+    # What is a label and what is to be ignored count, too; without the latter as ever.
+    said = stores[0].__dict__
+    said["ignored"] = (5,)
+    del said["mask_labels"]
+    assert planned(Base(run, stores[0], tmp_path, run.recipe(), 2, 0)).digest() != first
     clipped = write_masked_store(tmp_path / "clipped", (16,) * 3, clip=(20.0, 80.0))
     with pytest.raises(RunError, match="clip 20,80"):
         vitaepp.finetune(run.path, clipped.path, tmp_path / "out", task="segmentation")
