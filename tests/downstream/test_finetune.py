@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 import vitaepp
@@ -334,11 +335,59 @@ def test_probabilities_belong_to_the_network_whatever_the_scale_of_its_decisions
     asked = []
     for scale in ((1, 1, 1, 1), (0.01, 3.7, 1, 370)):
         folds = [decisions[rows] * s + s for rows, s in zip(parts, scale, strict=False)]
-        curves = calibrated(codes[:3000], folds, own * scale[3] - 5 * scale[3])
+        curves = calibrated(codes[:3000], folds, codes[3000:], own * scale[3] - 5 * scale[3])
         asked.append(curves.probabilities(own * scale[3] - 5 * scale[3])[:, 1])
     assert np.allclose(*asked, atol=1e-6)
     best = 1 / (1 + np.exp(-2 * ideal[3000:]))
     assert np.abs(asked[1] - best).mean() < 0.03
+
+
+@pytest.mark.parametrize("held", [0.1, 0.5, 0.73])
+@pytest.mark.parametrize("strength", [0.5, 2])
+def test_probabilities_do_not_depend_on_how_frequent_classes_are_among_the_held(held, strength):
+
+    def drawn(share):
+        counts = [round(4000 * (1 - share)), round(4000 * share)]
+        normal = [norm.ppf((np.arange(n) + 0.5) / n) for n in counts]
+        codes = np.repeat([0, 1], counts)  # log odds 2 × strength × decision
+        return codes, np.concatenate(normal) + (2 * codes - 1) * strength
+
+    codes, fold = drawn(0.625)
+    own_codes, own = drawn(held)
+    asked = np.array([-0.5, 0, 0.5])
+    found = calibrated(codes, [fold], own_codes, 30 * own + 7).probabilities(30 * asked + 7)
+    odds = 2 * strength * asked + np.log(0.625 / 0.375)
+    assert np.allclose(found[:, 1], 1 / (1 + np.exp(-odds)), atol=0.03)
+
+
+def test_decisions_that_tell_nothing_give_the_shares_of_the_classes_in_a_line(capsys):
+    codes = np.arange(400) % 4 // 3
+    fold = np.random.default_rng(0).normal(2.0 * codes, 1)
+    asked = np.array([-1e3, 1, 1 + 1e-7, 1e3])
+    for own in (np.full(40, 150.0), 1 + 1e-7 * np.arange(40)):
+        found = calibrated(codes, [fold], codes[:40], own).probabilities(asked)
+        assert np.ptp(found[:, 1]) == 0
+        assert 0.2 < found[0, 1] < 0.6
+        assert "probabilities: 1 of 2 networks hardly tell one subject" in capsys.readouterr().err
+    # Of one fold, they do not spoil those of the others.
+    curves = calibrated(np.tile(codes, 2), [fold, np.full(400, 1e4)], codes, fold)
+    low, high = curves.probabilities(np.array([-2.0, 4]))[:, 1]
+    assert low < 0.1 < 0.9 < high
+    assert "probabilities: 1 of 3 networks hardly tell" in capsys.readouterr().err
+
+
+def test_folds_without_some_class_have_one_scale_together(capsys):
+    codes = np.arange(400) % 2
+    fold = np.random.default_rng(0).normal(2.0 * codes - 1, 1)
+    singles = calibrated(codes, [*fold[:, None]], codes, fold)
+    assert capsys.readouterr().err.count("some folds test no subject of some class") == 1
+    whole = calibrated(codes, [fold], codes, fold)
+    assert singles == whole
+    assert not capsys.readouterr().err
+    # A class that is nowhere tested makes no number undefined.
+    three = np.stack([-fold, fold, fold * 0.5], axis=1)
+    found = calibrated(codes, [three], np.arange(400) % 3, three).probabilities(three)
+    assert np.isfinite(found).all()
 
 
 def test_the_head_of_three_classes_is_a_classifier():

@@ -22,7 +22,13 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.downstream.outcome import difference
-from vitaepp.downstream.segment import _by_fold, check_windows, mask_scores, planned
+from vitaepp.downstream.segment import (
+    _by_fold,
+    _say_what_is_lost,
+    check_windows,
+    mask_scores,
+    planned,
+)
 from vitaepp.downstream.tuning import Base, Tuning, person_folds
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, StoreError
@@ -235,7 +241,7 @@ def test_a_label_that_training_lost_is_told(trained, tmp_path, capsys, monkeypat
     found = vitaepp.finetune(trained / "run", trained / "store", tmp_path / "out", **how)
     assert found["mean"]["dice/bright"] == 1
     said = capsys.readouterr().err
-    assert "fine-tuned: label 5 is found in none of 9 tested subjects; training lost it" in said
+    assert "fine-tuned: label 5 is found in none of 9 tested subjects that have it" in said
     assert "label bright" not in said
 
 
@@ -312,10 +318,55 @@ def test_voxels_to_ignore_play_no_part_in_the_loss():
     assert method.predict(images).shape == (2, 3, 8, 8)
 
 
+def test_small_weights_do_not_shrink_the_loss_beside_voxels_to_ignore():
+    masks = torch.ones(400, 8, 8, dtype=torch.uint8)  # no background: weights are small
+    masks[:, 4:] = 2
+    masks[:, :, 6:] = 3
+    method = segmenter((8, 8), masks)
+    assert method.weights[1:].max() < 0.02
+    scores, known = torch.randn(1, 3, 8, 8), masks[:1, :, :6].contiguous()
+    dice = method._dice(scores[..., :6], known[:, None])
+    mean = torch.nn.functional.cross_entropy(scores[..., :6], known.long(), method.weights)
+    torch.testing.assert_close(method._loss(scores, masks[:1], 0.0), dice + mean)
+
+
+def test_what_is_taken_for_an_ignore_label_is_told_or_refused(trained, tmp_path, capsys):
+    run = RunFolder(trained / "run")
+
+    def plan(*values):
+        root = shutil.copytree(trained / "store", tmp_path / str(values), dirs_exist_ok=True)
+        table = pd.read_parquet(root / "table.parquet")
+        table["mask_labels"] = [None, *map(list, values)]
+        table.to_parquet(root / "table.parquet", index=False)
+        info = json.loads((root / "store.json").read_text()) | {"mask_names": []}
+        (root / "store.json").write_text(json.dumps(info))
+        assert Store(root).to_dict().get("ignored") == [255]
+        return planned(Base(run, Store(root), tmp_path, run.recipe(), 2, 0))
+
+    plan(*[[2, 5, 255]] * 6, *[[2]] * 2, [255])
+    assert (
+        "masks: 255 is an ignore label, in 7 of 9 masks; 1 of them have no label at all"
+        in capsys.readouterr().err
+    )
+    plan(*[[2, 5, 255]] * 9)
+    assert "masks: 255 is an ignore label, in 9 of 9 masks\n" in capsys.readouterr().err
+    with pytest.raises(StoreError, match="it is all that 8 masks of 9 have: if it is a label"):
+        plan([1, 255], *[[255]] * 8)
+
+
+def test_only_subjects_that_have_a_label_count_as_those_it_is_not_found_in(capsys):
+    table = pd.DataFrame({"dice/x": [0.0, 0.0, 1.0]})
+    _say_what_is_lost(table, {"x": [False, True, False]}, "fine-tuned")
+    assert "in none of 1 tested subject that have it" in capsys.readouterr().err
+    _say_what_is_lost(table, {"x": [False] * 3}, "fine-tuned")
+    assert not capsys.readouterr().err
+
+
 def test_voxels_to_ignore_play_no_part_in_the_scores(trained, tmp_path, monkeypatch):
     root = shutil.copytree(trained / "store", tmp_path / "store")
     table = pd.read_parquet(root / "table.parquet")
     table["mask_labels"] = [None if v is None else [*v, 255] for v in table.mask_labels]
+    table.at[2, "mask_labels"] = [255]
     table.to_parquet(root / "table.parquet", index=False)
     masks = zarr.open_array(root / "masks.zarr")
     masks[1:, :, :, 12:] = 255
@@ -352,6 +403,11 @@ def test_other_masks_and_other_intensities_are_seen(trained, tmp_path):
         for store in (*stores, stores[0])
     )
     assert first == again != other
+    # What is a label and what is to be ignored count, too; without the latter as ever.
+    said = stores[0].__dict__
+    said["ignored"] = (5,)
+    del said["mask_labels"]
+    assert planned(Base(run, stores[0], tmp_path, run.recipe(), 2, 0)).digest() != first
     clipped = write_masked_store(tmp_path / "clipped", (16,) * 3, clip=(20.0, 80.0))
     with pytest.raises(RunError, match="clip 20,80"):
         vitaepp.finetune(run.path, clipped.path, tmp_path / "out", task="segmentation")

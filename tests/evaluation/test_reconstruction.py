@@ -11,6 +11,7 @@ import torch
 from tests.conftest import LIGHT
 from vitaepp.data.runfolder import weights_id
 from vitaepp.evaluation.reconstruction import (
+    _remove_earlier,
     choose_rows,
     image_quality,
     reconstruct,
@@ -67,6 +68,17 @@ def test_files_of_an_interrupted_call_do_not_stay(make_store, tmp_path, monkeypa
     once = reconstruct(run, store.path, out, subjects=1)
     assert [file.stem for file in out.glob("*.png")] == [*once.subject]
     assert len([*out.glob("*.npz")]) == 1
+
+
+@pytest.mark.parametrize(
+    "facts", [{"subjects": 5}, {"subjects": [3]}, {"subjects": ["a"], "modalities": None}, [1]]
+)
+def test_damaged_facts_of_an_earlier_call_remove_nothing(tmp_path, facts):
+    whole = {"modalities": ["t1"], **facts} if isinstance(facts, dict) else facts
+    (tmp_path / "reconstruction.json").write_text(json.dumps(whole))
+    (tmp_path / "a.png").touch()
+    _remove_earlier(tmp_path, ["t1"])
+    assert (tmp_path / "a.png").exists()
 
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):

@@ -40,6 +40,7 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
         ([0.0, 0.2, 0.5, 0.7, 1.0], None, [0, 0, 0, 1, 1], (LOST,)),
         ([0.0, 1.0039, 4.0157], None, [0, 0, 1], (LOST,)),  # 8 bits and a slope of 4/255
         ([0.0, 1.0000001, 4.0000004], (4,), [0, 0, 1], ()),
+        ([0.0, 1.5e-5], None, [0, 1], (SOFT,)),  # the slope of an intensity image
         ([1, 2, 1], None, [1, 1, 1], (FILLED,)),
         ([-1, -1], None, [1, 1], (FILLED,)),
         ([1, 2, 255], None, [1, 1, 0], (FILLED, IGNORED.format(255))),

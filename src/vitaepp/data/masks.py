@@ -45,5 +45,6 @@ def apart(masks: Iterable[Collection[int]]) -> dict[int, int]:
     """
     sets = [frozenset(labels) for labels in masks]
     alone = Counter(label for labels in sets if len(labels) == 1 for label in labels)
-    pairs = [p for p in combinations(sorted(alone), 2) if not any(s.issuperset(p) for s in sets)]
+    several = {labels for labels in sets if len(labels) > 1}
+    pairs = [p for p in combinations(sorted(alone), 2) if not any(s.issuperset(p) for s in several)]
     return {label: alone[label] for label in sorted({label for pair in pairs for label in pair})}

@@ -330,6 +330,7 @@ class Store:
             **self.info.facts,
             **({"masked": int(self.masked.sum())} if self.has_masks else {}),
             **({"mask_labels": self.mask_labels} if self.has_masks else {}),
+            **({"ignored": [*self.ignored]} if self.ignored else {}),
         }
 
     def spread(self, most: int | None = None) -> list[int]:

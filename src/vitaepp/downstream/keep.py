@@ -25,8 +25,11 @@ from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.system.devices import chosen_device, resolved_precision
 from vitaepp.system.files import atomic_path, read_json, write_json
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.system.tensors import read_tensors
+
+#: A network whose decisions differ by less than this share of their size tells nothing.
+FLAT = 1e-3
 
 
 def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -> Path:
@@ -55,7 +58,7 @@ def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -
         tuning.store, rows.tolist(), device=computing, precision=precision, any_store=True
     )
     classifier = classifier_of(read_tensors(head_file(trained)))
-    held = features[np.isin(tuning.subjects, Job.load(trained).held)]
+    held = np.isin(tuning.subjects, Job.load(trained).held)
     tested = np.concatenate([part.test for part in tuning.parts])
     scores = [tuning.predictions(k, "pretrained") for k in range(len(tuning.parts))]
     model = Model(
@@ -66,7 +69,10 @@ def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -
         precision=precision,
         classifier=classifier,
         calibration=calibrated(
-            tuning.targets[tested], [_decision(part) for part in scores], classifier.decision(held)
+            tuning.targets[tested],
+            [_decision(part) for part in scores],
+            tuning.targets[held],
+            classifier.decision(features[held]),
         ),
         cohort=Cohort.of(features, persons_of(tuning.table)),
         metrics=evaluation.metrics,
@@ -79,32 +85,58 @@ def keep_model(tuning: Tuning, target: Classification, evaluation: Evaluation) -
     return folder
 
 
-def calibrated(codes: Indices, folds: Sequence[Floats], own: Floats) -> Calibration:
+def calibrated(
+    codes: Indices, folds: Sequence[Floats], own_codes: Indices, own: Floats
+) -> Calibration:
     """From the decisions of a network to probabilities, by those of the networks of the folds.
 
     Trained networks differ in how large their decisions are, by orders of magnitude. So the
-    decisions of each are put on one scale, by their mean and deviation over subjects that it was
-    not trained on.
+    decisions of each are put on one scale, by subjects that it was not trained on. Where some fold
+    tests no subject of some class, all folds have one scale together.
 
     Args:
         codes: `(subject,)`, the true class of each tested subject, fold after fold.
         folds: decisions of each fold's network about its tested subjects, `(subject,)` for two
             classes, `(subject, class)` for more.
-        own: decisions of the network that is calibrated, about subjects that are held out.
+        own_codes: `(subject,)`, the true class of each subject that is held out.
+        own: decisions of the network that is calibrated, about these.
     """
-    scales = [_scale(part) for part in folds]
+    classes = np.unique(codes)
+    parts = np.split(codes, np.cumsum([len(part) for part in folds])[:-1])
+    if any(len(np.unique(part)) < len(classes) for part in parts):
+        say(
+            "probabilities: some folds test no subject of some class, so that the networks of all "
+            "folds count as one"
+        )
+        parts, folds = [codes], [np.concatenate(folds)]
+    scales = [_scale(part, true) for part, true in zip(folds, parts, strict=True)]
+    middle, deviation = _scale(own, own_codes)
+    if flat := sum(bool(np.isinf(s).any()) for _, s in (*scales, (middle, deviation))):
+        say(
+            f"probabilities: {flat} of {counted(len(scales) + 1, 'network')} hardly tell one "
+            "subject from another; their decisions count as midway between the classes"
+        )
     pooled = [(part - m) / s for part, (m, s) in zip(folds, scales, strict=True)]
     curves = Calibration.of(codes, np.concatenate(pooled))
-    mean, deviation = _scale(own)
     slopes = np.array(curves.slopes) / deviation
-    intercepts = np.array(curves.intercepts) - slopes * mean
+    intercepts = np.array(curves.intercepts) - slopes * middle
     return Calibration(tuple(slopes.tolist()), tuple(intercepts.tolist()))
 
 
-def _scale(decisions: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of decisions over subjects, the latter 1 where all are equal."""
-    deviation = decisions.std(axis=0)
-    return np.asarray(decisions.mean(axis=0)), np.where(deviation > 0, deviation, 1.0)
+def _scale(decisions: Floats, codes: Indices) -> tuple[Floats, Floats]:
+    """Mean and deviation of decisions over subjects, where each class counts as much.
+
+    So they do not depend on how frequent the classes are. Of more than two classes, each column
+    has its class against the rest. The deviation is infinite where all decisions are equal but for
+    rounding, and where a class is not there.
+    """
+    own = codes == 1 if decisions.ndim == 1 else codes[:, None] == np.arange(decisions.shape[1])
+    with np.errstate(invalid="ignore"):
+        shares = (own / own.sum(axis=0) + ~own / (~own).sum(axis=0)) / 2
+    middle = (shares * decisions).sum(axis=0)
+    deviation = np.sqrt((shares * (decisions - middle) ** 2).sum(axis=0))
+    tells = deviation > FLAT * np.abs(decisions).max(axis=0)
+    return np.where(tells, middle, 0.0), np.where(tells, deviation, np.inf)
 
 
 def _decision(scores: npt.NDArray[Any]) -> Floats:

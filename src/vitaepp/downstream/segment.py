@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
+from vitaepp.data.masks import IGNORED
 from vitaepp.data.nifti import write_scan
 from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
@@ -21,7 +22,7 @@ from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.system.files import atomic_path, file_stem
 from vitaepp.system.progress import counted, say, warn
-from vitaepp.system.text import dimensions
+from vitaepp.system.text import dimensions, first_few
 
 #: What is compared first.
 METRIC = "dice"
@@ -79,10 +80,7 @@ def planned(base: Base) -> Tuning:
         say(f"{missing} of {len(table)} subjects have no mask; they are left out")
     table = table[masked]
     if store.ignored:
-        judged = [bool((~np.isin(store.read_masks([i]), store.ignored)).any()) for i in table.index]
-        if blank := judged.count(False):
-            say(f"{counted(blank, 'mask')} of {len(table)} say nothing of any voxel; left out")
-        table = table[judged]
+        table = _judged(store, table)
     labels = store.mask_labels
     if not labels:
         raise StoreError(f"{store.path}: its masks are empty; check the masks of the scans")
@@ -96,12 +94,46 @@ def planned(base: Base) -> Tuning:
     )
 
 
+def _judged(store: Store, table: pd.DataFrame) -> pd.DataFrame:
+    """The subjects whose masks say something; it is said what is taken for an ignore label.
+
+    Raises:
+        StoreError: it seems to be a label.
+    """
+    ignored, values = {*store.ignored}, _values_of_masks(store)
+    having = [row for row in table.index if ignored & {*values[row]}]
+    alone = [row for row in having if ignored.issuperset(values[row])]
+    count = f"{counted(len(alone), 'mask')} of {len(table)}"
+    if 2 * len(alone) > len(having) and not ignored & {value for value, _ in store.info.mask_names}:
+        raise StoreError(
+            f"{store.path}: {IGNORED} is an ignore label, because some masks have it beside small "
+            f"values; it is all that {count} have: if it is a label there, write the number that "
+            "it has in the others, else leave these out"
+        )
+    without = f"; {len(alone)} of them have no label at all" if alone else ""
+    say(
+        f"masks: {first_few(store.ignored)} is an ignore label, in {len(having)} of "
+        f"{counted(len(table), 'mask')}{without}"
+    )
+    blank = [row for row in alone if np.isin(store.read_masks([row]), store.ignored).all()]
+    if blank:
+        say(f"{counted(len(blank), 'mask')} of {len(table)} say nothing of any voxel; left out")
+    return table.drop(index=blank)
+
+
+def _values_of_masks(store: Store) -> dict[int, list[int]]:
+    """The values of each mask that is kept, by its row in the store."""
+    return dict(zip(np.flatnonzero(store.masked).tolist(), store.values_of_masks, strict=True))
+
+
 def measured(tuning: Tuning) -> Outcome:
     """Dice and distances of the fine-tuned networks and of those from scratch."""
     store = tuning.store
     names = {value: name or str(value) for value, name in store.mask_labels.items()}
     rows = tuning.table.index.to_numpy()
-    tables = {}
+    values, tables = _values_of_masks(store), {}
+    tested = rows[np.concatenate([part.test for part in tuning.parts])].tolist()
+    there = {name: [value in values[row] for row in tested] for value, name in names.items()}
     for start in STARTS:
         parts = []
         for k, part in enumerate(tuning.parts):
@@ -118,7 +150,7 @@ def measured(tuning: Tuning) -> Outcome:
             scores.insert(1, "fold", k)
             parts.append(scores)
         tables[start] = pd.concat(parts, ignore_index=True)
-        _say_what_is_lost(tables[start], list(names.values()), STARTS[start])
+        _say_what_is_lost(tables[start], there, STARTS[start])
     _say_distances(tables, list(names.values()))
     own, other = tables["pretrained"], tables["scratch"]
     table = own.merge(other, on=["subject", "fold"], suffixes=("", " from scratch"))
@@ -140,16 +172,21 @@ def measured(tuning: Tuning) -> Outcome:
     return Outcome(metrics, table).save(tuning.out)
 
 
-def _say_what_is_lost(table: pd.DataFrame, names: Sequence[str], start: str) -> None:
-    """Say which labels are predicted nowhere, or nowhere right, so that a mean hides none."""
-    for name in names:
-        dice, found = table[f"dice/{name}"], table[f"hd95/{name}"].notna()
-        dice = dice[found | (dice < 1)]  # the others lack it, and nothing is predicted there
+def _say_what_is_lost(table: pd.DataFrame, there: Mapping[str, Sequence[bool]], start: str) -> None:
+    """Say which labels are predicted nowhere, or nowhere right, so that a mean hides none.
+
+    Args:
+        table: of all tested subjects.
+        there: of each label, which of them have it.
+        start: what is tested.
+    """
+    for name, have in there.items():
+        dice = table.loc[list(have), f"dice/{name}"]
         if len(dice) and not dice.any():
             subjects = counted(len(dice), "tested subject")
             warn(
-                f"{start}: label {name} is found in none of {subjects}; training lost it: try a "
-                "lower rate (optim.lr) or more updates (optim.updates)"
+                f"{start}: label {name} is found in none of {subjects} that have it; training "
+                "lost it: try a lower rate (optim.lr) or more updates (optim.updates)"
             )
 
 

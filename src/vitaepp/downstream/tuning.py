@@ -164,6 +164,8 @@ class Tuning(Base):
         masks = self.table.get("mask_checksum") if self.task == "segmentation" else None
         facts = [self.subjects.tolist(), self.targets.tolist(), persons.tolist(), parts]
         facts.append([] if masks is None else masks.tolist())
+        if self.task == "segmentation" and self.store.ignored:
+            facts.append([[*self.store.mask_labels], [*self.store.ignored]])
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @property

@@ -172,11 +172,12 @@ def _remove_earlier(folder: Path, modalities: Iterable[str]) -> None:
         else:  # of an earlier version
             table = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
             subjects = table["subject"].tolist()
+        stems = [file_stem(subject) for subject in subjects]
+        endings = (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities))
     except (OSError, ValueError, KeyError, TypeError):
         return
-    endings = (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities))
     removed = 0
-    for stem in map(file_stem, subjects):
+    for stem in stems:
         files = [folder / f"{stem}{ending}" for ending in endings]
         removed += any(file.exists() for file in files)
         for file in files:

@@ -92,7 +92,10 @@ def _values(mask: Image) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """A mask's values, whole numbers where all nearly are, and the different ones, rising."""
     values = to_grey(mask)
     present = np.unique(values)
-    if values.dtype.kind == "f" and np.abs(present - np.rint(present)).max() <= NEARLY:
+    # What is nearly 0 throughout is no label with an error but a mask in a small unit.
+    small = 0 < np.abs(present).max() <= 0.5
+    nearly = not small and np.abs(present - np.rint(present)).max() <= NEARLY
+    if values.dtype.kind == "f" and nearly:
         values = np.rint(values)
         present = np.unique(np.rint(present))
     return values, present

@@ -133,7 +133,7 @@ class Segmenter(FineTuned):
             scores = torch.where(known[:, None], scores, sure.view(-1, *(1,) * (masks.ndim - 1)))
             masks, weight = masks * known, weights[(masks * known).long()]
             rest = F.cross_entropy(scores, masks.long(), weights, reduction="sum")
-            cross_entropy = rest / (weight * known).sum().clamp(min=1)
+            cross_entropy = rest / (weight * known).sum().clamp(min=1e-6)
         else:
             cross_entropy = F.cross_entropy(scores, masks.long(), weights)
         return self._dice(scores, masks[:, None]) + cross_entropy
