@@ -31,6 +31,7 @@ CHOICES = {
     "`views.normalize`": "normalize",
     "`loss.contrastive.weight`": "contrastive",
     "`loss.perceptual.weight`": "perceptual",
+    "`loss.reconstruction.normalize_targets`": "targets",
     "the losses together": "ablation",
 }
 
