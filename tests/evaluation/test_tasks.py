@@ -14,6 +14,7 @@ from vitaepp.evaluation.measures import TASKS, leading_metric
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.standing import standing
 from vitaepp.evaluation.summary import verdict
+from vitaepp.evaluation.tasks.multilabel import Multilabel
 
 N = 80
 
@@ -183,6 +184,16 @@ def test_several_labels_are_as_many_single_ones(evaluated):
         for _, p in table.groupby("fold")
     ]
     assert [fold["auc"] for fold in found["folds"]] == pytest.approx(by_hand)
+
+
+def test_it_is_said_which_of_several_labels_subjects_lack():
+    _, table, _ = cohort()
+    table["sick"] = table["sick"].where(table.index % 20 > 0)
+    table["old"] = table["old"].where(table.index != 1)
+    count = -(-N // 20)
+    target = Multilabel(table, "sick,old")
+    assert target.missing == count + 1
+    assert target.lacking == f"lack a label (sick: {count}, old: 1)"
 
 
 def test_what_papers_report_stands_beside_the_metrics(evaluated):

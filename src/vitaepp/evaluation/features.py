@@ -314,7 +314,7 @@ def _tell(
             "a person of its own"
         )
     if target.missing:
-        say(f"{target.missing} of {len(ordered)} subjects have no {target.name}; they are left out")
+        say(f"{target.missing} of {len(ordered)} subjects {target.lacking}; they are left out")
     splits = _split_doubts(ordered, shared, protocol, group)
     return [*target.doubts(), *splits, *person_doubts(labelled)]
 

@@ -127,6 +127,11 @@ class Target(ABC):
         """The classes, or the labels of several; empty where a number is predicted."""
         return ()
 
+    @property
+    def lacking(self) -> str:
+        """What those lack that are left out, as the end of a sentence."""
+        return f"have no {self.name}"
+
     def doubts(self) -> list[str]:
         """What to ask about labels that may not be meant as they are written, a line each."""
         return []

@@ -66,6 +66,9 @@ class Multilabel(Target):
         rows = set(single[0].rows).intersection(*(one.rows for one in single))
         self.name, self.rows = ",".join(names), np.array(sorted(rows), np.intp)
         self.missing = len(table) - len(self.rows)
+        self._without = {
+            name: len(table) - len(o.rows) for name, o in zip(names, single, strict=True)
+        }
         if not rows:
             raise EvaluationError(f"label {label!r}: no subject has a value in all columns")
         labelled = table.iloc[self.rows]
@@ -77,6 +80,12 @@ class Multilabel(Target):
     def classes(self) -> Sequence[Any]:
         """The labels."""
         return [one.name for one in self.single]
+
+    @property
+    def lacking(self) -> str:
+        """A subject that lacks one label is left out: how many lack which."""
+        each = (f"{name}: {count}" for name, count in self._without.items() if count)
+        return f"lack a label ({', '.join(each)})"
 
     def doubts(self) -> list[str]:
         """Those of each label."""
