@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,12 @@ def test_going_on_takes_the_images_that_training_began_with(make_store, tmp_path
     capsys.readouterr()
     pretrain(changed["more"].path, run, resume=True)
     assert "ended already, after 3 epochs, on other images than those of" in capsys.readouterr().err
+    # An encoder that is still to be written would be said to be of the images of today.
+    shutil.rmtree(run / "encoder")
+    with pytest.raises(RunError, match="began on other images"):
+        pretrain(changed["more"].path, run, resume=True)
+    pretrain(store.path, run, resume=True)
+    assert (run / "encoder").is_dir()
 
 
 def test_an_older_checkpoint_goes_on_with_a_word(make_store, tmp_path, dying, capsys):

@@ -196,9 +196,7 @@ def go_on(
             f"already, {EPOCHS}={length} must be more; to use the training as it is, embed with "
             "`last=True`; for a shorter one, start another run"
         )
-    if epochs >= length:
-        if not _is_of(folder.encoder, epochs):
-            return True
+    if epochs >= length and _is_of(folder.encoder, epochs):
         other = "" if same else f", on other images than those of {store.path} today"
         say(f"{folder.path}: training has ended already, after {counted(epochs, 'epoch')}{other}")
         return False
@@ -208,6 +206,8 @@ def go_on(
             "store, or one whose subjects, scans or preparation have changed since; go on with "
             "the store as it was, or start another run"
         )
+    if epochs >= length:  # the encoder alone is to be written
+        return True
     if began is None:
         say(f"{checkpoint}: of an older version, does not tell on which images training began")
     order.go_on(epochs, steps)
