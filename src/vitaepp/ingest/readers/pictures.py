@@ -156,10 +156,10 @@ def _is_uneven(path: Path) -> bool:
     try:
         with _pillow(path) as picture:
             tags = ("dpi", "resolution", "jfif_density", "aspect")
-            pair = next(picture.info[tag] for tag in tags if tag in picture.info)
+            pair = next((picture.info[tag] for tag in tags if tag in picture.info), (1, 1))
             low, high = sorted(map(float, pair))
             return high > MOST_UNEVEN * low > 0
-    except Exception:  # there is no such tag, or a damaged one, which counts as missing
+    except Exception:  # as above; a damaged tag is none
         return False
 
 
