@@ -29,7 +29,7 @@ from vitaepp.ingest.readers.arrays import read_array, read_given
 from vitaepp.ingest.readers.dicom_header import MOST_UNEVEN
 from vitaepp.ingest.readers.image import Image, is_grey, to_grey
 from vitaepp.ingest.readers.items import ArrayItem, GivenItem, Item, SeriesItem, files_of, name_of
-from vitaepp.ingest.readers.pictures import pixel_of, read_picture
+from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions, first_few
@@ -149,9 +149,6 @@ def _checksums(spec: ImageSpec, task: Task) -> tuple[str, str]:
             files.append(mask)
         if spec.info.masks:
             of_mask = hashlib.sha256(_contents(spec, [mask])).hexdigest()
-    pixels = [pixel_of(f) for f in files if isinstance(f, Path) and spec.kind == "pictures"]
-    if any(pixels):  # squares count as before there were others: such subjects are still known
-        digest.update(f"pixels {pixels}".encode())
     digest.update(_contents(spec, files))
     return digest.hexdigest(), of_mask
 
