@@ -27,7 +27,7 @@ from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import OF_MASKS, Failure
 from vitaepp.errors import StoreError
 from vitaepp.ingest.layouts import SubjectFiles
-from vitaepp.ingest.lesions import FILLED, IGNORED, LOST, RENAMED, SOFT, kept_labels
+from vitaepp.ingest.lesions import FILLED, IGNORE_LABEL, LOST, RENAMED, SOFT, kept_labels
 from vitaepp.ingest.new_scans import one_image
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.items import GivenItem
@@ -133,8 +133,8 @@ def test_an_image_of_labels_ends_as_its_mask_does(grid, label, factor, data):
         ([0, 1, 2, 4], [0, 1, 2, 4], ()),
         ([0, 2, 0, 2], [0, 2, 0, 2], ()),
         ([0, 255, 0, 255], [0, 255, 0, 255], ()),
-        ([0, 1, 2, 255], [0, 1, 2, 255], (IGNORED.format(255),)),
-        ([0, 1, 2, 65535], [0, 1, 2, 255], (IGNORED.format(65535),)),
+        ([0, 1, 2, 255], [0, 1, 2, 255], (IGNORE_LABEL.format(255),)),
+        ([0, 1, 2, 65535], [0, 1, 2, 255], (IGNORE_LABEL.format(65535),)),
         ([0.0, 3.0, 1.0], [0, 3, 1], ()),
         ([0, 0, 0], [0, 0, 0], ()),
         ([0.0, 1.0000001, 4.0000004], [0, 1, 4], ()),
@@ -148,7 +148,7 @@ def test_an_image_of_labels_ends_as_its_mask_does(grid, label, factor, data):
     ],
 )
 def test_labels_are_kept_and_a_soft_mask_becomes_its_lesion(values, kept, notes):
-    found, told = kept_labels(as_mask(values))
+    found, _, told = kept_labels(as_mask(values), {})
     assert found.dtype == np.uint8
     assert found[:, 0, 0].tolist() == np.asarray(kept, int).tolist()
     assert told == notes
@@ -157,7 +157,7 @@ def test_labels_are_kept_and_a_soft_mask_becomes_its_lesion(values, kept, notes)
 @pytest.mark.parametrize("values", [[0, -1, 0], [-1, -1], [1000, 1000], [0, 1, 1000]])
 def test_other_labels_are_refused(values):
     with pytest.raises(ValueError, match=f"^labels from {min(values)} to {max(values)}$"):
-        kept_labels(as_mask(values))
+        kept_labels(as_mask(values), {})
 
 
 def several(root, *values):
@@ -202,6 +202,31 @@ def test_what_is_to_be_ignored_is_no_label(tmp_path):
     assert (Store(tmp_path / "n").mask_labels, Store(tmp_path / "n").ignored) == ({}, (1,))
     store.info = replace(store.info, mask_names=((255, "vessel"),))
     assert Store.ignored.func(store) == ()
+
+
+def test_crops_are_centred_without_what_the_source_calls_ignore(tmp_path):
+    values = np.zeros((20, 20, 20), np.uint8)
+    values[4:6, 5, 5], values[16, 16, 5:16] = 1, 2
+    stores = {}
+    for name in ("ignore", "rim"):
+        root = nnunet(tmp_path / name, labels={"background": 0, "x": 1, name: 2})
+        for case in ("case_a", "case_b"):
+            for channel in range(2):
+                scan(root / "imagesTr" / f"{case}_{channel:04d}.nii.gz", shape=values.shape)
+            scan(root / "labelsTr" / f"{case}.nii.gz", values=values)
+        for keep_masks in (False, True):
+            out = tmp_path / f"{name}-{keep_masks}"
+            asked = {**ASKED, "center": "mask", "modalities": "t1", "keep_masks": keep_masks}
+            made = prepare(root, out, **asked)
+            # All of the lesion is in the crop, and what is to be ignored is no part of it.
+            assert (CUT_MASK in made.notes) == (keep_masks and name == "rim")
+            stores[name, keep_masks] = Store(out)
+        assert np.array_equal(stores[name, True].read([0]), stores[name, False].read([0]))
+        checksums = [{*stores[name, kept].table["checksum"]} for kept in (True, False)]
+        assert checksums[0] == checksums[1]
+    kept = stores["ignore", True]
+    assert np.argwhere(kept.labelled([0])[0]).mean(axis=0) == pytest.approx([3.5] * 3, abs=0.51)
+    assert {*stores["rim", True].table["checksum"]}.isdisjoint(kept.table["checksum"])
 
 
 def cohort(root, with_mask="ab", last="c"):

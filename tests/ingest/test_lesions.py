@@ -8,7 +8,7 @@ from tests.ingest.trees import mask, scan
 from vitaepp.data.geometry import Grid
 from vitaepp.data.store import Store
 from vitaepp.errors import SourceError
-from vitaepp.ingest.lesions import APART, FILLED, IGNORED, LOST, NO_AFFINE, SOFT, lesion
+from vitaepp.ingest.lesions import APART, FILLED, IGNORE_LABEL, LOST, NO_AFFINE, SOFT, lesion
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.image import NO_FORM, Image
 from vitaepp.ingest.subject import EMPTY_MASK, NO_LESION
@@ -29,7 +29,7 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
         ([0, 1, 2, 4], (1, 4), [0, 1, 0, 1], ()),
         ([0, 1, 2, 4], (3,), [0, 0, 0, 0], ()),
         ([0, 255, 0, 255], None, [0, 1, 0, 1], ()),
-        ([0, 1, 2, 255], None, [0, 1, 1, 0], (IGNORED.format(255),)),
+        ([0, 1, 2, 255], None, [0, 1, 1, 0], (IGNORE_LABEL.format(255),)),
         ([0, 1, 2, 255], (255,), [0, 0, 0, 1], ()),
         ([0, 127, 128, 255], None, [0, 1, 1, 1], ()),
         ([0.0, 1.0, 2.0, 0.0], None, [0, 1, 1, 0], ()),
@@ -43,7 +43,7 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
         ([0.0, 1.5e-5], None, [0, 1], (SOFT,)),  # the slope of an intensity image
         ([1, 2, 1], None, [1, 1, 1], (FILLED,)),
         ([-1, -1], None, [1, 1], (FILLED,)),
-        ([1, 2, 255], None, [1, 1, 0], (FILLED, IGNORED.format(255))),
+        ([1, 2, 255], None, [1, 1, 0], (FILLED, IGNORE_LABEL.format(255))),
         ([0.5, 0.6], None, [1, 1], (SOFT, FILLED)),
         (RAMP, None, RAMP > 127.5, (SOFT,)),
         (np.arange(52), None, np.arange(52) > 0, ()),
@@ -52,7 +52,23 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
     ],
 )
 def test_which_values_are_the_lesion(values, wanted, expected, notes):
-    inside, told = lesion(as_mask(values), wanted)
+    inside, told = lesion(as_mask(values), {}, wanted)
+    assert inside[:, 0, 0].tolist() == np.asarray(expected, bool).tolist()
+    assert told == notes
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "notes"),
+    [
+        ({}, [0, 1, 1, 0], (IGNORE_LABEL.format(255),)),
+        ({2: "Ignore"}, [0, 1, 0, 0], (IGNORE_LABEL.format(255),)),
+        ({255: "ignore"}, [0, 1, 1, 0], ()),
+        ({255: "vessel"}, [0, 1, 1, 1], ()),
+        ({1: "core", 2: "rim"}, [0, 1, 1, 0], (IGNORE_LABEL.format(255),)),
+    ],
+)
+def test_a_source_says_by_names_what_is_to_be_ignored(names, expected, notes):
+    inside, told = lesion(as_mask([0, 1, 2, 255]), names)
     assert inside[:, 0, 0].tolist() == np.asarray(expected, bool).tolist()
     assert told == notes
 

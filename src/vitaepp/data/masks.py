@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 
 #: The highest values of 8 and 16 bits. In a soft mask they mean one; beside a few small numbers
@@ -17,19 +17,36 @@ IGNORED = FULL[0]
 LARGEST_LABEL = 100
 
 
-def ignore_label(values: Sequence[float | int]) -> int | None:
-    """The value of a mask that says nothing of its voxels, as in nnU-Net and some challenges.
+def ignored_values(values: Sequence[float | int], names: Mapping[int, str]) -> set[int]:
+    """The values of a mask that say nothing of their voxels: neither a label nor background.
+
+    It is what the source names `ignore`, as nnU-Net does, and 255 or 65535 beside small values, as
+    in some challenges, if the source has no name for it.
 
     Args:
         values: of one mask, rising; 0 may be among them.
+        names: what the source calls them, if it does.
 
-    >>> ignore_label([0, 1, 4, 255]), ignore_label([0, 255]), ignore_label([0, 128, 255])
-    (255, None, None)
+    >>> ignored_values([0, 1, 255], {}), ignored_values([255], {}), ignored_values([128, 255], {})
+    ({255}, set(), set())
+    >>> ignored_values([0, 1, 2], {2: "ignore"}), ignored_values([0, 1, 255], {255: "lesion"})
+    ({2}, set())
     """
     labels = [value for value in values if value != 0]
-    if len(labels) > 1 and labels[-1] in FULL and labels[-2] <= LARGEST_LABEL:
-        return int(labels[-1])
-    return None
+    ignored = {int(v) for v in labels if _is_ignore(names.get(int(v), ""))}
+    beside = len(labels) > 1 and labels[-1] in FULL and labels[-2] <= LARGEST_LABEL
+    if beside and int(labels[-1]) not in names:
+        ignored.add(int(labels[-1]))
+    return ignored
+
+
+def naming_ignored(names: Iterable[tuple[int, str]]) -> list[tuple[int, bool]]:
+    """The names of values that `ignored_values` goes by: value, and whether it is to be ignored."""
+    return [(v, _is_ignore(name)) for v, name in names if _is_ignore(name) or v in FULL]
+
+
+def _is_ignore(name: str) -> bool:
+    return name.casefold() == "ignore"
 
 
 def apart(masks: Iterable[Collection[int]]) -> dict[int, int]:

@@ -33,7 +33,7 @@ import pandas as pd
 import zarr
 
 from vitaepp.data.arrays import Flags
-from vitaepp.data.masks import IGNORED, ignore_label
+from vitaepp.data.masks import ignored_values
 from vitaepp.data.storearrays import (
     StoredArray,
     chunk_key,
@@ -164,16 +164,13 @@ class Store:
     def ignored(self) -> tuple[int, ...]:
         """Values that occur in the masks and say nothing of their voxels: neither label nor 0.
 
-        It is what the source names `ignore`, and 255 where it has no other name and some mask has
-        it beside small values.
+        `ignored_values` says what it is in one mask; it is then so in all of them.
         """
         if "mask_labels" not in self.table:
             return ()
-        names, masks = dict(self.info.mask_names), self.values_of_masks
-        beside = IGNORED not in names and any(ignore_label(values) for values in masks)
-        there = {v for values in masks for v in values}
-        named = {v for v in there if names.get(v, "").casefold() == "ignore"}
-        return tuple(sorted(named | {IGNORED} if beside else named))
+        names = dict(self.info.mask_names)
+        of_masks = (ignored_values(values, names) for values in self.values_of_masks)
+        return tuple(sorted(set().union(*of_masks)))
 
     def labelled(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Flags:
         """Where the masks of some rows have a label, `(len(rows), *space)`."""

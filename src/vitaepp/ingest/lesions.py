@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vitaepp.data.arrays import Flags
 from vitaepp.data.geometry import Grid, overlaps
-from vitaepp.data.masks import FULL, ignore_label
+from vitaepp.data.masks import FULL, IGNORED, ignored_values
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
 from vitaepp.ingest.readers.meta import NO_SIZE
@@ -30,7 +30,7 @@ LOST = (
     "the mask has fractions; voxels above half of its maximum are the lesion: if they are labels "
     "that were scaled or interpolated, write these as whole numbers"
 )
-IGNORED = "the mask has {} beside small values; it is an ignore label, not the lesion"
+IGNORE_LABEL = "the mask has {} beside small values; it is an ignore label, not the lesion"
 FILLED = (
     "no voxel of the mask is 0, the background, so that all of it counts as lesion; if one of its "
     "values is the background, write 0 there"
@@ -40,16 +40,18 @@ NO_AFFINE = "the mask's header gives no position; the image's grid is used"
 APART = "the mask's header puts it outside the image; the image's grid is used"
 
 
-def lesion(mask: Image, wanted: Sequence[int] | None = None) -> tuple[Flags, tuple[str, ...]]:
+def lesion(
+    mask: Image, names: Mapping[int, str], wanted: Sequence[int] | None = None
+) -> tuple[Flags, tuple[str, ...]]:
     """Find the voxels of a mask that are the lesion; also returns notes on decisions.
 
     In a soft mask (fractions, or the many greys of a saved picture), voxels above half of the
-    maximum are the lesion. 255 beside small whole numbers means "ignore", as in the masks of
-    nnU-Net and of some challenges.
+    maximum are the lesion.
 
     Args:
         mask: mask with any real values.
-        wanted: the values that are the lesion. Unset: all except 0.
+        names: what the source calls its values, if it does.
+        wanted: the values that are the lesion. Unset: all except 0 and `ignored_values`.
     """
     values, present = _values(mask)
     if wanted is not None:
@@ -57,34 +59,40 @@ def lesion(mask: Image, wanted: Sequence[int] | None = None) -> tuple[Flags, tup
     if soft := _soft(present):
         inside = values > present[-1] / 2
         return inside, (*soft, *((FILLED,) if inside.all() else ()))
-    notes = () if 0 in present else (FILLED,)
-    if (ignored := ignore_label(present.tolist())) is not None:
-        return (values != 0) & (values != ignored), (*notes, IGNORED.format(ignored))
-    return values != 0, notes
+    notes: tuple[str, ...] = () if 0 in present else (FILLED,)
+    ignored = ignored_values(present.tolist(), names)
+    notes += tuple(IGNORE_LABEL.format(value) for value in ignored - names.keys())
+    return ~np.isin(values, [0, *ignored]), notes
 
 
-def kept_labels(mask: Image) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
-    """The values of a mask that is kept in a store; also returns notes on decisions.
+def kept_labels(
+    mask: Image, names: Mapping[int, str]
+) -> tuple[npt.NDArray[np.uint8], Flags, tuple[str, ...]]:
+    """The values of a mask that is kept in a store, where they are labels, and notes on decisions.
 
-    Labels from 0 to 255 are kept, and an ignore label is 255. A soft mask, and a mask whose only
-    label beside 0 is a larger number such as 65535, becomes 1 in the lesion.
+    Labels from 0 to 255 are kept; an ignore label above them is 255. A soft mask, and a mask whose
+    only label beside 0 is a larger number such as 65535, becomes 1 in the lesion.
+
+    Args:
+        mask: mask with any real values.
+        names: what the source calls its values, if it does.
 
     Raises:
         ValueError: the mask has other labels that are not from 0 to 255, or it has colours.
     """
     if not is_grey(mask):
         raise ValueError("colours")
-    inside, notes = lesion(mask)
+    inside, notes = lesion(mask, names)
     values, present = _values(mask)
     if _soft(present):
-        return inside.astype(np.uint8), notes
-    if (ignored := ignore_label(present.tolist())) is not None:
-        values = np.where(values == ignored, FULL[0], values)
-        present = present[:-1]
-    if present[0] >= 0 and present[-1] <= FULL[0]:
-        return values.astype(np.uint8), notes
+        return inside.astype(np.uint8), inside, notes
+    if large := [v for v in ignored_values(present.tolist(), names) if v > IGNORED]:
+        values = np.where(np.isin(values, large), IGNORED, values)
+        present = present[~np.isin(present, large)]
+    if present.min(initial=0) >= 0 and present.max(initial=0) <= IGNORED:
+        return values.astype(np.uint8), inside, notes
     if len(present) == 2 and present[0] == 0:
-        return inside.astype(np.uint8), (*notes, RENAMED.format(f"{present[-1]:g}"))
+        return inside.astype(np.uint8), inside, (*notes, RENAMED.format(f"{present[-1]:g}"))
     raise ValueError(f"labels from {present[0]:g} to {present[-1]:g}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -306,7 +306,7 @@ def _make(
     ]
     kept = None
     if mask is not None and spec.info.masks:
-        kept, mask_notes = _kept(mask, target)
+        kept, mask_notes = _kept(mask, dict(spec.info.mask_names), target)
         notes += [note for note in mask_notes if note not in notes]
     absent = [Channel(np.zeros(spec.info.size, np.float32), 0.0, 0.0, "")]
     channels = [c for modality in spec.files for c in made.get(modality, absent)]
@@ -414,16 +414,18 @@ def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Ima
     return Mask(image, grid, mask_name, notes)
 
 
-def _kept(mask: Mask, target: Grid) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+def _kept(
+    mask: Mask, names: Mapping[int, str], target: Grid
+) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
     """A mask resampled to its subject's crop, and notes on decisions."""
     try:
-        labels, notes = kept_labels(mask.image)
+        labels, inside, notes = kept_labels(mask.image, names)
     except ValueError as error:
         raise SubjectError(
             f"{mask.name}: the mask has {one_line(error)}; kept masks need labels from 0 to 255: "
             "change the labels, or prepare without `keep_masks`"
         ) from None
-    if labels.any() and geometry.share_inside(labels != 0, mask.grid, target) < LEAST_KEPT:
+    if inside.any() and geometry.share_inside(inside, mask.grid, target) < LEAST_KEPT:
         notes = (*notes, CUT_MASK)
     return geometry.resample(labels, mask.grid, target, 0.0, nearest=True).astype(np.uint8), notes
 
@@ -432,7 +434,7 @@ def _center_of_mask(
     spec: ImageSpec, mask: Mask, name: str, reference: Image
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """The centroid of the lesion, None if the mask shows no lesion, and notes on decisions."""
-    inside, notes = lesion(mask.image, spec.info.mask_values)
+    inside, notes = lesion(mask.image, dict(spec.info.mask_names), spec.info.mask_values)
     if not inside.any():
         held = [f"{value:g}" for value in np.unique(to_grey(mask.image)) if value]
         wanted = ", ".join(map(str, spec.info.mask_values or ()))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from vitaepp.data.masks import naming_ignored
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.ingest.layouts import Kind, SubjectFiles
 from vitaepp.recipe.sections import PrepareSettings
@@ -53,6 +54,8 @@ class ImageSpec:
         for of_masks in ("masks", "mask_names"):
             info.pop(of_masks, None)
         shaping = [METHOD_VERSION, info, self.kind, self.files]
+        if self.info.center == "mask" and self.info.mask_values is None:
+            shaping += naming_ignored(self.info.mask_names)
         return hashlib.sha256(json.dumps(shaping).encode()).digest()
 
 

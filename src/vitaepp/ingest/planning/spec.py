@@ -84,8 +84,8 @@ def spec_of(
         masks=settings.keep_masks or (begun is not None and begun.masks) or None,
         more=_more(settings),
     )
-    if info.masks:
-        info = replace(info, mask_names=_mask_names(cohort, begun, store))
+    names = _mask_names(cohort, begun, store) if info.masks else cohort.mask_names
+    info = replace(info, mask_names=names)
     secret = None if settings.secret is None else read_secret(settings.secret)
     return ImageSpec(info, store, cohort.root, cohort.kind, files, secret, without_masks, settings)
 
