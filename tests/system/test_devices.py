@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from vitaepp.system.devices import has_bf16, resolved_precision
+from vitaepp.system.devices import has_bf16, resolved_precision, say_emulated
 
 
 @pytest.fixture
@@ -32,3 +32,14 @@ def test_bf16_is_the_devices_own_and_not_emulated(hardware, monkeypatch):
     hardware.clear()
     assert [resolved_precision("auto", d) for d in (gpu, cpu)] == ["bf16", "32"]
     assert resolved_precision("bf16", cpu) == "bf16"
+
+
+def test_an_emulated_precision_is_told(hardware, capsys):
+    cpu = torch.device("cpu")
+    for precision in ("32", "16", "bf16"):
+        say_emulated(precision, cpu)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not multiply bf16 by itself" in line
+    hardware["avx512_bf16"] = True
+    say_emulated("bf16", cpu)
+    assert not capsys.readouterr().err

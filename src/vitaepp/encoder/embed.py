@@ -19,7 +19,7 @@ from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
 from vitaepp.errors import RunError
-from vitaepp.system.devices import chosen_device, resolved_precision
+from vitaepp.system.devices import chosen_device, resolved_precision, say_emulated
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say, track
@@ -193,6 +193,7 @@ def embed_store(
     keep_freed_memory()
     computing = chosen_device(device)
     precision = resolved_precision(precision or encoder.config.precision, computing)
+    say_emulated(precision, computing)
     features = encoder.embed(
         store,
         batch_size=batch_size,

@@ -10,6 +10,7 @@ import torch
 
 from vitaepp.errors import RecipeError
 from vitaepp.system.host import GIB, peak_memory, processor_name, usable_cores, usable_memory
+from vitaepp.system.progress import say
 
 PRECISIONS = ("auto", "32", "bf16", "16")
 
@@ -106,6 +107,18 @@ def resolved_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise RecipeError(f"precision {precision}: give 32, bf16, 16 or auto")
     return ("bf16" if has_bf16(device) else "32") if precision == "auto" else precision
+
+
+def say_emulated(precision: str, device: torch.device) -> None:
+    """Say where a precision takes far longer than 32 would, because a device emulates it.
+
+    Recipes and encoders of another machine ask for such a one.
+    """
+    if precision == "bf16" and not has_bf16(device):
+        say(
+            f"{device_name(device)} does not multiply bf16 by itself, and can be ten times as slow "
+            "with it as with 32; ask for precision 32 if that is too slow"
+        )
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -21,7 +21,7 @@ from vitaepp.errors import TrainingError
 from vitaepp.methods import Method
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
-from vitaepp.system.devices import device_name
+from vitaepp.system.devices import chosen_device, device_name, say_emulated
 from vitaepp.system.files import write_json
 from vitaepp.system.host import keep_freed_memory, versions
 from vitaepp.system.progress import counted, say, warn
@@ -240,6 +240,7 @@ def announce(recipe: Recipe, store: Store, described: Mapping[str, Any]) -> None
             "encoder little, and it may be no better than its untrained control; more epochs, more "
             "hours or smaller batches make more"
         )
+    say_emulated(described["precision"].partition("-")[0], chosen_device())
     for note in _schedule(recipe, described):
         say(note)
     if incomplete := int((~store.present.all(axis=1)).sum()):
