@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from vitaepp.downstream.finetune import DEFAULTS, OF_TASK
 from vitaepp.downstream.keep import calibrated, classifier_of
 from vitaepp.downstream.labelled import planned
 from vitaepp.downstream.model import Model
-from vitaepp.downstream.tuning import Base
+from vitaepp.downstream.tuning import Base, Tuning
 from vitaepp.errors import EvaluationError, RecipeError, RunError
-from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.folds import Fold, plan_folds
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.methods.supervised import Supervised, balanced_weights
 from vitaepp.nn.backbones import build_backbone
@@ -421,6 +422,25 @@ def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):
         assert classes.sum() == count / 2
     assert len(drawn[0]) == 6
     assert drawn[0] < drawn[1]
+
+
+def test_a_few_subjects_have_two_of_a_rare_class(trained):
+    recipe = Recipe.load(trained / "run" / "recipe.yaml").with_settings("finetune.subjects=4")
+    run, store = RunFolder(trained / "run"), Store(trained / "store")
+    table = store.table.reset_index(drop=True)
+    targets = np.zeros(len(table), int)
+    targets[[3, 11]] = 1
+    every = np.arange(len(table))
+    tuning = Tuning(
+        *(run, store, trained / "none", recipe, 2, 0),
+        *("classification", table, targets, 2, [Fold(every, every[:1])]),
+    )
+    job = tuning.job(0)
+    drawn = {*job.fit, *job.held}
+    assert len(drawn) == 4
+    assert {*table.subject[[3, 11]]} < drawn
+    with pytest.raises(RecipeError, match="=4: 3 classes need 6 subjects, two of each"):
+        replace(tuning, classes=3).job(0)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A folder is held by one writer at a time, and free again when that has ended, however it did."""
+"""What is written appears whole, and a folder is held by one writer, however these end."""
 
 import os
 import signal
@@ -9,7 +9,9 @@ import pytest
 
 import vitaepp
 from vitaepp.errors import RunError
-from vitaepp.system.files import locked
+from vitaepp.system import files
+from vitaepp.system.files import atomic_path, locked
+from vitaepp.system.signals import TERMINATED
 
 HOLDER = """
 import sys
@@ -76,3 +78,93 @@ def test_results_are_not_written_into_a_store_or_a_run(make_store, verb):
     with pytest.raises(RunError, match="is a store; give a folder of its own"):
         getattr(vitaepp, verb)(*given, store.path)
     assert sorted(store.path.rglob("*")) == before
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from vitaepp.system import files
+target, stop = Path(sys.argv[1]), int(sys.argv[2])
+replace, calls = os.replace, []
+def stopping(*paths):
+    calls.append(paths)
+    if len(calls) == stop:
+        os._exit(9)
+    replace(*paths)
+os.replace = stopping
+with files.atomic_path(target) as temporary:
+    temporary.mkdir()
+    (temporary / "weights").write_text("new")
+    if not stop:
+        os._exit(9)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2])
+def test_a_folder_that_is_replaced_is_never_lost(tmp_path, stop):
+    """A process that dies while it writes, or between its renames, leaves the old one."""
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    (tmp_path / ".tmp-1-a-model").mkdir()  # of nobody knows whom
+    writer = subprocess.run([sys.executable, "-c", WRITER, target, str(stop)], check=False)
+    assert writer.returncode == 9
+    assert target.exists() == (stop != 2)
+    assert len([*tmp_path.iterdir()]) == 3
+    files._clear_abandoned.cache_clear()
+    with atomic_path(tmp_path / "other.txt") as temporary:
+        assert (target / "weights").read_text() == "old"
+        assert {p.name for p in tmp_path.iterdir()} == {"model", ".tmp-1-a-model"}
+        temporary.touch()
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        (temporary / "weights").write_text("newer")
+    assert (target / "weights").read_text() == "newer"
+    assert {p.name for p in tmp_path.iterdir()} == {"model", "other.txt", ".tmp-1-a-model"}
+
+
+def test_temporaries_of_others_stay(tmp_path, monkeypatch):
+    """Of processes that run, and of other machines, whose process numbers are their own."""
+    with atomic_path(tmp_path / "a") as own:
+        own.touch()
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(files, "_machine", lambda: "0" * 8)
+            elsewhere.setattr(os, "getpid", lambda: 2**22 + 1)  # above all that Linux gives
+            theirs = files._temporary(tmp_path / "b")
+        theirs.touch()
+        files._clear_abandoned.cache_clear()
+        with atomic_path(tmp_path / "c") as third:
+            third.touch()
+        assert own.exists()
+        assert theirs.exists()
+
+
+TERMINATED_VERB = """
+import sys
+from vitaepp.cli import app
+def waiting(*_, **__):
+    from vitaepp.system.files import atomic_path
+    with atomic_path("result.json") as temporary:
+        temporary.touch()
+        print("writing", flush=True)
+        sys.stdin.read()
+app.app = waiting
+app.main()
+"""
+
+
+def test_a_terminated_command_leaves_nothing_half_written(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", TERMINATED_VERB],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"writing\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == TERMINATED
+    assert err == b"vitaepp: stopped by SIGTERM; run the same command again to go on\n"
+    assert [*tmp_path.iterdir()] == []

@@ -1,8 +1,6 @@
 """The command line: its verbs, and what becomes of errors.
 
-The exit status is 0 when all is done; 1 when all is done, but some subjects failed; 2 when the
-command is refused, with one line that says what is wrong and what would be right; 75 when a signal
-stopped a training. Everything is saved then, and the same command with --resume continues it.
+docs/reference/commands.md lists the exit statuses.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import typer
 from vitaepp.cli.program import app, spelled
 from vitaepp.errors import RecipeError, Stopped, VitaeppError, one_line, plainly
 from vitaepp.system.progress import messages_on_stderr
-from vitaepp.system.signals import STOPPED
+from vitaepp.system.signals import INTERRUPTED, STOPPED, TERMINATED, Terminated, terminable
 from vitaepp.system.threads import share_the_cores
 
 #: In the order of `--help`.
@@ -55,6 +53,10 @@ for _verb in VERBS:
     import_module(f"vitaepp.cli.verbs.{_verb}")
 
 
+#: Exit status where nobody reads standard output any more, as of programs that SIGPIPE ends.
+UNREAD = 141
+
+
 class _AsOptions(logging.Filter):
     """Spells arguments as options in the messages that are shown."""
 
@@ -67,6 +69,7 @@ class _AsOptions(logging.Filter):
 def main() -> None:
     """Run the command line."""
     share_the_cores()  # before numpy and torch load their threads
+    terminable()
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     messages, spelling = logging.getLogger("vitaepp"), _AsOptions()
@@ -77,13 +80,16 @@ def main() -> None:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
         _complain("interrupted; run the same command again to go on")
-        status = 130
+        status = INTERRUPTED
+    except Terminated:
+        _complain("stopped by SIGTERM; run the same command again to go on")
+        status = TERMINATED
     except Stopped as stopped:
         _complain(one_line(stopped))
         status = STOPPED
     except BrokenPipeError:  # whoever read this, as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1  # as Typer has it
+        status = UNREAD
     except (VitaeppError, OSError) as error:
         if debug:
             traceback.print_exc()

@@ -22,6 +22,7 @@ from vitaepp.recipe.recipe import Recipe
 from vitaepp.reporting.report import report
 from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import say
+from vitaepp.system.signals import repeatable
 from vitaepp.training.pretrain import pretrain
 
 SUBJECTS = 48
@@ -86,12 +87,13 @@ def demo(
         f"prepare {scans} {store} --recipe demo --labels {scans / 'labels.csv'}",
         lambda: prepare(scans, store, settings=settings, labels=scans / "labels.csv"),
     )
-    step(
-        " ".join(
-            [f"pretrain {store} {run} --recipe demo --resume", *(f"--set {c}" for c in changes)]
-        ),
-        lambda: pretrain(store, run, recipe="demo", settings=changes, resume=True),
-    )
+    with repeatable(folder):
+        step(
+            " ".join(
+                [f"pretrain {store} {run} --recipe demo --resume", *(f"--set {c}" for c in changes)]
+            ),
+            lambda: pretrain(store, run, recipe="demo", settings=changes, resume=True),
+        )
     step(f"embed {run} {store} {embeddings}", lambda: embed(run, store, embeddings))
     metrics = step(
         f"evaluate {embeddings} --label high_grade --out {evaluation}",

@@ -21,12 +21,14 @@ from vitaepp.data.runfolder import RunFolder
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store
 from vitaepp.downstream.fold import TRAIN_FOLD, Job, Task, predictions_file, train_fold
-from vitaepp.errors import EvaluationError, Stopped
+from vitaepp.errors import EvaluationError, RecipeError
+from vitaepp.evaluation.budget import nested_order
 from vitaepp.evaluation.choice import HELD_OUT, hold_out
 from vitaepp.evaluation.folds import Fold, require_apart
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import make_folder, read_json
 from vitaepp.system.progress import counted, say
+from vitaepp.system.signals import repeatable
 from vitaepp.training.launch import devices_per_node, train_in_processes
 from vitaepp.training.settle import updates_per_epoch
 
@@ -118,15 +120,11 @@ class Tuning(Base):
                 "start": start,
                 "recipe": self._recipe(start, len(job.fit), devices).model_dump(mode="json"),
             }
-            try:
+            with repeatable(self.out):
                 if devices > 1:
                     train_in_processes(devices, TRAIN_FOLD, arguments, folder, resume=True)
                 else:
                     train_fold(**arguments)
-            except Stopped:
-                raise Stopped(
-                    f"{self.out}: stopped by a signal; all is saved, repeat the command to go on"
-                ) from None
         return np.load(predictions_file(folder), allow_pickle=False)
 
     def _recipe(self, start: str, count: int, devices: int) -> Recipe:
@@ -205,7 +203,7 @@ class Tuning(Base):
     def _job(self, part: Fold, k: int) -> Job:
         train, test = part.train, part.test
         if self.recipe.finetune.subjects is not None:
-            train = train[self._drawn(self.targets[train], self.recipe.finetune.subjects, k)]
+            train = train[self._drawn(train, self.recipe.finetune.subjects, k)]
         persons = persons_of(self.table)[train]
         if self.task == "classification":
             inner, held = hold_out(self.targets[train], seed=[self.seed + k, 0], persons=persons)
@@ -221,17 +219,22 @@ class Tuning(Base):
             classes=self.classes,
         )
 
-    def _drawn(self, targets: npt.NDArray[Any], count: int, k: int) -> Indices:
-        """So many of a training part, sorted; fewer are among more. Classes keep their shares."""
-        order = np.random.default_rng([self.seed + k, 1]).permutation(len(targets))
-        if self.task == "classification":
-            # Each class by itself is drawn in order, and classes take turns by their shares.
-            rank = np.empty(len(order))
-            for c in np.unique(targets):
-                members = order[targets[order] == c]
-                rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-            order = np.argsort(rank, kind="stable")
-        return np.sort(order[:count])
+    def _drawn(self, train: Indices, count: int, k: int) -> Indices:
+        """So many of a training part, sorted; fewer are among more. Classes keep their shares.
+
+        Raises:
+            RecipeError: fewer than two of each class.
+        """
+        seed = [self.seed + k, 1]
+        if self.task != "classification":
+            return np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
+        if count < 2 * self.classes:
+            raise RecipeError(
+                f"finetune.subjects={count}: {self.classes} classes need {2 * self.classes} "
+                "subjects, two of each, one of which is held out; ask for more"
+            )
+        persons = persons_of(self.table)[train]
+        return np.sort(nested_order(self.targets[train], persons, seed)[:count])
 
 
 def _hold_out_persons(persons: Indices, seed: Sequence[int]) -> tuple[Indices, Indices]:

@@ -35,6 +35,7 @@ from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
 from vitaepp.system.progress import counted, say
+from vitaepp.system.signals import repeatable
 from vitaepp.training.pretrain import pretrain
 
 
@@ -149,7 +150,10 @@ class Setup:
     def _train(self, run: Path, recipe: Recipe, subjects: Sequence[str] | None = None) -> Path:
         begun = (run / "recipe.yaml").is_file()
         try:
-            return pretrain(self.store.path, run, recipe=recipe, resume=begun, subjects=subjects)
+            with repeatable(self.out):
+                return pretrain(
+                    self.store.path, run, recipe=recipe, resume=begun, subjects=subjects
+                )
         except OtherSubjectsError:
             raise RunError(
                 f"{run}: was pre-trained for folds of another protocol, or by a version that kept "

@@ -8,11 +8,13 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,27 @@ from filelock import FileLock, Timeout
 
 from vitaepp.errors import RunError, VitaeppError
 
+#: The kind of temporary that holds a folder while another takes its place.
+FORMER = "former"
+
+#: The name of a temporary, see `_temporary`.
+_TEMPORARY = re.compile(
+    rf"\.tmp-(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-(?P<kind>new|{FORMER})[0-9a-f]{{8}}-"
+    r"(?P<target>.+)",
+    re.DOTALL,
+)
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it takes the target's place.
 
     Works for a file or a folder that the caller makes there. The content is flushed to disk before
-    the rename, so that a crash or a power cut leaves the old file, the new one, or none. On an
-    error the temporary is removed. The temporary keeps the target's suffixes, because many
-    writers choose the format by it. `parents` makes the folders above the target where missing.
+    the rename, so that a crash or a power cut leaves the old file, the new one, or none; an old
+    folder is kept until the new one is in its place. On an error the temporary is removed; that of
+    a process that was killed, when another writes into the folder. The temporary keeps the target's
+    suffixes, because many writers choose the format by it. `parents` makes the folders above the
+    target where missing.
 
     Raises:
         OSError: with the target's name, also where the library that writes hides a full disk.
@@ -37,6 +51,7 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
     temporary = _temporary(target)
     if parents:
         make_folder(target.parent)
+    _clear_abandoned(target.parent)
     try:
         with naming(target, temporary):
             try:
@@ -47,11 +62,10 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
                 _write_more(temporary)
                 raise
             if temporary.is_dir():
-                if target.is_dir():
-                    shutil.rmtree(target)
-            else:
-                with open(temporary, "rb+") as handle:
-                    os.fsync(handle.fileno())
+                _move_folder(temporary, target)
+                return
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
             os.replace(temporary, target)
     finally:
         remove(temporary)
@@ -143,8 +157,25 @@ def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def _temporary(target: Path) -> Path:
+def _move_folder(folder: Path, target: Path) -> None:
+    """Rename a folder; what was in its place is removed afterwards."""
+    if not target.is_dir():
+        os.replace(folder, target)
+        return
+    former = _temporary(target, FORMER)
+    os.replace(target, former)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        os.replace(former, target)
+        raise
+    remove(former)
+
+
+def _temporary(target: Path, kind: str = "new") -> Path:
     """A temporary path beside a file or folder that is to be written.
+
+    Its name tells by whom and for what it was made: `_TEMPORARY`.
 
     Raises:
         OSError: what is there is neither a file nor a folder, and must not be replaced.
@@ -153,7 +184,42 @@ def _temporary(target: Path) -> Path:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file() and not target.is_dir():
         raise OSError(errno.EINVAL, "is a device or a pipe; name a file", str(target))
-    return target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{target.name}")
+    maker = f"{_machine()}-{os.getpid()}-{kind}{secrets.token_hex(4)}"
+    return target.with_name(f".tmp-{maker}-{target.name}")
+
+
+@cache
+def _machine() -> str:
+    """Where process numbers are this process's: a machine, on Linux a container on it."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    if os.name != "posix":
+        return True  # there, asking would be a Ctrl-C
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@cache
+def _clear_abandoned(folder: Path) -> None:
+    """Clear what killed processes of this machine left in a folder; a process does it once."""
+    with suppress(OSError):
+        names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(".tmp-")]
+        for name in names:
+            made = _TEMPORARY.fullmatch(name)
+            if made and made["machine"] == _machine() and not _runs(int(made["process"])):
+                clear(folder / name)
 
 
 def _write_more(temporary: Path) -> None:
@@ -183,16 +249,26 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(temporary: Path) -> None:
+    """Remove what a killed process left under a temporary name.
+
+    A folder that was to be replaced, and was not yet, gets its name back.
+    """
+    made = _TEMPORARY.fullmatch(temporary.name)
+    target = temporary.with_name(made["target"] if made else temporary.name)
+    if made and made["kind"] == FORMER and not target.exists():
+        os.replace(temporary, target)
+    else:
+        remove(temporary)
+
+
 def clear_temporaries(folder: str | os.PathLike[str], *names: str) -> None:
     """Remove temporary files and folders of these names that killed processes left.
 
     This process must hold the folder `locked`, so that nobody else writes them meanwhile.
     """
     for path in (path for name in names for path in Path(folder).glob(f".tmp-*-{name}")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        clear(path)
 
 
 @contextmanager

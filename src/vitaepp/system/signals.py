@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop."""
+"""Signals that ask a command to stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
+from vitaepp.errors import Stopped
 from vitaepp.system.progress import say
 
 #: Ctrl-C is SIGINT. SLURM sends SIGTERM before it takes a machine back, and can be asked to send
@@ -21,8 +22,11 @@ STOPPING = tuple(
 #: sysexits.h.
 STOPPED = 75
 
-#: Exit status of a process that a second Ctrl-C ended before all was saved.
+#: Exit status of a process that Ctrl-C ended: of a training, the second one, before all was saved.
 INTERRUPTED = 130
+
+#: Exit status of a process that SIGTERM ended outside of a training.
+TERMINATED = 143
 
 
 @contextmanager
@@ -46,6 +50,38 @@ def stoppable() -> AbstractContextManager[None]:
     callback `Checkpoints` handles the signals, and saves.
     """
     return handled(_stop)
+
+
+class Terminated(BaseException):
+    """SIGTERM came: as with Ctrl-C, what is half-written is removed on the way out."""
+
+
+def terminable() -> None:
+    """Let SIGTERM end this process by an exception, and a second one at once.
+
+    SLURM, `docker stop` and `timeout` send it; by itself it would leave temporary files.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated
+
+
+@contextmanager
+def repeatable(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Have a training that is a part of a command say how that command goes on.
+
+    Args:
+        folder: that the command writes.
+    """
+    try:
+        yield
+    except Stopped:
+        raise Stopped(
+            f"{folder}: stopped by a signal; all is saved, repeat the command to go on"
+        ) from None
 
 
 def signal_name(number: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vitaepp.errors import StorageError
-from vitaepp.system.files import atomic_path, link_or_copy, locked, make_folder, remove
+from vitaepp.system.files import atomic_path, clear, link_or_copy, locked, make_folder
 from vitaepp.system.urls import Location, filesystem, location_of, storage_errors
 
 #: Protocols without folders; asked to make one, some would make a bucket.
@@ -110,7 +110,7 @@ class LocalFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files of killed processes; nobody may be writing meanwhile."""
         for leftover in list(self.path.glob("**/.tmp-*")):
-            remove(leftover)
+            clear(leftover)
 
     @contextmanager
     def lock(self) -> Iterator[Lock]:
