@@ -537,6 +537,20 @@ def test_pixels_of_an_x_ray_that_are_not_square_are_stretched(tmp_path, tag, spa
     np.testing.assert_allclose(at, [(row + 0.5) / 2 - 0.5, column], atol=atol)
 
 
+def test_values_above_the_lowest_bit_are_refused(tmp_path):
+    for i in range(3):
+        file = one_slice(tmp_path / "s" / f"{i}.dcm", volume()[:, :, 0].copy(), (0, 0, i))
+        header = pydicom.dcmread(file)
+        header.BitsStored, header.HighBit = 12, 15
+        header.save_as(file)
+    for read in (
+        lambda: read_series([*(tmp_path / "s").iterdir()], "x"),
+        lambda: read_picture(file, "x"),
+    ):
+        with pytest.raises(SubjectError, match="High Bit is not Bits Stored - 1"):
+            read()
+
+
 def test_signed_inverted_values_of_12_bits_say_what_they_are(tmp_path):
     file = one_slice(
         tmp_path / "x.dcm", volume()[:, :, 0].astype(np.int16), None, photometric="MONOCHROME1"

@@ -52,7 +52,8 @@ DATE, DESCRIPTION = 0x00080020, 0x0008103E
 PATIENT = (0x00100010, 0x00100020, 0x00100030)
 STUDY, SERIES, POSITION, ORIENTATION = 0x0020000D, 0x0020000E, 0x00200032, 0x00200037
 COLOURS, FRAMES, ROWS, COLUMNS, SPACING = 0x00280002, 0x00280008, 0x00280010, 0x00280011, 0x00280030
-PHOTOMETRIC, BITS, STORED, SIGNED = 0x00280004, 0x00280100, 0x00280101, 0x00280103
+PHOTOMETRIC, BITS, STORED = 0x00280004, 0x00280100, 0x00280101
+HIGH_BIT, SIGNED = 0x00280102, 0x00280103
 PADDING, PADDING_LIMIT = 0x00280120, 0x00280121
 DETECTOR_SPACING, SCANNED_SPACING, ASPECT = 0x00181164, 0x00182010, 0x00280034
 INTERCEPT, SLOPE, UNIT, TABLE, SHAPE = 0x00281052, 0x00281053, 0x00281054, 0x00283000, 0x20500020
@@ -64,7 +65,7 @@ POSITIONS, ORIENTATIONS, MEASURES, TRANSFORMATIONS = 0x00209113, 0x00209116, 0x0
 WANTED = (
     *(IMAGE_TYPE, SOP_CLASS, INSTANCE, MODALITY, DATE, DESCRIPTION, *PATIENT, STUDY, SERIES),
     *(POSITION, ORIENTATION, COLOURS, FRAMES, ROWS, COLUMNS, SPACING, PHOTOMETRIC, BITS),
-    *(STORED, SIGNED, PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, UNIT, TABLE, SHAPE),
+    *(STORED, HIGH_BIT, SIGNED, PADDING, PADDING_LIMIT, INTERCEPT, SLOPE, UNIT, TABLE, SHAPE),
     *(DETECTOR_SPACING, SCANNED_SPACING, ASPECT, SHARED_GROUPS, FRAME_GROUPS),
 )
 
@@ -98,6 +99,15 @@ class Elements:
         values = prod(number(self.dataset, tag) for tag in (ROWS, COLUMNS))
         bits = values * frames * (number(self.dataset, COLOURS) or 1) * number(self.dataset, BITS)
         return not self.pixels or not bits or (self.native and bits > 8 * self.pixels)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether values begin above the lowest bit, as in files older than DICOM.
+
+        Libraries read such values without an error, cut off at the wrong end.
+        """
+        stored, high = (number(self.dataset, tag) for tag in (STORED, HIGH_BIT))
+        return bool(stored and high) and high != stored - 1
 
 
 def is_dicom(path: Path) -> bool:

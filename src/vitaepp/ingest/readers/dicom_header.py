@@ -106,11 +106,16 @@ class OtherObject(SubjectError):
     """The DICOM file is not an image of the body."""
 
 
+class ShiftedValues(SubjectError):
+    """The values of the DICOM file begin above the lowest bit."""
+
+
 def read_dicom_header(path: Path, name: str) -> DicomHeader:
     """Read the header of one file, without its voxels.
 
     Raises:
         OtherObject: the file is not an image but, for example, a report; the message says which.
+        ShiftedValues: libraries would read other values.
         SubjectError: the file is truncated, corrupt, or not DICOM.
     """
     try:
@@ -121,6 +126,11 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
                     raise OtherObject(f"{name}: is {kind}, not an image")
             if elements.broken:
                 raise ValueError("breaks off")
+            if elements.shifted:
+                raise ShiftedValues(
+                    f"{name}: High Bit is not Bits Stored - 1, so that its values begin above the "
+                    "lowest bit, which is not read; convert it to present DICOM"
+                )
             return _header(elements)
     except DeflatedError:
         raise SubjectError(

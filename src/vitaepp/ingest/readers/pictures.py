@@ -21,7 +21,7 @@ from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.arrays import read_npy
 from vitaepp.ingest.readers.dicom_elements import is_dicom
-from vitaepp.ingest.readers.dicom_header import MOST_UNEVEN, read_dicom_header
+from vitaepp.ingest.readers.dicom_header import MOST_UNEVEN, ShiftedValues, read_dicom_header
 from vitaepp.ingest.readers.dicom_values import TABLED, padding_of, without_padding
 from vitaepp.ingest.readers.image import (
     DICOM_READER,
@@ -137,6 +137,8 @@ def _read_dicom(path: Path, name: str) -> tuple[Pixels, list[str]]:
     values = _by_simpleitk(path, name, DICOM_READER)
     try:
         header = read_dicom_header(path, name)
+    except ShiftedValues:
+        raise
     except SubjectError:  # GDCM reads some files that pydicom does not
         return values, [NO_HEADER]
     if values.ndim > 2:
