@@ -381,10 +381,14 @@ def test_folds_without_some_class_have_one_scale_together(capsys):
     codes = np.arange(400) % 2
     fold = np.random.default_rng(0).normal(2.0 * codes - 1, 1)
     singles = calibrated(codes, [*fold[:, None]], codes, fold)
-    assert capsys.readouterr().err.count("some folds test no subject of some class") == 1
+    assert capsys.readouterr().err.count("all folds test no subject of some class") == 1
     whole = calibrated(codes, [fold], codes, fold)
     assert singles == whole
     assert not capsys.readouterr().err
+    # Beside one that has all classes, those without play no part, whatever their scale.
+    some = calibrated(np.append(codes, [1, 1]), [fold, np.full(2, 1e3)], codes, fold)
+    assert some == whole
+    assert "1 fold of 2 test no subject" in capsys.readouterr().err
     # A class that is nowhere tested makes no number undefined.
     three = np.stack([-fold, fold, fold * 0.5], axis=1)
     found = calibrated(codes, [three], np.arange(400) % 3, three).probabilities(three)

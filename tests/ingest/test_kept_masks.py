@@ -141,8 +141,9 @@ def test_an_image_of_labels_ends_as_its_mask_does(grid, label, factor, data):
         ([-1e-6, 0.99999, 2.0], [0, 1, 2], ()),
         ([1, 2, 2], [1, 2, 2], (FILLED,)),
         ([1, 1, 1], [1, 1, 1], (FILLED,)),
-        ([0, 65535, 0], [0, 1, 0], (RENAMED.format(65535),)),
-        ([0, 1000, 0], [0, 1, 0], (RENAMED.format(1000),)),
+        ([0, 65535, 0], [0, 255, 0], (RENAMED.format(65535, 255),)),
+        ([0, 1000, 0], [0, 1, 0], (RENAMED.format(1000, 1),)),
+        ([*range(20), 255], [*range(20), 255], (IGNORE_LABEL.format(255),)),
         ([0.0, 0.2, 0.5, 0.7, 1.0], [0, 0, 0, 1, 1], (LOST,)),
         (RAMP, RAMP > 127.5, (SOFT,)),
     ],
@@ -164,7 +165,7 @@ def several(root, *values):
     """Scans whose masks have these values in a voxel each."""
     for i, own in enumerate(values):
         scan(root / f"{i}.nii.gz", seed=i)
-        mask = np.zeros((10, 12, 9), np.int16)
+        mask = np.zeros((10, 12, 9), np.uint16)
         mask[4, 5, 2 : 2 + len(own)] = own
         scan(root / f"{i}_seg.nii.gz", values=mask)
     return root
@@ -179,6 +180,7 @@ def several(root, *values):
         ([(1,), (1,)], None),
         ([(1, 255), (4, 255), (1, 4)], None),
         ([(1, 255), (255,)], "beside small values; it is all that 1 subject of 2 "),
+        ([(1, 255), (65535,)], "beside small values; it is all that 1 subject of 2 "),
     ],
 )
 def test_masks_of_unlike_labels_are_told_in_a_line(tmp_path, capsys, values, told):

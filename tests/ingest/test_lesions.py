@@ -46,6 +46,7 @@ RAMP = np.linspace(0, 255, 52).round().astype(np.uint8)
         ([1, 2, 255], None, [1, 1, 0], (FILLED, IGNORE_LABEL.format(255))),
         ([0.5, 0.6], None, [1, 1], (SOFT, FILLED)),
         (RAMP, None, RAMP > 127.5, (SOFT,)),
+        ([*range(20), 255], None, [0] + 19 * [1] + [0], (IGNORE_LABEL.format(255),)),
         (np.arange(52), None, np.arange(52) > 0, ()),
         ([0, 0, 0], None, [0, 0, 0], ()),
         ([-1, 0, 1], None, [1, 0, 1], ()),

@@ -33,7 +33,7 @@ def ignored_values(values: Sequence[float | int], names: Mapping[int, str]) -> s
     ({2}, set())
     """
     labels = [value for value in values if value != 0]
-    ignored = {int(v) for v in labels if _is_ignore(names.get(int(v), ""))}
+    ignored = {int(v) for v in labels if v == int(v) and _is_ignore(names.get(int(v), ""))}
     beside = len(labels) > 1 and labels[-1] in FULL and labels[-2] <= LARGEST_LABEL
     if beside and int(labels[-1]) not in names:
         ignored.add(int(labels[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,9 @@ def calibrated(
     """From the decisions of a network to probabilities, by those of the networks of the folds.
 
     Trained networks differ in how large their decisions are, by orders of magnitude. So the
-    decisions of each are put on one scale, by subjects that it was not trained on. Where some fold
-    tests no subject of some class, all folds have one scale together.
+    decisions of each are put on one scale, by subjects that it was not trained on. A fold that
+    tests no subject of some class has no such scale and plays no part; where all folds are so, they
+    have one together.
 
     Args:
         codes: `(subject,)`, the true class of each tested subject, fold after fold.
@@ -103,12 +105,19 @@ def calibrated(
     """
     classes = np.unique(codes)
     parts = np.split(codes, np.cumsum([len(part) for part in folds])[:-1])
-    if any(len(np.unique(part)) < len(classes) for part in parts):
+    whole = [len(np.unique(part)) == len(classes) for part in parts]
+    if not any(whole):
         say(
-            "probabilities: some folds test no subject of some class, so that the networks of all "
+            "probabilities: all folds test no subject of some class, so that the networks of all "
             "folds count as one"
         )
         parts, folds = [codes], [np.concatenate(folds)]
+    elif not all(whole):
+        say(
+            f"probabilities: {counted(whole.count(False), 'fold')} of {len(whole)} test no subject "
+            "of some class, and play no part in them"
+        )
+        parts, folds = [*compress(parts, whole)], [*compress(folds, whole)]
     scales = [_scale(part, true) for part, true in zip(folds, parts, strict=True)]
     middle, deviation = _scale(own, own_codes)
     if flat := sum(bool(np.isinf(s).any()) for _, s in (*scales, (middle, deviation))):
@@ -117,7 +126,7 @@ def calibrated(
             "subject from another; their decisions count as midway between the classes"
         )
     pooled = [(part - m) / s for part, (m, s) in zip(folds, scales, strict=True)]
-    curves = Calibration.of(codes, np.concatenate(pooled))
+    curves = Calibration.of(np.concatenate(parts), np.concatenate(pooled))
     slopes = np.array(curves.slopes) / deviation
     intercepts = np.array(curves.intercepts) - slopes * middle
     return Calibration(tuple(slopes.tolist()), tuple(intercepts.tolist()))

@@ -35,7 +35,7 @@ FILLED = (
     "no voxel of the mask is 0, the background, so that all of it counts as lesion; if one of its "
     "values is the background, write 0 there"
 )
-RENAMED = "the mask's only label is {}; it is kept as 1"
+RENAMED = "the mask's only label is {}; it is kept as {}"
 NO_AFFINE = "the mask's header gives no position; the image's grid is used"
 APART = "the mask's header puts it outside the image; the image's grid is used"
 
@@ -56,13 +56,14 @@ def lesion(
     values, present = _values(mask)
     if wanted is not None:
         return np.isin(values, list(wanted)), ()
-    if soft := _soft(present):
-        inside = values > present[-1] / 2
-        return inside, (*soft, *((FILLED,) if inside.all() else ()))
-    notes: tuple[str, ...] = () if 0 in present else (FILLED,)
     ignored = ignored_values(present.tolist(), names)
-    notes += tuple(IGNORE_LABEL.format(value) for value in ignored - names.keys())
-    return ~np.isin(values, [0, *ignored]), notes
+    told = tuple(IGNORE_LABEL.format(value) for value in ignored - names.keys())
+    labels = present[~np.isin(present, [*ignored])]
+    if soft := _soft(labels):
+        inside = (values > labels[-1] / 2) & ~np.isin(values, [*ignored])
+        return inside, (*soft, *((FILLED,) if inside.all() else ()), *told)
+    notes = () if 0 in present else (FILLED,)
+    return ~np.isin(values, [0, *ignored]), (*notes, *told)
 
 
 def kept_labels(
@@ -70,8 +71,9 @@ def kept_labels(
 ) -> tuple[npt.NDArray[np.uint8], Flags, tuple[str, ...]]:
     """The values of a mask that is kept in a store, where they are labels, and notes on decisions.
 
-    Labels from 0 to 255 are kept; an ignore label above them is 255. A soft mask, and a mask whose
-    only label beside 0 is a larger number such as 65535, becomes 1 in the lesion.
+    Labels from 0 to 255 are kept; 65535, where it is an ignore label or the only one, is 255: the
+    store's other masks tell which. A soft mask, and a mask whose only label beside 0 is another
+    larger number, becomes 1 in the lesion.
 
     Args:
         mask: mask with any real values.
@@ -84,16 +86,18 @@ def kept_labels(
         raise ValueError("colours")
     inside, notes = lesion(mask, names)
     values, present = _values(mask)
-    if _soft(present):
+    ignored = [*ignored_values(present.tolist(), names)]
+    labels = present[~np.isin(present, ignored)]
+    if _soft(labels):
         return inside.astype(np.uint8), inside, notes
-    if large := [v for v in ignored_values(present.tolist(), names) if v > IGNORED]:
-        values = np.where(np.isin(values, large), IGNORED, values)
-        present = present[~np.isin(present, large)]
-    if present.min(initial=0) >= 0 and present.max(initial=0) <= IGNORED:
+    values = np.where(np.isin(values, ignored), np.minimum(values, IGNORED), values)
+    if labels.min(initial=0) >= 0 and labels.max(initial=0) <= IGNORED:
         return values.astype(np.uint8), inside, notes
     if len(present) == 2 and present[0] == 0:
-        return inside.astype(np.uint8), inside, (*notes, RENAMED.format(f"{present[-1]:g}"))
-    raise ValueError(f"labels from {present[0]:g} to {present[-1]:g}")
+        number = IGNORED if present[-1] in FULL else 1
+        notes = (*notes, RENAMED.format(f"{present[-1]:g}", number))
+        return np.where(inside, number, 0).astype(np.uint8), inside, notes
+    raise ValueError(f"labels from {labels[0]:g} to {labels[-1]:g}")
 
 
 def _values(mask: Image) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -110,7 +114,13 @@ def _values(mask: Image) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _soft(present: npt.NDArray[Any]) -> tuple[str, ...]:
-    """What to say of a mask that is soft, by its different values; nothing of any other."""
+    """What to say of a mask that is soft, by its different values; nothing of any other.
+
+    Args:
+        present: without those that are to be ignored.
+    """
+    if not len(present):
+        return ()
     if (present == np.rint(present)).all():
         many = len(present) > MOST_LABELS and present[-1] in FULL
         return (SOFT,) if many else ()

@@ -89,6 +89,8 @@ def test_a_bad_series_costs_its_modality(tmp_path, how, told):
         series(tmp_path / "in" / case / "t1", volume(9), study=f"1.3.{i}", series="1.2.2")
         if case == "b":
             bad(files, how)
+    seen = prepare(tmp_path / "in", dry_run=True, workers=1).dry_run.fingerprint
+    assert (seen.unreadable, seen.missing) == ((), {"flair": ("b",)})
     result = prepare(tmp_path / "in", tmp_path / "s", workers=1)
     assert (result.prepared, result.failures) == (3, ())
     store = Store(tmp_path / "s")
@@ -107,6 +109,8 @@ def test_a_bad_series_costs_its_modality(tmp_path, how, told):
     (failure,) = prepare(tmp_path / "in", tmp_path / "t", size=6, spacing=1, workers=1).failures
     assert failure.subject == "b"
     assert "b/flair" in failure.reason
+    seen = prepare(tmp_path / "in", dry_run=True, workers=1).dry_run.fingerprint
+    assert seen.unreadable == (failure,)
 
 
 def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):

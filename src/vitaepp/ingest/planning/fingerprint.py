@@ -17,8 +17,8 @@ from vitaepp.errors import SourceError, SubjectError, one_line
 from vitaepp.ingest.intensities import intensity_range
 from vitaepp.ingest.layouts import Cohort, SubjectFiles
 from vitaepp.ingest.planning.spec import arrays_of
-from vitaepp.ingest.readers.image import to_grey
-from vitaepp.ingest.readers.items import Item
+from vitaepp.ingest.readers.image import Image, to_grey
+from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.ingest.subject import (
     failure_of,
     grid_of,
@@ -82,7 +82,7 @@ class Fingerprint:
 
     Attributes:
         headers: of every image whose header could be read.
-        missing: by modality, the subjects that lack it.
+        missing: by modality, the subjects that lack it, or whose only series of it cannot be read.
         intensities: by modality, of a few subjects.
         unreadable: subjects that lack what is needed, or with an image that cannot be read, each
             with the reason.
@@ -96,11 +96,15 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was found of one subject; ranges are (low, robust low, robust high, high)."""
+    """What was found of one subject; ranges are (low, robust low, robust high, high).
+
+    Series in `lost` cannot be read; beside others, they are as if they were not there.
+    """
 
     headers: tuple[Header, ...]
     ranges: dict[str, tuple[float, float, float, float]]
     failures: tuple[Failure, ...]
+    lost: frozenset[tuple[str, str]] = frozenset()
 
 
 def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> Fingerprint:
@@ -116,8 +120,13 @@ def fingerprint(spec: ImageSpec, cohort: Cohort, workers: int | None = None) -> 
     seen = list(
         _array_looks(spec, cohort) if spec.kind == "arrays" else _looks(spec, cohort, workers)
     )
+    lost = frozenset[tuple[str, str]]().union(*(one.lost for one in seen))
     missing = {
-        modality: tuple(s.subject for s in cohort.subjects if modality not in s.files)
+        modality: tuple(
+            s.subject
+            for s in cohort.subjects
+            if modality not in s.files or (s.subject, modality) in lost
+        )
         for modality in spec.files
     }
     rank = {s.subject: i for i, s in enumerate(cohort.subjects)}
@@ -151,6 +160,7 @@ def _died(look: tuple[SubjectFiles, bool]) -> _Seen:
 def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
     """Look at a subject, and at its voxels where they are wanted, too."""
     headers, ranges, failures = [], {}, []
+    lost: dict[str, Failure] = {}
     subject, voxels = look
     images: dict[str, Item] = {}
     try:
@@ -168,14 +178,33 @@ def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
             if voxels:
                 image = image_of(spec, item)
                 ranges[modality] = _range(to_grey(image))
-                # It refuses an image that its window does not fit.
-                intensity_range(image, modality, spec.info, named(spec, item))
         except SubjectError as error:
-            failures.append(failure_of(spec, subject, one_line(error)))
+            failure = failure_of(spec, subject, one_line(error))
+            if isinstance(item, SeriesItem) and modality != "mask":
+                lost[modality] = failure
+            else:
+                failures.append(failure)
         except Exception as error:  # whatever it is, the other subjects go on
             reason = f"{modality}: {type(error).__name__} while it was read"
             failures.append(Failure(subject.subject, reason))
-    return _Seen(tuple(headers), ranges, tuple(failures))
+        else:
+            if voxels:
+                failures += _outside_window(spec, subject, modality, image)
+    if lost.keys() == images.keys() - {"mask"}:
+        return _Seen(tuple(headers), ranges, (*failures, *lost.values()))
+    gone = frozenset((subject.subject, modality) for modality in lost)
+    return _Seen(tuple(headers), ranges, tuple(failures), gone)
+
+
+def _outside_window(
+    spec: ImageSpec, subject: SubjectFiles, modality: str, image: Image
+) -> list[Failure]:
+    """Why the window of a modality does not fit an image, if it does not."""
+    try:
+        intensity_range(image, modality, spec.info, named(spec, subject.files[modality]))
+    except SubjectError as error:
+        return [failure_of(spec, subject, one_line(error))]
+    return []
 
 
 def _array_looks(spec: ImageSpec, cohort: Cohort) -> Iterator[_Seen]:
