@@ -12,7 +12,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation import bootstrap
+from vitaepp.evaluation import bootstrap, ordinal, regression
 from vitaepp.evaluation.bootstrap import Predictions, bootstrap_difference, weighted_score
 from vitaepp.evaluation.scores import METRICS, fold_scores
 from vitaepp.evaluation.statistics import (
@@ -211,6 +211,19 @@ def test_with_every_subject_once_the_scores_are_those_of_the_evaluation(classes,
     for metric in METRICS:
         found = weighted_score(part.codes, part.scores, np.ones((3, 60)), metric)
         assert found.tolist() == [plain[metric]] * 3
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_an_unknown_metric_has_no_bootstrap(classes):
+    (part,), _ = random_predictions(20, 1, classes, 1, np.random.default_rng(0))
+    ranks = np.eye(classes)[part.codes]
+    for score in (
+        lambda: weighted_score(part.codes, part.scores, np.ones((3, 20)), "mcc"),
+        lambda: ordinal.weighted("mcc", part.codes, ranks, np.ones((3, 20))),
+        lambda: regression.weighted("mcc", ranks[:, 0], ranks[:, 1], np.ones((3, 20))),
+    ):
+        with pytest.raises(ValueError, match="no bootstrap of 'mcc'"):
+            score()
 
 
 @pytest.mark.parametrize("classes", [2, 3])

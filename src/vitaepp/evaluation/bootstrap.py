@@ -164,6 +164,9 @@ def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: st
         `(resample,)`. With more than two classes, of the classes that the metric can be taken of;
         NaN where there is none.
 
+    Raises:
+        ValueError: it is no such metric.
+
     Example:
         >>> once, twice = np.ones(4), np.array([1.0, 1.0, 2.0, 0.0])
         >>> decision = np.array([-2.0, 0.5, 0.4, 3.0])
@@ -180,7 +183,9 @@ def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: st
             return weighted_auc(codes == c, columns[:, column], weights)
         if metric == "sensitivity":
             return share(weights, predicted == c, codes == c)
-        return share(weights, predicted != c, codes != c)
+        if metric == "specificity":
+            return share(weights, predicted != c, codes != c)
+        raise ValueError(f"no bootstrap of {metric!r}")
 
     if decision.ndim == 1:
         return of_class(1, 0)

@@ -146,6 +146,9 @@ def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats
 
     Returns:
         `(resample,)`; NaN where it is not defined.
+
+    Raises:
+        ValueError: it is no such metric.
     """
     higher = np.cumsum(probabilities[:, ::-1], axis=1)[:, ::-1][:, 1:]
     predicted, expected = (higher > 0.5).sum(axis=1), higher.sum(axis=1)
@@ -161,6 +164,8 @@ def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats
     if metric == "auc":
         splits = [weighted_auc(codes > k, higher[:, k], weights) for k in range(higher.shape[1])]
         return mean_of_defined(np.stack(splits, axis=-1))
+    if metric != "kappa":
+        raise ValueError(f"no bootstrap of {metric!r}")
     # One minus the mean squared distance, as a share of what chance with these ranks gives.
     ranks = np.arange(probabilities.shape[1])
     true, rated = (weights @ (v[:, None] == ranks).astype(np.float64) for v in (codes, predicted))

@@ -121,6 +121,9 @@ def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> 
 
     Returns:
         `(resample,)`; NaN where it is not defined.
+
+    Raises:
+        ValueError: it is no such metric.
     """
     if metric in ("mae", "rmse"):
         errors = np.abs(predicted - truth)
@@ -132,6 +135,8 @@ def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> 
         return 1 - ratio(_mean((predicted - truth) ** 2, weights), variance)
     if metric == "pearson":
         return _correlation(truth, predicted, weights)
+    if metric != "spearman":
+        raise ValueError(f"no bootstrap of {metric!r}")
     ranks = (_weighted_ranks(truth, weights), _weighted_ranks(predicted, weights))
     return _correlation(*ranks, weights)
 
