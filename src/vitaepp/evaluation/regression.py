@@ -13,6 +13,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import ratio
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
+from vitaepp.evaluation.measures import TASKS
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -28,9 +29,6 @@ GRID: dict[Kind, tuple[float, ...]] = {
 
 #: Errors below this share of the values' deviation cost the support vector regression nothing.
 EPSILON = 0.1
-
-#: In the order of metrics.json.
-METRICS = ("mae", "rmse", "r2", "pearson", "spearman")
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,15 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     0.333
     """
     once = np.ones((1, len(truth)))
-    return {metric: float(weighted(metric, truth, predicted, once)[0]) for metric in METRICS}
+    names = TASKS["regression"].names
+    return {metric: float(weighted(metric, truth, predicted, once)[0]) for metric in names}
 
 
 def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
     """A score with each subject there as often as its weight says.
 
     Args:
-        metric: a name of `METRICS`.
+        metric: a name that `regression_scores` gives.
         truth: `(subject,)`.
         predicted: `(subject,)`.
         weights: `(resample, subject)`, counts.
