@@ -13,9 +13,9 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import bootstrap_folds
 from vitaepp.evaluation.comparison import compare
 from vitaepp.evaluation.features import evaluate_features
+from vitaepp.evaluation.measures import TASKS
 from vitaepp.evaluation.regression import (
     EPSILON,
-    METRICS,
     fit_regression,
     regression_scores,
     weighted,
@@ -41,7 +41,7 @@ def intervals(truth, predicted, fold, persons=None, resamples=2000):
         metric: bootstrap_folds(
             [(rows, score(metric, rows)) for rows in parts], who, resamples=resamples
         )
-        for metric in METRICS
+        for metric in TASKS["regression"].names
     }
 
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_scikit_learn_and_scipy():
         "spearman": spearmanr(truth, predicted).statistic,
     }
     found = regression_scores(truth, predicted)
-    assert tuple(found) == METRICS
+    assert tuple(found) == TASKS["regression"].names
     assert found == pytest.approx(expected)
 
 

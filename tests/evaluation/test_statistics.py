@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.svm import SVC
 
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation import bootstrap
+from vitaepp.evaluation import bootstrap, ordinal, regression
 from vitaepp.evaluation.bootstrap import Predictions, bootstrap_difference, weighted_score
-from vitaepp.evaluation.scores import METRICS, fold_scores
+from vitaepp.evaluation.measures import TASKS
+from vitaepp.evaluation.scores import fold_scores
 from vitaepp.evaluation.statistics import (
     corrected_resampled_t_test,
     crossed_t_test,
@@ -23,6 +25,8 @@ from vitaepp.evaluation.statistics import (
     paired_difference,
     sign_flip_test,
 )
+
+METRICS = TASKS["classification"].names
 
 
 def test_the_published_example_of_scikit_learn():
@@ -203,18 +207,31 @@ def random_predictions(n, folds, classes, seeds, random, tied=False):
     return sides
 
 
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_with_every_subject_once_the_scores_are_those_of_the_evaluation(classes, tied):
+def test_with_every_subject_once_the_scores_are_those_of_the_evaluation(classes, tied, metric):
     (part,), _ = random_predictions(60, 1, classes, 1, np.random.default_rng(0), tied)
-    plain = fold_scores(part.codes, part.scores)
-    for metric in METRICS:
-        found = weighted_score(part.codes, part.scores, np.ones((3, 60)), metric)
-        assert found.tolist() == [plain[metric]] * 3
+    found = weighted_score(part.codes, part.scores, np.ones((3, 60)), metric)
+    assert found.tolist() == [fold_scores(part.codes, part.scores)[metric]] * 3
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_weight_is_so_many_copies_of_a_subject(classes):
+def test_an_unknown_metric_has_no_bootstrap(classes):
+    (part,), _ = random_predictions(20, 1, classes, 1, np.random.default_rng(0))
+    ranks = np.eye(classes)[part.codes]
+    for score in (
+        lambda: weighted_score(part.codes, part.scores, np.ones((3, 20)), "mcc"),
+        lambda: ordinal.weighted("mcc", part.codes, ranks, np.ones((3, 20))),
+        lambda: regression.weighted("mcc", ranks[:, 0], ranks[:, 1], np.ones((3, 20))),
+    ):
+        with pytest.raises(ValueError, match="no bootstrap of 'mcc'"):
+            score()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_weight_is_so_many_copies_of_a_subject(classes, metric):
     random = np.random.default_rng(0)
     (part,), _ = random_predictions(40, 1, classes, 1, random, tied=True)
     weights = random.integers(0, 4, size=(8, 40))
@@ -229,14 +246,13 @@ def test_a_weight_is_so_many_copies_of_a_subject(classes):
             rest = [recall_score(codes != c, chosen != c) for c in range(3)]
             recalls = recall_score(codes, chosen, average="macro"), np.mean(rest)
         expected = dict(zip(METRICS, (auc, *recalls, accuracy_score(codes, chosen)), strict=True))
-        for metric in METRICS:
-            found = weighted_score(part.codes, part.scores, row[None].astype(float), metric)
-            assert found[0] == pytest.approx(expected[metric])
+        found = weighted_score(part.codes, part.scores, row[None].astype(float), metric)
+        assert found[0] == pytest.approx(expected[metric])
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_bootstrap_is_a_loop_over_subjects_drawn_with_replacement(classes):
-    """A plain loop, with numbers of its own: the ends agree as far as 2000 resamples go."""
+@cache
+def looped(classes):
+    """Predictions of two methods, and by metric the ends that a plain loop gives."""
     random = np.random.default_rng(1)
     first, second = random_predictions(60, 2, classes, 2, random)
     codes = np.empty(60, int)
@@ -255,12 +271,20 @@ def test_the_bootstrap_is_a_loop_over_subjects_drawn_with_replacement(classes):
                 folds.append([a[metric] - b[metric] for metric in METRICS])
         values.append(np.mean(folds, axis=0))
     ends = np.quantile(values, [0.025, 0.975], axis=0)
-    for metric, low, high in zip(METRICS, *ends, strict=True):
-        found = bootstrap_difference(first, second, metric, seed=3)
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * (high - low))
-        assert bootstrap_difference(first, second, metric, seed=3) == found
-        swapped = bootstrap_difference(second, first, metric, seed=3)
-        assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
+    return first, second, dict(zip(METRICS, ends.T, strict=True))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_bootstrap_is_a_loop_over_subjects_drawn_with_replacement(classes, metric):
+    """A plain loop, with numbers of its own: the ends agree as far as 2000 resamples go."""
+    first, second, ends = looped(classes)
+    low, high = ends[metric]
+    found = bootstrap_difference(first, second, metric, seed=3)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+    assert bootstrap_difference(first, second, metric, seed=3) == found
+    swapped = bootstrap_difference(second, first, metric, seed=3)
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
 
 
 def test_memory_does_not_decide_what_is_drawn(monkeypatch):

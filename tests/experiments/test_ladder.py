@@ -15,9 +15,8 @@ from scipy import stats
 from tests.conftest import LIGHT, write_store
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
-from vitaepp.evaluation.measures import spread
+from vitaepp.evaluation.measures import TASKS, spread
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.evaluation.scores import METRICS
 from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import _first_order, _shape, simple_features
@@ -166,7 +165,7 @@ def drawn(random, *aucs):
         # Such folds correlate by test / (test + train) = 0.2; guessing is the same in all.
         noise = np.sqrt(0.8) * random.normal(size=5) + np.sqrt(0.2) * random.normal()
         values = auc + 0.05 * noise * (key != "prior")
-        folds = [dict.fromkeys(METRICS, float(v)) for v in values]
+        folds = [dict.fromkeys(TASKS["classification"].names, float(v)) for v in values]
         mean, std = spread(folds)
         metrics = {"protocol": "svm", "label": "sick", "n": 100, "classes": [0, 1], "seed": 0}
         metrics |= {"sizes": [{"train": 80, "test": 20}] * 5, "controls": {}}

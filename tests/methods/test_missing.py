@@ -29,24 +29,27 @@ def alone(tensor, row):
     return tensor[row : row + 1, PRESENT[row]]
 
 
-def losses(space, **perceptual):
-    """Each loss of images as a function of (prediction, target, draws, present)."""
-    vgg = PerceptualLoss(VGG16("random"), slices=2, channels="all", **perceptual)
+def reconstruction(prediction, target, draws, present):
+    patches = (patchify(x, (8,) * (x.ndim - 2)) for x in (prediction, target))
+    return reconstruction_loss(*patches, torch.tensor([[1, 3]] * len(target)), present)
 
-    def reconstruction(prediction, target, draws, present):
-        patches = (patchify(x, (8,) * len(space)) for x in (prediction, target))
-        return reconstruction_loss(*patches, torch.tensor([[1, 3]] * len(target)), present)
 
-    def edge(prediction, target, draws, present):
-        return edge_loss(prediction, target, present=present, blur=1.0)
+def edge(prediction, target, draws, present):
+    return edge_loss(prediction, target, present=present, blur=1.0)
 
-    return {"reconstruction": reconstruction, "edge": edge, "perceptual": vgg}
+
+#: Makes each loss of images, a function of (prediction, target, draws, present).
+LOSSES = {
+    "reconstruction": lambda: reconstruction,
+    "edge": lambda: edge,
+    "perceptual": lambda: PerceptualLoss(VGG16("random"), slices=2, channels="all"),
+}
 
 
 @pytest.mark.parametrize("space", [(16, 16), SIZE])
-@pytest.mark.parametrize("name", ["reconstruction", "edge", "perceptual"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_each_loss_is_that_of_the_present_channels_alone(name, space):
-    loss = losses(space)[name]
+    loss = LOSSES[name]()
     prediction, target = random(3, 3, *space).requires_grad_(), random(3, 3, *space, seed=1)
     draws = random(3, 4)
     value = loss(prediction, target, draws, PRESENT)

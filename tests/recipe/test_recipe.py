@@ -12,6 +12,7 @@ from vitaepp.recipe.recipe import (
     resolve,
     shipped_recipes,
 )
+from vitaepp.recipe.sections import EdgeSettings, LossSettings
 
 
 def test_defaults_are_the_papers():
@@ -191,6 +192,49 @@ def test_a_method_and_its_weights_agree_wherever_they_come_from(
         assert Recipe.load(settings=changed_settings(recipe)) == recipe
         if recipe.method in ("vitae", "vitae++"):
             assert (recipe.method == "vitae++") == (name == "ViT-AE++")
+
+
+class Further(LossSettings):
+    ssim: EdgeSettings = EdgeSettings(weight=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ("method=vitae++", "ViT-AE++ + L_ssim"),
+        ("loss.perceptual.weights=none", "ViT-AE++ without L_per + L_ssim"),
+        ("method=vitae", "ViT-AE + L_ssim"),
+        (["method=vitae", "loss.edge.weight=10"], "ViT-AE + L_edge + L_ssim"),
+    ],
+)
+def test_a_term_that_is_not_the_papers_is_in_the_name(settings, name):
+    recipe = Recipe.load(settings=settings)
+    for weight, expected in ((2.0, name), (0.0, recipe.name)):
+        loss = Further(**dict(recipe.loss), ssim=EdgeSettings(weight=weight))
+        assert recipe.model_copy(update={"loss": loss}).name == expected
+
+
+@pytest.mark.parametrize(
+    ("weights", "terms", "decoder"),
+    [
+        ((1, 0.01, 10, 1), {"reconstruction", "perceptual", "edge", "contrastive"}, True),
+        ((0, 0, 0, 1), {"contrastive"}, False),
+        ((0, 0, 10, 0), {"edge"}, True),
+        ((0, 1, 0, 0), {"perceptual"}, True),
+        ((0, 0, 0, 0), set(), False),
+    ],
+)
+def test_all_terms_but_the_contrastive_one_need_a_decoder(weights, terms, decoder):
+    names = ("reconstruction", "perceptual", "edge", "contrastive")
+    loss = LossSettings.model_validate(
+        {name: {"weight": w} for name, w in zip(names, weights, strict=True)}
+    )
+    assert (loss.terms, loss.needs_decoder) == (terms, decoder)
+    if loss.perceptual.weight:
+        blind = loss.perceptual.model_copy(update={"weights": "none"})
+        blind = loss.model_copy(update={"perceptual": blind})
+        assert blind.terms == terms - {"perceptual"}
+        assert blind.needs_decoder == (len(terms) > 1)
 
 
 def test_a_resolved_recipe_that_contradicts_itself_is_named_by_its_weights(tmp_path):

@@ -14,7 +14,8 @@ import numpy as np
 from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
-from vitaepp.evaluation.scores import METRICS, predicted_codes
+from vitaepp.evaluation.measures import TASKS
+from vitaepp.evaluation.scores import predicted_codes
 
 #: Resamples of a bootstrap; the ends of a 95 % interval then vary by a few hundredths of its width.
 RESAMPLES = 2000
@@ -79,7 +80,7 @@ def bootstrap_difference(
     Args:
         first: one entry a repetition (a seed).
         second: the same repetitions of the other method, row by row the same subjects and folds.
-        metric: `auc`, `sensitivity`, `specificity` or `accuracy`, as in `scores.fold_scores`.
+        metric: a name that `scores.fold_scores` gives.
         persons: of each subject by its number; unset, every subject is another person.
         resamples: how many.
         seed: of the resamples.
@@ -97,8 +98,9 @@ def bootstrap_difference(
         >>> bootstrap_difference([good], [blind], "auc")
         Interval(low=0.5, high=0.5, level=0.95)
     """
-    if metric not in METRICS:
-        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, METRICS)}")
+    known = TASKS["classification"].names
+    if metric not in known:
+        raise EvaluationError(f"no metric {metric!r}; {nearest(metric, known)}")
     codes = _codes_of_subjects(first, second)
     differences = np.concatenate(
         [
@@ -158,11 +160,14 @@ def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: st
         codes: `(subject,)`, true classes.
         decision: `(subject,)` or `(subject, class)`.
         weights: `(resample, subject)`, counts.
-        metric: a name of `scores.METRICS`.
+        metric: a name that it gives.
 
     Returns:
         `(resample,)`. With more than two classes, of the classes that the metric can be taken of;
         NaN where there is none.
+
+    Raises:
+        ValueError: it is no such metric.
 
     Example:
         >>> once, twice = np.ones(4), np.array([1.0, 1.0, 2.0, 0.0])
@@ -180,7 +185,9 @@ def weighted_score(codes: Indices, decision: Floats, weights: Floats, metric: st
             return weighted_auc(codes == c, columns[:, column], weights)
         if metric == "sensitivity":
             return share(weights, predicted == c, codes == c)
-        return share(weights, predicted != c, codes != c)
+        if metric == "specificity":
+            return share(weights, predicted != c, codes != c)
+        raise ValueError(f"no bootstrap of {metric!r}")
 
     if decision.ndim == 1:
         return of_class(1, 0)

@@ -360,9 +360,8 @@ def _decided(codes: Indices, metric: str, classes: int) -> Flags | None:
     """The subjects whose share of right ones is the metric; None where it is no such share."""
     if metric == "accuracy":
         return np.ones(len(codes), np.bool_)
-    if classes > 2 or metric == "auc":
-        return None
-    return codes == (1 if metric == "sensitivity" else 0)
+    side = {"sensitivity": 1, "specificity": 0}.get(metric)
+    return None if classes > 2 or side is None else codes == side
 
 
 def _delong(

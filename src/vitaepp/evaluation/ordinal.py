@@ -12,6 +12,7 @@ from vitaepp.data.participants import Persons
 from vitaepp.evaluation.bootstrap import mean_of_defined, ratio, weighted_auc
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
+from vitaepp.evaluation.measures import TASKS
 from vitaepp.evaluation.regression import weighted as weighted_values
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 #: Values of C that are tried, the strongest regularisation first.
 GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-
-#: In the order of metrics.json.
-METRICS = ("kappa", "mae", "spearman", "auc", "accuracy")
 
 #: Thresholds are coded by this number instead of 1, so that they are hardly regularised.
 UNPENALISED = 1e3
@@ -132,20 +130,24 @@ def ordinal_scores(codes: Indices, probabilities: Floats) -> dict[str, float]:
         1.0
     """
     once = np.ones((1, len(codes)))
-    return {metric: float(weighted(metric, codes, probabilities, once)[0]) for metric in METRICS}
+    names = TASKS["ordinal"].names
+    return {metric: float(weighted(metric, codes, probabilities, once)[0]) for metric in names}
 
 
 def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats) -> Floats:
     """A score of `ordinal_scores` with each subject there as often as its weight says.
 
     Args:
-        metric: a name of `METRICS`.
+        metric: a name that it gives.
         codes: `(subject,)`, the true rank, 0 … K-1.
         probabilities: `(subject, class)`.
         weights: `(resample, subject)`, counts.
 
     Returns:
         `(resample,)`; NaN where it is not defined.
+
+    Raises:
+        ValueError: it is no such metric.
     """
     higher = np.cumsum(probabilities[:, ::-1], axis=1)[:, ::-1][:, 1:]
     predicted, expected = (higher > 0.5).sum(axis=1), higher.sum(axis=1)
@@ -161,6 +163,8 @@ def weighted(metric: str, codes: Indices, probabilities: Floats, weights: Floats
     if metric == "auc":
         splits = [weighted_auc(codes > k, higher[:, k], weights) for k in range(higher.shape[1])]
         return mean_of_defined(np.stack(splits, axis=-1))
+    if metric != "kappa":
+        raise ValueError(f"no bootstrap of {metric!r}")
     # One minus the mean squared distance, as a share of what chance with these ranks gives.
     ranks = np.arange(probabilities.shape[1])
     true, rated = (weights @ (v[:, None] == ranks).astype(np.float64) for v in (codes, predicted))

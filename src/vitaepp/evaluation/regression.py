@@ -13,6 +13,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import ratio
 from vitaepp.evaluation.choice import Loss, choose
 from vitaepp.evaluation.front import front
+from vitaepp.evaluation.measures import TASKS
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -28,9 +29,6 @@ GRID: dict[Kind, tuple[float, ...]] = {
 
 #: Errors below this share of the values' deviation cost the support vector regression nothing.
 EPSILON = 0.1
-
-#: In the order of metrics.json.
-METRICS = ("mae", "rmse", "r2", "pearson", "spearman")
 
 
 @dataclass(frozen=True)
@@ -107,20 +105,24 @@ def regression_scores(truth: Floats, predicted: Floats) -> dict[str, float]:
     0.333
     """
     once = np.ones((1, len(truth)))
-    return {metric: float(weighted(metric, truth, predicted, once)[0]) for metric in METRICS}
+    names = TASKS["regression"].names
+    return {metric: float(weighted(metric, truth, predicted, once)[0]) for metric in names}
 
 
 def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> Floats:
     """A score with each subject there as often as its weight says.
 
     Args:
-        metric: a name of `METRICS`.
+        metric: a name that `regression_scores` gives.
         truth: `(subject,)`.
         predicted: `(subject,)`.
         weights: `(resample, subject)`, counts.
 
     Returns:
         `(resample,)`; NaN where it is not defined.
+
+    Raises:
+        ValueError: it is no such metric.
     """
     if metric in ("mae", "rmse"):
         errors = np.abs(predicted - truth)
@@ -132,6 +134,8 @@ def weighted(metric: str, truth: Floats, predicted: Floats, weights: Floats) -> 
         return 1 - ratio(_mean((predicted - truth) ** 2, weights), variance)
     if metric == "pearson":
         return _correlation(truth, predicted, weights)
+    if metric != "spearman":
+        raise ValueError(f"no bootstrap of {metric!r}")
     ranks = (_weighted_ranks(truth, weights), _weighted_ranks(predicted, weights))
     return _correlation(*ranks, weights)
 

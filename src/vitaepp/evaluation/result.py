@@ -25,7 +25,7 @@ import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, nearest, one_line
-from vitaepp.evaluation.measures import TASKS, measures_of, spread, task_of
+from vitaepp.evaluation.measures import TASKS, Measures, measures_of, spread, task_of
 from vitaepp.evaluation.origin import warn_of_other
 from vitaepp.evaluation.summary import (
     headline,
@@ -122,7 +122,9 @@ class Evaluation(Metrics):
                 "evaluation or its folder, or evaluate again"
             ) from None
         if problem := _problem(metrics):
-            raise EvaluationError(f"{file}: not a metrics.json of an evaluation: {problem}")
+            raise EvaluationError(
+                f"{file}: not a metrics.json that this version can read: {problem}"
+            )
         predictions = _read_predictions(file.with_name("predictions.parquet"))
         evaluation = cls(metrics, predictions, path=file)
         evaluation._require_own_predictions()
@@ -415,20 +417,18 @@ def _problem(metrics: Any) -> str | None:
     if task_of(metrics) not in TASKS:
         return f"its task {task_of(metrics)!r} is not known"
     measures = measures_of(metrics)
-
-    def whole(scores: Any) -> bool:
-        return isinstance(scores, dict) and all(
-            m in scores and _is_score(scores[m], m in measures.unit_interval)
-            for m in measures.names
-        )
-
     count = 0
     for name, part in {METHOD: metrics, **controls}.items():
         folds = part.get("folds") if isinstance(part, dict) else None
-        if not isinstance(folds, list) or not folds or not all(map(whole, folds)):
+        if not isinstance(folds, list) or not folds:
             return f"the folds of {name!r} are not whole"
-        if not whole(part.get("mean")) or not set(measures.names) <= set(part.get("std") or ()):
-            return f"the mean or std of {name!r} is not whole"
+        each = {f"fold {k} of {name!r}": fold for k, fold in enumerate(folds)}
+        each[f"the mean of {name!r}"] = part.get("mean")
+        for where, scores in each.items():
+            if problem := _wrong_scores(scores, where, measures):
+                return problem
+        if not set(measures.names) <= set(part.get("std") or ()):
+            return f"the std of {name!r} is not whole"
         count = count or len(folds)
         if len(folds) != count:
             return f"{name!r} has {len(folds)} folds, but the method {count}"
@@ -454,10 +454,19 @@ def _equal(measured: Mapping[str, float | None], stated: Mapping[str, float | No
     return True
 
 
-def _is_score(value: Any, share: bool) -> bool:
-    if value is None:
-        return True
-    return isinstance(value, int | float) and (not share or 0 <= value <= 1)
+def _wrong_scores(scores: Any, where: str, measures: Measures) -> str | None:
+    """What keeps a JSON value from being the scores of a fold, or their mean."""
+    if not isinstance(scores, dict):
+        return f"{where} is no object"
+    for name in measures.names:
+        if name not in scores:
+            return f"it has no {name!r} in {where}: written by another version; evaluate again"
+        value = scores[name]
+        if value is not None and not isinstance(value, int | float):
+            return f"{name} of {where} is {value!r}, no number"
+        if value is not None and name in measures.unit_interval and not 0 <= value <= 1:
+            return f"{name} of {where} is {value:g}, outside 0 to 1"
+    return None
 
 
 def _is_size(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Scores of a classifier on one fold, their mean and spread over folds, and ROC curves."""
+"""Scores of a classifier on one fold, and ROC curves."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Flags, Floats, Indices
-
-#: What is measured in every fold, in the order of metrics.json.
-METRICS = ("auc", "sensitivity", "specificity", "accuracy")
 
 
 def fold_scores(codes: Indices, decision: Floats) -> dict[str, float]:
@@ -26,7 +23,7 @@ def fold_scores(codes: Indices, decision: Floats) -> dict[str, float]:
         decision: `(subject,)` for two classes, `(subject, class)` for more.
 
     Returns:
-        The four metrics, each in [0, 1].
+        The metrics of `measures.TASKS`, each in [0, 1].
 
     Example:
         >>> fold_scores(np.array([0, 0, 1, 1]), np.array([-2.0, 0.5, 0.4, 3.0]))

@@ -47,9 +47,6 @@ QUANTILES = (0.25, 0.5, 0.75)
 #: Fewest persons with an event that a model is fitted on.
 EVENTS = 5
 
-#: In the order of metrics.json.
-METRICS = ("c_index", "c_uno", "auc")
-
 
 @dataclass(frozen=True)
 class Survival:

@@ -13,9 +13,8 @@ from vitaepp.errors import RecipeError
 from vitaepp.evaluation.budget import DRAWS, checked_budget, few_labels
 from vitaepp.evaluation.difference import Difference, difference_between
 from vitaepp.evaluation.folds import by_subject, plan_folds, share_out
-from vitaepp.evaluation.measures import leading_metric, spread
+from vitaepp.evaluation.measures import TASKS, leading_metric, spread
 from vitaepp.evaluation.result import METHOD, Evaluation
-from vitaepp.evaluation.scores import METRICS
 from vitaepp.evaluation.summary import persons_text
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.experiments.catalogue import Variant
@@ -70,11 +69,12 @@ class Classification(Kind):
         evaluations = {
             key: [Evaluation.load(path) for path in paths] for key, paths in folders.items()
         }
+        names = TASKS["classification"].names
         if not evaluations:
-            return Measured(self.experiment.metrics or METRICS, [], facts=self._facts({}))
+            return Measured(self.experiment.metrics or names, [], facts=self._facts({}))
         facts = next(iter(evaluations.values()))[0].metrics
         lead = leading_metric(facts)
-        metrics = self.experiment.metrics or (lead, *(m for m in METRICS if m != lead))
+        metrics = self.experiment.metrics or (lead, *(m for m in names if m != lead))
         metrics = (*metrics, *(f"{metrics[0]}@{labels}" for labels in self.setup.budget))
         rows: list[Row] = []
         controls: dict[str, Row] = {}

@@ -1,1 +1,1 @@
-"""The four losses of ViT-AE++: reconstruction, perceptual, edge, contrastive."""
+"""The losses, one equation a file: the four of ViT-AE++, and InfoNCE of MoCo-v3."""

@@ -66,7 +66,9 @@ class ViTAE(Method):
         super().__init__(recipe, shape, rgb)
         model, loss = recipe.model, recipe.loss
         vgg = known_weights(loss.perceptual.weights) if loss.perceptual.weight else "none"
-        if loss.reconstruction.weight or loss.edge.weight or vgg != "none":
+        perceptual = loss.perceptual.model_copy(update={"weights": vgg})
+        known = loss.model_copy(update={"perceptual": perceptual})
+        if known.needs_decoder:
             width, depth, heads = DECODERS[model.size]
             self.backbone = MaskedAutoencoder(
                 **shape,
@@ -74,7 +76,7 @@ class ViTAE(Method):
                 decoder_depth=model.decoder_depth or depth,
                 decoder_num_heads=model.decoder_num_heads or heads,
             )
-        elif loss.contrastive.weight:
+        elif known.terms:
             self.backbone = VisionTransformer(**shape)
         else:
             raise RecipeError("every loss has weight 0; give one of loss.*.weight more")

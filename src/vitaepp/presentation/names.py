@@ -65,7 +65,7 @@ _MODELS = {
     ("survival", "linear"): "Cox regression",
 }
 
-#: Terms of the training loss, in the order of the paper.
+#: Terms of the training loss of ViT-AE++, in the order of the paper; then those that are not its.
 LOSSES = {
     "reconstruction": "Reconstruction",
     "perceptual": "Perceptual (VGG-16)",

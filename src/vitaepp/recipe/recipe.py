@@ -123,17 +123,21 @@ class Recipe(sections.Section):
         'ViT-AE + L_edge'
         >>> Recipe.load(settings="loss.perceptual.weights=none").name
         'ViT-AE++ without L_per'
+
+        A term that is not the paper's comes last, as `+ L_NAME`.
         """
         if not METHODS[self.method].masked:
             return METHODS[self.method].title
         added = [sign for term, sign in ADDITIONS.items() if getattr(self.loss, term).weight]
         blind = self.loss.perceptual.weights == "none"
+        papers = {"reconstruction", *ADDITIONS}
+        others = [f"L_{t}" for t, own in self.loss if own.weight and t not in papers]
         if self.loss.reconstruction.weight and len(added) == len(ADDITIONS):
-            return METHODS["vitae++"].title + " without L_per" * blind
+            return " + ".join([METHODS["vitae++"].title + " without L_per" * blind, *others])
         added = [sign for sign in added if not (blind and sign == ADDITIONS["perceptual"])]
         # Without L_rec no image is decoded for its own sake: Table 3 calls it a ViT.
         plain = METHODS["vitae"].title if self.loss.reconstruction.weight else "ViT"
-        return " + ".join([plain, *added])
+        return " + ".join([plain, *added, *others])
 
     @classmethod
     def load(

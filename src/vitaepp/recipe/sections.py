@@ -283,6 +283,10 @@ class ContrastiveSettings(Section):
     )
 
 
+#: Terms of the loss that look at features alone; the others look at a decoded image.
+OF_FEATURES = frozenset({"contrastive"})
+
+
 class LossSettings(Section):
     """L = L_rec + λ_per L_per + λ_edge(t) L_edge + λ_cl L_cl."""
 
@@ -290,6 +294,21 @@ class LossSettings(Section):
     perceptual: PerceptualSettings = Field(default_factory=PerceptualSettings)
     edge: EdgeSettings = Field(default_factory=EdgeSettings)
     contrastive: ContrastiveSettings = Field(default_factory=ContrastiveSettings)
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """The terms that count: those with a weight, but the perceptual one without a VGG.
+
+        >>> sorted(LossSettings(perceptual={"weights": "none"}, edge={"weight": 0}).terms)
+        ['contrastive', 'reconstruction']
+        """
+        blind = {"perceptual"} if self.perceptual.weights == "none" else set()
+        return frozenset(term for term, own in self if own.weight) - blind
+
+    @property
+    def needs_decoder(self) -> bool:
+        """Whether a term that counts looks at a decoded image."""
+        return not self.terms <= OF_FEATURES
 
 
 class SimSiamSettings(Section):

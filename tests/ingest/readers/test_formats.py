@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from tests.ingest.trees import picture, scan, volume
 from vitaepp.data.store import Store
+from vitaepp.data.suffixes import SCAN_READERS
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.lesions import NO_AFFINE
@@ -20,7 +21,7 @@ from vitaepp.ingest.readers.arrays import FEW, NO_HEADER
 from vitaepp.ingest.readers.items import files_of
 from vitaepp.ingest.readers.meta import NO_AXES, NO_SIZE, UNKNOWN_UNIT
 from vitaepp.ingest.readers.pictures import read_picture
-from vitaepp.ingest.readers.scans import read_grid, read_scan
+from vitaepp.ingest.readers.scans import READERS, read_grid, read_scan
 
 LPS = np.diag([-1, -1, 1])
 
@@ -186,6 +187,19 @@ def test_a_sheared_nrrd_keeps_its_shear(tmp_path):
     (tmp_path / "x.nrrd").write_bytes(header.encode() + volume().tobytes("F"))
     image = read_scan(tmp_path / "x.nrrd", "x")
     np.testing.assert_allclose(image.grid.to_world((0, 0, 2)), LPS @ (5, 7, 13), atol=1e-6)
+
+
+def test_each_reader_of_a_suffix_reads():
+    assert set(SCAN_READERS.values()) <= set(READERS)
+
+
+def test_a_suffix_without_its_reader_is_no_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "scan.nii.gz"
+    monkeypatch.setitem(SCAN_READERS, ".nii.gz", "another")
+    path.write_bytes(b"healthy")
+    with pytest.raises(KeyError, match="another"):
+        read_scan(path, "x")
+    assert read_grid(path, "x", ndim=3) is None
 
 
 def test_arrays_of_numpy(tmp_path):

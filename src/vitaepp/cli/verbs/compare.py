@@ -22,7 +22,8 @@ def compare(
         typer.Option(help="The one to compare with, by name or path; by default the first."),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="auc, accuracy, sensitivity or specificity.")
+        str | None,
+        typer.Option(help="Such as accuracy or mae; by default the one that is reported first."),
     ] = None,
     controls: Annotated[
         bool, typer.Option("--controls", help="Show the controls as rows, too.")

@@ -14,7 +14,7 @@ from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import mean_of_defined, weighted_score
 from vitaepp.evaluation.choice import Loss
-from vitaepp.evaluation.scores import METRICS, fold_scores
+from vitaepp.evaluation.scores import fold_scores
 from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.evaluation.tasks.classification import Classification
 
@@ -157,7 +157,7 @@ class Multilabel(Target):
             fold_scores(truth[f"label:{name}"].to_numpy(np.intp), decision[:, i])
             for i, name in enumerate(classes)
         ]
-        return {metric: float(np.mean([one[metric] for one in each])) for metric in METRICS}
+        return {metric: float(np.mean([one[metric] for one in each])) for metric in each[0]}
 
     @staticmethod
     def weighted(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +42,60 @@ def read_scan(item: Path | VolumeItem | SeriesItem, name: str, *, constant: bool
     """
     if isinstance(item, SeriesItem):
         return read_series(item.files, name, constant=constant)
+    path = _present(item, name)
+    return READERS[_reader_of(path)](item, path, name, constant)
+
+
+def _present(item: Path | VolumeItem, name: str) -> Path:
+    """The file that is opened, after a look at whether all files of an image are there."""
     path = item if isinstance(item, Path) else item.file
-    reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "")
     for file in files_of(item):
         check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
-    if reader == "numpy":
-        return read_npy(path, name, ndim=3, constant=constant)
-    notes: tuple[str, ...] = ()
-    if reader == "nibabel":
-        values, header = read_volume(path, name)
-        affine, notes = header.affine, header.notes
-    else:
-        check_compressed(path, name)
-        if reader == "MetaImageIO":
-            check_meta(path, name)
-        length = sum(file.stat().st_size for file in files_of(item))
-        image = read_image(path, name, reader, length)
-        values, (affine, notes) = _values(image, name), _place(path, image)
+    return path
+
+
+def _reader_of(path: Path) -> str:
+    """Its name in `READERS`; empty where the content decides, as with DICOM."""
+    return SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "")
+
+
+def _by_nibabel(item: Path | VolumeItem, path: Path, name: str, constant: bool) -> Image:
+    values, header = read_volume(path, name)
+    return _scan(item, values, header.affine, header.notes, name, constant)
+
+
+def _by_simpleitk(
+    reader: str, item: Path | VolumeItem, path: Path, name: str, constant: bool
+) -> Image:
+    check_compressed(path, name)
+    if reader == "MetaImageIO":
+        check_meta(path, name)
+    length = sum(file.stat().st_size for file in files_of(item))
+    image = read_image(path, name, reader, length)
+    return _scan(item, _values(image, name), *_place(path, image), name, constant)
+
+
+#: SimpleITK's readers; the empty name finds the format by content.
+SIMPLEITK = ("", "NrrdImageIO", "MetaImageIO")
+
+#: What reads a scan, by the name in `SCAN_READERS`: of the item, its file, its name in errors and
+#: whether all voxels may have the same value.
+READERS: dict[str, Callable[[Path | VolumeItem, Path, str, bool], Image]] = {
+    "numpy": lambda _, path, name, constant: read_npy(path, name, ndim=3, constant=constant),
+    "nibabel": _by_nibabel,
+    **{reader: partial(_by_simpleitk, reader) for reader in SIMPLEITK},
+}
+
+
+def _scan(
+    item: Path | VolumeItem,
+    values: npt.NDArray[Any],
+    affine: Floats,
+    notes: tuple[str, ...],
+    name: str,
+    constant: bool,
+) -> Image:
+    """One 3D scan from all values of a file."""
     if values.dtype.kind not in "biuf":
         raise SubjectError(
             f"{name}: its voxels are complex numbers or colours; one real number per voxel is "
@@ -141,20 +180,18 @@ def read_grid(item: Item, name: str, *, ndim: int) -> Grid | None:
         return series_grid(item.files, name)
     if not isinstance(item, Path | VolumeItem):
         return None
-    path = item if isinstance(item, Path) else item.file
-    for file in files_of(item):
-        check_present(file, name if file == path else f"{name}: its voxels in {file.name}")
-    reader = SCAN_READERS.get(suffix_of(path.name, SCAN_SUFFIXES).lower(), "") if ndim == 3 else ""
-    if path.suffix.lower() == ".npy":
-        return None
+    path = _present(item, name)
     if ndim == 2 and not is_dicom(path):
         return picture_grid(path)
+    reader = _reader_of(path) if ndim == 3 else ""
     if reader == "nibabel":
         try:
             volume = read_volume_header(path, name)
         except SubjectError:
             return None
         return _usable_grid(item, volume.shape, volume.affine)
+    if reader not in SIMPLEITK:
+        return None
     header = geometry.simpleitk().ImageFileReader()
     try:
         with quiet():

@@ -164,8 +164,10 @@ class Features:
                     parts.append(area(w, true == c, self.score[rows, i]))
                 elif metric == "sensitivity":
                     parts.append(share(w, predicted == c, true == c))
-                else:
+                elif metric == "specificity":
                     parts.append(share(w, predicted != c, true != c))
+                else:
+                    raise ValueError(f"no bootstrap of {metric!r}")
             folds.append(mean_of_defined(np.stack(parts, axis=-1)))
         return np.stack(folds, axis=-1)
 
