@@ -19,7 +19,7 @@ from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.evaluation import budget, choice, clinical, repeats
+from vitaepp.evaluation import budget, choice, repeats, thresholds
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -52,12 +52,12 @@ def _maps() -> Iterator[None]:
 
 #: How often training rows are held out, to choose a strength and to find thresholds, and labels are
 #: drawn for a budget.
-USUAL = choice.DRAWS, clinical.INNER_FOLDS, budget.DRAWS
+USUAL = choice.DRAWS, thresholds.INNER_FOLDS, budget.DRAWS
 
 
 def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int, of_budget: int) -> None:
     patch.setattr(choice, "DRAWS", draws)
-    patch.setattr(clinical, "INNER_FOLDS", folds)
+    patch.setattr(thresholds, "INNER_FOLDS", folds)
     patch.setattr(budget, "DRAWS", of_budget)
 
 

@@ -15,23 +15,19 @@ from sklearn.metrics import (
 )
 
 from vitaepp.errors import EvaluationError
+from vitaepp.evaluation.calibration import calibration, calibration_curve, net_benefit
 from vitaepp.evaluation.classifier import fit
-from vitaepp.evaluation.clinical import (
+from vitaepp.evaluation.clinical import average_precision, clinical_report
+from vitaepp.evaluation.delong import delong, delong_test
+from vitaepp.evaluation.knn import fit_knn
+from vitaepp.evaluation.thresholds import (
     GOALS,
     Learned,
-    average_precision,
-    calibration,
-    calibration_curve,
     choose_threshold,
-    clinical_report,
-    delong,
-    delong_test,
     learn,
     learn_from,
-    net_benefit,
     refits,
 )
-from vitaepp.evaluation.knn import fit_knn
 
 #: Albumin, total protein, K-G score, and whether surgery helped: DeLong et al. 1988, 43 patients.
 OVARIAN = """

@@ -16,8 +16,8 @@ from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.classifier import outer_folds
-from vitaepp.evaluation.clinical import delong_test
 from vitaepp.evaluation.comparison import compare
+from vitaepp.evaluation.delong import delong_test
 from vitaepp.evaluation.difference import difference_between
 from vitaepp.evaluation.measures import spread
 from vitaepp.evaluation.result import Evaluation, score_columns

@@ -330,3 +330,10 @@ def percentiles(values: Floats) -> Interval:
     """The interval that holds a share `LEVEL` of values, with as many below as above it."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high), LEVEL)
+
+
+def normal_quantile() -> float:
+    """How many standard errors an interval of `LEVEL` reaches to each side."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + LEVEL) / 2))

@@ -19,7 +19,7 @@ from vitaepp.evaluation.bootstrap import (
     bootstrap_difference,
     bootstrap_folds,
 )
-from vitaepp.evaluation.clinical import delong_test
+from vitaepp.evaluation.delong import delong_test
 from vitaepp.evaluation.measures import leading_metric, measures_of, task_of
 from vitaepp.evaluation.result import METHOD, Evaluation
 from vitaepp.evaluation.scores import predicted_codes

@@ -120,3 +120,10 @@ def _roc_on(grid: Floats, positive: Flags, score: Floats) -> Floats:
     curve = np.interp(grid, false, hits)
     curve[0] = 0.0
     return curve
+
+
+def one_against_rest(codes: Indices, scores: Floats) -> list[tuple[Flags, Floats]]:
+    """Who is positive, and the score for it: of the second of two classes, or of each of more."""
+    if scores.ndim == 1:
+        return [(codes == 1, scores)]
+    return [(codes == c, scores[:, c]) for c in range(scores.shape[1])]

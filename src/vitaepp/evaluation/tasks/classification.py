@@ -15,7 +15,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.bootstrap import weighted_score
 from vitaepp.evaluation.choice import Loss
 from vitaepp.evaluation.classifier import fit
-from vitaepp.evaluation.clinical import clinical_report, learn, refits
+from vitaepp.evaluation.clinical import clinical_report
 from vitaepp.evaluation.knn import fit_knn
 from vitaepp.evaluation.labels import (
     doubts,
@@ -26,6 +26,7 @@ from vitaepp.evaluation.labels import (
 )
 from vitaepp.evaluation.scores import fold_scores
 from vitaepp.evaluation.tasks.base import Constant, Fitted, Target, Tested, Training
+from vitaepp.evaluation.thresholds import learn, refits
 
 
 @dataclass(frozen=True)
