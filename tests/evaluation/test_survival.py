@@ -8,18 +8,15 @@ import pytest
 from scipy.optimize import minimize
 
 from vitaepp.errors import EvaluationError, MissingPackageError
-from vitaepp.evaluation import survival
+from vitaepp.evaluation import cox
+from vitaepp.evaluation.cox import fit_survival
+from vitaepp.evaluation.followup import Survival, event_words, read_survival, survival_doubts
 from vitaepp.evaluation.measures import TASKS
 from vitaepp.evaluation.survival import (
-    Survival,
     auc_times,
     concordance_interval,
-    event_words,
-    fit_survival,
     integrated_brier,
     over_time,
-    read_survival,
-    survival_doubts,
     survival_halves,
     survival_scores,
     time_dependent_auc,
@@ -78,14 +75,14 @@ def test_concordance_and_its_error_are_those_of_r():
 
 def test_without_ridge_the_regression_is_that_of_r(monkeypatch):
     """`coxph(Surv(time, status) ~ x, aml)` prints 0.9155, with Efron's ties as R has them."""
-    monkeypatch.setattr(survival, "GRID", (1e-9,))
+    monkeypatch.setattr(cox, "GRID", (1e-9,))
     x = (1.0 - MAINTAINED)[:, None]
     fitted = fit_survival(x, AML.time, AML.event, seed=0)
     assert np.ptp(fitted.decision(x)) == pytest.approx(0.9155, abs=1e-4)
 
 
 def test_ridge_maximises_the_penalised_likelihood(monkeypatch):
-    monkeypatch.setattr(survival, "GRID", (2.0,))
+    monkeypatch.setattr(cox, "GRID", (2.0,))
     random = np.random.default_rng(0)
     x, times = _drawn(random, 80, features=4)
     z = (x - x.mean(0)) / x.std(0)
@@ -104,7 +101,7 @@ def test_ridge_maximises_the_penalised_likelihood(monkeypatch):
 def test_more_features_than_subjects_give_the_same_model_rotated_or_not():
     random = np.random.default_rng(1)
     x, times = _drawn(random, 60, features=80)
-    fitted = survival._fit_grid(x, times, (3.0,), pca=False)[0]
+    fitted = cox._fit_grid(x, times, (3.0,), pca=False)[0]
     assert "rotation" in fitted.named_steps
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
@@ -119,7 +116,7 @@ def test_the_log_likelihood_is_that_of_the_definition():
     expected = 0.0
     for i in np.flatnonzero(AML.event):
         expected += risk[i] - np.log(np.exp(risk[AML.time >= AML.time[i]]).sum())
-    assert survival._log_likelihood(AML, risk) == pytest.approx(expected)
+    assert cox._log_likelihood(AML, risk) == pytest.approx(expected)
 
 
 def test_concordance_is_that_of_scikit_survival_in_pieces_or_at_once(monkeypatch):
@@ -132,7 +129,7 @@ def test_concordance_is_that_of_scikit_survival_in_pieces_or_at_once(monkeypatch
     expected = concordance_index_censored(times.event, times.time, risk, tied_tol=0)[0]
     whole = concordance_interval(times, risk, np.zeros(70, int))
     assert whole["value"] == pytest.approx(expected)
-    monkeypatch.setattr(survival, "PAIRS", 100)
+    monkeypatch.setattr("vitaepp.evaluation.survival.PAIRS", 100)
     assert concordance_interval(times, risk, np.zeros(70, int)) == pytest.approx(whole)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation import survival
+from vitaepp.evaluation import cox, followup, survival
 from vitaepp.evaluation.tasks.base import Fitted, Target, Tested, Training
 from vitaepp.evaluation.tasks.regression import (
     far_values,
@@ -34,9 +34,9 @@ class Survival(Target):
     stratum = "kind, with the event and censored,"
 
     def __init__(self, table: pd.DataFrame, time: str, event: str) -> None:
-        self.rows, self.times = survival.read_survival(table, time, event)
+        self.rows, self.times = followup.read_survival(table, time, event)
         self.time, self.event = time, event
-        self.words = survival.event_words(table[event].iloc[self.rows])
+        self.words = followup.event_words(table[event].iloc[self.rows])
         self.name = f"{time}, {event}"
         self.missing = len(table) - len(self.rows)
         self.strata = self.times.event.astype(np.intp)
@@ -59,7 +59,7 @@ class Survival(Target):
 
     def scored(self, train: Indices, test: Indices) -> bool:
         """Whether a pair of the part can be ordered, and events are left to fit on."""
-        enough = self.times.event[train].sum() >= survival.EVENTS
+        enough = self.times.event[train].sum() >= cox.EVENTS
         return len(test) > 1 and bool(self.times.event[test].any() and enough)
 
     def facts(self, used: Indices) -> dict[str, Any]:
@@ -77,21 +77,21 @@ class Survival(Target):
         if protocol != "linear":
             raise EvaluationError(f"protocol {protocol} is not of task survival; use linear")
         times = self.times[part.rows]
-        return survival.fit_survival(part.features, times.time, times.event, **part.how)
+        return cox.fit_survival(part.features, times.time, times.event, **part.how)
 
     def doubts(self) -> list[str]:
         """Whether events may be meant otherwise, and times that lie far from others."""
         far = far_values(self.times.time, f"time {self.time!r}")
-        return [*survival.survival_doubts(self.times, self.event, self.words), *far]
+        return [*followup.survival_doubts(self.times, self.event, self.words), *far]
 
     def doubts_outside(self, other: Survival) -> list[str]:
         """Those of the other cohort, and whether its times may have another unit."""
         unit = other_unit(self.times.time, other.times.time, f"time {self.time!r}")
         return [*other.doubts(), *unit]
 
-    def learn(self, fitted: Fitted, part: Training) -> survival.Learned:
+    def learn(self, fitted: Fitted, part: Training) -> cox.Learned:
         """The times of the training part, its median risk and its baseline curve."""
-        assert isinstance(fitted, survival.FittedSurvival)
+        assert isinstance(fitted, cox.FittedSurvival)
         return fitted.learned(self.times[part.rows])
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
@@ -139,5 +139,5 @@ class Survival(Target):
         return survival.weighted_concordance(_times(truth), decision, weights)
 
 
-def _times(truth: pd.DataFrame) -> survival.Survival:
-    return survival.Survival(truth["time"].to_numpy(np.float64), truth["event"].to_numpy(np.bool_))
+def _times(truth: pd.DataFrame) -> followup.Survival:
+    return followup.Survival(truth["time"].to_numpy(np.float64), truth["event"].to_numpy(np.bool_))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vitaepp.data.storeinfo import Account
-from vitaepp.evaluation import classifier, knn, ordinal, regression, survival
+from vitaepp.evaluation import classifier, cox, knn, ordinal, regression
 from vitaepp.evaluation.bootstrap import LEVEL, RESAMPLES
 from vitaepp.evaluation.choice import DRAWS, ENOUGH, HELD_OUT
 from vitaepp.evaluation.front import COMPONENTS
@@ -74,7 +74,7 @@ _STRENGTHS = {
     ("ordinal", "linear"): ("C", ordinal.GRID, ""),
     ("regression", "linear"): ("alpha", regression.GRID["ridge"], ""),
     ("regression", "svm"): ("C", regression.GRID["svr"], " divided by the number of features"),
-    ("survival", "linear"): ("alpha", survival.GRID, " times the number of features"),
+    ("survival", "linear"): ("alpha", cox.GRID, " times the number of features"),
 }
 
 #: What a reader must know of the metrics of a task.
