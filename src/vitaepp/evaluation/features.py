@@ -16,7 +16,7 @@ from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
-from vitaepp.evaluation.folds import FOLDS, Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.folds import FOLDS, Fold, Shared, by_subject, groups_of, share_out
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
@@ -139,13 +139,13 @@ def evaluate_features(
         shared,
         asked=repeats is not None,
     )
-    each = [features] if isinstance(features, np.ndarray | Mapping) else [*features]
-    if not for_all_folds and len(each) != len(parts):
+    if not for_all_folds and len(features) != len(parts):
         raise EvaluationError(
-            f"{len(each)} sets of features for {len(parts)} folds; give one a fold"
+            f"{len(features)} sets of features for {len(parts)} folds; give one a fold"
         )
     if not for_all_folds and external is not None:
         raise EvaluationError("`external` needs one encoder; the strict protocol has one a fold")
+    each = [features] if isinstance(features, np.ndarray | Mapping) else features
     strict = [checked_candidates(one, ordered, "features") for one in each]
     first = next(iter(strict[0].values()))
     given = known_controls(controls or {}, ordered)
@@ -162,21 +162,8 @@ def evaluate_features(
     how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
     for column in dict.fromkeys(name for name in (group, sites) if name is not None):
         doubts += group_doubts(column, groups_of(labelled, column))
-    if site_of is not None and isinstance(target, Classification):
-        classes = pd.Series(target.truth()["label"].to_numpy()).groupby(site_of).nunique()
-        if len(classes) > 1 and classes.max() == 1:
-            doubts.append(
-                f"each {sites or group} has one class of {target.name} alone: what is taken out of "
-                "features with the site is the label, too"
-            )
-    if how == COMBAT and site_of is not None:
-        unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
-        if some := sorted(set().union(*unknown)):
-            doubts.append(
-                f"ComBat is not told of {counted(len(some), 'group')} of {sites or group} by the "
-                f"training part that tests them, which has fewer than {LEAST} of their subjects: "
-                f"{first_few(some)}; their features stay as they are"
-            )
+    if site_of is not None:
+        doubts += _harmony_doubts(target, parts, site_of, how, sites or group)
     for doubt in doubts:
         warn(doubt)
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
@@ -281,6 +268,29 @@ def _harmonized(
     if given and not how:
         raise EvaluationError("`sites` names what `harmonize` takes out; give that, too")
     return how, groups_of(labelled, column) if how and column is not None else None
+
+
+def _harmony_doubts(
+    target: Target, parts: Sequence[Fold], site_of: Any, how: str, column: str | None
+) -> list[str]:
+    """What harmonisation may take out beside the site, and whom it leaves as they are."""
+    doubts = []
+    if isinstance(target, Classification):
+        classes = pd.Series(target.truth()["label"].to_numpy()).groupby(site_of).nunique()
+        if len(classes) > 1 and classes.max() == 1:
+            doubts.append(
+                f"each {column} has one class of {target.name} alone: what is taken out of "
+                "features with the site is the label, too"
+            )
+    if how == COMBAT:
+        unknown = [set(site_of[p.test]) - set(known_sites(site_of[p.train])) for p in parts]
+        if some := sorted(set().union(*unknown)):
+            doubts.append(
+                f"ComBat is not told of {counted(len(some), 'group')} of {column} by the "
+                f"training part that tests them, which has fewer than {LEAST} of their subjects: "
+                f"{first_few(some)}; their features stay as they are"
+            )
+    return doubts
 
 
 def _of(candidates: Candidates, rows: Indices) -> Candidates:
