@@ -10,7 +10,7 @@ from vitaepp.auditing.answers import undecided
 from vitaepp.auditing.facts import Fact, cut, facts_of, kind_of, usable
 from vitaepp.auditing.images import empty_border, near_duplicates, perceptual_hash
 from vitaepp.auditing.permutation import association_test, p_of, shuffles
-from vitaepp.auditing.shortcuts import Association
+from vitaepp.auditing.shortcuts import Association, targets
 from vitaepp.auditing.subgroups import Decisions, errors_by, spread_test
 
 PEOPLE = np.repeat(np.arange(30), [1, 2, 3] * 10)
@@ -173,11 +173,93 @@ def test_numbers_that_nearly_all_have_become_two_classes():
     assert "no two classes" in why
 
 
-def test_numbers_are_cut_into_thirds():
-    fact = Fact("age", pd.DataFrame({"age": [*range(9), np.nan]}, dtype=float))
-    groups = cut(fact)
-    assert groups.value_counts().tolist() == [3, 3, 3]
-    assert groups.iloc[-1] is None
+@pytest.mark.parametrize(
+    ("values", "groups"),
+    [
+        (range(9), {"0 to 2": 3, "3 to 5": 3, "6 to 8": 3}),
+        ([1] * 8 + [2] * 2, {"1": 8, "2": 2}),
+        ([1] * 2 + [2] * 8, {"1": 2, "2": 8}),
+        ([1] * 7 + [2, 2, 3], {"1": 7, "2 to 3": 3}),
+        ([1] * 4, {"1": 4}),
+    ],
+)
+def test_numbers_are_cut_into_thirds_and_each_value_is_in_one(values, groups):
+    found = cut(Fact("age", pd.DataFrame({"age": [*values, np.nan]}, dtype=float)))
+    assert found.value_counts().to_dict() == groups
+    assert found.iloc[-1] is None
+
+
+def fact_named(name, store, **columns):
+    """The fact of this name, where a store has these columns."""
+    table, border = store.table.assign(**columns), np.zeros((len(store), 2), int)
+    found = facts_of(table, store, border, np.arange(len(store)), "sick")
+    return next(fact for fact in found.usable if fact.name == name)
+
+
+@pytest.mark.parametrize(("usual", "name"), [(80, "row"), (94, "original spacing")])
+def test_rounding_in_headers_makes_no_values(make_store, usual, name):
+    """A number that more than nine in ten have is one of two classes."""
+    store, random = make_store(subjects=100, size=(8, 8)), np.random.default_rng(0)
+    spacing = np.where(np.arange(100) < usual, 1.0, 2.0)
+    noisy = spacing * (1 + 1e-7 * random.normal(size=100))
+    spacings = [[v, 3 + 1e-9 * v] for v in noisy]
+    fact = fact_named("original spacing", store, source_spacing=spacings)
+    assert [*fact.columns] == [name]
+    assert sorted(cut(fact).value_counts()) == [100 - usual, usual]
+    assert abs(np.corrcoef(targets(fact)[:, 0], spacing)[0, 1]) == pytest.approx(1)
+    thickness = fact_named("slice_thickness", store, slice_thickness=noisy)
+    counts = thickness.columns["slice_thickness"].value_counts().to_dict()
+    assert counts == {"1": usual, "2": 100 - usual}
+
+
+def test_sizes_that_lie_close_stay_apart(make_store):
+    """Of photographs in any size, each is within a thousandth of the next."""
+    store = make_store(subjects=40, size=(8, 8))
+    wide = fact_named("original size", store, source_size=[[3000 + i, 8] for i in range(40)])
+    assert wide.columns["row"].nunique() > 9
+    assert wide.columns["row"].is_monotonic_increasing
+
+
+def test_codes_keep_their_digits(make_store):
+    store = make_store(subjects=30, size=(8, 8))
+    for codes in (
+        [1000001, 1000002, 2000001],
+        ["12345678901234567", "12345678901234568"],
+        [1.5, 2],
+    ):
+        fact = fact_named("site", store, site=np.resize(codes, 30))
+        expected = {"1.5", "2"} if 1.5 in codes else {*map(str, codes)}
+        assert {*fact.columns["site"]} == expected
+    gaps = fact_named("station", store, station=[7.0] * 14 + [8.0] * 15 + [np.nan])
+    assert {*gaps.columns["station"].dropna()} == {"7", "8"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("2019/{:02d}/05", "2019.{:02d}.05", "2019:{:02d}:05 11:22:33", "2019-{}-5"),
+        *("{:02d}/2019", "{:02d}.2019", "05.{:02d}.2019", "2019-{:02d}", "2019{:02d}05"),
+        *("2019{:02d}05112233.00", "Scanned {}/2019"),
+    ],
+)
+def test_dates_count_to_the_month_however_they_are_written(make_store, written):
+    store = make_store(subjects=24, size=(8, 8))
+    months = np.resize(np.arange(1, 13), 24)
+    fact = fact_named("scan_date", store, scan_date=[written.format(month) for month in months])
+    assert np.allclose(fact.columns["scan_date"], 2019 + (months - 1) / 12, atol=0.01)
+
+
+def test_years_with_a_fraction_and_months_read_as_numbers_are_what_they_say(make_store):
+    store = make_store(subjects=24, size=(8, 8))
+    years = np.resize([2018.25, 2019.75, 2020.5], 24)
+    assert fact_named("year", store, year=years).columns["year"].tolist() == [*years]
+    # A table has 10.2019 and 07.2020 as numbers.
+    fact = fact_named("year", store, year=np.resize([10.2019, 7.202, 1.2021], 24))
+    assert fact.columns["year"].tolist() == [*np.resize([2019.75, 2020.5, 2021.0], 24)]
+    # Nobody knows which is the month.
+    unsure = np.resize(["5/7/2018", "5/7/2019", "31/12/2020"], 24)
+    fact = fact_named("year", store, year=unsure)
+    assert {*fact.columns["year"]} == {2018.0, 2019.0, 2020.0}
 
 
 @pytest.mark.parametrize(

@@ -108,15 +108,34 @@ def test_one_decimal_mark_may_be_shown_and_no_thousands_be_there(tmp_path, capsy
     for text in ("subject;age;adc\na;52,97;1,234\nb;60,1;1,345\n", ROWS):
         (tmp_path / "t.csv").write_text(text)
         read_table(tmp_path / "t.csv")
-    # In a CSV with commas, three decimals throughout are decimals, and a pair is no thousands.
-    (tmp_path / "t.csv").write_text('subject,age,w\na,"52,97",1.594\nb,"60,1",9.123\n')
-    read_table(tmp_path / "t.csv")
+    # In a CSV with commas, a pair is no thousands.
     (tmp_path / "t.csv").write_text('subject,matrix,te\na,"512,512",1.5\nb,"256,256",2.25\n')
     assert read_table(tmp_path / "t.csv")["matrix"].tolist() == ["512,512", "256,256"]
-    (tmp_path / "t.csv").write_text('subject,age,w\na,"52,97",1.594\nb,"60,1",900\n')
     assert not capsys.readouterr().err
-    read_table(tmp_path / "t.csv")
-    assert "1.594 is read as 1.594; if it is thousands" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", 'subject,age,w\na,"52,97",1.594\nb,"60,1",900\n'),
+        ("t.csv", 'subject,age,w\na,"52,97",1.594\nb,"60,1",9.123\n'),
+        ("t.csv", '"subject","age","w"\n"a"," 52,97","1.594"\n"b"," 60,1","9.123"\n'),
+        ("t.tsv", "subject\tage\tw\na\t52,97\t1.594\nb\t60,1\t9.123\n"),
+    ],
+)
+def test_a_decimal_comma_where_decimals_have_points_raises_doubts(tmp_path, capsys, name, text):
+    (tmp_path / name).write_text(text)
+    assert read_table(tmp_path / name)["w"].iloc[0] == 1.594
+    assert "column w: 1.594 is read as 1.594; if it is thousands" in capsys.readouterr().err
+
+
+def test_blanks_and_infinite_values_beside_thousands(tmp_path, capsys):
+    rows = ["subject; vol; age", "a; 1.234; 52,5", "b; inf; +3,5 ", 'c; -INF; "4,1"', "d; 7; 5,0"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    table = read_table(tmp_path / "t.csv")
+    assert table["vol"].tolist() == [1234, float("inf"), float("-inf"), 7]
+    assert table["age"].tolist() == [52.5, 3.5, 4.1, 5]
+    assert "1.234 is read as 1234" in capsys.readouterr().err
 
 
 def test_a_time_or_a_version_is_no_decimal_mark_of_other_columns(tmp_path, capsys):

@@ -12,7 +12,7 @@ from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.external import Cohort
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject, share_out
-from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling
+from vitaepp.evaluation.harmonize import LEAST, ComBat, Scaling, fit_harmonizer
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.summary import design_text
 from vitaepp.evaluation.tasks import read_target
@@ -103,6 +103,14 @@ def test_harmonised_sites_have_the_training_parts_moments_and_no_others():
     new = np.array(["new", "few"], object)
     whole = (features[:2] - features.mean(0)) / features.std(0)
     assert np.allclose(harmonize(features[:2], new), whole)
+
+
+@pytest.mark.parametrize("how", ["scale", "combat"])
+def test_numbers_of_sites_are_sites_as_texts_are(how):
+    site, _, moved = shifted(np.random.default_rng(0), 60)
+    number = np.array(["abc".index(s) for s in site], object)
+    found = fit_harmonizer(how, moved, number)(moved, number)
+    assert np.array_equal(found, fit_harmonizer(how, moved, site)(moved, site))
 
 
 def test_another_cohort_is_tested_once_by_models_of_all_subjects(tmp_path):

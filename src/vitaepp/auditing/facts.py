@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vitaepp.data.arrays import Flags, Indices
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
 from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store
@@ -48,7 +48,8 @@ CODES = ("site", "scanner", "sex")
 #: Kinds whose numbers keep their order, however few they are.
 ORDERED = ("year", "age")
 
-#: Differences up to this share of a number are the rounding of headers, and no difference.
+#: Differences of sizes, spacings and intensity ranges up to this share of them are the rounding of
+#: headers, and no difference.
 ROUNDING = 1e-3
 
 #: Share of subjects with one number above which the others cannot be ranked well.
@@ -70,13 +71,11 @@ class Fact:
             of classes (text); missing where it is not known.
         size: one number a subject that stands for several columns, its name in a sentence; None
             where there is one column only.
-        rounding: share of a number up to which two of them are the same.
     """
 
     name: str
     columns: pd.DataFrame
     size: pd.Series[Any] | None = None
-    rounding: float = 0.0
 
     @property
     def is_classes(self) -> bool:
@@ -135,11 +134,7 @@ def facts_of(
             raise EvaluationError(f"`metadata`: no column {name!r}; {nearest(name, own)}")
     kinds = {name: kind_of(name) for name in own if name != label}
     facts = [
-        Fact(
-            name,
-            pd.DataFrame({name: _typed(table[name], kind)}),
-            rounding=ROUNDING * (kind == "grid"),
-        )
+        Fact(name, pd.DataFrame({name: _typed(table[name], kind)}))
         for name, kind in kinds.items()
         if kind or name in metadata
     ]
@@ -181,47 +176,96 @@ def cut(fact: Fact) -> pd.Series[Any]:
     values = fact.columns.iloc[:, 0] if fact.size is None else fact.size
     if fact.is_classes:
         return values
-    thirds = np.unique(np.nanquantile(values, [0, 1 / 3, 2 / 3, 1]))
-    if len(thirds) < 3:  # most have one value
-        thirds = np.unique([values.min(), values.median(), values.max()])
-    names = [f"{low:.6g} to {high:.6g}" for low, high in pairwise(thirds)]
-    groups = pd.cut(values, thirds.tolist(), labels=names, include_lowest=True, ordered=False)
-    return groups.astype(object).where(groups.notna(), None)
+    known = values.dropna()
+    ends = np.unique(np.quantile(known, [1 / 3, 2 / 3, 1], method="inverted_cdf"))
+    if len(ends) == 1:  # most have the greatest
+        ends = np.union1d(known[known < ends[0]].nlargest(1), ends)
+    third = pd.Series(np.searchsorted(ends, values), index=values.index)
+    spans = values.groupby(third).agg(["min", "max"]).map("{:.6g}".format)
+    names = {i: " to ".join(dict.fromkeys(span)) for i, *span in spans.itertuples()}
+    return third.map(names).astype(object).where(values.notna(), None)
 
 
 def _typed(column: pd.Series[Any], kind: str) -> pd.Series[Any]:
     """A column as numbers, or as classes; empty texts are missing."""
     values = column.map(lambda v: v.strip() or None if isinstance(v, str) else v)
     if kind == "year":
-        values = values.map(_in_years, na_action="ignore")
+        values = _months(values).map(_in_years, na_action="ignore")
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     numbers = numbers.where(np.isfinite(numbers))
+    if kind == "grid":
+        numbers = pd.Series(_alike(np.asarray(numbers, np.float64)), index=numbers.index)
     is_numeric = bool((numbers.notna() == values.notna()).all()) and values.dtype != bool
-    different = numbers.nunique()
-    many = different > (2 if kind in ORDERED else MOST_NUMERIC_CLASSES)
+    many = numbers.nunique() > (2 if kind in ORDERED else MOST_NUMERIC_CLASSES)
     if is_numeric and many and kind not in CODES:
         return numbers
-    if is_numeric:
-        return numbers.map(lambda v: f"{v:g}", na_action="ignore").astype(object)
-    return values.map(str, na_action="ignore").astype(object)
+    classes = numbers if is_numeric and kind not in CODES else values
+    return classes.map(_as_class, na_action="ignore").astype(object)
+
+
+def _as_class(value: object) -> str:
+    """The name of a class, with all digits of a code; a column with gaps has 3.0 for 3.
+
+    >>> _as_class(1234567.0), _as_class(2.5), _as_class("VB17")
+    ('1234567', '2.5', 'VB17')
+    """
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _alike(values: Floats) -> Floats:
+    """Numbers of which those are one that only the rounding of headers tells apart.
+
+    The least begins a group, and so does the next that is more than `ROUNDING` above the beginning:
+    the sizes of photographs, each close to the next, do not become one. A group's number is its
+    median in six digits.
+
+    Args:
+        values: `(subject,)` or `(subject, axis)`, each axis on its own; NaN where unknown.
+    """
+    if values.ndim > 1:
+        return np.stack([_alike(column) for column in values.T], axis=1)
+    ordered = np.sort(values[np.isfinite(values)])
+    beginnings, medians = [], []
+    while len(ordered):
+        end = ordered[0] + ROUNDING * abs(ordered[0])
+        count = int(np.searchsorted(ordered, end, side="right"))
+        beginnings.append(ordered[0])
+        medians.append(float(f"{ordered[count // 2]:.6g}"))
+        ordered = ordered[count:]
+    group = np.searchsorted(beginnings, values, side="right") - 1
+    return np.where(np.isfinite(values), np.array([*medians, np.nan])[group], np.nan)
+
+
+def _months(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of months such as 07.2020, which a table has as the number 7.202, as texts."""
+    if values.dtype.kind != "f":
+        return values
+    texts = values.map("{:.4f}".format, na_action="ignore")
+    months = r"([1-9]|1[0-2])\.(19|20)\d\d"
+    return texts if all(re.fullmatch(months, text) for text in texts.dropna()) else values
 
 
 def _in_years(value: object) -> object:
     """A date in years, to the month where it gives one; other values as they are.
 
-    >>> [_in_years(date) for date in (2019, "2019-07-05", "20190705", "5.7.2019", "5/7/2019")]
-    [2019.0, 2019.5, 2019.5, 2019.5, 2019.0]
+    >>> [_in_years(date) for date in (2019.25, "2019-07-05", "20190705", "5.7.2019", "07/2019")]
+    [2019.25, 2019.5, 2019.5, 2019.5, 2019.5]
+    >>> _in_years("5/7/2019")  # nobody knows which is the month
+    2019.0
     """
-    text, month = str(value), r"(0[1-9]|1[0-2])"
-    year = re.search(rf"(?<!\d)(19|20)\d\d(?=\D|$|{month}[0-3]\d(\D|$))", text)
+    with suppress(ValueError):
+        if 1900 <= float(str(value)) <= 2100:
+            return float(str(value))
+    compact = r"(?<!\d)((?:19|20)\d\d)(0[1-9]|1[0-2])[0-3]\d(?:\d{6})?(?!\d)"
+    text = re.sub(compact, r"\1-\2", str(value))
+    year = re.search(r"(?<!\d)(19|20)\d\d(?!\d)", text)
     if year is None:
         return value
-    # Of 5/7/2019 nobody knows which is the month.
-    after = re.match(rf"-?{month}(?=\D|$|[0-3]\d)", text[year.end() :])
-    before = re.search(r"(?<!\d)\d\d?\.(\d\d?)\.$", text[: year.start()])
+    after = re.match(r"[-/.:](\d\d?)(?!\d)", text[year.end() :])
+    before = re.search(r"(?<![\d./-])(?:\d\d?\.)?(\d\d?)[./-]$", text[: year.start()])
     part = after or before
-    found = 1 if part is None else int(part[1])
-    return float(year[0]) + (found - 1) / 12 if 1 <= found <= 12 else float(year[0])
+    month = 1 if part is None else int(part[1])
+    return float(year[0]) + (round((month - 1) / 12, 2) if 1 <= month <= 12 else 0.0)
 
 
 def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
@@ -236,10 +280,10 @@ def _of_store(table: pd.DataFrame, store: Store, border: Border) -> list[Fact]:
     ):
         if column in table:
             rows = [list(v) if len(v) else [np.nan] * info.ndim for v in table[column]]
-            values = np.array(rows, float)
+            values = _alike(np.array(rows, float))
             facts.append(_measured(name, values, axes, index, values.prod(axis=1), product))
     low, high = (np.array(table[f"intensity_{end}"].tolist(), float) for end in ("min", "max"))
-    width = np.where(high > low, high - low, np.nan)
+    width = _alike(np.where(high > low, high - low, np.nan))
     present = np.ones(width.shape, bool)
     if "modality_present" in table:  # an earlier version had only whole subjects
         present = np.array(table["modality_present"].tolist(), bool)
@@ -281,7 +325,7 @@ def _measured(
 ) -> Fact:
     columns = pd.DataFrame(values.astype(float), columns=list(axes), index=index)
     several = pd.Series(size.astype(float), index=index, name=size_name)
-    return Fact(name, columns, several if columns.shape[1] > 1 else None, ROUNDING)
+    return Fact(name, columns, several if columns.shape[1] > 1 else None)
 
 
 def _classes(name: str, values: npt.NDArray[Any], index: Any) -> Fact:
@@ -311,9 +355,7 @@ def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
     known = columns[fact.known]
     if len(np.unique(persons[fact.known])) < 4 * FEWEST:
         return None, f"known of fewer than {4 * FEWEST} participants"
-    varied = [
-        c for c in columns if np.ptp(known[c]) > fact.rounding * max(1e-6, known[c].abs().max())
-    ]
+    varied = [c for c in columns if known[c].nunique() > 1]
     if not varied:
         return None, ""
     shares = {c: float(known[c].value_counts(normalize=True).iloc[0]) for c in varied}
@@ -324,4 +366,4 @@ def usable(fact: Fact, persons: Persons) -> tuple[Fact | None, str]:
         return usable(Fact(fact.name, classes.to_frame(fact.name)), persons)
     varied = [c for c in varied if shares[c] <= MOST_ALIKE]
     size = fact.size if len(varied) > 1 else None
-    return Fact(fact.name, columns[varied], size, fact.rounding), ""
+    return Fact(fact.name, columns[varied], size), ""

@@ -23,7 +23,7 @@ from vitaepp.system.extras import require
 from vitaepp.system.progress import say
 
 #: What a file has at least where thousands may be parted, by the separator of its columns.
-_PARTED = {";": r"\d[.,]\d{3}", "\t": r"\d,\d", ",": r'"[+-]?\d+,\d'}
+_PARTED = {";": r"\d[.,]\d{3}", "\t": r"\d,\d", ",": r'" *[+-]?\d+,\d'}
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
 
@@ -194,50 +194,64 @@ def _read_thousands(
     lines = []
     for name, cells in raw.items():
         column, texts = table[name], cells.dropna().str.strip()
-        texts = texts[~texts.str.lower().isin([*map(str.lower, MISSING), *NOT_FINITE])]
-        others = column[cells.isna()].dropna()
-        if not pd.to_numeric(others, errors="coerce").notna().all():
+        numbers = pd.to_numeric(column[cells.isna()].dropna(), errors="coerce")
+        if numbers.isna().any():
             continue
+        is_word = texts.str.lower().isin([*map(str.lower, MISSING), *NOT_FINITE])
+        words, texts = texts[is_word], texts[~is_word]
+        plain = None
+        if marks == decimal:
+            plain = _grouped(texts, decimal, shown=len(numbers) > 0 or (parts and decimal == ","))
         # Texts with a point are taken as numbers where numbers are needed.
         mark = decimal if column.dtype.kind == "f" else "."
-        other = ",.".replace(decimal, "")
-        point, group = re.escape(decimal), re.escape(other)
-        grouped = rf"[+-]?([1-9]\d{{0,2}}({group}\d{{3}})+|0|[1-9]\d*)({point}\d+)?"
-        parted = texts[texts.str.contains(other, regex=False)]
-        shown = len(others) > 0 or not texts.str.fullmatch(rf"\D?\d+{group}\d{{3}}").all()
-        if (
-            marks == decimal
-            and len(parted)
-            and (shown or (parts and decimal == ","))
-            and texts.str.fullmatch(grouped).all()
-        ):
-            plain = texts.str.replace(other, "").str.replace(decimal, ".")
-            numbers = pd.to_numeric(others).reindex(column.index).astype(float)
-            numbers[plain.index] = pd.to_numeric(plain)
-            table[name] = numbers
+        alike = texts.str.contains(mark, regex=False).all() and not len(numbers)
+        decimals = mark in marks and (not parts or (alike and mark == decimal))
+        if plain is not None:
+            table[name] = numbers.reindex(column.index).astype(float)
+            table.loc[plain.index, name] = pd.to_numeric(plain)
+            table.loc[words.index, name] = pd.to_numeric(words, errors="coerce")
+            first = int(texts.str.contains(",.".replace(decimal, ""), regex=False).argmax())
             lines.append(
-                f"column {name}: {parted.iloc[0]} is read as {plain[parted.index[0]]}: other "
-                f"numbers have a decimal {'comma' if decimal == ',' else 'point'}"
+                f"column {name}: {texts.iloc[first]} is read as {plain.iloc[first]}: other numbers "
+                f"have a decimal {'comma' if decimal == ',' else 'point'}"
             )
-            continue
-        parted = texts[texts.str.contains(mark, regex=False)]
-        all_parted = len(parted) == len(texts) and not len(others)
-        if parts:
-            doubtful = not (all_parted and mark == decimal and mark in marks)
-        else:
-            doubtful = bool(marks) and mark not in marks and not all_parted
-        thousands = rf"[+-]?[1-9]\d{{0,2}}{re.escape(mark)}\d{{3}}"
-        if (
-            doubtful
-            and len(parted)
-            and parted.str.fullmatch(thousands).all()
-            and pd.to_numeric(texts.str.replace(mark, "."), errors="coerce").notna().all()
-        ):
-            lines.append(
-                f"column {name}: {parted.iloc[0]} is read as {parted.iloc[0].replace(mark, '.')}; "
-                "if it is thousands, write it without the mark"
-            )
+        elif (parts or marks) and not decimals and (asked := _question(texts, mark)):
+            lines.append(f"column {name}: {asked}")
     return lines
+
+
+def _grouped(texts: pd.Series[str], decimal: str, *, shown: bool) -> pd.Series[str] | None:
+    """Numbers without the marks between their thousands, and with a decimal point.
+
+    None where one is no number, where none has such a mark, and where all have one such as 1.234,
+    unless it is shown that these are thousands.
+    """
+    other = ",.".replace(decimal, "")
+    point, group = re.escape(decimal), re.escape(other)
+    number = rf"[+-]?([1-9]\d{{0,2}}({group}\d{{3}})+|0|[1-9]\d*)({point}\d+)?"
+    if not texts.str.fullmatch(number).all() or not texts.str.contains(other, regex=False).any():
+        return None
+    if not shown and texts.str.fullmatch(rf"\D?\d+{group}\d{{3}}").all():
+        return None
+    return texts.str.replace(other, "").str.replace(decimal, ".")
+
+
+def _question(texts: pd.Series[str], mark: str) -> str:
+    """What asks whether numbers such as 1.234, which are read as decimals, are thousands.
+
+    Empty where none has the mark, or where one has another number of digits behind it.
+    """
+    parted = texts[texts.str.contains(mark, regex=False)]
+    thousands = rf"[+-]?[1-9]\d{{0,2}}{re.escape(mark)}\d{{3}}"
+    if (
+        not len(parted)
+        or not parted.str.fullmatch(thousands).all()
+        or pd.to_numeric(texts.str.replace(mark, "."), errors="coerce").isna().any()
+    ):
+        return ""
+    first = parted.iloc[0]
+    shown = first.replace(mark, ".")
+    return f"{first} is read as {shown}; if it is thousands, write it without the mark"
 
 
 def _text(path: Path) -> str:
@@ -262,7 +276,7 @@ def _separator(lines: str, suffix: str) -> tuple[str, str]:
     head = lines.partition("\n")[0]
     separator = max(",;\t", key=head.count)
     # With semicolons, decimals usually have a comma, but not always.
-    comma = separator == ";" and re.search(r'(?m)(^|;)"?-?\d+,\d+"?(;|\r?$)', lines)
+    comma = separator == ";" and re.search(r'(?m)(^|;)[ "]*[+-]?\d+,\d+[ "]*(;|\r?$)', lines)
     return separator, "," if comma else "."
 
 

@@ -34,10 +34,10 @@ def harmonization(harmonize: bool | str) -> str:
     return harmonize
 
 
-def known_sites(sites: Sites) -> list[str]:
-    """The sites of training subjects that have `LEAST` of them."""
-    names, counts = np.unique(sites.astype(str), return_counts=True)
-    return [str(name) for name in names[counts >= LEAST]]
+def known_sites(sites: Sites) -> list[Any]:
+    """The sites of training subjects that have `LEAST` of them, texts or numbers as given."""
+    names, counts = np.unique(sites, return_counts=True)
+    return list(names[counts >= LEAST])
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scaling:
         whole: of the whole training part.
     """
 
-    known: dict[str, tuple[Features, Features]]
+    known: dict[Any, tuple[Features, Features]]
     whole: tuple[Features, Features]
 
     @classmethod
@@ -69,7 +69,7 @@ class Scaling:
             sites: `(subject,)`.
         """
         harmonized = np.empty(features.shape, np.float64)
-        for name in np.unique(sites.astype(str)):
+        for name in np.unique(sites):
             rows = sites == name
             mean, deviation = self.known.get(name, self.whole)
             harmonized[rows] = (features[rows] - mean) / deviation
@@ -97,7 +97,7 @@ class ComBat:
     varies: npt.NDArray[np.bool_]
     center: Features
     spread: Features
-    moves: dict[str, tuple[Features, Features]]
+    moves: dict[Any, tuple[Features, Features]]
 
     @classmethod
     def fit(cls, features: Features, sites: Sites) -> ComBat:
@@ -109,7 +109,7 @@ class ComBat:
                 f"{LEAST} subjects or more, and ComBat needs two; join groups, or use "
                 "`harmonize=scale`"
             )
-        parts = [features[sites.astype(str) == name].astype(np.float64) for name in known]
+        parts = [features[sites == name].astype(np.float64) for name in known]
         counts = [len(part) for part in parts]
         means = np.stack([part.mean(axis=0) for part in parts])
         variances = np.stack([part.var(axis=0) for part in parts])
@@ -129,7 +129,7 @@ class ComBat:
         """Features without what their sites have in common."""
         harmonized = features.astype(np.float64)
         for name, (shift, variance) in self.moves.items():
-            cells = np.ix_(sites.astype(str) == name, self.varies)
+            cells = np.ix_(sites == name, self.varies)
             standard = (harmonized[cells] - self.center) / self.spread
             harmonized[cells] = (standard - shift) / np.sqrt(variance) * self.spread + self.center
         return harmonized

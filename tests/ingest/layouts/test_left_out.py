@@ -12,6 +12,7 @@ from tests.ingest.layouts.test_decathlon import decathlon, nnunet
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SourceError
 from vitaepp.ingest.layouts import NOT_READ, left_out_in_words, recognise
+from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.items import files_of
 
@@ -41,6 +42,13 @@ UNREAD = {
     "old.mnc": "its format is not read",
     "arrays.npz": "arrays inside the source; name the file itself as SOURCE",
     "p09.nii.bz2": "its format is not read",
+    "p15+orig.BRIK": "its format is not read",
+    "p15+orig.HEAD": "its format is not read",
+    "p16+orig.BRIK.gz": "its format is not read",
+    **dict.fromkeys(("a.mnc.gz", "b.dcm.bz2", "c.png.gz", "d.nii.Z"), "its format is not read"),
+    **dict.fromkeys(("e.jxl", "f.fits", "g.img.gz"), "its format is not read"),
+    "p17.IMG": "without its header (.hdr)",
+    "p18.nii.gz.aria2": "an incomplete download; download it again",
     "p10.NII.ZIP": "an archive inside the source; extract it",
     "sub/p11.tar.gz": "an archive inside the source; extract it",
     "p12.7z": "an archive inside the source; extract it",
@@ -69,7 +77,7 @@ def test_archives_and_unfinished_downloads_are_listed_whatever_the_layout(tmp_pa
 
 
 def test_what_is_read_is_never_called_unread():
-    read = {*SCAN_SUFFIXES, *PICTURE_SUFFIXES}
+    read = {*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES}
     for reason, suffixes in NOT_READ.items():
         assert not read.intersection(suffixes), reason
 

@@ -98,16 +98,24 @@ LAYOUTS: tuple[tuple[str, str, Callable[[Source], Cohort | None]], ...] = (
 MASKS_BY_NAME = ("nnunet", "brats", "subject-folders", "named-files", "scans", "pictures")
 
 #: Suffixes of image formats that cannot be read.
+FOREIGN_FORMATS = (
+    *(".head", ".brik", ".mnc", ".mif", ".gipl", ".par", ".rec", ".vtk", ".vti", ".h5", ".hdf5"),
+    *(".czi", ".svs", ".ndpi", ".lif", ".nd2", ".vsi", ".mrxs", ".scn", ".lsm", ".fits", ".jxl"),
+    *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".avi", ".mp4", ".mov"),
+)
+
+#: Suffixes of images that are read.
+READ_SUFFIXES = (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES)
+
+#: Suffixes of files with images that cannot be read.
 FOREIGN_SUFFIXES = (
+    *FOREIGN_FORMATS,
     *(
         suffix + packed
-        for suffix in SCAN_SUFFIXES
-        for packed in (".gz", ".bz2", ".xz", ".zst")
-        if suffix + packed not in SCAN_SUFFIXES
+        for suffix in (*READ_SUFFIXES, ".img", *FOREIGN_FORMATS)
+        for packed in (".gz", ".bz2", ".xz", ".zst", ".z")
+        if suffix + packed not in READ_SUFFIXES
     ),
-    *(".mnc", ".mif", ".mif.gz", ".gipl", ".par", ".rec", ".vtk", ".vti", ".h5", ".hdf5"),
-    *(".czi", ".svs", ".ndpi", ".lif", ".nd2", ".vsi", ".mrxs", ".scn", ".lsm"),
-    *(".pgm", ".ppm", ".pnm", ".jp2", ".j2k", ".jfif", ".heic", ".avif", ".avi", ".mp4", ".mov"),
 )
 
 #: Suffixes of archives, also of those that a source cannot be.
@@ -118,10 +126,10 @@ ALL_ARCHIVES = (
 
 #: Suffixes that browsers and copying programs give a file until all of it is there.
 INCOMPLETE_SUFFIXES = (
-    *(".part", ".partial", ".crdownload", ".opdownload", ".filepart"),
+    *(".part", ".partial", ".crdownload", ".opdownload", ".filepart", ".aria2"),
     *(
         suffix + unfinished
-        for suffix in (*SCAN_SUFFIXES, *PICTURE_SUFFIXES, *DICOM_SUFFIXES, *ALL_ARCHIVES)
+        for suffix in (*READ_SUFFIXES, *ALL_ARCHIVES)
         for unfinished in (".tmp", ".download")
     ),
 )
@@ -330,7 +338,10 @@ def _rare_modalities(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]
 
 def _not_read(source: Source) -> dict[PurePosixPath, str]:
     """Files that may hold images and are read in no layout, with the reason."""
-    return {f: why for why, suffixes in NOT_READ.items() for f in source.ending_in(suffixes)}
+    headers = {file.with_suffix("") for file in source.ending_in((".hdr", ".nhdr", ".mhd"))}
+    alone = [f for f in source.ending_in((".img",)) if f.with_suffix("") not in headers]
+    unread = {f: why for why, suffixes in NOT_READ.items() for f in source.ending_in(suffixes)}
+    return unread | dict.fromkeys(alone, "without its header (.hdr)")
 
 
 def _unused_files(cohort: Cohort, source: Source) -> Iterator[tuple[str, str]]:
