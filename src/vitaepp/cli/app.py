@@ -69,13 +69,12 @@ class _AsOptions(logging.Filter):
 def main() -> None:
     """Run the command line."""
     share_the_cores()  # before numpy and torch load their threads
-    terminable()
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     messages, spelling = logging.getLogger("vitaepp"), _AsOptions()
     messages.addFilter(spelling)
     try:
-        with messages_on_stderr():
+        with messages_on_stderr(), terminable():
             status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
@@ -30,12 +30,15 @@ TERMINATED = 143
 
 
 @contextmanager
-def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have a function called on these signals; outside of the main thread nothing changes."""
+def handled(
+    handler: Callable[[int, FrameType | None], None],
+    numbers: Sequence[signal.Signals] = STOPPING,
+) -> Iterator[None]:
+    """Have a function called on signals; outside of the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in STOPPING}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
@@ -56,12 +59,12 @@ class Terminated(BaseException):
     """SIGTERM came: as with Ctrl-C, what is half-written is removed on the way out."""
 
 
-def terminable() -> None:
-    """Let SIGTERM end this process by an exception, and a second one at once.
+def terminable() -> AbstractContextManager[None]:
+    """Let SIGTERM be the exception `Terminated`, and a second one end the process at once.
 
     SLURM, `docker stop` and `timeout` send it; by itself it would leave temporary files.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    return handled(_terminate, (signal.SIGTERM,))
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
