@@ -13,7 +13,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import TASKS, leading_metric
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.standing import standing
-from vitaepp.evaluation.summary import verdict
+from vitaepp.evaluation.summary import undefined_text, verdict
 from vitaepp.evaluation.tasks.multilabel import Multilabel
 
 N = 80
@@ -270,3 +270,19 @@ def test_survival_is_told_over_time(evaluated):
     assert blind["brier"]["value"] > over["brier"]["value"]
     assert "time-dependent AUC: " in str(found)
     assert "integrated Brier score: " in str(found)
+
+
+def test_means_over_some_folds_alone_are_told():
+    def part(*aucs):
+        folds = [{"auc": a, "sensitivity": 1.0, "specificity": 1.0, "accuracy": 1.0} for a in aucs]
+        return {"folds": folds, "mean": folds[0], "std": folds[0]}
+
+    metrics = {"task": "classification", **part(0.5, None, 0.7)}
+    metrics["controls"] = {"raw": part(0.5, None, 0.6), "untrained": part(0.5, 0.5, 0.6)}
+    (line,) = undefined_text(metrics)
+    assert line.startswith("AUC is the mean of 2 of 3 folds for embedding and raw intensities")
+    metrics["controls"]["untrained"] = part(0.4, None, 0.6)
+    assert undefined_text(metrics) == [
+        "AUC is the mean of 2 of 3 folds, the others do not define it"
+    ]
+    assert undefined_text({"task": "classification", **part(0.5, 0.6)}) == []

@@ -49,6 +49,7 @@ def test_latex_compiles_to_the_same_text():
         ("vitae-vit-2", "vitae-vit-2"),
         ("L_edge_2", r"$\mathcal{L}_{\mathrm{edge}}$\_2"),
         ("L_edges", r"L\_edges"),
+        ("FINAL_CL", r"FINAL\_CL"),
         ("96×96 {x}~^\\", r"96$\times$96 \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}"),
     ],
 )

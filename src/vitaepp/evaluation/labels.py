@@ -222,12 +222,12 @@ def require_members(labels: Labels, at_least: int, persons: Persons) -> None:
     few = int(np.argmin(counts))
     if counts[few] < at_least:
         who = "subject" if len(np.unique(persons)) == len(persons) else "participant"
-        fewer = f", or ask for fewer folds (`folds={max(2, counts[few])}`)"
+        folds = f", or ask for {counts[few]} folds (`folds={counts[few]}`)"
         raise EvaluationError(
             f"label {labels.name!r}: class {labels.classes[few]!r} has "
             f"{counted(counts[few], who)}, but the folds need at least {at_least} of each class; "
             f"join classes, label more {who}s"
-            f"{fewer if counts[few] > 2 else ''}"
+            f"{folds if counts[few] > 2 else ''}"
         )
 
 

@@ -192,7 +192,7 @@ def summary_notes(metrics: Mapping[str, Any]) -> list[str]:
         shown = ", ".join(f"{name} = {value}" for name, value in positives.items())
         notes.append(f"positive classes: {shown}, the last in order")
     notes += [*candidates_text(metrics), *outside_text(metrics)]
-    of_first = over_time_text(metrics)
+    of_first = [*undefined_text(metrics), *over_time_text(metrics)]
     of_first += [f"{label}: {text}" for label, text in labels_text(metrics)]
     of_first += budget_text(metrics)
     several = metrics.get("repeats") is not None
@@ -223,13 +223,31 @@ def candidates_text(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def undefined_text(metrics: Mapping[str, Any]) -> list[str]:
+    """Which means are of some folds alone, because a metric is not defined in the others."""
+    rows, lines = summary_rows(metrics), dict[str, list[str]]()
+    for row in rows:
+        for metric in measures_of(metrics).names:
+            count = sum(fold[metric] is not None for fold in row.folds)
+            if 0 < count < len(row.folds):
+                line = f"{metric_name(metric)} is the mean of {count} of {len(row.folds)} folds"
+                lines.setdefault(line, []).append(row.name)
+    return [
+        f"{line}{'' if len(names) == len(rows) else ' for ' + ' and '.join(names)}, the others do "
+        "not define it"
+        for line, names in lines.items()
+    ]
+
+
 def over_time_text(metrics: Mapping[str, Any]) -> list[str]:
     """The AUC at times and the integrated Brier score, of survival; [] of other tasks."""
     scores = (metrics.get("clinical") or {}).get("over_time")
     if not scores:
         return []
+    folds = len(metrics["folds"])
     areas = [
         f"{with_spread(one['auc'], one['std'])} at {one['time']:.4g}"
+        + ("" if one["folds"] == folds else f" ({one['folds']} of {folds} folds)")
         for one in scores["auc"]
         if one["auc"] is not None
     ]

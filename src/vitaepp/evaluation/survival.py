@@ -235,8 +235,9 @@ def concordance_interval(
 ) -> dict[str, Any]:
     """Harrell's concordance, the mean over folds, with its 95 % interval.
 
-    Of the infinitesimal jackknife over persons, as `concordance` of R's package survival; models
-    are not fitted anew.
+    Its error is that of the infinitesimal jackknife over persons, as `concordance` of R's package
+    survival has it, or that of the spread over folds, if that is larger: a fold of few persons may
+    order all of its pairs alike, and then seems to have no error. Models are not fitted anew.
 
     Args:
         test: all tested subjects.
@@ -262,16 +263,12 @@ def concordance_interval(
             influence[rows] = each
     if not values:
         reason = "no pair of subjects whose order is known"
-        return {
-            "value": None,
-            "se": None,
-            "low": None,
-            "high": None,
-            "level": LEVEL,
-            "reason": reason,
-        }
+        none = dict.fromkeys(("value", "se", "low", "high"))
+        return none | {"level": LEVEL, "reason": reason}
     value = float(np.mean(values))
     se = float(np.sqrt(np.sum(np.bincount(who, influence / len(values)) ** 2)))
+    if len(values) > 1:
+        se = max(se, float(np.std(values, ddof=1)) / len(values) ** 0.5)
     facts = {"value": value, "se": se, "low": None, "high": None, "level": LEVEL}
     if se == 0:
         return facts | {"reason": "all pairs are ordered alike, or not at all: no interval"}

@@ -29,7 +29,7 @@ _LATEX = {
 }
 
 #: A loss as recipes name it, `L_edge`, after its underscore was escaped.
-_LOSS = re.compile(r"L\\_(edge|per|CL)(?![A-Za-z])")
+_LOSS = re.compile(r"(?<![A-Za-z])L\\_(edge|per|CL)(?![A-Za-z])")
 
 #: The sign of a number, and not the hyphen of a name.
 _SIGN = re.compile(r"(?<![\w.])([-+])(?=\d)")
