@@ -226,6 +226,12 @@ def test_crops_are_centred_without_what_the_source_calls_ignore(tmp_path):
         assert np.array_equal(stores[name, True].read([0]), stores[name, False].read([0]))
         checksums = [{*stores[name, kept].table["checksum"]} for kept in (True, False)]
         assert checksums[0] == checksums[1]
+    with pytest.raises(StoreError, match=r"label 2 of its masks is ignore, and rim in this source"):
+        prepare(
+            tmp_path / "rim",
+            tmp_path / "ignore-False",
+            **ASKED | {"center": "mask", "modalities": "t1"},
+        )
     kept = stores["ignore", True]
     assert np.argwhere(kept.labelled([0])[0]).mean(axis=0) == pytest.approx([3.5] * 3, abs=0.51)
     assert {*stores["rim", True].table["checksum"]}.isdisjoint(kept.table["checksum"])

@@ -11,7 +11,7 @@ import vitaepp
 from vitaepp.errors import RunError
 from vitaepp.system import files
 from vitaepp.system.files import atomic_path, locked
-from vitaepp.system.signals import TERMINATED
+from vitaepp.system.signals import TERMINATED, Terminated
 
 HOLDER = """
 import sys
@@ -124,12 +124,42 @@ def test_a_folder_that_is_replaced_is_never_lost(tmp_path, stop):
     assert {p.name for p in tmp_path.iterdir()} == {"model", "other.txt", ".tmp-1-a-model"}
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, Terminated])
+def test_whatever_stops_the_change_of_folders_the_old_one_stays(tmp_path, monkeypatch, error):
+    target, replace, calls = tmp_path / "model", os.replace, []
+    target.mkdir()
+    (target / "weights").write_text("old")
+
+    def stopped(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise error
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with pytest.raises(error), atomic_path(target) as temporary:
+        temporary.mkdir()
+    assert (target / "weights").read_text() == "old"
+    assert [*tmp_path.iterdir()] == [target]
+
+
+def test_the_folder_of_a_link_is_replaced_and_not_the_link(tmp_path):
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "model")
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.mkdir()
+        (temporary / "weights").touch()
+    assert (tmp_path / "model").is_symlink()
+    assert [p.name for p in (tmp_path / "disk" / "model").iterdir()] == ["weights"]
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["model"]
+
+
 def test_temporaries_of_others_stay(tmp_path, monkeypatch):
     """Of processes that run, and of other machines, whose process numbers are their own."""
     with atomic_path(tmp_path / "a") as own:
         own.touch()
         with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(files, "_machine", lambda: "0" * 8)
+            elsewhere.setattr(files, "_machine", lambda: "0" * 6)
             elsewhere.setattr(os, "getpid", lambda: 2**22 + 1)  # above all that Linux gives
             theirs = files._temporary(tmp_path / "b")
         theirs.touch()
@@ -152,6 +182,24 @@ def waiting(*_, **__):
 app.app = waiting
 app.main()
 """
+
+
+def test_a_termination_that_is_lost_comes_late(tmp_path):
+    lost = TERMINATED_VERB.replace(
+        "sys.stdin.read()",
+        """
+        try:
+            sys.stdin.read()
+        except BaseException:
+            sys.stdin.read()""",
+    )
+    lost = "from vitaepp.system import signals\nsignals.GRACE = 0.5\n" + lost
+    with subprocess.Popen(
+        [sys.executable, "-c", lost], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"writing\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == TERMINATED
 
 
 def test_a_terminated_command_leaves_nothing_half_written(tmp_path):

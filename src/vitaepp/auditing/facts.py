@@ -209,7 +209,7 @@ def _as_class(value: object) -> str:
     >>> _as_class(1234567.0), _as_class(2.5), _as_class("VB17")
     ('1234567', '2.5', 'VB17')
     """
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+    return f"{value + 0.0:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _alike(values: Floats) -> Floats:

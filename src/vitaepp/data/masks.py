@@ -33,7 +33,7 @@ def ignored_values(values: Sequence[float | int], names: Mapping[int, str]) -> s
     ({2}, set())
     """
     labels = [value for value in values if value != 0]
-    ignored = {int(v) for v in labels if v == int(v) and _is_ignore(names.get(int(v), ""))}
+    ignored = {int(v) for v in labels if v == int(v) and is_ignore(names.get(int(v), ""))}
     beside = len(labels) > 1 and labels[-1] in FULL and labels[-2] <= LARGEST_LABEL
     if beside and int(labels[-1]) not in names:
         ignored.add(int(labels[-1]))
@@ -42,10 +42,11 @@ def ignored_values(values: Sequence[float | int], names: Mapping[int, str]) -> s
 
 def naming_ignored(names: Iterable[tuple[int, str]]) -> list[tuple[int, bool]]:
     """The names of values that `ignored_values` goes by: value, and whether it is to be ignored."""
-    return [(v, _is_ignore(name)) for v, name in names if _is_ignore(name) or v in FULL]
+    return [(v, is_ignore(name)) for v, name in names if is_ignore(name) or v in FULL]
 
 
-def _is_ignore(name: str) -> bool:
+def is_ignore(name: str) -> bool:
+    """Whether a value of this name is to be ignored."""
     return name.casefold() == "ignore"
 
 

@@ -7,20 +7,16 @@ curves and the log-rank test are scikit-survival's (extra `survival`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.participants import Persons
-from vitaepp.evaluation.bootstrap import LEVEL, ratio
+from vitaepp.evaluation.bootstrap import LEVEL, normal_quantile, ratio
 from vitaepp.evaluation.cox import Learned
 from vitaepp.evaluation.followup import Survival
 from vitaepp.system.extras import require
-
-if TYPE_CHECKING:
-    pass
-
 
 #: Of the event times in the training part: where the time-dependent AUC is taken.
 QUANTILES = (0.25, 0.5, 0.75)
@@ -251,8 +247,6 @@ def concordance_interval(
     Source:
         Therneau and Atkinson, "Concordance", vignette of the R package survival.
     """
-    from scipy.stats import norm
-
     who = np.arange(len(test)) if persons is None else np.unique(persons, return_inverse=True)[1]
     values, influence = [], np.zeros(len(test))
     for k in np.unique(fold):
@@ -272,7 +266,7 @@ def concordance_interval(
     facts = {"value": value, "se": se, "low": None, "high": None, "level": LEVEL}
     if se == 0:
         return facts | {"reason": "all pairs are ordered alike, or not at all: no interval"}
-    reach = float(norm.ppf((1 + LEVEL) / 2)) * se
+    reach = normal_quantile() * se
     return facts | {"low": max(0.0, value - reach), "high": min(1.0, value + reach)}
 
 

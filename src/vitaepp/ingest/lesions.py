@@ -62,7 +62,7 @@ def lesion(
     if soft := _soft(labels):
         inside = (values > labels[-1] / 2) & ~np.isin(values, [*ignored])
         return inside, (*soft, *((FILLED,) if inside.all() else ()), *told)
-    notes = () if 0 in present else (FILLED,)
+    notes = () if 0 in present or not len(labels) else (FILLED,)
     return ~np.isin(values, [0, *ignored]), (*notes, *told)
 
 

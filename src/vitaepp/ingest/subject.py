@@ -34,6 +34,9 @@ from vitaepp.ingest.readers.scans import read_grid, read_scan
 from vitaepp.ingest.task import ImageSpec, Task
 from vitaepp.system.text import dimensions, first_few
 
+#: Part of the checksums of kept masks: raised when the same file would give another mask.
+MASK_VERSION = b"2"
+
 #: If a crop keeps a smaller share of the foreground, a note says so.
 LEAST_KEPT = 0.95
 CUT_OFF = (
@@ -148,7 +151,7 @@ def _checksums(spec: ImageSpec, task: Task) -> tuple[str, str]:
         if spec.info.center == "mask":
             files.append(mask)
         if spec.info.masks:
-            of_mask = hashlib.sha256(_contents(spec, [mask])).hexdigest()
+            of_mask = hashlib.sha256(MASK_VERSION + _contents(spec, [mask])).hexdigest()
     digest.update(_contents(spec, files))
     return digest.hexdigest(), of_mask
 

@@ -22,12 +22,12 @@ from filelock import FileLock, Timeout
 
 from vitaepp.errors import RunError, VitaeppError
 
-#: The kind of temporary that holds a folder while another takes its place.
-FORMER = "former"
+#: Kinds of temporaries: what is written, and a folder that another takes the place of.
+NEW, FORMER = "n", "f"
 
 #: The name of a temporary, see `_temporary`.
 _TEMPORARY = re.compile(
-    rf"\.tmp-(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-(?P<kind>new|{FORMER})[0-9a-f]{{8}}-"
+    rf"\.tmp-(?P<machine>[0-9a-f]{{6}})-(?P<process>\d+)-(?P<kind>{NEW}|{FORMER})[0-9a-f]{{6}}-"
     r"(?P<target>.+)",
     re.DOTALL,
 )
@@ -48,10 +48,12 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
         OSError: with the target's name, also where the library that writes hides a full disk.
     """
     target = Path(target)
+    if target.is_symlink() and target.is_dir():  # its folder is replaced, and not the link
+        target = target.resolve()
     temporary = _temporary(target)
     if parents:
         make_folder(target.parent)
-    _clear_abandoned(target.parent)
+    _clear_abandoned(target.parent.absolute())
     try:
         with naming(target, temporary):
             try:
@@ -163,16 +165,15 @@ def _move_folder(folder: Path, target: Path) -> None:
         os.replace(folder, target)
         return
     former = _temporary(target, FORMER)
-    os.replace(target, former)
     try:
+        os.replace(target, former)
         os.replace(folder, target)
-    except OSError:
-        os.replace(former, target)
-        raise
-    remove(former)
+    finally:
+        if former.exists():
+            clear(former)
 
 
-def _temporary(target: Path, kind: str = "new") -> Path:
+def _temporary(target: Path, kind: str = NEW) -> Path:
     """A temporary path beside a file or folder that is to be written.
 
     Its name tells by whom and for what it was made: `_TEMPORARY`.
@@ -184,18 +185,18 @@ def _temporary(target: Path, kind: str = "new") -> Path:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file() and not target.is_dir():
         raise OSError(errno.EINVAL, "is a device or a pipe; name a file", str(target))
-    maker = f"{_machine()}-{os.getpid()}-{kind}{secrets.token_hex(4)}"
+    maker = f"{_machine()}-{os.getpid()}-{kind}{secrets.token_hex(3)}"
     return target.with_name(f".tmp-{maker}-{target.name}")
 
 
 @cache
 def _machine() -> str:
-    """Where process numbers are this process's: a machine, on Linux a container on it."""
-    try:
-        processes = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        processes = ""
-    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+    """Where process numbers are this process's: a machine since it started, or a container."""
+    known = platform.node()
+    with suppress(OSError):  # Linux alone has these
+        known += os.readlink("/proc/self/ns/pid")
+        known += Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    return hashlib.sha256(known.encode()).hexdigest()[:6]
 
 
 def _runs(process: int) -> bool:
@@ -214,11 +215,13 @@ def _runs(process: int) -> bool:
 @cache
 def _clear_abandoned(folder: Path) -> None:
     """Clear what killed processes of this machine left in a folder; a process does it once."""
-    with suppress(OSError):
+    names: list[str] = []
+    with suppress(OSError):  # what is wrong with the folder, writing into it will tell
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(".tmp-")]
-        for name in names:
-            made = _TEMPORARY.fullmatch(name)
-            if made and made["machine"] == _machine() and not _runs(int(made["process"])):
+    for name in names:
+        made = _TEMPORARY.fullmatch(name)
+        if made and made["machine"] == _machine() and not _runs(int(made["process"])):
+            with suppress(OSError):
                 clear(folder / name)
 
 
@@ -243,7 +246,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder as far as that is possible, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

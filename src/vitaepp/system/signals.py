@@ -28,6 +28,9 @@ INTERRUPTED = 130
 #: Exit status of a process that SIGTERM ended outside of a training.
 TERMINATED = 143
 
+#: Seconds that a command has, after SIGTERM, to remove what is half-written.
+GRACE = 30.0
+
 
 @contextmanager
 def handled(
@@ -59,17 +62,26 @@ class Terminated(BaseException):
     """SIGTERM came: as with Ctrl-C, what is half-written is removed on the way out."""
 
 
-def terminable() -> AbstractContextManager[None]:
+@contextmanager
+def terminable() -> Iterator[None]:
     """Let SIGTERM be the exception `Terminated`, and a second one end the process at once.
 
-    SLURM, `docker stop` and `timeout` send it; by itself it would leave temporary files.
+    SLURM, `docker stop` and `timeout` send it; by itself it would leave temporary files. Python
+    drops an exception that comes while it frees objects: then the process ends after `GRACE`.
     """
-    return handled(_terminate, (signal.SIGTERM,))
+    end = threading.Timer(GRACE, os._exit, (TERMINATED,))
+    end.daemon = True
 
+    def terminate(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        end.start()
+        raise Terminated
 
-def _terminate(number: int, _: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
-    raise Terminated
+    try:
+        with handled(terminate, (signal.SIGTERM,)):
+            yield
+    finally:
+        end.cancel()
 
 
 @contextmanager

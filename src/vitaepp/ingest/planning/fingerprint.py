@@ -191,7 +191,7 @@ def _look(spec: ImageSpec, look: tuple[SubjectFiles, bool]) -> _Seen:
             if voxels:
                 failures += _outside_window(spec, subject, modality, image)
     if lost.keys() == images.keys() - {"mask"}:
-        return _Seen(tuple(headers), ranges, (*failures, *lost.values()))
+        return _Seen(tuple(headers), ranges, (*failures, *islice(lost.values(), 1)))
     gone = frozenset((subject.subject, modality) for modality in lost)
     return _Seen(tuple(headers), ranges, tuple(failures), gone)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitaepp.data.masks import FULL, IGNORED, is_ignore
 from vitaepp.data.storefiles import stored_info
 from vitaepp.data.storeinfo import RGB, StoreInfo, with_tuples
 from vitaepp.errors import RecipeError, SourceError, StoreError, SubjectError, nearest
@@ -84,8 +85,7 @@ def spec_of(
         masks=settings.keep_masks or (begun is not None and begun.masks) or None,
         more=_more(settings),
     )
-    names = _mask_names(cohort, begun, store) if info.masks else cohort.mask_names
-    info = replace(info, mask_names=names)
+    info = replace(info, mask_names=_mask_names(cohort, begun, store, info))
     secret = None if settings.secret is None else read_secret(settings.secret)
     return ImageSpec(info, store, cohort.root, cohort.kind, files, secret, without_masks, settings)
 
@@ -106,17 +106,26 @@ def spec_in_words(spec: ImageSpec) -> str:
 
 
 def _mask_names(
-    cohort: Cohort, begun: StoreInfo | None, store: Path | str
+    cohort: Cohort, begun: StoreInfo | None, store: Path | str, info: StoreInfo
 ) -> tuple[tuple[int, str], ...]:
-    """What the source and the store that was begun call the values of masks."""
+    """What the source and the store that was begun call the values of masks.
+
+    A value above 255 that is kept as 255 has its name there, too.
+    """
     there, here = dict(begun.mask_names if begun else ()), dict(cohort.mask_names)
-    for value in there.keys() & here.keys():
-        if there[value] != here[value]:
+    for value in sorted(there.keys() & here.keys()):
+        one, other = there[value], here[value]
+        shaping = info.center == "mask" and is_ignore(one) != is_ignore(other)
+        if one != other and (info.masks or shaping):
             raise StoreError(
-                f"{store}: label {value} of its masks is {there[value]}, and {here[value]} in this "
+                f"{store}: label {value} of its masks is {one}, and {other} in this "
                 "source; prepare into another folder"
             )
-    return tuple(sorted((there | here).items()))
+    names = there | here
+    for value, name in here.items():
+        if value > IGNORED and (is_ignore(name) or value in FULL):
+            names.setdefault(IGNORED, name)
+    return tuple(sorted(names.items()))
 
 
 def _more(settings: PrepareSettings) -> tuple[tuple[str, Any], ...]:
