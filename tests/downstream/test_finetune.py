@@ -381,7 +381,7 @@ def test_folds_without_some_class_have_one_scale_together(capsys):
     codes = np.arange(400) % 2
     fold = np.random.default_rng(0).normal(2.0 * codes - 1, 1)
     singles = calibrated(codes, [*fold[:, None]], codes, fold)
-    assert capsys.readouterr().err.count("all folds test no subject of some class") == 1
+    assert capsys.readouterr().err.count("no fold tests subjects of every class") == 1
     whole = calibrated(codes, [fold], codes, fold)
     assert singles == whole
     assert not capsys.readouterr().err

@@ -283,6 +283,6 @@ def test_means_over_some_folds_alone_are_told():
     assert line.startswith("AUC is the mean of 2 of 3 folds for embedding and raw intensities")
     metrics["controls"]["untrained"] = part(0.4, None, 0.6)
     assert undefined_text(metrics) == [
-        "AUC is the mean of 2 of 3 folds, the others do not define it"
+        "AUC is the mean of 2 of 3 folds; it is not defined in the others"
     ]
     assert undefined_text({"task": "classification", **part(0.5, 0.6)}) == []

@@ -108,7 +108,7 @@ def calibrated(
     whole = [len(np.unique(part)) == len(classes) for part in parts]
     if not any(whole):
         say(
-            "probabilities: all folds test no subject of some class, so that the networks of all "
+            "probabilities: no fold tests subjects of every class, so that the networks of all "
             "folds count as one"
         )
         parts, folds = [codes], [np.concatenate(folds)]

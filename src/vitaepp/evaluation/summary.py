@@ -233,8 +233,8 @@ def undefined_text(metrics: Mapping[str, Any]) -> list[str]:
                 line = f"{metric_name(metric)} is the mean of {count} of {len(row.folds)} folds"
                 lines.setdefault(line, []).append(row.name)
     return [
-        f"{line}{'' if len(names) == len(rows) else ' for ' + ' and '.join(names)}, the others do "
-        "not define it"
+        f"{line}{'' if len(names) == len(rows) else ' for ' + ' and '.join(names)}; it is not "
+        "defined in the others"
         for line, names in lines.items()
     ]
 

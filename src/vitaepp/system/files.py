@@ -207,8 +207,8 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):
-        return True
+    except (OSError, OverflowError):  # it is another user's, or no number of a process
+        pass
     return True
 
 

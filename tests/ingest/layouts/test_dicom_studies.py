@@ -113,6 +113,18 @@ def test_a_bad_series_costs_its_modality(tmp_path, how, told):
     assert seen.unreadable == (failure,)
 
 
+def test_files_with_values_above_the_lowest_bit_are_left_out_by_their_reason(tmp_path, capsys):
+    root = tree(tmp_path / "p", {"t1": {}, "t2": {"description": "AX T2"}})
+    for file in (root / "t2").iterdir():
+        one = pydicom.dcmread(file)
+        one.BitsStored, one.HighBit = 12, 15
+        one.save_as(file)
+    prepare(tmp_path / "p", tmp_path / "s", size=6, spacing=1, workers=1)
+    assert Store(tmp_path / "s").info.modalities == ("t1",)
+    told = capsys.readouterr().err
+    assert "9 left out (t2/IM000: High Bit is not Bits Stored - 1, so that its values" in told
+
+
 def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
     values = volume()
     root = tree(tmp_path / "p", {"t1": {}, "t2": {"description": "AX T2"}})

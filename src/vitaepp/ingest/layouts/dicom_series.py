@@ -20,7 +20,13 @@ from vitaepp.ingest.layouts.cohort import Source, common_folder
 from vitaepp.ingest.layouts.dicom_studies import Headers
 from vitaepp.ingest.readers.dicom import MISSING, alike, stack
 from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, read_elements, series_uid
-from vitaepp.ingest.readers.dicom_header import DicomHeader, OtherObject, Slice, read_dicom_header
+from vitaepp.ingest.readers.dicom_header import (
+    DicomHeader,
+    OtherObject,
+    ShiftedValues,
+    Slice,
+    read_dicom_header,
+)
 from vitaepp.ingest.readers.image import DICOM_READER, read_image
 from vitaepp.ingest.readers.items import Item, SeriesItem
 from vitaepp.system.progress import track
@@ -137,7 +143,7 @@ def read_headers(
     ):
         try:
             header = read_dicom_header(source.path / file, "")
-        except OtherObject as error:
+        except (OtherObject, ShiftedValues) as error:
             left_out.append((str(file), str(error).removeprefix(": ")))
             continue
         except SubjectError:
