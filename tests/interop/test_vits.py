@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import vitaepp
 from tests.conftest import LIGHT, TINY, encoder_like
 from vitaepp.data.storeinfo import StoreInfo
-from vitaepp.encoder.model import Encoder, EncoderConfig
+from vitaepp.encoder.config import EncoderConfig
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.interop.vits import write_mae
 from vitaepp.methods import build_method

@@ -36,7 +36,8 @@ from vitaepp.downstream.fold import Task
 from vitaepp.downstream.model import check_classes, skops_io
 from vitaepp.downstream.outcome import Outcome
 from vitaepp.downstream.tuning import Base, Tuning
-from vitaepp.encoder.model import Encoder, check_fits, check_like
+from vitaepp.encoder.fits import check_fits, check_like
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.classification import Classification

@@ -16,7 +16,7 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import unlike
 from vitaepp.data.storetable import Failure
 from vitaepp.downstream.model import Model
-from vitaepp.encoder.model import check_fits
+from vitaepp.encoder.fits import check_fits
 from vitaepp.errors import ModelError, SourceError
 from vitaepp.ingest.new_scans import (
     NewImage,

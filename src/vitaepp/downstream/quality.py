@@ -27,7 +27,8 @@ from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
 from vitaepp.downstream.distance import Cohort
 from vitaepp.encoder.embed import say_unlike
-from vitaepp.encoder.model import Encoder, at_once, check_fits, check_like, place_channels
+from vitaepp.encoder.fits import check_fits, check_like, place_channels
+from vitaepp.encoder.model import Encoder, at_once
 from vitaepp.errors import RunError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.methods import ViTAE

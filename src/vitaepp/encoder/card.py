@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vitaepp.system.text import dimensions
 
 if TYPE_CHECKING:
-    from vitaepp.encoder.model import EncoderConfig
+    from vitaepp.encoder.config import EncoderConfig
 
 #: What the Hub reads of a card.
 HEADER = """---

@@ -17,7 +17,9 @@ from vitaepp.data.embeddings import CONTROLS, Embeddings, control_path
 from vitaepp.data.poolings import Pooling, parse_poolings, pooled_path
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
-from vitaepp.encoder.model import Encoder, EncoderConfig, check_fits, check_like
+from vitaepp.encoder.config import EncoderConfig
+from vitaepp.encoder.fits import check_fits, check_like
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.system.devices import chosen_device, resolved_precision, say_emulated
 from vitaepp.system.host import keep_freed_memory

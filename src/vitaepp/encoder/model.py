@@ -12,7 +12,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,15 +24,17 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint, progress_of
+from vitaepp.data.checkpoints import load_checkpoint, newest_checkpoint
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.data.storeinfo import StoreInfo, unlike, with_tuples
+from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.card import model_card
+from vitaepp.encoder.config import DAMAGED, EncoderConfig, not_an_encoder
+from vitaepp.encoder.fits import check_fits, check_known, check_like, place_channels
+from vitaepp.encoder.hub import HUB, from_hub, to_hub
 from vitaepp.errors import RunError, RunNotFoundError, one_line
 from vitaepp.nn.backbones import Undrawn, build_backbone
 from vitaepp.system.devices import autocast, chosen_device
-from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, read_json, write_json, write_text
+from vitaepp.system.files import atomic_path, write_text
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import counted, track
 from vitaepp.system.tensors import write_tensors
@@ -44,95 +46,14 @@ if TYPE_CHECKING:  # an encoder loads without what stores and recipes need
     import vitaepp.ingest.new_scans
     import vitaepp.recipe.recipe
 
-FORMAT = 1
-
-#: Begins the name of a model of the Hugging Face Hub.
-HUB = "hf-hub:"
-
 #: What to do about a training that has not ended.
 GO_ON = "continue it with `pretrain` and `resume`; `embed` alone takes its checkpoint, with `last`"
-
 
 #: How features are pooled, and after which block: None for the last.
 Poolings = Sequence[tuple[str, int | None]]
 
 #: Values that are embedded at a time: what a processor's caches hold is enough for it.
 CPU_VALUES, DEVICE_VALUES = 2**20, 2**22
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What an encoder is and what it expects.
-
-    Attributes:
-        method: method that trained it, or `untrained`.
-        modalities: channels, in order.
-        shape: arguments of the backbone: image and patch size, width, …
-        pool: what the embedding is pooled from, see `pool_tokens`.
-        normalize: voxels whose mean and deviation z-score a channel: `crop`, `foreground` or
-            `cohort`.
-        backbone: `vit`, `resnet18` or `resnet50`.
-        precision: of its matrix products: `32`, `bf16`, `16`, or `auto`, which is bf16 where the
-            device multiplies it by itself. As it was trained.
-        name: what the method is called in print, with its losses; empty where it is not known.
-        prepared: how the images of its training were prepared; None where it is not known.
-        epochs: whole passes over the data that it was trained for; None where it is not known.
-        block: how many blocks features pass; None for all.
-        cohort: mean and deviation of each channel over the images of the training, in [0, 1],
-            where images are z-scored by them.
-    """
-
-    method: str
-    modalities: tuple[str, ...]
-    shape: dict[str, Any]
-    pool: str
-    normalize: str
-    backbone: str = "vit"
-    precision: str = "auto"
-    name: str = ""
-    prepared: StoreInfo | None = None
-    epochs: int | None = None
-    block: int | None = None
-    cohort: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        recipe: vitaepp.recipe.recipe.Recipe,
-        modalities: Sequence[str],
-        image_size: Sequence[int],
-        prepared: StoreInfo | None = None,
-    ) -> EncoderConfig:
-        """The encoder that a recipe makes of images with these modalities and this size."""
-        from vitaepp.methods import backbone_shape
-
-        return cls(
-            method=recipe.method,
-            modalities=tuple(modalities),
-            shape=backbone_shape(recipe, len(modalities), image_size),
-            pool=recipe.model.pool,
-            normalize=recipe.views.normalize,
-            backbone=recipe.model.backbone,
-            precision=recipe.trainer.precision,
-            name=recipe.name,
-            prepared=prepared,
-            block=recipe.model.pool_block,
-            cohort=recipe.views.cohort,
-        )
-
-    @classmethod
-    def of_checkpoint(
-        cls, checkpoint: Mapping[str, Any], path: str | os.PathLike[str]
-    ) -> EncoderConfig:
-        """The encoder whose training a checkpoint is of; errors name its file."""
-        from vitaepp.recipe.recipe import Recipe
-
-        facts = checkpoint["vitaepp"]
-        # An older version's checkpoint does not tell how its store was prepared.
-        prepared = StoreInfo.parse(facts["prepared"]) if "prepared" in facts else None
-        recipe = Recipe.of_run(facts["recipe"], os.fspath(path))
-        config = cls.of(recipe, facts["modalities"], tuple(facts["image_size"]), prepared)
-        return replace(config, epochs=progress_of(checkpoint)[0])
 
 
 class Encoder(nn.Module):
@@ -214,21 +135,12 @@ class Encoder(nn.Module):
         config_file, weights = folder / "config.json", folder / "model.safetensors"
         if not config_file.is_file() or not weights.is_file():
             raise RunNotFoundError(f"{folder}: {instead_of('run', folder)}")
+        config = EncoderConfig.read(config_file)
         try:
-            values = read_json(config_file)
-            own = values.pop("format") == FORMAT
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
-        if not own:
-            raise RunError(f"{folder}: made by another version of vitaepp")
-        try:
-            values = with_tuples(values) | {"shape": with_tuples(values["shape"])}
-            if values.get("prepared"):
-                values["prepared"] = StoreInfo.parse(values["prepared"])
             with Undrawn():
-                encoder = cls(EncoderConfig(**values))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunError(f"{config_file}: not an encoder's: {one_line(error)}") from None
+                encoder = cls(config)
+        except DAMAGED as error:
+            raise not_an_encoder(config_file, error) from None
         if run is not None and not run.has_ended():
             epochs = counted(encoder.config.epochs or 0, "epoch")
             raise RunError(
@@ -246,7 +158,7 @@ class Encoder(nn.Module):
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             write_tensors(temporary / "model.safetensors", self.backbone.state_dict())
-            write_json(temporary / "config.json", {"format": FORMAT} | asdict(self.config))
+            self.config.write(temporary / "config.json")
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], evaluation: Mapping[str, Any] | None = None
@@ -284,15 +196,9 @@ class Encoder(nn.Module):
             RunError: the Hub refuses it, or cannot be reached.
             MissingPackageError: huggingface_hub is not installed.
         """
-        hub = require("huggingface_hub", "hub", "the Hugging Face Hub needs")
         with TemporaryDirectory(prefix="vitaepp-") as scratch:
             folder = self.save_pretrained(Path(scratch) / "encoder", evaluation)
-            try:
-                api = hub.HfApi(token=token)
-                api.create_repo(name, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=name, folder_path=str(folder)))
-            except Exception as error:  # the Hub's own, of its client, or of the network
-                raise RunError(f"{name}: cannot be uploaded: {one_line(error)}") from None
+            return to_hub(folder, name, private=private, token=token)
 
     @property
     def dim(self) -> int:
@@ -530,104 +436,6 @@ class Encoder(nn.Module):
                 module.training = training
 
 
-def from_hub(name: str) -> str:
-    """The folder with a model of the Hugging Face Hub, which is downloaded once.
-
-    Raises:
-        RunError: the Hub has none, or cannot be reached.
-        MissingPackageError: huggingface_hub is not installed.
-    """
-    hub = require("huggingface_hub", "hub", "the Hugging Face Hub needs")
-    repository = name.removeprefix(HUB)
-    try:
-        wanted = ["config.json", "preprocessor_config.json", "model.safetensors"]
-        return str(hub.snapshot_download(repository, allow_patterns=wanted))
-    except Exception as error:  # the Hub's own, of its client, or of the network
-        raise RunError(
-            f"{name}: cannot be had from the Hub: {one_line(error)}; check the name and the "
-            "network, or give a local folder"
-        ) from None
-
-
 def at_once(on: torch.device, shape: Sequence[int]) -> int:
     """How many images of a shape are embedded at a time."""
     return max(1, (CPU_VALUES if on.type == "cpu" else DEVICE_VALUES) // int(np.prod(shape)))
-
-
-def check_like(
-    config: EncoderConfig, store: vitaepp.data.store.Store, any_store: bool = False
-) -> list[str]:
-    """Refuse a store that was prepared in another way than that of an encoder's training.
-
-    Features of it would be numbers, but not comparable with those of the training.
-
-    Args:
-        config: of the encoder.
-        store: what is to be embedded or reconstructed.
-        any_store: take it all the same.
-
-    Returns:
-        What differs.
-
-    Raises:
-        RunError: naming all that differs.
-    """
-    differing = [] if config.prepared is None else unlike(store.info, config.prepared)
-    if differing and not any_store:
-        raise RunError(
-            f"{store.path}: {', '.join(differing)} in the store that the encoder was trained on; "
-            "prepare it with the run as `recipe`, or take it as it is with `any_store`"
-        )
-    return differing
-
-
-def check_fits(config: EncoderConfig, store: vitaepp.data.store.Store) -> None:
-    """Refuse a store whose images an encoder was not made for.
-
-    Raises:
-        RunError: naming what differs.
-    """
-    check_known(config, store.info.modalities, f"{store.path}: ")
-    want, have = tuple(config.shape["image_size"]), store.info.size
-    if want != have:
-        raise RunError(
-            f"{store.path}: size {','.join(map(str, have))}, but the encoder was trained on "
-            f"{','.join(map(str, want))}; prepare the store with the run as `recipe`"
-        )
-
-
-def check_known(config: EncoderConfig, modalities: Sequence[str], where: str = "") -> None:
-    """Refuse modalities that an encoder was not trained on, and one that is named twice.
-
-    Raises:
-        RunError: naming the first.
-    """
-    for name in modalities:
-        if name not in config.modalities:
-            raise RunError(
-                f"{where}modality {name}, but the encoder was trained on "
-                f"{','.join(config.modalities)}; prepare the store with these or some of them"
-            )
-    if len(set(modalities)) < len(modalities):
-        raise RunError(f"{where}modalities {','.join(modalities)}: give each once")
-
-
-def place_channels(
-    images: Shaped[Tensor, "batch channel *space"], have: Sequence[str], want: Sequence[str]
-) -> Shaped[Tensor, "batch wanted *space"]:
-    """Channels by their names in another order, 0 for those that are not there.
-
-    Args:
-        images: any type.
-        have: what their channels are, all of them among the wanted.
-        want: what the channels of the result are.
-
-    Example:
-        >>> place_channels(torch.tensor([[[7, 7]]]), ["t2"], ["t1", "t2"]).tolist()
-        [[[0, 0], [7, 7]]]
-    """
-    if tuple(have) == tuple(want):
-        return images
-    placed = images.new_zeros(len(images), len(want), *images.shape[2:])
-    placed[:, [list(want).index(name) for name in have]] = images
-    return placed

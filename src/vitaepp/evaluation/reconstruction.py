@@ -20,7 +20,7 @@ from vitaepp.data.splits import canonical_splits
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.encoder.embed import say_unlike
-from vitaepp.encoder.model import check_fits, check_like, place_channels
+from vitaepp.encoder.fits import check_fits, check_like, place_channels
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.methods import ViTAE
 from vitaepp.methods.vitaepp import reconstruct_images

@@ -14,7 +14,8 @@ from vitaepp.data.runfolder import weights_id
 from vitaepp.data.store import Store
 from vitaepp.downstream.model import Model
 from vitaepp.encoder.embed import say_unlike
-from vitaepp.encoder.model import Encoder, check_fits, check_like
+from vitaepp.encoder.fits import check_fits, check_like
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError, StoreError
 from vitaepp.evaluation.reconstruction import choose_rows
 from vitaepp.explanation import networks

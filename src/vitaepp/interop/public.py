@@ -31,7 +31,7 @@ from vitaepp.data.runfolder import weights_id
 from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import RGB, StoreInfo
 from vitaepp.encoder.embed import raw_features
-from vitaepp.encoder.model import HUB, from_hub
+from vitaepp.encoder.hub import HUB, from_hub
 from vitaepp.errors import RecipeError, RunError
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.nn.transformer import VisionTransformer

@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vitaepp.encoder.model import Encoder, EncoderConfig
+from vitaepp.encoder.config import EncoderConfig
+from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.methods import Method
 from vitaepp.nn.autoencoder import MaskedAutoencoder

@@ -20,7 +20,8 @@ from vitaepp.data.arrays import Indices
 from vitaepp.data.loading import unlabelled
 from vitaepp.data.participants import persons_of
 from vitaepp.data.store import Store
-from vitaepp.encoder.model import Encoder, EncoderConfig, at_once
+from vitaepp.encoder.config import EncoderConfig
+from vitaepp.encoder.model import Encoder, at_once
 from vitaepp.errors import RecipeError
 from vitaepp.methods import Method
 from vitaepp.nn.backbones import Undrawn

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from vitaepp.data.storeinfo import StoreInfo, unlike
-from vitaepp.encoder.model import place_channels
+from vitaepp.encoder.fits import place_channels
 from vitaepp.errors import RunError
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.transformer import SIZES, Attention, VisionTransformer

@@ -6,7 +6,7 @@ import os
 
 from vitaepp.data.checkpoints import load_checkpoint
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.encoder.model import EncoderConfig
+from vitaepp.encoder.config import EncoderConfig
 from vitaepp.errors import RunError, one_line
 from vitaepp.methods import Method, build_method
 from vitaepp.nn.backbones import Undrawn
