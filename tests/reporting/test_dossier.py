@@ -282,6 +282,27 @@ def test_methods_name_every_augmentation_of_a_view(name):
     assert len(off) < len(on)
 
 
+@pytest.mark.parametrize(
+    ("about", "setting"),
+    [
+        ("model", "model.mask_ratio=0.6"),
+        ("losses", "loss.reconstruction.normalize_targets=true"),
+        ("losses", "loss.reconstruction.patches=all"),
+        ("losses", "loss.edge.blur=2"),
+        ("losses", "loss.edge.decay=none"),
+        ("losses", "loss.contrastive.features=tokens"),
+        ("optimisation", "optim.lr=0.37"),
+        ("optimisation", "optim.weight_decay=0.37"),
+        ("optimisation", "optim.batch_size=37"),
+        ("optimisation", "optim.warmup_updates=37"),
+        ("optimisation", "optim.clip_norm=3"),
+        ("optimisation", "model.drop_path=0.37"),
+    ],
+)
+def test_methods_tell_of_settings_that_are_not_the_default(about, setting):
+    assert sentences(setting)[about] != sentences()[about]
+
+
 def test_the_flow_is_drawn_with_what_was_left_out(folder):
     drawn = [file.read_text(encoding="utf-8") for file in folder.glob("figures/flow-*.svg")]
     (svg,) = [text for text in drawn if "Found in the source" in text]

@@ -41,6 +41,22 @@ def as_typed(value: Any, beside: Any = None) -> str:
     return str(value)
 
 
+def listed(parts: Iterable[str]) -> str:
+    """A list in a sentence.
+
+    Example:
+        >>> listed(["t1", "t2", "flair"])
+        't1, t2 and flair'
+    """
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def be(count: int) -> str:
+    """The verb of so many in the past: was, or were."""
+    return "was" if count == 1 else "were"
+
+
 def first_few(names: Sequence[Any]) -> str:
     """The first three of a list, and whether there are more.
 
