@@ -13,15 +13,23 @@ import pytest
 from scipy import stats
 
 from tests.conftest import LIGHT, write_store
+from vitaepp.data.runfolder import RunFolder
 from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import TASKS, spread
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.experiments.ladder import ladder
+from vitaepp.experiments.ladder import PER_EPOCH, SLOWER, _Climber, ladder
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import _first_order, _shape, simple_features
+from vitaepp.recipe.recipe import Recipe
+from vitaepp.system.files import write_json
 
 QUICK = (*LIGHT, "optim.epochs=1")
+#: Seconds of an image of a made-up pre-training, and of an epoch of its fine-tuning in four folds,
+#: from both starts.
+PER_IMAGE = 0.05
+EACH = 4 * 2 * (16 * PER_IMAGE * SLOWER + PER_EPOCH)
+
 FROZEN = ("prior", "metadata", "raw", "simple", "gradients", "untrained", "vitae", "vitae++")
 
 
@@ -247,6 +255,11 @@ def test_where_pyradiomics_is_installed_its_features_are_added(make_store, monke
         ({"budget": "5000", "rungs": None}, EvaluationError, "a training part has"),
         ({"rungs": ["raw"]}, EvaluationError, "needs two rungs"),
         ({"label": "brigt"}, EvaluationError, "did you mean bright"),
+        (
+            {"rungs": ["raw", "finetuned"], "settings": ["finetune.epochs=1"]},
+            RecipeError,
+            "unknown setting finetune.epochs",
+        ),
     ],
 )
 def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, message):
@@ -255,6 +268,25 @@ def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, mess
     with pytest.raises(error, match=message):
         ladder(store.path, tmp_path / "out", **asked)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("hours", "epochs"),
+    [(10.0, None), (60.5 * EACH / 3600, 60), (20.5 * EACH / 3600, 20), (1e-9, 1)],
+)
+def test_fine_tuning_is_shortened_by_hours_alone(make_store, tmp_path, hours, epochs):
+    """Four folds of 20 subjects have 16 to train on, of which four make a step: 100 epochs."""
+    store = make_store(subjects=24, size=(16, 16), modalities=("grey",))
+    run = RunFolder(tmp_path / "run", must_exist=False)
+    Recipe.load(settings=LIGHT).save(run.recipe_file)
+    write_json(run.summary_file, {"epochs": 10, "trained_on": 24, "seconds": 240 * PER_IMAGE})
+    folds = [SimpleNamespace(train=np.arange(20))] * 4
+    climber = SimpleNamespace(
+        store=store, task="classification", shared=SimpleNamespace(folds=folds)
+    )
+    settings = ["optim.updates=400", "optim.batch_size=4"]
+    length = _Climber._length(climber, run, tmp_path / "tuned", settings, hours)
+    assert length == ([] if epochs is None else [f"optim.epochs={epochs}"])
 
 
 def test_guessing_gives_what_is_usual_in_each_training_part(tmp_path):

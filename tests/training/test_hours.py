@@ -163,7 +163,7 @@ def test_a_time_alone_begins_a_run_that_there_is_not_yet(make_store, tmp_path, q
         pretrain(store.path, tmp_path / "lost", hours=0.0001, resume=True)
 
 
-def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
+def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, capsys):
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
     sweep = tmp_path / "s.yaml"
     sweep.write_text("base: {method: vitae}\nvariants: {a: {}, b: {optim.lr: 1e-4}}")
@@ -173,8 +173,16 @@ def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick):
     assert recipes[0].optim.epochs == recipes[1].optim.epochs
     assert "--hours 0.001" in (out / "s.md").read_text()
     assert experiment(sweep, store.path, out, **options) == result
-    with pytest.raises(RunError, match="began with other settings or `hours`"):
+    other = pytest.raises(RunError, match="began with other settings or `hours`")
+    with other:
         experiment(sweep, store.path, out, **options | {"hours": 2.0})
+    capsys.readouterr()
+    experiment(sweep, store.path, out, **options, seeds=2)
+    said = f"optim.epochs={recipes[0].optim.epochs} was found for 2 rows and 1 training of each row"
+    assert said in capsys.readouterr().err
+    sweep.write_text("base: {method: vitae, optim.batch_size: 5}\nvariants: {a: {}}")
+    with other:
+        experiment(sweep, store.path, out, **options)
 
 
 def test_plan_measures_stores_and_scans_alike(make_store, tmp_path, quick, counted_once):

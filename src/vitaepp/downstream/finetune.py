@@ -167,7 +167,7 @@ def finetune(
             f"{store}: modalities {','.join(have)}, but the encoder was trained on "
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
-    recipe = _recipe(folder.recipe(), opened, task, settings)
+    recipe = tuned_recipe(folder.recipe(), opened, task, settings)
     if keep_model and recipe.finetune.subjects is not None:
         raise RecipeError(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
@@ -198,7 +198,12 @@ def finetune(
         return evaluation
 
 
-def _recipe(before: Recipe, store: Store, task: str, settings: str | Sequence[str]) -> Recipe:
+def tuned_recipe(before: Recipe, store: Store, task: str, settings: str | Sequence[str]) -> Recipe:
+    """The recipe of a fine-tuning, of that of the pre-training.
+
+    Raises:
+        RecipeError: settings do not fit.
+    """
     recipe = resolve(before, DEFAULTS | OF_TASK[task]).with_settings(settings)
     if recipe.trainer.strategy == "fsdp":
         raise RecipeError("trainer.strategy=fsdp: finetune takes ddp; leave it out")

@@ -129,15 +129,12 @@ class Tuning(Base):
 
     def _recipe(self, start: str, count: int, devices: int) -> Recipe:
         """The recipe of a training on so many subjects, with its length in epochs."""
-        recipe, optim = self.recipe, self.recipe.optim
+        recipe = self.recipe
         if start == "scratch":
             # Layer decay keeps what the first blocks have learned; here it is nothing yet.
-            lr = recipe.finetune.scratch_lr or optim.lr
+            lr = recipe.finetune.scratch_lr or recipe.optim.lr
             recipe = recipe.changed(finetune={"layer_decay": 1.0}, optim={"lr": lr})
-        if optim.updates is None:
-            return recipe
-        epochs = math.ceil(optim.updates / updates_per_epoch(recipe, count, devices))
-        return recipe.changed(optim={"epochs": max(optim.epochs, epochs)})
+        return recipe.changed(optim={"epochs": epochs_of(recipe, count, devices)})
 
     def epochs(self, start: str) -> list[int]:
         """The epoch of each fold whose weights were tested."""
@@ -272,3 +269,11 @@ def person_folds(table: pd.DataFrame, folds: int, seed: int) -> list[Fold]:
         )
     tested = [np.isin(persons, part) for part in np.array_split(unique, folds)]
     return [Fold(np.flatnonzero(~test), np.flatnonzero(test)) for test in tested]
+
+
+def epochs_of(recipe: Recipe, count: int, devices: int = 1) -> int:
+    """How long a training on so many subjects lasts: all epochs and all updates of its recipe."""
+    optim = recipe.optim
+    if optim.updates is None:
+        return optim.epochs
+    return max(optim.epochs, math.ceil(optim.updates / updates_per_epoch(recipe, count, devices)))

@@ -38,8 +38,9 @@ def in_hours(
 ) -> Setup:
     """A setup whose recipe is done in time; once found, the folder keeps it.
 
-    Where the user named no recipe, model and batch are chosen, too. What the user gave must be the
-    same when the experiment goes on.
+    Where the user named no recipe, model and batch are chosen, too. Hours and settings must be the
+    same when the experiment goes on. Rows and seeds may be added; the length stays, and a line says
+    for how many trainings it was found.
 
     Args:
         experiment: whose variants are trained.
@@ -54,8 +55,9 @@ def in_hours(
         RunError: the folder holds runs of another length.
     """
     file = setup.out / "hours.json"
-    named = None if recipe is None else os.fspath(recipe)
-    request = {"hours": clock.hours, "recipe": named, "settings": list(settings)}
+    request = {"hours": clock.hours, "recipe": setup.recipe.model_dump(mode="json")}
+    each = f"{counted(trainings_of(setup), 'training')} of each row"
+    now = {"rows": [variant.key for variant in experiment.variants], "trainings": each}
     if file.is_file():
         kept = read_json(file)
         if kept["asked"] != request:
@@ -63,7 +65,15 @@ def in_hours(
                 f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
                 "or choose another folder"
             )
-        return replace(setup, recipe=Recipe.parse(kept["recipe"]))
+        known = Recipe.parse(kept["recipe"])
+        more = [row for row in now["rows"] if row not in kept["for"]["rows"]]
+        if more or each != kept["for"]["trainings"]:
+            say(
+                f"optim.epochs={known.optim.epochs} was found for "
+                f"{counted(len(kept['for']['rows']), 'row')} and {kept['for']['trainings']}, and "
+                "stays; the time for what was added comes on top"
+            )
+        return replace(setup, recipe=known)
     if any((setup.out / name).exists() for name in ("runs", "folds")):
         raise RunError(f"{setup.out}: holds runs without `hours`; choose another folder")
     say(f"measuring the speed of this machine, to make the whole table in {clock}")
@@ -78,8 +88,15 @@ def in_hours(
         )
     for reason in reasons:
         say(reason)
-    write_json(file, {"asked": request, "recipe": timed.model_dump(mode="json")})
+    write_json(file, {"asked": request, "for": now, "recipe": timed.model_dump(mode="json")})
     return replace(setup, recipe=timed)
+
+
+def trainings_of(setup: Setup) -> int:
+    """How often each row is trained."""
+    if not setup.per_fold:
+        return setup.seeds
+    return setup.seeds * len(plan_folds(setup.store.table, setup.label, setup.protocol))
 
 
 def timed_recipe(
@@ -107,10 +124,10 @@ def timed_recipe(
     hours.refuse_two_lengths(given, left)
     hours.refuse_several_processes(setup.recipe, left)
     recipe, choices = setup.recipe, []
-    trainings, trained = setup.seeds, images.trained
+    trainings, trained = trainings_of(setup), images.trained
     if setup.per_fold:
-        folds = len(plan_folds(setup.store.table, setup.label, setup.protocol))
-        trainings, trained = trainings * folds, trained * (folds - 1) // folds
+        folds = trainings // setup.seeds
+        trained = trained * (folds - 1) // folds
     if choose:
         runs = trainings * len(experiment.variants)
         recipe, proposed = hours.chosen_in_time(

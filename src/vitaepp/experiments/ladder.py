@@ -31,7 +31,8 @@ from vitaepp.data.embeddings import Embeddings, control_path, facts_in
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
-from vitaepp.downstream.finetune import finetune
+from vitaepp.downstream.finetune import finetune, tuned_recipe
+from vitaepp.downstream.tuning import epochs_of
 from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
 from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
@@ -54,7 +55,7 @@ from vitaepp.recipe.recipe import Recipe, as_settings
 from vitaepp.system.devices import Machine
 from vitaepp.system.extras import require
 from vitaepp.system.files import file_stem, read_json
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 from vitaepp.training.hours import Clock
 
 #: Rungs, from the bottom, and their names in print.
@@ -80,8 +81,8 @@ PRETRAINING = 0.7
 #: A step of fine-tuning sees all patches: an image takes so much longer than in pre-training.
 SLOWER = 2.0
 
-#: Most epochs of fine-tuning in given hours, as without them.
-EPOCHS = 30
+#: Seconds of an epoch of fine-tuning besides its images: the held-out part, and weights to keep.
+PER_EPOCH = 0.1
 
 
 def ladder(
@@ -155,10 +156,13 @@ def ladder(
     trainings = [k for k in ("vitae", "vitae++") if k in wanted or (k == "vitae++" and tuning)]
     if "untrained" in wanted and not trainings:
         trainings = ["vitae++"]
+    before = base_recipe(None, recipe, pretrained)
+    if tuning:  # before anything is trained
+        tuned_recipe(before, opened, task, tuned)
     if trainings:
         share = PRETRAINING if tuning else 1.0
         time_given = None if hours is None else hours * share
-        left_out |= _pretrain(opened, folder, trainings, recipe, pretrained, time_given)
+        left_out |= _pretrain(opened, folder, trainings, before, recipe, pretrained, time_given)
     climber = _Climber(
         opened, ordered, folder, label, task, protocol, folds, seed, sizes, target, shared
     )
@@ -199,13 +203,17 @@ def _pretrain(
     store: Store,
     out: Path,
     keys: Sequence[str],
+    base: Recipe,
     recipe: str | os.PathLike[str] | None,
     settings: Sequence[str],
     hours: float | None,
 ) -> dict[str, str]:
-    """Train the encoders where that is not done yet; why one could not be trained, by its key."""
+    """Train the encoders where that is not done yet; why one could not be trained, by its key.
+
+    `base` is made of the recipe that the user named, and of the settings.
+    """
     chosen = EXPERIMENTS["linear-probe"].choose(keys)
-    setup = Setup(store, out, base_recipe(None, recipe, settings), "", None, False)
+    setup = Setup(store, out, base, "", None, False)
     setup.claim()
     if hours is not None:
         setup = in_hours(chosen, setup, Clock(hours), recipe, settings)
@@ -287,18 +295,7 @@ class _Climber:
         """The rungs of fine-tuning and of training from scratch."""
         run = RunFolder(self.out / "runs" / file_stem("vitae++") / "seed0")
         folder = self.out / "finetuned" / file_stem(self.label)
-        length: list[str] = []
-        if hours is not None:
-            summary = read_json(run.summary_file)
-            images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
-            epoch = sum(2 * 0.8 * len(part.train) for part in self.shared.folds) / images
-            epochs = int(max(1, min(EPOCHS, hours * 3600 / epoch)))
-            kept = folder / "finetune.yaml"
-            if not kept.is_file():
-                say(f"fine-tuning for {epochs} epochs, which is what the time allows")
-            else:  # it goes on with the length that it began with
-                epochs = Recipe.load(kept).optim.epochs
-            length = [f"optim.epochs={epochs}"]
+        length = [] if hours is None else self._length(run, folder, settings, hours)
         evaluation = finetune(
             run.path,
             self.store.path,
@@ -320,6 +317,30 @@ class _Climber:
         scratch = Rung("scratch", RUNGS["scratch"], evaluation, "scratch", minutes("scratch"))
         tuned = Rung("finetuned", RUNGS["finetuned"], evaluation, minutes=whole)
         return {rung.key: rung for rung in (scratch, tuned)}
+
+    def _length(
+        self, run: RunFolder, folder: Path, settings: Sequence[str], hours: float
+    ) -> list[str]:
+        """The setting of so many epochs of fine-tuning as the time allows; none where all fit."""
+        kept = folder / "finetune.yaml"
+        if kept.is_file():  # it goes on with the length that it began with
+            optim = Recipe.load(kept).optim
+            return [] if optim.updates is not None else [f"optim.epochs={optim.epochs}"]
+        summary = read_json(run.summary_file)
+        images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
+        recipe = tuned_recipe(run.recipe(), self.store, self.task, settings)
+        most = recipe.finetune.subjects or len(self.store)
+        trained = [4 * min(len(part.train), most) // 5 for part in self.shared.folds]
+        wanted = [epochs_of(recipe, max(count, 1)) for count in trained]
+        allowed = int(hours * 3600 / sum(2 * (count / images + PER_EPOCH) for count in trained))
+        if allowed >= max(wanted):
+            return []
+        epochs = max(1, allowed)
+        say(
+            f"fine-tuning for {counted(epochs, 'epoch')} instead of {max(wanted)}, which is what "
+            "the time allows"
+        )
+        return [f"optim.epochs={epochs}"]
 
     def _metadata(self) -> list[Floats] | str:
         """What is known of subjects besides their images, as features for each fold."""
