@@ -180,7 +180,7 @@ def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, capsy
     experiment(sweep, store.path, out, **options, seeds=2)
     said = f"optim.epochs={recipes[0].optim.epochs} was found for 2 rows and 1 training of each row"
     assert said in capsys.readouterr().err
-    sweep.write_text("base: {method: vitae, optim.batch_size: 5}\nvariants: {a: {}}")
+    sweep.write_text("base: {method: vitae, optim.weight_decay: 0.1}\nvariants: {a: {}}")
     with other:
         experiment(sweep, store.path, out, **options)
 
