@@ -500,13 +500,17 @@ def test_formulas_without_values_and_errors_are_told(tmp_path, capsys):
     book.save(tmp_path / "labels.xlsx")
     joined, _ = join_labels(TABLE, tmp_path / "labels.xlsx")
     assert joined.g.tolist() == [pd.NA, 2]
-    told = "labels.xlsx: 1 cells hold formulas without their values (first B2) and count as missing"
+    told = "labels.xlsx: 1 formula without a value (first in B2) counted as missing; open the file"
     assert told in capsys.readouterr().err
     book.active["B2"] = "#DIV/0!"
     book.save(tmp_path / "labels.xlsx")
     assert join_labels(TABLE, tmp_path / "labels.xlsx")[0].g.tolist() == [pd.NA, 2]
-    told = "labels.xlsx: 1 cells hold errors (first B2, #DIV/0!); they are missing"
+    told = "labels.xlsx: 1 error (first B2, #DIV/0!) counted as missing"
     assert told in capsys.readouterr().err
+    book.active["A3"] = 2**60  # is read again, as text
+    book.save(tmp_path / "labels.xlsx")
+    read_table(tmp_path / "labels.xlsx")
+    assert capsys.readouterr().err.count(told) == 1
 
 
 def test_a_mask_column_of_a_manifest_names_masks(tmp_path):

@@ -1,5 +1,6 @@
 """Labels and files that may not mean what they say are asked about, or refused."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import doubts, read_labels
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.evaluation.tasks.regression import far_values, other_unit
+from vitaepp.evaluation.tasks.regression import far_values, numbers_of, other_unit
 from vitaepp.reporting.contents import Evaluation as ShownEvaluation
 from vitaepp.reporting.sections.results import comparisons
 
@@ -81,6 +82,12 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
         ([0] * 9 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([90] * 20 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([*range(1, 9), -1, -2], ""),
+        ([*range(17, 89), -9], "-9 is the only value below 0, in 1 of 73 subjects"),
+        ([*range(1, 9), -1.0], "-1 is the only value below 0, in 1 of 9 subjects"),
+        ([*range(17, 89), -9, -8], "-9 and -8 are the only values below 0, in 2 of 74 subjects"),
+        ([*range(1, 9), -2], ""),
+        ([0.3, 0.1, 2.1, 1.7, 0.9, 1.1, -0.999], ""),
+        ([-3, -1.0, 0.2, 1.9, -0.4, 2.5], ""),
         ([*range(1, 9), 900], "1 value of 9 lie far from the others"),
     ],
 )
@@ -88,6 +95,19 @@ def test_values_that_may_be_codes_are_asked_about(values, told):
     lines = far_values(np.array(values, float), "label 'volume'")
     assert told in "".join(lines)
     assert bool(lines) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["50", "unknown", "62", ""], "1 value of 4 is no number, such as 'unknown'; where they"),
+        (["old", "young", "62"], "2 values of 3 are no numbers, such as 'old'; use task class"),
+        (["50,0", "61,5", "62"], "such as '50,0'; write a decimal point: commas are decimal only"),
+    ],
+)
+def test_what_to_do_about_values_that_are_no_numbers_is_told(values, told):
+    with pytest.raises(EvaluationError, match=told):
+        numbers_of(pd.Series(values), "age")
 
 
 @pytest.mark.parametrize("factor", [1, 1000])
@@ -175,6 +195,22 @@ def test_a_mean_that_is_not_of_its_folds_is_refused(tmp_path, capsys):
     file.write_text(json.dumps(metrics))
     with pytest.raises(EvaluationError, match="the mean of 'method' is not that of its folds"):
         Evaluation.load(file)
+
+
+def test_a_full_disk_leaves_the_evaluation_before_whole(tmp_path, capsys, monkeypatch):
+    found, _ = evaluated(capsys, np.random.default_rng(0).normal(size=(24, 3)))
+    found.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other, _ = evaluated(capsys, np.random.default_rng(1).normal(size=(24, 3)))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)  # the predictions are written before
+    with pytest.raises(OSError, match="No space left") as raised:
+        other.save(tmp_path)
+    assert raised.value.filename == str(tmp_path / "map.csv")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize(

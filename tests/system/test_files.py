@@ -1,17 +1,20 @@
 """What is written appears whole, and a folder is held by one writer, however these end."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 import vitaepp
 from vitaepp.errors import RunError
 from vitaepp.system import files
-from vitaepp.system.files import atomic_path, locked
-from vitaepp.system.signals import TERMINATED, Terminated
+from vitaepp.system.files import atomic_path, locked, together, write_text
+from vitaepp.system.signals import INTERRUPTED, TERMINATED, Terminated
 
 HOLDER = """
 import sys
@@ -143,6 +146,63 @@ def test_whatever_stops_the_change_of_folders_the_old_one_stays(tmp_path, monkey
     assert [*tmp_path.iterdir()] == [target]
 
 
+@pytest.mark.parametrize("failing", range(-3, 6))
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), Terminated()])
+def test_files_of_two_results_are_never_beside_each_other(tmp_path, monkeypatch, failing, error):
+    """Whatever is not done: writing one of three files, making room, or moving one of three."""
+    names, replace = ("a.csv", "b.csv", "z.json"), os.replace
+    for name in ("map.csv", *names):
+        (tmp_path / name).write_text("old")
+    calls = []
+
+    def stopped(source, target):
+        calls.append(target)
+        if len(calls) == failing + 4:
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    with suppress(OSError, Terminated), together(tmp_path, "z.json", optional=["map.csv"]) as new:
+        for name in names:
+            write_text(new / name, "new")
+    monkeypatch.undo()
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    if failing < 0:
+        assert found == dict.fromkeys(("map.csv", *names), "old")
+    elif failing < 3:
+        assert "z.json" not in found
+        assert "map.csv" not in found
+    else:
+        assert found == dict.fromkeys(names, "new")
+
+
+def test_files_that_cannot_be_written_together_are_named_by_where_they_belong(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as raised, together(tmp_path, "z.json") as new:
+        (new / "a.csv").touch()
+    assert raised.value.filename == str(tmp_path / "a.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+    with (
+        pytest.raises(OSError, match="No space") as raised,
+        together(tmp_path, "z.json") as new,
+        atomic_path(new / "b.csv"),
+    ):
+        raise OSError(errno.ENOSPC, "full")
+    assert raised.value.filename == str(tmp_path / "b.csv")
+
+
+def test_a_file_on_a_read_only_disk_is_named_by_its_own_name(tmp_path, monkeypatch):
+    def refused(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(Path, "write_text", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OSError, match="Read-only") as raised:
+        write_text(tmp_path / "r.html", "")
+    assert raised.value.filename == str(tmp_path / "r.html")
+
+
 def test_the_folder_of_a_link_is_replaced_and_not_the_link(tmp_path):
     (tmp_path / "disk" / "model").mkdir(parents=True)
     (tmp_path / "model").symlink_to(tmp_path / "disk" / "model")
@@ -200,6 +260,36 @@ def test_a_termination_that_is_lost_comes_late(tmp_path):
         assert process.stdout.readline() == b"writing\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == TERMINATED
+
+
+READING_VERB = """
+import asyncio
+from vitaepp.cli import app
+def reading(*_, **__):
+    from zarr.core.sync import sync
+    async def read():
+        print("reading", flush=True)
+        await asyncio.gather(*(asyncio.sleep(60) for _ in range(3)))
+    sync(read())
+app.app = reading
+app.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [(signal.SIGTERM, TERMINATED, "stopped by SIGTERM"), (signal.SIGINT, INTERRUPTED, "interr")],
+)
+def test_a_command_that_is_stopped_while_it_reads_says_one_line(number, status, told):
+    with subprocess.Popen(
+        [sys.executable, "-c", READING_VERB], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"reading\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    (line,) = err.decode().splitlines()
+    assert told in line
 
 
 def test_a_terminated_command_leaves_nothing_half_written(tmp_path):

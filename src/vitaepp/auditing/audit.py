@@ -31,7 +31,7 @@ from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import read_labels
-from vitaepp.system.files import check_writable, write_text
+from vitaepp.system.files import check_writable
 from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import first_few
 from vitaepp.system.urls import Location
@@ -103,8 +103,7 @@ def audit(
         )
     measured = measure(cohort, facts.usable)
     pairs = near_duplicates(looks.hashes, features)
-    _write_pairs(Path(out) / "duplicates.csv", pairs, measured)
-    return Audit(tuple(items(measured, facts, pairs))).save(out)
+    return Audit(tuple(items(measured, facts, pairs))).save(out, _table_of(pairs, measured))
 
 
 def joined(
@@ -181,11 +180,10 @@ def _count_unlike(one: pd.Series[Any], other: pd.Series[Any]) -> int:
     return int((unlike & ~np.isclose(a, b, rtol=1e-6, atol=0.0)).sum())
 
 
-def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
-    """Write near-duplicates, a row a pair; an older file is removed where there are none."""
+def _table_of(pairs: Sequence[Pair], measured: Measured) -> pd.DataFrame | None:
+    """Near-duplicates, a row a pair; None where there are none."""
     if not pairs:
-        path.unlink(missing_ok=True)
-        return
+        return None
     cohort, sides = measured.cohort, sides_of(measured.cohort)
     table = cohort.table
     columns = {"": "subject", "participant of ": PARTICIPANT, "label of ": cohort.label}
@@ -205,7 +203,7 @@ def _write_pairs(path: Path, pairs: Sequence[Pair], measured: Measured) -> None:
         }
         for pair in pairs
     ]
-    write_text(path, pd.DataFrame(lines).to_csv(index=False))
+    return pd.DataFrame(lines)
 
 
 def _ends(pair: Pair) -> tuple[tuple[str, int], tuple[str, int]]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vitaepp.presentation import tables
 from vitaepp.presentation.numbers import interval, p_value
-from vitaepp.system.files import write_json, write_text
+from vitaepp.system.files import together, write_json, write_text
 
 Verdict = Literal["green", "yellow", "red"]
 
@@ -96,17 +96,24 @@ class Audit:
         """The content of audit.json."""
         return [item.to_json() for item in self.items]
 
-    def save(self, folder: str | os.PathLike[str]) -> Audit:
+    def save(self, folder: str | os.PathLike[str], duplicates: pd.DataFrame | None = None) -> Audit:
         """Write audit.json, audit.md and audit.csv.
+
+        Args:
+            folder: is made where missing.
+            duplicates: a row a pair, for duplicates.csv; without them an earlier one is removed.
 
         Returns:
             The same audit, which knows its path now.
         """
         folder = Path(folder)
-        write_text(folder / "audit.csv", self.to_frame().to_csv(index=False))
-        write_text(folder / "audit.md", tables.markdown(self._cells(), numbers=False) + "\n")
-        # Last, because who finds this file takes the folder for complete.
-        write_json(folder / "audit.json", self.to_json())
+        # Who finds audit.json takes the folder for complete.
+        with together(folder, "audit.json", optional=["duplicates.csv"]) as staged:
+            write_text(staged / "audit.csv", self.to_frame().to_csv(index=False))
+            write_text(staged / "audit.md", tables.markdown(self._cells(), numbers=False) + "\n")
+            if duplicates is not None:
+                write_text(staged / "duplicates.csv", duplicates.to_csv(index=False))
+            write_json(staged / "audit.json", self.to_json())
         return Audit(self.items, folder / "audit.json")
 
     def _cells(self) -> list[list[str]]:

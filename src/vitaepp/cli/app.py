@@ -16,6 +16,7 @@ import typer
 
 from vitaepp.cli.program import app, spelled
 from vitaepp.errors import RecipeError, Stopped, VitaeppError, one_line, plainly
+from vitaepp.system.compat import end_reading
 from vitaepp.system.progress import messages_on_stderr
 from vitaepp.system.signals import INTERRUPTED, STOPPED, TERMINATED, Terminated, terminable
 from vitaepp.system.threads import share_the_cores
@@ -112,6 +113,7 @@ def main() -> None:
             status = 3
     finally:
         messages.removeFilter(spelling)
+        end_reading()
     sys.exit(status)
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from vitaepp.errors import SourceError, one_line
 from vitaepp.system.extras import require
-from vitaepp.system.progress import say
+from vitaepp.system.progress import counted, say
 
 #: What a file has at least where thousands may be parted, by the separator of its columns.
 _PARTED = {";": r"\d[.,]\d{3}", "\t": r"\d,\d", ",": r'" *[+-]?\d+,\d'}
@@ -359,10 +359,9 @@ def _read_workbook(
                     na_values=MISSING,
                 )
             # Any sheet has formulas or errors.
-            if _found(path, rb'<(?:\w+:)?f[ >/]|t="e"'):
-                _report_lacking(path, sheet)
+            told = _lacking(path, sheet) if _found(path, rb'<(?:\w+:)?f[ >/]|t="e"') else []
             if not _found(path, rb"<(?:\w+:)?t(?: [^>]*)?>\s*[+-]?\d{1,3}[.,]\d{3}"):
-                return table, []
+                return table, told
             # Numbers that are stored as texts, which pandas takes for numbers as in a CSV.
             with pd.ExcelFile(path, engine="openpyxl") as book:
                 raw = pd.read_excel(
@@ -377,7 +376,7 @@ def _read_workbook(
             raw = raw.map(lambda value: value if isinstance(value, str) else None)
             marks = _decimal_marks(raw)
             decimal = marks if marks == "," else "."
-            return table, _read_thousands(table, raw, decimal, marks, True)
+            return table, [*told, *_read_thousands(table, raw, decimal, marks, True)]
     except (ValueError, OSError, MemoryError, SourceError):
         raise
     except Exception as error:  # a damaged workbook may raise any exception
@@ -411,8 +410,8 @@ def _found(path: Path, pattern: bytes) -> bool:
         return any(re.search(pattern, parts.read(name)) for name in sheets)
 
 
-def _report_lacking(path: Path, sheet: str) -> None:
-    """Report cells that count as missing because a formula has no value, or an error as value."""
+def _lacking(path: Path, sheet: str) -> list[str]:
+    """Lines on cells that are missing because a formula has no value, or an error as value."""
     from openpyxl import load_workbook
 
     lacking: list[str] = []
@@ -426,11 +425,12 @@ def _report_lacking(path: Path, sheet: str) -> None:
                 errors.append(f"{value.coordinate}, {value.value}")
     for book in books:
         book.close()
+    told = []
     if lacking:
-        say(
-            f"{path.name}: {len(lacking)} cells hold formulas without their values (first "
-            f"{lacking[0]}) and count as missing; open the file in a spreadsheet program and save "
-            "it"
+        told.append(
+            f"{counted(len(lacking), 'formula')} without a value (first in {lacking[0]}) counted "
+            "as missing; open the file in a spreadsheet program and save it"
         )
     if errors:
-        say(f"{path.name}: {len(errors)} cells hold errors (first {errors[0]}); they are missing")
+        told.append(f"{counted(len(errors), 'error')} (first {errors[0]}) counted as missing")
+    return told

@@ -38,7 +38,7 @@ from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_perso
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.ingest.new_scans import Scan
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import check_writable, make_folder, write_json, write_text
+from vitaepp.system.files import check_writable, together, write_json, write_text
 from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import evenly
@@ -184,22 +184,21 @@ def neighbours(
         }
     if cohort.labels is not None:
         metrics |= _precision(cohort, path, seed)
-    make_folder(target)
-    for stale in ("neighbours.png", "near_duplicates.png", "neighbours.json"):
-        (target / stale).unlink(missing_ok=True)
-    if opened is not None:
-        pictures = Pictures(opened, new)
-        if len(duplicates):
-            duplicates["correlation"] = [
-                pictures.correlation(a, b, new is not None)
-                for a, b in zip(duplicates["subject"], duplicates["other"], strict=True)
-            ]
-            save_page(pictures.pairs(duplicates), target / "near_duplicates.png")
-        shown = names[evenly(len(names), subjects if new is None else SHOWN_NEW)].tolist()
-        save_page(pictures.page(table, shown, cohort), target / "neighbours.png")
-    write_text(target / "near_duplicates.csv", duplicates.to_csv(index=False))
-    write_text(target / "neighbours.csv", table.to_csv(index=False))
-    write_json(target / "neighbours.json", metrics)
+    drawn = ("neighbours.png", "near_duplicates.png")
+    with together(target, "neighbours.json", optional=drawn) as staged:
+        if opened is not None:
+            pictures = Pictures(opened, new)
+            if len(duplicates):
+                duplicates["correlation"] = [
+                    pictures.correlation(a, b, new is not None)
+                    for a, b in zip(duplicates["subject"], duplicates["other"], strict=True)
+                ]
+                save_page(pictures.pairs(duplicates), staged / "near_duplicates.png")
+            shown = names[evenly(len(names), subjects if new is None else SHOWN_NEW)].tolist()
+            save_page(pictures.page(table, shown, cohort), staged / "neighbours.png")
+        write_text(staged / "near_duplicates.csv", duplicates.to_csv(index=False))
+        write_text(staged / "neighbours.csv", table.to_csv(index=False))
+        write_json(staged / "neighbours.json", metrics)
     return Neighbours(table, metrics, duplicates, () if new is None else new.failures)
 
 

@@ -27,7 +27,7 @@ from vitaepp.ingest.new_scans import (
     say_decisions,
 )
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import check_replaces, columns_in, write_text
+from vitaepp.system.files import check_replaces, columns_in, together, write_text
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import counted, say
 
@@ -180,12 +180,12 @@ def predict(
 def _write(predictions: Predictions, out: Path) -> None:
     """Write the table, and before it what makes rows doubtful; of an earlier call none is left."""
     beside, doubtful = out.with_name(f"{out.stem}.notes{out.suffix}"), predictions.doubtful()
+    with together(out.parent, out.name, optional=[beside.name]) as staged:
+        if not doubtful.empty:
+            write_text(staged / beside.name, doubtful.to_csv(index=False))
+        write_text(staged / out.name, predictions.table.to_csv(index=False))
     if not doubtful.empty:
-        write_text(beside, doubtful.to_csv(index=False))
         say(f"{beside}: what makes {counted(len(doubtful), 'row')} of {out.name} doubtful")
-    write_text(out, predictions.table.to_csv(index=False))
-    if doubtful.empty:
-        beside.unlink(missing_ok=True)
 
 
 def _is_own(path: Path) -> bool:

@@ -37,7 +37,7 @@ from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.presentation.planes import GAP, stacked
 from vitaepp.system.devices import chosen_device
-from vitaepp.system.files import check_writable, make_folder, write_json, write_text
+from vitaepp.system.files import check_writable, together, write_json, write_text
 from vitaepp.system.paths import kind_of, refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track
 from vitaepp.views.draws import Draws, number_of
@@ -153,16 +153,14 @@ def qc(
         "masks": masks,
         "seed": seed,
     }
-    make_folder(target)
-    for stale in ("qc.json", "flagged.png"):
-        (target / stale).unlink(missing_ok=True)
     oddity = table.pop("oddity").to_numpy()
-    if table["flagged"].any():
-        order = np.argsort(-np.where(table["flagged"], oddity, -np.inf), kind="stable")
-        shown = order[: min(SHOWN, int(table["flagged"].sum()))].tolist()
-        _draw(opened, table, shown, target / "flagged.png")
-    write_text(target / "qc.csv", table.to_csv(index=False))
-    write_json(target / "qc.json", facts)
+    with together(target, "qc.json", optional=["flagged.png"]) as staged:
+        if table["flagged"].any():
+            order = np.argsort(-np.where(table["flagged"], oddity, -np.inf), kind="stable")
+            shown = order[: min(SHOWN, int(table["flagged"].sum()))].tolist()
+            _draw(opened, table, shown, staged / "flagged.png")
+        write_text(staged / "qc.csv", table.to_csv(index=False))
+        write_json(staged / "qc.json", facts)
     return Quality(table, facts)
 
 

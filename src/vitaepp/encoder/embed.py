@@ -22,6 +22,7 @@ from vitaepp.encoder.fits import check_fits, check_like
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
 from vitaepp.system.devices import chosen_device, resolved_precision, say_emulated
+from vitaepp.system.files import together
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say, track
@@ -104,21 +105,25 @@ def embed(
         measured["raw"] = raw_features(opened)
     widths = [encoder.backbone.width(pooling.pool) for pooling in (own, *others)]
     ends = np.cumsum(widths).tolist()
-    # Nothing of an earlier OUT is touched before all of the new one is there. The controls come
-    # first: where the embeddings are, their controls are too.
-    for pooling, end, width in reversed([*zip((own, *others), ends, widths, strict=True)]):
-        file = Path(out) if pooling is own else pooled_path(out, pooling)
-        columns = slice(end - width, end)
-        facts = trained.provenance | pooling._asdict()
-        for control in CONTROLS:
-            beside = control_path(file, control)
-            if control not in measured or (control == "raw" and pooling is not own):
-                beside.unlink(missing_ok=True)
-                continue
-            features = measured[control] if control == "raw" else measured[control][:, columns]
-            named = facts | {"method": control, "name": ""}
-            replace(trained, features=features, provenance=named).save(beside)
-        replace(trained, features=trained.features[:, columns], provenance=facts).save(file)
+    names = [Path(out).name, *(pooled_path(out, pooling).name for pooling in others)]
+    beside = [control_path(name, control).name for name in names for control in CONTROLS]
+    # Where the embeddings are, their controls are too.
+    with together(Path(out).parent, *reversed(names), optional=beside) as staged:
+        for name, pooling, end, width in zip(names, (own, *others), ends, widths, strict=True):
+            columns = slice(end - width, end)
+            facts = trained.provenance | pooling._asdict()
+            for control, every in measured.items():
+                if control == "raw" and pooling is not own:
+                    continue
+                features = every if control == "raw" else every[:, columns]
+                named = replace(
+                    trained,
+                    features=features,
+                    provenance=facts | {"method": control, "name": ""},
+                )
+                named.save(control_path(staged / name, control))
+            kept = replace(trained, features=trained.features[:, columns], provenance=facts)
+            kept.save(staged / name)
     if Path(out).suffix.lower() == ".csv":
         say(
             f"{out}: CSV, for other programs; it does not keep which run and store it is of, as a "

@@ -36,7 +36,7 @@ from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
-from vitaepp.system.files import write_json, write_text
+from vitaepp.system.files import together, write_json, write_text
 from vitaepp.system.paths import unique_names
 from vitaepp.system.progress import counted
 
@@ -179,10 +179,11 @@ class Comparison:
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise EvaluationError(f"{folder}: is a file; give a folder")
-        write_text(folder / "comparison.md", self.to_markdown())
-        write_text(folder / "comparison.csv", self.to_csv())
-        write_text(folder / "comparison.tex", self.to_latex())
-        write_json(folder / "comparison.json", self.to_json())
+        with together(folder, "comparison.json") as staged:
+            write_text(staged / "comparison.md", self.to_markdown())
+            write_text(staged / "comparison.csv", self.to_csv())
+            write_text(staged / "comparison.tex", self.to_latex())
+            write_json(staged / "comparison.json", self.to_json())
 
     def __str__(self) -> str:
         return "\n".join([tables.aligned(self._cells()), "", *self.sentences, "", self._note()])

@@ -35,7 +35,7 @@ from vitaepp.evaluation.summary import (
     summary_table,
 )
 from vitaepp.presentation.tables import html
-from vitaepp.system.files import atomic_path, write_json
+from vitaepp.system.files import atomic_path, together, write_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import warn
 
@@ -155,18 +155,17 @@ class Evaluation(Metrics):
             "repeats.csv": self.repeats,
             "repeats.parquet": self.further,
         }
-        for name, table in tables.items():
-            if table is None:
-                if (folder / name).is_file():  # of an evaluation before, with other options
-                    (folder / name).unlink()
-                continue
-            with atomic_path(folder / name) as temporary:
-                if name.endswith(".csv"):
-                    table.to_csv(temporary, index=False)
-                else:
-                    table.to_parquet(temporary, index=False)
-        # Last, because a report takes a folder for complete when it finds this file.
-        write_json(folder / "metrics.json", self.metrics)
+        # A report takes a folder for complete when it finds metrics.json.
+        with together(folder, "metrics.json", optional=tables) as staged:
+            for name, table in tables.items():
+                if table is None:
+                    continue
+                with atomic_path(staged / name) as temporary:
+                    if name.endswith(".csv"):
+                        table.to_csv(temporary, index=False)
+                    else:
+                        table.to_parquet(temporary, index=False)
+            write_json(staged / "metrics.json", self.metrics)
         return replace(self, path=folder / "metrics.json")
 
     def __repr__(self) -> str:

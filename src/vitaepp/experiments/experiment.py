@@ -25,7 +25,7 @@ from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
 from vitaepp.system.extras import require
-from vitaepp.system.files import read_json, write_json, write_text
+from vitaepp.system.files import read_json, together, write_json, write_text
 from vitaepp.system.host import versions
 from vitaepp.system.progress import counted, say
 from vitaepp.system.text import dimensions
@@ -125,7 +125,7 @@ def experiment(
     measured = kind.measured(folders)
     command = _command(setup, name, recipe, settings, variants, hours)
     result = _result(kind, measured, folders, failures, command)
-    _write(setup.out / chosen.key, result, measured.figure)
+    _write(setup.out, chosen.key, result, measured.figure)
     return result
 
 
@@ -277,12 +277,14 @@ def _machine(summaries: _Summaries) -> dict[str, str]:
     }
 
 
-def _write(stem: Path, result: Result, figure: Drawing | None) -> None:
+def _write(out: Path, key: str, result: Result, figure: Drawing | None) -> None:
     """The figure and the table in every format; the JSON comes last."""
-    if figure is not None:
-        for suffix in (".png", ".pdf"):
-            figure.save(stem.with_suffix(suffix))
-    write_text(stem.with_suffix(".md"), to_markdown(result))
-    write_text(stem.with_suffix(".csv"), to_csv(result))
-    write_text(stem.with_suffix(".tex"), to_latex(result))
-    write_json(stem.with_suffix(".json"), result.to_json())
+    figures = [f"{key}.png", f"{key}.pdf"]
+    with together(out, f"{key}.json", optional=figures) as staged:
+        if figure is not None:
+            for name in figures:
+                figure.save(staged / name)
+        write_text(staged / f"{key}.md", to_markdown(result))
+        write_text(staged / f"{key}.csv", to_csv(result))
+        write_text(staged / f"{key}.tex", to_latex(result))
+        write_json(staged / f"{key}.json", result.to_json())

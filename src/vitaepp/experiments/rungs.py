@@ -26,7 +26,7 @@ from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Style
 from vitaepp.presentation.names import metric_name, metric_title
-from vitaepp.system.files import write_json, write_text
+from vitaepp.system.files import together, write_json, write_text
 
 #: A difference with a smaller corrected p is taken for real.
 LEVEL = 0.05
@@ -217,10 +217,12 @@ class Ladder:
             title = f"{metric_name(self.metric)} with few labels, and where 95 of 100 trainings lie"
             lines += [f"{title}:", "", tables.markdown(few), ""]
         lines += [*asked, *missing, *facts, ""]
-        write_text(out / "ladder.md", "\n".join(lines))
-        write_text(out / "ladder.csv", self.to_frame().to_csv(index=False, lineterminator="\n"))
-        side_by_side(self.figures()).save(out / "ladder.png")
-        write_json(out / "ladder.json", self.to_json())
+        with together(out, "ladder.json") as staged:
+            write_text(staged / "ladder.md", "\n".join(lines))
+            table = self.to_frame().to_csv(index=False, lineterminator="\n")
+            write_text(staged / "ladder.csv", table)
+            side_by_side(self.figures()).save(staged / "ladder.png")
+            write_json(staged / "ladder.json", self.to_json())
 
     def figures(self) -> list[Figure]:
         """The rungs beside each other, and over the number of labels."""

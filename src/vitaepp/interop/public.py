@@ -36,7 +36,7 @@ from vitaepp.errors import RecipeError, RunError
 from vitaepp.nn.backbones import Undrawn
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast, chosen_device, resolved_precision
-from vitaepp.system.files import read_json
+from vitaepp.system.files import read_json, together
 from vitaepp.system.progress import counted, say, track
 from vitaepp.system.text import dimensions
 from vitaepp.weights.adapt import KERNEL, adapt, depth_of
@@ -168,11 +168,12 @@ def embed_public(
     table = opened.table[["subject", *opened.label_columns, "split"]]
     embeddings = Embeddings(table, features, facts)
     raw = Embeddings(table, raw_features(opened), facts | {"method": "raw", "name": ""})
-    raw.save(control_path(out, "raw"))
-    for control in CONTROLS.keys() - {"raw"}:  # of an earlier file
-        control_path(out, control).unlink(missing_ok=True)
-    embeddings.save(out)
-    return Path(out)
+    out = Path(out)
+    beside = [control_path(out, control).name for control in CONTROLS]
+    with together(out.parent, out.name, optional=beside) as staged:
+        raw.save(control_path(staged / out.name, "raw"))
+        embeddings.save(staged / out.name)
+    return out
 
 
 def pictures_of(

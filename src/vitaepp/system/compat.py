@@ -7,13 +7,18 @@ function, so that whoever needs one library does not load the other.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Seconds that open reads have to end.
+SECONDS_TO_END = 5.0
 
 
 def zarr_buffer(data: bytes) -> Any:
@@ -21,6 +26,27 @@ def zarr_buffer(data: bytes) -> Any:
     from zarr.core.buffer import default_buffer_prototype
 
     return default_buffer_prototype().buffer.from_bytes(data)
+
+
+def end_reading() -> None:
+    """Cancel what zarr was reading when an exception came while it waited, as by Ctrl-C.
+
+    Left open, each of some hundred reads writes lines of its own when the interpreter ends.
+    """
+    sync = sys.modules.get("zarr.core.sync")
+    loop = sync.loop[0] if sync else None
+    if loop is None or not loop.is_running():
+        return
+    import asyncio
+
+    async def end() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with suppress(TimeoutError):  # a file system hangs
+        asyncio.run_coroutine_threadsafe(end(), loop).result(SECONDS_TO_END)
 
 
 def compile_error() -> type[Exception]:

@@ -12,7 +12,7 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -71,6 +71,40 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
             os.replace(temporary, target)
     finally:
         remove(temporary)
+
+
+@contextmanager
+def together(
+    folder: str | os.PathLike[str], *last: str, optional: Iterable[str] = ()
+) -> Iterator[Path]:
+    """Yield a temporary folder; on success its files take their places in `folder`, as one result.
+
+    On an error before that, as of a full disk, those of an earlier call stay as they were. While
+    the files are moved there is none of `last`: where these are, all are, and are of one call.
+
+    Args:
+        folder: is made where missing; what else it holds stays.
+        last: names of the files that vanish first, and come last, in this order.
+        optional: names that are removed where they are not written this time.
+
+    Raises:
+        OSError: with the name that the file would have had in `folder`.
+    """
+    folder = Path(folder)
+    make_folder(folder)
+    _clear_abandoned(folder.absolute())
+    staged = _temporary(folder / last[-1])
+    try:
+        with naming(folder, staged):
+            staged.mkdir()
+            yield staged
+            made = {path.name for path in staged.iterdir()}
+            for name in (*last, *({*optional} - made)):
+                (folder / name).unlink(missing_ok=True)
+            for name in (*sorted(made - {*last}), *last):
+                os.replace(staged / name, folder / name)
+    finally:
+        remove(staged)
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:
@@ -146,17 +180,16 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
-    """Have an OSError name `path`, if it names no file, or one at or below its stand-ins."""
+    """Have an OSError name `path`, if it names no file or a stand-in, or what is below that."""
     try:
         yield
     except OSError as error:
         code = error.errno or 0
-        named = error.filename
-        if code <= 0 or not (
-            named is None or any(Path(os.fsdecode(named)).is_relative_to(s) for s in stand_ins)
-        ):
+        named = path if error.filename is None else Path(os.fsdecode(error.filename))
+        found = [named.relative_to(s) for s in stand_ins if named.is_relative_to(s)]
+        if code <= 0 or not (found or error.filename is None):
             raise
-        raise OSError(code, os.strerror(code), str(path)) from error
+        raise OSError(code, os.strerror(code), str(path.joinpath(*found))) from error
 
 
 def _move_folder(folder: Path, target: Path) -> None:
@@ -249,7 +282,9 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # Of a folder that is read-only this is told even of what is not there.
+        with suppress(OSError):
+            path.unlink()
 
 
 def clear(temporary: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Floats, Indices
-from vitaepp.data.cells import NOT_FINITE
+from vitaepp.data.cells import MISSING, NOT_FINITE
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.labels import label_column
@@ -27,6 +28,9 @@ BINS = 5
 
 #: Where so many have one value, as the volume 0 of those without a lesion, medians say little.
 PILED = 1 / 3
+
+#: A number below 0 that stands for a missing value even where it is there once.
+_CODE = re.compile(r"-(1|9+|8+|7+)\.0")
 
 #: Robust deviations from the median beyond which a value is asked about.
 FAR = 8.0
@@ -117,7 +121,8 @@ class Regression(Target):
 
 def far_values(values: Floats, title: str) -> list[str]:
     """A line where values lie more than `FAR` robust deviations from the median, or where one or
-    two numbers below 0 are repeated and the only ones there; else nothing."""
+    two numbers below 0 are the only ones there, and are repeated or look like codes; else nothing.
+    """
     middle, deviation = _middle(values)
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
     if _apart(values):  # what most of them are is no code
@@ -129,7 +134,11 @@ def far_values(values: Floats, title: str) -> list[str]:
             "code for missing, or another unit?"
         ]
     below, counts = np.unique(values[values < 0], return_counts=True)
-    if len(below) in (1, 2) and counts.max() > 1 and counts.sum() < len(values) / 2:
+    if (
+        len(below) in (1, 2)
+        and (counts.max() > 1 or all(_CODE.fullmatch(str(value)) for value in below.tolist()))
+        and counts.sum() < len(values) / 2
+    ):
         shown = " and ".join(f"{value:g}" for value in below)
         what = "is the only value" if len(below) == 1 else "are the only values"
         return [
@@ -187,10 +196,20 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
     words = ~texts.str.lower().isin(["", *NOT_FINITE]) & values.isna()
     if count := int(words.sum()):
         raise EvaluationError(
-            f"label {label!r}: {count} of {len(column)} values are no numbers, such as "
-            f"{texts[words].iloc[0]!r}; use task classification"
+            f"label {label!r}: {counted(count, 'value')} of {len(column)} "
+            f"{'is no number' if count == 1 else 'are no numbers'}, such as "
+            f"{texts[words].iloc[0]!r}; {_advice(texts[words], int((texts != '').sum()))}"
         )
     return values
+
+
+def _advice(words: pd.Series[str], given: int) -> str:
+    """What to do about the values that are no numbers, among so many that are given."""
+    if 2 * words.str.fullmatch(r"[+-]?\d+,\d+").sum() > len(words):
+        return "write a decimal point: commas are decimal only where semicolons part the columns"
+    if 2 * len(words) > given:
+        return "use task classification"
+    return f"where they mean missing, leave the cells empty or write {MISSING[1]}"
 
 
 def require_some(name: str, train: Indices, test: Indices) -> None:
