@@ -21,6 +21,7 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
+from vitaepp.downstream.fold import Job, _method
 from vitaepp.downstream.outcome import difference
 from vitaepp.downstream.segment import (
     _by_fold,
@@ -111,6 +112,26 @@ def test_boxes_are_found_and_written_in_the_scans_space(trained, tmp_path, name)
     assert metrics["mean"]["dice"] == pytest.approx(table.groupby("fold").dice.mean().mean())
     assert metrics["controls"]["scratch"]["folds"] != metrics["folds"]
     assert "dice: fine-tuned minus from scratch" in str(found)
+
+
+def test_a_training_is_the_same_whatever_was_drawn_before_it(trained, tmp_path):
+    run, found = RunFolder(trained / "run"), []
+    recipe = run.recipe().with_settings([*SHORT, "optim.epochs=1"])
+    for seed in (0, 1):
+        base = Base(run, Store(trained / "store"), tmp_path / f"{seed}", recipe, 2, 0)
+        torch.manual_seed(seed)
+        found.append(planned(base).predictions(0, "pretrained"))
+    assert np.array_equal(*found)
+
+
+def test_fine_tuned_and_from_scratch_begin_with_one_decoder(trained):
+    store, run = Store(trained / "store"), RunFolder(trained / "run")
+    job, decoders = Job("segmentation", [], [], [], {}, 3), []
+    for encoder in (Encoder.from_pretrained(run.path), Encoder.untrained(run.recipe(), store.info)):
+        torch.manual_seed(len(decoders))
+        method = _method(job, encoder, run.recipe(), store, torch.zeros(10), [1])
+        decoders.append(torch.cat([p.flatten() for p in method.decoder.parameters()]))
+    assert torch.equal(*decoders)
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
