@@ -252,7 +252,7 @@ def test_the_command_says_what_it_found(trained, tuned, command):
     assert "trained from scratch" in out
 
 
-def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
+def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path, capsys):
     """Brightness, with a little of the subject's number in it, is told by the features."""
     run, store = trained / "run", trained / "valued"
     if not store.exists():
@@ -261,9 +261,14 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path):
     number = table.subject.str[1:].astype(int)
     table["years"] = (40 + 20 * table.bright + 0.1 * number).where(number > 1)
     table.to_parquet(store / "table.parquet", index=False)
-    settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0"]
+    settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0", "loss.edge.weight=3"]
+    settings += ["finetune.class_weights=none", "prepare.size=8"]
     how = {"task": "regression", "settings": settings, "folds": 2}
     found = vitaepp.finetune(run, store, tmp_path / "out", "years", **how)
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "no effect" in line)
+    idle = "prepare.size=8, loss.edge.weight=3, finetune.class_weights=none"
+    assert said == f"task=regression: {idle} have no effect"
+    assert not {"class_weights", "width", "layer_decay"} & found["finetune"].keys()
     assert list(found["controls"]) == ["scratch", "untrained", "raw", "mean"]
     assert found["n"] == 22
     assert found["mean"]["mae"] < 5 < found["controls"]["mean"]["mean"]["mae"]

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,7 @@ from vitaepp.data.store import Store
 from vitaepp.data.storeinfo import StoreInfo
 from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
+from vitaepp.downstream.fold import Job, Task, _method
 from vitaepp.downstream.outcome import difference
 from vitaepp.downstream.segment import (
     _by_fold,
@@ -33,8 +35,10 @@ from vitaepp.downstream.tuning import Base, Tuning, person_folds
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RecipeError, RunError, StoreError
 from vitaepp.methods.segmenter import Segmenter, label_weights
+from vitaepp.methods.supervised import Supervised
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.nn.unetr import UnetrDecoder
+from vitaepp.recipe.effect import tuned_by, without_effect
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.recipe.sections import AugmentationSettings
 from vitaepp.views.draws import Draws
@@ -108,9 +112,68 @@ def test_boxes_are_found_and_written_in_the_scans_space(trained, tmp_path, name)
             dice = 2 * (a & b).sum() / (a.sum() + b.sum())
             assert table.loc[row.Index, column] == pytest.approx(dice, abs=1e-6)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["finetune"]["width"] == 4
+    assert "mixup" not in metrics["finetune"]  # of classes and values
     assert metrics["mean"]["dice"] == pytest.approx(table.groupby("fold").dice.mean().mean())
     assert metrics["controls"]["scratch"]["folds"] != metrics["folds"]
     assert "dice: fine-tuned minus from scratch" in str(found)
+
+
+def test_a_training_is_the_same_whatever_was_drawn_before_it(trained, tmp_path):
+    run, found = RunFolder(trained / "run"), []
+    recipe = run.recipe().with_settings([*SHORT, "optim.epochs=1"])
+    for seed in (0, 1):
+        base = Base(run, Store(trained / "store"), tmp_path / f"{seed}", recipe, 2, 0)
+        torch.manual_seed(seed)
+        found.append(planned(base).predictions(0, "pretrained"))
+    assert np.array_equal(*found)
+
+
+CHANGES = (
+    *("finetune.mixup=0.5", "finetune.class_weights=none", "finetune.width=3"),
+    *("finetune.layer_decay=0.5", "finetune.blocks=1", "model.pool=mean", "model.drop_path=0.5"),
+    *("method=simsiam", "loss.edge.weight=3", "mocov3.temperature=0.5", "views.second.noise=1"),
+    *("views.modality_dropout=0.5", "views.first.rotation=50", "views.normalize=foreground"),
+)
+
+
+@pytest.mark.parametrize("task", get_args(Task))
+def test_settings_that_are_told_change_nothing_and_all_others_do(trained, task):
+    store, run = Store(trained / "store"), RunFolder(trained / "run")
+    images, rows = torch.from_numpy(store.read(range(1, 5))), range(1, 5)
+    job = Job(task, [], [], [], {}, {"segmentation": 3, "classification": 2}.get(task, 1))
+
+    def learned(recipe):
+        encoder = Encoder.untrained(run.recipe(), store.info)
+        targets = torch.arange(len(store)).double() // 4
+        method = _method(job, encoder, recipe, store, targets, rows).train()
+        generator = torch.Generator().manual_seed(0)
+        if isinstance(method, Supervised):
+            method.head.weight.data.normal_(generator=generator)
+        groups = [factor for _, factor in method.parameter_groups()]
+        return method(images, Draws(0, 0, rows), 0.5).loss.item(), groups
+
+    recipe = run.recipe().with_settings(["finetune.width=4", "model.drop_path=0.1"])
+    before = learned(recipe)
+    for change in CHANGES:
+        changed, name = recipe.with_settings(change), change.partition("=")[0]
+        lines = list(without_effect(changed, {name}, task))
+        assert bool(lines) == (learned(changed) == before), (change, lines)
+        told = tuned_by(changed, task)
+        assert not lines or name.removeprefix("finetune.") not in told
+    frozen = recipe.with_settings(["finetune.blocks=0", "finetune.layer_decay=0.5"])
+    (line,) = without_effect(frozen, {"finetune.layer_decay", "finetune.blocks"}, task)
+    assert line == "finetune.blocks=0: finetune.layer_decay=0.5 has no effect"
+
+
+def test_fine_tuned_and_from_scratch_begin_with_one_decoder(trained):
+    store, run = Store(trained / "store"), RunFolder(trained / "run")
+    job, decoders = Job("segmentation", [], [], [], {}, 3), []
+    for encoder in (Encoder.from_pretrained(run.path), Encoder.untrained(run.recipe(), store.info)):
+        torch.manual_seed(len(decoders))
+        method = _method(job, encoder, run.recipe(), store, torch.zeros(10), [1])
+        decoders.append(torch.cat([p.flatten() for p in method.decoder.parameters()]))
+    assert torch.equal(*decoders)
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):

@@ -124,6 +124,27 @@ def test_the_processor_of_transformers_z_scores_by_the_cohort(pictures, tmp_path
     torch.testing.assert_close(theirs["pixel_values"], ours, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("names", "std", "said"),
+    [
+        (("a",), (0.3,), ""),
+        (("red", "green", "blue"), (0.3, 0.3, 0.3), ""),
+        (("a", "b"), (0.3, 0.4), "preprocessor_config.json does not know missing modalities"),
+        (("a", "b"), (0.3, 0.0), "no preprocessor_config.json: the deviation of b is 0 over the"),
+    ],
+)
+def test_where_a_processor_is_not_what_the_encoder_takes_is_told(
+    make_store, tmp_path, capsys, names, std, said
+):
+    store = make_store(subjects=1, size=(16, 16), modalities=names)
+    cohort = ((0.1,) * len(names), std)
+    save_encoder(store, tmp_path / "encoder", normalize="cohort", cohort=cohort)
+    vitaepp.export(tmp_path / "encoder", tmp_path / "vit", "transformers")
+    assert (tmp_path / "vit" / "preprocessor_config.json").exists() is all(std)
+    err = capsys.readouterr().err
+    assert err.startswith(said) if said else not err
+
+
 def masked(size=(32, 32), method="vitae++", **model):
     """The whole model of a run, drawn, and its encoder's config."""
     recipe = Recipe.load(settings=(*TINY, f"method={method}")).changed(model=model)

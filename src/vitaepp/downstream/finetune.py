@@ -42,6 +42,7 @@ from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.methods.supervised import trained_parts
+from vitaepp.recipe.effect import given_names, without_effect
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
 from vitaepp.system.paths import swapped
@@ -173,7 +174,8 @@ def finetune(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
             "labelled subjects; give only one of the two"
         )
-    trained_parts(encoder.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
+    last = None if label is None else recipe.model.pool_block
+    trained_parts(encoder.backbone.parts(last), recipe.finetune.blocks)
     if label is not None and (most := recipe.finetune.subjects) is not None:
         say(
             f"finetune.subjects={most}: the linear models beside it are fitted on all labelled "
@@ -212,6 +214,8 @@ def tuned_recipe(before: Recipe, store: Store, task: str, settings: str | Sequen
             raise RecipeError(
                 f"model.{name}: the encoder is what it was trained as; leave the setting out"
             )
+    for line in without_effect(recipe, given_names(None, settings), task):
+        say(line)
     return recipe.changed(prepare=store.info.settings)
 
 

@@ -168,7 +168,10 @@ def _method(
         assert isinstance(encoder.backbone, VisionTransformer)
         shape = encoder.config.shape
         window, channels = shape["image_size"], shape["in_channels"]
-        return Segmenter(settings, encoder.backbone, masks, weights, window, channels)
+        # Of all folds and both starts the decoder is the same, whatever was drawn before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            return Segmenter(settings, encoder.backbone, masks, weights, window, channels)
     if job.task == "regression":
         # In units of their own deviation, so that one learning rate suits any unit.
         return Supervised(settings, encoder.backbone, _standardised(targets, fit), None)

@@ -23,6 +23,7 @@ from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target, Tested
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.evaluation.tasks.regression import Regression
+from vitaepp.recipe.effect import tuned_by
 from vitaepp.system.progress import say
 
 #: Why a fine-tuned network has no thresholds and probabilities.
@@ -111,7 +112,7 @@ def measured(
         "sizes": tuning.sizes,
         "controls": {"scratch": scratch} | beside.metrics["controls"],
         "provenance": provenance | {"name": f"{provenance['name']}, {tuning.depth}"},
-        "finetune": tuning.recipe.finetune.model_dump(mode="json"),
+        "finetune": tuned_by(tuning.recipe, tuning.task),
     }
     return Evaluation(metrics, predictions).save(tuning.out)
 

@@ -25,6 +25,7 @@ from vitaepp.errors import EvaluationError, RecipeError
 from vitaepp.evaluation.budget import nested_order
 from vitaepp.evaluation.choice import HELD_OUT, hold_out
 from vitaepp.evaluation.folds import Fold, require_apart
+from vitaepp.recipe.effect import tuned_by
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import make_folder, read_json
 from vitaepp.system.progress import counted, say
@@ -190,7 +191,7 @@ class Tuning(Base):
             "epochs": self.epochs("pretrained"),
             "sizes": self.sizes,
             "seed": self.seed,
-            "finetune": self.recipe.finetune.model_dump(mode="json"),
+            "finetune": tuned_by(self.recipe, self.task),
         }
 
     def job(self, k: int) -> Job:

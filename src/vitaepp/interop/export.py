@@ -10,8 +10,8 @@ What each format is for:
   train on with it (`vits.py`).
 
 The first three take images as a store holds them, `(batch, channel, *space)` with intensities in
-[0, 255], of any batch, and give features. How scans become such images is in the metadata, as JSON
-under `vitaepp`.
+[0, 255], but as float32, of any batch, and give features. How scans become such images is in the
+metadata, as JSON under `vitaepp`.
 """
 
 from __future__ import annotations

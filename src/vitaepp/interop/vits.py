@@ -1,7 +1,8 @@
 """Encoders as vision transformers of other libraries, with the names and settings that those have.
 
 Each is the whole network, up to its last norm. It takes standardised images, `(batch, channel,
-*space)`: a store's intensities over 255, then z-scored as `views.normalize` of the recipe says.
+*space)`: a store's intensities over 255, then z-scored as `views.normalize` of the recipe says. A
+channel that is 0 throughout, which is a missing modality, or that has no deviation, is 0 then.
 Features are pooled from its tokens. How, and how scans are prepared, is in the metadata or config,
 under `vitaepp`.
 
@@ -11,7 +12,7 @@ Names and settings were compared with transformers 4.45 and 5.23, timm 1.0.31 an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vitaepp.data.storeinfo import RGB
 from vitaepp.encoder.config import EncoderConfig
 from vitaepp.encoder.model import Encoder
 from vitaepp.errors import RunError
@@ -28,6 +30,7 @@ from vitaepp.methods import Method
 from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.files import write_json
+from vitaepp.system.progress import say
 from vitaepp.system.text import dimensions
 from vitaepp.weights.adapt import num_heads
 from vitaepp.weights.names import hugging_face_names
@@ -270,19 +273,39 @@ def _write_folder(
     folder.mkdir()
     write_json(folder / "config.json", config)
     if known.normalize == "cohort" and known.cohort is not None:
-        mean, std = known.cohort
-        # Its size is not changed: images are to be prepared as those of the training were.
-        processor = {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": False,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": mean,
-            "image_std": std,
-        }
-        write_json(folder / "preprocessor_config.json", processor)
+        _write_processor(folder / "preprocessor_config.json", known, *known.cohort)
     (folder / "model.safetensors").write_bytes(save(_whole(state), {"format": "pt"}))
+
+
+def _write_processor(
+    file: Path, known: EncoderConfig, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Write what z-scores by the cohort in transformers, which gives all of a channel one formula.
+
+    It is said where this is not what the encoder takes.
+    """
+    if flat := [name for name, one in zip(known.modalities, std, strict=True) if not one]:
+        say(
+            f"no {file.name}: the deviation of {', '.join(flat)} is 0 over the cohort, by which "
+            "transformers would divide; z-score the other channels, and set such a channel to 0"
+        )
+        return
+    if len(known.modalities) > 1 and known.modalities != RGB:
+        say(
+            f"{file.name} does not know missing modalities: where an image lacks one, set its "
+            "channel of `pixel_values` to 0"
+        )
+    # Its size is not changed: images are to be prepared as those of the training were.
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": mean,
+        "image_std": std,
+    }
+    write_json(file, processor)
 
 
 def _whole(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,13 +14,26 @@ from vitaepp.system.text import as_typed
 #: What shapes a transformer, and has no meaning for a ResNet.
 _OF_TRANSFORMERS = tuple(
     f"model.{name}"
-    for name in ("size", "embed_dim", "depth", "num_heads", "patch_size", "pool_block")
+    for name in ["size", "embed_dim", "depth", "num_heads", "patch_size", "pool_block", "drop_path"]
 )
 
 #: What `views.keep=size` leaves out of both views.
 _OF_SIZE = tuple(
     f"views.{view}.{name}" for view in ("first", "second") for name in ("crop", "aspect", "scale")
 )
+
+#: How the names of settings begin that only `prepare` and pre-training read, and no fine-tuning.
+_NOT_OF_TUNING = (
+    *("prepare.", "method", "loss.", "simsiam.", "mocov3.", "data.split", "data.without_label"),
+    *("views.second.", "views.modality_dropout", "trainer.watch"),
+)
+
+#: Those that the fine-tuning of a task does not read besides.
+_NOT_OF_TASK: dict[str, tuple[str, ...]] = {
+    "classification": ("finetune.width",),
+    "regression": ("finetune.width", "finetune.class_weights"),
+    "segmentation": ("finetune.mixup", "model.pool"),
+}
 
 
 def given_names(
@@ -47,16 +60,20 @@ def given_names(
     return given | {name for name in said if values.get(name) != defaults.get(name)}
 
 
-def without_effect(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
+def without_effect(
+    recipe: Recipe, given: Collection[str], task: str | None = None
+) -> Iterator[str]:
     """A line for each setting that leaves others without effect that a person gave.
 
     Args:
         recipe: every setting, as it is trained.
         given: names of the settings that were given.
+        task: of a fine-tuning; unset, it is a pre-training.
     """
     values = flatten(recipe.model_dump())
     left = [name for name in values if name in given]
-    for cause, idle in _causes(recipe, left):
+    values["task"] = task
+    for cause, idle in _causes(recipe, left, task):
         names = [name for name in left if name in idle]
         left = [name for name in left if name not in idle]
         if names:
@@ -71,16 +88,32 @@ def without_effect(recipe: Recipe, given: Collection[str]) -> Iterator[str]:
         )
 
 
-def _causes(recipe: Recipe, names: Sequence[str]) -> Iterator[tuple[str, Collection[str]]]:
-    """A setting, and those of some others that have no effect beside its value."""
-    yield "method", not_read(recipe.method, names)
+def tuned_by(recipe: Recipe, task: str) -> dict[str, Any]:
+    """The settings of `finetune.*` that have an effect on the fine-tuning of a task."""
+    values = recipe.finetune.model_dump(mode="json")
+    names = [f"finetune.{name}" for name in values]
+    idle = {name for _, part in _causes(recipe, names, task) for name in part}
+    return {name: value for name, value in values.items() if f"finetune.{name}" not in idle}
+
+
+def _causes(
+    recipe: Recipe, names: Sequence[str], task: str | None
+) -> Iterator[tuple[str, Collection[str]]]:
+    """A setting or the task, and those of some settings that have no effect beside its value."""
+    if task is None:
+        yield "method", not_read(recipe.method, names)
+    else:
+        idle = (*_NOT_OF_TUNING, *_NOT_OF_TASK[task])
+        yield "task", [name for name in names if name.startswith(idle)]
+        if recipe.finetune.blocks == 0:
+            yield "finetune.blocks", ("finetune.layer_decay",)
     if recipe.model.backbone != "vit":
         yield "model.backbone", _OF_TRANSFORMERS
     if "size" in recipe.views.keep:
         yield "views.keep", _OF_SIZE
     if recipe.views.normalize != "cohort":
         yield "views.normalize", ("views.cohort_mean", "views.cohort_std")
-    if not METHODS[recipe.method].masked:
+    if task is not None or not METHODS[recipe.method].masked:
         return
     for term in type(recipe.loss).model_fields:
         weight = f"loss.{term}.weight"
