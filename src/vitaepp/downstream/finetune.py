@@ -169,6 +169,8 @@ def finetune(
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
     recipe = tuned_recipe(folder.recipe(), opened, task, settings)
+    for line in without_effect(recipe, given_names(None, settings), task):
+        say(line)
     if keep_model and recipe.finetune.subjects is not None:
         raise RecipeError(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
@@ -214,8 +216,6 @@ def tuned_recipe(before: Recipe, store: Store, task: str, settings: str | Sequen
             raise RecipeError(
                 f"model.{name}: the encoder is what it was trained as; leave the setting out"
             )
-    for line in without_effect(recipe, given_names(None, settings), task):
-        say(line)
     return recipe.changed(prepare=store.info.settings)
 
 
