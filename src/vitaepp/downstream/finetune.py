@@ -168,9 +168,10 @@ def finetune(
             f"{store}: modalities {','.join(have)}, but the encoder was trained on "
             f"{','.join(want)}; prepare the store with the run as `recipe`"
         )
-    recipe = tuned_recipe(folder.recipe(), opened, task, settings)
+    recipe = tuned_recipe(folder.recipe(), task, settings)
     for line in without_effect(recipe, given_names(None, settings), task):
         say(line)
+    recipe = recipe.changed(prepare=opened.info.settings)
     if keep_model and recipe.finetune.subjects is not None:
         raise RecipeError(
             f"finetune.subjects={recipe.finetune.subjects}: `keep_model` is a training on all "
@@ -202,7 +203,7 @@ def finetune(
         return evaluation
 
 
-def tuned_recipe(before: Recipe, store: Store, task: str, settings: str | Sequence[str]) -> Recipe:
+def tuned_recipe(before: Recipe, task: str, settings: str | Sequence[str]) -> Recipe:
     """The recipe of a fine-tuning, of that of the pre-training.
 
     Raises:
@@ -216,7 +217,7 @@ def tuned_recipe(before: Recipe, store: Store, task: str, settings: str | Sequen
             raise RecipeError(
                 f"model.{name}: the encoder is what it was trained as; leave the setting out"
             )
-    return recipe.changed(prepare=store.info.settings)
+    return recipe
 
 
 @contextmanager

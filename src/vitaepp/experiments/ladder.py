@@ -158,7 +158,7 @@ def ladder(
         trainings = ["vitae++"]
     before = base_recipe(None, recipe, pretrained)
     if tuning:  # before anything is trained
-        tuned_recipe(before, opened, task, tuned)
+        tuned_recipe(before, task, tuned)
     if trainings:
         share = PRETRAINING if tuning else 1.0
         time_given = None if hours is None else hours * share
@@ -328,7 +328,7 @@ class _Climber:
             return [] if optim.updates is not None else [f"optim.epochs={optim.epochs}"]
         summary = read_json(run.summary_file)
         images = summary["epochs"] * summary["trained_on"] / summary["seconds"] / SLOWER
-        recipe = tuned_recipe(run.recipe(), self.store, self.task, settings)
+        recipe = tuned_recipe(run.recipe(), self.task, settings)
         most = recipe.finetune.subjects or len(self.store)
         trained = [4 * min(len(part.train), most) // 5 for part in self.shared.folds]
         wanted = [epochs_of(recipe, max(count, 1)) for count in trained]
