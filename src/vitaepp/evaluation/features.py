@@ -115,15 +115,21 @@ def evaluate_features(
     """
     ordered = by_subject(table)
     target = read_target(ordered, label, task, positive=positive, time=time, event=event)
-    design: dict[str, Any] = {
-        "protocol": protocol,
-        "folds": folds,
-        "group": group,
-        "leave_one_group_out": leave_one_group_out,
-    }
-    shared = share_out(target, ordered, seed=seed, **design)
-    parts = shared.folds
     for_all_folds = isinstance(features, np.ndarray | Mapping)
+
+    def share(seed: int) -> Shared:
+        return share_out(
+            target,
+            ordered,
+            seed=seed,
+            protocol=protocol,
+            folds=folds,
+            group=group,
+            leave_one_group_out=leave_one_group_out,
+        )
+
+    shared = share(seed)
+    parts = shared.folds
     why = why_drawn_once(shared, strict=not for_all_folds)
     if folds != FOLDS and why is not None and len(parts) != folds:
         say(f"`folds`={folds} has no effect: {why}")
@@ -133,21 +139,8 @@ def evaluate_features(
         strict=not for_all_folds,
         once=group is not None or isinstance(features, Mapping),
     )
-    draws = other_draws(
-        lambda other: share_out(target, ordered, seed=other, **design),
-        range(seed + 1, seed + times),
-        shared,
-        asked=repeats is not None,
-    )
-    if not for_all_folds and len(features) != len(parts):
-        raise EvaluationError(
-            f"{len(features)} sets of features for {len(parts)} folds; give one a fold"
-        )
-    if not for_all_folds and external is not None:
-        raise EvaluationError("`external` needs one encoder; the strict protocol has one a fold")
-    each = [features] if isinstance(features, np.ndarray | Mapping) else features
-    strict = [checked_candidates(one, ordered, "features") for one in each]
-    first = next(iter(strict[0].values()))
+    draws = other_draws(share, range(seed + 1, seed + times), shared, asked=repeats is not None)
+    strict = _of_folds(features, ordered, parts, external)
     given = known_controls(controls or {}, ordered)
     doubts = _tell(target, ordered, shared, protocol, group)
     used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
@@ -157,7 +150,9 @@ def evaluate_features(
 
     labelled = ordered.iloc[target.rows]
     people = persons_of(labelled)
-    if for_all_folds and draw_map and (doubt := _repeated(first[target.rows], people)):
+    subjects = labelled["subject"].to_numpy()
+    first = next(iter(strict[0].values()))[target.rows]
+    if for_all_folds and draw_map and (doubt := _repeated(first, people)):
         doubts.append(doubt)
     how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
     for column in dict.fromkeys(name for name in (group, sites) if name is not None):
@@ -166,6 +161,7 @@ def evaluate_features(
         doubts += _harmony_doubts(target, parts, site_of, how, sites or group)
     for doubt in doubts:
         warn(doubt)
+
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
     question = Question(target, shared.protocol, shared.persons, site_of, reduced, how)
     sets = {METHOD: [_of(one, target.rows) for one in strict] * (len(parts) // len(strict))}
@@ -173,12 +169,9 @@ def evaluate_features(
     if task == "regression":
         sets[MEAN] = [one_of(each) for each in sets[METHOD]]
     measured = measure(question, sets, parts, seed, f"evaluate {target.name}")
-
-    truth = target.truth()
-    subjects = labelled["subject"].to_numpy()
     points, drawn = None, None
     if draw_map:
-        points, drawn = _map(first[target.rows], subjects, truth, seed)
+        points, drawn = _map(first, subjects, target.truth(), seed)
     metrics = {
         "task": task,
         "protocol": shared.protocol,
@@ -218,12 +211,13 @@ def evaluate_features(
         metrics["reduced"] = "PCA in each training part"
     if how:
         metrics["harmonized"] = {"column": sites or group, "how": how}
-    outside = None
+
+    outside = learning = repeated = further = None
     if external is not None:
-        found = tested_outside(question, sets, external, seed, labelled)
-        metrics["external"], outside, asked = found
+        metrics["external"], outside, asked = tested_outside(
+            question, sets, external, seed, labelled
+        )
         doubts += asked
-    learning = None
     if budget:
 
         def on_few(name: str, k: int, train: Indices, seed: int) -> dict[str, float]:
@@ -232,7 +226,6 @@ def evaluate_features(
         learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, on_few)
         metrics["budget"] = summarised(learning, task)
     predictions = predicted(subjects, people, target, parts, measured)
-    repeated = further = None
     if draws:
         once = {name: each[0] for name, each in sets.items()}
         begun = Evaluation(metrics, predictions)
@@ -249,6 +242,28 @@ def evaluate_features(
         repeats=repeated,
         further=further,
     )
+
+
+def _of_folds(
+    features: Features | Candidates | Sequence[Features],
+    ordered: pd.DataFrame,
+    parts: Sequence[Fold],
+    external: Cohort | None,
+) -> list[Candidates]:
+    """Features as candidates by name, in the order of the subjects: one for all folds, or each.
+
+    Raises:
+        EvaluationError: they do not fit the subjects or the folds.
+    """
+    if isinstance(features, np.ndarray | Mapping):
+        return [checked_candidates(features, ordered, "features")]
+    if len(features) != len(parts):
+        raise EvaluationError(
+            f"{len(features)} sets of features for {len(parts)} folds; give one a fold"
+        )
+    if external is not None:
+        raise EvaluationError("`external` needs one encoder; the strict protocol has one a fold")
+    return [checked_candidates(one, ordered, "features") for one in features]
 
 
 def _harmonized(
