@@ -198,7 +198,7 @@ def test_controls_go_through_the_same_folds(tmp_path):
     embedded = cohort(signal=0.4)
     path = tmp_path / "e.parquet"
     embedded.save(path)
-    embedded.save(control_path(path, "untrained"))
+    Embeddings(embedded.table, embedded.features, {}).save(control_path(path, "untrained"))
     metrics = evaluate(path, "grade", tmp_path / "out")
     assert metrics["controls"]["untrained"]["folds"] == metrics["folds"]
     assert set(metrics["controls"]) == {"untrained"}

@@ -9,7 +9,7 @@ import pytest
 
 from vitaepp.data.embeddings import Embeddings, control_path
 from vitaepp.data.runfolder import weights_id
-from vitaepp.errors import EvaluationError
+from vitaepp.errors import EvaluationError, RunError
 from vitaepp.evaluation import evaluate
 from vitaepp.evaluation.comparison import compare
 from vitaepp.recipe.recipe import Recipe
@@ -104,6 +104,15 @@ def test_a_file_in_a_run_that_does_not_say_what_made_it_is_told(run, tmp_path, c
     Embeddings.load(run / "embeddings.parquet").save(run / "e.csv")
     evaluate(run / "e.csv", "grade", tmp_path / "again")
     assert "e.csv: it does not say which encoder made it" in capsys.readouterr().err
+
+
+def test_what_has_the_name_of_a_control_and_is_none_is_refused(run, tmp_path):
+    with pytest.raises(RunError, match=r"is the name of a control of e\.parquet"):
+        Embeddings.check(tmp_path / "e.raw.parquet")
+    embed(run, tmp_path / "e.parquet")
+    shutil.copy(tmp_path / "e.parquet", tmp_path / "e.raw.parquet")
+    with pytest.raises(EvaluationError, match=r"e\.raw\.parquet: has the name of a control"):
+        evaluate(tmp_path / "e.parquet", "grade", tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ BASES = {
     "mocov3": ("method=mocov3",),
     "resnet": ("method=simsiam", "model.backbone=resnet18", "model.pool=mean"),
     "size": ("views.keep=size",),
+    "whole": ("views.first.crop=1", "loss.perceptual.weights=none"),
     "cohort": ("views.normalize=cohort", "views.cohort_mean=0.4", "views.cohort_std=0.3"),
 }
 
@@ -37,6 +38,7 @@ CHANGES = (
     "views.cohort_mean=0.2",
     "views.first.crop=0.9",
     "views.first.rotation=50",
+    "views.first.aspect=3",
     "views.second.scale=0.5",
     "views.second.noise=1",
 )
@@ -67,6 +69,9 @@ def test_a_line_lists_what_was_given_and_nothing_else():
     sides = ("views.keep=side", "views.first.flip=all")
     (line,) = without_effect(Recipe.load(settings=sides), given_names(None, sides))
     assert line.endswith("are not mirrored, whatever views.first.flip=all says")
+    for size, axis in (("8,8", 0), ("8,8,8", 1)):
+        other = ("views.keep=side", f"views.first.flip={axis}", f"prepare.size={size}")
+        assert not list(without_effect(Recipe.load(settings=other), {"views.first.flip"}))
     everything = {setting.name for setting in describe_settings()}
     assert not list(
         without_effect(

@@ -56,7 +56,7 @@ def add(run, place, label, *, protocol=None, controls=("untrained", "raw"), seed
     for name in (None, *controls):
         features = random.normal(size=(60, 6)) + (0.5 if name is None else 0.2) * codes[:, None]
         target = file if name is None else control_path(file, name)
-        facts = {"method": "vitae++", "encoder": weights_id(run)}
+        facts = {"method": name or "vitae++", "encoder": weights_id(run)}
         Embeddings(table, features.astype(np.float32), facts).save(target)
     evaluate(file, label, run / place, protocol)
 
@@ -430,8 +430,9 @@ def outcomes(tmp_path_factory):
             rows = np.arange(len(table))
             given = table.assign(split=split, participant=rows // 8 * 4 + rows % 4)
         file = run / f"{place}.parquet"
-        for path, values in ((control_path(file, "untrained"), noise), (file, features)):
-            facts = {"method": "vitae++", "encoder": weights_id(run)}
+        for method, values in (("untrained", noise), ("vitae++", features)):
+            path = control_path(file, method) if method == "untrained" else file
+            facts = {"method": method, "encoder": weights_id(run)}
             Embeddings(given, values.astype(np.float32), facts).save(path)
         evaluate(file, label, run / place, **options)
     return dossier(run, home / "out")
@@ -510,7 +511,7 @@ def test_verify_draws_and_tests_persons_where_they_have_several_images(tmp_path,
     for name, values in ((None, features + 2 * features[:, :1]), ("untrained", noise)):
         file = run / "e.parquet"
         file = file if name is None else control_path(file, name)
-        facts = {"method": "vitae++", "encoder": weights_id(run)}
+        facts = {"method": name or "vitae++", "encoder": weights_id(run)}
         Embeddings(table, values.astype(np.float32), facts).save(file)
     evaluate(run / "e.parquet", "sick", run / "sick", folds=3)
     evaluate(run / "e.parquet", "volume", run / "volume", folds=3, task="regression")

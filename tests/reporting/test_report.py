@@ -77,7 +77,7 @@ def add_evaluation(path, method="vitae++", n=40, place="evaluation"):
     for name, signal in ((None, 1.0), ("untrained", 0.3), ("raw", 0.0)):
         features = random.normal(size=(n, 8)) + signal * codes[:, None]
         target = file if name is None else control_path(file, name)
-        facts = {"method": method, "encoder": weights_id(path)}
+        facts = {"method": name or method, "encoder": weights_id(path)}
         Embeddings(table, features.astype(np.float32), facts).save(target)
     evaluate(file, "grade", path / place, repeats=1)
 

@@ -1,6 +1,7 @@
 """What is written appears whole, and a folder is held by one writer, however these end."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -174,6 +175,48 @@ def test_files_of_two_results_are_never_beside_each_other(tmp_path, monkeypatch,
         assert "map.csv" not in found
     else:
         assert found == dict.fromkeys(names, "new")
+
+
+def _ten_results(folder, name):
+    for i in range(10):
+        with together(folder, "z.json") as new:
+            for file in ("a.csv", "b.csv", "z.json"):
+                (new / file).write_text(f"{name} {i}")
+
+
+def test_two_processes_that_end_at_a_time_leave_the_result_of_one(tmp_path):
+    for _ in range(4):
+        processes = [
+            multiprocessing.get_context("fork").Process(target=_ten_results, args=(tmp_path, name))
+            for name in "xy"
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0, 0]
+        assert len({path.read_text() for path in tmp_path.iterdir()}) == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "b.csv", "z.json"}
+
+
+def test_only_what_an_earlier_result_may_have_written_is_removed(tmp_path):
+    def write():
+        with together(tmp_path, "z.json", optional=["notes.csv"]) as new:
+            (new / "z.json").touch()
+
+    (tmp_path / "notes.csv").write_text("somebody's own")
+    write()
+    assert (tmp_path / "notes.csv").read_text() == "somebody's own"
+    write()
+    assert [path.name for path in tmp_path.iterdir()] == ["z.json"]
+
+
+def test_a_name_that_a_folder_has_is_told_before_anything_is_removed(tmp_path):
+    (tmp_path / "z.json").write_text("old")
+    (tmp_path / "b.csv").mkdir()
+    with pytest.raises(IsADirectoryError), together(tmp_path, "z.json") as new:
+        write_text(new / "b.csv", "new")
+    assert (tmp_path / "z.json").read_text() == "old"
 
 
 def test_files_that_cannot_be_written_together_are_named_by_where_they_belong(tmp_path):

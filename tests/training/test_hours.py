@@ -196,6 +196,7 @@ def test_plan_measures_stores_and_scans_alike(make_store, tmp_path, quick, count
     ("settings", "time", "message"),
     [
         ((), 0.0, "`hours`=0: give more than 0"),
+        ((), float("inf"), "`hours`=inf: give more than 0, and an end"),
         (("optim.epochs=3",), 1.0, "`hours`=1 and optim.epochs both say how long"),
         (("optim.updates=3",), 1.0, "`hours`=1 and optim.updates both say how long"),
         (("trainer.devices=2",), 1.0, "measured of one process, and several are to train"),

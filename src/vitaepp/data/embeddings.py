@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitaepp.data.origin import warn_outdated
-from vitaepp.errors import EvaluationError, EvaluationNotFoundError, one_line
+from vitaepp.errors import EvaluationError, EvaluationNotFoundError, RunError, one_line
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import atomic_path, check_replaces, columns_in, write_text
 from vitaepp.system.progress import counted
@@ -112,9 +112,17 @@ class Embeddings(Tabular):
         """Refuse a path for embeddings where they could not be written, or something else is.
 
         Raises:
-            RunError: a file that holds no embeddings.
+            RunError: a file that holds no embeddings, or the name of a control of another file.
             OSError: with the name of what is in the way.
         """
+        path = Path(path)
+        for control in CONTROLS:
+            if path.stem.endswith(f".{control}"):
+                of = path.with_name(path.stem.removesuffix(f".{control}") + path.suffix)
+                raise RunError(
+                    f"{path}: is the name of a control of {of.name} ({CONTROLS[control]}), beside "
+                    "which this would be taken for one; choose another name"
+                )
         check_replaces(path, "file of embeddings", _holds_embeddings)
 
     @classmethod

@@ -55,6 +55,11 @@ def load_controls(path: Path, embedded: Embeddings) -> dict[str, Embeddings]:
     again = "embed again, which writes the controls anew"
     for name, control in controls.items():
         require_alike(files[name], control, path, embedded, again)
+        if (method := control.provenance.get("method")) not in (None, name):
+            raise EvaluationError(
+                f"{files[name]}: has the name of a control ({CONTROLS[name]}) and holds features "
+                f"of {method}; give these another name, and {again}"
+            )
         encoders = [e.provenance.get("encoder") for e in (control, embedded)]
         if name == "untrained" and None not in encoders and encoders[0] != encoders[1]:
             raise EvaluationError(

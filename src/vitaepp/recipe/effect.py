@@ -80,12 +80,23 @@ def without_effect(
             listed = ", ".join(f"{name}={as_typed(values[name])}" for name in names)
             verb = "has" if len(names) == 1 else "have"
             yield f"{cause}={as_typed(values[cause])}: {listed} {verb} no effect"
-    flips = [name for name in left if name.endswith(".flip") and values[name] != "none"]
+    sides = _sides(recipe)
+    flips = [
+        name
+        for name in left
+        if name.endswith(".flip")
+        and (values[name] in ("sides", "all") or not sides.isdisjoint(values[name]))
+    ]
     if "side" in recipe.views.keep and flips:
         yield (
             f"views.keep={as_typed(recipe.views.keep)}: left and right are not mirrored, whatever "
             f"{' and '.join(f'{name}={as_typed(values[name])}' for name in flips)} says"
         )
+
+
+def _sides(recipe: Recipe) -> set[int]:
+    """The axis from left to right: a volume's first, a picture's second; both if it is unknown."""
+    return {2: {1}, 3: {0}}.get(len(recipe.prepare.size or ()), {0, 1})
 
 
 def tuned_by(recipe: Recipe, task: str) -> dict[str, Any]:
@@ -111,6 +122,10 @@ def _causes(
         yield "model.backbone", _OF_TRANSFORMERS
     if "size" in recipe.views.keep:
         yield "views.keep", _OF_SIZE
+    for view in ("first", "second"):
+        low, _ = recipe.views.of(view).crop
+        if low == 1:
+            yield f"views.{view}.crop", (f"views.{view}.aspect",)
     if recipe.views.normalize != "cohort":
         yield "views.normalize", ("views.cohort_mean", "views.cohort_std")
     if task is not None or not METHODS[recipe.method].masked:
@@ -121,5 +136,8 @@ def _causes(
             # Standardised targets are what the decoder predicts, whichever loss looks at it.
             kept = (weight, "loss.reconstruction.normalize_targets")
             yield weight, [n for n in names if n.startswith(f"loss.{term}.") and n not in kept]
+    if recipe.loss.perceptual.weight and recipe.loss.perceptual.weights == "none":
+        own = "loss.perceptual.weights"
+        yield own, [n for n in names if n.startswith("loss.perceptual.") and n != own]
     if not recipe.loss.contrastive.weight:
         yield "loss.contrastive.weight", [n for n in names if n.startswith("views.second.")]

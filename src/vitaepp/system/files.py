@@ -80,17 +80,19 @@ def together(
     """Yield a temporary folder; on success its files take their places in `folder`, as one result.
 
     On an error before that, as of a full disk, those of an earlier call stay as they were. While
-    the files are moved there is none of `last`: where these are, all are, and are of one call.
+    the files are moved there is none of `last`: where these are, all are, and are of one call, also
+    where two processes end at a time.
 
     Args:
         folder: is made where missing; what else it holds stays.
         last: names of the files that vanish first, and come last, in this order.
-        optional: names that are removed where they are not written this time.
+        optional: names that are removed where they are not written this time, and one of `last`
+            tells that an earlier call may have written them.
 
     Raises:
         OSError: with the name that the file would have had in `folder`.
     """
-    folder = Path(folder)
+    folder, optional = Path(folder), frozenset(optional)
     make_folder(folder)
     _clear_abandoned(folder.absolute())
     staged = _temporary(folder / last[-1])
@@ -99,12 +101,32 @@ def together(
             staged.mkdir()
             yield staged
             made = {path.name for path in staged.iterdir()}
-            for name in (*last, *({*optional} - made)):
-                (folder / name).unlink(missing_ok=True)
-            for name in (*sorted(made - {*last}), *last):
-                os.replace(staged / name, folder / name)
+            with _in_turn(folder):
+                for name in sorted({*made, *last, *optional}):
+                    if (folder / name).is_dir():
+                        raise IsADirectoryError(
+                            errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name)
+                        )
+                if any((folder / name).exists() for name in last):
+                    # `last` after these: a process that dies in between leaves what tells of them.
+                    for name in (*sorted(optional - made), *last):
+                        (folder / name).unlink(missing_ok=True)
+                for name in (*sorted(made - {*last}), *last):
+                    os.replace(staged / name, folder / name)
     finally:
         remove(staged)
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process moves files in this folder."""
+    path = folder / ".moving.lock"
+    with FileLock(path):  # not that of `locked`, which a caller may hold
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
 
 
 def check_writable(target: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -70,8 +71,8 @@ class Clock:
     """
 
     def __init__(self, hours: float) -> None:
-        if not hours > 0:
-            raise RecipeError(f"`hours`={hours:g}: give more than 0")
+        if not 0 < hours < math.inf:
+            raise RecipeError(f"`hours`={hours:g}: give more than 0, and an end")
         self.hours = hours
         self._end = time.monotonic() + 3600 * hours
 

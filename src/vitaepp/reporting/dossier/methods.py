@@ -7,11 +7,11 @@ from typing import Any
 
 from vitaepp.data.storeinfo import Account
 from vitaepp.reporting.contents import RunContents
-from vitaepp.reporting.dossier.question_sentences import OF_QUESTION, tested_alone
+from vitaepp.reporting.dossier.question_sentences import OF_QUESTION
 from vitaepp.reporting.dossier.questions import Question
 from vitaepp.reporting.dossier.run_sentences import OF_RUN
 from vitaepp.system.progress import counted
-from vitaepp.system.text import be, listed
+from vitaepp.system.text import be
 
 #: Sentences by what they are about; an empty one is not known.
 Facts = Mapping[str, str]
@@ -56,14 +56,6 @@ def facts_of(
     ).strip()
     for name, about in OF_QUESTION.items():
         facts[name] = _by_question(questions, about)
-    crossed = (q for q in questions if len(q.metrics["folds"]) > 1 and not tested_alone(q.metrics))
-    drawn = sorted({draw["seed"] for question in crossed for draw in question.draws})
-    if drawn:
-        number = "seed" if len(drawn) == 1 else "seeds"
-        facts["folds"] = f"Folds were drawn with the {number} {listed(map(str, drawn))}."
-    facts["results"] = " ".join(
-        sentence + "." for q in questions if q.comparison for sentence in q.comparison.sentences
-    )
     return facts
 
 
@@ -87,9 +79,9 @@ def _by_question(questions: Sequence[Question], of: Any) -> str:
     texts: dict[str, list[str]] = {}
     for question in questions:
         texts.setdefault(" ".join(of(question)), []).append(question.title)
-    texts.pop("", None)
     if len(texts) == 1:
         return next(iter(texts))
+    texts.pop("", None)
     return " ".join(f"For {' and '.join(titles)}: {text}" for text, titles in texts.items())
 
 

@@ -123,6 +123,19 @@ def _partition(question: Question) -> Iterator[str]:
         yield "The encoder saw the images of the test subjects in pre-training, without labels."
 
 
+def _folds(question: Question) -> Iterator[str]:
+    metrics = question.metrics
+    if len(metrics["folds"]) > 1 and not tested_alone(metrics):
+        drawn = sorted({draw["seed"] for draw in question.draws})
+        number = "seed" if len(drawn) == 1 else "seeds"
+        yield f"Folds were drawn with the {number} {listed(map(str, drawn))}."
+
+
+def _results(question: Question) -> Iterator[str]:
+    if question.comparison is not None:
+        yield from (f"{sentence}." for sentence in question.comparison.sentences)
+
+
 def _saw_all(run: RunContents, metrics: Mapping[str, Any]) -> bool:
     """Whether a run was trained on all of its store, and evaluated on as many subjects."""
     stored = run.store.get("subjects")
@@ -264,6 +277,7 @@ def _uncertainty(question: Question) -> Iterator[str]:
 OF_QUESTION = {
     "persons": _persons,
     "partition": _partition,
+    "folds": _folds,
     "disjoint": _disjoint,
     "classifier": _classifier,
     "controls": _controls,
@@ -271,4 +285,5 @@ OF_QUESTION = {
     "metrics": _metrics,
     "tests": _tests,
     "uncertainty": _uncertainty,
+    "results": _results,
 }
