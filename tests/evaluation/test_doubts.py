@@ -103,6 +103,8 @@ def test_values_that_may_be_codes_are_asked_about(values, told):
         (["50", "unknown", "62", ""], "1 value of 4 is no number, such as 'unknown'; where they"),
         (["old", "young", "62"], "2 values of 3 are no numbers, such as 'old'; use task class"),
         (["50,0", "61,5", "62"], "such as '50,0'; write a decimal point: commas are decimal only"),
+        (["1,711", "1,250", "0,98"], "such as '1,711'; write a decimal point: commas are decimal"),
+        (["1,711", "1,250", "62"], "write 1711 if it is thousands, 1.711 if it has decimals: com"),
     ],
 )
 def test_what_to_do_about_values_that_are_no_numbers_is_told(values, told):

@@ -205,8 +205,13 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
 
 def _advice(words: pd.Series[str], given: int) -> str:
     """What to do about the values that are no numbers, among so many that are given."""
-    if 2 * words.str.fullmatch(r"[+-]?\d+,\d+").sum() > len(words):
-        return "write a decimal point: commas are decimal only where semicolons part the columns"
+    marked = words[words.str.fullmatch(r"[+-]?\d+,\d+")]
+    if 2 * len(marked) > len(words):
+        what, first = "a decimal point", marked.iloc[0]
+        if marked.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():
+            thousands, decimals = (first.replace(",", mark) for mark in ("", "."))
+            what = f"{thousands} if it is thousands, {decimals} if it has decimals"
+        return f"write {what}: commas are decimal only where semicolons part the columns"
     if 2 * len(words) > given:
         return "use task classification"
     return f"where they mean missing, leave the cells empty or write {MISSING[1]}"
