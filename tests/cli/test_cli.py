@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import typer
 
 from tests.conftest import TINY
 from tests.ingest.trees import mask, scan
@@ -242,6 +243,16 @@ def test_an_experiment_by_command(vitaepp, make_store, tmp_path):
     assert "ViT-AE++" in printed
     assert {p.suffix for p in out.glob("ablation.*")} == {".md", ".csv", ".tex", ".json"}
     assert str(tmp_path) not in (out / "ablation.md").read_text()
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, typer.Abort, typer.Exit(130)])
+def test_ctrl_c_ends_with_one_line_whatever_typer_makes_of_it(vitaepp, monkeypatch, how):
+    def stopped():
+        raise how
+
+    monkeypatch.setattr("vitaepp.cli.doctor.doctor", stopped)
+    line = "vitaepp: interrupted; run the same command again to go on\n"
+    assert vitaepp("doctor") == (130, "", line)
 
 
 def test_help_is_light():

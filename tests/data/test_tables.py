@@ -340,7 +340,7 @@ def test_few_words_are_missing_values(tmp_path, capsys, missing, suffix):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("word", ["None", "none", "null", "NULL", "-", "?", "<NA>", "#N/A", "NAN"])
+@pytest.mark.parametrize("word", ["None", "n.d.", "null", "NULL", "-", "?", "<NA>", "#N/A", "NAN"])
 def test_other_words_are_values_and_told(tmp_path, capsys, word):
     joined, _ = join_labels(TABLE, labels(tmp_path, f"subject,g\na,{word}\nb,high\n"))
     assert joined.g.tolist() == [word, "high"]

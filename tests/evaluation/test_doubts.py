@@ -19,6 +19,11 @@ from vitaepp.evaluation.tasks.regression import far_values, numbers_of, other_un
 from vitaepp.reporting.contents import Evaluation as ShownEvaluation
 from vitaepp.reporting.sections.results import comparisons
 
+UNKNOWN = ("unk", "not known", "Not Done", "n.d.", "ND", "nd", "n. a.")
+
+NORMAL = np.random.default_rng(0).normal(scale=1.3, size=54)
+AGES = np.random.default_rng(0).integers(39, 79, size=54)
+
 
 def table(labels, **columns):
     return pd.DataFrame(
@@ -44,6 +49,16 @@ def table(labels, **columns):
         ([-2, -1, 0, 1], []),
         ([7, 8, 9], []),
         (["unknown", "high", "low"], ["'unknown' (4 subjects) counts as a class; if it means"]),
+        *(([w, "high", "low"], [f"{w!r} (4 subjects) counts as a class"]) for w in UNKNOWN),
+        (["-9", "a", "b"], ["-9 (4 subjects) counts as a class; if it means missing"]),
+        (["99", "high", "low"], ["99 (4 subjects) counts as a class; if it means missing"]),
+        (["0", "1", "2", "99", "other"], ["99 (4 subjects) counts as a class"]),
+        ([0, 0.5, 1, -9], ["-9 (4 subjects) counts as a class; if it means missing"]),
+        (["0", "1", "2", "3+"], []),
+        (["0", "1+", "2+", "3+"], []),
+        (["0", "+", "++"], []),
+        (["0", "Ia", "II", "III"], []),
+        (["4", "4A", "4B", "5"], []),
     ],
 )
 def test_classes_that_may_not_be_meant_are_asked_about(labels, told):
@@ -89,6 +104,19 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
         ([0.3, 0.1, 2.1, 1.7, 0.9, 1.1, -0.999], ""),
         ([-3, -1.0, 0.2, 1.9, -0.4, 2.5], ""),
         ([*range(1, 9), 900], "1 value of 9 lie far from the others"),
+        ([*NORMAL, *[-9] * 6], "-9, in 6 of 60 subjects, is apart from all other values; a code"),
+        ([*NORMAL, *[9] * 6], "9, in 6 of 60 subjects, is apart from all other values"),
+        ([*NORMAL, *[-9] * 3, *[-8] * 3], "-9 and -8, in 6 of 60 subjects, are apart from all"),
+        ([*NORMAL, *[-9] * 3, *[9] * 3], "-9 and 9, in 6 of 60 subjects, are apart from all"),
+        ([*AGES, *[0] * 6], "0, in 6 of 60 subjects, is apart from all other values; a code for"),
+        ([1, 2, 3, 4, 5] * 8 + [9] * 4, "9, in 4 of 44 subjects, is apart from all other"),
+        ([*NORMAL, *[-9] * 2], ""),
+        ([*range(1, 10)] * 9, ""),
+        ([*[0] * 30, *[1] * 40, *[2] * 9, 3, 4, 5, 5, 9], ""),
+        ([0] * 20 + [100] * 30 + [200] * 20 + [300] * 20, ""),
+        ([0] * 15 + [90] * 30 + [100] * 20 + [110] * 20, ""),
+        ([*[0] * 20, *np.exp(NORMAL / 2 + 3)], ""),
+        ([*[0] * 10, *(60 + 20 * NORMAL).clip(0, 100), *[100] * 5], ""),
     ],
 )
 def test_values_that_may_be_codes_are_asked_about(values, told):
@@ -103,6 +131,8 @@ def test_values_that_may_be_codes_are_asked_about(values, told):
         (["50", "unknown", "62", ""], "1 value of 4 is no number, such as 'unknown'; where they"),
         (["old", "young", "62"], "2 values of 3 are no numbers, such as 'old'; use task class"),
         (["50,0", "61,5", "62"], "such as '50,0'; write a decimal point: commas are decimal only"),
+        (["1,711", "1,250", "0,98"], "such as '1,711'; write a decimal point: commas are decimal"),
+        (["1,711", "1,250", "62"], "write 1711 if it is thousands, 1.711 if it has decimals: com"),
     ],
 )
 def test_what_to_do_about_values_that_are_no_numbers_is_told(values, told):

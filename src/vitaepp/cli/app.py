@@ -77,8 +77,10 @@ def main() -> None:
     try:
         with messages_on_stderr(), terminable():
             status = app(arguments or ["--help"], prog_name="vitaepp", standalone_mode=False)
+        if status == INTERRUPTED:  # what newer versions of Typer make of Ctrl-C
+            raise KeyboardInterrupt
         sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):  # Typer turns the one into the other
+    except (KeyboardInterrupt, typer.Abort):  # older ones turn the one into the other
         _complain("interrupted; run the same command again to go on")
         status = INTERRUPTED
     except Terminated:

@@ -22,12 +22,13 @@ from vitaepp.errors import SourceError
 from vitaepp.system.progress import say
 from vitaepp.system.text import first_few
 
-#: Words that may be meant as a missing value, in lower case. They count as values, with a message.
+#: Words that may be meant as a missing value, in lower case, without blanks, dots and underscores.
 DOUBTFUL = frozenset(
     (
-        *("none", "null", "nil", "nan", "-nan", "na", "n/a", "n.a.", "<na>", "missing"),
-        *("unknown", "#na", "#n/a", "#div/0!", "#value!", "-", "--", "---", "\u2013", "\u2014"),
-        *(".", "?"),
+        *("none", "null", "nil", "nan", "-nan", "na", "n/a", "<na>", "missing", "unknown", "unk"),
+        *("nd", "n/d", "n/k", "nodata", "notknown", "notdone", "notavailable", "notapplicable"),
+        *("notrecorded", "notreported", "notdetermined", "notassessed", "notmeasured"),
+        *("#na", "#n/a", "#div/0!", "#value!", "-", "--", "---", "\u2013", "\u2014", "", "?"),
     )
 )
 
@@ -40,6 +41,15 @@ SAME_WORDS: dict[str, str | float] = {
     **dict.fromkeys(("pos", "positive", "+"), "positive"),
     **dict.fromkeys(("neg", "negative", "-"), "negative"),
 }
+
+
+def may_be_missing(name: str) -> bool:
+    """Whether a word may be meant as a missing value. It counts as a value, with a message.
+
+    >>> may_be_missing("Not known"), may_be_missing("n.d."), may_be_missing("low")
+    (True, True, False)
+    """
+    return re.sub(r"[\s._]", "", name.lower()) in DOUBTFUL
 
 
 def written_alike(names: Iterable[Any]) -> list[list[Any]]:
@@ -254,7 +264,7 @@ def as_labels(table: pd.DataFrame, names: Sequence[str], path: Path) -> pd.DataF
             continue
         counts = labels[name].value_counts()
         texts = [v for v in counts.index if isinstance(v, str)]
-        doubtful += [f"{v!r} in {name} ({counts[v]} rows)" for v in texts if v.lower() in DOUBTFUL]
+        doubtful += [f"{v!r} in {name} ({counts[v]} rows)" for v in texts if may_be_missing(v)]
         if not all(map(str.isascii, texts)):
             labels[name] = labels[name].map(
                 lambda v: composed(v) if isinstance(v, str) else v, na_action="ignore"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
-from vitaepp.data.labels import DOUBTFUL, written_alike
+from vitaepp.data.labels import may_be_missing, written_alike
 from vitaepp.data.storetable import PARTICIPANT
 from vitaepp.system.text import first_few
 
@@ -81,7 +81,7 @@ def person_doubts(table: pd.DataFrame) -> list[str]:
         )
     if column == PARTICIPANT:
         counts = table[PARTICIPANT].map(_name, na_action="ignore").value_counts()
-        for name in sorted(n for n in counts.index if n.lower() in DOUBTFUL and counts[n] > 1):
+        for name in sorted(n for n in counts.index if may_be_missing(n) and counts[n] > 1):
             lines.append(
                 f"column {column}: {name!r} ({counts[name]} subjects) counts as one person; if it "
                 "means missing, leave these cells empty"

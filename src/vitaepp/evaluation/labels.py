@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vitaepp.data.arrays import Indices
-from vitaepp.data.labels import DOUBTFUL, written_alike
+from vitaepp.data.labels import may_be_missing, written_alike
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError, nearest
 from vitaepp.system.progress import counted
@@ -135,7 +135,7 @@ def doubts(labels: Labels) -> list[str]:
     lines = []
     counts = np.bincount(labels.codes, minlength=len(labels.classes))
     for name, count in zip(labels.classes, counts.tolist(), strict=True):
-        if isinstance(name, str) and name.lower() in DOUBTFUL:
+        if isinstance(name, str) and may_be_missing(name):
             lines.append(
                 f"label {labels.name!r}: {name!r} ({counted(count, 'subject')}) counts as a class; "
                 "if it means missing, leave these cells empty"
@@ -175,7 +175,7 @@ def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
             f"column {column!r}: {name!r} counts as a group; if it means missing, leave these "
             "cells empty"
             for name in different
-            if name.lower() in DOUBTFUL
+            if may_be_missing(name)
         ),
     ]
 
@@ -183,16 +183,26 @@ def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
 def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[tuple[Class, int]]:
     """Classes that are numbers apart from all others, as tables write a missing value.
 
-    A lone one below 0, or one of nines, eights or sevens with a gap below it.
+    A lone one below 0, or one of nines, eights or sevens with a gap below it; among words, any. A
+    grade is no word: 2+, 4A and +++ have digits or no letter, and Roman numerals may follow a 0.
     """
-    if len(classes) < 3 or not all(isinstance(c, int) for c in classes):
+    whole = {
+        c: n
+        for c, n in zip(classes, counts, strict=True)
+        if re.fullmatch(r"[+-]?\d+(\.0+)?", str(c))
+    }
+    words = [str(c) for c in classes if c not in whole and not may_be_missing(str(c))]
+    if len(words) >= max(2, len(whole)):
+        grades = any(re.fullmatch(r".*\d.*|[^a-z]*|[ivx]+[a-d]?", w, re.I) for w in words)
+        return [] if grades else list(whole.items())
+    numbers = sorted(whole, key=float)
+    if len(numbers) < 3:
         return []
-    found = []
-    if int(classes[0]) < 0 <= int(classes[1]):
-        found.append((classes[0], counts[0]))
-    if re.fullmatch(r"9+|8+|7+", str(classes[-1])) and int(classes[-1]) > int(classes[-2]) + 1:
-        found.append((classes[-1], counts[-1]))
-    return found
+    (first, second), (before, last) = numbers[:2], numbers[-2:]
+    found = [first] if float(first) < 0 <= float(second) else []
+    if re.fullmatch(r"9+|8+|7+", str(last)) and float(last) > float(before) + 1:
+        found.append(last)
+    return [(code, whole[code]) for code in found]
 
 
 def told_order(labels: Labels) -> str:

@@ -13,7 +13,7 @@ from vitaepp.data.arrays import Floats, Indices
 from vitaepp.data.cells import MISSING, NOT_FINITE
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.labels import label_column
+from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES, label_column
 from vitaepp.evaluation.regression import (
     Kind,
     fit_regression,
@@ -31,6 +31,12 @@ PILED = 1 / 3
 
 #: A number below 0 that stands for a missing value even where it is there once.
 _CODE = re.compile(r"-(1|9+|8+|7+)\.0")
+
+#: A number that stands for a missing value where it is there often and far from all others.
+_REPEATED = re.compile(r"-?(9+|8+|7+)\.0|-1\.0|-?0\.0")
+
+#: Times that such a number is there at least.
+OFTEN = 3
 
 #: Robust deviations from the median beyond which a value is asked about.
 FAR = 8.0
@@ -121,7 +127,8 @@ class Regression(Target):
 
 def far_values(values: Floats, title: str) -> list[str]:
     """A line where values lie more than `FAR` robust deviations from the median, or where one or
-    two numbers below 0 are the only ones there, and are repeated or look like codes; else nothing.
+    two numbers below 0 are the only ones there, and are repeated or look like codes, or where codes
+    are repeated away from all others; else nothing.
     """
     middle, deviation = _middle(values)
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
@@ -145,6 +152,38 @@ def far_values(values: Floats, title: str) -> list[str]:
             f"{title}: {shown} {what} below 0, in {counts.sum()} of {len(values)} subjects; a code "
             "for missing?"
         ]
+    if codes := [*_codes_below(values), *(-code for code in _codes_below(-values)[::-1])]:
+        shown = " and ".join(f"{code:g}" for code in codes)
+        return [
+            f"{title}: {shown}, in {int(np.isin(values, codes).sum())} of {len(values)} subjects, "
+            f"{'is' if len(codes) == 1 else 'are'} apart from all other values; "
+            f"{'a code' if len(codes) == 1 else 'codes'} for missing?"
+        ]
+    return []
+
+
+def _codes_below(values: Floats) -> list[float]:
+    """Codes that are repeated below all other values, with a gap that is wider than the middle half
+    of these, and twice as wide as any gap between their lower half.
+
+    0 is one only where at most a third have it, and the others are no few doses or grades.
+    """
+    different, counts = np.unique(values, return_counts=True)
+    repeated = 0
+    for value, count in zip(different.tolist(), counts.tolist(), strict=True):
+        piled = count > PILED * len(values) or len(different) <= MOST_NUMERIC_CLASSES
+        if count < OFTEN or not _REPEATED.fullmatch(str(value)) or (value == 0 and piled):
+            break
+        repeated += 1
+    for number in range(repeated, 0, -1):
+        rest = different[number:]
+        others = values[values >= rest[0]] if len(rest) > 2 else values[:0]
+        if 2 * len(others) <= len(values):
+            continue
+        low, high = np.quantile(others, [0.25, 0.75])
+        usual_gap = np.diff(rest[: len(rest) // 2 + 1]).max()
+        if rest[0] - different[number - 1] > max(high - low, 2 * usual_gap):
+            return different[:number].tolist()
     return []
 
 
@@ -205,8 +244,13 @@ def numbers_of(column: pd.Series, label: str) -> pd.Series:
 
 def _advice(words: pd.Series[str], given: int) -> str:
     """What to do about the values that are no numbers, among so many that are given."""
-    if 2 * words.str.fullmatch(r"[+-]?\d+,\d+").sum() > len(words):
-        return "write a decimal point: commas are decimal only where semicolons part the columns"
+    marked = words[words.str.fullmatch(r"[+-]?\d+,\d+")]
+    if 2 * len(marked) > len(words):
+        what, first = "a decimal point", marked.iloc[0]
+        if marked.str.fullmatch(r"[+-]?[1-9]\d{0,2},\d{3}").all():
+            thousands, decimals = (first.replace(",", mark) for mark in ("", "."))
+            what = f"{thousands} if it is thousands, {decimals} if it has decimals"
+        return f"write {what}: commas are decimal only where semicolons part the columns"
     if 2 * len(words) > given:
         return "use task classification"
     return f"where they mean missing, leave the cells empty or write {MISSING[1]}"
