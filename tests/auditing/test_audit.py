@@ -124,7 +124,7 @@ def test_a_number_that_most_share_is_asked_in_fewer_folds_or_named(tmp_path, lab
     found = ask(write_cohort(tmp_path, columns), tmp_path)
     asked = [name for name in columns if f"{name} from the embedding" in {i.what for i in found}]
     assert asked == ["age"]
-    assert "evaluate fact age: 4 of 4" in capsys.readouterr().err  # two folds, two models each
+    assert "evaluate age: 4 of 4" in capsys.readouterr().err  # two folds, two models each
     silent = "age_at_scan (nearly all have the same value)"
     assert silent in found["not asked"].more["not_asked"]
 

@@ -3,12 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import gaussian_filter, zoom
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from vitaepp.auditing.answers import undecided
 from vitaepp.auditing.facts import Fact, cut, facts_of, kind_of, usable
-from vitaepp.auditing.images import empty_border, near_duplicates, perceptual_hash
+from vitaepp.auditing.images import (
+    BITS,
+    correlation,
+    empty_border,
+    near_duplicates,
+    perceptual_hash,
+    pictures,
+)
 from vitaepp.auditing.permutation import association_test, p_of, shuffles
 from vitaepp.auditing.shortcuts import Association, targets
 from vitaepp.auditing.subgroups import Decisions, errors_by, spread_test
@@ -141,9 +149,44 @@ def test_near_duplicates_by_features_are_found_at_any_scale():
     features[1400] = features[3] + 0.01
     hashes = random.random((1500, 255)) < 0.5
     for scale in (1e-4, 1e4):
-        pairs = near_duplicates(hashes, scale * features)
+        pairs = near_duplicates(hashes, scale * features, lambda *_: 1.0)
         assert [(p.first, p.second, p.evidence) for p in pairs] == [(3, 1400, "embedding")]
-    assert near_duplicates(hashes, np.ones((1500, 16))) == []
+    assert near_duplicates(hashes, np.ones((1500, 16)), lambda *_: 1.0) == []
+
+
+def found_among(images):
+    """The pairs among `(subject, *space)` whose hashes agree, and those that are one image."""
+    shown = pictures(images[:, None])
+    hashes, mean = perceptual_hash(shown), shown.mean(axis=0)
+    agree = (hashes[:, None] != hashes).mean(axis=2) < BITS
+    pairs = near_duplicates(
+        hashes, np.ones((len(images), 4)), lambda i, j: correlation(shown[i], shown[j], mean)
+    )
+    return np.argwhere(np.triu(agree, 1)).tolist(), [[p.first, p.second] for p in pairs]
+
+
+def test_small_lesions_at_about_one_place_are_not_one_image():
+    """Low frequencies agree, by which hashes go; voxels do not."""
+    lesions = np.zeros((10, 64, 64), np.float32)
+    for i, lesion in enumerate(lesions[:9]):
+        lesion[30 + i // 3 : 33 + i // 3, 30 + i % 3 : 33 + i % 3] = 255
+    lesions[9] = 0.8 * lesions[0]
+    agree, found = found_among(lesions)
+    assert len(agree) > 5
+    assert found == [[0, 9]]
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (32, 32, 32)])
+def test_copies_are_found_brighter_blurred_and_of_half_the_resolution(shape):
+    random, axes = np.random.default_rng(0), range(1, len(shape) + 1)
+    images = gaussian_filter(random.normal(size=(12, *shape)), 2, axes=axes)
+    images = np.float32(128 + 40 * images / images.std())
+    way = {"order": 1, "grid_mode": True, "mode": "nearest"}
+    halves = [zoom(zoom(image, 0.5, **way), 2, **way) for image in images[:3]]
+    copies = [0.8 * images[:3] + 40, gaussian_filter(images[:3], 1, axes=axes), np.stack(halves)]
+    for copy in copies:
+        _, found = found_among(np.concatenate([images, copy.round().clip(0, 255)]))
+        assert found == [[0, 12], [1, 13], [2, 14]]
 
 
 def test_an_empty_border_is_of_all_sides():

@@ -1,5 +1,6 @@
 """The verb: its files, what its numbers mean, and what it refuses."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -94,6 +95,20 @@ def test_a_folder_holds_the_maps_of_the_last_call_alone(planted, tmp_path, caplo
         "the decision of the classifier in model on bright: its score for 1, against 0"
         in caplog.text
     )
+
+
+def test_a_full_disk_leaves_the_earlier_maps(planted, tmp_path, monkeypatch):
+    encoder, store = planted / "encoder", planted / "store"
+    explain(encoder, store, tmp_path, subjects=2, parts=4, pairs=1)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("vitaepp.explanation.explain.write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        explain(encoder, store, tmp_path, subjects=1, parts=4, pairs=2)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_the_same_seed_gives_the_same_values(planted, tmp_path, of_bright):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from vitaepp.auditing.answers import Measured, crosses, items, measure, sides_of
 from vitaepp.auditing.facts import facts_of
-from vitaepp.auditing.images import Pair, look_at, near_duplicates
+from vitaepp.auditing.images import Pair, correlation, look_at, near_duplicates, pictures
 from vitaepp.auditing.items import Audit
 from vitaepp.auditing.shortcuts import Cohort
 from vitaepp.data.arrays import Indices
@@ -102,7 +102,12 @@ def audit(
             "tell how a scan was made, or of whom it is, with `metadata`"
         )
     measured = measure(cohort, facts.usable)
-    pairs = near_duplicates(looks.hashes, features)
+
+    def correlate(first: int, second: int) -> float:
+        one, other = pictures(opened.read(rows[[first, second]]))
+        return correlation(one, other, looks.mean)
+
+    pairs = near_duplicates(looks.hashes, features, correlate)
     return Audit(tuple(items(measured, facts, pairs))).save(out, _table_of(pairs, measured))
 
 
@@ -198,6 +203,7 @@ def _table_of(pairs: Sequence[Pair], measured: Measured) -> pd.DataFrame | None:
             **{f"tested in, {end}": sides[row] for end, row in _ends(pair)},
             "both sides": crosses(sides, pair),
             "bits": pair.bits,
+            "correlation": pair.correlation,
             "distance": pair.distance,
             "found by": pair.evidence,
         }

@@ -128,8 +128,9 @@ def fact_from_embedding(cohort: Cohort, fact: Fact) -> Association | None:
     kind, metric = ("classification", "auc") if fact.is_classes else ("regression", "spearman")
     scores = {}
     for name in columns:
-        # A name of its own: `split` has a meaning for the evaluation.
-        column = f"fact {fact.name}" + f", {name}" * (len(columns.columns) > 1)
+        column = fact.name + f", {name}" * (len(columns.columns) > 1)
+        if column in ("split", *names):  # these have a meaning for the evaluation
+            column += " as metadata"
         values = table.assign(**{column: columns[name].to_numpy()})
         folds = _most_folds(read_target(values, column, kind), values, cohort)
         if not folds:

@@ -21,10 +21,10 @@ from vitaepp.evaluation.reconstruction import choose_rows
 from vitaepp.explanation import networks
 from vitaepp.explanation.checks import NUMBERS, averaged
 from vitaepp.explanation.patchmaps import patch_features, patch_maps
-from vitaepp.explanation.subject import explain_one, remove_earlier
+from vitaepp.explanation.subject import earlier_maps, explain_one
 from vitaepp.explanation.words import map_lines
 from vitaepp.system.devices import chosen_device, device_name
-from vitaepp.system.files import check_writable, without_nan, write_json, write_text
+from vitaepp.system.files import check_writable, together, without_nan, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track, warn
@@ -51,7 +51,7 @@ def explain(
     `_shapley_error`, `_occlusion` and `_rollout`, each shared evenly among the voxels of a part.
     `explain.csv` has a row a subject and map, `explain.json` all numbers. It comes last: a folder
     without it is of a command that was interrupted, and the same command makes it whole. Maps of an
-    earlier call in the same folder are removed.
+    earlier call in the same folder are kept until then.
 
     The Shapley values are of the decision score of `model`, and sum to that of the subject less
     that of the cohort's mean. Parts of the image are taken away by leaving out their patches. With
@@ -96,11 +96,6 @@ def explain(
     if fitted is not None:
         networks.check_of(fitted, encoder, run)
     check_writable(target / "explain.json")
-    for table_or_numbers in ("explain.json", "explain.csv"):
-        (target / table_or_numbers).unlink(missing_ok=True)
-    if removed := remove_earlier(target):
-        earlier = counted(len(removed), "subject")
-        say(f"{target}: maps of {earlier} from an earlier call are removed")
     keep_freed_memory()
     on = chosen_device(device)
     wanted = encoder.config.precision if fitted is None else fitted.precision
@@ -123,29 +118,37 @@ def explain(
     maps = patch_maps(np.stack(features), seed)
     numbers: list[dict[str, Any]] = []
     subjects_facts: list[dict[str, Any]] = []
-    for index, row in enumerate(track(rows, "explaining", len(rows))):
-        one, of_each = explain_one(both, opened, row, maps, index, target, pairs, seed)
-        subjects_facts.append(one)
-        numbers += [{"subject": one["subject"], "map": k, **v} for k, v in of_each.items()]
-    table = pd.DataFrame(numbers, columns=["subject", "map", *NUMBERS])
-    write_text(target / "explain.csv", table.to_csv(index=False))
-    write_json(
-        target / "explain.json",
-        {
-            "run": Path(run).resolve().name,
-            "encoder": weights_id(run),
-            "store": opened.name,
-            "images": opened.fingerprint(),
-            **facts,
-            "pairs": pairs,
-            "seed": seed,
-            "device": device_name(on),
-            "seconds_per_subject": round(float(np.mean([t["seconds"] for t in subjects_facts])), 1),
-            "patch_maps": {"variance": maps.variance, "position": without_nan(maps.position)},
-            "maps": averaged(table),
-            "subjects": subjects_facts,
-        },
-    )
+    former = earlier_maps(target)
+    optional = [name for names in former.values() for name in names]
+    with together(target, "explain.csv", "explain.json", optional=optional) as staged:
+        for index, row in enumerate(track(rows, "explaining", len(rows))):
+            one, of_each = explain_one(both, opened, row, maps, index, staged, pairs, seed)
+            subjects_facts.append(one)
+            numbers += [{"subject": one["subject"], "map": k, **v} for k, v in of_each.items()]
+        table = pd.DataFrame(numbers, columns=["subject", "map", *NUMBERS])
+        write_text(staged / "explain.csv", table.to_csv(index=False))
+        write_json(
+            staged / "explain.json",
+            {
+                "run": Path(run).resolve().name,
+                "encoder": weights_id(run),
+                "store": opened.name,
+                "images": opened.fingerprint(),
+                **facts,
+                "pairs": pairs,
+                "seed": seed,
+                "device": device_name(on),
+                "seconds_per_subject": round(
+                    float(np.mean([t["seconds"] for t in subjects_facts])), 1
+                ),
+                "patch_maps": {"variance": maps.variance, "position": without_nan(maps.position)},
+                "maps": averaged(table),
+                "subjects": subjects_facts,
+            },
+        )
+    if former:
+        earlier = counted(len(former), "subject")
+        say(f"{target}: maps of {earlier} from an earlier call are removed")
     return table
 
 

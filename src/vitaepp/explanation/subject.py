@@ -123,15 +123,15 @@ def _write_volumes(
         write_scan(stem.with_name(f"{stem.name}_{name}.nii.gz"), scan, affine)
 
 
-def remove_earlier(folder: Path) -> list[str]:
-    """Remove the maps of an earlier call from a folder, and nothing else.
+def earlier_maps(folder: Path) -> dict[str, list[str]]:
+    """The files with maps that an earlier call left in a folder, and nothing else.
 
     Each subject's files begin with its `.npz` file, which holds what no other verb writes.
 
     Returns:
-        The stems of the files that were removed, one a subject.
+        The names of the files by their stem, one a subject.
     """
-    removed = []
+    found = {}
     for file in sorted(folder.glob("*.npz")):
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -140,9 +140,6 @@ def remove_earlier(folder: Path) -> list[str]:
             continue
         if own:
             stem = file.name.removesuffix(".npz")
-            for name in VOLUMES:
-                file.with_name(f"{stem}_{name}.nii.gz").unlink(missing_ok=True)
-            file.with_name(f"{stem}.png").unlink(missing_ok=True)
-            file.unlink()
-            removed.append(stem)
-    return removed
+            volumes = [f"{stem}_{name}.nii.gz" for name in VOLUMES]
+            found[stem] = [file.name, f"{stem}.png", *volumes]
+    return found
