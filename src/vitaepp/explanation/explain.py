@@ -119,8 +119,7 @@ def explain(
     numbers: list[dict[str, Any]] = []
     subjects_facts: list[dict[str, Any]] = []
     former = earlier_maps(target)
-    optional = [name for names in former.values() for name in names]
-    with together(target, "explain.csv", "explain.json", optional=optional) as staged:
+    with together(target, "explain.csv", "explain.json") as staged:
         for index, row in enumerate(track(rows, "explaining", len(rows))):
             one, of_each = explain_one(both, opened, row, maps, index, staged, pairs, seed)
             subjects_facts.append(one)
@@ -146,6 +145,9 @@ def explain(
                 "subjects": subjects_facts,
             },
         )
+        written = {path.name for path in staged.iterdir()}
+    for name in {name for names in former.values() for name in names} - written:
+        (target / name).unlink(missing_ok=True)
     if former:
         earlier = counted(len(former), "subject")
         say(f"{target}: maps of {earlier} from an earlier call are removed")
