@@ -306,8 +306,9 @@ def test_a_termination_that_is_lost_comes_late(tmp_path):
 
 
 READING_VERB = """
-import asyncio
+import asyncio, signal
 from vitaepp.cli import app
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 def reading(*_, **__):
     from zarr.core.sync import sync
     async def read():

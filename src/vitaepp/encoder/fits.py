@@ -85,6 +85,7 @@ def place_channels(
         want: what the channels of the result are.
 
     Example:
+        >>> import torch
         >>> place_channels(torch.tensor([[[7, 7]]]), ["t2"], ["t1", "t2"]).tolist()
         [[[0, 0], [7, 7]]]
     """
