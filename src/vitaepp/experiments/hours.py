@@ -71,7 +71,7 @@ def in_hours(
             say(
                 f"optim.epochs={known.optim.epochs} was found for "
                 f"{counted(len(kept['for']['rows']), 'row')} and {kept['for']['trainings']}, and "
-                "stays; the time for what was added comes on top"
+                "stays, however many there are now; the whole takes more or less time than asked"
             )
         return replace(setup, recipe=known)
     if any((setup.out / name).exists() for name in ("runs", "folds")):
