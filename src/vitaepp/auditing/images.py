@@ -89,10 +89,10 @@ def pictures(images: Numbers) -> Numbers:
 
 
 def correlation(one: Numbers, other: Numbers, mean: Numbers) -> float:
-    """Of two pictures, after what all of a cohort have in common is taken off; 1 of equal ones.
+    """Of two images, after what all of a cohort have in common is taken off; 1 of equal ones.
 
     Args:
-        one: of `pictures`, `space`.
+        one: such as one of `pictures`, of any shape.
         other: another one.
         mean: of the cohort's.
     """

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from vitaepp.auditing.images import correlation
 from vitaepp.data.inspection import Cells
 from vitaepp.data.store import Store
 from vitaepp.downstream.nearest import Cohort
@@ -74,9 +75,5 @@ class Pictures:
         if self._mean is None:
             sample = self._store.read(self._store.spread(64)).astype(np.float32)
             self._mean = sample.mean(axis=0)
-        images = (self._image(first, new)[0], self._image(second, False)[0])
-        off = [(image.astype(np.float32) - self._mean).ravel() for image in images]
-        lengths = [float(np.linalg.norm(values)) for values in off]
-        if not all(lengths):
-            return float(np.array_equal(off[0], off[1]))
-        return round(float(np.dot(*off)) / (lengths[0] * lengths[1]), 4)
+        one, other = self._image(first, new)[0], self._image(second, False)[0]
+        return round(correlation(one, other, self._mean), 4)
