@@ -3,7 +3,7 @@
 import multiprocessing.util
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from vitaepp.data.storetable import Record
 from vitaepp.data.storewriter import StoreWriter, stage
 from vitaepp.encoder.embed import embed
 from vitaepp.encoder.model import Encoder
-from vitaepp.evaluation import budget, choice, repeats, thresholds
+from vitaepp.evaluation import budget, choice, classifier, repeats, thresholds
 from vitaepp.ingest.prepare import prepare
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.progress import messages_on_stderr
@@ -51,21 +51,30 @@ def _maps() -> Iterator[None]:
 
 
 #: How often training rows are held out, to choose a strength and to find thresholds, and labels are
-#: drawn for a budget.
-USUAL = choice.DRAWS, thresholds.INNER_FOLDS, budget.DRAWS
+#: drawn for a budget; and the strengths.
+USUAL = choice.DRAWS, thresholds.INNER_FOLDS, budget.DRAWS, dict(classifier.GRID)
+FEW = 1, 2, 2, {name: grid[::2] for name, grid in classifier.GRID.items()}
 
 
-def _hold_out(patch: pytest.MonkeyPatch, draws: int, folds: int, of_budget: int) -> None:
+def _hold_out(
+    patch: pytest.MonkeyPatch,
+    draws: int,
+    folds: int,
+    of_budget: int,
+    grid: Mapping[str, tuple[float, ...]],
+) -> None:
     patch.setattr(choice, "DRAWS", draws)
     patch.setattr(thresholds, "INNER_FOLDS", folds)
     patch.setattr(budget, "DRAWS", of_budget)
+    for name, strengths in grid.items():
+        patch.setitem(classifier.GRID, name, strengths)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_draws() -> Iterator[None]:
     """Evaluations hold out as little as they can: three quarters of what they cost."""
     with pytest.MonkeyPatch.context() as patch:
-        _hold_out(patch, 1, 2, 2)
+        _hold_out(patch, *FEW)
         patch.setattr(repeats, "USUAL", 2)
         yield
 

@@ -87,7 +87,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 SHORT = (
-    *("optim.epochs=30", "optim.batch_size=2", "optim.lr=0.01", "optim.warmup_epochs=1"),
+    *("optim.epochs=12", "optim.batch_size=2", "optim.lr=0.02", "optim.warmup_epochs=1"),
     *("finetune.width=4", "views.first.crop=1", "views.first.rotation=0", "views.first.flip=none"),
 )
 

@@ -151,7 +151,7 @@ def test_no_row_of_the_test_part_is_ever_fitted(tmp_path, monkeypatch, every_dra
         {row_of[s] for s in part["subject"]} for _, part in predictions.groupby("fold", sort=True)
     ]
     # Draws to choose C, the classifier itself, and folds of the training part for thresholds.
-    draws, inner_folds, _ = USUAL
+    draws, inner_folds, *_ = USUAL
     fits = draws + 1 + inner_folds
     assert len(seen) == fits * len(tested) * (2 if pca else 1)
     per_fold = np.tile(np.repeat(np.arange(len(tested)), fits), 2 if pca else 1)

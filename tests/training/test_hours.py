@@ -155,7 +155,7 @@ def test_a_resumed_run_keeps_its_length(make_store, tmp_path, quick, capsys):
 def test_a_time_alone_begins_a_run_that_there_is_not_yet(make_store, tmp_path, quick, capsys):
     """As the examples do, which go on where they stopped when they are run again."""
     store = make_store(subjects=2)
-    run = pretrain(store.path, tmp_path / "run", hours=0.0001, resume=True)
+    run = pretrain(store.path, tmp_path / "run", settings=FAST, hours=0.0001, resume=True)
     assert "starting anew" in capsys.readouterr().err
     (tmp_path / "lost").mkdir()
     (run / "last.ckpt").rename(tmp_path / "lost" / "last.ckpt")
@@ -167,11 +167,11 @@ def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, capsy
     store = make_store(subjects=20, size=(16, 16), modalities=("grey",))
     sweep = tmp_path / "s.yaml"
     sweep.write_text("base: {method: vitae}\nvariants: {a: {}, b: {optim.lr: 1e-4}}")
-    out, options = tmp_path / "out", {"label": "bright", "settings": FAST, "hours": 0.001}
+    out, options = tmp_path / "out", {"label": "bright", "settings": FAST, "hours": 0.0003}
     result = experiment(sweep, store.path, out, **options)
     recipes = [Recipe.load(out / f"runs/{key}/seed0/recipe.yaml") for key in "ab"]
     assert recipes[0].optim.epochs == recipes[1].optim.epochs
-    assert "--hours 0.001" in (out / "s.md").read_text()
+    assert "--hours 0.0003" in (out / "s.md").read_text()
     assert experiment(sweep, store.path, out, **options) == result
     other = pytest.raises(RunError, match="began with other settings or `hours`")
     with other:

@@ -496,14 +496,14 @@ def test_a_ct_whose_unit_the_header_does_not_say_is_noted_and_not_windowed(
         elif unit:
             header.RescaleType = unit
         header.save_as(file)
-    made = prepare(tmp_path / "p", tmp_path / "s", size=8, spacing=1)
+    how = {"size": 8, "spacing": 1, "workers": 1}
+    made = prepare(tmp_path / "p", tmp_path / "s", **how)
     note = "ct: its header does not say that its values are Hounsfield units"
     assert made.notes.get(note, 0) == told
-    made = prepare(tmp_path / "p", tmp_path / "w", size=8, spacing=1, window="ct=-200,2000")
+    made = prepare(tmp_path / "p", tmp_path / "w", window="ct=-200,2000", **how)
     reasons = [f.reason for f in made.failures]
     assert any(note[4:] in reason for reason in reasons) == told
-    dry = {"window": "ct=-200,2000", "dry_run": True}
-    looked = prepare(tmp_path / "p", size=8, spacing=1, **dry)
+    looked = prepare(tmp_path / "p", window="ct=-200,2000", dry_run=True, **how)
     assert looked.failures == made.failures
 
 

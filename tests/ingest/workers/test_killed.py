@@ -168,7 +168,7 @@ def check_kills(folder: Path, kills: list[str], chance: random.Random) -> None:
         time.sleep(chance.random() * 0.05)
         kill(whom, process)
         if whom == "worker":
-            process.wait(60)
+            process.wait(180)
             assert process.returncode == 0  # its tasks were done again
         else:
             table = store / "table.parquet"
