@@ -50,6 +50,14 @@ def _maps() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks() -> Iterator[None]:
+    """No test takes the power away; thousands of files would be waited for, 5 ms each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 #: How often training rows are held out, to choose a strength and to find thresholds, and labels are
 #: drawn for a budget; and the strengths.
 USUAL = choice.DRAWS, thresholds.INNER_FOLDS, budget.DRAWS, dict(classifier.GRID)
