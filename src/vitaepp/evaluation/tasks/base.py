@@ -255,11 +255,12 @@ class Target(ABC):
             `(resample,)`; NaN where the rows do not give it.
         """
 
-    def intervals(self, tested: Tested) -> dict[str, Any]:
-        """95 % intervals of the metrics, had other persons been tested; models stay as they are.
+    def intervals(self, tested: Tested, metrics: Sequence[str]) -> dict[str, Any]:
+        """95 % bootstrap intervals, had other persons been tested; models stay as they are.
 
         Args:
             tested: all tested subjects.
+            metrics: of which, names of `measures`.
 
         Returns:
             Of each metric `low`, `high` and `level`; None where it can be taken in no resample.
@@ -272,7 +273,7 @@ class Target(ABC):
             return lambda weights: self.weighted(metric, *known, weights)
 
         intervals = {}
-        for metric in self.measures.names:
+        for metric in metrics:
             folds = [(rows, score(metric, rows)) for rows in parts]
             interval = bootstrap_folds(folds, tested.persons, seed=tested.seed)
             intervals[metric] = None if interval is None else asdict(interval)

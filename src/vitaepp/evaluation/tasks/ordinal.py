@@ -48,7 +48,7 @@ class Ordinal(Classification):
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
         """Intervals of the metrics, by a bootstrap over persons."""
-        return self.intervals(tested)
+        return self.intervals(tested, self.measures.names)
 
     @staticmethod
     def rescored(truth: pd.DataFrame, decision: Floats, classes: Sequence[Any]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES, label_column
 from vitaepp.evaluation.regression import (
     Kind,
+    error_intervals,
     fit_regression,
     regression_scores,
     weighted,
@@ -101,8 +103,14 @@ class Regression(Target):
         return Constant(float(self.values[train].mean()))
 
     def clinical(self, tested: Tested) -> dict[str, Any]:
-        """Intervals of the metrics, by a bootstrap over persons."""
-        return self.intervals(tested)
+        """Intervals: of errors by the jackknife over persons, of correlations by a bootstrap."""
+        of_errors = error_intervals(
+            self.values[tested.rows], tested.decision, tested.fold, tested.persons
+        )
+        return {
+            **{name: None if i is None else asdict(i) for name, i in of_errors.items()},
+            **self.intervals(tested, [n for n in self.measures.names if n not in of_errors]),
+        }
 
     def of_other(self, table: pd.DataFrame) -> Regression:
         """The same column of another cohort."""
