@@ -431,6 +431,13 @@ def test_fewer_subjects_are_among_more_and_keep_their_classes(trained):
         assert classes.sum() == count / 2
     assert len(drawn[0]) == 6
     assert drawn[0] < drawn[1]
+    with pytest.raises(RecipeError, match=r"subjects=99: a training part has \d+ subjects; ask"):
+        vitaepp.finetune(
+            *(trained / "run", trained / "store", trained / "none"),
+            label="bright",
+            settings="finetune.subjects=99",
+        )
+    assert not (trained / "none").exists()
 
 
 def test_a_few_subjects_have_two_of_a_rare_class(trained):
@@ -449,7 +456,7 @@ def test_a_few_subjects_have_two_of_a_rare_class(trained):
     assert len(drawn) == 4
     assert {*table.subject[[3, 11]]} < drawn
     with pytest.raises(RecipeError, match="=4: 3 classes need 6 subjects, two of each"):
-        replace(tuning, classes=3).job(0)
+        replace(tuning, classes=3)
 
 
 @pytest.mark.slow

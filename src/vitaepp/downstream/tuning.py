@@ -71,6 +71,10 @@ class Tuning(Base):
         targets: `(row,)`, the class from 0 or the value of each; zeros for masks.
         classes: number of classes, or of labels with the background; 1 for a value.
         parts: the folds, as positions in the table.
+
+    Raises:
+        RecipeError: to train on more subjects than a training part has, or on fewer than two of
+            each class.
     """
 
     task: Task
@@ -78,6 +82,20 @@ class Tuning(Base):
     targets: npt.NDArray[Any]
     classes: int
     parts: Sequence[Fold]
+
+    def __post_init__(self) -> None:
+        if (drawn := self.recipe.finetune.subjects) is None:
+            return
+        if drawn > (least := min(len(part.train) for part in self.parts)):
+            raise RecipeError(
+                f"finetune.subjects={drawn}: a training part has {counted(least, 'subject')}; ask "
+                "for fewer, or leave it out to train on all"
+            )
+        if self.task == "classification" and drawn < 2 * self.classes:
+            raise RecipeError(
+                f"finetune.subjects={drawn}: {self.classes} classes need {2 * self.classes} "
+                "subjects, two of each, one of which is held out; ask for more"
+            )
 
     @classmethod
     def of(cls, base: Base, **facts: Any) -> Tuning:
@@ -175,11 +193,8 @@ class Tuning(Base):
     @property
     def sizes(self) -> list[dict[str, int]]:
         """Subjects that each fold trains on, those held out among them, and tests."""
-        most = self.recipe.finetune.subjects
-        return [
-            {"train": min(len(p.train), most or len(p.train)), "test": len(p.test)}
-            for p in self.parts
-        ]
+        drawn = self.recipe.finetune.subjects
+        return [{"train": drawn or len(p.train), "test": len(p.test)} for p in self.parts]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -218,19 +233,10 @@ class Tuning(Base):
         )
 
     def _drawn(self, train: Indices, count: int, k: int) -> Indices:
-        """So many of a training part, sorted; fewer are among more. Classes keep their shares.
-
-        Raises:
-            RecipeError: fewer than two of each class.
-        """
+        """So many of a training part, sorted; fewer are among more. Classes keep their shares."""
         seed = [self.seed + k, 1]
         if self.task != "classification":
             return np.sort(np.random.default_rng(seed).permutation(len(train))[:count])
-        if count < 2 * self.classes:
-            raise RecipeError(
-                f"finetune.subjects={count}: {self.classes} classes need {2 * self.classes} "
-                "subjects, two of each, one of which is held out; ask for more"
-            )
         persons = persons_of(self.table)[train]
         return np.sort(nested_order(self.targets[train], persons, seed)[:count])
 
