@@ -134,7 +134,7 @@ def test_it_goes_on_where_it_was_killed(trained, tuned, tmp_path):
 
 def test_another_fine_tuning_in_its_folder_is_refused(trained, tuned, tmp_path):
     run, store = trained / "run", trained / "store"
-    with pytest.raises(RunError, match="fine-tuning with another recipe; choose another folder"):
+    with pytest.raises(RunError, match=r"with the setting seed=0, now 1; choose another folder"):
         vitaepp.finetune(run, store, tuned, "bright", settings=[*SHORT, "seed=1"], folds=2)
     with pytest.raises(RunError, match="holds something else"):
         vitaepp.finetune(run, store, run, "bright", settings=SHORT)

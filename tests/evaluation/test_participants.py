@@ -11,8 +11,10 @@ from vitaepp.data.participants import persons_of
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.choice import hold_out
 from vitaepp.evaluation.classifier import outer_folds
+from vitaepp.evaluation.difference import difference_between
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.summary import summary_table
 
 properties = settings(max_examples=60, deadline=None, derandomize=True)
@@ -125,6 +127,29 @@ def test_random_labels_of_persons_with_several_scans_are_at_chance(tmp_path):
         apart.append(metrics["mean"]["auc"])
     assert abs(np.mean(together) - 0.5) < 0.08
     assert np.mean(apart) > 0.75  # what the same features give where nobody says who is who
+
+
+def test_several_scans_of_those_trained_on_leave_the_tests_of_the_others(tmp_path):
+    """Of a split whose tested subjects are a person each, predictions need not tell persons."""
+    given = table(30).drop(index=range(1, 40, 2)).reset_index(drop=True)  # one each of the first 20
+    given["split"] = np.where(given.index < 20, "test", "train")
+    random, made = np.random.default_rng(0), []
+    for name, signal in (("a", 2.0), ("b", 0.5)):
+        features = random.normal(size=(40, 3)) + signal * given["grade"].to_numpy()[:, None]
+        Embeddings(given, features.astype(np.float32), {}).save(tmp_path / f"{name}.parquet")
+        made.append(evaluate(tmp_path / f"{name}.parquet", "grade", tmp_path / name))
+    assert (made[0]["n"], made[0]["persons"]) == (40, 30)
+    loaded = [Evaluation.load(tmp_path / name) for name in "ab"]
+    assert loaded[0].persons() is None
+    found = difference_between(*([one] for one in loaded))
+    assert found.test == "DeLong's test"
+    assert None not in (found.p, found.interval)
+    accuracy = difference_between(*([one] for one in loaded), metric="accuracy")
+    assert accuracy.test == "McNemar's exact test"
+    # Versions that did not tell persons kept no doubts.
+    old = Evaluation({k: v for k, v in made[0].items() if k != "doubts"}, made[0].predictions)
+    with pytest.raises(EvaluationError, match="do not tell which subjects are of one person"):
+        old.persons()
 
 
 def test_how_many_persons_there_are_is_said(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -405,6 +406,31 @@ def test_tables_survive_special_characters():
     assert r"$\mathcal{L}_{\mathrm{edge}}$ \& 50 \%" in latex
     assert latex.count("{") == latex.count("}")
     assert pd.read_csv(__import__("io").StringIO(to_csv(result))).auc_p[0] == 0.0004
+
+
+def test_a_table_says_which_rows_were_not_tested_and_why():
+    no, told = (None, None, 0.95, None, ""), "no predictions"
+    tested = Versus("auc", "ViT-AE", 0.02, -0.1, 0.2, 0.95, 0.4, "DeLong's test")
+    cells = {"auc": Cell(0.5, 0.1)}
+    rows = [Row(key, key, cells, {"auc": tested}) for key in ("a", "b")]
+    rows[0] = replace(rows[0], controls={"raw": Versus("auc", "raw", 0.1, *no, told)})
+    rows += [Row("c", "c", cells, {"auc": Versus("auc", "ViT-AE", 0.1, *no, told)})]
+
+    def page(rows):
+        return to_markdown(Result("k", "t", ("auc",), tuple(rows), {"data": "d"}, ()))
+
+    first, second = page(rows).split("## Against the controls")
+    assert "interval over subjects (95 %, trained models held fixed); p: DeLong's test, " in first
+    assert "\n- without a test and an interval: c against ViT-AE (no predictions)\n" in first
+    assert "\nΔ is the difference from raw.\n" in second
+    assert "\n- without a test and an interval: a against raw (no predictions)\n" in second
+    assert "without" not in page(rows[1:2])
+    alone = page(rows[2:])
+    assert "\nΔ is the difference from ViT-AE.\n" in alone
+    half = Versus("auc", "ViT-AE", 0.02, None, None, 0.95, 0.4, "t-test", told)
+    assert "without an interval: d against ViT-AE (no pr" in page(
+        [Row("d", "d", cells, {"auc": half})]
+    )
 
 
 def test_settings_that_changed_are_listed_and_make_the_same_recipe():

@@ -14,7 +14,9 @@ from scipy import stats
 
 from tests.conftest import LIGHT, write_store
 from vitaepp.data.runfolder import RunFolder
-from vitaepp.errors import EvaluationError, RecipeError
+from vitaepp.downstream.finetune import DEFAULTS
+from vitaepp.encoder.embed import embed
+from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import TASKS, spread
 from vitaepp.evaluation.result import Evaluation
@@ -67,6 +69,41 @@ def test_a_ladder_is_climbed_once_and_goes_on(make_store, tmp_path, monkeypatch)
     assert [file.stat().st_mtime_ns for file in trained] == before
     with pytest.raises(AssertionError, match="measured again"):
         ladder(store.path, tmp_path / "out", "bright", **asked | {"budget": "10,all"})
+
+
+def test_encoders_are_called_what_they_are_and_settings_are_told(make_store, tmp_path, monkeypatch):
+    """And each rung has the minutes of its own features, whichever rung had them made."""
+    clock = [0.0]
+
+    def slowly(*asked):
+        clock[0] += 1200
+        return embed(*asked)
+
+    monkeypatch.setattr("vitaepp.experiments.ladder.embed", slowly)
+    watch = SimpleNamespace(monotonic=lambda: clock[0])
+    monkeypatch.setattr("vitaepp.experiments.ladder.time", watch)
+    store = make_store(subjects=24, size=(16, 16), modalities=("grey",))
+    changes = [*QUICK, "loss.perceptual.weight=0"]
+    asked = {"settings": changes, "folds": 3, "budget": "all"}
+    for _ in range(2):  # and when it is taken from the folder
+        made = ladder(
+            store.path, tmp_path / "out", "bright", rungs=["prior", "untrained", "vitae++"], **asked
+        )
+        assert [r.name for r in made.rungs][1:] == ["untrained encoder", "ViT-AE + L_edge + L_CL"]
+        trained = json.loads((tmp_path / "out/runs/vitae++/seed0/summary.json").read_text())
+        minutes = [0, 10, 10 + trained["seconds"] / 60]
+        assert [rung.minutes for rung in made.rungs] == pytest.approx(minutes)
+    kept = json.loads((tmp_path / "out" / "ladder.json").read_text())
+    assert "loss.perceptual.weight=0" in kept["settings"]
+    assert kept["folds"] == 3
+    page = (tmp_path / "out" / "ladder.md").read_text()
+    assert "- settings: `" in page
+    assert "`loss.perceptual.weight=0`" in page
+    assert "- command: vitaepp ladder store OUT --label bright --budget all --rungs prior," in page
+    assert "ViT-AE++" not in page
+    best = Ladder(made.rungs[::-2], {}, {})
+    monkeypatch.setattr(Ladder, "taken", made.rungs[2])
+    assert best.recommendation.startswith("Pre-training pays: use ViT-AE + L_edge + L_CL, and")
 
 
 def test_what_was_measured_of_another_task_or_protocol_is_measured_anew(tmp_path):
@@ -260,6 +297,16 @@ def test_where_pyradiomics_is_installed_its_features_are_added(make_store, monke
             RecipeError,
             "unknown setting finetune.epochs",
         ),
+        (
+            {"rungs": ["raw", "finetuned"], "settings": [*QUICK, "finetune.blocks=9"]},
+            RecipeError,
+            "the features pass 2 blocks",
+        ),
+        (
+            {"rungs": ["public", "vitae"], "public": "nowhere", "settings": QUICK},
+            RunError,
+            "^nowhere: has no config.json",
+        ),
     ],
 )
 def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, message):
@@ -268,6 +315,37 @@ def test_what_cannot_be_climbed_is_said(make_store, tmp_path, asked, error, mess
     with pytest.raises(error, match=message):
         ladder(store.path, tmp_path / "out", **asked)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_another_fine_tuning_is_refused_before_anything_is_measured(
+    make_store, tmp_path, monkeypatch
+):
+    store = make_store(subjects=24, size=(16, 16), modalities=("grey",))
+    out, settings = tmp_path / "out", [*QUICK, "finetune.blocks=1", "finetune.patience=0.5"]
+    asked = {"rungs": ["prior", "finetuned"], "folds": 2, "budget": "all", "settings": settings}
+    monkeypatch.setitem(DEFAULTS, "optim.updates", None)
+    monkeypatch.setitem(DEFAULTS, "optim.epochs", 1)
+    made = ladder(store.path, out, "bright", **asked)
+    assert made.facts["settings of fine-tuning"] == settings[-2:]
+    assert made.facts["epochs of fine-tuning"] == [1]
+    assert "- epochs of fine-tuning: 1\n" in (out / "ladder.md").read_text()
+
+    def no_more(*args, **kwargs):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("vitaepp.experiments.ladder.evaluate_features", no_more)
+    monkeypatch.setattr("vitaepp.experiments.ladder.Setup.trained", no_more)
+    other = [*settings[:-1], "finetune.patience=0.2"]
+    for change, told in (
+        ({"seed": 1}, "with `seed`=0, now 1; choose"),
+        ({"folds": 3}, "with `folds`=2, now 3; choose"),
+        ({"settings": other}, r"with the setting finetune\.patience=0\.5, now 0\.2; choose"),
+        ({"settings": [*settings, "finetune.blocks=9"]}, "the features pass 2 blocks"),
+    ):
+        with pytest.raises((RunError, RecipeError), match=told):
+            ladder(store.path, out, "bright", **asked | change)
+    with pytest.raises(AssertionError, match="measured"):
+        ladder(store.path, out, "bright", **asked)
 
 
 @pytest.mark.parametrize(

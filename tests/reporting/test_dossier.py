@@ -527,3 +527,21 @@ def test_verify_draws_and_tests_persons_where_they_have_several_images(tmp_path,
             known += 1
     assert known == 2
     assert verify.main(folder) == 1
+
+
+def test_verify_agrees_where_only_those_trained_on_have_several_images(tmp_path):
+    run = make_run(tmp_path / "run", reconstructed=False)
+    features, table, noise = cohort()
+    test = np.arange(len(table)) % 3 == 0
+    table["split"] = np.where(test, "test", "train")
+    table["participant"] = [f"Doe {i}" if t else f"Roe {i // 6}" for i, t in enumerate(test)]
+    facts = {"encoder": weights_id(run)}
+    for name, values in (("vitae++", features + features[:, :1]), ("untrained", noise)):
+        file = run / "e.parquet" if name == "vitae++" else control_path(run / "e.parquet", name)
+        Embeddings(table, values.astype(np.float32), facts | {"method": name}).save(file)
+    evaluate(run / "e.parquet", "sick", run / "sick")
+    folder = dossier([run], tmp_path / "out")
+    made = [pd.read_csv(file) for file in sorted((folder / "tables").glob("comparison-*.csv"))]
+    assert len(made) == 2
+    assert all(table[["low", "high", "p"]][1:].notna().all(axis=None) for table in made)
+    assert verify.main(folder) == 0

@@ -23,9 +23,11 @@ Every piece is skipped where it is finished, so that the same command goes on wh
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,10 +45,11 @@ from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.classification import Classification
 from vitaepp.methods.supervised import trained_parts
 from vitaepp.recipe.effect import given_names, without_effect
-from vitaepp.recipe.recipe import Recipe, resolve
+from vitaepp.recipe.recipe import Recipe, flatten, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
 from vitaepp.system.paths import swapped
-from vitaepp.system.progress import say
+from vitaepp.system.progress import quieter, say
+from vitaepp.system.text import as_typed, first_few
 from vitaepp.training.launch import find_cluster
 from vitaepp.training.threads import free_threads
 
@@ -78,6 +81,9 @@ OF_TASK: dict[str, dict[str, Any]] = {
     "regression": _LABELS,
     "segmentation": {"optim.lr": 1e-3},
 }
+
+#: What tells two fine-tunings apart that cannot be shown.
+_DIGESTS = ("run", "store", "label's values, masks, folds or persons", "recipe")
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
@@ -220,6 +226,70 @@ def tuned_recipe(before: Recipe, task: str, settings: str | Sequence[str]) -> Re
     return recipe
 
 
+def check_tuning(base: Base, label: str, task: str, protocol: str | None, *, trained: bool) -> None:
+    """Refuse what `finetune` of classes or values would, before its encoder is trained.
+
+    Args:
+        base: with the recipe of the fine-tuning.
+        label: column to predict.
+        task: `classification` or `regression`.
+        protocol: as in `finetune`.
+        trained: whether the encoder is the one that will be fine-tuned; else what a fine-tuning
+            that is there was made of is not compared with it.
+
+    Raises:
+        RunError, EvaluationError, RecipeError: as `finetune`.
+    """
+    store, recipe = base.store, base.recipe
+    untrained = Encoder.untrained(recipe, store.info)
+    trained_parts(untrained.backbone.parts(recipe.model.pool_block), recipe.finetune.blocks)
+    with quieter("vitaepp", logging.WARNING):  # it will be said
+        tuning, _, chosen = labelled.planned(base, label, task, protocol, None)
+    for k in range(len(tuning.parts)):
+        tuning.job(k)
+    facts = _facts(replace(tuning, recipe=recipe.changed(prepare=store.info.settings)))
+    facts |= {"label": label, "protocol": chosen, "positive class": None}
+    of_encoder = () if trained else ("run", "recipe")
+    _refuse_other(base.out, {k: v for k, v in facts.items() if k not in of_encoder})
+
+
+def _facts(tuning: Tuning) -> dict[str, Any]:
+    """What a fine-tuning is of; its label is not among it. What a user gives comes first."""
+    return {
+        "task": tuning.task,
+        "folds": tuning.folds,
+        "seed": tuning.seed,
+        "run": weights_id(tuning.run.path),
+        "store": tuning.store.fingerprint(),
+        "label's values, masks, folds or persons": tuning.digest(),
+        "recipe": tuning.recipe.model_dump(mode="json"),
+    }
+
+
+def _refuse_other(out: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a folder with a fine-tuning of other facts, and name what differs."""
+    file = out / "finetune.json"
+    if not file.is_file():
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        before = {}
+    other = [name for name in facts if before.get(name) != facts[name]]
+    if not other:
+        return
+    name, then, now = other[0], before.get(other[0]), facts[other[0]]
+    what = f"another {name}"
+    if name == "recipe" and isinstance(then, Mapping):
+        then, now = flatten(then), flatten(now)
+        name, *more = [s for s in then | now if then.get(s) != now.get(s)]
+        what = f"the setting {name}={as_typed(then.get(name))}, now {as_typed(now.get(name))}"
+        what += f", and with another {first_few(more)}" if more else ""
+    elif name not in _DIGESTS and name in before:
+        what = f"`{name}`={then}, now {now}"
+    raise RunError(f"{out}: holds a fine-tuning with {what}; choose another folder")
+
+
 @contextmanager
 def _claimed(
     tuning: Tuning, label: str | None, protocol: str | None, positive: str | None
@@ -229,31 +299,11 @@ def _claimed(
     Raises:
         RunError: it holds another, or other files.
     """
-    out = tuning.out
-    facts = {
-        "run": weights_id(tuning.run.path),
-        "store": tuning.store.fingerprint(),
-        "label's values, masks, folds or persons": tuning.digest(),
-        "task": tuning.task,
-        "label": label,
-        "protocol": protocol,
-        "positive class": positive,
-        "folds": tuning.folds,
-        "seed": tuning.seed,
-        "recipe": tuning.recipe.model_dump(mode="json"),
-    }
-    file = out / "finetune.json"
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        other = [name for name in facts if before.get(name) != facts[name]]
-        if other:
-            raise RunError(
-                f"{out}: holds a fine-tuning with another {other[0]}; choose another folder"
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    out, file = tuning.out, tuning.out / "finetune.json"
+    given = {"label": label, "protocol": protocol, "positive class": positive}
+    facts = given | _facts(tuning)
+    _refuse_other(out, facts)
+    if not file.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: holds something else; choose another folder")
     make_folder(out)
     with locked(out), free_threads():

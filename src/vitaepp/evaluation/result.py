@@ -278,10 +278,13 @@ class Evaluation(Metrics):
         Raises:
             EvaluationError: the predictions do not tell, as those of an earlier version.
         """
-        table = self._sorted()
+        table, facts = self._sorted(), self.metrics
         if PERSON in table:
             return table[PERSON].to_numpy(np.intp)
-        if (count := self.metrics.get("persons")) is not None and count < self.metrics["n"]:
+        # Those who are only trained on count among `persons`, too. Versions that keep doubts write
+        # the column wherever it is needed.
+        unknown = len(table) >= facts["n"] or "doubts" not in facts
+        if facts.get("persons", facts["n"]) < facts["n"] and unknown:
             raise EvaluationError(
                 f"{self.source}: its predictions do not tell which subjects are of one person; "
                 "evaluate again"

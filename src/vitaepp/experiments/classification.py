@@ -162,7 +162,8 @@ def _cells(evaluations: Sequence[Evaluation], key: str, metrics: Sequence[str]) 
 
 def _versus(difference: Difference, against: str) -> Versus:
     d = difference
-    return Versus(d.metric, against, d.mean, *ends(d.interval), d.p, d.test or d.reason or "")
+    why = "" if d.p is not None and d.interval is not None else d.reason or ""
+    return Versus(d.metric, against, d.mean, *ends(d.interval), d.p, d.test or "", why)
 
 
 def _sweep(rows: Sequence[Row], metrics: Sequence[str]) -> Drawing | None:

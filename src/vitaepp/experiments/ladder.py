@@ -12,9 +12,10 @@ What is finished is not made again, so that the same command goes on where it st
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,8 @@ from vitaepp.data.embeddings import Embeddings, control_path, facts_in
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
-from vitaepp.downstream.finetune import finetune, tuned_recipe
-from vitaepp.downstream.tuning import epochs_of
+from vitaepp.downstream.finetune import check_tuning, finetune, tuned_recipe
+from vitaepp.downstream.tuning import Base, epochs_of
 from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
 from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
@@ -42,20 +43,20 @@ from vitaepp.evaluation.question import ALL_CONTROLS, MEAN
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
 from vitaepp.evaluation.tasks.base import Target
-from vitaepp.experiments.catalogue import EXPERIMENTS
+from vitaepp.experiments.catalogue import EXPERIMENTS, Experiment
 from vitaepp.experiments.experiment import base_recipe
 from vitaepp.experiments.gradients import oriented_gradients
 from vitaepp.experiments.hours import in_hours
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.runs import Setup
 from vitaepp.experiments.simple import radiomics, simple_features
-from vitaepp.interop.public import embed_public
+from vitaepp.interop.public import embed_public, load_public
 from vitaepp.recipe.methods import METHODS
-from vitaepp.recipe.recipe import Recipe, as_settings
+from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings
 from vitaepp.system.devices import Machine
 from vitaepp.system.extras import require
-from vitaepp.system.files import file_stem, read_json
-from vitaepp.system.progress import counted, say
+from vitaepp.system.files import file_stem, read_json, write_json
+from vitaepp.system.progress import counted, quieter, say
 from vitaepp.training.hours import Clock
 
 #: Rungs, from the bottom, and their names in print.
@@ -151,21 +152,31 @@ def ladder(
     tuned = [s for s in changes if s.startswith("finetune.")]
     pretrained = [s for s in changes if s not in tuned]
 
-    left_out: dict[str, str] = {}
     tuning = {"scratch", "finetuned"} & set(wanted)
     trainings = [k for k in ("vitae", "vitae++") if k in wanted or (k == "vitae++" and tuning)]
     if "untrained" in wanted and not trainings:
         trainings = ["vitae++"]
     before = base_recipe(None, recipe, pretrained)
-    if tuning:  # before anything is trained
-        tuned_recipe(before, task, tuned)
-    if trainings:
-        share = PRETRAINING if tuning else 1.0
-        time_given = None if hours is None else hours * share
-        left_out |= _pretrain(opened, folder, trainings, before, recipe, pretrained, time_given)
+    chosen = EXPERIMENTS["linear-probe"].choose(trainings or None)
+    titles = {variant.key: variant.title(before) for variant in chosen.variants}
     climber = _Climber(
-        opened, ordered, folder, label, task, protocol, folds, seed, sizes, target, shared
+        opened, ordered, folder, label, task, protocol, folds, seed, sizes, target, shared, titles
     )
+    # Whatever does not fit is refused before anything is trained or measured.
+    if "public" in wanted and public is not None:
+        climber.check_public(public)
+    for_tuning = None if hours is None else hours * (1 - PRETRAINING)
+    if tuning:
+        tuned_recipe(before, task, tuned)
+    setup = Setup(opened, folder, before, "", None, False)
+    if trainings:
+        setup.claim()
+        if hours is not None:
+            clock = Clock(hours * (PRETRAINING if tuning else 1.0))
+            setup = in_hours(chosen, setup, clock, recipe, pretrained)
+    if tuning:
+        climber.check_tuning(setup.recipe_of(chosen.variants[-1], 0), tuned, for_tuning)
+    left_out = _pretrain(setup, chosen) if trainings else {}
     climbed: dict[str, Rung] = {}
     for key in wanted:
         if key in ("scratch", "finetuned") or key in left_out:
@@ -180,43 +191,46 @@ def ladder(
         else:
             climbed[key] = rung
     if tuning and "vitae++" not in left_out:
-        climbed |= climber.tuned(tuned, None if hours is None else hours * (1 - PRETRAINING))
-    chosen = tuple(climbed[key] for key in wanted if key in climbed)
-    if len(chosen) < 2:
-        raise EvaluationError(f"a ladder needs two rungs, but there is {len(chosen)}; name more")
-    facts = {
+        climbed |= climber.tuned(tuned, for_tuning)
+    reached = tuple(climbed[key] for key in wanted if key in climbed)
+    if len(reached) < 2:
+        raise EvaluationError(f"a ladder needs two rungs, but there is {len(reached)}; name more")
+    words = {
+        "task": task if task != "classification" else None,
+        "budget": None if budget is None else ",".join(map(str, sizes)),
+        "protocol": protocol,
+        "recipe": None if recipe is None else Path(recipe).name,
+        "hours": None if hours is None else f"{hours:g}",
+        "public": None if public is None else Path(public).name,
+        "rungs": None if rungs is None else ",".join(rungs),
+        "folds": folds if folds != 5 else None,
+        "seed": seed or None,
+    }
+    given = [f"--{name} {value}" for name, value in words.items() if value is not None]
+    given += [f"--set {setting}" for setting in changes]
+    facts: dict[str, Any] = {
+        "command": " ".join([f"vitaepp ladder {opened.name} OUT --label {label}", *given]),
         "label": label,
         "task": task,
-        "n": int(chosen[0].evaluation["n"]),
+        "n": int(reached[0].evaluation["n"]),
+        "folds": len(shared.folds),
         "store": opened.name,
         "protocol": shared.protocol,
         "seed": seed,
         "hours": hours,
         "machine": str(Machine.here()),
     }
-    made = Ladder(chosen, left_out, facts)
+    if trainings:
+        facts["settings"] = changed_settings(setup.recipe)
+    if {"scratch", "finetuned"} & climbed.keys():
+        facts |= {"settings of fine-tuning": tuned, "epochs of fine-tuning": climber.lengths()}
+    made = Ladder(reached, left_out, facts)
     made.save(folder)
     return made
 
 
-def _pretrain(
-    store: Store,
-    out: Path,
-    keys: Sequence[str],
-    base: Recipe,
-    recipe: str | os.PathLike[str] | None,
-    settings: Sequence[str],
-    hours: float | None,
-) -> dict[str, str]:
-    """Train the encoders where that is not done yet; why one could not be trained, by its key.
-
-    `base` is made of the recipe that the user named, and of the settings.
-    """
-    chosen = EXPERIMENTS["linear-probe"].choose(keys)
-    setup = Setup(store, out, base, "", None, False)
-    setup.claim()
-    if hours is not None:
-        setup = in_hours(chosen, setup, Clock(hours), recipe, settings)
+def _pretrain(setup: Setup, chosen: Experiment) -> dict[str, str]:
+    """Train the encoders where that is not done yet; why one could not be trained, by its key."""
     failed = {}
     for variant in chosen.variants:
         say(f"\n{variant.title(setup.recipe)}")
@@ -232,7 +246,7 @@ class _Climber:
     """Measures the rungs of one label of one store, where that is not done yet.
 
     `ordered` is the store's table by subject, of which `target` has the label and `shared` the
-    folds; the others are the arguments of `ladder`.
+    folds; `titles` are what the encoders are called; the others are the arguments of `ladder`.
     """
 
     store: Store
@@ -246,13 +260,35 @@ class _Climber:
     budget: Sequence[Budget]
     target: Target
     shared: Shared
+    titles: Mapping[str, str]
+
+    def check_public(self, public: str | os.PathLike[str]) -> None:
+        """Refuse a published encoder that cannot be read, where its features are not there yet."""
+        if not self._is_of_store(self._public_file(public)):
+            with quieter("vitaepp", logging.WARNING):  # it will be said
+                load_public(public)
+
+    def check_tuning(self, before: Recipe, settings: Sequence[str], hours: float | None) -> None:
+        """Refuse a fine-tuning that cannot be, or that is not the one in OUT.
+
+        Args:
+            before: the recipe of the encoder, where none is trained yet.
+            settings: of fine-tuning.
+            hours: for it.
+        """
+        run, folder = self._tuned_run, self._tuning_folder
+        trained = run.recipe_file.is_file() and run.has_ended()
+        begun = (folder / "finetune.yaml").is_file()  # with its length, where it has hours
+        length = self._length(run, folder, settings, hours) if begun and hours is not None else []
+        recipe = tuned_recipe(run.recipe() if trained else before, self.task, [*length, *settings])
+        base = Base(run, self.store, folder, recipe, self.folds, self.seed)
+        check_tuning(base, self.label, self.task, self.protocol, trained=trained)
 
     def frozen(
         self, key: str, trainings: Sequence[str], public: str | os.PathLike[str] | None
     ) -> Rung | str:
         """A rung on features, or why there is none."""
-        begun = time.monotonic()
-        minutes = 0.0
+        begun, minutes = time.monotonic(), 0.0
         features: Any
         if key == "prior":
             features = np.zeros((len(self.store), 0))  # nothing is known of the subjects
@@ -269,8 +305,7 @@ class _Climber:
             features = metadata
         elif key == "public":
             assert public is not None
-            name = hashlib.sha256(os.path.abspath(public).encode()).hexdigest()[:12]
-            file = self.out / "rungs" / f"public-{name}.parquet"
+            file = self._public_file(public)
             if not self._is_of_store(file):
                 embed_public(public, self.store.path, file)
             features = self._embedded(file)
@@ -280,11 +315,16 @@ class _Climber:
             of = trainings[-1] if key == "untrained" else key
             run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
             file = run.path / "embeddings.parquet"
+            took = self.out / "rungs" / f"embedding-{file_stem(of)}.json"
             if not self._is_of_store(file, weights_id(run.path)):
                 embed(run.path, self.store.path, file)
+                # Half of it is the untrained encoder's, which is embedded beside the trained one.
+                write_json(took, {"minutes": (time.monotonic() - begun) / 60 / 2})
             control = key == "untrained"
-            features = self._embedded(control_path(file, "untrained") if control else file)
             minutes = 0.0 if control else self._minutes(run)
+            minutes += float(read_json(took)["minutes"]) if took.is_file() else 0.0
+            begun = time.monotonic()
+            features = self._embedded(control_path(file, "untrained") if control else file)
         evaluation = self._evaluated(key, features, begun)
         spent = float(evaluation["provenance"].get("minutes", 0.0))
         if not spent:
@@ -293,8 +333,7 @@ class _Climber:
 
     def tuned(self, settings: Sequence[str], hours: float | None) -> dict[str, Rung]:
         """The rungs of fine-tuning and of training from scratch."""
-        run = RunFolder(self.out / "runs" / file_stem("vitae++") / "seed0")
-        folder = self.out / "finetuned" / file_stem(self.label)
+        run, folder = self._tuned_run, self._tuning_folder
         length = [] if hours is None else self._length(run, folder, settings, hours)
         evaluation = finetune(
             run.path,
@@ -310,13 +349,35 @@ class _Climber:
         assert isinstance(evaluation, Evaluation)
 
         def minutes(start: str) -> float:
-            files = folder.glob(f"folds/fold*/{start}/summary.json")
-            return float(sum(read_json(file).get("seconds", 0.0) for file in files)) / 60
+            return float(sum(one.get("seconds", 0.0) for one in self._tunings(start))) / 60
 
         whole = self._minutes(run) + minutes("pretrained")
         scratch = Rung("scratch", RUNGS["scratch"], evaluation, "scratch", minutes("scratch"))
         tuned = Rung("finetuned", RUNGS["finetuned"], evaluation, minutes=whole)
         return {rung.key: rung for rung in (scratch, tuned)}
+
+    def lengths(self) -> list[int]:
+        """The epochs of the fine-tunings; several where folds differ in size."""
+        return sorted({one["epochs"] for one in self._tunings("pretrained")})
+
+    @property
+    def _tuned_run(self) -> RunFolder:
+        """What is fine-tuned."""
+        return RunFolder(self.out / "runs" / file_stem("vitae++") / "seed0", must_exist=False)
+
+    @property
+    def _tuning_folder(self) -> Path:
+        return self.out / "finetuned" / file_stem(self.label)
+
+    def _tunings(self, start: str) -> list[dict[str, Any]]:
+        """The summaries of the fine-tunings from a start."""
+        files = self._tuning_folder.glob(f"folds/fold*/{start}/summary.json")
+        return [read_json(file) for file in files]
+
+    def _public_file(self, public: str | os.PathLike[str]) -> Path:
+        """Where the features of a published encoder are."""
+        name = hashlib.sha256(os.path.abspath(public).encode()).hexdigest()[:12]
+        return self.out / "rungs" / f"public-{name}.parquet"
 
     def _length(
         self, run: RunFolder, folder: Path, settings: Sequence[str], hours: float
@@ -422,7 +483,7 @@ class _Climber:
 
     def _title(self, key: str) -> str:
         values = key == "prior" and self.task == "regression"
-        return ALL_CONTROLS[MEAN] if values else RUNGS[key]
+        return ALL_CONTROLS[MEAN] if values else self.titles.get(key, RUNGS[key])
 
     def _labels(self) -> str:
         columns = [c for c in ("subject", "split", "participant", self.label) if c in self.ordered]

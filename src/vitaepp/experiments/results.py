@@ -45,7 +45,8 @@ class Versus:
         high: its upper end.
         level: of the interval.
         p: two-sided, where the test is possible.
-        test: which one.
+        test: which one; empty where none is possible.
+        reason: why p or the interval is missing, where one is.
     """
 
     metric: str
@@ -56,6 +57,7 @@ class Versus:
     level: float
     p: float | None
     test: str
+    reason: str = ""
 
     def text(self) -> str:
         """As `+0.021 [-0.034, 0.078]`."""
@@ -152,6 +154,7 @@ class Result(Tabular):
                     f"{name}_high": versus.high,
                     f"{metric}_p": versus.p,
                     f"{metric}_test": versus.test,
+                    f"{metric}_reason": versus.reason,
                 }
             records.append(record | {"note": row.note})
         return pd.DataFrame(records)

@@ -41,7 +41,7 @@ class Rung:
         name: in print.
         evaluation: what was measured.
         features: `method`, or the control of `evaluation` that is meant.
-        minutes: what it took on this machine, from the prepared store on.
+        minutes: what it took on this machine by itself: its training, features and models.
     """
 
     key: str
@@ -131,8 +131,8 @@ class Ladder:
             "gradients": "Do not pre-train for this label: use histograms of oriented gradients.",
             "untrained": "Training is not shown to help for this label: use the untrained encoder.",
             "public": "Do not pre-train for this label: use the public encoder as it is.",
-            "vitae": "Pre-training pays; plain ViT-AE is enough.",
-            "vitae++": "Pre-training pays: use ViT-AE++, and a simple model on its features.",
+            "vitae": f"Pre-training pays; {taken.name} is enough.",
+            "vitae++": f"Pre-training pays: use {taken.name}, and a simple model on its features.",
             "scratch": "Train a network on the labels; pre-training is not shown to help it.",
             "finetuned": "Pre-train, and fine-tune the encoder.",
         }[taken.key]
@@ -209,7 +209,7 @@ class Ladder:
 
     def save(self, out: Path) -> None:
         """Write ladder.md, .csv, .png and, last, .json."""
-        facts = [f"- {name}: {value}" for name, value in self.facts.items()]
+        facts = [f"- {name}: {_told(v)}" for name, v in self.facts.items() if v is not None]
         asked = [f"- to be checked: {doubt}" for doubt in self.doubts]
         missing = [f"- without {key}: {why}" for key, why in self.left_out.items()]
         lines = [tables.markdown(self._cells()), "", self.recommendation, ""]
@@ -299,3 +299,10 @@ class Ladder:
                 ]
             )
         return lines
+
+
+def _told(fact: Any) -> str:
+    """A fact in print; settings that are none are the defaults."""
+    if isinstance(fact, list):
+        return ", ".join(f"`{v}`" if isinstance(v, str) else str(v) for v in fact) or "the defaults"
+    return str(fact)

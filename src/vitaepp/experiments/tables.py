@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vitaepp.experiments.results import Result, Row
+from collections.abc import Sequence
+
+from vitaepp.experiments.results import Result, Row, Versus
 from vitaepp.presentation import tables
 from vitaepp.presentation.names import metric_title
 
@@ -10,16 +12,10 @@ from vitaepp.presentation.names import metric_title
 def to_markdown(result: Result) -> str:
     """The table, the differences from the controls, and how everything was made."""
     parts = [f"# {result.key}", f"{result.title}.", tables.markdown(_cells(result))]
-    against = {v.against for row in result.rows for v in row.versus.values()}
-    tests = {v.test for row in result.rows for v in row.versus.values() if v.test}
-    if against:
-        parts.append(
-            f"Δ is the difference from {', '.join(sorted(against))}, with a bootstrap interval "
-            f"over subjects (95 %, trained models held fixed); p: {', '.join(sorted(tests))}, "
-            "not corrected for the number of rows."
-        )
-    if any(row.controls for row in result.rows):
+    parts += _below([(row.name, v) for row in result.rows for v in row.versus.values()])
+    if controls := [(row.name, v) for row in result.rows for v in row.controls.values()]:
         parts += ["## Against the controls", tables.markdown(_control_cells(result))]
+        parts += _below(controls)
     if result.samples:
         names = list(next(iter(result.samples.values())))
         lines = [["PSNR/SSIM", *names]]
@@ -52,7 +48,32 @@ def to_latex(result: Result) -> str:
 def to_text(result: Result) -> str:
     """The table for a terminal."""
     notes = [f"{row.name}: {row.note}" for row in result.rows if row.note]
-    return "\n".join([f"{result.title}\n", tables.aligned(_cells(result)), *notes])
+    lacking = _lacking([(row.name, v) for row in result.rows for v in row.versus.values()])
+    return "\n".join([f"{result.title}\n", tables.aligned(_cells(result)), *notes, *lacking])
+
+
+def _below(differences: Sequence[tuple[str, Versus]]) -> list[str]:
+    """What a table says of differences, each with the name of its row; nothing of none."""
+    if not differences:
+        return []
+    note = f"Δ is the difference from {', '.join(sorted({v.against for _, v in differences}))}"
+    if any(v.low is not None for _, v in differences):
+        note += ", with a bootstrap interval over subjects (95 %, trained models held fixed)"
+    if tests := sorted({v.test for _, v in differences if v.p is not None}):
+        note += f"; p: {', '.join(tests)}, not corrected for the number of rows"
+    lacking = _lacking(differences)
+    return [f"{note}.", *(["\n".join(f"- {line}" for line in lacking)] if lacking else [])]
+
+
+def _lacking(differences: Sequence[tuple[str, Versus]]) -> list[str]:
+    """A line for each reason that differences have no test or no interval, with their rows."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, versus in differences:
+        if versus.reason:
+            what = "without a test" if versus.p is None else "without an interval"
+            what += " and an interval" * (versus.p is None and versus.low is None)
+            rows.setdefault((what, versus.reason), []).append(f"{name} against {versus.against}")
+    return [f"{what}: {', '.join(names)} ({why})" for (what, why), names in rows.items()]
 
 
 def _cells(result: Result) -> list[list[str]]:
