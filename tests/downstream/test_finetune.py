@@ -263,10 +263,11 @@ def test_a_value_is_predicted_beside_ridge_regressions(trained, tmp_path, capsys
     table.to_parquet(store / "table.parquet", index=False)
     settings = [*SHORT, "optim.lr=1e-12", "finetune.blocks=0", "loss.edge.weight=3"]
     settings += ["finetune.class_weights=none", "prepare.size=8"]
+    settings += ["trainer.replay=false"]
     how = {"task": "regression", "settings": settings, "folds": 2}
     found = vitaepp.finetune(run, store, tmp_path / "out", "years", **how)
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "no effect" in line)
-    idle = "prepare.size=8, loss.edge.weight=3, finetune.class_weights=none"
+    idle = "prepare.size=8, loss.edge.weight=3, finetune.class_weights=none, trainer.replay=no"
     assert said == f"task=regression: {idle} have no effect"
     assert not {"class_weights", "width", "layer_decay"} & found["finetune"].keys()
     assert list(found["controls"]) == ["scratch", "untrained", "raw", "mean"]

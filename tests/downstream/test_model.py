@@ -318,6 +318,13 @@ def test_no_file_of_the_users_is_replaced_by_another_kind(clinic, fitted, tmp_pa
             with pytest.raises(RunError, match=r"^\S+: is there, and is no .*; give another name$"):
                 write(file)
     assert {file: file.read_bytes() for file in before} == before
+    # Nor are they where only what is written beside it has their name.
+    for name, write in (("e.untrained.parquet", 1), ("e.raw.parquet", 1), ("e.notes.parquet", 0)):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(RunError, match=f"{name}: is there, and is no "):
+            writers[write](tmp_path / "e.parquet")
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
     # What is there of an earlier call is replaced, and an empty file as well.
     (tmp_path / "p.csv").touch()
     for _ in range(2):

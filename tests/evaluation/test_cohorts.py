@@ -309,7 +309,7 @@ def test_columns_and_values_that_may_not_be_meant_are_asked_about(capsys):
     table["mixed"] = np.where(np.arange(N) % 2, table["site"], table["site"].str.upper())
     evaluate_features(features, table, "coded", task="regression")
     told = capsys.readouterr().err
-    assert "9 values of 80 lie far from the others, such as -999" in told
+    assert "-999 is the only value below 0, in 9 of 80 subjects; a code for missing?" in told
     assert "16 subjects of 80 have no participant" in told
     _, found = shared(table.drop(columns="participant"), group="volume", folds=5)
     assert "80 groups in 80 subjects" in found.notes[0]

@@ -21,6 +21,7 @@ from vitaepp.reporting.sections.results import comparisons
 
 UNKNOWN = ("unk", "not known", "Not Done", "n.d.", "ND", "nd", "n. a.")
 
+SKEWED = np.random.default_rng(0).lognormal(2.6, 1.5, size=300)
 NORMAL = np.random.default_rng(0).normal(scale=1.3, size=54)
 AGES = np.random.default_rng(0).integers(39, 79, size=54)
 
@@ -47,6 +48,15 @@ def table(labels, **columns):
         ([1, 0, 99], ["99 (4 subjects) counts as a class; if it means missing"]),
         ([-1, 1], []),
         ([-2, -1, 0, 1], []),
+        ([-2, -1, 0, 1, 2], []),
+        ([-4, -2, 0, 2, 4], []),
+        ([-4, -1, 0, 1], ["-4 (4 subjects) counts as a class", "-1 (4 subjects) counts as a"]),
+        ([-9, -8, 0, 1], ["-9 (4 subjects) counts as a class", "-8 (4 subjects) counts as a"]),
+        ([0, 1, 88, 99], ["88 (4 subjects) counts as a class", "99 (4 subjects) counts as a"]),
+        ([0, 1, 98], ["98 (4 subjects) counts as a class"]),
+        ([-9, 0, 1, 99], ["-9 (4 subjects) counts as a class", "99 (4 subjects) counts as a"]),
+        ([0, 3, 6, 9], []),
+        ([6, 7, 9], []),
         ([7, 8, 9], []),
         (["unknown", "high", "low"], ["'unknown' (4 subjects) counts as a class; if it means"]),
         *(([w, "high", "low"], [f"{w!r} (4 subjects) counts as a class"]) for w in UNKNOWN),
@@ -54,6 +64,10 @@ def table(labels, **columns):
         (["99", "high", "low"], ["99 (4 subjects) counts as a class; if it means missing"]),
         (["0", "1", "2", "99", "other"], ["99 (4 subjects) counts as a class"]),
         ([0, 0.5, 1, -9], ["-9 (4 subjects) counts as a class; if it means missing"]),
+        (["0", "A", "B", "C"], []),
+        (["A", "B", "AB", "0"], []),
+        (["0", "M", "F"], ["0 (4 subjects) counts as a class"]),
+        (["99", "A", "B", "C"], ["99 (4 subjects) counts as a class"]),
         (["0", "1", "2", "3+"], []),
         (["0", "1+", "2+", "3+"], []),
         (["0", "+", "++"], []),
@@ -110,6 +124,13 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
         ([*NORMAL, *[-9] * 3, *[9] * 3], "-9 and 9, in 6 of 60 subjects, are apart from all"),
         ([*AGES, *[0] * 6], "0, in 6 of 60 subjects, is apart from all other values; a code for"),
         ([1, 2, 3, 4, 5] * 8 + [9] * 4, "9, in 4 of 44 subjects, is apart from all other"),
+        ([*range(7)] * 9 + [9] * 4, "9, in 4 of 67 subjects, is apart from all other values"),
+        ([*range(7)] * 9 + [88, 99] * 4, "88 and 99, in 8 of 71 subjects, are apart from all"),
+        ([*range(7)] * 9 + [9], ""),
+        ([*SKEWED, -1, -8, -9], "-9, -8 and -1 are the only values below 0, in 3 of 303 subj"),
+        ([*AGES, -1, *[0] * 6], "0, in 6 of 61 subjects, is apart from all other values"),
+        (SKEWED, ""),
+        ([*SKEWED[15:], *1000 * SKEWED[:15]], " of 300 lie far from the others"),
         ([*NORMAL, *[-9] * 2], ""),
         ([*range(1, 10)] * 9, ""),
         ([*[0] * 30, *[1] * 40, *[2] * 9, 3, 4, 5, 5, 9], ""),

@@ -10,8 +10,9 @@ import torch
 
 from tests.conftest import LIGHT
 from vitaepp.data.runfolder import weights_id
+from vitaepp.errors import RunError
 from vitaepp.evaluation.reconstruction import (
-    _remove_earlier,
+    _earlier,
     choose_rows,
     image_quality,
     reconstruct,
@@ -49,6 +50,20 @@ def test_files_of_a_reconstruction(make_store, tmp_path, size):
     assert left == {*once.subject, "metrics", "reconstruction", "notes"}
 
 
+def test_files_of_a_user_stay(make_store, tmp_path):
+    """As where the folder for the results is that of the scans."""
+    store = make_store()
+    run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
+    subject = store.table["subject"].iloc[0]
+    for name in ("metrics.csv", "reconstruction.json", f"{subject}.png", f"{subject}_t1.nii.gz"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("[1]")
+        with pytest.raises(RunError, match="is there, and is no file of `reconstruct`; give anot"):
+            reconstruct(run, store.path, tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == [name]
+        assert (tmp_path / name / name).read_text() == "[1]"
+
+
 def test_files_of_an_interrupted_call_do_not_stay(make_store, tmp_path, monkeypatch):
     store = make_store()
     run = pretrain(store.path, tmp_path / "run", settings=LIGHT)
@@ -73,12 +88,10 @@ def test_files_of_an_interrupted_call_do_not_stay(make_store, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "facts", [{"subjects": 5}, {"subjects": [3]}, {"subjects": ["a"], "modalities": None}, [1]]
 )
-def test_damaged_facts_of_an_earlier_call_remove_nothing(tmp_path, facts):
+def test_by_damaged_facts_no_file_is_of_an_earlier_call(tmp_path, facts):
     whole = {"modalities": ["t1"], **facts} if isinstance(facts, dict) else facts
     (tmp_path / "reconstruction.json").write_text(json.dumps(whole))
-    (tmp_path / "a.png").touch()
-    _remove_earlier(tmp_path, ["t1"])
-    assert (tmp_path / "a.png").exists()
+    assert _earlier(tmp_path, ["t1"]) == []
 
 
 def test_visible_voxels_stay_and_the_same_seed_hides_the_same(make_store, tmp_path):

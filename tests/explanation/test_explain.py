@@ -97,6 +97,17 @@ def test_a_folder_holds_the_maps_of_the_last_call_alone(planted, tmp_path, caplo
     )
 
 
+@pytest.mark.parametrize("name", ["explain.json", "explain.csv", "{}.png", "{}.npz"])
+def test_files_of_a_user_stay(planted, tmp_path, name):
+    subject = Store(planted / "store").table["subject"].iloc[0]
+    file = tmp_path / name.format(subject)
+    file.write_text("mine")
+    with pytest.raises(RunError, match="is there, and is no file of `explain`; give another fold"):
+        explain(planted / "encoder", planted / "store", tmp_path, subjects=None)
+    assert [*tmp_path.iterdir()] == [file]
+    assert file.read_text() == "mine"
+
+
 def test_a_full_disk_leaves_the_earlier_maps(planted, tmp_path, monkeypatch):
     encoder, store = planted / "encoder", planted / "store"
     explain(encoder, store, tmp_path, subjects=2, parts=4, pairs=1)

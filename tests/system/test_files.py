@@ -1,8 +1,10 @@
 """What is written appears whole, and a folder is held by one writer, however these end."""
 
 import errno
+import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +84,31 @@ def test_results_are_not_written_into_a_store_or_a_run(make_store, verb):
     with pytest.raises(RunError, match="is a store; give a folder of its own"):
         getattr(vitaepp, verb)(*given, store.path)
     assert sorted(store.path.rglob("*")) == before
+
+
+OWN = {"accuracy": 0.91}
+
+VERBS = {
+    "evaluate": (("none.parquet", "grade"), "metrics.json", "predictions.parquet"),
+    "audit": (("none.parquet", "none", "grade"), "audit.json", "audit.md"),
+    "neighbours": (("none.parquet",), "neighbours.json", "neighbours.png"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_files_of_a_user_are_not_taken_for_an_earlier_result(tmp_path, verb):
+    """Neither where a file has the name of the last one, nor where only others are there."""
+    given, *names = VERBS[verb]
+    for name in names:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / name).write_text(json.dumps(OWN))
+        (tmp_path / "out" / "repeats.csv").write_text("mine")
+        told = f"{name}: is there, and is no file of `{verb}`; give another folder"
+        with pytest.raises(RunError, match=f"^\\S+{re.escape(told)}$"):
+            getattr(vitaepp, verb)(*given, tmp_path / "out")
+        kept = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+        assert kept == {name: json.dumps(OWN), "repeats.csv": "mine"}
+        (tmp_path / "out").rename(tmp_path / name)
 
 
 WRITER = """

@@ -20,7 +20,7 @@ import pandas as pd
 from vitaepp.auditing.answers import Measured, crosses, items, measure, sides_of
 from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import Pair, correlation, look_at, near_duplicates, pictures
-from vitaepp.auditing.items import Audit
+from vitaepp.auditing.items import FILES, Audit
 from vitaepp.auditing.shortcuts import Cohort
 from vitaepp.data.arrays import Indices
 from vitaepp.data.embeddings import Embeddings
@@ -31,7 +31,7 @@ from vitaepp.data.storetable import PARTICIPANT, RESERVED_COLUMNS
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.evaluation.labels import read_labels
-from vitaepp.system.files import check_writable
+from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import counted, say, warn
 from vitaepp.system.text import first_few
 from vitaepp.system.urls import Location
@@ -87,10 +87,11 @@ def audit(
     """
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
+    refuse_as_results(out, "audit")
+    FILES.check(out)
     opened = Store(store)
     table, features, rows, encoder = joined(Path(embeddings), opened, labels, id_column)
     read_labels(table, label).with_positive(positive)
-    check_writable(Path(out) / "audit.json")
     persons = persons_of(table)
     cohort = Cohort(table, features, persons, label, protocol, folds, seed, positive, encoder)
     cohort.parts()  # what cannot be evaluated is refused before images are read

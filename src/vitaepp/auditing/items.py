@@ -12,7 +12,8 @@ import pandas as pd
 
 from vitaepp.presentation import tables
 from vitaepp.presentation.numbers import interval, p_value
-from vitaepp.system.files import together, write_json, write_text
+from vitaepp.system.files import write_json, write_text
+from vitaepp.system.results import ResultFiles
 
 Verdict = Literal["green", "yellow", "red"]
 
@@ -20,6 +21,18 @@ Verdict = Literal["green", "yellow", "red"]
 COUNTS = ("participants", "pairs across a split", "questions")
 
 VERDICTS: tuple[Verdict, ...] = ("green", "yellow", "red")
+
+#: What `audit` writes. Who finds audit.json takes the folder for complete.
+FILES = ResultFiles(
+    "audit",
+    {
+        "audit.json": ("what", "score", "verdict", "sentence"),
+        "audit.csv": ("what", "score", "verdict", "sentence"),
+        "duplicates.csv": ("both sides", "found by"),
+    },
+    last=("audit.json",),
+    unsigned=("audit.md",),
+)
 
 
 @dataclass(frozen=True)
@@ -107,8 +120,7 @@ class Audit:
             The same audit, which knows its path now.
         """
         folder = Path(folder)
-        # Who finds audit.json takes the folder for complete.
-        with together(folder, "audit.json", optional=["duplicates.csv"]) as staged:
+        with FILES.written(folder) as staged:
             write_text(staged / "audit.csv", self.to_frame().to_csv(index=False))
             write_text(staged / "audit.md", tables.markdown(self._cells(), numbers=False) + "\n")
             if duplicates is not None:

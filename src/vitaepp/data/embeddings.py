@@ -111,6 +111,8 @@ class Embeddings(Tabular):
     def check(path: str | os.PathLike[str]) -> None:
         """Refuse a path for embeddings where they could not be written, or something else is.
 
+        Its controls are checked as well: what is no control there would be removed.
+
         Raises:
             RunError: a file that holds no embeddings, or the name of a control of another file.
             OSError: with the name of what is in the way.
@@ -123,7 +125,8 @@ class Embeddings(Tabular):
                     f"{path}: is the name of a control of {of.name} ({CONTROLS[control]}), beside "
                     "which this would be taken for one; choose another name"
                 )
-        check_replaces(path, "file of embeddings", _holds_embeddings)
+        for each in (path, *(control_path(path, control) for control in CONTROLS)):
+            check_replaces(each, "file of embeddings", _holds_embeddings)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Embeddings:

@@ -38,9 +38,10 @@ from vitaepp.evaluation.bootstrap import RESAMPLES, percentiles, resampled_perso
 from vitaepp.evaluation.folds import by_subject
 from vitaepp.ingest.new_scans import Scan
 from vitaepp.presentation.notebook import Tabular
-from vitaepp.system.files import check_writable, together, write_json, write_text
+from vitaepp.system.files import write_json, write_text
 from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import counted, say
+from vitaepp.system.results import ResultFiles
 from vitaepp.system.text import evenly
 from vitaepp.system.urls import Location
 
@@ -49,6 +50,18 @@ AT = (1, 5, 10)
 
 #: Queries on the page: of the cohort's own, and of new scans.
 SHOWN, SHOWN_NEW = 12, 100
+
+#: What `neighbours` writes.
+FILES = ResultFiles(
+    "neighbours",
+    {
+        "neighbours.json": ("queries", "k"),
+        "neighbours.csv": ("query", "rank", "similarity"),
+        "near_duplicates.csv": ("subject", "other", "similarity"),
+    },
+    last=("neighbours.json",),
+    unsigned=("neighbours.png", "near_duplicates.png"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,12 +165,12 @@ def neighbours(
     """
     path, target = Path(embeddings), Path(out)
     refuse_as_results(target, "neighbours")
+    FILES.check(target)
     if k < 1 or subjects < 1:
         raise EvaluationError(f"`k={k}`, `subjects={subjects}`: give at least 1")
     embedded = Embeddings.load(path)
     if len(embedded) < 2:
         raise EvaluationError(f"{path}: holds {counted(len(embedded), 'subject')}; two are needed")
-    check_writable(target / "neighbours.csv")
     cohort = Cohort.of(path, embedded, label, labels, id_column)
     opened = store_of(embedded, path, store)
     new = new_scans(embedded, path, query, run, device) if query is not None else None
@@ -184,8 +197,7 @@ def neighbours(
         }
     if cohort.labels is not None:
         metrics |= _precision(cohort, path, seed)
-    drawn = ("neighbours.png", "near_duplicates.png")
-    with together(target, "neighbours.json", optional=drawn) as staged:
+    with FILES.written(target) as staged:
         if opened is not None:
             pictures = Pictures(opened, new)
             if len(duplicates):

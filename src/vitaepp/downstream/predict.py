@@ -110,6 +110,7 @@ def predict(
         each = list(scans)
     if out is not None:
         check_replaces(out, "table of predictions", _is_own)
+        check_replaces(_beside(Path(out)), "table of notes on predictions", _is_notes)
     subjects: list[str] = []
     decisions: list[tuple[str, ...]] = []
     failures: list[Failure] = []
@@ -179,7 +180,7 @@ def predict(
 
 def _write(predictions: Predictions, out: Path) -> None:
     """Write the table, and before it what makes rows doubtful; of an earlier call none is left."""
-    beside, doubtful = out.with_name(f"{out.stem}.notes{out.suffix}"), predictions.doubtful()
+    beside, doubtful = _beside(out), predictions.doubtful()
     with together(out.parent, out.name, optional=[beside.name]) as staged:
         if not doubtful.empty:
             write_text(staged / beside.name, doubtful.to_csv(index=False))
@@ -188,8 +189,17 @@ def _write(predictions: Predictions, out: Path) -> None:
         say(f"{beside}: what makes {counted(len(doubtful), 'row')} of {out.name} doubtful")
 
 
+def _beside(out: Path) -> Path:
+    """Where the notes on predictions are."""
+    return out.with_name(f"{out.stem}.notes{out.suffix}")
+
+
 def _is_own(path: Path) -> bool:
     return {"subject", "percentile"} <= set(columns_in(path))
+
+
+def _is_notes(path: Path) -> bool:
+    return {"subject", "notes"} <= set(columns_in(path))
 
 
 def _of_store(model: Model, store: Store, device: str | None) -> npt.NDArray[np.float32]:

@@ -37,9 +37,10 @@ from vitaepp.nn.autoencoder import MaskedAutoencoder
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.presentation.planes import GAP, stacked
 from vitaepp.system.devices import chosen_device
-from vitaepp.system.files import check_writable, together, write_json, write_text
+from vitaepp.system.files import write_json, write_text
 from vitaepp.system.paths import kind_of, refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track
+from vitaepp.system.results import ResultFiles
 from vitaepp.views.draws import Draws, number_of
 from vitaepp.weights.runs import load_method
 
@@ -51,6 +52,14 @@ MASKS = 4
 
 #: Flagged scans on the page, the oddest first; and its width in pixels.
 SHOWN, PAGE_WIDTH = 60, 1200
+
+#: What `qc` writes.
+FILES = ResultFiles(
+    "qc",
+    {"qc.json": ("n", "flagged", "limit"), "qc.csv": ("subject", "distance", "flagged")},
+    last=("qc.json",),
+    unsigned=("flagged.png",),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +136,10 @@ def qc(
         raise RunError(f"`masks={masks}`: give at least 1")
     opened, target = Store(store), Path(out)
     refuse_as_results(target, "qc")
+    FILES.check(target)
     encoder = Encoder.from_pretrained(run)
     check_fits(encoder.config, opened)
     say_unlike(encoder.config, opened, check_like(encoder.config, opened, any_store))
-    check_writable(target / "qc.csv")
     on = chosen_device(device)
     errors = _errors_of_store(run, opened, masks, seed, on)
     features = encoder.embed(opened, device=on, any_store=True)
@@ -154,7 +163,7 @@ def qc(
         "seed": seed,
     }
     oddity = table.pop("oddity").to_numpy()
-    with together(target, "qc.json", optional=["flagged.png"]) as staged:
+    with FILES.written(target) as staged:
         if table["flagged"].any():
             order = np.argsort(-np.where(table["flagged"], oddity, -np.inf), kind="stable")
             shown = order[: min(SHOWN, int(table["flagged"].sum()))].tolist()

@@ -36,12 +36,21 @@ from vitaepp.evaluation.summary import Row as Scores
 from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.names import metric_name
 from vitaepp.presentation.numbers import p_value
-from vitaepp.system.files import together, write_json, write_text
+from vitaepp.system.files import write_json, write_text
 from vitaepp.system.paths import unique_names
 from vitaepp.system.progress import counted
+from vitaepp.system.results import ResultFiles
 
 #: An evaluation as people have it: where it is, or what `evaluate` returned.
 Evaluated = str | os.PathLike[str] | Mapping[str, Any]  # a Mapping, to say what is wrong with it
+
+#: What `compare` writes.
+FILES = ResultFiles(
+    "compare",
+    {"comparison.json": ("metric", "reference", "rows"), "comparison.csv": ("name",)},
+    last=("comparison.json",),
+    unsigned=("comparison.md", "comparison.tex"),
+)
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,7 @@ class Comparison:
         folder = Path(out)
         if folder.exists() and not folder.is_dir():
             raise EvaluationError(f"{folder}: is a file; give a folder")
-        with together(folder, "comparison.json") as staged:
+        with FILES.written(folder) as staged:
             write_text(staged / "comparison.md", self.to_markdown())
             write_text(staged / "comparison.csv", self.to_csv())
             write_text(staged / "comparison.tex", self.to_latex())

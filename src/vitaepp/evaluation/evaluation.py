@@ -28,9 +28,10 @@ from vitaepp.evaluation.files import (
 from vitaepp.evaluation.folds import by_subject, share_out
 from vitaepp.evaluation.origin import digests
 from vitaepp.evaluation.question import Candidates, Features
-from vitaepp.evaluation.result import Evaluation
+from vitaepp.evaluation.result import FILES, Evaluation
 from vitaepp.evaluation.tasks import read_target
-from vitaepp.system.files import check_writable, file_stem
+from vitaepp.system.files import file_stem
+from vitaepp.system.paths import refuse_as_results
 from vitaepp.system.progress import say
 
 
@@ -138,6 +139,8 @@ def evaluate(
     """
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
+    refuse_as_results(out, "evaluation")
+    FILES.check(out)
     one = isinstance(embeddings, str | os.PathLike)
     paths = [Path(embeddings)] if one else [Path(e) for e in embeddings]  # type: ignore[arg-type,union-attr]
     every = [embeddings_of(path) for path in paths]
@@ -192,7 +195,6 @@ def evaluate(
             compared["untrained"] = untrained_of(pooled)
         paths = [candidate.path for candidate in pooled.values()]
         every = [candidate.embedded for candidate in pooled.values()]
-    check_writable(Path(out) / "metrics.json")
     if run_around(out) != run_around(paths[0]):
         warn_outdated(out, facts, "give the folder of another evaluation")
     is_raw = embedded.provenance.get("method") == "raw"
@@ -232,13 +234,16 @@ def evaluate(
 
 
 def _refuse_other_label(folder: Path, label: str) -> None:
-    """Refuse to write over the evaluation of another label."""
+    """Refuse to write over the evaluation of another label, or over a fine-tuning."""
     try:
-        there = json.loads((folder / "metrics.json").read_bytes())["label"]
+        there = json.loads((folder / "metrics.json").read_bytes())
+        other, tuned = there["label"], "finetune" in there
     except (OSError, ValueError, KeyError, TypeError):
         return  # nothing, or nothing whole
-    if there != label:
+    if tuned:
+        raise EvaluationError(f"{folder}: holds a fine-tuning; give a folder of its own")
+    if other != label:
         raise EvaluationError(
-            f"{folder}: holds the evaluation of label {there!r}; give that of {label!r} a folder "
+            f"{folder}: holds the evaluation of label {other!r}; give that of {label!r} a folder "
             f"of its own, as {folder.with_name(f'{folder.name}-{file_stem(label)}')}"
         )

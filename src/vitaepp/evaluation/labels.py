@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -183,8 +184,8 @@ def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
 def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[tuple[Class, int]]:
     """Classes that are numbers apart from all others, as tables write a missing value.
 
-    A lone one below 0, or one of nines, eights or sevens with a gap below it; among words, any. A
-    grade is no word: 2+, 4A and +++ have digits or no letter, and Roman numerals may follow a 0.
+    Among numbers, those that `codes_among` says; among words, any. A grade is no word: 2+, 4A and
+    +++ have digits or no letter, Roman numerals may follow a 0, and so may A, B and C.
     """
     whole = {
         c: n
@@ -193,16 +194,54 @@ def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[
     }
     words = [str(c) for c in classes if c not in whole and not may_be_missing(str(c))]
     if len(words) >= max(2, len(whole)):
-        grades = any(re.fullmatch(r".*\d.*|[^a-z]*|[ivx]+[a-d]?", w, re.I) for w in words)
-        return [] if grades else list(whole.items())
-    numbers = sorted(whole, key=float)
-    if len(numbers) < 3:
+        if any(re.fullmatch(r".*\d.*|[^a-z]*|[ivx]+[a-d]?", w, re.I) for w in words):
+            return []
+        if all(re.fullmatch(r"[a-eo]|ab", w, re.I) for w in words):  # of a stage, or of blood
+            return [(c, n) for c, n in whole.items() if not re.fullmatch(r"[0-6](\.0+)?", str(c))]
+        return list(whole.items())
+    codes = codes_among([float(c) for c in whole])
+    return [(c, whole[c]) for c in sorted(whole, key=float) if float(c) in codes]
+
+
+def codes_among(numbers: Iterable[int | float]) -> list[int | float]:
+    """Which of some different whole numbers stand apart, as codes for a missing value do.
+
+    Below 0 it is a lone one, or several of which some step is wider than any between the others;
+    at the upper end those of nines, eights or sevens, as 9, 88 or 98, with such a step below them.
+    Two others are left at least. Numbers below 0 whose opposites are there too are of a scale.
+
+    >>> codes_among([-4, -1, 0, 1]), codes_among([0, 1, 88, 99]), codes_among([0, 1, 2, 9])
+    ([-4, -1], [88, 99], [9])
+    >>> codes_among([-2, -1, 0, 1, 2]), codes_among([0, 3, 6, 9]), codes_among([6, 7, 9])
+    ([], [], [])
+    """
+    ordered = sorted(numbers)
+    below = [n for n in ordered if n < 0]
+    rest = ordered[len(below) :]
+    if len(rest) < 2:
         return []
-    (first, second), (before, last) = numbers[:2], numbers[-2:]
-    found = [first] if float(first) < 0 <= float(second) else []
-    if re.fullmatch(r"9+|8+|7+", str(last)) and float(last) > float(before) + 1:
-        found.append(last)
-    return [(code, whole[code]) for code in found]
+    least = next((k for k in range(2, len(rest)) if all(map(_is_upper_code, rest[k:]))), len(rest))
+    above: list[int | float] = []
+    for k in range(least, len(rest)):
+        usual = _widest_step(rest[:k])
+        few = rest[0] <= 1 or rest[k] > 9  # scores begin at 0 or 1; grades of 6 to 10 do not
+        if rest[k] - rest[k - 1] > usual and (few or rest[k] - rest[k - 1] > 2):
+            rest, above = rest[:k], rest[k:]
+            break
+    if len(below) > 1:
+        mirrored = {-n for n in below} <= {*rest}
+        apart = rest[0] - below[-1] > _widest_step(rest)
+        if not apart and (mirrored or _widest_step(below) <= _widest_step(rest)):
+            below = []
+    return [*below, *above]
+
+
+def _is_upper_code(number: int | float) -> bool:
+    return re.fullmatch(r"9*[789]|9+6|7+|8+", f"{number:.0f}") is not None
+
+
+def _widest_step(ordered: Sequence[int | float]) -> int | float:
+    return max((b - a for a, b in pairwise(ordered)), default=0)
 
 
 def told_order(labels: Labels) -> str:

@@ -36,9 +36,10 @@ from vitaepp.presentation.planes import (
     tile,
 )
 from vitaepp.system.devices import chosen_device
-from vitaepp.system.files import atomic_path, check_writable, file_stem, read_json, write_json
+from vitaepp.system.files import atomic_path, file_stem, read_json, write_json
 from vitaepp.system.paths import swapped
 from vitaepp.system.progress import counted, say, track
+from vitaepp.system.results import ResultFiles
 from vitaepp.system.text import evenly
 from vitaepp.views.draws import Draws, number_of
 from vitaepp.weights.runs import load_method
@@ -48,6 +49,13 @@ BROWSABLE = 6
 
 #: Pixels of the shortest side of a picture in a panel, unless its longest side is too long then.
 PANEL_SIDE, LONGEST_SIDE = 160, 640
+
+#: What `reconstruct` writes besides the files of each subject.
+FILES = ResultFiles(
+    "reconstruct",
+    {"reconstruction.json": ("encoder",), "metrics.csv": ("subject", "psnr", "ssim")},
+    last=("metrics.csv",),
+)
 
 
 def reconstruct(
@@ -108,9 +116,11 @@ def reconstruct(
     on = chosen_device(device)
     method.to(on)
     rows = choose_rows(opened, subjects)
-    check_writable(target / "metrics.csv")
-    _remove_earlier(target, {*opened.info.modalities, *config.modalities})
     chosen = opened.table["subject"].iloc[rows].astype(str).tolist()
+    modalities = {*opened.info.modalities, *config.modalities}
+    earlier = _earlier(target, modalities)
+    FILES.check(target, sorted({*_names(chosen, modalities)}.difference(*earlier)))
+    _remove(target, earlier)
     (target / "metrics.csv").unlink(missing_ok=True)  # it comes back when all of it is there
     write_json(
         target / "reconstruction.json",
@@ -163,28 +173,38 @@ def reconstruct(
     return table
 
 
-def _remove_earlier(folder: Path, modalities: Iterable[str]) -> None:
-    """Remove the pictures and volumes of an earlier call from a folder, and nothing else."""
+def _earlier(folder: Path, modalities: Iterable[str]) -> list[list[str]]:
+    """The names of the pictures and volumes of an earlier call, those of each subject."""
     try:
-        facts = read_json(folder / "reconstruction.json")
+        file = folder / "reconstruction.json"
+        facts = read_json(file) if file.exists() else {}
         if "subjects" in facts:
             subjects, modalities = facts["subjects"], {*modalities, *facts["modalities"]}
         else:  # of an earlier version
             table = pd.read_csv(folder / "metrics.csv", dtype=str, keep_default_na=False)
             subjects = table["subject"].tolist()
-        stems = [file_stem(subject) for subject in subjects]
-        endings = (".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities))
+        return [_names([subject], modalities) for subject in subjects]
     except (OSError, ValueError, KeyError, TypeError):
-        return
+        return []
+
+
+def _names(subjects: Iterable[str], modalities: Iterable[str]) -> list[str]:
+    """The names of the files of subjects; some may not be written."""
+    endings = [".png", ".npz", *(f"_{file_stem(m)}.nii.gz" for m in modalities)]
+    return [f"{file_stem(subject)}{ending}" for subject in subjects for ending in endings]
+
+
+def _remove(folder: Path, earlier: Iterable[Iterable[str]]) -> None:
+    """Remove the pictures and volumes of an earlier call from a folder, and nothing else."""
     removed = 0
-    for stem in stems:
-        files = [folder / f"{stem}{ending}" for ending in endings]
+    for names in earlier:
+        files = [folder / name for name in names]
         removed += any(file.exists() for file in files)
         for file in files:
             file.unlink(missing_ok=True)
     if removed:
-        earlier = counted(removed, "subject")
-        say(f"{folder}: pictures of {earlier} from an earlier call are removed")
+        subjects = counted(removed, "subject")
+        say(f"{folder}: pictures of {subjects} from an earlier call are removed")
 
 
 def choose_rows(store: Store, subjects: int | None) -> list[int]:

@@ -35,9 +35,10 @@ from vitaepp.evaluation.summary import (
     summary_table,
 )
 from vitaepp.presentation.tables import html
-from vitaepp.system.files import atomic_path, together, write_json
+from vitaepp.system.files import atomic_path, write_json
 from vitaepp.system.paths import instead_of
 from vitaepp.system.progress import warn
+from vitaepp.system.results import ResultFiles
 
 #: Name of the embedding itself, beside those of its controls, in predictions.parquet.
 METHOD = "method"
@@ -49,6 +50,21 @@ PERSON = "person"
 _TRUE = ("subject", "fold", "label", "time", "event", PERSON)
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
+
+#: What `evaluate` writes. A report takes a folder for complete when it finds metrics.json.
+FILES = ResultFiles(
+    "evaluate",
+    {
+        "metrics.json": ("label", "folds", "mean", "std"),
+        "predictions.parquet": ("subject", "fold", "label"),
+        "map.csv": ("subject", "label", "x", "y"),
+        "external.parquet": ("subject", "label"),
+        "budget.csv": ("labels", "fold", "features"),
+        "repeats.csv": ("seed", "fold", "features"),
+        "repeats.parquet": ("subject", "fold", "label", "seed"),
+    },
+    last=("metrics.json",),
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -155,8 +171,7 @@ class Evaluation(Metrics):
             "repeats.csv": self.repeats,
             "repeats.parquet": self.further,
         }
-        # A report takes a folder for complete when it finds metrics.json.
-        with together(folder, "metrics.json", optional=tables) as staged:
+        with FILES.written(folder) as staged:
             for name, table in tables.items():
                 if table is None:
                     continue

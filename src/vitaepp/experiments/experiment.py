@@ -25,9 +25,10 @@ from vitaepp.methods import build_method
 from vitaepp.presentation.drawing import Drawing
 from vitaepp.recipe.recipe import Recipe, as_settings, changed_settings, resolve
 from vitaepp.system.extras import require
-from vitaepp.system.files import read_json, together, write_json, write_text
+from vitaepp.system.files import read_json, write_json, write_text
 from vitaepp.system.host import versions
 from vitaepp.system.progress import counted, say
+from vitaepp.system.results import ResultFiles
 from vitaepp.system.text import dimensions
 from vitaepp.training.hours import Clock
 
@@ -115,6 +116,7 @@ def experiment(
     if clock is None:
         _refuse_variants_that_cannot_be(chosen, setup)
     kind.check()
+    files_of(chosen.key).check(setup.out)
     setup.claim()
     if clock is not None:
         setup = in_hours(chosen, setup, clock, recipe, settings, wanted.base)
@@ -277,13 +279,22 @@ def _machine(summaries: _Summaries) -> dict[str, str]:
     }
 
 
+def files_of(key: str) -> ResultFiles:
+    """What an experiment writes."""
+    return ResultFiles(
+        "experiment",
+        {f"{key}.json": ("key", "rows"), f"{key}.csv": ("variant", "name")},
+        last=(f"{key}.json",),
+        unsigned=tuple(f"{key}.{ending}" for ending in ("md", "tex", "png", "pdf")),
+    )
+
+
 def _write(out: Path, key: str, result: Result, figure: Drawing | None) -> None:
     """The figure and the table in every format; the JSON comes last."""
-    figures = [f"{key}.png", f"{key}.pdf"]
-    with together(out, f"{key}.json", optional=figures) as staged:
+    with files_of(key).written(out) as staged:
         if figure is not None:
-            for name in figures:
-                figure.save(staged / name)
+            for ending in ("png", "pdf"):
+                figure.save(staged / f"{key}.{ending}")
         write_text(staged / f"{key}.md", to_markdown(result))
         write_text(staged / f"{key}.csv", to_csv(result))
         write_text(staged / f"{key}.tex", to_latex(result))

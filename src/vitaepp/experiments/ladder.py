@@ -47,7 +47,7 @@ from vitaepp.experiments.catalogue import EXPERIMENTS, Experiment
 from vitaepp.experiments.experiment import base_recipe
 from vitaepp.experiments.gradients import oriented_gradients
 from vitaepp.experiments.hours import in_hours
-from vitaepp.experiments.rungs import Ladder, Rung
+from vitaepp.experiments.rungs import FILES, Ladder, Rung
 from vitaepp.experiments.runs import Setup
 from vitaepp.experiments.simple import radiomics, simple_features
 from vitaepp.interop.public import embed_public, load_public
@@ -135,6 +135,7 @@ def ladder(
     if task not in ("classification", "regression"):
         raise EvaluationError(f"a ladder is of classification or regression, not of {task}")
     opened, folder = Store(store), Path(out)
+    FILES.check(folder)
     ordered = by_subject(opened.table)
     target = read_target(ordered, label, task)
     shared = share_out(target, ordered, protocol=protocol, folds=folds, seed=seed)

@@ -26,10 +26,19 @@ from vitaepp.presentation import numbers, tables
 from vitaepp.presentation.charts import Figure, Line, line_chart, side_by_side
 from vitaepp.presentation.drawing import Style
 from vitaepp.presentation.names import metric_name, metric_title
-from vitaepp.system.files import together, write_json, write_text
+from vitaepp.system.files import write_json, write_text
+from vitaepp.system.results import ResultFiles
 
 #: A difference with a smaller corrected p is taken for real.
 LEVEL = 0.05
+
+#: What a ladder writes.
+FILES = ResultFiles(
+    "ladder",
+    {"ladder.json": ("rungs", "metric"), "ladder.csv": ("rung", "key", "name")},
+    last=("ladder.json",),
+    unsigned=("ladder.md", "ladder.png"),
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +226,7 @@ class Ladder:
             title = f"{metric_name(self.metric)} with few labels, and where 95 of 100 trainings lie"
             lines += [f"{title}:", "", tables.markdown(few), ""]
         lines += [*asked, *missing, *facts, ""]
-        with together(out, "ladder.json") as staged:
+        with FILES.written(out) as staged:
             write_text(staged / "ladder.md", "\n".join(lines))
             table = self.to_frame().to_csv(index=False, lineterminator="\n")
             write_text(staged / "ladder.csv", table)

@@ -21,13 +21,21 @@ from vitaepp.evaluation.reconstruction import choose_rows
 from vitaepp.explanation import networks
 from vitaepp.explanation.checks import NUMBERS, averaged
 from vitaepp.explanation.patchmaps import patch_features, patch_maps
-from vitaepp.explanation.subject import earlier_maps, explain_one
+from vitaepp.explanation.subject import earlier_maps, explain_one, files_of
 from vitaepp.explanation.words import map_lines
 from vitaepp.system.devices import chosen_device, device_name
-from vitaepp.system.files import check_writable, together, without_nan, write_json, write_text
+from vitaepp.system.files import file_stem, without_nan, write_json, write_text
 from vitaepp.system.host import keep_freed_memory
 from vitaepp.system.paths import refuse_as_results, swapped
 from vitaepp.system.progress import counted, say, track, warn
+from vitaepp.system.results import ResultFiles
+
+#: What `explain` writes besides the files of each subject.
+FILES = ResultFiles(
+    "explain",
+    {"explain.json": ("maps", "subjects"), "explain.csv": ("subject", "map")},
+    last=("explain.csv", "explain.json"),
+)
 
 
 def explain(
@@ -95,7 +103,10 @@ def explain(
     fitted = model if isinstance(model, Model) or model is None else Model.load(model)
     if fitted is not None:
         networks.check_of(fitted, encoder, run)
-    check_writable(target / "explain.json")
+    rows, former = choose_rows(opened, subjects), earlier_maps(target)
+    earlier = {name for names in former.values() for name in names}
+    chosen = opened.table["subject"].iloc[rows].astype(str)
+    FILES.check(target, [n for s in chosen for n in files_of(file_stem(s)) if n not in earlier])
     keep_freed_memory()
     on = chosen_device(device)
     wanted = encoder.config.precision if fitted is None else fitted.precision
@@ -108,7 +119,6 @@ def explain(
     if caveat := networks.caveat_of(both[0]):
         facts["caveat"] = caveat
         warn(caveat)
-    rows = choose_rows(opened, subjects)
     if len(rows) < len(opened):
         say(f"{len(rows)} of {counted(len(opened), 'subject')} explained; `subjects` says how many")
     features = [
@@ -118,8 +128,7 @@ def explain(
     maps = patch_maps(np.stack(features), seed)
     numbers: list[dict[str, Any]] = []
     subjects_facts: list[dict[str, Any]] = []
-    former = earlier_maps(target)
-    with together(target, "explain.csv", "explain.json") as staged:
+    with FILES.written(target) as staged:
         for index, row in enumerate(track(rows, "explaining", len(rows))):
             one, of_each = explain_one(both, opened, row, maps, index, staged, pairs, seed)
             subjects_facts.append(one)
@@ -146,11 +155,11 @@ def explain(
             },
         )
         written = {path.name for path in staged.iterdir()}
-    for name in {name for names in former.values() for name in names} - written:
+    for name in earlier - written:
         (target / name).unlink(missing_ok=True)
     if former:
-        earlier = counted(len(former), "subject")
-        say(f"{target}: maps of {earlier} from an earlier call are removed")
+        subjects_before = counted(len(former), "subject")
+        say(f"{target}: maps of {subjects_before} from an earlier call are removed")
     return table
 
 

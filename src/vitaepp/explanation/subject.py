@@ -140,6 +140,10 @@ def earlier_maps(folder: Path) -> dict[str, list[str]]:
             continue
         if own:
             stem = file.name.removesuffix(".npz")
-            volumes = [f"{stem}_{name}.nii.gz" for name in VOLUMES]
-            found[stem] = [file.name, f"{stem}.png", *volumes]
+            found[stem] = files_of(stem)
     return found
+
+
+def files_of(stem: str) -> list[str]:
+    """The names of the files of a subject, whose names begin alike; some may not be written."""
+    return [f"{stem}.npz", f"{stem}.png", *(f"{stem}_{name}.nii.gz" for name in VOLUMES)]

@@ -401,8 +401,12 @@ def _share_kept(reference: Image, target: Grid) -> float:
     """The share of an image's foreground that a crop keeps."""
     if geometry.holds(target, reference.grid.corners()).all():
         return 1.0
-    few, grid = geometry.thinned(to_grey(reference), reference.grid)
-    return geometry.share_inside(geometry.foreground(few), grid, target)
+    image = to_grey(reference)
+    few, grid = geometry.thinned(image, reference.grid)
+    seen = geometry.foreground(few)
+    if not seen.any():  # a lesion of few voxels lies between those that are left
+        seen, grid = geometry.foreground(image), reference.grid
+    return geometry.share_inside(seen, grid, target) if seen.any() else 1.0
 
 
 def _read_mask(spec: ImageSpec, subject: SubjectFiles, name: str, reference: Image) -> Mask | None:

@@ -25,7 +25,7 @@ _OF_SIZE = tuple(
 #: How the names of settings begin that only `prepare` and pre-training read, and no fine-tuning.
 _NOT_OF_TUNING = (
     *("prepare.", "method", "loss.", "simsiam.", "mocov3.", "data.split", "data.without_label"),
-    *("views.second.", "views.modality_dropout", "trainer.watch"),
+    *("views.second.", "views.modality_dropout", "trainer.watch", "trainer.replay"),
 )
 
 #: Those that the fine-tuning of a task does not read besides.

@@ -75,7 +75,10 @@ def atomic_path(target: str | os.PathLike[str], *, parents: bool = True) -> Iter
 
 @contextmanager
 def together(
-    folder: str | os.PathLike[str], *last: str, optional: Iterable[str] = ()
+    folder: str | os.PathLike[str],
+    *last: str,
+    optional: Iterable[str] = (),
+    late: Iterable[str] = (),
 ) -> Iterator[Path]:
     """Yield a temporary folder; on success its files take their places in `folder`, as one result.
 
@@ -88,11 +91,12 @@ def together(
         last: names of the files that vanish first, and come last, in this order.
         optional: names that are removed where they are not written this time, and one of `last`
             tells that an earlier call may have written them.
+        late: names that come after the others, before `last`.
 
     Raises:
         OSError: with the name that the file would have had in `folder`.
     """
-    folder, optional = Path(folder), frozenset(optional)
+    folder, optional, late = Path(folder), frozenset(optional), frozenset(late)
     make_folder(folder)
     _clear_abandoned(folder.absolute())
     staged = _temporary(folder / last[-1])
@@ -109,9 +113,10 @@ def together(
                         )
                 if any((folder / name).exists() for name in last):
                     # `last` after these: a process that dies in between leaves what tells of them.
-                    for name in (*sorted(optional - made), *last):
+                    for name in (*sorted(optional - made - {*last}), *last):
                         (folder / name).unlink(missing_ok=True)
-                for name in (*sorted(made - {*last}), *last):
+                others = sorted(made - {*last}, key=lambda name: (name in late, name))
+                for name in (*others, *last):
                     os.replace(staged / name, folder / name)
     finally:
         remove(staged)

@@ -87,6 +87,14 @@ def test_a_whole_head_is_kept_and_a_crop_that_cuts_it_off_is_told(tmp_path):
     assert prepare(tmp_path / "x", tmp_path / "u", size="160,192,136", workers=1).notes == {}
 
 
+def test_a_lesion_that_a_sample_of_voxels_misses_is_cut_off_as_any_other(tmp_path):
+    lesion = np.zeros((157, 189, 136), np.uint8)
+    lesion[10:12, 10:12, 10:12] = lesion[79:81, 94:96, 67:69] = 1  # of every third voxel, none
+    scan(tmp_path / "x" / "a.nii", values=lesion)
+    made = prepare(tmp_path / "x", tmp_path / "s", size=32, spacing=2, center="image", workers=1)
+    assert made.notes == {CUT_OFF: 1}
+
+
 def test_small_images_get_a_size_that_holds_them(tmp_path):
     made = info(write(tmp_path, [(35, 50, 36), (31, 42, 40), (33, 44, 26)]))
     assert made.size == (40, 56, 40)

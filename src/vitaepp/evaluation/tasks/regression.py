@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitaepp.data.arrays import Floats, Indices
+from vitaepp.data.arrays import Flags, Floats, Indices
 from vitaepp.data.cells import MISSING, NOT_FINITE
 from vitaepp.data.participants import Persons
 from vitaepp.errors import EvaluationError
-from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES, label_column
+from vitaepp.evaluation.labels import MOST_NUMERIC_CLASSES, codes_among, label_column
 from vitaepp.evaluation.regression import (
     Kind,
     error_intervals,
@@ -42,6 +42,12 @@ OFTEN = 3
 
 #: Robust deviations from the median beyond which a value is asked about.
 FAR = 8.0
+
+#: Likewise of logarithms, above the median of positive values.
+FAR_LOG = 4.0
+
+#: Different whole numbers of a score at most, a code among them.
+MOST_OF_SCORE = 15
 
 
 class Regression(Target):
@@ -134,40 +140,79 @@ class Regression(Target):
 
 
 def far_values(values: Floats, title: str) -> list[str]:
-    """A line where values lie more than `FAR` robust deviations from the median, or where one or
-    two numbers below 0 are the only ones there, and are repeated or look like codes, or where codes
-    are repeated away from all others; else nothing.
+    """What to ask about values that may not be meant as they are, a line each.
+
+    These are codes for a missing value: numbers below 0 where few are there, and are repeated or
+    look like codes, numbers apart from a score, and codes repeated away from all others. And they
+    are values far from the rest.
+    """
+    below, apart = _codes_below_0(values), _codes_of_score(values)
+    rest = values[~np.isin(values, [*below, *apart])]
+    far = _far(rest)
+    lines = []
+    if below:
+        what = "is the only value" if len(below) == 1 else "are the only values"
+        count = int(np.isin(values, below).sum())
+        lines.append(
+            f"{title}: {_listed(below)} {what} below 0, in {count} of {len(values)} subjects; a "
+            "code for missing?"
+        )
+    if far.any():
+        lines.append(
+            f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the "
+            f"others, such as {rest[far][0]:g} where the median{_apart(rest)} is "
+            f"{_middle(rest)[0]:g}; a code for missing, or another unit?"
+        )
+    elif not apart:
+        apart = [*_codes_below(rest), *(-code for code in _codes_below(-rest)[::-1])]
+    if apart:
+        lines.append(
+            f"{title}: {_listed(apart)}, in {int(np.isin(values, apart).sum())} of {len(values)} "
+            f"subjects, {'is' if len(apart) == 1 else 'are'} apart from all other values; "
+            f"{'a code' if len(apart) == 1 else 'codes'} for missing?"
+        )
+    return lines
+
+
+def _listed(values: Sequence[float]) -> str:
+    *others, last = (f"{value:g}" for value in values)
+    return " and ".join(filter(None, [", ".join(others), last]))
+
+
+def _far(values: Floats) -> Flags:
+    """Which values lie more than `FAR` robust deviations from the median.
+
+    Of positive values, as volumes and durations, many lie far above because they are skewed. They
+    have to lie far on the logarithmic scale as well, by the deviation of the larger half.
     """
     middle, deviation = _middle(values)
     far = np.abs(values - middle) > FAR * deviation if deviation > 0 else values != values
     if _apart(values):  # what most of them are is no code
         far &= values != np.median(values)
-    if far.any():
-        return [
-            f"{title}: {counted(int(far.sum()), 'value')} of {len(values)} lie far from the "
-            f"others, such as {values[far][0]:g} where the median{_apart(values)} is {middle:g}; a "
-            "code for missing, or another unit?"
-        ]
+    if far.any() and values.min() >= 0 and middle > 0:
+        usual = _usual(values)
+        above = np.median(np.log(usual[usual >= middle] / middle)) / 0.6745
+        far &= (values < middle) | (values > middle * np.exp(min(FAR_LOG * above, 700.0)))
+    return np.asarray(far)
+
+
+def _codes_below_0(values: Floats) -> list[float]:
+    """Numbers below 0 where few are there, and are repeated or look like codes."""
     below, counts = np.unique(values[values < 0], return_counts=True)
-    if (
-        len(below) in (1, 2)
-        and (counts.max() > 1 or all(_CODE.fullmatch(str(value)) for value in below.tolist()))
-        and counts.sum() < len(values) / 2
-    ):
-        shown = " and ".join(f"{value:g}" for value in below)
-        what = "is the only value" if len(below) == 1 else "are the only values"
-        return [
-            f"{title}: {shown} {what} below 0, in {counts.sum()} of {len(values)} subjects; a code "
-            "for missing?"
-        ]
-    if codes := [*_codes_below(values), *(-code for code in _codes_below(-values)[::-1])]:
-        shown = " and ".join(f"{code:g}" for code in codes)
-        return [
-            f"{title}: {shown}, in {int(np.isin(values, codes).sum())} of {len(values)} subjects, "
-            f"{'is' if len(codes) == 1 else 'are'} apart from all other values; "
-            f"{'a code' if len(codes) == 1 else 'codes'} for missing?"
-        ]
-    return []
+    looks_so = all(_CODE.fullmatch(str(value)) for value in below.tolist())
+    repeated = len(below) in (1, 2) and counts.max() > 1
+    few = counts.sum() < len(values) / 2
+    return below.tolist() if few and (repeated or looks_so) else []
+
+
+def _codes_of_score(values: Floats) -> list[float]:
+    """Codes at the upper end of a score, of few whole numbers; they are there several times."""
+    different, counts = np.unique(values[values >= 0], return_counts=True)
+    if len(different) > MOST_OF_SCORE or (different % 1).any():
+        return []
+    codes = codes_among(different.tolist())
+    common = all(counts[different == code] >= OFTEN for code in codes)
+    return codes if common and np.isin(values, codes).sum() < len(values) / 2 else []
 
 
 def _codes_below(values: Floats) -> list[float]:
