@@ -137,7 +137,8 @@ def desk(make_store, tmp_path, monkeypatch):
         Path(folder).mkdir(parents=True)
     for run in ("run", "runs/b"):
         Path(run, "recipe.yaml").write_text("method: vitae++\n")
-    Path("run/evaluation/metrics.json").write_text('{"label": "grade"}')
+    held = {"label": "grade", "folds": [], "mean": {}, "std": {}}
+    Path("run/evaluation/metrics.json").write_text(json.dumps(held))
     table = pd.DataFrame({"subject": [*"abcdefghijkl"], "sex": [*"mf"] * 6, "split": ""})
     embedded = Embeddings(table, np.eye(12, 3, dtype=np.float32), {})
     for name in ("run/e.parquet", "run/e.raw.parquet"):
