@@ -38,7 +38,7 @@ from vitaepp.encoder.embed import embed, raw_features
 from vitaepp.errors import EvaluationError, RecipeError, TrainingError, nearest, one_line
 from vitaepp.evaluation.budget import ALL, Budget, checked_budget, parse_budget
 from vitaepp.evaluation.features import evaluate_features
-from vitaepp.evaluation.folds import Shared, by_subject, share_out
+from vitaepp.evaluation.folds import FOLDS, Shared, by_subject, share_out
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks import read_target
@@ -99,7 +99,7 @@ def ladder(
     hours: float | None = None,
     public: str | os.PathLike[str] | None = None,
     rungs: Sequence[str] | None = None,
-    folds: int = 5,
+    folds: int = FOLDS,
     seed: int = 0,
 ) -> Ladder:
     """Measure every way to predict a label, from guessing to fine-tuning, and recommend one.
@@ -204,7 +204,7 @@ def ladder(
         "hours": None if hours is None else f"{hours:g}",
         "public": None if public is None else Path(public).name,
         "rungs": None if rungs is None else ",".join(rungs),
-        "folds": folds if folds != 5 else None,
+        "folds": folds if folds != FOLDS else None,
         "seed": seed or None,
     }
     given = [f"--{name} {value}" for name, value in words.items() if value is not None]

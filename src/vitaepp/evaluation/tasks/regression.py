@@ -24,6 +24,7 @@ from vitaepp.evaluation.regression import (
 )
 from vitaepp.evaluation.tasks.base import Constant, Fitted, Target, Tested, Training
 from vitaepp.system.progress import counted
+from vitaepp.system.text import listed
 
 #: Most groups of equal size, by the value, over which folds are balanced.
 BINS = 5
@@ -154,8 +155,8 @@ def far_values(values: Floats, title: str) -> list[str]:
         what = "is the only value" if len(below) == 1 else "are the only values"
         count = int(np.isin(values, below).sum())
         lines.append(
-            f"{title}: {_listed(below)} {what} below 0, in {count} of {len(values)} subjects; a "
-            "code for missing?"
+            f"{title}: {listed(f'{v:g}' for v in below)} {what} below 0, in {count} of "
+            f"{len(values)} subjects; a code for missing?"
         )
     if far.any():
         lines.append(
@@ -167,16 +168,12 @@ def far_values(values: Floats, title: str) -> list[str]:
         apart = [*_codes_below(rest), *(-code for code in _codes_below(-rest)[::-1])]
     if apart:
         lines.append(
-            f"{title}: {_listed(apart)}, in {int(np.isin(values, apart).sum())} of {len(values)} "
-            f"subjects, {'is' if len(apart) == 1 else 'are'} apart from all other values; "
+            f"{title}: {listed(f'{v:g}' for v in apart)}, in "
+            f"{int(np.isin(values, apart).sum())} of {len(values)} subjects, "
+            f"{'is' if len(apart) == 1 else 'are'} apart from all other values; "
             f"{'a code' if len(apart) == 1 else 'codes'} for missing?"
         )
     return lines
-
-
-def _listed(values: Sequence[float]) -> str:
-    *others, last = (f"{value:g}" for value in values)
-    return " and ".join(filter(None, [", ".join(others), last]))
 
 
 def _far(values: Floats) -> Flags:
