@@ -20,7 +20,8 @@ from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.measures import TASKS, spread
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.experiments.ladder import PER_EPOCH, SLOWER, _Climber, ladder
+from vitaepp.experiments.climber import PER_EPOCH, SLOWER, Climber
+from vitaepp.experiments.ladder import ladder
 from vitaepp.experiments.rungs import Ladder, Rung
 from vitaepp.experiments.simple import _first_order, _shape, simple_features
 from vitaepp.recipe.recipe import Recipe
@@ -61,7 +62,7 @@ def test_a_ladder_is_climbed_once_and_goes_on(make_store, tmp_path, monkeypatch)
     def no_more(*args, **kwargs):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr("vitaepp.experiments.ladder.evaluate_features", no_more)
+    monkeypatch.setattr("vitaepp.experiments.climber.evaluate_features", no_more)
     trained = sorted((tmp_path / "out").glob("runs/*/seed0/last.ckpt"))
     before = [file.stat().st_mtime_ns for file in trained]
     again = ladder(store.path, tmp_path / "out", "bright", **asked)
@@ -79,9 +80,9 @@ def test_encoders_are_called_what_they_are_and_settings_are_told(make_store, tmp
         clock[0] += 1200
         return embed(*asked)
 
-    monkeypatch.setattr("vitaepp.experiments.ladder.embed", slowly)
+    monkeypatch.setattr("vitaepp.experiments.climber.embed", slowly)
     watch = SimpleNamespace(monotonic=lambda: clock[0])
-    monkeypatch.setattr("vitaepp.experiments.ladder.time", watch)
+    monkeypatch.setattr("vitaepp.experiments.climber.time", watch)
     store = make_store(subjects=24, size=(16, 16), modalities=("grey",))
     changes = [*QUICK, "loss.perceptual.weight=0"]
     asked = {"settings": changes, "folds": 3, "budget": "all"}
@@ -133,9 +134,9 @@ def test_minutes_of_a_rung_are_those_of_its_features_too(make_store, tmp_path, m
         clock[0] += 600
         return np.random.default_rng(0).normal(size=(len(store), 3))
 
-    monkeypatch.setattr("vitaepp.experiments.ladder.simple_features", slowly)
+    monkeypatch.setattr("vitaepp.experiments.climber.simple_features", slowly)
     watch = SimpleNamespace(monotonic=lambda: clock[0])
-    monkeypatch.setattr("vitaepp.experiments.ladder.time", watch)
+    monkeypatch.setattr("vitaepp.experiments.climber.time", watch)
     store = make_store(subjects=12, size=(16, 16))
     asked = {"rungs": ["prior", "simple"], "folds": 2, "budget": "all"}
     for _ in range(2):  # and when it is taken from the folder
@@ -333,7 +334,7 @@ def test_another_fine_tuning_is_refused_before_anything_is_measured(
     def no_more(*args, **kwargs):
         raise AssertionError("measured")
 
-    monkeypatch.setattr("vitaepp.experiments.ladder.evaluate_features", no_more)
+    monkeypatch.setattr("vitaepp.experiments.climber.evaluate_features", no_more)
     monkeypatch.setattr("vitaepp.experiments.ladder.Setup.trained", no_more)
     other = [*settings[:-1], "finetune.patience=0.2"]
     for change, told in (
@@ -363,7 +364,7 @@ def test_fine_tuning_is_shortened_by_hours_alone(make_store, tmp_path, hours, ep
         store=store, task="classification", shared=SimpleNamespace(folds=folds)
     )
     settings = ["optim.updates=400", "optim.batch_size=4"]
-    length = _Climber._length(climber, run, tmp_path / "tuned", settings, hours)
+    length = Climber._length(climber, run, tmp_path / "tuned", settings, hours)
     assert length == ([] if epochs is None else [f"optim.epochs={epochs}"])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from vitaepp.evaluation.folds import FOLDS, Fold, Shared, by_subject, groups_of,
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
-from vitaepp.evaluation.measured import measure, predicted
+from vitaepp.evaluation.measured import Measured, measure, predicted
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN, Candidates, Features, Question, one_of
 from vitaepp.evaluation.repeats import (
     known_repeats,
@@ -115,7 +117,7 @@ def evaluate_features(
     """
     ordered = by_subject(table)
     target = read_target(ordered, label, task, positive=positive, time=time, event=event)
-    for_all_folds = isinstance(features, np.ndarray | Mapping)
+    one_encoder = isinstance(features, np.ndarray | Mapping)
 
     def share(seed: int) -> Shared:
         return share_out(
@@ -128,69 +130,44 @@ def evaluate_features(
             leave_one_group_out=leave_one_group_out,
         )
 
-    shared = share(seed)
-    parts = shared.folds
-    why = why_drawn_once(shared, strict=not for_all_folds)
+    inside = _Labelled(ordered, target, share(seed))
+    parts = inside.shared.folds
+    why = why_drawn_once(inside.shared, strict=not one_encoder)
     if folds != FOLDS and why is not None and len(parts) != folds:
         say(f"`folds`={folds} has no effect: {why}")
-    times = known_repeats(
-        repeats,
-        shared,
-        strict=not for_all_folds,
-        once=group is not None or isinstance(features, Mapping),
-    )
-    draws = other_draws(share, range(seed + 1, seed + times), shared, asked=repeats is not None)
-    strict = _of_folds(features, ordered, parts, external)
+    once = group is not None or isinstance(features, Mapping)
+    times = known_repeats(repeats, inside.shared, strict=not one_encoder, once=once)
+    seeds = range(seed + 1, seed + times)
+    draws = other_draws(share, seeds, inside.shared, asked=repeats is not None)
+    encoded = _of_folds(features, ordered, parts, external)
     given = known_controls(controls or {}, ordered)
-    doubts = _tell(target, ordered, shared, protocol, group)
-    used = np.unique(np.concatenate([np.r_[p.train, p.test] for p in parts]))
-    if others := len(target.rows) - len(used) if shared.given else 0:
-        be = "is" if others == 1 else "are"
-        say(f"{counted(others, 'subject')} {be} neither in train nor in test")
+    sets = {METHOD: [_of(one, target.rows) for one in encoded] * (len(parts) // len(encoded))}
+    sets |= {name: [_of(one, target.rows)] * len(parts) for name, one in given.items()}
+    if task == "regression":
+        sets[MEAN] = [one_of(each) for each in sets[METHOD]]
+    first = next(iter(sets[METHOD][0].values()))
 
-    labelled = ordered.iloc[target.rows]
-    people = persons_of(labelled)
-    subjects = labelled["subject"].to_numpy()
-    first = next(iter(strict[0].values()))[target.rows]
-    if for_all_folds and draw_map and (doubt := _repeated(first, people)):
+    doubts = _tell(inside, protocol, group)
+    if one_encoder and draw_map and (doubt := _repeated(first, inside.people)):
         doubts.append(doubt)
-    how, site_of = _harmonized(labelled, harmonize, sites or group, given=sites is not None)
+    how, site_of = _harmonized(inside.table, harmonize, sites or group, given=sites is not None)
     for column in dict.fromkeys(name for name in (group, sites) if name is not None):
-        doubts += group_doubts(column, groups_of(labelled, column))
+        doubts += group_doubts(column, groups_of(inside.table, column))
     if site_of is not None:
         doubts += _harmony_doubts(target, parts, site_of, how, sites or group)
     for doubt in doubts:
         warn(doubt)
 
     reduced = frozenset({"raw", METHOD} if reduce else {"raw"})
-    question = Question(target, shared.protocol, shared.persons, site_of, reduced, how)
-    sets = {METHOD: [_of(one, target.rows) for one in strict] * (len(parts) // len(strict))}
-    sets |= {name: [_of(one, target.rows)] * len(parts) for name, one in given.items()}
-    if task == "regression":
-        sets[MEAN] = [one_of(each) for each in sets[METHOD]]
+    persons = inside.shared.persons
+    question = Question(target, inside.shared.protocol, persons, site_of, reduced, how)
     measured = measure(question, sets, parts, seed, f"evaluate {target.name}")
     points, drawn = None, None
     if draw_map:
-        points, drawn = _map(first, subjects, target.truth(), seed)
-    metrics = {
-        "task": task,
-        "protocol": shared.protocol,
-        "label": target.name,
-        "n": len(used),
-        "classes": list(target.classes),
-        **target.facts(used),
-        "persons": len(np.unique(people[used])),
-        "persons_by": PARTICIPANT if PARTICIPANT in table else "subject",
-        **measured[METHOD].to_json(target, parts, people),
-        "controls": {
-            name: {"what": ALL_CONTROLS[name], **measured[name].to_json(target, parts, people)}
-            for name in sets
-            if name != METHOD
-        },
-        "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
-        "left_out": {"unlabelled": target.missing, "other splits": others},
+        points, drawn = _map(first, inside.subjects, target.truth(), seed)
+    metrics = inside.facts(task, measured) | {
         "features": int(first.shape[1]),
-        "pretraining": "as the run says" if for_all_folds else "without each fold's test subjects",
+        "pretraining": "as the run says" if one_encoder else "without each fold's test subjects",
         "std_is": "sample standard deviation over folds",
         "map": drawn,
         "seed": seed,
@@ -199,13 +176,13 @@ def evaluate_features(
         "provenance": dict(provenance or {}),
     }
     if isinstance(features, Mapping):
-        metrics["candidates"] = {n: int(one.shape[1]) for n, one in strict[0].items()}
+        metrics["candidates"] = {n: int(one.shape[1]) for n, one in encoded[0].items()}
     if group is not None:
         metrics["group"] = {
             "column": group,
-            "groups": len(set(groups_of(labelled, group))),
-            "tested_alone": shared.groups,
-            "not_tested": shared.untested,
+            "groups": len(set(groups_of(inside.table, group))),
+            "tested_alone": inside.shared.groups,
+            "not_tested": inside.shared.untested,
         }
     if reduce:
         metrics["reduced"] = "PCA in each training part"
@@ -215,7 +192,7 @@ def evaluate_features(
     outside = learning = repeated = further = None
     if external is not None:
         metrics["external"], outside, asked = tested_outside(
-            question, sets, external, seed, labelled
+            question, sets, external, seed, inside.table
         )
         doubts += asked
     if budget:
@@ -223,14 +200,21 @@ def evaluate_features(
         def on_few(name: str, k: int, train: Indices, seed: int) -> dict[str, float]:
             return question.tested(name, sets[name][k], train, parts[k].test, seed)[2]
 
-        learning = measure_budget(budget, target, parts, shared.persons, [*sets], seed, on_few)
+        learning = measure_budget(budget, target, parts, persons, [*sets], seed, on_few)
         metrics["budget"] = summarised(learning, task)
-    predictions = predicted(subjects, people, target, parts, measured)
+    predictions = predicted(inside.subjects, inside.people, target, parts, measured)
     if draws:
-        once = {name: each[0] for name, each in sets.items()}
-        begun = Evaluation(metrics, predictions)
-        wanted = repeats is not None
-        every = [*measure_again(begun, question, once, draws, subjects, people, asked=wanted)]
+        every = [
+            *measure_again(
+                Evaluation(metrics, predictions),
+                question,
+                {name: each[0] for name, each in sets.items()},
+                draws,
+                inside.subjects,
+                inside.people,
+                asked=repeats is not None,
+            )
+        ]
         if len(every) > 1:
             metrics["repeats"], repeated, further = summarised_repeats(every)
     return Evaluation(
@@ -242,6 +226,66 @@ def evaluate_features(
         repeats=repeated,
         further=further,
     )
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The subjects that have the label, and how they are shared out.
+
+    Attributes:
+        everyone: a row a subject, in their order.
+        target: what is predicted of the labelled.
+        shared: their folds.
+    """
+
+    everyone: pd.DataFrame
+    target: Target
+    shared: Shared
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row each."""
+        return self.everyone.iloc[self.target.rows]
+
+    @cached_property
+    def people(self) -> Persons:
+        """The person of each."""
+        return persons_of(self.table)
+
+    @cached_property
+    def subjects(self) -> npt.NDArray[Any]:
+        """The name of each."""
+        return self.table["subject"].to_numpy()
+
+    @cached_property
+    def used(self) -> Indices:
+        """Positions of those that a fold trains on or tests."""
+        return np.unique(np.concatenate([np.r_[p.train, p.test] for p in self.shared.folds]))
+
+    @property
+    def in_other_splits(self) -> int:
+        """How many have a split that is neither train nor test, where these are given."""
+        return len(self.target.rows) - len(self.used) if self.shared.given else 0
+
+    def facts(self, task: str, measured: Mapping[str, Measured]) -> dict[str, Any]:
+        """What metrics.json says first: of whom, and what was measured."""
+        target, parts = self.target, self.shared.folds
+        told = {name: one.to_json(target, parts, self.people) for name, one in measured.items()}
+        method = told.pop(METHOD)
+        return {
+            "task": task,
+            "protocol": self.shared.protocol,
+            "label": target.name,
+            "n": len(self.used),
+            "classes": list(target.classes),
+            **target.facts(self.used),
+            "persons": len(np.unique(self.people[self.used])),
+            "persons_by": PARTICIPANT if PARTICIPANT in self.everyone else "subject",
+            **method,
+            "controls": {name: {"what": ALL_CONTROLS[name], **of} for name, of in told.items()},
+            "sizes": [{"train": len(p.train), "test": len(p.test)} for p in parts],
+            "left_out": {"unlabelled": target.missing, "other splits": self.in_other_splits},
+        }
 
 
 def _of_folds(
@@ -324,23 +368,25 @@ def _map(
     return points, how if len(rows) == len(features) else f"{how}, {len(rows)} random subjects"
 
 
-def _tell(
-    target: Target, ordered: pd.DataFrame, shared: Shared, protocol: str | None, group: str | None
-) -> list[str]:
+def _tell(inside: _Labelled, protocol: str | None, group: str | None) -> list[str]:
     """Say what a person should know about the labels and their folds; what to ask of them."""
+    target, shared, labelled = inside.target, inside.shared, inside.table
     if isinstance(target, Classification) and (order := target.order()):
         say(order)
     for note in shared.notes:
         say(note)
-    labelled = ordered.iloc[target.rows]
     if PARTICIPANT in labelled and (without := int(no_participant(labelled).sum())):
         say(
             f"{counted(without, 'subject')} of {len(labelled)} have no participant: each counts as "
             "a person of its own"
         )
     if target.missing:
-        say(f"{target.missing} of {len(ordered)} subjects {target.lacking}; they are left out")
-    splits = _split_doubts(ordered, shared, protocol, group)
+        total = len(inside.everyone)
+        say(f"{target.missing} of {total} subjects {target.lacking}; they are left out")
+    if others := inside.in_other_splits:
+        be = "is" if others == 1 else "are"
+        say(f"{counted(others, 'subject')} {be} neither in train nor in test")
+    splits = _split_doubts(inside.everyone, shared, protocol, group)
     return [*target.doubts(), *splits, *person_doubts(labelled)]
 
 

@@ -46,7 +46,7 @@ class Rung:
     """One way to answer the question, the simpler ones first.
 
     Attributes:
-        key: one of `RUNGS` in `experiments/ladder.py`.
+        key: one of `RUNGS` in `experiments/climber.py`.
         name: in print.
         evaluation: what was measured.
         features: `method`, or the control of `evaluation` that is meant.
