@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vitaepp.data.embeddings import Embeddings
 from vitaepp.data.participants import person_doubts
 from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import by_subject
-from vitaepp.evaluation.labels import doubts, read_labels
+from vitaepp.evaluation.labels import codes_among, doubts, read_labels
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.regression import far_values, numbers_of, other_unit
 from vitaepp.reporting.contents import Evaluation as ShownEvaluation
@@ -82,6 +84,45 @@ def test_classes_that_may_not_be_meant_are_asked_about(labels, told):
         assert text in line
 
 
+GRADES = (
+    *("I,II,III", "IA,IB,II,III", "Stage I,Stage II", "T1,T2,T3", "T1a,T1b", "G1,G2,G3", "M0,M1"),
+    *("grade1,grade2", "1+,2+,3+", "0,1+,2+,3+", "0,+,++", "4,4A,4B,5", "1,2,3,4A,4B", "A,B,AB"),
+    *("A,B,C", "healthy,G1,G2", "0.5,1.5,2.5", "20-29,30-39,40-49", "3+3,3+4,4+3"),
+)
+
+
+@pytest.mark.parametrize("grades", GRADES)
+@pytest.mark.parametrize("codes", ["99", "999", "88", "77", "-9", "-9,99", "-99,-9", "88,99"])
+def test_codes_are_asked_about_beside_grades_of_any_kind_and_a_grade_is_not(grades, codes):
+    names, codes = sorted({"0", *grades.split(",")}), codes.split(",")
+    assert doubts(read_labels(table(names), "grade")) == []
+    lines = doubts(read_labels(table([*names, *codes]), "grade"))
+    assert sorted(line.split()[2] for line in lines) == sorted(codes)
+
+
+@pytest.mark.parametrize(
+    "grades", ["I,II,III", "G1,G2,G3", "0,1+,2+,3+", "M0,M1", "A,B", "T1a,T1b"]
+)
+def test_a_9_is_a_code_beside_low_grades_and_none_where_they_reach_it(grades):
+    (line,) = doubts(read_labels(table([*grades.split(","), "9"]), "grade"))
+    assert "9 (1 subject) counts as a class" in line
+    for reached in (["3+3", "3+4", "4+4", "9"], ["G7", "G8", "9"], ["IX", "VIII", "9"]):
+        assert doubts(read_labels(table(reached), "grade")) == []
+
+
+@given(
+    most=st.integers(2, 5),
+    step=st.integers(1, 4),
+    middle=st.booleans(),
+    codes=st.sets(st.sampled_from([-999, -99, -88, 88, 99, 999])),
+)
+def test_a_scale_around_0_has_no_code_but_what_stands_apart(most, step, middle, codes):
+    scale = {step * k for k in range(-most, most + 1) if k or middle}
+    assert codes_among(scale | codes) == sorted(codes)
+    if middle:  # it may reach further up than down
+        assert codes_among((scale - {-step * most} if most > 2 else scale) | codes) == sorted(codes)
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [
@@ -107,7 +148,7 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
     [
         ([*range(1, 9), -1, -1], "-1 is the only value below 0, in 2 of 10 subjects"),
         ([*range(1, 9), -9, -9, -8], "-9 and -8 are the only values below 0, in 3 of 11 subjects"),
-        ([0] * 9 + [3, 4, 5, 4, 3, 5, 999], "999 where the median apart from 0 is 4"),
+        ([0] * 9 + [3, 4, 5, 4, 3, 5, 990], "990 where the median apart from 0 is 4"),
         ([0] * 9 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([90] * 20 + [3, 4, 5, 4, 3, 5, 6], ""),
         ([*range(1, 9), -1, -2], ""),
@@ -126,7 +167,19 @@ def test_people_who_may_not_be_meant_are_asked_about(names, told):
         ([1, 2, 3, 4, 5] * 8 + [9] * 4, "9, in 4 of 44 subjects, is apart from all other"),
         ([*range(7)] * 9 + [9] * 4, "9, in 4 of 67 subjects, is apart from all other values"),
         ([*range(7)] * 9 + [88, 99] * 4, "88 and 99, in 8 of 71 subjects, are apart from all"),
-        ([*range(7)] * 9 + [9], ""),
+        ([*range(7)] * 9 + [9], "9, in 1 of 64 subjects, is apart from all other values"),
+        ([*range(7)] * 9 + [9, 9], "9, in 2 of 65 subjects, is apart from all other values"),
+        ([*range(36)] * 3 + [99], "99, in 1 of 109 subjects, is apart from all other values"),
+        ([*range(36)] * 3 + [88, 99], "88 and 99, in 2 of 110 subjects, are apart from all"),
+        ([*range(3, 16)] * 5 + [0] * 6, "0, in 6 of 71 subjects, is apart from all other values"),
+        ([*SKEWED[:194], *[999] * 6], "999, in 6 of 200 subjects, is apart from all other"),
+        ([*SKEWED[:194], *[99] * 6], "99, in 6 of 200 subjects, is there more often than any"),
+        ([*SKEWED[:190], *[0] * 90, *[99] * 6], "99, in 6 of 286 subjects, is there more often"),
+        ([*SKEWED[:194], *[5] * 6], ""),
+        ([*SKEWED[:190], *[99] * 4, *[31.4] * 2], ""),
+        ([-2, -1, 0, 1, 1, 1, 2, 2, 2] * 9, ""),
+        ([-2, -1, 0, 1, 1, 1, 2, 2, 2] * 9 + [-9], "-9, in 1 of 82 subjects, is apart from"),
+        ([-2, -1, *range(8)] * 9, ""),
         ([*SKEWED, -1, -8, -9], "-9, -8 and -1 are the only values below 0, in 3 of 303 subj"),
         ([*AGES, -1, *[0] * 6], "0, in 6 of 61 subjects, is apart from all other values"),
         (SKEWED, ""),
@@ -144,6 +197,40 @@ def test_values_that_may_be_codes_are_asked_about(values, told):
     lines = far_values(np.array(values, float), "label 'volume'")
     assert told in "".join(lines)
     assert bool(lines) == bool(told)
+
+
+HONEST = {
+    "severity": lambda random, n: random.negative_binomial(1.2, 0.15, n).clip(0, 42),
+    "lesions": lambda random, n: random.negative_binomial(0.5, 0.1, n),
+    "falls": lambda random, n: random.poisson(2, n),
+    "age": lambda random, n: random.normal(62, 14, n).clip(18, 103).round(),
+    "percent": lambda random, n: random.normal(70, 25, n).clip(0, 100).round(),
+    "crp": lambda random, n: random.lognormal(1, 1.4, n).clip(0.6).round(1),
+    "volume": lambda random, n: random.lognormal(2.5, 1.5, n).round(2),
+    "handicap": lambda random, n: random.choice(7, n, p=[0.15, 0.2, 0.15, 0.15, 0.12, 0.08, 0.15]),
+    "coma": lambda random, n: random.integers(3, 16, n),
+    "agreement": lambda random, n: random.choice(5, n, p=[0.15, 0.15, 0.2, 0.25, 0.25]) - 2,
+    "sodium": lambda random, n: random.normal(140, 4, n).round(),
+}
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_hardly_any_column_without_a_code_is_asked_about_one(kind):
+    drawn = (HONEST[kind](np.random.default_rng(s), (40, 100, 300)[s % 3]) for s in range(300))
+    lines = (far_values(values.astype(float), kind) for values in drawn)
+    assert sum("far from the" not in line for asked in lines for line in asked) <= 3
+
+
+@given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
+@settings(deadline=None)
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("severity", 999), ("percent", 999), ("coma", 99), ("handicap", 99), ("agreement", -9)],
+)
+def test_a_rare_code_is_found_in_any_score(kind, code, seed, times):
+    values = HONEST[kind](np.random.default_rng(seed), 150)
+    lines = far_values(np.append(values, [code] * times).astype(float), kind)
+    assert any(f" {code}" in line and "for missing" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -184,36 +184,56 @@ def group_doubts(column: str, groups: Iterable[Any]) -> list[str]:
 def _codes_for_missing(classes: Sequence[Class], counts: Sequence[int]) -> list[tuple[Class, int]]:
     """Classes that are numbers apart from all others, as tables write a missing value.
 
-    Among numbers, those that `codes_among` says; among words, any. A grade is no word: 2+, 4A and
-    +++ have digits or no letter, Roman numerals may follow a 0, and so may A, B and C.
+    Among numbers, and among words with a place on a scale as `_place` says, those that
+    `codes_among` says; among other words any, but a 0 to 6 that may be a stage or a blood group.
     """
-    whole = {
+    numbers = {
         c: n
         for c, n in zip(classes, counts, strict=True)
         if re.fullmatch(r"[+-]?\d+(\.0+)?", str(c))
     }
-    words = [str(c) for c in classes if c not in whole and not may_be_missing(str(c))]
-    if len(words) >= max(2, len(whole)):
-        if any(re.fullmatch(r".*\d.*|[^a-z]*|[ivx]+[a-d]?", w, re.I) for w in words):
-            return []
-        if all(re.fullmatch(r"[a-eo]|ab", w, re.I) for w in words):  # of a stage, or of blood
-            return [(c, n) for c, n in whole.items() if not re.fullmatch(r"[0-6](\.0+)?", str(c))]
-        return list(whole.items())
-    codes = codes_among([float(c) for c in whole])
-    return [(c, whole[c]) for c in sorted(whole, key=float) if float(c) in codes]
+    words = [str(c) for c in classes if c not in numbers and not may_be_missing(str(c))]
+    places = {place for w in words if (place := _place(w)) is not None}
+    if len(words) < max(2, len(numbers)) or len(places) > 1:
+        codes = codes_among({*map(float, numbers), *places})
+        return [(c, numbers[c]) for c in sorted(numbers, key=float) if float(c) in codes]
+    if places or all(re.fullmatch(r"[a-eo]|ab", w, re.I) for w in words):
+        return [(c, n) for c, n in numbers.items() if not re.fullmatch(r"[0-6](\.0+)?", str(c))]
+    return list(numbers.items())
+
+
+def _place(word: str) -> float | None:
+    """Where a grade stands on its scale; None for a word that is none.
+
+    >>> [_place(w) for w in ("IIIB", "Stage IV", "T2a", "++", "3+", "3+4", "-0.5", "high")]
+    [3.0, 4.0, 2.0, 2.0, 3.0, 7.0, -0.5, None]
+    """
+    if re.fullmatch(r"-\d+(\.\d+)?", word):
+        return float(word)
+    if roman := re.fullmatch(r"(?:.*[\W_])?([ivx]+)[a-d]?\d?", word, re.I):
+        values = ["ivx".index(letter) for letter in roman[1].lower()]
+        signed = (-1 if value < max(values[i:]) else 1 for i, value in enumerate(values))
+        return float(sum(s * (1, 5, 10)[v] for s, v in zip(signed, values, strict=True)))
+    parts = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", word)]
+    if not parts:
+        return float(word.count("+")) or None
+    return sum(parts) if "+" in word else parts[0]
 
 
 def codes_among(numbers: Iterable[int | float]) -> list[int | float]:
     """Which of some different whole numbers stand apart, as codes for a missing value do.
 
-    Below 0 it is a lone one, or several of which some step is wider than any between the others;
-    at the upper end those of nines, eights or sevens, as 9, 88 or 98, with such a step below them.
-    Two others are left at least. Numbers below 0 whose opposites are there too are of a scale.
+    At either end it is those with a step to the others that is wider than any between these: any
+    number below 0, and at the upper end those of nines, eights or sevens, as 9, 88 or 98. A lone
+    number below 0 is one as well, but not several that go on in such steps or whose opposites are
+    there, as they are of a scale. Two others are left at least.
 
     >>> codes_among([-4, -1, 0, 1]), codes_among([0, 1, 88, 99]), codes_among([0, 1, 2, 9])
     ([-4, -1], [88, 99], [9])
     >>> codes_among([-2, -1, 0, 1, 2]), codes_among([0, 3, 6, 9]), codes_among([6, 7, 9])
     ([], [], [])
+    >>> codes_among([-9, -2, -1, 0, 1, 2]), codes_among([-2, -1, 1, 2, 9])
+    ([-9], [9])
     """
     ordered = sorted(numbers)
     below = [n for n in ordered if n < 0]
@@ -228,11 +248,15 @@ def codes_among(numbers: Iterable[int | float]) -> list[int | float]:
         if rest[k] - rest[k - 1] > usual and (few or rest[k] - rest[k - 1] > 2):
             rest, above = rest[:k], rest[k:]
             break
-    if len(below) > 1:
-        mirrored = {-n for n in below} <= {*rest}
-        apart = rest[0] - below[-1] > _widest_step(rest)
-        if not apart and (mirrored or _widest_step(below) <= _widest_step(rest)):
-            below = []
+    together = len(below) > 0 and rest[0] - below[-1] <= _widest_step(rest)
+    least = next((k for k in range(len(below), 0, -1) if -below[k - 1] not in rest), 0)
+    paired = len(below) - least
+    if paired < 2 or not (together or paired == sum(n > 0 for n in rest)):
+        least = len(below)  # no opposites, or a gap to the others and opposites of some alone
+    scale = [*below, *rest]
+    usual = _widest_step(scale[least:])
+    cut = next((k for k in range(least, 0, -1) if scale[k] - scale[k - 1] > usual), 0)
+    below = below if len(below) - cut == 1 else below[:cut]
     return [*below, *above]
 
 

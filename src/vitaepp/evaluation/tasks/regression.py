@@ -41,6 +41,9 @@ _REPEATED = re.compile(r"-?(9+|8+|7+)\.0|-1\.0|-?0\.0")
 #: Times that such a number is there at least.
 OFTEN = 3
 
+#: Times that the last number of a scale is there at least, which a rare code lies behind.
+ENDING = 5
+
 #: Robust deviations from the median beyond which a value is asked about.
 FAR = 8.0
 
@@ -144,14 +147,16 @@ def far_values(values: Floats, title: str) -> list[str]:
     """What to ask about values that may not be meant as they are, a line each.
 
     These are codes for a missing value: numbers below 0 where few are there, and are repeated or
-    look like codes, numbers apart from a score, and codes repeated away from all others. And they
-    are values far from the rest.
+    look like codes, numbers apart from a score, and codes repeated away from all others, or as no
+    other value with decimals is. And they are values far from the rest.
     """
     below, apart = _codes_below_0(values), _codes_of_score(values)
     rest = values[~np.isin(values, [*below, *apart])]
     far = _far(rest)
     lines = []
-    if below:
+    if (rest < 0).any():
+        apart = [*below, *apart]
+    elif below:
         what = "is the only value" if len(below) == 1 else "are the only values"
         count = int(np.isin(values, below).sum())
         lines.append(
@@ -172,6 +177,13 @@ def far_values(values: Floats, title: str) -> list[str]:
             f"{int(np.isin(values, apart).sum())} of {len(values)} subjects, "
             f"{'is' if len(apart) == 1 else 'are'} apart from all other values; "
             f"{'a code' if len(apart) == 1 else 'codes'} for missing?"
+        )
+    elif between := _codes_between(rest[~far]):
+        lines.append(
+            f"{title}: {listed(f'{v:g}' for v in between)}, in "
+            f"{int(np.isin(values, between).sum())} of {len(values)} subjects, "
+            f"{'is' if len(between) == 1 else 'are'} there more often than any other value; "
+            f"{'a code' if len(between) == 1 else 'codes'} for missing?"
         )
     return lines
 
@@ -194,27 +206,62 @@ def _far(values: Floats) -> Flags:
 
 
 def _codes_below_0(values: Floats) -> list[float]:
-    """Numbers below 0 where few are there, and are repeated or look like codes."""
-    below, counts = np.unique(values[values < 0], return_counts=True)
-    looks_so = all(_CODE.fullmatch(str(value)) for value in below.tolist())
-    repeated = len(below) in (1, 2) and counts.max() > 1
-    few = counts.sum() < len(values) / 2
-    return below.tolist() if few and (repeated or looks_so) else []
+    """Numbers below 0 where few are there, and are repeated or look like codes.
+
+    Of whole numbers these are those that `codes_among` says: others are of a scale or of changes,
+    beside which a code looks like one.
+    """
+    different, counts = np.unique(values, return_counts=True)
+    below, counts = different[different < 0], counts[different < 0]
+    if 2 * counts.sum() >= len(values):
+        return []
+    codes = below if (different % 1).any() else below[np.isin(below, codes_among(different))]
+    looks_so = all(_CODE.fullmatch(str(code)) for code in codes.tolist())
+    repeated = len(codes) == len(below) <= 2 and counts.max(initial=0) > 1
+    return codes.tolist() if repeated or looks_so else []
 
 
 def _codes_of_score(values: Floats) -> list[float]:
-    """Codes at the upper end of a score, of few whole numbers; they are there several times."""
-    different, counts = np.unique(values[values >= 0], return_counts=True)
-    if len(different) > MOST_OF_SCORE or (different % 1).any():
+    """Codes at the upper end of a score, of whole numbers.
+
+    They are there several times beside few others. Rare ones have two digits, and are further from
+    the others than these span; or the others end before them.
+    """
+    different, counts = np.unique(values, return_counts=True)
+    if (different % 1).any():
         return []
-    codes = codes_among(different.tolist())
-    common = all(counts[different == code] >= OFTEN for code in codes)
-    return codes if common and np.isin(values, codes).sum() < len(values) / 2 else []
+    codes = [code for code in codes_among(different) if code >= 0]
+    if not codes or 2 * np.isin(values, codes).sum() >= len(values):
+        return []
+    common = counts[np.isin(different, codes)].min() >= OFTEN
+    if common and len(different) <= MOST_OF_SCORE:
+        return codes
+    others = values[values < codes[0]]
+    beyond = codes[0] > 9 and codes[0] - others.max() > np.ptp(others)
+    ends = codes[0] <= 9 and _end_before(codes[0], others)
+    return codes if beyond or ends else []
+
+
+def _end_before(code: float, others: Floats) -> bool:
+    """Whether whole numbers end before a code, as a scale does, and get not rare towards it."""
+    different, counts = np.unique(others, return_counts=True)
+    last = counts[-1 if code > different[-1] else 0]
+    common = last >= max(ENDING, counts.mean() / 4)
+    return bool(common and np.abs(different - code).min() > 2 * np.diff(different).max())
+
+
+def _codes_between(values: Floats) -> list[float]:
+    """Codes among values with decimals, of which no other but 0 is there a third as often."""
+    different, counts = np.unique(values, return_counts=True)
+    looks_so = np.array([v != 0 and bool(_REPEATED.fullmatch(str(v))) for v in different.tolist()])
+    others = counts[~looks_so & (different != 0)]
+    codes = looks_so & (counts >= OFTEN * others.max(initial=1))
+    return different[codes].tolist() if 2 * (different % 1 != 0).sum() > len(different) else []
 
 
 def _codes_below(values: Floats) -> list[float]:
     """Codes that are repeated below all other values, with a gap that is wider than the middle half
-    of these, and twice as wide as any gap between their lower half.
+    of these, and twice as wide as any gap between their lower half; or that a score ends before.
 
     0 is one only where at most a third have it, and the others are no few doses or grades.
     """
@@ -232,7 +279,9 @@ def _codes_below(values: Floats) -> list[float]:
             continue
         low, high = np.quantile(others, [0.25, 0.75])
         usual_gap = np.diff(rest[: len(rest) // 2 + 1]).max()
-        if rest[0] - different[number - 1] > max(high - low, 2 * usual_gap):
+        gap = rest[0] - different[number - 1]
+        ends = not (values % 1).any() and _end_before(different[number - 1], others)
+        if gap > max(high - low, 2 * usual_gap) or ends:
             return different[:number].tolist()
     return []
 
