@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import LIGHT, TINY
-from vitaepp.errors import RecipeError
+from vitaepp.errors import RecipeError, RunError
 from vitaepp.experiments.catalogue import read_experiment
 from vitaepp.experiments.experiment import experiment
 from vitaepp.recipe.recipe import Recipe
@@ -53,6 +53,11 @@ def test_a_sweep_is_trained_compared_and_gone_on_with(store, tmp_path):
     assert experiment(file, store.path, out, **asked) == result
     assert checkpoint.stat().st_mtime_ns == stamp
     assert json.loads((out / "width.json").read_text())["rows"][1]["key"] == "wide"
+    # A row that began otherwise is found before those are trained that stand before it.
+    file.write_text(SWEEP.replace("{embed_dim: 96}", "{embed_dim: 72}"))
+    with pytest.raises(RunError, match=r"wide.seed0: began with model\.embed_dim=96.*another OUT"):
+        experiment(file, store.path, out, **asked | {"variants": ["masked", "wide"]})
+    assert not (out / "runs" / "masked").exists()
 
 
 def test_a_file_says_seeds_and_base(tmp_path):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def experiment(
         setup = in_hours(chosen, setup, clock, recipe, settings, wanted.base)
         _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
+    for variant, seed in product(chosen.variants, range(setup.seeds)):
+        setup.check(variant, seed)
 
     folders, failures = _run(kind)
     measured = kind.measured(folders)

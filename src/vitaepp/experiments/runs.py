@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
 from vitaepp.system.progress import counted, say
 from vitaepp.system.signals import repeatable
-from vitaepp.training.pretrain import pretrain
+from vitaepp.training.pretrain import check_begun, pretrain
 
 
 @dataclass(frozen=True)
@@ -111,25 +112,47 @@ class Setup:
             run = self.trained(variant, seed)
             name = f"{file_stem(self.label)}-{self.protocol or 'auto'}"
             return self._evaluate([self._embed(run)], run / "evaluation" / name, seed)
-        parts = plan_folds(self.store.table, self.label, self.protocol, seed=seed)
-        recipe = self.recipe_of(variant, seed)
-        rows = training_rows(self.store, recipe.data)
-        every = self.store.table["subject"].astype(str).iloc[rows]
-        folder = self._folds_folder(variant, seed)
+        recipe, trainings = self.recipe_of(variant, seed), self._of_folds(variant, seed)
         files = []
-        for k, (_, tested) in enumerate(parts):
-            left_out = of_same_persons(self.store.table, tested)
-            others = len(left_out) - len(tested)
-            say(
-                f"fold {k + 1} of {len(parts)}, pre-trained without its {len(tested)} test subjects"
-                + (f" and {counted(others, 'other scan')} of these people" if others else "")
-            )
-            kept = [subject for subject in every if subject not in left_out]
-            run = self._train(folder / f"fold{k}", recipe, kept)
-            files.append(self._embed(run))
+        for k, (run, subjects, without) in enumerate(trainings):
+            say(f"fold {k + 1} of {len(trainings)}, pre-trained without its {without}")
+            files.append(self._embed(self._train(run, recipe, subjects)))
+        folder = self._folds_folder(variant, seed)
         # Whose folds are those of another protocol, but for their models.
         of = "evaluation-knn" if self.protocol == "knn" else "evaluation"
         return self._evaluate(files, folder / of, seed)
+
+    def check(self, variant: Variant, seed: int) -> None:
+        """Refuse what OUT has of a variant where it began otherwise; nothing is trained.
+
+        Raises:
+            RunError: saying what differs.
+        """
+        recipe = self.recipe_of(variant, seed)
+        if not self.per_fold:
+            run = self.run_folder(variant, seed).path
+            with _another_out(run):
+                check_begun(self.store, run, recipe)
+            return
+        for run, subjects, _ in self._of_folds(variant, seed):
+            with _another_out(run):
+                check_begun(self.store, run, recipe, subjects)
+
+    def _of_folds(self, variant: Variant, seed: int) -> list[tuple[Path, list[str], str]]:
+        """Of each fold the run folder, the subjects that it is trained on, and who is left out."""
+        table, folder = self.store.table, self._folds_folder(variant, seed)
+        rows = training_rows(self.store, self.recipe_of(variant, seed).data)
+        every = table["subject"].astype(str).iloc[rows]
+        trainings = []
+        for k, (_, tested) in enumerate(plan_folds(table, self.label, self.protocol, seed=seed)):
+            left_out = of_same_persons(table, tested)
+            others = len(left_out) - len(tested)
+            without = f"{len(tested)} test subjects"
+            if others:
+                without += f" and {counted(others, 'other scan')} of these people"
+            kept = [subject for subject in every if subject not in left_out]
+            trainings.append((folder / f"fold{k}", kept, without))
+        return trainings
 
     def reconstructed(self, variant: Variant, seed: int) -> Path:
         """The folder with the reconstructions of a variant, of the same hidden patches in all."""
@@ -149,19 +172,8 @@ class Setup:
 
     def _train(self, run: Path, recipe: Recipe, subjects: Sequence[str] | None = None) -> Path:
         begun = (run / "recipe.yaml").is_file()
-        try:
-            with repeatable(self.out):
-                return pretrain(
-                    self.store.path, run, recipe=recipe, resume=begun, subjects=subjects
-                )
-        except OtherSubjectsError:
-            raise RunError(
-                f"{run}: was pre-trained for folds of another protocol, or by a version that kept "
-                "other scans of the people tested; choose another OUT"
-            ) from None
-        except OtherRunError as error:
-            found = str(error).rpartition("; ")[0]
-            raise RunError(f"{found}; choose another OUT") from None
+        with _another_out(run), repeatable(self.out):
+            return pretrain(self.store.path, run, recipe=recipe, resume=begun, subjects=subjects)
 
     def _embed(self, run: Path) -> Path:
         out = run / "embeddings.parquet"
@@ -191,6 +203,21 @@ class Setup:
                 repeats=1,  # each seed draws other folds
             )
         return out
+
+
+@contextmanager
+def _another_out(run: Path) -> Iterator[None]:
+    """What a run in OUT that began otherwise is told as."""
+    try:
+        yield
+    except OtherSubjectsError:
+        raise RunError(
+            f"{run}: was pre-trained for folds of another protocol, or by a version that kept "
+            "other scans of the people tested; choose another OUT"
+        ) from None
+    except OtherRunError as error:
+        found = str(error).rpartition("; ")[0]
+        raise RunError(f"{found}; choose another OUT") from None
 
 
 def _kept(file: Path) -> dict[str, Any]:

@@ -182,6 +182,32 @@ def _pretrain(
     return folder.path
 
 
+def check_begun(
+    store: Store, run: str | os.PathLike[str], recipe: Recipe, subjects: Sequence[str] | None = None
+) -> None:
+    """Refuse to go on with a run that began otherwise, as `pretrain` would, without training.
+
+    Args:
+        store: what is trained on.
+        run: its folder, which need not be there.
+        recipe: every setting.
+        subjects: those that are trained on; all without it.
+
+    Raises:
+        OtherRunError: saying what differs.
+    """
+    folder = RunFolder(run, must_exist=False)
+    checkpoint = newest_checkpoint(folder) if folder.recipe_file.is_file() else None
+    if checkpoint is None:
+        return
+    subjects = subjects_to_resume(folder, subjects, store, recipe.data)
+    rows = training_rows(store, recipe.data, subjects)
+    with quiet_lightning():
+        processes = devices_per_node(recipe.trainer, find_cluster()) * recipe.trainer.nodes
+    recipe, _ = settled(recipe.changed(prepare=store.info.settings), store, rows, processes)
+    check_folder(folder, recipe, True, False, checkpoint)
+
+
 @contextmanager
 def _claimed(folder: RunFolder, subjects: Sequence[str] | None) -> Iterator[None]:
     """Hold a run folder for a training, without what a killed one left."""
