@@ -32,8 +32,9 @@ def evaluated(tmp_path):
     Without classifiers, which would take seconds; one test below takes a real one.
     """
 
-    def make(name, signal, *, n=60, split=None, encoder=0, seed=0, classes=2, shift=0):
+    def make(name, signal, *, n=60, split=None, encoder=0, seed=0, classes=2, shift=0, **more):
         codes = np.arange(n) % classes
+        codes[: more.get("relabelled", 0)] = 1
         rows = np.arange(n) if split is None else np.flatnonzero(np.array(split) == "test")
         fold_of = np.zeros(n, int)
         if split is None:
@@ -213,6 +214,10 @@ def test_without_predictions_there_is_a_test_and_no_interval(evaluated, classes)
         ({"n": 62}, "subjects 62, but .* has 60"),
         ({"shift": 1}, "the tested subjects differ"),
         ({"seed": 1}, "the tested folds differ; evaluate both with the same seed"),
+        (
+            {"relabelled": 1},
+            "the tested labels differ; evaluate both with the same table of labels",
+        ),
         ({"n": 90, "split": TEST}, "protocol 'linear', but .* has 'svm'"),
         ({"classes": 3}, r"classes \[0, 1, 2\], but .* has \[0, 1\]"),
     ],

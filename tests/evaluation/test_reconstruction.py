@@ -58,7 +58,7 @@ def test_files_of_a_user_stay(make_store, tmp_path):
     for name in ("metrics.csv", "reconstruction.json", f"{subject}.png", f"{subject}_t1.nii.gz"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("[1]")
-        with pytest.raises(RunError, match="is there, and is no file of `reconstruct`; give anot"):
+        with pytest.raises(RunError, match="is there, and is no file of `reconstruct`, or a dam"):
             reconstruct(run, store.path, tmp_path / name)
         assert [path.name for path in (tmp_path / name).iterdir()] == [name]
         assert (tmp_path / name / name).read_text() == "[1]"

@@ -102,7 +102,7 @@ def test_files_of_a_user_stay(planted, tmp_path, name):
     subject = Store(planted / "store").table["subject"].iloc[0]
     file = tmp_path / name.format(subject)
     file.write_text("mine")
-    with pytest.raises(RunError, match="is there, and is no file of `explain`; give another fold"):
+    with pytest.raises(RunError, match="is there, and is no file of `explain`, or a damaged"):
         explain(planted / "encoder", planted / "store", tmp_path, subjects=None)
     assert [*tmp_path.iterdir()] == [file]
     assert file.read_text() == "mine"

@@ -180,3 +180,22 @@ def test_what_is_no_such_encoder_is_one_line(clinic, make_store, tmp_path):
     published(tmp_path / "broken")
     (tmp_path / "broken" / "preprocessor_config.json").write_text("[")
     assert refused(tmp_path / "broken").startswith("preprocessor_config.json is not a JSON object")
+
+
+def test_the_rung_of_other_weights_at_the_same_path_is_measured_anew(clinic, tmp_path):
+    def climbed():
+        asked = {"rungs": ["prior", "public"], "public": tmp_path / "dino", "budget": ()}
+        vitaepp.ladder(clinic / "store", tmp_path / "out", "kind", **asked)
+        made = tmp_path.glob("out/rungs/public-*[!w].parquet")
+        return {file.name: file.stat().st_mtime_ns for file in made}
+
+    vit = published(tmp_path / "dino")
+    first = climbed()
+    assert climbed() == first
+    save_file({k: 2 * v for k, v in vit.state_dict().items()}, tmp_path / "dino/model.safetensors")
+    second = climbed()
+    assert len(second) == 2
+    (tmp_path / "dino" / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0]}')
+    third = climbed()
+    assert len(third) == 3
+    assert first.items() < second.items() < third.items()

@@ -103,7 +103,8 @@ def test_files_of_a_user_are_not_taken_for_an_earlier_result(tmp_path, verb):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / name).write_text(json.dumps(OWN))
         (tmp_path / "out" / "repeats.csv").write_text("mine")
-        told = f"{name}: is there, and is no file of `{verb}`; give another folder"
+        told = f"{name}: is there, and is no file of `{verb}`, or a damaged one; give another "
+        told += "folder, or remove it"
         with pytest.raises(RunError, match=f"^\\S+{re.escape(told)}$"):
             getattr(vitaepp, verb)(*given, tmp_path / "out")
         kept = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}

@@ -12,7 +12,7 @@ from vitaepp.errors import RecipeError, RunError
 from vitaepp.experiments.catalogue import find
 from vitaepp.experiments.experiment import experiment
 from vitaepp.experiments.hours import RESERVE as OF_TABLE
-from vitaepp.experiments.hours import timed_recipe
+from vitaepp.experiments.hours import in_hours, timed_recipe
 from vitaepp.experiments.runs import Setup
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.devices import Machine
@@ -173,15 +173,14 @@ def test_an_experiment_keeps_what_hours_chose(make_store, tmp_path, quick, capsy
     assert recipes[0].optim.epochs == recipes[1].optim.epochs
     assert "--hours 0.0003" in (out / "s.md").read_text()
     assert experiment(sweep, store.path, out, **options) == result
-    other = pytest.raises(RunError, match="began with other settings or `hours`")
-    with other:
+    with pytest.raises(RunError, match=r"began with hours=0\.0003 instead of 2\.0; repeat"):
         experiment(sweep, store.path, out, **options | {"hours": 2.0})
     capsys.readouterr()
     experiment(sweep, store.path, out, **options, seeds=2)
     said = f"optim.epochs={recipes[0].optim.epochs} was found for 2 rows and 1 training of each row"
     assert said in capsys.readouterr().err
     sweep.write_text("base: {method: vitae, optim.weight_decay: 0.1}\nvariants: {a: {}}")
-    with other:
+    with pytest.raises(RunError, match=r"began with optim\.weight_decay=\S+ instead of 0\.1; rep"):
         experiment(sweep, store.path, out, **options)
 
 
@@ -246,3 +245,16 @@ def test_a_machine_that_was_measured_wrongly_ends_in_time_all_the_same(
     assert lengths[0]["epochs"] == pytest.approx(before, rel=0.1)
     if measured < 1000:  # `lengths` are those that were changed; other work may shorten the last
         assert max(length, *(each["epochs"] for each in lengths)) > before
+
+
+def test_the_same_hours_may_be_shared_out_otherwise(make_store, tmp_path, quick, capsys):
+    """As a ladder does, whose fine-tuning is asked for later, or no more."""
+    store = make_store(subjects=6, size=(16, 16), modalities=("grey",))
+    setup = Setup(store, tmp_path, Recipe.load(settings=FAST), "", None, False)
+    chosen = find("linear-probe").choose(["vitae++"])
+    first = in_hours(chosen, setup, Clock(0.0003, 0.7), None, FAST)
+    capsys.readouterr()
+    assert in_hours(chosen, setup, Clock(0.0003), None, FAST).recipe == first.recipe
+    assert "in 70% of the time, and stays" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"began with hours=0\.0003 instead of 0\.0004; repeat"):
+        in_hours(chosen, setup, Clock(0.0004), None, FAST)

@@ -88,7 +88,7 @@ def audit(
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
     refuse_as_results(out, "audit")
-    FILES.check(out)
+    FILES.check(out, inputs=(embeddings, labels))
     opened = Store(store)
     table, features, rows, encoder = joined(Path(embeddings), opened, labels, id_column)
     read_labels(table, label).with_positive(positive)

@@ -27,8 +27,11 @@ FILES = ResultFiles(
     "audit",
     {
         "audit.json": ("what", "score", "verdict", "sentence"),
-        "audit.csv": ("what", "score", "verdict", "sentence"),
-        "duplicates.csv": ("both sides", "found by"),
+        "audit.csv": (*("what", "score", "verdict", "sentence", "(metric|n|p|p_holm|low|high)?"),),
+        "duplicates.csv": (
+            *("both sides", "found by", "(bits|correlation|distance)?"),
+            "((participant of |label of |tested in, )?(first|second))?",
+        ),
     },
     last=("audit.json",),
     unsigned=("audit.md",),

@@ -24,7 +24,7 @@ from vitaepp.evaluation.calibration import Calibration
 from vitaepp.evaluation.classifier import fit_with
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import by_subject, labelled_folds
-from vitaepp.system.files import atomic_path
+from vitaepp.system.files import atomic_path, refuse_inputs
 from vitaepp.system.paths import kind_of
 
 
@@ -76,6 +76,7 @@ def fit(
     path, out = Path(embeddings), Path(out)
     if out.exists() and kind_of(out) != "model" and not (out.is_dir() and not any(out.iterdir())):
         raise ModelError(f"{out}: holds something else; name a new folder")
+    refuse_inputs([out], [path, labels], "fit", "folder")
     embedded = Embeddings.load(path)
     encoder = encoder_of(embedded, path, None if run is None else Path(run))
     if encoder.dim != embedded.features.shape[1]:

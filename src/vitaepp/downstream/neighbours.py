@@ -56,8 +56,10 @@ FILES = ResultFiles(
     "neighbours",
     {
         "neighbours.json": ("queries", "k"),
-        "neighbours.csv": ("query", "rank", "similarity"),
-        "near_duplicates.csv": ("subject", "other", "similarity"),
+        "neighbours.csv": ("query", "rank", "similarity", "(subject|label|same_participant)?"),
+        "near_duplicates.csv": (
+            *("subject", "other", "similarity", "(expected|same_participant|correlation)?"),
+        ),
     },
     last=("neighbours.json",),
     unsigned=("neighbours.png", "near_duplicates.png"),
@@ -165,7 +167,7 @@ def neighbours(
     """
     path, target = Path(embeddings), Path(out)
     refuse_as_results(target, "neighbours")
-    FILES.check(target)
+    FILES.check(target, inputs=(path, labels))
     if k < 1 or subjects < 1:
         raise EvaluationError(f"`k={k}`, `subjects={subjects}`: give at least 1")
     embedded = Embeddings.load(path)

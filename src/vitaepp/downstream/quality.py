@@ -56,7 +56,13 @@ SHOWN, PAGE_WIDTH = 60, 1200
 #: What `qc` writes.
 FILES = ResultFiles(
     "qc",
-    {"qc.json": ("n", "flagged", "limit"), "qc.csv": ("subject", "distance", "flagged")},
+    {
+        "qc.json": ("n", "flagged", "limit"),
+        "qc.csv": (
+            *("subject", "distance", "flagged", "(error|reason)?"),
+            "((error|distance)_(percentile|deviation))?",
+        ),
+    },
     last=("qc.json",),
     unsigned=("flagged.png",),
 )

@@ -47,7 +47,13 @@ Evaluated = str | os.PathLike[str] | Mapping[str, Any]  # a Mapping, to say what
 #: What `compare` writes.
 FILES = ResultFiles(
     "compare",
-    {"comparison.json": ("metric", "reference", "rows"), "comparison.csv": ("name",)},
+    {
+        "comparison.json": ("metric", "reference", "rows"),
+        "comparison.csv": (
+            *("name", r"\w+_(mean|std)", "metric", "difference", "low", "high", "level"),
+            *("p", "p_holm", "test", "folds", "sentence"),
+        ),
+    },
     last=("comparison.json",),
     unsigned=("comparison.md", "comparison.tex"),
 )

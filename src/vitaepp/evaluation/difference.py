@@ -310,18 +310,21 @@ def folds_differ(one: Evaluation, other: Evaluation) -> str | None:
         a, b = one.rows(), other.rows()
         for column, title, remedy in (
             ("subject", "subjects", "of the same subjects"),
+            ("label", "labels", "with the same table of labels"),  # on which folds depend
             ("fold", "folds", "with the same seed"),
-            ("label", "labels", "with the same table of labels"),
         ):
             by_subject = [t.sort_values(["subject", "fold"])[column].tolist() for t in (a, b)]
             if by_subject[0] != by_subject[1]:
                 return f"the tested {title} differ; evaluate both {remedy}"
         return None
-    for key in ("seed", "sizes"):
+    for key, remedy in (
+        ("seed", "with the same seed"),
+        ("sizes", "of the same subjects and labels"),
+    ):
         if one.metrics[key] != other.metrics[key]:
             return (
                 f"{key} {one.metrics[key]} against {other.metrics[key]}, so that the folds "
-                "differ; evaluate both with the same seed"
+                f"differ; evaluate both {remedy}"
             )
     return None
 

@@ -140,9 +140,9 @@ def evaluate(
     if Path(out).exists() and not Path(out).is_dir():
         raise EvaluationError(f"{out}: is a file; give a folder")
     refuse_as_results(out, "evaluation")
-    FILES.check(out)
     one = isinstance(embeddings, str | os.PathLike)
     paths = [Path(embeddings)] if one else [Path(e) for e in embeddings]  # type: ignore[arg-type,union-attr]
+    FILES.check(out, inputs=[*paths, labels, external])
     every = [embeddings_of(path) for path in paths]
     embedded = every[0]
     remedy = None if any_store else SAME_STORE

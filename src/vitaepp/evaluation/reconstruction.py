@@ -53,7 +53,10 @@ PANEL_SIDE, LONGEST_SIDE = 160, 640
 #: What `reconstruct` writes besides the files of each subject.
 FILES = ResultFiles(
     "reconstruct",
-    {"reconstruction.json": ("encoder",), "metrics.csv": ("subject", "psnr", "ssim")},
+    {
+        "reconstruction.json": ("method", "run", "store", "encoder", "seed"),
+        "metrics.csv": ("subject", "psnr", "ssim"),
+    },
     last=("metrics.csv",),
 )
 

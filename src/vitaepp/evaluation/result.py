@@ -51,19 +51,33 @@ _TRUE = ("subject", "fold", "label", "time", "event", PERSON)
 
 _REQUIRED = ("protocol", "label", "n", "classes", "folds", "mean", "std", "sizes", "seed")
 
+#: Columns of what is true of each subject and was said of it; features of an embedding are none.
+_TOLD = (
+    "subject",
+    "label",
+    "(label:.*|time|event)?",
+    f"{METHOD}(:.*)?",
+    "((untrained|raw|mean|scratch)(:.*)?)?",
+)
+
+#: Further columns of a table with scores.
+_METRICS = r"(\w+)?"
+
 #: What `evaluate` writes. A report takes a folder for complete when it finds metrics.json.
 FILES = ResultFiles(
     "evaluate",
     {
         "metrics.json": ("label", "folds", "mean", "std"),
-        "predictions.parquet": ("subject", "fold", "label"),
-        "map.csv": ("subject", "label", "x", "y"),
-        "external.parquet": ("subject", "label"),
-        "budget.csv": ("labels", "fold", "features"),
-        "repeats.csv": ("seed", "fold", "features"),
-        "repeats.parquet": ("subject", "fold", "label", "seed"),
+        "predictions.parquet": (*_TOLD, "fold", f"({PERSON})?"),
+        "repeats.parquet": (*_TOLD, "fold", f"({PERSON})?", "seed"),
     },
     last=("metrics.json",),
+    beside={
+        "map.csv": ("subject", "label", "x", "y"),
+        "external.parquet": _TOLD,
+        "budget.csv": ("labels", "draw", "fold", "features", _METRICS),
+        "repeats.csv": ("seed", "fold", "features", "name", _METRICS),
+    },
 )
 
 

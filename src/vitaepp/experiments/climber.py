@@ -36,7 +36,7 @@ from vitaepp.evaluation.tasks.base import Target
 from vitaepp.experiments.gradients import oriented_gradients
 from vitaepp.experiments.rungs import Rung
 from vitaepp.experiments.simple import radiomics, simple_features
-from vitaepp.interop.public import embed_public, load_public
+from vitaepp.interop.public import embed_public, load_public, public_id
 from vitaepp.recipe.methods import METHODS
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.system.files import file_stem, read_json, write_json
@@ -198,9 +198,8 @@ class Climber:
         return [read_json(file) for file in files]
 
     def _public_file(self, public: str | os.PathLike[str]) -> Path:
-        """Where the features of a published encoder are."""
-        name = hashlib.sha256(os.path.abspath(public).encode()).hexdigest()[:12]
-        return self.out / "rungs" / f"public-{name}.parquet"
+        """Where the features of a published encoder are; others at its path have another file."""
+        return self.out / "rungs" / f"public-{public_id(public)[:12]}.parquet"
 
     def _length(
         self, run: RunFolder, folder: Path, settings: Sequence[str], hours: float

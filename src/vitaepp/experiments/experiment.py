@@ -286,7 +286,13 @@ def files_of(key: str) -> ResultFiles:
     """What an experiment writes."""
     return ResultFiles(
         "experiment",
-        {f"{key}.json": ("key", "rows"), f"{key}.csv": ("variant", "name")},
+        {
+            f"{key}.json": ("key", "rows"),
+            f"{key}.csv": (
+                *("variant", "name", "(control|note|against)?", r"(\S+_(mean|std|p|test|reason))?"),
+                r"(\S+_difference(_low|_high)?)?",
+            ),
+        },
         last=(f"{key}.json",),
         unsigned=tuple(f"{key}.{ending}" for ending in ("md", "tex", "png", "pdf")),
     )

@@ -16,6 +16,7 @@ from vitaepp.recipe.recipe import Recipe, flatten, resolve
 from vitaepp.system.devices import Machine
 from vitaepp.system.files import read_json, write_json
 from vitaepp.system.progress import counted, say
+from vitaepp.system.text import first_few
 from vitaepp.training import hours
 from vitaepp.training.hours import Clock, Speed
 from vitaepp.training.propose import Images, names_of, propose_training
@@ -39,13 +40,13 @@ def in_hours(
     """A setup whose recipe is done in time; once found, the folder keeps it.
 
     Where the user named no recipe, model and batch are chosen, too. Hours and settings must be the
-    same when the experiment goes on. Rows and seeds may be added; the length stays, and a line says
-    for how many trainings it was found.
+    same when the experiment goes on. Rows and seeds may be added, and the share may be another; the
+    length stays, and a line says what it was found for.
 
     Args:
         experiment: whose variants are trained.
         setup: with the recipe before its length is set; its folder is claimed.
-        clock: the time.
+        clock: the time that the user gave, and the share of it for these trainings.
         recipe: that the user named.
         settings: that the user gave.
         base: settings of all variants, of a file of variants.
@@ -55,22 +56,24 @@ def in_hours(
         RunError: the folder holds runs of another length.
     """
     file = setup.out / "hours.json"
-    request = {"hours": clock.hours, "recipe": setup.recipe.model_dump(mode="json")}
+    request = {"hours": clock.given, "recipe": setup.recipe.model_dump(mode="json")}
     each = f"{counted(trainings_of(setup), 'training')} of each row"
-    now = {"rows": [variant.key for variant in experiment.variants], "trainings": each}
+    rows_now, share = [variant.key for variant in experiment.variants], clock.share
+    now = {"rows": rows_now, "trainings": each, "share": share}
     if file.is_file():
         kept = read_json(file)
         if kept["asked"] != request:
             raise RunError(
-                f"{setup.out}: began with other settings or `hours`; repeat the command as it was, "
-                "or choose another folder"
+                f"{setup.out}: began with {_unlike(kept['asked'], request)}; repeat the command as "
+                "it was, or choose another folder"
             )
-        known = Recipe.parse(kept["recipe"])
-        more = [row for row in now["rows"] if row not in kept["for"]["rows"]]
-        if more or each != kept["for"]["trainings"]:
+        known, before = Recipe.parse(kept["recipe"]), kept["for"]
+        share_before = before.get("share", 1.0)
+        if {*rows_now} - {*before["rows"]} or each != before["trainings"] or share != share_before:
+            of = f" in {share_before:.0%} of the time" if share != share_before else ""
             say(
                 f"optim.epochs={known.optim.epochs} was found for "
-                f"{counted(len(kept['for']['rows']), 'row')} and {kept['for']['trainings']}, and "
+                f"{counted(len(before['rows']), 'row')} and {before['trainings']}{of}, and "
                 "stays, however many there are now; the whole takes more or less time than asked"
             )
         return replace(setup, recipe=known)
@@ -90,6 +93,13 @@ def in_hours(
         say(reason)
     write_json(file, {"asked": request, "for": now, "recipe": timed.model_dump(mode="json")})
     return replace(setup, recipe=timed)
+
+
+def _unlike(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What an experiment began with, where that is not what is asked now."""
+    one, other = ({"hours": v["hours"], **flatten(v["recipe"])} for v in (before, now))
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return first_few([f"{name}={one.get(name)} instead of {other.get(name)}" for name in names])
 
 
 def trainings_of(setup: Setup) -> int:

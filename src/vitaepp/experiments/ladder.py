@@ -125,7 +125,7 @@ def ladder(
     if trainings:
         setup.claim()
         if hours is not None:
-            clock = Clock(hours * (PRETRAINING if tuning else 1.0))
+            clock = Clock(hours, PRETRAINING if tuning else 1.0)
             setup = in_hours(chosen, setup, clock, recipe, pretrained)
     if tuning:
         climber.check_tuning(setup.recipe_of(chosen.variants[-1], 0), tuned, for_tuning)

@@ -35,7 +35,12 @@ LEVEL = 0.05
 #: What a ladder writes.
 FILES = ResultFiles(
     "ladder",
-    {"ladder.json": ("rungs", "metric"), "ladder.csv": ("rung", "key", "name")},
+    {
+        "ladder.json": ("rungs", "metric"),
+        "ladder.csv": (
+            *("rung", "key", "name", r"\w+_(mean|std)", "minutes", "difference", "p", "p_holm"),
+        ),
+    },
     last=("ladder.json",),
     unsigned=("ladder.md", "ladder.png"),
 )

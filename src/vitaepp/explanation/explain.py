@@ -33,7 +33,7 @@ from vitaepp.system.results import ResultFiles
 #: What `explain` writes besides the files of each subject.
 FILES = ResultFiles(
     "explain",
-    {"explain.json": ("maps", "subjects"), "explain.csv": ("subject", "map")},
+    {"explain.json": ("maps", "subjects"), "explain.csv": ("subject", "map", *NUMBERS)},
     last=("explain.csv", "explain.json"),
 )
 

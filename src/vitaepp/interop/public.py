@@ -13,6 +13,7 @@ They take pictures of three colours. So a store's images become pictures:
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.system.devices import autocast, chosen_device, resolved_precision
 from vitaepp.system.files import read_json, together
 from vitaepp.system.progress import counted, say, track
+from vitaepp.system.tensors import SUFFIXES
 from vitaepp.system.text import dimensions
 from vitaepp.weights.adapt import KERNEL, adapt, depth_of
 from vitaepp.weights.names import find, mae_names
@@ -221,6 +223,23 @@ def load_public(path: str | os.PathLike[str]) -> PublicEncoder:
         return _load(folder, given.removeprefix(HUB) if of_hub else folder.resolve().name)
     except (RunError, RecipeError) as error:
         raise RunError(f"{path}: {str(error).removeprefix(f'{folder}: ')}") from None
+
+
+def public_id(path: str | os.PathLike[str]) -> str:
+    """A digest of a published encoder: of whatever in its folder may change what it gives.
+
+    Args:
+        path: as in `load_public`; where there is no such folder, it has a digest, too.
+    """
+    given = os.fspath(path)
+    folder = Path(from_hub(given) if given.startswith(HUB) else given)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.*")):
+        if file.suffix in (".json", *SUFFIXES) and file.is_file():
+            with open(file, "rb") as opened:
+                content = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest.update(f"{file.name}\n{content}\n".encode())
+    return digest.hexdigest()
 
 
 def _load(folder: Path, name: str) -> PublicEncoder:

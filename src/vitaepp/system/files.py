@@ -187,6 +187,33 @@ def check_replaces(
     check_writable(path)
 
 
+def refuse_inputs(
+    written: Iterable[Path],
+    inputs: Iterable[str | os.PathLike[str] | None],
+    verb: str,
+    instead: str,
+) -> None:
+    """Refuse to replace or remove what a result is made of.
+
+    Args:
+        written: files and folders that the result takes the place of.
+        inputs: files that the verb reads; those that are not there are passed over.
+        verb: the function.
+        instead: what else the user can give: a `folder`, or a `name`.
+
+    Raises:
+        RunError: naming the file that would be lost.
+    """
+    there = {given: Path(given).resolve() for given in inputs if given and Path(given).exists()}
+    places = {path.resolve() for path in written} if there else set()
+    for given, file in there.items():
+        if not places.isdisjoint((file, *file.parents)):
+            raise RunError(
+                f"{given}: is what `{verb}` is to read, and its result would take the place of it; "
+                f"give another {instead}"
+            )
+
+
 def columns_in(path: str | os.PathLike[str]) -> list[str]:
     """The first line of a CSV file, as far as it is one; spreadsheets may have written it."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:

@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitaepp.errors import RunError
-from vitaepp.system.files import check_writable, columns_in, together
+from vitaepp.system.files import check_writable, columns_in, refuse_inputs, together
 
 
 @dataclass(frozen=True)
 class ResultFiles:
     """The files that a verb writes into a folder, all of one call.
 
+    What a process that died over its files leaves has at least one of `signs`, as these come before
+    the others, and a result that is replaced goes from its JSON on.
+
     Attributes:
         verb: the function.
-        signs: names of JSON files, CSV and Parquet tables, each with keys or columns that every
-            version has written into it.
+        signs: names of JSON files, CSV and Parquet tables that tell by themselves whose they are.
+            Of JSON, keys that every version has written. Of a table, regular expressions: each
+            matches a column, unless it matches the empty text, too, and no column is without one.
         last: names of those that come last: where they are, all are.
-        unsigned: names of pictures and texts. Nothing in them tells whose they are; a signed file
-            beside them does.
-        instead: what else the user can give.
+        beside: tables that somebody else may have with these columns: a sign beside them tells
+            whose they are.
+        unsigned: names of pictures and texts. Nothing in them tells whose they are; a sign does.
     """
 
     verb: str
     signs: Mapping[str, Collection[str]]
     last: tuple[str, ...]
+    beside: Mapping[str, Collection[str]] = field(default_factory=dict)
     unsigned: tuple[str, ...] = ()
-    instead: str = "folder"
 
-    def check(self, folder: str | os.PathLike[str], others: Collection[str] = ()) -> None:
+    def check(
+        self,
+        folder: str | os.PathLike[str],
+        others: Collection[str] = (),
+        inputs: Iterable[str | os.PathLike[str] | None] = (),
+    ) -> None:
         """Refuse a folder where the result could not be written, or would replace something else.
 
         Results of earlier calls are replaced, and empty files.
@@ -41,21 +51,27 @@ class ResultFiles:
         Args:
             folder: need not exist.
             others: further names that would be written, and are not of an earlier call.
+            inputs: files that the result is made of, which stay even if they are of an earlier one.
 
         Raises:
-            RunError: naming a file that is somebody's own.
+            RunError: naming a file that is somebody's own, or an input.
             OSError: with the name of what is in the way.
         """
         folder = Path(folder)
-        signed = [name for name in self.signs if _holds_something(folder / name)]
-        foreign = [name for name in signed if not _has(folder / name, self.signs[name])]
-        if not signed:  # nothing was moved here by a process that died over it
-            foreign += [name for name in self.unsigned if _holds_something(folder / name)]
-        foreign += [name for name in others if _holds_something(folder / name)]
+        names = (*self.signs, *self.beside, *self.unsigned, *others)
+        refuse_inputs([folder / name for name in names], inputs, self.verb, "folder")
+        there = [name for name in names if _holds_something(folder / name)]
+        columns = {**self.signs, **self.beside}
+        own = {n for n in there if n in columns and _has(folder / n, columns[n])}
+        if own & self.signs.keys():
+            own.update(self.unsigned)
+        else:
+            own.clear()
+        foreign = [name for name in there if name not in own]
         if foreign:
             raise RunError(
-                f"{folder / foreign[0]}: is there, and is no file of `{self.verb}`; give another "
-                f"{self.instead}"
+                f"{folder / foreign[0]}: is there, and is no file of `{self.verb}`, or a damaged "
+                "one; give another folder, or remove it"
             )
         check_writable(folder / self.last[-1])
 
@@ -69,9 +85,8 @@ class ResultFiles:
             RunError, OSError: as in `check`.
         """
         self.check(folder)
-        names = {*self.signs, *self.unsigned}
-        # Signed files first: pictures without them would be taken for somebody's own.
-        with together(folder, *self.last, optional=names, late=self.unsigned) as staged:
+        late = [*self.beside, *self.unsigned]
+        with together(folder, *self.last, optional={*self.signs, *late}, late=late) as staged:
             yield staged
 
 
@@ -85,11 +100,16 @@ def _has(path: Path, signs: Collection[str]) -> bool:
         if path.suffix.lower() == ".json":
             content = json.loads(path.read_bytes())
             each = content if isinstance(content, list) else [content]
-            return all(isinstance(one, dict) and one.keys() >= set(signs) for one in each)
+            own = [isinstance(one, dict) and one.keys() >= set(signs) for one in each]
+            return bool(own) and all(own)
         if path.suffix.lower() == ".parquet":
             import pyarrow.parquet as pq
 
-            return set(signs) <= set(pq.read_schema(path).names)
-        return set(signs) <= set(columns_in(path))
+            columns = pq.read_schema(path).names
+        else:
+            columns = columns_in(path)
     except (OSError, ValueError):  # pyarrow's errors are among these
         return False
+    matches = {sign: [c for c in columns if re.fullmatch(sign, c, re.DOTALL)] for sign in signs}
+    whole = all(found or re.fullmatch(sign, "") for sign, found in matches.items())
+    return whole and {*columns} == {c for found in matches.values() for c in found}

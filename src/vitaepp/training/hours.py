@@ -64,17 +64,18 @@ class Clock:
     """The time that is left.
 
     Args:
-        hours: in all, from now on.
+        given: hours in all, from now on.
+        share: of them, that may be used here: `hours`.
 
     Raises:
         RecipeError: not more than none.
     """
 
-    def __init__(self, hours: float) -> None:
-        if not 0 < hours < math.inf:
-            raise RecipeError(f"`hours`={hours:g}: give more than 0, and an end")
-        self.hours = hours
-        self._end = time.monotonic() + 3600 * hours
+    def __init__(self, given: float, share: float = 1.0) -> None:
+        if not 0 < given < math.inf:
+            raise RecipeError(f"`hours`={given:g}: give more than 0, and an end")
+        self.given, self.share, self.hours = given, share, given * share
+        self._end = time.monotonic() + 3600 * self.hours
 
     def __call__(self) -> float:
         """Seconds that are left."""
@@ -178,7 +179,7 @@ def refuse_several_processes(recipe: Recipe, clock: Clock) -> None:
     trainer = recipe.trainer
     if trainer.devices != 1 or trainer.nodes > 1 or find_cluster() is not None:
         raise RecipeError(
-            f"`hours`={clock.hours:g}: the speed is measured of one process, and several are to "
+            f"`hours`={clock.given:g}: the speed is measured of one process, and several are to "
             "train; set optim.epochs or optim.updates instead"
         )
 
@@ -192,7 +193,7 @@ def refuse_two_lengths(given: Collection[str], clock: Clock) -> None:
     for name in ("optim.epochs", "optim.updates"):
         if name in given:
             raise RecipeError(
-                f"`hours`={clock.hours:g} and {name} both say how long to train; leave one out"
+                f"`hours`={clock.given:g} and {name} both say how long to train; leave one out"
             )
 
 
