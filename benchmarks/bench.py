@@ -2,7 +2,8 @@
 
     python benchmarks/bench.py [--rounds N] [--only NAME ...] [--name MACHINE]
 
-Writes `benchmarks/results/<machine>.json` and the table into README.md here, between its marks.
+Writes `benchmarks/results/<machine>.json`, and the table into README.md here between the marks of
+this machine, which are added at the end where it has none.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
         target.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", "utf-8")
     text = table(found, about, target)
     print(text)
-    put(text, "benchmark")
+    put(text, f"benchmark {name}")
 
 
 def run(script: str, rounds: int | None) -> dict[str, Any]:
@@ -123,9 +124,11 @@ def inside(file: Path) -> str:
 
 
 def put(text: str, mark: str) -> None:
-    """Replace what stands between two marks of README.md."""
+    """Replace what stands between two marks of README.md, or add it at the end."""
     begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    before, _, rest = README.read_text("utf-8").partition(begin)
+    before, known, rest = README.read_text("utf-8").partition(begin)
+    if not known:
+        before, rest = f"{before}\n", f"{end}\n"
     _, _, after = rest.partition(end)
     README.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 

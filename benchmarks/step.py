@@ -35,6 +35,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #: Whether bf16 is wanted, as `trainer.precision` says it.
 PRECISION = {True: "bf16", False: "32"}
 
+#: The whole method, VGG-16 included: by default the term is off where no file of its weights is.
+ALL_LOSSES = "loss.perceptual.weights=random"
+
 #: MONAI's decoder needs a width that is a multiple of six; ours has the paper's 512.
 PEER_DECODER = {"decoder_hidden_size": 528, "decoder_num_layers": 8, "decoder_num_heads": 16}
 
@@ -111,11 +114,11 @@ def synchronize() -> None:
 
 
 def ours(case: Case, bf16: bool, settings: Sequence[str] = ()) -> Step:
-    """A step of our method with the default recipe (the paper's ViT-B, all four losses)."""
+    """A step of our method: the paper's ViT-B, with all losses that the method has."""
     keep_freed_memory()
     images = example(case)
     own = (f"method={case.method}", "model.patch_size=8", f"trainer.precision={PRECISION[bf16]}")
-    recipe = Recipe.load(settings=(*own, *settings))
+    recipe = Recipe.load(settings=(*own, ALL_LOSSES, *settings))
     method = build_method(recipe, case.channels, (case.side,) * 3).to(DEVICE)
     prepare_for_training(method, torch.device(DEVICE))
     optimizer = build_optimizer(method, images_per_update=case.batch)

@@ -19,6 +19,7 @@ from typing import Any
 
 from embed import example_store
 from side_by_side import machine
+from step import ALL_LOSSES
 
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.training.bench import bench
@@ -32,6 +33,7 @@ SETTINGS = (
     "model.decoder_depth=4",
     "model.decoder_num_heads=8",
     "loss.perceptual.slices=1",
+    ALL_LOSSES,
     "optim.batch_size=2",
 )
 SIDES = (32, 48, 64, 96, 128)
@@ -93,7 +95,7 @@ def trained(store: str, settings: tuple[str, ...], steps: int) -> dict[str, floa
 
 def paper_memory() -> int:
     """Bytes of a step of ViT-B with all losses on four 4 × 96³ volumes in bf16, as counted."""
-    return step_footprint(Recipe(), 4, (96,) * 3, bf16=True).memory(4)
+    return step_footprint(Recipe.load(settings=(ALL_LOSSES,)), 4, (96,) * 3, bf16=True).memory(4)
 
 
 def work(side: int) -> float:

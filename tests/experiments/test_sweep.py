@@ -60,6 +60,15 @@ def test_a_sweep_is_trained_compared_and_gone_on_with(store, tmp_path):
     assert not (out / "runs" / "masked").exists()
 
 
+def test_hours_are_of_rows_without_a_length_of_their_own(store, tmp_path):
+    file = tmp_path / "length.yaml"
+    file.write_text("variants: {short: {}, long: {optim: {epochs: 3}}}")
+    with pytest.raises(RecipeError, match=r"hours.=1 and optim.epochs both say how long"):
+        experiment(
+            file, store.path, tmp_path / "out", label="bright", settings=TINY[:-2], hours=1.0
+        )
+
+
 def test_a_file_says_seeds_and_base(tmp_path):
     file = tmp_path / "width.yaml"
     file.write_text(SWEEP)

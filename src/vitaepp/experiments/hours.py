@@ -79,6 +79,9 @@ def in_hours(
         return replace(setup, recipe=known)
     if any((setup.out / name).exists() for name in ("runs", "folds")):
         raise RunError(f"{setup.out}: holds runs without `hours`; choose another folder")
+    for variant in experiment.variants:  # all rows train equally long
+        if isinstance(variant.settings, Mapping):
+            hours.refuse_two_lengths(flatten(variant.settings), clock)
     say(f"measuring the speed of this machine, to make the whole table in {clock}")
     with free_threads():
         store = setup.store
