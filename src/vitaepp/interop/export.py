@@ -34,7 +34,7 @@ from vitaepp.evaluation.origin import rewritten
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.interop import vits
 from vitaepp.system.extras import require
-from vitaepp.system.files import atomic_path, check_replaces, read_json, refuse_inputs
+from vitaepp.system.files import atomic_path, check_replaces, read_json
 from vitaepp.system.paths import kind_of
 from vitaepp.system.progress import quieter
 from vitaepp.weights.runs import load_method
@@ -62,8 +62,6 @@ def export(run: str | os.PathLike[str], out: str | os.PathLike[str], to: str) ->
     if to not in (known := ["hf", *WRITERS]):
         raise RecipeError(f"no format {to!r} to export to; {nearest(to, known)}")
     encoder = Encoder.from_pretrained(run).cpu().eval()
-    weights = ("model.safetensors", "encoder/model.safetensors", "last.ckpt")
-    refuse_inputs([Path(out)] * (to != "hf"), [Path(run) / w for w in weights], "export", "name")
     if to in FOLDERS:
         _check_folder(Path(out), *FOLDERS[to])
     else:
