@@ -342,6 +342,11 @@ def test_another_fine_tuning_is_refused_before_anything_is_measured(
         ({"folds": 3}, "with `folds`=2, now 3; choose"),
         ({"settings": other}, r"with the setting finetune\.patience=0\.5, now 0\.2; choose"),
         ({"settings": [*settings, "finetune.blocks=9"]}, "the features pass 2 blocks"),
+        # Nor is ViT-AE trained where ViT-AE++ is there and began otherwise.
+        (
+            {"settings": [*settings, "optim.lr=0.01"], "rungs": ["vitae", "vitae++"]},
+            r"vitae\+\+.seed0: began with optim\.lr=.*; choose another OUT",
+        ),
     ):
         with pytest.raises((RunError, RecipeError), match=told):
             ladder(store.path, out, "bright", **asked | change)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +122,7 @@ def experiment(
         setup = in_hours(chosen, setup, clock, recipe, settings, wanted.base)
         _refuse_variants_that_cannot_be(chosen, setup)
         kind = KINDS[chosen.kind](chosen, setup)
-    for variant, seed in product(chosen.variants, range(setup.seeds)):
-        setup.check(variant, seed)
+    setup.check(chosen.variants)
 
     folders, failures = _run(kind)
     measured = kind.measured(folders)

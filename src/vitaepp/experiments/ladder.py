@@ -127,6 +127,7 @@ def ladder(
         if hours is not None:
             clock = Clock(hours, PRETRAINING if tuning else 1.0)
             setup = in_hours(chosen, setup, clock, recipe, pretrained)
+        setup.check(chosen.variants)
     if tuning:
         climber.check_tuning(setup.recipe_of(chosen.variants[-1], 0), tuned, for_tuning)
     left_out = _pretrain(setup, chosen) if trainings else {}

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -122,21 +123,20 @@ class Setup:
         of = "evaluation-knn" if self.protocol == "knn" else "evaluation"
         return self._evaluate(files, folder / of, seed)
 
-    def check(self, variant: Variant, seed: int) -> None:
-        """Refuse what OUT has of a variant where it began otherwise; nothing is trained.
+    def check(self, variants: Sequence[Variant]) -> None:
+        """Refuse what OUT has of variants where it began otherwise, before any of them is trained.
 
         Raises:
             RunError: saying what differs.
         """
-        recipe = self.recipe_of(variant, seed)
-        if not self.per_fold:
-            run = self.run_folder(variant, seed).path
-            with _another_out(run):
-                check_begun(self.store, run, recipe)
-            return
-        for run, subjects, _ in self._of_folds(variant, seed):
-            with _another_out(run):
-                check_begun(self.store, run, recipe, subjects)
+        for variant, seed in product(variants, range(self.seeds)):
+            runs: list[tuple[Path, list[str] | None]]
+            runs = [(self.run_folder(variant, seed).path, None)]
+            if self.per_fold:
+                runs = [(run, kept) for run, kept, _ in self._of_folds(variant, seed)]
+            for run, subjects in runs:
+                with _another_out(run):
+                    check_begun(self.store, run, self.recipe_of(variant, seed), subjects)
 
     def _of_folds(self, variant: Variant, seed: int) -> list[tuple[Path, list[str], str]]:
         """Of each fold the run folder, the subjects that it is trained on, and who is left out."""
