@@ -376,6 +376,16 @@ def test_labels_with_too_few_members_are_refused_before_training(make_store, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_embeddings_of_other_images_are_made_anew(store, out, make_store):
+    run = out / "runs" / "vitae++" / "seed0"
+    before = Embeddings.load(run / "embeddings.parquet")
+    other = make_store(subjects=25, size=(16, 16), modalities=("grey",), name="other")
+    embed(run, other.path, run / "embeddings.parquet")
+    experiment("linear-probe", store.path, out, label="bright", settings=QUICK)
+    after = Embeddings.load(run / "embeddings.parquet")
+    np.testing.assert_array_equal(after.features, before.features)
+
+
 def test_another_store_in_the_same_folder_is_refused(store, make_store, tmp_path):
     options = {"settings": QUICK, "variants": ["vitae++"]}
     experiment("edge-decay", store.path, tmp_path / "out", **options)

@@ -38,7 +38,10 @@ FROZEN = ("prior", "metadata", "raw", "simple", "gradients", "untrained", "vitae
 
 def test_a_ladder_is_climbed_once_and_goes_on(make_store, tmp_path, monkeypatch):
     store = make_store(subjects=24, size=(16, 16), modalities=("grey",))
-    asked = {"settings": QUICK, "rungs": FROZEN, "folds": 3, "budget": "8,all"}
+    how = {"folds": 3, "budget": "8,all"}
+    ladder(store.path, tmp_path / "out", "bright", **how, rungs=["prior", "raw"])
+    (tmp_path / "out" / ".tmp-a1b2c3-4-n5d6e7f-experiment.json").touch()  # of a killed process
+    asked = how | {"settings": QUICK, "rungs": FROZEN}
     made = ladder(store.path, tmp_path / "out", "bright", **asked)
     keys = [rung.key for rung in made.rungs]
     assert keys == [key for key in FROZEN if key in keys]

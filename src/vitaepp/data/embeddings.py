@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vitaepp.data.origin import warn_outdated
+from vitaepp.data.store import Store
 from vitaepp.errors import EvaluationError, EvaluationNotFoundError, RunError, one_line
 from vitaepp.presentation.notebook import Tabular
 from vitaepp.system.files import atomic_path, check_replaces, columns_in, write_text
@@ -208,6 +209,13 @@ def facts_in(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (pa.ArrowException, OSError):
         return {}
     return dict(json.loads(metadata.get(b"vitaepp", b"{}")))
+
+
+def are_of(path: str | os.PathLike[str], store: Store, encoder: str | None = None) -> bool:
+    """Whether a file has the features of a store's images, by this encoder if one is named."""
+    facts = facts_in(path)
+    by = encoder is None or facts.get("encoder") == encoder
+    return by and facts.get("images") == store.fingerprint()
 
 
 def _is_csv(path: str | os.PathLike[str]) -> bool:

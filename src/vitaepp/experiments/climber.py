@@ -19,7 +19,7 @@ from vitaepp.auditing.facts import facts_of
 from vitaepp.auditing.images import look_at
 from vitaepp.auditing.shortcuts import NO_CONTROL, design
 from vitaepp.data.arrays import Floats
-from vitaepp.data.embeddings import Embeddings, control_path, facts_in
+from vitaepp.data.embeddings import Embeddings, are_of, control_path
 from vitaepp.data.participants import persons_of
 from vitaepp.data.runfolder import RunFolder, weights_id
 from vitaepp.data.store import Store
@@ -86,7 +86,7 @@ class Climber:
 
     def check_public(self, public: str | os.PathLike[str]) -> None:
         """Refuse a published encoder that cannot be read, where its features are not there yet."""
-        if not self._is_of_store(self._public_file(public)):
+        if not are_of(self._public_file(public), self.store):
             with quieter("vitaepp", logging.WARNING):  # it will be said
                 load_public(public)
 
@@ -129,7 +129,7 @@ class Climber:
             if public is None:
                 return "no folder of a published encoder was given"
             file = self._public_file(public)
-            if not self._is_of_store(file):
+            if not are_of(file, self.store):
                 embed_public(public, self.store.path, file)
             features = self._embedded(file)
         else:
@@ -139,7 +139,7 @@ class Climber:
             run = RunFolder(self.out / "runs" / file_stem(of) / "seed0")
             file = run.path / "embeddings.parquet"
             took = self.out / "rungs" / f"embedding-{file_stem(of)}.json"
-            if not self._is_of_store(file, weights_id(run.path)):
+            if not are_of(file, self.store, weights_id(run.path)):
                 embed(run.path, self.store.path, file)
                 # Half of it is the untrained encoder's, which is embedded beside the trained one.
                 write_json(took, {"minutes": (time.monotonic() - begun) / 60 / 2})
@@ -244,12 +244,6 @@ class Climber:
 
     def _minutes(self, run: RunFolder) -> float:
         return float(read_json(run.summary_file).get("seconds", 0.0)) / 60
-
-    def _is_of_store(self, file: Path, encoder: str | None = None) -> bool:
-        """Whether a file has the features of these images, and by this encoder if one is named."""
-        facts = facts_in(file)
-        by = encoder is None or facts.get("encoder") == encoder
-        return by and facts.get("images") == self.store.fingerprint()
 
     def _embedded(self, file: Path) -> Any:
         """Features in the order of the store."""

@@ -123,7 +123,8 @@ def ladder(
         tuned_recipe(before, task, tuned)
     setup = Setup(opened, folder, before, "", None, False)
     if trainings:
-        setup.claim()
+        # Those of a ladder whose rungs needed no training, which FILES.check has looked at.
+        setup.claim({"rungs", *FILES.signs, *FILES.unsigned})
         if hours is not None:
             clock = Clock(hours, PRETRAINING if tuning else 1.0)
             setup = in_hours(chosen, setup, clock, recipe, pretrained)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vitaepp.data.embeddings import control_path, facts_in
+from vitaepp.data.embeddings import are_of, control_path, facts_in
 from vitaepp.data.loading import training_rows
 from vitaepp.data.participants import of_same_persons
 from vitaepp.data.runfolder import RunFolder, weights_id
@@ -67,8 +67,11 @@ class Setup:
     subjects: int | None = None
     budget: tuple[int, ...] = ()
 
-    def claim(self) -> None:
+    def claim(self, beside: Collection[str] = ()) -> None:
         """Use the folder for runs on this store, and for no other.
+
+        Args:
+            beside: names of what may be in it before there are runs.
 
         Raises:
             RunError: it holds runs on another store, or other files.
@@ -83,10 +86,13 @@ class Setup:
                 )
         elif self.out.exists() and not self.out.is_dir():
             raise RunError(f"{self.out}: is a file; choose another folder")
-        elif self.out.exists() and any(self.out.iterdir()):
-            raise RunError(
-                f"{self.out}: holds other files, and no experiment; choose another folder"
-            )
+        elif self.out.exists():
+            # A killed process may have left a temporary file.
+            others = {p.name for p in self.out.iterdir() if not p.name.startswith(".tmp-")}
+            if others - set(beside):
+                raise RunError(
+                    f"{self.out}: holds other files, and no experiment; choose another folder"
+                )
         write_json(file, claim)
 
     def recipe_of(self, variant: Variant, seed: int) -> Recipe:
@@ -179,7 +185,12 @@ class Setup:
         out = run / "embeddings.parquet"
         # The embeddings come last, after their controls.
         whole = out.is_file() and control_path(out, "raw").is_file()
-        if not whole or _is_of_another(facts_in(out).get("encoder"), run, out):
+        if not whole or not are_of(out, self.store, weights_id(run)):
+            if whole:
+                say(
+                    f"{out}: is of another encoder than the run has now, or of other images; "
+                    "making it anew"
+                )
             embed(run, self.store.path, out)
         return out
 
