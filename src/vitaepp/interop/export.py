@@ -16,9 +16,11 @@ metadata, as JSON under `vitaepp`.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,12 +95,23 @@ def _onnx(encoder: Encoder, path: Path) -> None:
 
 def _torchscript(encoder: Encoder, path: Path) -> None:
     traced = torch.jit.trace(encoder, (_example(encoder),), check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={"vitaepp": vits.preprocessing(encoder.config)})
+    saved = io.BytesIO()
+    torch.jit.save(traced, saved, _extra_files={"vitaepp": vits.preprocessing(encoder.config)})
+    # The file is passed on, so that it goes without what torch keeps for debugging: the lines that
+    # called each operation, with the paths of this machine.
+    with zipfile.ZipFile(saved) as whole, zipfile.ZipFile(path, "w") as kept:
+        for name in whole.namelist():
+            if not name.endswith(".debug_pkl"):
+                kept.writestr(name, whole.read(name))
 
 
 def _torch_export(encoder: Encoder, path: Path) -> None:
     batch = torch.export.Dim("batch")
     program = torch.export.export(encoder, (_example(encoder),), dynamic_shapes=({0: batch},))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # as in `_torchscript`
     with open(path, "wb") as file:
         torch.export.save(
             program, file, extra_files={"vitaepp": vits.preprocessing(encoder.config)}
