@@ -16,6 +16,7 @@ import pandas as pd
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
+from vitaepp.ingest.layouts.names import modality_in, without_synonym
 from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import Item, own_files
 from vitaepp.system.paths import kind_of
@@ -175,6 +176,27 @@ class Cohort:
                 f"modalities {','.join(requested)}: name at least one, and each only once"
             )
         return tuple(requested)
+
+    def refuse_misnamed(self, known: Sequence[str]) -> None:
+        """Refuse a source that has a known modality by another name alone, as `T2` or `t2w` for t2.
+
+        It would be left out, and the known one be zero. Other modalities may be lacking.
+
+        Raises:
+            SourceError: such a modality, with those that are known.
+        """
+        has = {m for s in self.subjects for m in s.files}
+        for name in known:
+            for other in sorted(has - {*known}) if name not in has else ():
+                if _plain_name(other) == _plain_name(name):
+                    raise SourceError(
+                        f"modality {other}: known are {', '.join(known)}, and no subject has "
+                        f"{name}; if {other} is {name}, call it so in a manifest"
+                    )
+
+
+def _plain_name(modality: str) -> str:
+    return modality_in(modality) or without_synonym(modality)
 
 
 @dataclass(frozen=True)
