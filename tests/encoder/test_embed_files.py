@@ -163,6 +163,31 @@ def test_a_modality_by_another_name_is_refused_and_an_unknown_one_is_told(tmp_pa
     assert "swi" not in capsys.readouterr().err
 
 
+def test_a_modality_that_no_subject_has_is_zero_in_a_store_too_if_it_is_a_runs(tmp_path, capsys):
+    encoder, *_ = of_store(
+        brats(tmp_path / "x", names=("flair", "t1", "t2")), tmp_path / "s", size=8, center="image"
+    )
+    encoder.save(tmp_path / "run")
+    new = brats(tmp_path / "new", ("n", "o"), names=("t1", "t2", "swi"))
+    capsys.readouterr()
+    prepare(new, tmp_path / "t", recipe=tmp_path / "run", workers=1)
+    told = capsys.readouterr().err
+    line = "missing modalities: flair in 2 of 2 subjects; zero in the store; not used: swi"
+    assert told.count(line) == 1
+    assert same(encoder, [new / "n", new / "o"], encoder.embed(Store(tmp_path / "t")))
+    # What a user asks for is there, or by another name, or it is a slip.
+    refused = "modality flair: no subject has it"
+    for typed in ({"modalities": "flair,t1,t2"}, {"settings": "prepare.modalities=flair,t1,t2"}):
+        with pytest.raises(SourceError, match=refused):
+            prepare(new, tmp_path / "u", recipe=tmp_path / "run", **typed)
+    other = brats(tmp_path / "other", ("n",), names=("t1", "t2w"))
+    with pytest.raises(SourceError, match="modality t2w: known are flair, t1, t2, and no subject"):
+        prepare(other, tmp_path / "u", recipe=tmp_path / "run")
+    none = brats(tmp_path / "none", ("n",), names=("swi",))
+    with pytest.raises(SourceError, match=refused):
+        prepare(none, tmp_path / "u", recipe=tmp_path / "run")
+
+
 def test_a_picture_is_no_scan(clinic, tmp_path):
     pictures = encoder_like(Store(clinic / "store"))
     volume = scan(tmp_path / "one.nii.gz")

@@ -159,17 +159,24 @@ class Cohort:
         subjects = tuple(s for s in self.subjects if s.labels.get("label") in first)
         return replace(self, subjects=subjects, classes=first)
 
-    def choose(self, requested: Sequence[str] | None) -> tuple[str, ...]:
+    def choose(self, requested: Sequence[str] | None, *, of_run: bool = False) -> tuple[str, ...]:
         """The modalities to use, in order: the requested ones, or the layout's own.
 
+        Args:
+            requested: their names.
+            of_run: whether they are those of a run, whose encoder has a channel for each: then
+                some may be lacking, but not by another name.
+
         Raises:
-            SourceError: no subject has one of them, or one is named twice.
+            SourceError: no subject has one of them, or with `of_run` any, or one is named twice.
         """
         if requested is None:
             return self.modalities
         known = {m for s in self.subjects for m in s.files}
+        if of_run:
+            self.refuse_misnamed(requested)
         for name in requested:
-            if name not in known:
+            if name not in known and not (of_run and known.intersection(requested)):
                 raise SourceError(f"modality {name}: no subject has it; {nearest(name, known)}")
         if not requested or len(set(requested)) < len(requested):
             raise SourceError(
