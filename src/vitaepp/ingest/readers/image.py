@@ -55,9 +55,12 @@ MOST_PRINTED = 1 << 16
 
 #: The note on an image whose header gives no position; a mask without one takes its image's.
 NO_FORM = (
-    "neither sform nor qform is set; spacing is pixdim, and axes are assumed to run from right to "
-    "left, back to front, feet to head"
+    "neither sform nor qform is set; axes are assumed to run from right to left, back to front, "
+    "feet to head"
 )
+
+#: The note on an image whose header gives no voxel size; a mask without one takes its image's.
+NO_SIZE = "the header gives no voxel size; 1 mm is assumed"
 
 #: The note on a CT in which a window in Hounsfield units would be of another unit.
 OTHER_UNIT = "its header does not say that its values are Hounsfield units"

@@ -27,7 +27,13 @@ from vitaepp.data.geometry import Grid, array_of, farthest_apart
 from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import voxel_files
-from vitaepp.ingest.readers.image import MOST_EXPANSION, NO_FORM, read_image, refuse_absurd_size
+from vitaepp.ingest.readers.image import (
+    MOST_EXPANSION,
+    NO_FORM,
+    NO_SIZE,
+    read_image,
+    refuse_absurd_size,
+)
 
 #: Most bytes that may follow the voxels; real files have a few, decompression bombs have many.
 MOST_SPARE = 1 << 30
@@ -155,7 +161,7 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
     if len(start) < length:
         raise EOFError
     header = kind(start[:length], check=False)
-    flipped = not mgh and bool((header["pixdim"][1:4] < 0).any())
+    sizes = [] if mgh else header["pixdim"][1:4].tolist()  # which nibabel mends
     header.check_fix(logger=_UNHEARD)
     shape = tuple(int(n) for n in header.get_data_shape())
     offset = header.get_data_offset()
@@ -171,7 +177,9 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
         affine, notes = np.asarray(header.get_origin_affine(), float), [NO_ORIENTATION]
         if path.with_suffix(".mat").is_file():
             notes.append("Analyze: the .mat file beside it is not read")
-    if flipped:
+    if 0 in sizes and not (hasattr(header, "get_sform") and header["sform_code"] > 0):
+        notes.append(NO_SIZE)
+    if any(size < 0 for size in sizes):
         notes.append("pixdim is negative; its sign is ignored")
     scale = header.get_slope_inter()
     return VolumeHeader(shape, header.get_data_dtype(), int(offset), scale, affine, tuple(notes))
