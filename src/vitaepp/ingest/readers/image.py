@@ -22,6 +22,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_elements import is_refused, unpacked
+from vitaepp.ingest.readers.packed import is_packed
 from vitaepp.system.host import installed_memory
 from vitaepp.system.text import dimensions
 
@@ -172,7 +173,7 @@ def read_image(path: Path, name: str, reader: str = "", length: int | None = Non
         SubjectError: it cannot be read, is absurdly large, or its header promises more than the
             file can hold. SimpleITK's own message is not used, because it may quote the header.
     """
-    if reader == DICOM_READER and path.suffix.lower() == ".gz":
+    if reader == DICOM_READER and is_packed(path):
         try:
             with unpacked(path) as plain:
                 return read_image(plain, name, reader)

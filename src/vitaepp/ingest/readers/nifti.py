@@ -34,6 +34,7 @@ from vitaepp.ingest.readers.image import (
     read_image,
     refuse_absurd_size,
 )
+from vitaepp.ingest.readers.packed import is_packed, open_unpacked
 
 #: Most bytes that may follow the voxels; real files have a few, decompression bombs have many.
 MOST_SPARE = 1 << 30
@@ -129,8 +130,7 @@ def read_volume(path: Path, name: str) -> tuple[npt.NDArray[Any], VolumeHeader]:
 def _opened(path: Path, name: str) -> Iterator[Any]:
     """Open a file and decompress it; an error inside the block becomes a SubjectError."""
     try:
-        compressed = path.name.lower().endswith((".gz", ".mgz"))
-        with gzip.open(path) if compressed else open(path, "rb") as file:
+        with open_unpacked(path) as file:
             yield file
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
@@ -221,7 +221,9 @@ def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] |
     voxels, several gzip members, a damaged file).
     """
     plain = header.scale in ((None, None), (1, 0)) and header.dtype.isnative
-    if not (plain and path.name.lower().endswith(".nii.gz") and header.length > LARGE):
+    # SimpleITK decompresses what has such a name.
+    named = path.name.lower().endswith(".nii.gz")
+    if not (plain and named and header.length > LARGE and is_packed(path)):
         return None
     with gzip.open(path) as file:
         before = zlib.crc32(file.read(header.start))
