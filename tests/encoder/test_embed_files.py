@@ -137,6 +137,57 @@ def test_what_cannot_be_embedded_is_one_line(tmp_path):
         encoder.embed_files([array], spacing=1)
 
 
+def test_a_modality_by_another_name_is_refused_and_an_unknown_one_is_told(tmp_path, capsys):
+    brats(tmp_path / "x", names=("t1", "t2", "swi"))
+    encoder, files, _ = of_store(
+        tmp_path / "x", tmp_path / "s", size=8, center="image", modalities=("t1", "t2")
+    )
+
+    def manifest(*columns):
+        row = [str(tmp_path / "x" / "a" / f"a_{m}.nii.gz") for m in ("t1", "t2", "swi")]
+        text = f"subject,{','.join(columns)}\na,{','.join(row[: len(columns)])}\n"
+        (tmp_path / "m.csv").write_text(text)
+        return [tmp_path / "m.csv"]
+
+    for name in ("T2", "t2w", "T2_tse"):
+        told = rf"modality {name}: known are t1, t2, and no subject has t2; if {name} is t2, call"
+        with pytest.raises(SourceError, match=told):
+            encoder.embed_files(manifest("t1", name))
+    capsys.readouterr()
+    assert same(encoder, manifest("t1", "swi"), encoder.embed_files([{"t1": files[0]["t1"]}]))
+    told = capsys.readouterr().err
+    assert "1 of 1 scan: t2 is missing, and zero" in told
+    assert "1 of 1 scan: swi is none of the encoder's modalities, and left out" in told
+    # Nothing is missing, so that a scan more is none of the encoder's business.
+    assert same(encoder, manifest("t1", "t2", "swi"), encoder.embed_files(files[:1]))
+    assert "swi" not in capsys.readouterr().err
+
+
+def test_a_modality_that_no_subject_has_is_zero_in_a_store_too_if_it_is_a_runs(tmp_path, capsys):
+    encoder, *_ = of_store(
+        brats(tmp_path / "x", names=("flair", "t1", "t2")), tmp_path / "s", size=8, center="image"
+    )
+    encoder.save(tmp_path / "run")
+    new = brats(tmp_path / "new", ("n", "o"), names=("t1", "t2", "swi"))
+    capsys.readouterr()
+    prepare(new, tmp_path / "t", recipe=tmp_path / "run", workers=1)
+    told = capsys.readouterr().err
+    line = "missing modalities: flair in 2 of 2 subjects; zero in the store; not used: swi"
+    assert told.count(line) == 1
+    assert same(encoder, [new / "n", new / "o"], encoder.embed(Store(tmp_path / "t")))
+    # What a user asks for is there, or by another name, or it is a slip.
+    refused = "modality flair: no subject has it"
+    for typed in ({"modalities": "flair,t1,t2"}, {"settings": "prepare.modalities=flair,t1,t2"}):
+        with pytest.raises(SourceError, match=refused):
+            prepare(new, tmp_path / "u", recipe=tmp_path / "run", **typed)
+    other = brats(tmp_path / "other", ("n",), names=("t1", "t2w"))
+    with pytest.raises(SourceError, match="modality t2w: known are flair, t1, t2, and no subject"):
+        prepare(other, tmp_path / "u", recipe=tmp_path / "run")
+    none = brats(tmp_path / "none", ("n",), names=("swi",))
+    with pytest.raises(SourceError, match=refused):
+        prepare(none, tmp_path / "u", recipe=tmp_path / "run")
+
+
 def test_a_picture_is_no_scan(clinic, tmp_path):
     pictures = encoder_like(Store(clinic / "store"))
     volume = scan(tmp_path / "one.nii.gz")

@@ -134,7 +134,7 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
         "c": "has no mask",
         "d": "d/d_seg.nii.gz: cannot be read",
         "e": "e/e_seg.nii.gz: the mask is 9×12×10, but e/e_flair.nii.gz is 10×12×9",
-        "f": "f/f_t1ce.nii.gz: lies entirely outside",
+        "f": "f/f_t1ce.nii.gz: lies entirely beside f/f_flair.nii.gz, by their headers; the affine",
     }
     assert list(failures) == list(expected)
     for subject, reason in expected.items():
@@ -144,6 +144,25 @@ def test_failing_subjects_are_named_and_the_rest_goes_on(tmp_path):
     again = prepare(source, tmp_path / "s", size=6)
     assert (again.prepared, again.skipped, len(again.failures)) == (1, 1, 5)
     assert list(Store(tmp_path / "s").table.subject) == ["g", "d"]
+
+
+def test_images_that_do_not_meet_are_both_named_since_either_may_be_wrong(tmp_path):
+    far, above = np.eye(4), np.eye(4)
+    far[:3, 3], above[2, 3] = 500, 6
+    names = ("flair", "t1", "t2")
+    first = brats(tmp_path / "x", ("a",), names=names) / "a" / "a_flair.nii.gz"
+    scan(first, affine=far)
+    (told,) = prepare(tmp_path / "x", tmp_path / "s", size=6, center="image").failures
+    assert told.reason == (
+        "a/a_t1.nii.gz: lies entirely beside a/a_flair.nii.gz, by their headers; the affine of one "
+        "of the two is wrong"
+    )
+    # Here both are right, and the crop is not where one of them is.
+    slab = brats(tmp_path / "y", ("a",), names=names) / "a" / "a_t1.nii.gz"
+    scan(slab, shape=(10, 12, 3), affine=above)
+    mask(tmp_path / "y" / "a" / "a_seg.nii.gz", at=(5, 6, 1))
+    (told,) = prepare(tmp_path / "y", tmp_path / "t", size=4).failures
+    assert told.reason.startswith("a/a_t1.nii.gz: lies entirely outside the crop of a/a_flair.nii")
 
 
 def test_a_manifest_with_a_missing_file_and_a_cohort_that_fails_as_a_whole(tmp_path):

@@ -12,8 +12,7 @@ from vitaepp.data.arrays import Flags
 from vitaepp.data.geometry import Grid, overlaps
 from vitaepp.data.masks import FULL, IGNORED, ignored_values
 from vitaepp.errors import SubjectError
-from vitaepp.ingest.readers.image import NO_FORM, Image, is_grey, to_grey
-from vitaepp.ingest.readers.meta import NO_SIZE
+from vitaepp.ingest.readers.image import NO_FORM, NO_SIZE, Image, is_grey, to_grey
 from vitaepp.system.text import dimensions
 
 #: A mask of whole numbers with more different values than this is soft.

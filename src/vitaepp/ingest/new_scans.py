@@ -52,6 +52,9 @@ MASK = "mask"
 #: In notes of a cohort that are about labels, masks and people: no image is another by them.
 NOT_OF_IMAGES = ("label: ", "masks: ", PARTICIPANT)
 
+#: The note on an image that the encoder has no channel for, where another channel is empty.
+UNKNOWN = "{} is none of the encoder's modalities, and left out"
+
 #: Channels of pictures that come from one file, whatever its modality is called.
 OF_ONE_FILE = (("grey",), RGB)
 
@@ -204,12 +207,15 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
             f"{subjects[0].subject if one else cohort.root.name}: {cohort.layout} ({cohort.kind}), "
             f"but the encoder was trained on {kinds[0]}"
         )
+    of_one_file = info.modalities in OF_ONE_FILE
+    if not of_one_file:
+        replace(cohort, subjects=tuple(subjects)).refuse_misnamed(info.modalities)
     arrays: Iterator[Any] = iter([None] * len(subjects))
     if cohort.kind == "arrays":
         arrays = arrays_of(item for subject in subjects for item in subject.files.values())
     info = replace(info, masks=None)  # masks of new scans are of use for centring alone
     for subject, array in zip(subjects, arrays, strict=True):
-        files = info.modalities if info.modalities not in OF_ONE_FILE else (*subject.files,)
+        files = (*subject.files,) if of_one_file else info.modalities
         spec = ImageSpec(
             info, Path(os.devnull), cohort.root, cohort.kind, files, without_masks=True
         )
@@ -224,6 +230,7 @@ def _made(info: StoreInfo, cohort: Cohort) -> Iterator[NewImage | Failure]:
             *of_all,
             *subject.doubts,
             *chosen[subject.subject],
+            *(UNKNOWN.format(m) for m in subject.files if m not in files and missing),
             *map(_plain, record.prepare_notes),
         )
         yield NewImage(subject.subject, image, missing, notes)

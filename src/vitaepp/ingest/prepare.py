@@ -151,7 +151,7 @@ def prepare(
         recipe: where settings come from that are given nowhere else: a shipped recipe's name, a
             YAML file, or a run folder, whose encoder needs scans that are prepared like those of
             its training. Where a run's crops are centred on masks, subjects without are centred on
-            their foreground, which is told.
+            their foreground, and a modality of the run that no subject has is zero; both are told.
         labels: CSV, TSV or XLSX with a column of subjects; its other columns become labels. Of an
             archive, also the name of a table inside it.
         id_column: what this column is called, of the labels or else of a manifest. Unset:
@@ -189,7 +189,7 @@ def prepare(
     if dask is not None and workers is not None:
         raise RecipeError("give `workers` (processes here) or `dask` (a cluster), not both")
     target = STORE_TO_BE if store is None else location_of(store)
-    chosen, of_run = prepare_settings(recipe, settings, changes)
+    chosen, of_run, own_modalities = prepare_settings(recipe, settings, changes)
     if chosen.series is not None:
         series_rules(Path(chosen.series))  # refused if it cannot be read, whatever the source is
     with (
@@ -213,7 +213,7 @@ def prepare(
         table = _labelled(cohort, chosen, label_file, id_column)
         if label_file is None and folder != path and set(table) <= {"subject", "split"}:
             _say_tables(name, folder)
-        spec = spec_of(cohort, chosen, target, without_masks=of_run)
+        spec = spec_of(cohort, chosen, target, without_masks=of_run, of_run=own_modalities)
         unused = tuple(_unused(cohort, chosen, spec, is_archive=folder != path))
         cohort = replace(cohort, notes=(*cohort.notes, *unused))
         if spec.secret is not None:
@@ -336,7 +336,9 @@ def _say_plan(
         say(f"{name}: {note}")
     if lacking := cohort.lacking(spec.files):
         counts = ", ".join(f"{modality} in {count}" for modality, count in lacking.items())
-        say(f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store")
+        line = f"missing modalities: {counts} of {len(cohort.subjects)} subjects; zero in the store"
+        unused = {m for s in cohort.subjects for m in s.files} - {*spec.files}
+        say(line + (f"; not used: {', '.join(sorted(unused))}" if unused else ""))
     no_mask = sum(s.mask is None for s in cohort.subjects)
     if spec.info.masks and no_mask:
         say(f"masks: {no_mask} of {len(cohort.subjects)} subjects have none; zero in the store")

@@ -19,8 +19,8 @@ def prepare_settings(
     recipe: str | os.PathLike[str] | None,
     settings: PrepareSettings | Mapping[str, Any] | str | Sequence[str],
     changes: Mapping[str, Any],
-) -> tuple[PrepareSettings, bool]:
-    """What to prepare with, and whether it comes from a run.
+) -> tuple[PrepareSettings, bool, bool]:
+    """What to prepare with, whether it comes from a run, and whether its modalities do.
 
     Args:
         recipe: a shipped recipe's name, a YAML file, a run folder, or the encoder folder of one.
@@ -43,7 +43,8 @@ def prepare_settings(
         # The run's own, of which some modalities may not be asked for.
         kept = {m: w for m, w in (chosen.window or {}).items() if m in (chosen.modalities or ())}
         chosen = chosen.model_copy(update={"window": kept or None})
-    return chosen, of_run
+    typed = resolve(resolve(None, settings), {"prepare": given}).prepare.modalities
+    return chosen, of_run, of_run and typed is None
 
 
 def _begun(recipe: str | os.PathLike[str] | None) -> tuple[Recipe, bool]:

@@ -275,7 +275,7 @@ def _make(
                 f"{name}: its pixels have another shape than those of the first modality; all "
                 "pictures of a subject must have pixels of one shape"
             )
-        if (error := _misplaced(image, target, name)) is not None:
+        if (error := _misplaced(image, target, name, first[2], first[1])) is not None:
             if modality == first[0] or not isinstance(item, SeriesItem):
                 raise error
             lost[modality] = error
@@ -368,12 +368,23 @@ def _target(
     return target, center, notes
 
 
-def _misplaced(image: Image, target: Grid, name: str) -> SubjectError | None:
-    """Why an image and its crop show nothing of each other; None if they do."""
+def _misplaced(
+    image: Image, target: Grid, name: str, reference: Image, first: str
+) -> SubjectError | None:
+    """Why an image and its crop show nothing of each other; None if they do.
+
+    Args:
+        image: one of a subject's images.
+        target: the crop.
+        name: of the image in error messages.
+        reference: the subject's first image, on which the crop is placed.
+        first: its name in error messages.
+    """
     if not geometry.overlaps(image.grid, target):
-        return SubjectError(
-            f"{name}: lies entirely outside the crop; its affine is wrong", kind="lies elsewhere"
-        )
+        where = f"outside the crop of {first}; check its affine, and the centre of the crop"
+        if not geometry.overlaps(image.grid, reference.grid):
+            where = f"beside {first}, by their headers; the affine of one of the two is wrong"
+        return SubjectError(f"{name}: lies entirely {where}", kind="lies elsewhere")
     if not image.physical:
         return None
     scan, crop, wrong = image.grid, target, ""

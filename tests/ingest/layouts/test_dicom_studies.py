@@ -486,18 +486,20 @@ def bare(data, how):
 
 
 @pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
-@pytest.mark.parametrize("how", ["meta", "none", "gz"])
+@pytest.mark.parametrize("how", ["meta", "none", "gz", "gz by its bytes", "gz by its name"])
 def test_files_without_a_preamble_and_packed_ones_are_read(tmp_path, syntax, how):
     if (how, syntax) == ("meta", IMPLICIT):
         pytest.skip("the same as of explicit ones")
     values = volume()
-    name = "IM{}.dcm" if how == "gz" else "IM{}"
+    name = {"gz": "IM{}.dcm", "gz by its name": "IM{}.dcm.gz"}.get(how, "IM{}")
     for file in series(tmp_path / "p", values, syntax=syntax, name=name):
         data = file.read_bytes()
         if how == "gz":
             file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(data))
             file.unlink()
-        else:
+        elif how == "gz by its bytes":
+            file.write_bytes(gzip.compress(data))
+        elif how != "gz by its name":
             file.write_bytes(bare(data, how))
     (subject,) = recognise(tmp_path).subjects
     assert np.array_equal(read_series(subject.files["t1"].files, "x").values, values)

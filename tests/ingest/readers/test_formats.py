@@ -18,8 +18,9 @@ from vitaepp.ingest.layouts import recognise
 from vitaepp.ingest.lesions import NO_AFFINE
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers.arrays import FEW, NO_HEADER
+from vitaepp.ingest.readers.image import NO_SIZE
 from vitaepp.ingest.readers.items import files_of
-from vitaepp.ingest.readers.meta import NO_AXES, NO_SIZE, UNKNOWN_UNIT
+from vitaepp.ingest.readers.meta import NO_AXES, UNKNOWN_UNIT
 from vitaepp.ingest.readers.pictures import read_picture
 from vitaepp.ingest.readers.scans import READERS, read_grid, read_scan
 

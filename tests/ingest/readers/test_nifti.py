@@ -17,6 +17,7 @@ from vitaepp.data.store import Store
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.prepare import prepare
 from vitaepp.ingest.readers import nifti
+from vitaepp.ingest.readers.image import NO_FORM, NO_SIZE
 from vitaepp.ingest.readers.items import VolumeItem
 from vitaepp.ingest.readers.scans import SHEARED, read_grid, read_scan
 
@@ -79,6 +80,18 @@ def test_the_affine_is_nibabels_and_what_is_unusual_is_told(tmp_path, sform, qfo
     assert ("neither sform nor qform" in told) == (max(codes) == 0)
     assert ("pixdim is negative" in told) == flip
     assert (SHEARED in told) == (codes[0] > 0 and sform[0, 0] != 0)
+
+
+@pytest.mark.parametrize("zero", [[1, 2, 3], [3]], ids=["all", "one"])
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1), (0, 0)])
+def test_a_voxel_size_that_is_missing_is_told_where_it_counts(tmp_path, codes, zero):
+    image = header_of(ROTATED, ROTATED, codes)
+    image.header["pixdim"][zero] = 0
+    read = read_scan(written(tmp_path / "x.nii", image), "x")
+    assert (NO_SIZE in read.notes) == (not codes[0])
+    assert (NO_FORM in read.notes) == (codes == (0, 0))
+    if not codes[0]:
+        np.testing.assert_allclose(read.grid.spacing, [1, 1, 1] if len(zero) > 1 else [2, 1.5, 1])
 
 
 @pytest.mark.parametrize(("by", "told"), [(0.05, False), (0.095, False), (0.105, True), (4, True)])
@@ -270,6 +283,11 @@ def test_analyze_is_what_nibabel_reads_scale_and_told(tmp_path):
     assert np.array_equal(read.values, np.asanyarray(theirs.dataobj))
     assert "Analyze has no orientation" in read.notes[0]
     assert (".mat" in " ".join(read.notes)) == (tmp_path / "x.mat").is_file()
+    assert NO_SIZE not in read.notes
+    header = bytearray((tmp_path / "x.hdr").read_bytes())
+    header[80:92] = b"\0" * 12  # pixdim[1:4]
+    (tmp_path / "x.hdr").write_bytes(header)
+    assert NO_SIZE in read_scan(tmp_path / "x.hdr", "x").notes
 
 
 def test_a_volume_that_begins_within_its_header_is_refused(tmp_path):

@@ -58,7 +58,7 @@ BROKEN = [
     ("x.nii", lambda p: break_off(p, 0.02), "not a NIfTI"),
     ("x.nii.gz", corrupt_middle, "truncated or corrupt"),
     ("x.nii.gz", short_inside_gzip, "truncated: its header promises"),
-    ("x.nii.gz", lambda p: p.write_text("hello"), "truncated or corrupt"),
+    ("x.nii.gz", lambda p: p.write_text("hello"), "truncated, corrupt or not a NIfTI"),
     ("x.nii", lambda p: p.write_text("hello" * 200), "not a NIfTI"),
     ("x.nii", lambda p: p.write_bytes(b""), "empty"),
     ("x.nii", lambda p: p.unlink(), "no such file"),
@@ -82,6 +82,21 @@ def test_a_broken_scan_is_refused_in_one_line_and_silence(tmp_path, capfd, name,
     assert str(caught.value).startswith("case/x: ")
     assert str(tmp_path) not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 9), (130, 130, 130)], ids=["small", "large"])
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nii", "x.mgz", "x.mgh", "x.img.gz"])
+def test_whether_a_file_is_compressed_is_told_by_its_bytes(tmp_path, name, shape):
+    kind = {"m": nib.MGHImage, "i": nib.Nifti1Pair}.get(name[2], nib.Nifti1Image)
+    values = volume(shape=shape).astype(np.float32)
+    kind(values, np.eye(4, dtype=np.float32)).to_filename(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    packed = data[:2] == b"\x1f\x8b"
+    (tmp_path / name).write_bytes(gzip.decompress(data) if packed else gzip.compress(data, 1))
+    path = tmp_path / name.replace(".img.gz", ".hdr")
+    if path.name != name:  # nibabel packs both
+        (tmp_path / "x.hdr.gz").rename(path)
+    assert np.array_equal(read_scan(path, "x").values, values)
 
 
 def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):

@@ -16,6 +16,7 @@ import pandas as pd
 from vitaepp.data.suffixes import PICTURE_SUFFIXES, SCAN_SUFFIXES
 from vitaepp.errors import SourceError, nearest
 from vitaepp.ingest.layouts.masks import mask_files
+from vitaepp.ingest.layouts.names import modality_in, without_synonym
 from vitaepp.ingest.readers.arrays import npy_axes
 from vitaepp.ingest.readers.items import Item, own_files
 from vitaepp.system.paths import kind_of
@@ -158,23 +159,51 @@ class Cohort:
         subjects = tuple(s for s in self.subjects if s.labels.get("label") in first)
         return replace(self, subjects=subjects, classes=first)
 
-    def choose(self, requested: Sequence[str] | None) -> tuple[str, ...]:
+    def choose(self, requested: Sequence[str] | None, *, of_run: bool = False) -> tuple[str, ...]:
         """The modalities to use, in order: the requested ones, or the layout's own.
 
+        Args:
+            requested: their names.
+            of_run: whether they are those of a run, whose encoder has a channel for each: then
+                some may be lacking, but not by another name.
+
         Raises:
-            SourceError: no subject has one of them, or one is named twice.
+            SourceError: no subject has one of them, or with `of_run` any, or one is named twice.
         """
         if requested is None:
             return self.modalities
         known = {m for s in self.subjects for m in s.files}
+        if of_run:
+            self.refuse_misnamed(requested)
         for name in requested:
-            if name not in known:
+            if name not in known and not (of_run and known.intersection(requested)):
                 raise SourceError(f"modality {name}: no subject has it; {nearest(name, known)}")
         if not requested or len(set(requested)) < len(requested):
             raise SourceError(
                 f"modalities {','.join(requested)}: name at least one, and each only once"
             )
         return tuple(requested)
+
+    def refuse_misnamed(self, known: Sequence[str]) -> None:
+        """Refuse a source that has a known modality by another name alone, as `T2` or `t2w` for t2.
+
+        It would be left out, and the known one be zero. Other modalities may be lacking.
+
+        Raises:
+            SourceError: such a modality, with those that are known.
+        """
+        has = {m for s in self.subjects for m in s.files}
+        for name in known:
+            for other in sorted(has - {*known}) if name not in has else ():
+                if _plain_name(other) == _plain_name(name):
+                    raise SourceError(
+                        f"modality {other}: known are {', '.join(known)}, and no subject has "
+                        f"{name}; if {other} is {name}, call it so in a manifest"
+                    )
+
+
+def _plain_name(modality: str) -> str:
+    return modality_in(modality) or without_synonym(modality)
 
 
 @dataclass(frozen=True)

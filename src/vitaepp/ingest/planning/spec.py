@@ -34,7 +34,11 @@ COLOUR_SAMPLE = 32
 
 
 def spec_of(
-    cohort: Cohort, settings: PrepareSettings, store: Path | str, without_masks: bool = False
+    cohort: Cohort,
+    settings: PrepareSettings,
+    store: Path | str,
+    without_masks: bool = False,
+    of_run: bool = False,
 ) -> ImageSpec:
     """What to make of a cohort: what the user asked for, else what suits its kind.
 
@@ -43,13 +47,14 @@ def spec_of(
         settings: settings that the user gave.
         store: to make.
         without_masks: as in `ImageSpec`.
+        of_run: as in `Cohort.choose`.
 
     Raises:
         RecipeError: settings that do not fit each other.
         SourceError: settings that do not fit this source.
         StoreError: the store was begun, and is damaged, or names labels of masks otherwise.
     """
-    files, channels = _channels(cohort, settings.modalities)
+    files, channels = _channels(cohort, settings.modalities, of_run)
     own = _array_size(cohort) if cohort.kind == "arrays" else DEFAULT_SIZE[cohort.kind]
     ndim = {"scans": 3, "pictures": 2, "arrays": len(own)}[cohort.kind]
     spacing = settings.spacing or (DEFAULT_SPACING if cohort.kind == "scans" else None)
@@ -153,17 +158,17 @@ def _windows(
 
 
 def _channels(
-    cohort: Cohort, modalities: tuple[str, ...] | None
+    cohort: Cohort, modalities: tuple[str, ...] | None, of_run: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Which files to read, and which channels they make."""
     if cohort.kind == "scans":
-        files = cohort.choose(modalities)
+        files = cohort.choose(modalities, of_run=of_run)
         return files, files
     colours = {("grey",): ("grey",), ("gray",): ("grey",), ("rgb",): RGB, RGB: RGB}
     if modalities in colours and len(cohort.modalities) == 1:
         return cohort.modalities, colours[modalities]
     try:
-        files = cohort.choose(modalities)
+        files = cohort.choose(modalities, of_run=of_run)
     except SourceError:
         if len(cohort.modalities) > 1:
             raise

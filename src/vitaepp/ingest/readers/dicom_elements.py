@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BufferedReader
 from math import prod
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -23,6 +22,8 @@ from tempfile import NamedTemporaryFile
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+
+from vitaepp.ingest.readers.packed import is_packed, open_unpacked
 
 PREAMBLE = 132
 
@@ -39,7 +40,7 @@ META = 1 << 10
 #: Transfer syntaxes with uncompressed pixels; files without a preamble name no syntax.
 NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 
-#: Most bytes that a `.gz` may hold; a single DICOM element can hold twice as many.
+#: Most bytes that a gzip file may hold; a single DICOM element can hold twice as many.
 MOST_UNPACKED = 2 << 30
 BLOCK = 1 << 20
 
@@ -111,9 +112,9 @@ class Elements:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file, or the content of a `.gz`, begins like DICOM, with or without a preamble."""
+    """Whether a file, or what a gzip file holds, begins like DICOM, with or without a preamble."""
     try:
-        with _opened(path) as file:
+        with open_unpacked(path) as file:
             start = file.read(PREAMBLE)
     except (OSError, EOFError, zlib.error):
         return False
@@ -122,17 +123,17 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Unpack a `.gz` into a temporary file while the context lasts; yield other files as they are.
+    """Unpack a gzip file into a temporary one while the context lasts; yield others as they are.
 
     Raises:
         ValueError: the file is damaged, or too large.
     """
-    if path.suffix.lower() != ".gz":
+    if not is_packed(path):
         yield path
         return
     with NamedTemporaryFile(suffix=".dcm") as plain:
         try:
-            with _opened(path) as packed:
+            with open_unpacked(path) as packed:
                 while block := packed.read(BLOCK):
                     plain.write(block)
                     if plain.tell() > MOST_UNPACKED:
@@ -256,12 +257,6 @@ def silent() -> Iterator[None]:
 
 #: All threads of a process share warnings and loggers, and Dask's workers run several threads.
 _ONE_SILENT = threading.RLock()
-
-
-def _opened(path: Path) -> BufferedReader | gzip.GzipFile:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path)
-    return open(path, "rb")
 
 
 def _value(dataset: Dataset, tag: int) -> bytes:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from vitaepp.data.geometry import Grid, simpleitk
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.dicom_elements import is_refused, unpacked
+from vitaepp.ingest.readers.packed import is_packed
 from vitaepp.system.host import installed_memory
 from vitaepp.system.text import dimensions
 
@@ -55,9 +56,12 @@ MOST_PRINTED = 1 << 16
 
 #: The note on an image whose header gives no position; a mask without one takes its image's.
 NO_FORM = (
-    "neither sform nor qform is set; spacing is pixdim, and axes are assumed to run from right to "
-    "left, back to front, feet to head"
+    "neither sform nor qform is set; axes are assumed to run from right to left, back to front, "
+    "feet to head"
 )
+
+#: The note on an image whose header gives no voxel size; a mask without one takes its image's.
+NO_SIZE = "the header gives no voxel size; 1 mm is assumed"
 
 #: The note on a CT in which a window in Hounsfield units would be of another unit.
 OTHER_UNIT = "its header does not say that its values are Hounsfield units"
@@ -169,7 +173,7 @@ def read_image(path: Path, name: str, reader: str = "", length: int | None = Non
         SubjectError: it cannot be read, is absurdly large, or its header promises more than the
             file can hold. SimpleITK's own message is not used, because it may quote the header.
     """
-    if reader == DICOM_READER and path.suffix.lower() == ".gz":
+    if reader == DICOM_READER and is_packed(path):
         try:
             with unpacked(path) as plain:
                 return read_image(plain, name, reader)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import MOST_BYTES, text_header, voxel_files
+from vitaepp.ingest.readers.image import NO_SIZE
 
 #: Bytes per value; MET_LONG is missing because it depends on the machine that wrote the file.
 BYTES = {
@@ -54,7 +55,6 @@ ANATOMICAL = re.compile(
     rb"(left|right)-(anterior|posterior)-(superior|inferior)(-time)?|[lr][ap][si]t?", re.IGNORECASE
 )
 
-NO_SIZE = "the header gives no voxel size; 1 mm is assumed"
 NO_AXES = (
     "the header does not say where the axes run; from right to left, front to back, feet to head "
     "is assumed"

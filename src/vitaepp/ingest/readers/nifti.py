@@ -27,7 +27,14 @@ from vitaepp.data.geometry import Grid, array_of, farthest_apart
 from vitaepp.data.suffixes import SCAN_SUFFIXES, suffix_of
 from vitaepp.errors import SubjectError
 from vitaepp.ingest.readers.detached import voxel_files
-from vitaepp.ingest.readers.image import MOST_EXPANSION, NO_FORM, read_image, refuse_absurd_size
+from vitaepp.ingest.readers.image import (
+    MOST_EXPANSION,
+    NO_FORM,
+    NO_SIZE,
+    read_image,
+    refuse_absurd_size,
+)
+from vitaepp.ingest.readers.packed import is_packed, open_unpacked
 
 #: Most bytes that may follow the voxels; real files have a few, decompression bombs have many.
 MOST_SPARE = 1 << 30
@@ -123,8 +130,7 @@ def read_volume(path: Path, name: str) -> tuple[npt.NDArray[Any], VolumeHeader]:
 def _opened(path: Path, name: str) -> Iterator[Any]:
     """Open a file and decompress it; an error inside the block becomes a SubjectError."""
     try:
-        compressed = path.name.lower().endswith((".gz", ".mgz"))
-        with gzip.open(path) if compressed else open(path, "rb") as file:
+        with open_unpacked(path) as file:
             yield file
     except (EOFError, OSError, zlib.error):
         raise SubjectError(
@@ -155,7 +161,7 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
     if len(start) < length:
         raise EOFError
     header = kind(start[:length], check=False)
-    flipped = not mgh and bool((header["pixdim"][1:4] < 0).any())
+    sizes = [] if mgh else header["pixdim"][1:4].tolist()  # which nibabel mends
     header.check_fix(logger=_UNHEARD)
     shape = tuple(int(n) for n in header.get_data_shape())
     offset = header.get_data_offset()
@@ -171,7 +177,9 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
         affine, notes = np.asarray(header.get_origin_affine(), float), [NO_ORIENTATION]
         if path.with_suffix(".mat").is_file():
             notes.append("Analyze: the .mat file beside it is not read")
-    if flipped:
+    if 0 in sizes and not (hasattr(header, "get_sform") and header["sform_code"] > 0):
+        notes.append(NO_SIZE)
+    if any(size < 0 for size in sizes):
         notes.append("pixdim is negative; its sign is ignored")
     scale = header.get_slope_inter()
     return VolumeHeader(shape, header.get_data_dtype(), int(offset), scale, affine, tuple(notes))
@@ -213,7 +221,9 @@ def _inflated(path: Path, header: VolumeHeader, name: str) -> npt.NDArray[Any] |
     voxels, several gzip members, a damaged file).
     """
     plain = header.scale in ((None, None), (1, 0)) and header.dtype.isnative
-    if not (plain and path.name.lower().endswith(".nii.gz") and header.length > LARGE):
+    # SimpleITK decompresses what has such a name.
+    named = path.name.lower().endswith(".nii.gz")
+    if not (plain and named and header.length > LARGE and is_packed(path)):
         return None
     with gzip.open(path) as file:
         before = zlib.crc32(file.read(header.start))
