@@ -106,12 +106,13 @@ def test_the_choice_is_what_the_inner_part_alone_gives_whatever_the_test_labels_
 
 def best_loss(x, y, inner, held):
     """Of a linear probe with the best C, on the rows that are held out."""
-    front = StandardScaler().fit(x[inner])
+    scaler = StandardScaler().fit(x[inner])
+    seen, left = (np.clip(scaler.transform(x[rows]), -3, 3) for rows in (inner, held))
     models = (LogisticRegression(C=C, max_iter=500) for C in GRID["linear"])
     return min(
         log_loss(
             y[held],
-            model.fit(front.transform(x[inner]), y[inner]).predict_proba(front.transform(x[held])),
+            model.fit(seen, y[inner]).predict_proba(left),
         )
         for model in models
     )

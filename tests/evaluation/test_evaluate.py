@@ -21,6 +21,7 @@ from vitaepp.evaluation import evaluate, summary_rows, summary_table, verdict
 from vitaepp.evaluation.choice import hold_out
 from vitaepp.evaluation.classifier import fit, outer_folds
 from vitaepp.evaluation.comparison import compare
+from vitaepp.evaluation.front import front
 from vitaepp.evaluation.labels import read_labels
 from vitaepp.evaluation.map import embedding_map
 from vitaepp.evaluation.measures import spread
@@ -65,10 +66,13 @@ def test_every_fold_equals_a_plain_scikit_learn_script(tmp_path, every_draw):
             a, b = data[fit_rows], data[score_rows]
             if components:
                 pca = PCA(components, svd_solver="full").fit(a)
-                a, b = pca.transform(a), pca.transform(b)
-            scaler = StandardScaler().fit(a)
+                unit = np.sqrt(a.var(axis=0).sum() / components)
+                a, b = pca.transform(a) / unit, pca.transform(b) / unit
+            else:
+                middle, spread = a.mean(axis=0), a.std(axis=0)
+                a, b = (np.clip((part - middle) / spread, -3, 3) for part in (a, b))
             svm = SVC(kernel="linear", C=C / a.shape[1], class_weight="balanced")
-            return svm.fit(scaler.transform(a), y[fit_rows]).decision_function(scaler.transform(b))
+            return svm.fit(a, y[fit_rows]).decision_function(b)
 
         for result, data, pca in ((metrics, X, False), (metrics["controls"]["raw"], R, True)):
             best, chosen = (-1.0,), None
@@ -281,14 +285,14 @@ def test_the_linear_probe_trains_on_train_and_is_scored_on_test(tmp_path):
     X = embedded.features[table.index].astype(np.float64)
     y = table["grade"].map(dict(zip("abcd", range(4), strict=True))).to_numpy()
     train, test = (table["split"] == "train").to_numpy(), (table["split"] == "test").to_numpy()
-    scaler = StandardScaler().fit(X[train])
+    Z = np.clip((X - X[train].mean(axis=0)) / X[train].std(axis=0), -3, 3)
     probe = LogisticRegression(C=metrics["C"][0], max_iter=500)
-    probe.fit(scaler.transform(X[train]), y[train])
-    expected = probe.score(scaler.transform(X[test]), y[test])
+    probe.fit(Z[train], y[train])
+    expected = probe.score(Z[test], y[test])
     assert metrics["folds"][0]["accuracy"] == pytest.approx(expected)
     auc = roc_auc_score(
         y[test],
-        probe.predict_proba(scaler.transform(X[test])),
+        probe.predict_proba(Z[test]),
         multi_class="ovr",
     )
     assert metrics["folds"][0]["auc"] == pytest.approx(auc, abs=0.05)
@@ -622,3 +626,28 @@ def test_scores_are_said_to_be_taken_as_unordered(tmp_path, capsys, classes, tol
     err = capsys.readouterr().err
     assert ("unordered" in err) == (told is not None)
     assert (told or "") in err
+
+
+def test_features_that_hardly_vary_in_the_training_part_do_not_decide():
+    """As histograms of cells that are mostly empty: next to nothing in all subjects but a few."""
+    rng = np.random.default_rng(0)
+    codes = np.tile([0, 1], 60)
+    telling = codes[:, None] + rng.normal(size=(120, 10))
+    rare = rng.normal(scale=1e-4, size=(120, 100)) + (rng.random((120, 100)) < 0.05)
+    train, test = np.arange(20), np.arange(20, 120)
+    scores = {}
+    for name, features in {"alone": telling, "beside": np.hstack([telling, rare])}.items():
+        fitted = fit("svm", features[train], codes[train], seed=0)
+        scores[name] = roc_auc_score(codes[test], fitted.decision(features[test]))
+    assert scores["alone"] > 0.9
+    assert scores["beside"] > 0.75  # without a limit 0.475, no more than chance
+
+
+def test_principal_components_keep_their_sizes_and_are_as_long_as_standardised_features():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 40)) * np.geomspace(10, 0.01, 40)
+    reduced = front(features, pca=True).fit_transform(features)
+    sizes = reduced.std(axis=0)
+    expected = PCA(30).fit_transform(features).std(axis=0)
+    np.testing.assert_allclose(sizes / sizes[0], expected / expected[0])
+    assert (reduced**2).sum(axis=1).mean() == pytest.approx(30, rel=0.01)

@@ -375,7 +375,7 @@ def test_harmonised_and_plain_features_are_two_questions(tmp_path):
     replace(raw, provenance=facts).save(alone / "raw.parquet")
     evaluate(alone / "raw.parquet", "50%_or_more", alone / "raw", "svm")
     methods = (dossier(alone, tmp_path / "raw") / "methods.md").read_text()
-    assert "Before, features were reduced by PCA, fitted to the training part." in methods
+    assert "features, reduced by PCA on the training part." in methods
     page = report(run, tmp_path / "r.html").read_text()
     assert page.count("Probabilities and decisions, in the first draw of the folds") == 2
 

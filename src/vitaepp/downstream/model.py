@@ -52,7 +52,13 @@ FILES = (
 )
 
 #: What a pipeline of ours is made of.
-STEPS = ("StandardScaler", "SVC", "OneVsRestClassifier", "LogisticRegression")
+STEPS = (
+    *("StandardScaler", "FunctionTransformer"),
+    *("SVC", "OneVsRestClassifier", "LogisticRegression"),
+)
+
+#: What skops does not know to be harmless.
+TRUSTED = ["numpy.clip"]
 
 #: Columns of predictions, in files and tables, that no class may be called.
 COLUMNS = ("subject", "percentile", "notes")
@@ -254,8 +260,8 @@ def _read_classifier(path: Path) -> Any:
     """The pipeline in a file of skops, if it is one of ours."""
     skops = skops_io("opening a classifier needs")
     try:
-        types = skops.get_untrusted_types(file=path)
-        pipeline = None if types else skops.load(path)
+        types = sorted({*skops.get_untrusted_types(file=path)} - {*TRUSTED})
+        pipeline = None if types else skops.load(path, trusted=TRUSTED)
     except Exception as error:  # whatever zipfile and skops make of a damaged file
         raise ModelError(f"{path}: not a classifier: {one_line(error)}") from None
     steps = [type(step).__name__ for _, step in getattr(pipeline, "steps", ())]

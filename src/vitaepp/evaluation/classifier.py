@@ -1,7 +1,7 @@
 """The linear classifiers that measure an embedding, and how their strength C is chosen.
 
-A classifier here is one scikit-learn pipeline: for raw intensities PCA, then standardisation, then
-a linear SVM or a logistic regression. Everything in it is fitted on training rows only.
+A classifier here is one scikit-learn pipeline: standardisation, or PCA for raw intensities, then a
+linear SVM or a logistic regression. Everything in it is fitted on training rows only.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def evaluate(
     predicted by ridge regression (`linear`) or a linear support vector regression (`svm`), ordered
     classes by a threshold model, survival by Cox regression with ridge; these, and `knn`, use
     given train and test splits, else cross-validation. Features are standardised on the training
-    part. AUC is taken from the decision function; sensitivity and specificity, with two classes, at
-    its zero.
+    part, within three standard deviations. AUC is taken from the decision function; sensitivity and
+    specificity, with two classes, at its zero.
 
     The controls that lie beside the embeddings, an untrained encoder and raw intensities (reduced
     by PCA inside each training part), go through the very same folds; so does the mean of the

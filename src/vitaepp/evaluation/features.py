@@ -19,6 +19,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget, measure_budget, summarised
 from vitaepp.evaluation.external import Cohort, checked_candidates, known_controls, tested_outside
 from vitaepp.evaluation.folds import FOLDS, Fold, Shared, by_subject, groups_of, share_out
+from vitaepp.evaluation.front import SCALED
 from vitaepp.evaluation.harmonize import COMBAT, LEAST, harmonization, known_sites
 from vitaepp.evaluation.labels import group_doubts
 from vitaepp.evaluation.map import embedding_map, map_rows
@@ -184,6 +185,8 @@ def evaluate_features(
             "tested_alone": inside.shared.groups,
             "not_tested": inside.shared.untested,
         }
+    if question.protocol != "knn":
+        metrics["scaled"] = SCALED
     if reduce:
         metrics["reduced"] = "PCA in each training part"
     if how:

@@ -161,12 +161,18 @@ class Evaluation(Metrics):
         if isinstance(metrics.get("repeats"), Mapping):
             evaluation = evaluation._with_draws(file.parent)
         provenance = metrics.get("provenance")
+        model = metrics.get("classifier") or metrics["protocol"]
         if isinstance(provenance, Mapping):
             warn_of_other(file, provenance)
             if provenance.get("method") == "raw" and "reduced" not in metrics:
                 warn(
                     f"{file}: an earlier version measured raw intensities here without PCA, unlike "
                     "where they are the control; evaluate again"
+                )
+            elif "scaled" not in metrics and model not in ("knn", "finetune"):
+                warn(
+                    f"{file}: an earlier version measured this, with features that hardly vary "
+                    "magnified, and a control of raw intensities that was too weak; evaluate again"
                 )
         return evaluation
 

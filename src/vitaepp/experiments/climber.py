@@ -30,6 +30,7 @@ from vitaepp.errors import EvaluationError
 from vitaepp.evaluation.budget import Budget
 from vitaepp.evaluation.features import evaluate_features
 from vitaepp.evaluation.folds import Shared
+from vitaepp.evaluation.front import SCALED
 from vitaepp.evaluation.question import ALL_CONTROLS, MEAN
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.base import Target
@@ -269,6 +270,7 @@ class Climber:
             "labels": self._labels(),
             "task": self.task,
             "model": self.shared.protocol,
+            "scaled": SCALED,
         }
         with suppress(EvaluationError):
             kept = Evaluation.load(folder)

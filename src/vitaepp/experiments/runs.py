@@ -32,6 +32,7 @@ from vitaepp.errors import OtherRunError, OtherSubjectsError, RunError
 from vitaepp.evaluation.budget import few_labels
 from vitaepp.evaluation.evaluation import evaluate
 from vitaepp.evaluation.folds import plan_folds
+from vitaepp.evaluation.front import SCALED
 from vitaepp.evaluation.reconstruction import reconstruct
 from vitaepp.experiments.catalogue import Variant
 from vitaepp.recipe.recipe import Recipe
@@ -200,6 +201,7 @@ class Setup:
         made_with = done.get("provenance", {}).get("encoder")
         encoders = [facts_in(file).get("encoder") for file in files]
         stale = made_with not in (None, encoders[0], encoders)
+        stale |= done.get("scaled") != SCALED and self.protocol != "knn"
         if not done or stale or not set(self.budget) <= measured:
             given = list(files) if self.per_fold else files[0]
             # What was measured before stays, for the table that was made of it.

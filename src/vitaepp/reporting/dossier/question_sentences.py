@@ -176,10 +176,15 @@ def _classifier(question: Question) -> Iterator[str]:
     features = metrics.get("features")
     several = metrics.get("candidates")
     of = f" on {features:,} features" if isinstance(features, int) and not several else ""
-    how = "centred" if protocol == "knn" else "standardised"
+    done = f"{'centred' if protocol == 'knn' else 'standardised'} on the training part"
+    limited, reduced = "scaled" in metrics, metrics.get("reduced")  # earlier versions had no limit
+    if limited:
+        done += ", and taken for three standard deviations beyond that"
+    if limited and reduced:
+        done = "reduced by PCA on the training part"
     each = ", one for each label" * (task == "multilabel")
-    yield f"The model was a {title}{of}{each}, {how} on the training part."
-    if metrics.get("reduced"):
+    yield f"The model was a {title}{of}{each}, {done}."
+    if reduced and not limited:
         yield "Before, features were reduced by PCA, fitted to the training part."
     if harmonized := metrics.get("harmonized"):
         done = (
