@@ -386,6 +386,16 @@ def test_embeddings_of_other_images_are_made_anew(store, out, make_store):
     np.testing.assert_array_equal(after.features, before.features)
 
 
+def test_evaluations_of_earlier_versions_are_told_and_made_anew(store, out, capsys):
+    file = next((out / "runs" / "vitae++" / "seed0").glob("evaluation/*/metrics.json"))
+    made = json.loads(file.read_text())
+    file.write_text(json.dumps({name: made[name] for name in made if name != "scaled"}))
+    assert Evaluation.load(file)["mean"] == made["mean"]
+    assert "an earlier version measured this" in capsys.readouterr().err
+    experiment("linear-probe", store.path, out, label="bright", settings=QUICK)
+    assert json.loads(file.read_text())["scaled"] == made["scaled"]
+
+
 def test_another_store_in_the_same_folder_is_refused(store, make_store, tmp_path):
     options = {"settings": QUICK, "variants": ["vitae++"]}
     experiment("edge-decay", store.path, tmp_path / "out", **options)
