@@ -85,7 +85,7 @@ def test_ridge_maximises_the_penalised_likelihood(monkeypatch):
     monkeypatch.setattr(cox, "GRID", (2.0,))
     random = np.random.default_rng(0)
     x, times = _drawn(random, 80, features=4)
-    z = (x - x.mean(0)) / x.std(0)
+    z = np.clip((x - x.mean(0)) / x.std(0), -3, 3)
 
     def loss(w):
         risk = z @ w
@@ -105,7 +105,7 @@ def test_more_features_than_subjects_give_the_same_model_rotated_or_not():
     assert "rotation" in fitted.named_steps
     from sksurv.linear_model import CoxPHSurvivalAnalysis
 
-    z = (x - x.mean(0)) / x.std(0)
+    z = np.clip((x - x.mean(0)) / x.std(0), -3, 3)
     whole = CoxPHSurvivalAnalysis(alpha=3.0 * 80, ties="efron").fit(z, times.structured())
     found, expected = fitted.predict(x), whole.predict(z)
     assert found - found.mean() == pytest.approx(expected - expected.mean(), abs=1e-6)
