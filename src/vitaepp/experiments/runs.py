@@ -166,7 +166,11 @@ class Setup:
         run, subjects = self.trained(variant, seed), self.subjects
         out = run / "reconstruction" if subjects is None else run / f"reconstruction-{subjects}"
         made_with = _kept(out / "reconstruction.json").get("encoder")
-        if not (out / "metrics.csv").is_file() or _is_of_another(made_with, run, out):
+        whole = (out / "metrics.csv").is_file()
+        # Older ones do not tell which weights made them.
+        if not whole or made_with not in (None, weights_id(run)):
+            if whole:
+                _say_anew(out)
             reconstruct(run, self.store.path, out, subjects=subjects, seed=seed)
         return out
 
@@ -188,10 +192,7 @@ class Setup:
         whole = out.is_file() and control_path(out, "raw").is_file()
         if not whole or not are_of(out, self.store, weights_id(run)):
             if whole:
-                say(
-                    f"{out}: is of another encoder than the run has now, or of other images; "
-                    "making it anew"
-                )
+                _say_anew(out)
             embed(run, self.store.path, out)
         return out
 
@@ -241,18 +242,12 @@ def _kept(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_of_another(made_with: str | None, run: Path, out: Path) -> bool:
-    """Whether results are not of the weights that a run has now; it says so.
-
-    Args:
-        made_with: the id of the weights that made them; None where they do not tell.
-        run: which may have been trained on since.
-        out: where the results are.
-    """
-    if made_with in (None, weights_id(run)):
-        return False
-    say(f"{out}: was made with another encoder than the run has now; making it anew")
-    return True
+def _say_anew(out: Path) -> None:
+    """Of results whose run has been trained on since, or that are of other images."""
+    say(
+        f"{out}: was made with another encoder than the run has now, or of other images; making "
+        "it anew"
+    )
 
 
 def _fingerprint(store: Store) -> str:
