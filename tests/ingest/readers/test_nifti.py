@@ -82,16 +82,20 @@ def test_the_affine_is_nibabels_and_what_is_unusual_is_told(tmp_path, sform, qfo
     assert (SHEARED in told) == (codes[0] > 0 and sform[0, 0] != 0)
 
 
+@pytest.mark.parametrize("unit", ["unknown", "meter", "micron"])
 @pytest.mark.parametrize("zero", [[1, 2, 3], [3]], ids=["all", "one"])
 @pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1), (0, 0)])
-def test_a_voxel_size_that_is_missing_is_told_where_it_counts(tmp_path, codes, zero):
+def test_a_voxel_size_that_is_missing_is_told_where_it_counts(tmp_path, codes, zero, unit):
     image = header_of(ROTATED, ROTATED, codes)
+    image.header.set_xyzt_units(unit)
     image.header["pixdim"][zero] = 0
     read = read_scan(written(tmp_path / "x.nii", image), "x")
     assert (NO_SIZE in read.notes) == (not codes[0])
     assert (NO_FORM in read.notes) == (codes == (0, 0))
     if not codes[0]:
-        np.testing.assert_allclose(read.grid.spacing, [1, 1, 1] if len(zero) > 1 else [2, 1.5, 1])
+        given = np.array([2, 1.5]) * {"unknown": 1, "meter": 1e3, "micron": 1e-3}[unit]
+        expected = [1, 1, 1] if len(zero) > 1 else [*given, 1]
+        np.testing.assert_allclose(read.grid.spacing, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("by", "told"), [(0.05, False), (0.095, False), (0.105, True), (4, True)])

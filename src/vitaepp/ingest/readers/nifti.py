@@ -172,7 +172,7 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
         affine = np.asarray(header.get_best_affine(), float)
         notes = [] if np.frombuffer(start, ">i2", 1, MGH_HAS_PLACE)[0] else [NO_PLACE]
     elif hasattr(header, "get_sform"):
-        affine, notes = _nifti_place(header, shape)
+        affine, notes = _nifti_place(header, shape, np.equal(sizes, 0))
     else:
         affine, notes = np.asarray(header.get_origin_affine(), float), [NO_ORIENTATION]
         if path.with_suffix(".mat").is_file():
@@ -185,8 +185,15 @@ def _parsed(start: bytes, suffix: str, path: Path) -> VolumeHeader:
     return VolumeHeader(shape, header.get_data_dtype(), int(offset), scale, affine, tuple(notes))
 
 
-def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]]:
-    """The affine that nibabel chooses, in mm, and notes on what is unusual about it."""
+def _nifti_place(
+    header: Any, shape: tuple[int, ...], unsized: npt.NDArray[np.bool_]
+) -> tuple[Floats, list[str]]:
+    """The affine that nibabel chooses, in mm, and notes on what is unusual about it.
+
+    Along axes that are `unsized` in the header a voxel is 1 mm long, whatever the unit.
+    """
+    factor = UNITS.get(int(header["xyzt_units"]) & 7)
+    header["pixdim"][1:4][unsized] = 1 / (factor or 1)
     affine = np.asarray(header.get_best_affine(), float)
     notes = []
     sform, qform = (int(header[code]) > 0 for code in ("sform_code", "qform_code"))
@@ -194,7 +201,6 @@ def _nifti_place(header: Any, shape: tuple[int, ...]) -> tuple[Floats, list[str]
         notes.append("sform and qform differ by more than a tenth of a voxel; the sform is used")
     if not sform and not qform:
         notes.append(NO_FORM)
-    factor = UNITS.get(int(header["xyzt_units"]) & 7)
     if factor is not None:
         notes.append(f"lengths are in {'metres' if factor > 1 else 'micrometres'}; converted to mm")
         affine[:3] *= factor
