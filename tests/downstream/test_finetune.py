@@ -26,7 +26,7 @@ from vitaepp.downstream.tuning import Base, Tuning
 from vitaepp.errors import EvaluationError, RecipeError, RunError
 from vitaepp.evaluation.folds import Fold, plan_folds
 from vitaepp.evaluation.result import Evaluation
-from vitaepp.methods.supervised import Supervised, balanced_weights
+from vitaepp.methods.supervised import LIMIT, Supervised, balanced_weights
 from vitaepp.nn.backbones import build_backbone
 from vitaepp.recipe.recipe import Recipe, resolve
 from vitaepp.training.module import Training
@@ -401,15 +401,27 @@ def test_folds_without_some_class_have_one_scale_together(capsys):
     assert np.isfinite(found).all()
 
 
+def test_a_gradient_that_hardly_varies_does_not_decide_alone_and_the_network_has_no_limit():
+    method = method_of(["model.pool=mean+gradients"])
+    features = torch.randn(6, method.head.in_features)
+    features[:, -1] *= 1e-4
+    method.set_features(features)
+    other = features.clone()
+    other[0, [0, -1]] = 1e3
+    z = method.standardised(other) * features.shape[1] ** 0.5
+    assert z[0, -1] == LIMIT
+    torch.testing.assert_close(z[0, 0], (1e3 - method.mean[0]) / method.deviation[0])
+    torch.testing.assert_close(z[1:], method.standardised(features)[1:] * features.shape[1] ** 0.5)
+
+
 def test_the_head_of_three_classes_is_a_classifier():
-    method = method_of(classes=3)
+    method = method_of(["model.pool=grid+gradients"], classes=3)
     torch.nn.init.normal_(method.head.weight)
     features = torch.randn(5, method.head.in_features)
     method.set_features(features)
-    head = {"mean": method.mean, "scale": method.deviation * features.shape[1] ** 0.5}
-    head |= {"weight": method.head.weight.detach(), "bias": method.head.bias.detach()}
-    scores = method.head(method.standardised(features)).detach()
-    decision = classifier_of(head).decision(features.numpy())
+    others = features + 100 * torch.randn_like(features)
+    scores = method.head(method.standardised(others)).detach()
+    decision = classifier_of(method.linear_model()).decision(others.numpy())
     assert np.allclose(decision, scores - scores.mean(dim=1, keepdim=True), atol=1e-5)
 
 

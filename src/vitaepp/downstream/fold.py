@@ -89,7 +89,7 @@ def encoder_folder(folder: RunFolder) -> Path:
 
 
 def head_file(folder: RunFolder) -> Path:
-    """The head on it: what features are standardised by, weights and biases."""
+    """The head on it: how features are standardised, weights and biases."""
     return folder.path / "head.safetensors"
 
 
@@ -195,10 +195,8 @@ def _keep(encoder: Encoder, method: Supervised, settings: Recipe, folder: RunFol
         precision=settings.trainer.precision,
     )
     encoder.save(encoder_folder(folder))
-    head = {"mean": method.mean, "scale": method.deviation * method.mean.numel() ** 0.5}
-    head |= {"weight": method.head.weight, "bias": method.head.bias}
     with atomic_path(head_file(folder)) as temporary:
-        write_tensors(temporary, head)
+        write_tensors(temporary, method.linear_model())
 
 
 def _masks(store: Store) -> Iterator[npt.NDArray[np.uint8]]:

@@ -160,16 +160,17 @@ def classifier_of(head: Mapping[str, Tensor]) -> Fitted:
     """The head as a pipeline of scikit-learn, which gives the same decisions."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-    mean, scale, weight, bias = (
-        head[name].double().numpy() for name in ("mean", "scale", "weight", "bias")
+    mean, scale, limit, weight, bias = (
+        head[name].double().numpy() for name in ("mean", "scale", "limit", "weight", "bias")
     )
     scaler, linear = StandardScaler(), LogisticRegression()
+    ends = FunctionTransformer(np.clip, kw_args={"a_min": -limit, "a_max": limit})
     scaler.mean_, scaler.scale_, scaler.var_ = mean, scale, scale**2
     scaler.n_features_in_ = linear.n_features_in_ = len(mean)
     linear.coef_, linear.intercept_ = _decision(weight.T).T, _decision(bias[None])[0]
     if len(weight) == 2:
         linear.coef_, linear.intercept_ = linear.coef_[None], np.array([linear.intercept_])
     linear.classes_ = np.arange(len(weight))
-    return Fitted(make_pipeline(scaler, linear), math.nan)
+    return Fitted(make_pipeline(scaler, ends, linear), math.nan)

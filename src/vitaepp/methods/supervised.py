@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from vitaepp.errors import RecipeError
 from vitaepp.methods.base import Images, Method, Present, StepOutput, augmented_view
 from vitaepp.nn.backbone import Backbone
+from vitaepp.nn.pooling import GRADIENTS
 from vitaepp.nn.transformer import VisionTransformer
 from vitaepp.recipe.recipe import Recipe
 from vitaepp.views.draws import Draws
@@ -20,6 +21,11 @@ from vitaepp.views.transforms import standardize, zero_missing
 
 #: Features that differ less than this between subjects tell nothing.
 LEAST_DEVIATION = 1e-6
+
+#: Standard deviations at which a feature ends that is of the image itself: a histogram of a cell
+#: that is mostly empty would decide alone where it is not. What the network computes has no such
+#: limit, as it moves away from its first mean and deviation while it learns.
+LIMIT = 3.0
 
 
 class FineTuned(Method):
@@ -94,7 +100,8 @@ class Supervised(FineTuned):
     The loss is the cross-entropy of classes, or the squared error of a value. What the head gets
     are the pooled features of the embedding, standardised by the mean and the deviation that
     `set_features` was given, and divided by the square root of their number. A step of the
-    optimiser then changes what the head gives alike, however many features there are.
+    optimiser then changes what the head gives alike, however many features there are. Histograms of
+    the image's gradients end at `LIMIT` deviations.
 
     Args:
         recipe: every setting.
@@ -116,7 +123,8 @@ class Supervised(FineTuned):
     ) -> None:
         super().__init__(recipe, backbone, recipe.model.pool_block)
         self.classes = 1 if weights is None else len(weights)
-        width = backbone.width(recipe.model.pool)
+        pool = recipe.model.pool
+        width = backbone.width(pool)
         self.head = nn.Linear(width, self.classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -124,10 +132,14 @@ class Supervised(FineTuned):
         self.weights: Tensor
         self.mean: Tensor
         self.deviation: Tensor
+        self.limit: Tensor
         self.register_buffer("targets", targets, persistent=False)
         self.register_buffer("weights", torch.ones(1) if weights is None else weights)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
+        limits = [LIMIT if part == GRADIENTS else torch.inf for part in pool.split("+")]
+        each = torch.tensor(limits).repeat_interleave(torch.tensor(backbone.widths(pool)))
+        self.register_buffer("limit", each, persistent=False)
 
     @property
     def by_image(self) -> bool:
@@ -148,7 +160,19 @@ class Supervised(FineTuned):
         self, features: Float[Tensor, "image feature"]
     ) -> Float[Tensor, "image feature"]:
         """Features as the head gets them."""
-        return (features.float() - self.mean) / (self.deviation * features.shape[1] ** 0.5)
+        units = (features.float() - self.mean) / self.deviation
+        return units.clamp(-self.limit, self.limit) / features.shape[1] ** 0.5
+
+    def linear_model(self) -> dict[str, Tensor]:
+        """The head with what comes before it: `(feature - mean) / scale`, within `limit`.
+
+        Returns:
+            `mean`, `scale` and `limit`, `(feature,)`; `weight`, `(class, feature)`; `bias`.
+        """
+        root = self.mean.numel() ** 0.5
+        standardised = {"mean": self.mean, "scale": self.deviation * root}
+        standardised["limit"] = self.limit / root
+        return standardised | {"weight": self.head.weight.detach(), "bias": self.head.bias.detach()}
 
     def features(self, images: Images, present: Present = None) -> Float[Tensor, "batch feature"]:
         """Pooled features of whole images, with intensities in [0, 255]."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitaepp.nn.pooling import pooled_width
+from vitaepp.nn.pooling import pooled_widths
 
 
 class Backbone(nn.Module):
@@ -28,7 +28,11 @@ class Backbone(nn.Module):
 
     def width(self, pool: str) -> int:
         """How many features an image has."""
-        return pooled_width(pool, self.embed_dim, self.grid, self.channels, self.image_size)
+        return sum(self.widths(pool))
+
+    def widths(self, pool: str) -> list[int]:
+        """How many features each part of a pooling has, in their order."""
+        return pooled_widths(pool, self.embed_dim, self.grid, self.channels, self.image_size)
 
     @abstractmethod
     def parts(self, block: int | None = None) -> list[nn.ModuleList]:

@@ -67,10 +67,10 @@ def pool_tokens(
     return torch.cat([parts[name]() for name in how.split("+")], dim=1)
 
 
-def pooled_width(
+def pooled_widths(
     how: str, embed_dim: int, grid: Sequence[int], channels: int, size: Sequence[int]
-) -> int:
-    """How many features `pool_tokens` gives.
+) -> list[int]:
+    """How many features `pool_tokens` gives, part by part.
 
     Args:
         how: the parts.
@@ -79,13 +79,13 @@ def pooled_width(
         channels: of the image.
         size: of the image in voxels.
 
-    >>> pooled_width("mean+grid+gradients", 192, (8, 8), 1, (64, 64)) == 192 + 4 * 192 + 576
-    True
+    >>> pooled_widths("mean+grid+gradients", 192, (8, 8), 1, (64, 64))
+    [192, 768, 576]
     """
     cells = prod(min(CELLS, n) for n in grid)
-    return sum(
+    return [
         histogram_width(channels, size)
         if part == GRADIENTS
         else embed_dim * (cells if part.startswith("grid") else 1)
         for part in how.split("+")
-    )
+    ]
