@@ -106,6 +106,8 @@ def test_a_wrong_file_is_refused_in_one_line(store, tmp_path, text, message):
 def test_a_missing_file_and_a_shipped_name_are_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"none.yaml: no such file"):
         read_experiment("none.yaml")
-    (tmp_path / "ablation.yaml").write_text("variants: {a: {}}")
-    with pytest.raises(RecipeError, match="is the name of a shipped experiment"):
-        read_experiment(tmp_path / "ablation.yaml")
+    # The last three would be written over files of a folder's own.
+    for name in ("ablation", "experiment", "hours", "Ladder"):
+        (tmp_path / f"{name}.yaml").write_text("variants: {a: {}}")
+        with pytest.raises(RecipeError, match=f"{name} is the name of a shipped experiment, or of"):
+            read_experiment(tmp_path / f"{name}.yaml")

@@ -240,6 +240,10 @@ class Plan:
     seeds: int = 1
 
 
+#: Other files that a folder of experiments may have beside their tables.
+_TAKEN = ("experiment", "hours", "ladder")
+
+
 def read_experiment(name: str | os.PathLike[str]) -> Plan:
     """A shipped experiment by its name, or the one that a user wrote as a file of variants:
 
@@ -262,9 +266,10 @@ def read_experiment(name: str | os.PathLike[str]) -> Plan:
     for part in values:
         if part not in _PARTS:
             raise RecipeError(f"{path}: unknown entry {part}; {nearest(str(part), _PARTS)}")
-    if path.stem in EXPERIMENTS:
+    if path.stem.casefold() in {*EXPERIMENTS, *_TAKEN}:
         raise RecipeError(
-            f"{path}: {path.stem} is the name of a shipped experiment; name the file otherwise"
+            f"{path}: {path.stem} is the name of a shipped experiment, or of a file in its folder; "
+            "name the file otherwise"
         )
     base = _settings(values.get("base"), f"{path}: base")
     seeds = values.get("seeds", 1)
