@@ -571,9 +571,41 @@ def test_hostile_headers_are_refused_in_a_line(tmp_path, name, caplog):
 
 def test_a_deflated_header_is_refused(tmp_path):
     """Nobody knows how large it gets."""
-    (tmp_path / "x.dcm").write_bytes(file_of(MR, b"", "1.2.840.10008.1.2.1.99"))
+    tree(tmp_path, {"a": {}, "b": {}})
+    (tmp_path / "b" / "x.dcm").write_bytes(file_of(MR, b"", "1.2.840.10008.1.2.1.99"))
     with pytest.raises(SubjectError, match="deflated"):
-        read_dicom_header(tmp_path / "x.dcm", "x")
+        read_dicom_header(tmp_path / "b" / "x.dcm", "x")
+    shutil.copytree(tmp_path / "b", tmp_path / "c")
+    for file in (tmp_path / "c").iterdir():
+        shutil.copy(tmp_path / "b" / "x.dcm", file)
+    reasons = {why for name, why in recognise(tmp_path).left_out if name.startswith("c/")}
+    assert reasons == {"is deflated DICOM, which is not read; unpack it (dcmconv +te)"}
+
+
+@pytest.mark.parametrize(
+    ("other", "several"),
+    [
+        (("ROE^John", "P8"), True),
+        (("ROE^John", ""), True),
+        (("", "P8"), True),
+        (("ROE^John", "P-7"), False),  # married since, or written otherwise
+        (("Doe^Jane^^", "8"), False),
+        (("ANONYMOUS", "000"), False),
+        (("", ""), False),
+    ],
+)
+def test_series_of_several_patients_in_one_folder_are_no_subject(tmp_path, other, several):
+    tree(tmp_path, {"a": {}, "b": {"study": "1.2.9"}})
+    series(tmp_path / "a", volume(9), description="FLAIR", series="1.2.8", name="flair{}")
+    for file in (tmp_path / "a").iterdir():
+        one = pydicom.dcmread(file)
+        own = other if file.name.startswith("flair") else ("DOE^Jane", "P7")
+        one.PatientName, one.PatientID = own
+        one.save_as(file)
+    cohort = recognise(tmp_path)
+    assert [s.subject for s in cohort.subjects] == ["a", "b"][several:]
+    why = "its headers name several patients; give each a folder of its own"
+    assert (("a", why) in cohort.left_out) == several
 
 
 # Padding

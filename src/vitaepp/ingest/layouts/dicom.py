@@ -23,6 +23,7 @@ from vitaepp.ingest.layouts.cohort import SINGLE, Cohort, Source, SubjectFiles, 
 from vitaepp.ingest.layouts.dicom_series import DICOM_SUFFIXES, LeftOut, Series
 from vitaepp.ingest.layouts.dicom_studies import (
     Headers,
+    are_several,
     identity,
     persons_of,
     same_persons,
@@ -75,6 +76,10 @@ def dicom_cohort(source: Source) -> Cohort | None:
         if one.files[0] in folders:
             groups[folders[one.files[0]]].append(one)
     named = {f: {s.header.patient for s in group} for f, group in groups.items()}
+    for folder in [f for f, names in named.items() if are_several(names)]:
+        why = "its headers name several patients; give each a folder of its own"
+        left_out.append((folder.as_posix(), why))
+        del groups[folder], named[folder]
     patients = {f: names.pop() if len(names) == 1 else "" for f, names in named.items()}
     root = source.path.absolute().name
     persons, doubts = persons_of(patients)
@@ -213,7 +218,7 @@ def _notes(
 def _pictures_cohort(
     source: Source,
     pictures: Headers,
-    damaged: Sequence[PurePosixPath],
+    damaged: Iterable[PurePosixPath],
     left_out: Iterable[LeftOut],
 ) -> Cohort:
     """Every X-ray is a subject; those of one patient, or of one study, are of one person.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from hashlib import sha256
@@ -23,7 +23,6 @@ from vitaepp.ingest.readers.dicom_elements import is_dicom, pixels_of, read_elem
 from vitaepp.ingest.readers.dicom_header import (
     DicomHeader,
     OtherObject,
-    ShiftedValues,
     Slice,
     read_dicom_header,
 )
@@ -122,7 +121,7 @@ def read_headers(
     files: Sequence[PurePosixPath],
     left_out: list[LeftOut],
     pictures: dict[PurePosixPath, DicomHeader],
-) -> tuple[dict[PurePosixPath, DicomHeader], list[PurePosixPath]]:
+) -> tuple[dict[PurePosixPath, DicomHeader], dict[PurePosixPath, str]]:
     """Read the headers of DICOM files.
 
     Args:
@@ -132,10 +131,11 @@ def read_headers(
         pictures: X-rays are added here, with their headers.
 
     Returns:
-        Headers of the files that can be part of a volume, and the files that are damaged.
+        Headers of the files that can be part of a volume, and the files that cannot be read, with
+        the reason.
     """
     headers: dict[PurePosixPath, DicomHeader] = {}
-    damaged: list[PurePosixPath] = []
+    damaged: dict[PurePosixPath, str] = {}
     known: dict[Hashable, list[PurePosixPath]] = defaultdict(list)
     pixels = cache(_pixels)
     for file in (
@@ -143,11 +143,11 @@ def read_headers(
     ):
         try:
             header = read_dicom_header(source.path / file, "")
-        except (OtherObject, ShiftedValues) as error:
+        except OtherObject as error:
             left_out.append((str(file), str(error).removeprefix(": ")))
             continue
-        except SubjectError:
-            damaged.append(file)
+        except SubjectError as error:
+            damaged[file] = str(error).removeprefix(": ")
             continue
         # Some anonymisers give all images the same id, but they do not change positions.
         image = (header.study, header.series, header.instance, header.slices)
@@ -300,11 +300,15 @@ def _one_volume(header: DicomHeader, other: DicomHeader) -> bool:
 
 
 def with_damaged(
-    source: Source, series: list[Series], damaged: Iterable[PurePosixPath], left_out: list[LeftOut]
+    source: Source,
+    series: list[Series],
+    damaged: Mapping[PurePosixPath, str],
+    left_out: list[LeftOut],
 ) -> list[Series]:
-    """Add damaged files to their series, so that the volume is refused and not cut short.
+    """Add files that cannot be read to their series: the volume is refused and not cut short.
 
-    If the series id of a file is damaged too, it is added to every series of its folder.
+    If the series id of a file is damaged too, it is added to every series of its folder. Those of
+    no series are left out, with their reasons.
     """
     in_folder: dict[PurePosixPath, set[int]] = defaultdict(set)
     of_uid: dict[str, set[int]] = defaultdict(set)
@@ -313,12 +317,12 @@ def with_damaged(
         for file in one.files:
             in_folder[file.parent].add(i)
     added: dict[int, list[PurePosixPath]] = defaultdict(list)
-    for file in damaged:
+    for file, reason in damaged.items():
         uid = series_uid(source.path / file)
         neighbours, same_id = in_folder.get(file.parent, set()), of_uid.get(uid, set())
         owners = (neighbours & same_id or same_id) if uid else neighbours
         if not owners:
-            left_out.append((str(file), "truncated, corrupt or not a DICOM image"))
+            left_out.append((str(file), reason))
         for i in owners:
             added[i].append(file)
     return [

@@ -226,13 +226,34 @@ def identity(patient: str) -> str:
     >>> identity("ANONYMOUS\\n000\\n19500101"), identity("XXXX^XXXX\\nPatient^Anonymous")
     ('', '')
     """
-    lines = [words(line) for line in patient.split("\n")]
-    known = [
-        " ".join(line)
-        for line in lines
-        if not NOBODY.fullmatch(" ".join(line)) and not all(map(NOBODY.fullmatch, line))
-    ]
+    known = [*filter(None, _told(patient))]
     return "\n".join(known) if not all(map(BIRTH.fullmatch, known)) else ""
+
+
+def _told(patient: str) -> list[str]:
+    """Name, id and date of birth; empty where an anonymiser left nothing."""
+    told = []
+    for line in patient.split("\n"):
+        known = words(line)
+        nobody = NOBODY.fullmatch(" ".join(known)) or all(map(NOBODY.fullmatch, known))
+        told.append("" if nobody else " ".join(known))
+    return told
+
+
+def are_several(patients: Iterable[str]) -> bool:
+    """Whether two of them differ in name and in id, as far as both tell them.
+
+    >>> are_several(["DOE^Jane\\nP7\\n", "Doe^Jane\\n\\n19500101"])
+    False
+    >>> are_several(["DOE^Jane\\nP7\\n", "ROE^John\\nP8\\n"])
+    True
+    """
+    told = [[field.replace(" ", "") for field in _told(p)[:2]] for p in patients]
+    for one, other in combinations(told, 2):
+        same = [a == b for a, b in zip(one, other, strict=False) if a and b]
+        if same and not any(same):
+            return True
+    return False
 
 
 def telling(identities: Mapping[PurePosixPath, str]) -> dict[PurePosixPath, str]:

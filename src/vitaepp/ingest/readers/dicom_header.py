@@ -63,7 +63,7 @@ class DicomHeader:
         study: id of the study.
         series: id of the series.
         instance: id of the image; files with the same id are copies, if ids are unique.
-        patient: name, id and date of birth, used only to distinguish persons.
+        patient: name, id and date of birth, a line each, used only to distinguish persons.
         date: date of the study, used only to distinguish persons.
         description: the name that the scanner or a person gave the series.
         modality: DICOM's code for the kind of scanner, such as MR or CT.
@@ -142,6 +142,11 @@ def read_dicom_header(path: Path, name: str) -> DicomHeader:
         ) from None
 
 
+def _lines(values: Sequence[str]) -> str:
+    """Each on a line of its own, also where one is empty; nothing where all are."""
+    return "\n".join(values) if any(values) else ""
+
+
 def _header(elements: Elements) -> DicomHeader:
     dataset = elements.dataset
     frames = int(text(dataset, tags.FRAMES) or 1)
@@ -151,7 +156,7 @@ def _header(elements: Elements) -> DicomHeader:
         study=text(dataset, tags.STUDY),
         series=text(dataset, tags.SERIES),
         instance=text(dataset, tags.INSTANCE),
-        patient="\n".join(text(dataset, tag) for tag in tags.PATIENT).strip(),
+        patient=_lines([text(dataset, tag) for tag in tags.PATIENT]),
         date=text(dataset, tags.DATE),
         description=text(dataset, tags.DESCRIPTION),
         modality=modality,
