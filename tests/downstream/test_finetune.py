@@ -136,6 +136,13 @@ def test_another_fine_tuning_in_its_folder_is_refused(trained, tuned, tmp_path):
     run, store = trained / "run", trained / "store"
     with pytest.raises(RunError, match=r"with the setting seed=0, now 1; choose another folder"):
         vitaepp.finetune(run, store, tuned, "bright", settings=[*SHORT, "seed=1"], folds=2)
+    before = tmp_path / "before"
+    before.mkdir()
+    facts = json.loads((tuned / "finetune.json").read_text())
+    assert facts.pop("limit of gradients") == LIMIT
+    (before / "finetune.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="holds a fine-tuning with another limit of gradients"):
+        vitaepp.finetune(run, store, before, "bright", settings=SHORT, folds=2)
     with pytest.raises(RunError, match="holds something else"):
         vitaepp.finetune(run, store, run, "bright", settings=SHORT)
     with pytest.raises(RecipeError, match=r"model\.depth: the encoder is what it was trained as"):

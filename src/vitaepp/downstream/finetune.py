@@ -43,7 +43,8 @@ from vitaepp.encoder.model import Encoder
 from vitaepp.errors import EvaluationError, RecipeError, RunError, nearest
 from vitaepp.evaluation.result import Evaluation
 from vitaepp.evaluation.tasks.classification import Classification
-from vitaepp.methods.supervised import trained_parts
+from vitaepp.methods.supervised import LIMIT, trained_parts
+from vitaepp.nn.pooling import GRADIENTS
 from vitaepp.recipe.effect import given_names, without_effect
 from vitaepp.recipe.recipe import Recipe, flatten, resolve
 from vitaepp.system.files import locked, make_folder, write_json, write_text
@@ -255,7 +256,9 @@ def check_tuning(base: Base, label: str, task: str, protocol: str | None, *, tra
 
 def _facts(tuning: Tuning) -> dict[str, Any]:
     """What a fine-tuning is of; its label is not among it. What a user gives comes first."""
-    return {
+    gradients = tuning.task != "segmentation" and GRADIENTS in tuning.recipe.model.pool.split("+")
+    limit = {"limit of gradients": LIMIT} if gradients else {}
+    return limit | {
         "task": tuning.task,
         "folds": tuning.folds,
         "seed": tuning.seed,
