@@ -123,8 +123,8 @@ class Supervised(FineTuned):
     ) -> None:
         super().__init__(recipe, backbone, recipe.model.pool_block)
         self.classes = 1 if weights is None else len(weights)
-        pool = recipe.model.pool
-        width = backbone.width(pool)
+        parts, widths = recipe.model.pool.split("+"), backbone.widths(recipe.model.pool)
+        width = sum(widths)
         self.head = nn.Linear(width, self.classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -137,8 +137,8 @@ class Supervised(FineTuned):
         self.register_buffer("weights", torch.ones(1) if weights is None else weights)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
-        limits = [LIMIT if part == GRADIENTS else torch.inf for part in pool.split("+")]
-        each = torch.tensor(limits).repeat_interleave(torch.tensor(backbone.widths(pool)))
+        limits = torch.tensor([LIMIT if part == GRADIENTS else torch.inf for part in parts])
+        each = limits.repeat_interleave(torch.tensor(widths))
         self.register_buffer("limit", each, persistent=False)
 
     @property

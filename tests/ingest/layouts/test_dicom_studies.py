@@ -125,6 +125,17 @@ def test_files_with_values_above_the_lowest_bit_are_left_out_by_their_reason(tmp
     assert "9 left out (t2/IM000: High Bit is not Bits Stored - 1, so that its values" in told
 
 
+def test_a_slice_with_values_above_the_lowest_bit_does_not_cut_its_volume_short(tmp_path):
+    root = tree(tmp_path / "p", {"a": {}, "b": {"study": "1.2.9"}})
+    last = max((root / "a").iterdir())
+    one = pydicom.dcmread(last)
+    one.BitsStored, one.HighBit = 12, 15
+    one.save_as(last)
+    (failure,) = prepare(root, tmp_path / "s", size=6, spacing=1, workers=1).failures
+    assert failure.subject == "a"
+    assert "High Bit is not Bits Stored - 1" in failure.reason
+
+
 def test_a_series_of_several_volumes_leaves_the_others_alone(tmp_path):
     values = volume()
     root = tree(tmp_path / "p", {"t1": {}, "t2": {"description": "AX T2"}})
